@@ -1,0 +1,63 @@
+package neon
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code is the machine-readable class of an Error. The api package maps it to an
+// HTTP status in one table.
+type Code string
+
+// The classes. They are the ones the pageservers and the existing clients know,
+// plus OutcomeUnknown, which is a 503 that says the write may have happened.
+const (
+	BadRequest         Code = "bad_request"
+	Unauthorized       Code = "unauthorized"
+	Forbidden          Code = "forbidden"
+	NotFound           Code = "not_found"
+	Timeout            Code = "timeout"
+	Conflict           Code = "conflict"
+	PreconditionFailed Code = "precondition_failed"
+	TooManyRequests    Code = "too_many_requests"
+	Internal           Code = "internal"
+	Cancelled          Code = "cancelled"
+	Unavailable        Code = "unavailable"
+	ShuttingDown       Code = "shutting_down"
+	NotLeader          Code = "not_leader"
+	OutcomeUnknown     Code = "outcome_unknown"
+)
+
+// Error is an error with a class. Msg is what a client sees; Err, when there is
+// one, is the cause and is reached by errors.Is and errors.As.
+type Error struct {
+	Code Code
+	Msg  string
+	Err  error
+}
+
+// Errorf makes an Error. A %w verb in format makes the cause reachable.
+func Errorf(code Code, format string, args ...any) *Error {
+	wrapped := fmt.Errorf(format, args...)
+	return &Error{Code: code, Msg: wrapped.Error(), Err: errors.Unwrap(wrapped)}
+}
+
+func (e *Error) Error() string { return e.Msg }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is reports whether target is an Error of the same class without a message of
+// its own, so that errors.Is(err, &Error{Code: NotFound}) asks for the class.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code && t.Msg == "" && t.Err == nil
+}
+
+// CodeOf is the class of the first Error in err's chain, or Internal.
+func CodeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return Internal
+}

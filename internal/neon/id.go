@@ -1,0 +1,75 @@
+package neon
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strconv"
+)
+
+// TenantID names a tenant: 16 bytes, printed as 32 lower-case hex digits.
+type TenantID [16]byte
+
+// TimelineID names a timeline (a branch) of a tenant: 16 bytes, 32 hex digits.
+type TimelineID [16]byte
+
+// NodeID names a pageserver or a safekeeper. Zero means "no node": no node may
+// register with it.
+type NodeID uint64
+
+// ParseTenantID reads 32 hex digits of either case.
+func ParseTenantID(s string) (TenantID, error) {
+	b, err := parseHexID(s)
+	if err != nil {
+		return TenantID{}, fmt.Errorf("tenant id %q: %w", s, err)
+	}
+	return b, nil
+}
+
+// ParseTimelineID reads 32 hex digits of either case.
+func ParseTimelineID(s string) (TimelineID, error) {
+	b, err := parseHexID(s)
+	if err != nil {
+		return TimelineID{}, fmt.Errorf("timeline id %q: %w", s, err)
+	}
+	return b, nil
+}
+
+func parseHexID(s string) (id [16]byte, err error) {
+	if len(s) != 32 {
+		return id, fmt.Errorf("want 32 hex digits, have %d characters", len(s))
+	}
+	_, err = hex.Decode(id[:], []byte(s))
+	return id, err
+}
+
+func (t TenantID) String() string   { return hex.EncodeToString(t[:]) }
+func (t TimelineID) String() string { return hex.EncodeToString(t[:]) }
+
+// MarshalText prints the 32 hex digits.
+func (t TenantID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, t[:]), nil }
+
+// UnmarshalText reads the 32 hex digits.
+func (t *TenantID) UnmarshalText(b []byte) (err error) {
+	*t, err = ParseTenantID(string(b))
+	return err
+}
+
+// MarshalText prints the 32 hex digits.
+func (t TimelineID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, t[:]), nil }
+
+// UnmarshalText reads the 32 hex digits.
+func (t *TimelineID) UnmarshalText(b []byte) (err error) {
+	*t, err = ParseTimelineID(string(b))
+	return err
+}
+
+// ParseNodeID reads a decimal node id.
+func ParseNodeID(s string) (NodeID, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("node id %q: not a number", s)
+	}
+	return NodeID(n), nil
+}
+
+func (n NodeID) String() string { return strconv.FormatUint(uint64(n), 10) }

@@ -1,0 +1,46 @@
+package neon
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Generation numbers the attachments of one shard. It only grows, and one number
+// is never issued twice for one shard.
+type Generation uint32
+
+// String prints 8 hex digits, the suffix of remote object names.
+func (g Generation) String() string { return fmt.Sprintf("%08x", uint32(g)) }
+
+// Lsn is a position in the write-ahead log, in bytes.
+type Lsn uint64
+
+// ParseLsn reads `HI/LO` in hex, white space around it allowed.
+func ParseLsn(s string) (Lsn, error) {
+	hi, lo, ok := strings.Cut(strings.TrimSpace(s), "/")
+	if !ok {
+		return 0, fmt.Errorf("lsn %q: want HI/LO", s)
+	}
+	h, err := strconv.ParseUint(hi, 16, 32)
+	if err != nil {
+		return 0, fmt.Errorf("lsn %q: not hexadecimal", s)
+	}
+	l, err := strconv.ParseUint(lo, 16, 32)
+	if err != nil {
+		return 0, fmt.Errorf("lsn %q: not hexadecimal", s)
+	}
+	return Lsn(h<<32 | l), nil
+}
+
+// String prints `HI/LO`, upper-case hex without padding.
+func (l Lsn) String() string { return fmt.Sprintf("%X/%X", uint32(l>>32), uint32(l)) }
+
+// MarshalText is String as bytes.
+func (l Lsn) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText is ParseLsn.
+func (l *Lsn) UnmarshalText(b []byte) (err error) {
+	*l, err = ParseLsn(string(b))
+	return err
+}

@@ -1,0 +1,84 @@
+package neon
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// PlacementKind says whether a tenant is served, kept warm or put away.
+type PlacementKind uint8
+
+// The kinds of placement.
+const (
+	PlaceDetached  PlacementKind = iota // no location anywhere
+	PlaceSecondary                      // one secondary location, nothing attached
+	PlaceAttached                       // one attached location and Secondaries warm ones
+)
+
+// Placement is the placement policy of a tenant. The zero value is Detached.
+type Placement struct {
+	Kind        PlacementKind
+	Secondaries uint32 // wanted secondaries per shard; only with PlaceAttached
+}
+
+// Attached is the policy with n secondaries per shard.
+func Attached(n int) Placement { return Placement{Kind: PlaceAttached, Secondaries: uint32(n)} }
+
+// WantedSecondaries is how many secondary locations each shard should have.
+func (p Placement) WantedSecondaries() int {
+	switch p.Kind {
+	case PlaceAttached:
+		return int(p.Secondaries)
+	case PlaceSecondary:
+		return 1
+	}
+	return 0
+}
+
+// String prints the policy as the command line spells it, e.g. `attached:1`.
+func (p Placement) String() string {
+	switch p.Kind {
+	case PlaceAttached:
+		return fmt.Sprintf("attached:%d", p.Secondaries)
+	case PlaceSecondary:
+		return "secondary"
+	}
+	return "detached"
+}
+
+// MarshalJSON prints {"Attached":n}, "Secondary" or "Detached".
+func (p Placement) MarshalJSON() ([]byte, error) {
+	switch p.Kind {
+	case PlaceAttached:
+		return fmt.Appendf(nil, `{"Attached":%d}`, p.Secondaries), nil
+	case PlaceSecondary:
+		return []byte(`"Secondary"`), nil
+	}
+	return []byte(`"Detached"`), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON prints and nothing else.
+func (p *Placement) UnmarshalJSON(b []byte) error {
+	var name string
+	if json.Unmarshal(b, &name) == nil {
+		switch name {
+		case "Secondary":
+			*p = Placement{Kind: PlaceSecondary}
+			return nil
+		case "Detached":
+			*p = Placement{}
+			return nil
+		}
+		return fmt.Errorf("unknown placement policy %q", name)
+	}
+	var v map[string]uint32
+	if err := json.Unmarshal(b, &v); err != nil {
+		return fmt.Errorf("placement policy: %w", err)
+	}
+	n, ok := v["Attached"]
+	if !ok || len(v) != 1 {
+		return fmt.Errorf("unknown placement policy %s", b)
+	}
+	*p = Placement{Kind: PlaceAttached, Secondaries: n}
+	return nil
+}

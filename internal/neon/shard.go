@@ -1,0 +1,109 @@
+package neon
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/hex"
+	"fmt"
+)
+
+// ShardNumber is the position of a shard in its tenant, from 0.
+type ShardNumber uint8
+
+// ShardCount is the number of shards of a tenant. Zero is the legacy spelling of
+// "one, unsharded": its shard id prints without a suffix and is a different id
+// from the one of count 1.
+type ShardCount uint8
+
+// Shards is how many shards the count stands for: at least one.
+func (c ShardCount) Shards() int { return max(1, int(c)) }
+
+// StripeSize is the number of 8 KiB pages in one stripe.
+type StripeSize uint32
+
+// DefaultStripeSize is 16 MiB in pages, the pageservers' own default.
+const DefaultStripeSize StripeSize = 2048
+
+// LegacyStripeSize is 256 MiB in pages, which old tenants still carry.
+const LegacyStripeSize StripeSize = 32768
+
+// ShardID names one shard of a tenant (the TenantShardId of the pageservers).
+type ShardID struct {
+	Tenant TenantID
+	Number ShardNumber
+	Count  ShardCount
+}
+
+// Unsharded is the id of the only shard of an unsharded tenant; it is also how a
+// whole tenant is addressed where a shard id is asked for.
+func Unsharded(t TenantID) ShardID { return ShardID{Tenant: t} }
+
+// IsUnsharded tells whether the id prints without a suffix.
+func (s ShardID) IsUnsharded() bool { return s.Count == 0 }
+
+// Compare orders by tenant, then number, then count, as the pageservers do.
+func (s ShardID) Compare(o ShardID) int {
+	if c := bytes.Compare(s.Tenant[:], o.Tenant[:]); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(s.Number, o.Number); c != 0 {
+		return c
+	}
+	return cmp.Compare(s.Count, o.Count)
+}
+
+// Less is Compare(o) < 0.
+func (s ShardID) Less(o ShardID) bool { return s.Compare(o) < 0 }
+
+// ParseShardID reads `<tenant>` or `<tenant>-NNCC` (hex). As in the pageservers
+// the 33rd character is not verified to be a dash.
+func ParseShardID(s string) (ShardID, error) {
+	switch len(s) {
+	case 32:
+		t, err := ParseTenantID(s)
+		return ShardID{Tenant: t}, err
+	case 37:
+		t, err := ParseTenantID(s[:32])
+		if err != nil {
+			return ShardID{}, err
+		}
+		var b [2]byte
+		if _, err := hex.Decode(b[:], []byte(s[33:])); err != nil {
+			return ShardID{}, fmt.Errorf("tenant shard id %q: %w", s, err)
+		}
+		return ShardID{Tenant: t, Number: ShardNumber(b[0]), Count: ShardCount(b[1])}, nil
+	}
+	return ShardID{}, fmt.Errorf("tenant shard id %q: want 32 or 37 characters, have %d", s, len(s))
+}
+
+// String prints `<tenant>` for an unsharded id, else `<tenant>-NNCC`.
+func (s ShardID) String() string {
+	b, _ := s.MarshalText()
+	return string(b)
+}
+
+// MarshalText is String as bytes.
+func (s ShardID) MarshalText() ([]byte, error) {
+	b := make([]byte, 0, 37)
+	b = hex.AppendEncode(b, s.Tenant[:])
+	if s.Count != 0 {
+		b = append(b, '-')
+		b = hex.AppendEncode(b, []byte{byte(s.Number), byte(s.Count)})
+	}
+	return b, nil
+}
+
+// UnmarshalText is ParseShardID.
+func (s *ShardID) UnmarshalText(b []byte) (err error) {
+	*s, err = ParseShardID(string(b))
+	return err
+}
+
+// ShardIDs lists the ids of a tenant with the given count, by number.
+func ShardIDs(t TenantID, count ShardCount) []ShardID {
+	ids := make([]ShardID, count.Shards())
+	for i := range ids {
+		ids[i] = ShardID{Tenant: t, Number: ShardNumber(i), Count: count}
+	}
+	return ids
+}

@@ -1,0 +1,157 @@
+package fsm
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tidwall/btree"
+
+	"quorate/internal/neon"
+)
+
+// reindex rebuilds what is derived from the records: the index from nodes to
+// shards and the counts.
+func (s *State) reindex() {
+	var entries []nodeShard
+	s.counts = make([]NodeCounts, len(s.nodes))
+	t := &txn{State: *s, nodesOwned: true}
+	s.shards.Scan(func(sh Shard) bool {
+		sh.nodes(func(n neon.NodeID) {
+			entries = append(entries, nodeShard{node: n, shard: sh.ID, roles: sh.rolesOn(n)})
+		})
+		t.count(&sh, +1)
+		return true
+	})
+	slices.SortFunc(entries, func(a, b nodeShard) int {
+		switch {
+		case lessNodeShard(a, b):
+			return -1
+		case lessNodeShard(b, a):
+			return 1
+		}
+		return 0
+	})
+	s.byNode = btree.NewBTreeGOptions(lessNodeShard, treeOptions)
+	for _, e := range entries {
+		s.byNode.Load(e)
+	}
+}
+
+// Check verifies every internal invariant of a state and lists, up to a bound,
+// all that do not hold. It walks everything: for tests, snapshots and the
+// operator's consistency check.
+func Check(s *State) error {
+	c := &checker{s: s}
+	c.nodes()
+	c.tenants()
+	s.shards.Scan(func(sh Shard) bool { c.shard(&sh); return len(c.errs) < 32 })
+	c.derived()
+	return errors.Join(c.errs...)
+}
+
+type checker struct {
+	s    *State
+	errs []error
+}
+
+func (c *checker) fail(format string, args ...any) {
+	c.errs = append(c.errs, fmt.Errorf(format, args...))
+}
+
+func (c *checker) nodes() {
+	if len(c.s.counts) != len(c.s.nodes) {
+		c.fail("%d nodes but %d counts", len(c.s.nodes), len(c.s.counts))
+	}
+	for i, n := range c.s.nodes {
+		if n.ID == 0 || i > 0 && c.s.nodes[i-1].ID >= n.ID {
+			c.fail("node %d is out of order", n.ID)
+		}
+		if !n.Scheduling.Valid() {
+			c.fail("node %d has scheduling policy %q", n.ID, n.Scheduling)
+		}
+	}
+}
+
+func (c *checker) tenants() {
+	shards := 0
+	c.s.tenants.Scan(func(t Tenant) bool {
+		shards += t.Count.Shards()
+		for _, id := range t.Shards() {
+			if _, ok := c.s.Shard(id); !ok {
+				c.fail("tenant %s lacks shard %s", t.ID, id)
+			}
+		}
+		if !t.Scheduling.Valid() || t.Policy.Kind > neon.PlaceAttached {
+			c.fail("tenant %s has policies %v and %q", t.ID, t.Policy, t.Scheduling)
+		}
+		if t.Deleting && t.Policy.Kind != neon.PlaceDetached {
+			c.fail("tenant %s is being deleted but placed %v", t.ID, t.Policy)
+		}
+		return len(c.errs) < 32
+	})
+	if len(c.errs) == 0 && shards != c.s.shards.Len() {
+		c.fail("tenants have %d shards, there are %d", shards, c.s.shards.Len())
+	}
+}
+
+func (c *checker) shard(s *Shard) {
+	t, ok := c.s.Tenant(s.ID.Tenant)
+	if !ok || t.Count != s.ID.Count {
+		c.fail("shard %s belongs to no tenant", s.ID)
+		return
+	}
+	if s.GenNode != 0 && (!s.HasGeneration || s.Generation == 0) {
+		c.fail("shard %s has an owner but no generation", s.ID)
+	}
+	if s.Notified && s.GenNode == 0 {
+		c.fail("shard %s is known to compute but owned by nobody", s.ID)
+	}
+	if t.Policy.Kind != neon.PlaceAttached && (s.Attached != 0 || s.GenNode != 0) {
+		c.fail("shard %s is attached though placed %v", s.ID, t.Policy)
+	}
+	if t.Policy.Kind == neon.PlaceDetached && len(s.Secondary) > 0 {
+		c.fail("shard %s has secondaries though detached", s.ID)
+	}
+	for i, n := range s.Secondary {
+		if n == s.Attached || slices.Contains(s.Secondary[:i], n) {
+			c.fail("shard %s has node %d twice", s.ID, n)
+		}
+	}
+	s.nodes(func(n neon.NodeID) {
+		if _, ok := c.s.Node(n); !ok {
+			c.fail("shard %s refers to node %d, which does not exist", s.ID, n)
+		}
+	})
+}
+
+// derived compares the index and the counts with ones made anew.
+func (c *checker) derived() {
+	fresh := *c.s
+	fresh.reindex()
+	if !slices.Equal(fresh.counts, c.s.counts) {
+		c.fail("counts of nodes have drifted: %v, not %v", c.s.counts, fresh.counts)
+	}
+	if fresh.byNode.Len() != c.s.byNode.Len() {
+		c.fail("index of nodes has %d entries, not %d", c.s.byNode.Len(), fresh.byNode.Len())
+		return
+	}
+	fresh.byNode.Scan(func(e nodeShard) bool {
+		if got, ok := c.s.byNode.Get(e); !ok || got != e {
+			c.fail("index of node %d is wrong about %s", e.node, e.shard)
+		}
+		return len(c.errs) < 32
+	})
+}
+
+// Hash is the SHA-256 of the whole state in hex: equal on two replicas exactly
+// when they applied the same entries.
+func (s *State) Hash() string {
+	h := sha256.New()
+	if err := s.encodeTo(h); err != nil {
+		panic(err) // a hash takes everything
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,191 @@
+package fsm
+
+import (
+	"math"
+
+	"quorate/internal/neon"
+)
+
+// SetCluster gives the cluster its id: the first command ever committed. It is
+// refused when the state already has another id.
+type SetCluster struct {
+	ID string `cbor:"1,keyasint"`
+}
+
+func (c SetCluster) apply(t *txn) Result {
+	if t.ClusterID != "" && t.ClusterID != c.ID {
+		return refuse(neon.Conflict, "cluster is %s, not %s", t.ClusterID, c.ID)
+	}
+	t.ClusterID = c.ID
+	return Result{}
+}
+
+// SetLeader records the replica that took up its duties in a term. It is refused
+// when a later term has one already.
+type SetLeader struct {
+	Leader Leader `cbor:"1,keyasint"`
+}
+
+func (c SetLeader) apply(t *txn) Result {
+	if c.Leader.Term < t.Leader.Term {
+		return refuse(neon.Conflict, "term %d is over, the leader of term %d is %s", c.Leader.Term, t.Leader.Term, t.Leader.ServerID)
+	}
+	t.Leader = c.Leader
+	t.touched.Leader = true
+	return Result{}
+}
+
+// RegisterNode adds a pageserver, which starts Offline, or repeats what is known.
+// HTTPS and gRPC addresses may change; a different HTTP or Postgres address or
+// zone, and the id of a deleted node, are refused as a Conflict.
+type RegisterNode struct {
+	ID   neon.NodeID `cbor:"1,keyasint"`
+	Addr NodeAddr    `cbor:"2,keyasint"`
+	AZ   neon.AZ     `cbor:"3,keyasint"`
+}
+
+func (c RegisterNode) apply(t *txn) Result {
+	if c.ID == 0 {
+		return refuse(neon.BadRequest, "node id 0 is reserved")
+	}
+	n, known := t.Node(c.ID)
+	if !known {
+		t.setNode(Node{ID: c.ID, Addr: c.Addr, AZ: c.AZ, Scheduling: neon.SchedulingActive, Availability: neon.NodeOffline})
+		return Result{}
+	}
+	if n.Tombstone {
+		return refuse(neon.Conflict, "Node %d is already exists", c.ID)
+	}
+	same := n.Addr.HTTPHost == c.Addr.HTTPHost && n.Addr.HTTPPort == c.Addr.HTTPPort &&
+		n.Addr.PGHost == c.Addr.PGHost && n.Addr.PGPort == c.Addr.PGPort && n.AZ == c.AZ
+	if !same {
+		return refuse(neon.Conflict, "Node is already registered with different address")
+	}
+	if n.Addr != c.Addr {
+		n.Addr = c.Addr
+		t.setNode(n)
+	}
+	return Result{}
+}
+
+// SetNodeScheduling records an operator's wish for a node.
+type SetNodeScheduling struct {
+	Node       neon.NodeID         `cbor:"1,keyasint"`
+	Scheduling neon.NodeScheduling `cbor:"2,keyasint"`
+}
+
+func (c SetNodeScheduling) apply(t *txn) Result {
+	n, r := t.liveNode(c.Node)
+	if r.Err != nil {
+		return r
+	}
+	if !c.Scheduling.Valid() {
+		return refuse(neon.BadRequest, "unknown scheduling policy %q", c.Scheduling)
+	}
+	if n.Scheduling != c.Scheduling {
+		n.Scheduling = c.Scheduling
+		t.setNode(n)
+	}
+	return Result{}
+}
+
+func (t *txn) liveNode(id neon.NodeID) (Node, Result) {
+	n, ok := t.Node(id)
+	if !ok || n.Tombstone {
+		return n, refuse(neon.NotFound, "Node %d not registered", id)
+	}
+	return n, Result{}
+}
+
+// Verdict is a decision on one node's availability. It holds only while the node
+// is in the same Incarnation and still judged as From; an empty From is an
+// operator's order and always holds.
+type Verdict struct {
+	Node        neon.NodeID           `cbor:"1,keyasint"`
+	From        neon.NodeAvailability `cbor:"2,keyasint,omitempty"`
+	To          neon.NodeAvailability `cbor:"3,keyasint"`
+	Incarnation uint64                `cbor:"4,keyasint,omitempty"`
+}
+
+// SetNodeAvailability commits the verdicts of one round of heartbeats. Verdicts
+// that no longer hold are passed over.
+type SetNodeAvailability struct {
+	Verdicts []Verdict `cbor:"1,keyasint"`
+}
+
+func (c SetNodeAvailability) apply(t *txn) Result {
+	for _, v := range c.Verdicts {
+		n, ok := t.Node(v.Node)
+		if !ok || n.Tombstone || n.Availability == v.To {
+			continue
+		}
+		if v.From != "" && (n.Availability != v.From || n.Incarnation != v.Incarnation) {
+			continue
+		}
+		n.Availability = v.To
+		t.setNode(n)
+	}
+	return Result{}
+}
+
+// ReAttach is the start of a pageserver process: every shard whose newest
+// generation was issued to the node gets the next number, at once and in one
+// entry. Result.ReAttached lists those, and, as Secondary, every other shard that
+// is intended on the node, so that no warm copy is thrown away. A deleted node
+// is refused.
+type ReAttach struct {
+	Node neon.NodeID `cbor:"1,keyasint"`
+}
+
+func (c ReAttach) apply(t *txn) Result {
+	n, r := t.liveNode(c.Node)
+	if r.Err != nil {
+		if n.Tombstone {
+			return refuse(neon.Internal, "Node %d is marked as deleted, re-attach is not allowed", c.Node)
+		}
+		return r
+	}
+	switch n.Scheduling {
+	case neon.SchedulingPauseForRestart, neon.SchedulingDraining, neon.SchedulingFilling:
+		n.Scheduling = neon.SchedulingActive
+	case neon.SchedulingDeleting:
+		n.Scheduling = neon.SchedulingPause
+	}
+	n.Availability = neon.NodeWarmingUp
+	n.Incarnation++
+	t.setNode(n)
+
+	var own []Shard
+	for s := range t.NodeShards(c.Node) {
+		own = append(own, s)
+	}
+	for _, s := range own {
+		tenant, _ := t.Tenant(s.ID.Tenant)
+		loc := Location{Shard: s.ID, Mode: neon.Secondary, Stripe: tenant.Stripe}
+		if s.GenNode == c.Node {
+			g, err := t.issue(s, c.Node)
+			if err != nil {
+				return Result{Err: err}
+			}
+			loc.Mode, loc.Generation = neon.AttachedSingle, g.Generation
+			r.Grants = append(r.Grants, g)
+		}
+		r.ReAttached = append(r.ReAttached, loc)
+	}
+	return r
+}
+
+// issue gives the next generation of a shard to a node. It is the only place
+// where a generation is numbered.
+func (t *txn) issue(s Shard, node neon.NodeID) (Grant, *neon.Error) {
+	if s.Generation == math.MaxUint32 {
+		return Grant{}, neon.Errorf(neon.Internal, "generations of %s are used up", s.ID)
+	}
+	s.Generation++
+	s.HasGeneration = true
+	if s.GenNode != node {
+		s.GenNode, s.Notified = node, false
+	}
+	t.setShard(s)
+	return Grant{Shard: s.ID, Generation: s.Generation, Node: node}, nil
+}

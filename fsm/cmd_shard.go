@@ -1,0 +1,134 @@
+package fsm
+
+import (
+	"slices"
+
+	"quorate/internal/neon"
+)
+
+// Intent is a decision on where one shard should be. It was based on the shard
+// record with this Sequence and is refused when that moved.
+type Intent struct {
+	Shard         neon.ShardID  `cbor:"1,keyasint"`
+	Sequence      uint64        `cbor:"2,keyasint"`
+	Attached      neon.NodeID   `cbor:"3,keyasint,omitempty"`
+	Secondary     []neon.NodeID `cbor:"4,keyasint,omitempty"`
+	PreferredNode neon.NodeID   `cbor:"5,keyasint,omitempty"`
+
+	// Issue asks for a generation for Attached in the same entry: right when the
+	// old location cannot be asked for anything any more.
+	Issue bool `cbor:"6,keyasint,omitempty"`
+}
+
+// SetIntents moves the intents of many shards, each on its own condition: the
+// shard is unchanged since the decision, its tenant is not being deleted, the
+// nodes exist, and the intent fits the tenant's policy. Items whose condition
+// does not hold are listed in Result.Refused.
+type SetIntents struct {
+	Intents []Intent `cbor:"1,keyasint"`
+}
+
+func (c SetIntents) apply(t *txn) (r Result) {
+	for _, in := range c.Intents {
+		s, ok := t.Shard(in.Shard)
+		tenant, _ := t.Tenant(in.Shard.Tenant)
+		if !ok || s.Sequence != in.Sequence || tenant.Deleting || !t.fits(tenant.Policy, in) {
+			r.Refused = append(r.Refused, in.Shard)
+			continue
+		}
+		t.setIntent(s, in)
+		if in.Issue && in.Attached != 0 {
+			s, _ = t.Shard(in.Shard)
+			g, err := t.issue(s, in.Attached)
+			if err != nil {
+				r.Refused = append(r.Refused, in.Shard)
+				continue
+			}
+			r.Grants = append(r.Grants, g)
+		}
+	}
+	t.touched.Grants = append(t.touched.Grants, r.Grants...)
+	return r
+}
+
+func (t *txn) setIntent(s Shard, in Intent) {
+	s.Attached, s.Secondary, s.PreferredNode = in.Attached, slices.Clip(in.Secondary), in.PreferredNode
+	s.Sequence = t.Index
+	t.setShard(s)
+}
+
+// fits tells whether an intent is well formed, names living nodes and is allowed
+// by a policy.
+func (t *txn) fits(p neon.Placement, in Intent) bool {
+	switch {
+	case p.Kind == neon.PlaceDetached && (in.Attached != 0 || len(in.Secondary) > 0),
+		p.Kind == neon.PlaceSecondary && in.Attached != 0:
+		return false
+	}
+	for i, n := range in.Secondary {
+		if n == in.Attached || slices.Contains(in.Secondary[:i], n) || !t.living(n) {
+			return false
+		}
+	}
+	return in.Attached == 0 || t.living(in.Attached)
+}
+
+func (t *txn) living(id neon.NodeID) bool {
+	n, ok := t.Node(id)
+	return ok && !n.Tombstone
+}
+
+// Issue asks for the next generation of a shard for the node it should be
+// attached on. Generation is the number the decision was based on.
+type Issue struct {
+	Shard      neon.ShardID    `cbor:"1,keyasint"`
+	Node       neon.NodeID     `cbor:"2,keyasint"`
+	Generation neon.Generation `cbor:"3,keyasint"`
+}
+
+// IssueGenerations numbers attachments. An item is refused when the shard is no
+// longer intended on the node or its generation moved; the others are granted.
+type IssueGenerations struct {
+	Items []Issue `cbor:"1,keyasint"`
+}
+
+func (c IssueGenerations) apply(t *txn) (r Result) {
+	for _, it := range c.Items {
+		s, ok := t.Shard(it.Shard)
+		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation || !t.living(it.Node) {
+			r.Refused = append(r.Refused, it.Shard)
+			continue
+		}
+		g, err := t.issue(s, it.Node)
+		if err != nil {
+			r.Refused = append(r.Refused, it.Shard)
+			continue
+		}
+		r.Grants = append(r.Grants, g)
+	}
+	t.touched.Grants = append(t.touched.Grants, r.Grants...)
+	return r
+}
+
+// Ack says that compute acknowledged Node as the place of Shard.
+type Ack struct {
+	Shard neon.ShardID `cbor:"1,keyasint"`
+	Node  neon.NodeID  `cbor:"2,keyasint"`
+}
+
+// AckNotifications settles owed notifications. An acknowledgement for a node that
+// does not hold the newest generation any more settles nothing.
+type AckNotifications struct {
+	Acks []Ack `cbor:"1,keyasint"`
+}
+
+func (c AckNotifications) apply(t *txn) Result {
+	for _, a := range c.Acks {
+		s, ok := t.Shard(a.Shard)
+		if ok && a.Node != 0 && s.GenNode == a.Node && !s.Notified {
+			s.Notified, s.Told = true, a.Node
+			t.setShard(s)
+		}
+	}
+	return Result{}
+}

@@ -1,0 +1,180 @@
+package fsm
+
+import (
+	"slices"
+
+	"quorate/internal/neon"
+)
+
+// NewShard is the first intent of one shard of a new tenant.
+type NewShard struct {
+	Attached    neon.NodeID   `cbor:"1,keyasint,omitempty"`
+	Secondary   []neon.NodeID `cbor:"2,keyasint,omitempty"`
+	PreferredAZ neon.AZ       `cbor:"3,keyasint"`
+}
+
+// CreateTenant adds a tenant with all its shards, Shards[i] being number i. It is
+// refused as a Conflict when the tenant exists with whatever shard count, so a
+// late retry can never add a second set of shards.
+type CreateTenant struct {
+	ID         neon.TenantID        `cbor:"1,keyasint"`
+	Count      neon.ShardCount      `cbor:"2,keyasint"`
+	Stripe     neon.StripeSize      `cbor:"3,keyasint"`
+	Policy     neon.Placement       `cbor:"4,keyasint"`
+	Scheduling neon.ShardScheduling `cbor:"5,keyasint"`
+	Config     neon.TenantConfig    `cbor:"6,keyasint"`
+
+	// Generation is where numbering starts: the first attach uses the next one.
+	// NoGeneration leaves it open, for a tenant onboarded as Secondary.
+	Generation   neon.Generation `cbor:"7,keyasint"`
+	NoGeneration bool            `cbor:"8,keyasint,omitempty"`
+
+	Shards []NewShard `cbor:"9,keyasint"`
+}
+
+func (c CreateTenant) apply(t *txn) Result {
+	if _, ok := t.Tenant(c.ID); ok {
+		return refuse(neon.Conflict, "Tenant %s already exists", c.ID)
+	}
+	if len(c.Shards) != c.Count.Shards() || !c.Scheduling.Valid() {
+		return refuse(neon.BadRequest, "tenant %s: %d shards given for count %d", c.ID, len(c.Shards), c.Count)
+	}
+	tenant := Tenant{ID: c.ID, Count: c.Count, Stripe: c.Stripe, Policy: c.Policy, Scheduling: c.Scheduling, Config: c.Config}
+	ids := tenant.Shards()
+	for i, n := range c.Shards {
+		if !t.fits(c.Policy, Intent{Shard: ids[i], Attached: n.Attached, Secondary: n.Secondary}) {
+			return refuse(neon.Conflict, "placement of %s does not hold any more", ids[i])
+		}
+	}
+	t.setTenant(tenant)
+	first, known := c.Generation, !c.NoGeneration
+	if g, ok := t.graves.find(grave{tenant: c.ID}); ok {
+		first, known = max(first, g.generation), true
+	}
+	for i, n := range c.Shards {
+		t.setShard(Shard{
+			ID: ids[i], Generation: first, HasGeneration: known,
+			Attached: n.Attached, Secondary: slices.Clip(n.Secondary), PreferredAZ: n.PreferredAZ, Sequence: t.Index,
+		})
+	}
+	return Result{}
+}
+
+// UpdateTenant changes policy, scheduling or configuration, and the intents that
+// follow from it, in one entry. It is based on the tenant record with this
+// Sequence and refused as a Conflict, whole, when that or any shard moved.
+type UpdateTenant struct {
+	ID         neon.TenantID         `cbor:"1,keyasint"`
+	Sequence   uint64                `cbor:"2,keyasint"`
+	Policy     *neon.Placement       `cbor:"3,keyasint,omitempty"`
+	Scheduling *neon.ShardScheduling `cbor:"4,keyasint,omitempty"`
+	Config     *neon.TenantConfig    `cbor:"5,keyasint,omitempty"`
+	Intents    []Intent              `cbor:"6,keyasint,omitempty"`
+
+	// Generation is taken only by shards that have none yet.
+	Generation *neon.Generation `cbor:"7,keyasint,omitempty"`
+}
+
+func (c UpdateTenant) apply(t *txn) Result {
+	tenant, ok := t.Tenant(c.ID)
+	if !ok || tenant.Deleting {
+		return refuse(neon.NotFound, "Tenant %s not found", c.ID)
+	}
+	if tenant.Sequence != c.Sequence {
+		return refuse(neon.Conflict, "tenant %s was changed by somebody else", c.ID)
+	}
+	if c.Policy != nil {
+		tenant.Policy = *c.Policy
+	}
+	if c.Scheduling != nil {
+		tenant.Scheduling = *c.Scheduling
+	}
+	if c.Config != nil {
+		tenant.Config = *c.Config
+	}
+	for _, in := range c.Intents {
+		s, ok := t.Shard(in.Shard)
+		if !ok || in.Shard.Tenant != c.ID || s.Sequence != in.Sequence || !t.fits(tenant.Policy, in) {
+			return refuse(neon.Conflict, "placement of %s does not hold any more", in.Shard)
+		}
+	}
+	t.setTenant(tenant)
+	t.adopt(tenant, c.Generation)
+	for _, in := range c.Intents {
+		s, _ := t.Shard(in.Shard)
+		t.setIntent(s, in)
+	}
+	return Result{}
+}
+
+// adopt brings the shards of a tenant in line with its policy: a policy that is
+// not Attached has no owner of the newest generation, and one that is Detached
+// has no intent. A first generation is taken by shards without one.
+func (t *txn) adopt(tenant Tenant, first *neon.Generation) {
+	for _, id := range tenant.Shards() {
+		s, _ := t.Shard(id)
+		next := s
+		if !s.HasGeneration && (first != nil || tenant.Policy.Kind == neon.PlaceAttached) {
+			next.HasGeneration = true
+			if first != nil {
+				next.Generation = *first
+			}
+		}
+		if tenant.Policy.Kind != neon.PlaceAttached {
+			next.GenNode, next.Notified, next.Told, next.PreferredNode = 0, false, 0, 0
+			next.Attached = 0
+		}
+		if tenant.Policy.Kind == neon.PlaceDetached {
+			next.Secondary = nil
+		}
+		if next.Attached != s.Attached || len(next.Secondary) != len(s.Secondary) {
+			next.Sequence = t.Index
+		}
+		t.setShard(next)
+	}
+}
+
+// BeginDeleteTenant starts the deletion of a tenant: from here on it has no
+// intent and takes no other change, whatever its scheduling policy said.
+// Repeating it is accepted.
+type BeginDeleteTenant struct {
+	ID neon.TenantID `cbor:"1,keyasint"`
+}
+
+func (c BeginDeleteTenant) apply(t *txn) Result {
+	tenant, ok := t.Tenant(c.ID)
+	if !ok {
+		return refuse(neon.NotFound, "Tenant %s not found", c.ID)
+	}
+	tenant.Deleting = true
+	tenant.Policy, tenant.Scheduling = neon.Placement{}, neon.ShardActive
+	t.setTenant(tenant)
+	t.adopt(tenant, nil)
+	return Result{}
+}
+
+// FinishDeleteTenant forgets a tenant whose deletion was begun. The proposer has
+// seen that no location is left and that the remote data is gone.
+type FinishDeleteTenant struct {
+	ID neon.TenantID `cbor:"1,keyasint"`
+}
+
+func (c FinishDeleteTenant) apply(t *txn) Result {
+	tenant, ok := t.Tenant(c.ID)
+	if !ok {
+		return Result{}
+	}
+	if !tenant.Deleting {
+		return refuse(neon.PreconditionFailed, "deletion of tenant %s was not begun", c.ID)
+	}
+	t.tenants.Delete(Tenant{ID: c.ID})
+	t.touched.Tenants = append(t.touched.Tenants, c.ID)
+	g := grave{tenant: c.ID}
+	for _, id := range tenant.Shards() {
+		s, _ := t.Shard(id)
+		g.generation = max(g.generation, s.Generation)
+		t.deleteShard(id)
+	}
+	t.graves.add(g)
+	return Result{}
+}

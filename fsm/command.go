@@ -1,0 +1,147 @@
+package fsm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"quorate/internal/neon"
+)
+
+// Kind numbers a command in the log. Numbers are never reused.
+type Kind uint16
+
+// Command is an imperative record in the log. Each type says what it needs to be
+// accepted; Apply refuses it otherwise and nothing changes.
+type Command interface {
+	kind() Kind
+	apply(t *txn) Result
+}
+
+// Result is what Apply answers to the proposer of a command.
+type Result struct {
+	// Index is the log index of the command, or, for a recognised retry, of the
+	// first time it was applied.
+	Index uint64
+
+	// Err is a refusal: nothing changed. Nil for a command that was applied.
+	Err *neon.Error
+
+	// Duplicate marks a recognised retry; the rest of the Result is empty.
+	Duplicate bool
+
+	// Grants are the generations this command issued.
+	Grants []Grant
+
+	// Refused are the items of a batch whose condition did not hold any more.
+	// The others were applied.
+	Refused []neon.ShardID
+
+	// ReAttached is the answer to a re-attach, by shard id.
+	ReAttached []Location
+}
+
+// Grant is one issued generation: Node alone may use Generation for Shard.
+type Grant struct {
+	Shard      neon.ShardID
+	Generation neon.Generation
+	Node       neon.NodeID
+}
+
+// Location is one shard in the answer to a re-attach.
+type Location struct {
+	Shard      neon.ShardID
+	Mode       neon.LocationMode
+	Generation neon.Generation // only with AttachedSingle
+	Stripe     neon.StripeSize
+}
+
+// commands maps kinds to types. The order of the numbers is history.
+var commands = map[Kind]reflect.Type{
+	1:  reflect.TypeFor[SetCluster](),
+	2:  reflect.TypeFor[SetLeader](),
+	3:  reflect.TypeFor[RegisterNode](),
+	4:  reflect.TypeFor[SetNodeScheduling](),
+	5:  reflect.TypeFor[SetNodeAvailability](),
+	6:  reflect.TypeFor[ReAttach](),
+	7:  reflect.TypeFor[CreateTenant](),
+	8:  reflect.TypeFor[UpdateTenant](),
+	9:  reflect.TypeFor[BeginDeleteTenant](),
+	10: reflect.TypeFor[FinishDeleteTenant](),
+	11: reflect.TypeFor[SetIntents](),
+	12: reflect.TypeFor[IssueGenerations](),
+	13: reflect.TypeFor[AckNotifications](),
+}
+
+func (SetCluster) kind() Kind          { return 1 }
+func (SetLeader) kind() Kind           { return 2 }
+func (RegisterNode) kind() Kind        { return 3 }
+func (SetNodeScheduling) kind() Kind   { return 4 }
+func (SetNodeAvailability) kind() Kind { return 5 }
+func (ReAttach) kind() Kind            { return 6 }
+func (CreateTenant) kind() Kind        { return 7 }
+func (UpdateTenant) kind() Kind        { return 8 }
+func (BeginDeleteTenant) kind() Kind   { return 9 }
+func (FinishDeleteTenant) kind() Kind  { return 10 }
+func (SetIntents) kind() Kind          { return 11 }
+func (IssueGenerations) kind() Kind    { return 12 }
+func (AckNotifications) kind() Kind    { return 13 }
+
+// The frame of a command in the log: format, kind, request id, CBOR payload.
+const (
+	frameFormat = 1
+	frameHeader = 1 + 2 + 16
+)
+
+// ErrUnknownCommand is met by a replica that is older than the leader. It must
+// stop: skipping an entry would make its state another one.
+var ErrUnknownCommand = errors.New("log entry holds a command this version does not know")
+
+var decodeMode = func() cbor.DecMode {
+	m, err := cbor.DecOptions{
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		MaxArrayElements: 1 << 20,
+		MaxMapPairs:      1 << 16,
+		MaxNestedLevels:  16,
+		IndefLength:      cbor.IndefLengthForbidden,
+	}.DecMode()
+	if err != nil {
+		panic(err)
+	}
+	return m
+}()
+
+// Encode frames a command for the log.
+func Encode(id RequestID, c Command) ([]byte, error) {
+	payload, err := cbor.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode %T: %w", c, err)
+	}
+	b := make([]byte, frameHeader, frameHeader+len(payload))
+	b[0] = frameFormat
+	binary.BigEndian.PutUint16(b[1:], uint16(c.kind()))
+	copy(b[3:], id[:])
+	return append(b, payload...), nil
+}
+
+// Decode reads a frame. ErrUnknownCommand tells a newer leader from garbage.
+func Decode(b []byte) (RequestID, Command, error) {
+	var id RequestID
+	if len(b) < frameHeader {
+		return id, nil, fmt.Errorf("log entry of %d bytes is no command", len(b))
+	}
+	kind := Kind(binary.BigEndian.Uint16(b[1:]))
+	typ, known := commands[kind]
+	if b[0] != frameFormat || !known {
+		return id, nil, fmt.Errorf("%w (format %d, kind %d)", ErrUnknownCommand, b[0], kind)
+	}
+	copy(id[:], b[3:])
+	v := reflect.New(typ)
+	if err := decodeMode.Unmarshal(b[frameHeader:], v.Interface()); err != nil {
+		return id, nil, fmt.Errorf("decode %s: %w", typ.Name(), err)
+	}
+	return id, v.Elem().Interface().(Command), nil
+}

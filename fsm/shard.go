@@ -1,0 +1,91 @@
+package fsm
+
+import (
+	"slices"
+
+	"quorate/internal/neon"
+)
+
+// Shard is the replicated record of one tenant shard.
+type Shard struct {
+	ID neon.ShardID
+
+	// Generation is the newest number issued. HasGeneration is false only for a
+	// shard that was onboarded as Secondary without a number.
+	Generation    neon.Generation
+	HasGeneration bool
+
+	// Notified tells that compute acknowledged GenNode as the place to read from.
+	// Issuing a generation to another node clears it, so a lost or an ambiguous
+	// notification is always sent again.
+	Notified bool
+
+	// Told is the last node compute acknowledged; 0 for none. While the shard moves
+	// it is what other notifications of the tenant go on to say of this shard.
+	Told neon.NodeID
+
+	// GenNode is the node Generation was issued to; 0 until the first attach and
+	// while the tenant is not placed as Attached.
+	GenNode neon.NodeID
+
+	// Attached and Secondary are the intent: where the shard should be served
+	// from and where it should be kept warm. Attached is never in Secondary and
+	// Secondary has no duplicates. The slice is shared and must not be modified.
+	Attached  neon.NodeID
+	Secondary []neon.NodeID
+
+	// PreferredNode is where an operator asked the shard to move to; 0 for none.
+	PreferredNode neon.NodeID
+	PreferredAZ   neon.AZ
+
+	// Sequence is the log index of the last change to the intent; SetIntents
+	// refuses a decision that was based on another one.
+	Sequence uint64
+}
+
+// HasSecondary tells whether n is an intended secondary.
+func (s *Shard) HasSecondary(n neon.NodeID) bool { return slices.Contains(s.Secondary, n) }
+
+// Intends tells whether the shard should have any location on n.
+func (s *Shard) Intends(n neon.NodeID) bool {
+	return n != 0 && s.Attached == n || s.HasSecondary(n)
+}
+
+// OwesNotification tells whether compute still has to be told where the shard's
+// newest generation is.
+func (s *Shard) OwesNotification() bool { return s.GenNode != 0 && !s.Notified }
+
+// roles are the reasons a shard stands in the index of a node.
+type roles uint8
+
+const (
+	roleAttached   roles = 1 << iota // intent: attached here
+	roleSecondary                    // intent: secondary here
+	roleGeneration                   // the newest generation was issued here
+)
+
+func (s *Shard) rolesOn(n neon.NodeID) (r roles) {
+	if s.Attached == n {
+		r |= roleAttached
+	}
+	if s.HasSecondary(n) {
+		r |= roleSecondary
+	}
+	if s.GenNode == n {
+		r |= roleGeneration
+	}
+	return r
+}
+
+// nodes calls f once for every node the shard refers to.
+func (s *Shard) nodes(f func(neon.NodeID)) {
+	if s.Attached != 0 {
+		f(s.Attached)
+	}
+	for _, n := range s.Secondary {
+		f(n)
+	}
+	if s.GenNode != 0 && !s.Intends(s.GenNode) {
+		f(s.GenNode)
+	}
+}

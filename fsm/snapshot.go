@@ -1,0 +1,305 @@
+package fsm
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/klauspost/compress/zstd"
+
+	"quorate/internal/neon"
+)
+
+// The snapshot is `QUORATE` and a format byte, then one zstd frame, whose
+// content checksum covers everything, of: a CBOR header with the counts, the
+// tenants, the shards, the remembered requests and the graves, each in order and
+// as fixed binary. The index from nodes to shards is rebuilt on reading.
+const (
+	snapshotMagic  = "QUORATE"
+	snapshotFormat = 1
+)
+
+// ErrBadSnapshot is met when a snapshot is not one, is damaged or is cut short.
+var ErrBadSnapshot = errors.New("snapshot is damaged")
+
+type snapshotHeader struct {
+	Index     uint64 `cbor:"1,keyasint"`
+	ClusterID string `cbor:"2,keyasint"`
+	Epoch     uint64 `cbor:"3,keyasint"`
+	Leader    Leader `cbor:"4,keyasint"`
+	Nodes     []Node `cbor:"5,keyasint"`
+	Tenants   int    `cbor:"6,keyasint"`
+	Shards    int    `cbor:"7,keyasint"`
+	Requests  int    `cbor:"8,keyasint"`
+	Graves    int    `cbor:"9,keyasint"`
+}
+
+// SnapshotWriter writes one State; it may run while newer states are made.
+type SnapshotWriter struct{ State *State }
+
+// WriteTo writes the whole snapshot.
+func (w SnapshotWriter) WriteTo(out io.Writer) (int64, error) {
+	count := &countingWriter{w: out}
+	if _, err := count.Write(append([]byte(snapshotMagic), snapshotFormat)); err != nil {
+		return count.n, err
+	}
+	z, err := zstd.NewWriter(count, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
+	if err != nil {
+		return count.n, err
+	}
+	if err := w.State.encode(bufio.NewWriterSize(z, 1<<16)); err != nil {
+		return count.n, errors.Join(err, z.Close())
+	}
+	return count.n, z.Close()
+}
+
+type countingWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+func (s *State) encode(w *bufio.Writer) (err error) {
+	head, err := cbor.Marshal(snapshotHeader{
+		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Nodes: s.nodes,
+		Tenants: s.tenants.Len(), Shards: s.shards.Len(), Requests: s.done.byAge.Len(), Graves: s.graves.byAge.Len(),
+	})
+	if err != nil {
+		return err
+	}
+	b := appendBytes(nil, head)
+	put := func() bool {
+		_, err = w.Write(b)
+		b = b[:0]
+		return err == nil
+	}
+	put()
+	s.tenants.Scan(func(t Tenant) bool { b = appendTenant(b, &t); return put() })
+	s.shards.Scan(func(sh Shard) bool { b = appendShard(b, &sh); return put() })
+	s.done.values(func(q request) bool {
+		b = binary.AppendUvarint(binary.AppendUvarint(append(b, q.id[:]...), uint64(q.kind)), q.index)
+		return put()
+	})
+	s.graves.values(func(g grave) bool {
+		b = binary.AppendUvarint(append(b, g.tenant[:]...), uint64(g.generation))
+		return put()
+	})
+	if err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+func appendBytes[T string | []byte](b []byte, s T) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendTenant(b []byte, t *Tenant) []byte {
+	b = append(b, t.ID[:]...)
+	b = append(b, byte(t.Count), byte(t.Policy.Kind), boolByte(t.Deleting))
+	b = binary.AppendUvarint(b, uint64(t.Stripe))
+	b = binary.AppendUvarint(b, uint64(t.Policy.Secondaries))
+	b = binary.AppendUvarint(b, t.Sequence)
+	b = appendBytes(b, string(t.Scheduling))
+	config, _ := t.Config.MarshalBinary()
+	return appendBytes(b, config)
+}
+
+func appendShard(b []byte, s *Shard) []byte {
+	b, _ = s.ID.AppendBinary(b)
+	b = append(b, boolByte(s.HasGeneration)|boolByte(s.Notified)<<1)
+	b = binary.AppendUvarint(b, uint64(s.Generation))
+	b = binary.AppendUvarint(b, uint64(s.Told))
+	b = binary.AppendUvarint(b, uint64(s.GenNode))
+	b = binary.AppendUvarint(b, uint64(s.Attached))
+	b = binary.AppendUvarint(b, uint64(s.PreferredNode))
+	b = binary.AppendUvarint(b, s.Sequence)
+	b = binary.AppendUvarint(b, uint64(len(s.Secondary)))
+	for _, n := range s.Secondary {
+		b = binary.AppendUvarint(b, uint64(n))
+	}
+	return appendBytes(b, s.PreferredAZ.String())
+}
+
+func boolByte(v bool) byte {
+	if v {
+		return 1
+	}
+	return 0
+}
+
+// ReadSnapshot reads a whole snapshot and checks it: the checksum, the counts
+// and every invariant that Check knows.
+func ReadSnapshot(r io.Reader) (*State, error) {
+	var magic [len(snapshotMagic) + 1]byte
+	if _, err := io.ReadFull(r, magic[:]); err != nil || string(magic[:len(snapshotMagic)]) != snapshotMagic {
+		return nil, fmt.Errorf("%w: it does not begin as one", ErrBadSnapshot)
+	}
+	if magic[len(snapshotMagic)] != snapshotFormat {
+		return nil, fmt.Errorf("%w: format %d is not known to this version", ErrBadSnapshot, magic[len(snapshotMagic)])
+	}
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(1<<27))
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	d := &decoder{r: bufio.NewReaderSize(z, 1<<16)}
+	s := d.state()
+	if d.err == nil {
+		// Reading to the end is what verifies the checksum.
+		if _, err := d.r.ReadByte(); !errors.Is(err, io.EOF) {
+			d.err = fmt.Errorf("data after the end: %w", err)
+		}
+	}
+	if d.err == nil {
+		d.err = Check(s)
+	}
+	if d.err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, d.err)
+	}
+	return s, nil
+}
+
+// decoder reads records; after the first error everything it returns is zero.
+type decoder struct {
+	r   *bufio.Reader
+	err error
+	buf []byte
+}
+
+func (d *decoder) state() *State {
+	var head snapshotHeader
+	if err := decodeMode.Unmarshal(d.bytes(1<<26), &head); err != nil && d.err == nil {
+		d.err = fmt.Errorf("header: %w", err)
+	}
+	s := NewState()
+	s.Index, s.ClusterID, s.Epoch, s.Leader, s.nodes = head.Index, head.ClusterID, head.Epoch, head.Leader, head.Nodes
+	for i := 0; i < head.Tenants && d.err == nil; i++ {
+		s.tenants.Load(d.tenant())
+	}
+	for i := 0; i < head.Shards && d.err == nil; i++ {
+		s.shards.Load(d.shard())
+	}
+	for i := 0; i < head.Requests && d.err == nil; i++ {
+		q := request{}
+		d.fill(q.id[:])
+		q.kind, q.index = Kind(d.uvarint()), d.uvarint()
+		s.done.add(q)
+	}
+	for i := 0; i < head.Graves && d.err == nil; i++ {
+		g := grave{}
+		d.fill(g.tenant[:])
+		g.generation = neon.Generation(d.uvarint())
+		s.graves.add(g)
+	}
+	if d.err == nil && (s.tenants.Len() != head.Tenants || s.shards.Len() != head.Shards) {
+		d.err = errors.New("records repeat")
+	}
+	s.reindex()
+	return s
+}
+
+func (d *decoder) tenant() (t Tenant) {
+	d.fill(t.ID[:])
+	t.Count = neon.ShardCount(d.byte())
+	t.Policy.Kind = neon.PlacementKind(d.byte())
+	t.Deleting = d.byte() == 1
+	t.Stripe = neon.StripeSize(d.uvarint())
+	t.Policy.Secondaries = uint32(d.uvarint())
+	t.Sequence = d.uvarint()
+	t.Scheduling = scheduling(string(d.bytes(64)))
+	d.fail(t.Config.UnmarshalBinary(d.bytes(1 << 20)))
+	return t
+}
+
+// scheduling returns the constant, so that records do not hold a string each.
+func scheduling(s string) neon.ShardScheduling {
+	for _, known := range []neon.ShardScheduling{neon.ShardActive, neon.ShardEssential, neon.ShardPause, neon.ShardStop} {
+		if string(known) == s {
+			return known
+		}
+	}
+	return neon.ShardScheduling(s)
+}
+
+func (d *decoder) shard() (s Shard) {
+	var id [18]byte
+	d.fill(id[:])
+	d.fail(s.ID.UnmarshalBinary(id[:]))
+	flags := d.byte()
+	s.HasGeneration, s.Notified = flags&1 != 0, flags&2 != 0
+	s.Generation = neon.Generation(d.uvarint())
+	s.Told = neon.NodeID(d.uvarint())
+	s.GenNode = neon.NodeID(d.uvarint())
+	s.Attached = neon.NodeID(d.uvarint())
+	s.PreferredNode = neon.NodeID(d.uvarint())
+	s.Sequence = d.uvarint()
+	n := d.uvarint()
+	if n > 1024 {
+		d.fail(fmt.Errorf("shard %s with %d secondaries", s.ID, n))
+		return s
+	}
+	for range n {
+		s.Secondary = append(s.Secondary, neon.NodeID(d.uvarint()))
+	}
+	s.PreferredAZ = neon.MakeAZ(string(d.bytes(256)))
+	return s
+}
+
+func (d *decoder) fail(err error) {
+	if err != nil && d.err == nil {
+		d.err = err
+	}
+}
+
+func (d *decoder) fill(b []byte) {
+	if d.err == nil {
+		_, err := io.ReadFull(d.r, b)
+		d.fail(err)
+	}
+}
+
+func (d *decoder) byte() (b byte) {
+	if d.err == nil {
+		var err error
+		b, err = d.r.ReadByte()
+		d.fail(err)
+	}
+	return b
+}
+
+func (d *decoder) uvarint() (v uint64) {
+	if d.err == nil {
+		var err error
+		v, err = binary.ReadUvarint(d.r)
+		d.fail(err)
+	}
+	return v
+}
+
+// bytes reads a length and that many bytes, which stay valid until the next call.
+func (d *decoder) bytes(limit uint64) []byte {
+	n := d.uvarint()
+	if d.err == nil && n > limit {
+		d.fail(fmt.Errorf("a field of %d bytes, at most %d can be", n, limit))
+	}
+	if d.err != nil {
+		return nil
+	}
+	if uint64(cap(d.buf)) < n {
+		d.buf = make([]byte, n)
+	}
+	d.buf = d.buf[:n]
+	d.fill(d.buf)
+	return d.buf
+}
+
+func (s *State) encodeTo(w io.Writer) error { return s.encode(bufio.NewWriterSize(w, 1<<16)) }

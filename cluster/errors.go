@@ -1,0 +1,34 @@
+package cluster
+
+import "errors"
+
+// The errors of this package fall into two kinds. After ErrOutcomeUnknown the
+// command may or may not take effect, now or later; after every other error
+// nothing happened, and nothing will.
+var (
+	// ErrNotLeader: this server does not lead, or is handing leadership over.
+	ErrNotLeader = errors.New("cluster: not the leader")
+	// ErrOutcomeUnknown: the command was submitted and may be committed.
+	ErrOutcomeUnknown = errors.New("cluster: outcome unknown")
+	// ErrOverloaded: the caller's context ended before the command could be submitted.
+	ErrOverloaded = errors.New("cluster: overloaded")
+	// ErrTooLarge: the command is larger than MaxCommand.
+	ErrTooLarge = errors.New("cluster: command too large")
+	// ErrClosed: Close was called.
+	ErrClosed = errors.New("cluster: closed")
+
+	// ErrLeadershipLost is the cause with which the context of RunWhileLeader is cancelled.
+	ErrLeadershipLost = errors.New("cluster: leadership lost")
+	// ErrClusterMismatch: the peer, or the data directory, belongs to another cluster.
+	ErrClusterMismatch = errors.New("cluster: belongs to another cluster")
+	// ErrDataDirInUse: another process holds the data directory.
+	ErrDataDirInUse = errors.New("cluster: data directory in use")
+	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the file and the way out.
+	ErrCorrupt = errors.New("cluster: corrupt data")
+	// ErrDisk: the disk hangs, is full, or refuses writes.
+	ErrDisk = errors.New("cluster: disk unhealthy")
+	// ErrPeerUnreachable: no connection to the peer.
+	ErrPeerUnreachable = errors.New("cluster: peer unreachable")
+	// ErrUnknownMember: no member has this id.
+	ErrUnknownMember = errors.New("cluster: unknown member")
+)

@@ -1,0 +1,173 @@
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// link is the standing connection to one peer. Besides carrying calls it is the
+// proof of life: when the peer's process dies, the connection breaks at once.
+type link struct {
+	id     string
+	dial   func(ctx context.Context, id string) (net.Conn, error)
+	broken func(id string, err error) // the standing connection ended
+	seen   atomic.Int64               // unix nanoseconds of the last frame
+
+	report atomic.Pointer[peerReport]
+
+	mu     sync.Mutex
+	out    *outbox // nil while there is no connection
+	calls  map[uint64]chan peerFrame
+	nextID uint64
+}
+
+// outbox writes the frames of one connection from one goroutine, so that no
+// caller holds a lock while the network blocks.
+type outbox struct {
+	frames chan []byte
+	done   chan struct{}
+}
+
+func newOutbox() *outbox {
+	return &outbox{frames: make(chan []byte, 64), done: make(chan struct{})}
+}
+
+// run writes until close is called or the connection fails; a failure closes the connection.
+func (o *outbox) run(c net.Conn) {
+	for {
+		select {
+		case b := <-o.frames:
+			if _, err := c.Write(b); err != nil {
+				_ = c.Close()
+				<-o.done
+				return
+			}
+		case <-o.done:
+			return
+		}
+	}
+}
+
+func (o *outbox) send(ctx context.Context, f peerFrame) error {
+	select {
+	case o.frames <- appendPeerFrame(nil, f):
+		return nil
+	case <-o.done:
+		return ErrPeerUnreachable
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+const (
+	redialMin = 20 * time.Millisecond
+	redialMax = 500 * time.Millisecond
+)
+
+// run keeps the connection until ctx ends.
+func (l *link) run(ctx context.Context) {
+	delay := redialMin
+	for ctx.Err() == nil {
+		dialCtx, cancel := context.WithTimeout(ctx, greetingTimeout)
+		c, err := l.dial(dialCtx, l.id)
+		cancel()
+		if err == nil {
+			delay = redialMin
+			stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+			err = l.serve(c)
+			stop()
+			if ctx.Err() != nil {
+				return
+			}
+			l.broken(l.id, err)
+		}
+		select {
+		case <-time.After(delay):
+			delay = min(2*delay, redialMax)
+		case <-ctx.Done():
+		}
+	}
+}
+
+// serve reads answers until the connection ends, and fails the calls left open.
+func (l *link) serve(c net.Conn) error {
+	out := newOutbox()
+	var wg sync.WaitGroup
+	wg.Go(func() { out.run(c) })
+	l.mu.Lock()
+	l.out, l.calls = out, make(map[uint64]chan peerFrame)
+	l.mu.Unlock()
+	r := bufio.NewReader(c)
+	var err error
+	for {
+		var f peerFrame
+		if f, err = readPeerFrame(r); err != nil {
+			break
+		}
+		l.seen.Store(time.Now().UnixNano())
+		l.mu.Lock()
+		answer := l.calls[f.id]
+		delete(l.calls, f.id)
+		l.mu.Unlock()
+		if answer != nil {
+			answer <- f // buffered, one answer per call
+		}
+	}
+	_ = c.Close()
+	l.mu.Lock()
+	open := l.calls
+	l.out, l.calls = nil, nil
+	l.mu.Unlock()
+	close(out.done)
+	wg.Wait()
+	for _, answer := range open {
+		close(answer)
+	}
+	return err
+}
+
+func (l *link) up() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out != nil
+}
+
+// call sends one question and waits for its answer.
+func (l *link) call(ctx context.Context, kind byte, body []byte) ([]byte, error) {
+	l.mu.Lock()
+	out := l.out
+	if out == nil {
+		l.mu.Unlock()
+		return nil, ErrPeerUnreachable
+	}
+	l.nextID++
+	id := l.nextID
+	answer := make(chan peerFrame, 1)
+	l.calls[id] = answer
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.calls, id)
+		l.mu.Unlock()
+	}()
+
+	if err := out.send(ctx, peerFrame{kind: kind, id: id, body: body}); err != nil {
+		return nil, err
+	}
+	select {
+	case f, ok := <-answer:
+		if !ok {
+			return nil, ErrPeerUnreachable
+		}
+		if f.kind == answerOK {
+			return f.body, nil
+		}
+		return nil, refusalError(f.body)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

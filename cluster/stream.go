@@ -1,0 +1,360 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// A connection opens with a preamble: magic, a tag that selects raft or peer
+// calls, and the dialer's greeting; the acceptor answers with a verdict and its
+// own greeting. So members of two clusters notice each other on the first
+// exchange, whichever of them dialed.
+const (
+	tagRaft byte = 'R'
+	tagPeer byte = 'P'
+
+	preambleMagic   = "QC1"
+	maxGreeting     = 4096
+	greetingTimeout = 2 * time.Second
+
+	verdictWelcome byte = 0
+	verdictRefused byte = 1
+)
+
+var errPreamble = errors.New("not a peer of this software")
+
+// greeting tells who is at the other end.
+type greeting struct {
+	Cluster string `json:"cluster,omitempty"`
+	ID      string `json:"id"`
+	Raft    string `json:"raft,omitempty"`
+	HTTP    string `json:"http,omitempty"`
+	// Refusal is set by an acceptor that turns the connection down.
+	Refusal string `json:"refusal,omitempty"`
+}
+
+func writeGreeting(w io.Writer, head []byte, g greeting) error {
+	body, err := json.Marshal(g)
+	if err != nil {
+		return err
+	}
+	b := append([]byte(nil), head...)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(body)))
+	_, err = w.Write(append(b, body...))
+	return err
+}
+
+// readGreeting reads exactly one greeting preceded by head bytes, and not a byte more.
+func readGreeting(r io.Reader, head []byte) (greeting, error) {
+	var g greeting
+	if _, err := io.ReadFull(r, head); err != nil {
+		return g, err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return g, err
+	}
+	n := int(binary.BigEndian.Uint16(size[:]))
+	if n > maxGreeting {
+		return g, errPreamble
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return g, err
+	}
+	if err := json.Unmarshal(body, &g); err != nil {
+		return g, fmt.Errorf("%w: %w", errPreamble, err)
+	}
+	return g, nil
+}
+
+// acceptPreamble reads the dialer's side.
+func acceptPreamble(r io.Reader) (tag byte, g greeting, err error) {
+	head := make([]byte, len(preambleMagic)+1)
+	if g, err = readGreeting(r, head); err != nil {
+		return 0, g, err
+	}
+	if string(head[:len(preambleMagic)]) != preambleMagic {
+		return 0, g, errPreamble
+	}
+	return head[len(preambleMagic)], g, nil
+}
+
+// streams owns every connection of the raft address, both ways. It is raft's
+// StreamLayer, and hands peer connections to servePeer.
+type streams struct {
+	network   Network
+	tls       *tls.Config
+	listener  net.Listener
+	self      func() greeting
+	servePeer func(net.Conn, greeting)
+	learn     func(greeting)
+	log       *slog.Logger
+
+	accepted chan net.Conn
+	done     chan struct{}
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
+	closed bool
+	warned map[string]bool // clusters whose members were turned away
+}
+
+// conn tells streams when it is closed, by either side of the code.
+type conn struct {
+	net.Conn
+	owner *streams
+	held  bool // a goroutine of raft reads from it and will close it
+	once  sync.Once
+}
+
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { c.owner.forget(c) })
+	return err
+}
+
+// prepare makes s usable for dialing; start accepts connections too.
+func (s *streams) prepare() *streams {
+	s.accepted = make(chan net.Conn)
+	s.done = make(chan struct{})
+	s.conns = make(map[*conn]struct{})
+	s.warned = make(map[string]bool)
+	return s
+}
+
+func (s *streams) start() { s.wg.Go(s.acceptLoop) }
+
+func (s *streams) acceptLoop() {
+	for {
+		raw, err := s.listener.Accept()
+		if err != nil {
+			select {
+			case <-s.done:
+				return
+			case <-time.After(10 * time.Millisecond):
+				continue
+			}
+		}
+		s.wg.Go(func() { s.welcome(raw) })
+	}
+}
+
+func (s *streams) track(raw net.Conn) (*conn, bool) {
+	c := &conn{Conn: raw, owner: s}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = raw.Close()
+		return nil, false
+	}
+	s.conns[c] = struct{}{}
+	return c, true
+}
+
+func (s *streams) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if c.held {
+		s.wg.Done()
+	}
+}
+
+// hold makes Close wait until raft's handler of c has ended.
+func (s *streams) hold(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, open := s.conns[c]; !open || s.closed {
+		return false
+	}
+	c.held = true
+	s.wg.Add(1)
+	return true
+}
+
+func (s *streams) welcome(raw net.Conn) {
+	if s.tls != nil {
+		raw = tls.Server(raw, s.tls)
+	}
+	c, ok := s.track(raw)
+	if !ok {
+		return
+	}
+	_ = c.SetDeadline(time.Now().Add(greetingTimeout))
+	tag, who, err := acceptPreamble(c)
+	if err != nil {
+		s.log.Debug("connection without a greeting", "from", raw.RemoteAddr(), "err", err)
+		_ = c.Close()
+		return
+	}
+	answer := s.self()
+	verdict := verdictWelcome
+	if foreign(answer.Cluster, who.Cluster) {
+		verdict, answer.Refusal = verdictRefused, "cluster "+answer.Cluster
+		s.warnForeign(who, raw.RemoteAddr().String())
+	}
+	if err := writeGreeting(c, []byte{verdict}, answer); err != nil || verdict != verdictWelcome {
+		_ = c.Close()
+		return
+	}
+	_ = c.SetDeadline(time.Time{})
+	s.learn(who)
+	switch tag {
+	case tagPeer:
+		s.servePeer(c, who)
+		_ = c.Close()
+	case tagRaft:
+		if !s.hold(c) {
+			_ = c.Close()
+			return
+		}
+		select {
+		case s.accepted <- c:
+		case <-s.done:
+			_ = c.Close()
+		}
+	default:
+		_ = c.Close()
+	}
+}
+
+func foreign(a, b string) bool { return a != "" && b != "" && a != b }
+
+func (s *streams) warnForeign(who greeting, addr string) {
+	s.mu.Lock()
+	seen := s.warned[who.Cluster]
+	if len(s.warned) < 100 {
+		s.warned[who.Cluster] = true
+	}
+	s.mu.Unlock()
+	if !seen {
+		s.log.Warn("refused a member of another cluster; check the configured addresses",
+			"peer", who.ID, "addr", addr, "peer_cluster", who.Cluster, "our_cluster", s.self().Cluster)
+	}
+}
+
+// dial connects to addr, greets, and returns what the other end says about itself.
+func (s *streams) dial(ctx context.Context, addr string, tag byte) (*conn, greeting, error) {
+	raw, err := s.network.Dial(ctx, addr)
+	if err != nil {
+		return nil, greeting{}, err
+	}
+	if s.tls != nil {
+		raw = tls.Client(raw, clientTLS(s.tls, addr))
+	}
+	c, ok := s.track(raw)
+	if !ok {
+		return nil, greeting{}, ErrClosed
+	}
+	deadline, has := ctx.Deadline()
+	if limit := time.Now().Add(greetingTimeout); !has || deadline.After(limit) {
+		deadline = limit
+	}
+	_ = c.SetDeadline(deadline)
+	unhook := context.AfterFunc(ctx, func() { _ = c.Close() })
+	who, err := s.greet(c, tag)
+	if !unhook() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, who, fmt.Errorf("greet %s: %w", addr, err)
+	}
+	_ = c.SetDeadline(time.Time{})
+	s.learn(who)
+	return c, who, nil
+}
+
+func (s *streams) greet(c net.Conn, tag byte) (greeting, error) {
+	if err := writeGreeting(c, append([]byte(preambleMagic), tag), s.self()); err != nil {
+		return greeting{}, err
+	}
+	var verdict [1]byte
+	who, err := readGreeting(c, verdict[:])
+	if err != nil {
+		return who, err
+	}
+	if verdict[0] != verdictWelcome || foreign(s.self().Cluster, who.Cluster) {
+		s.warnForeign(who, c.RemoteAddr().String())
+		return who, fmt.Errorf("%w: %s is of cluster %q", ErrClusterMismatch, who.ID, who.Cluster)
+	}
+	return who, nil
+}
+
+func clientTLS(base *tls.Config, addr string) *tls.Config {
+	cfg := base.Clone()
+	if cfg.ServerName == "" {
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			cfg.ServerName = host
+		}
+	}
+	return cfg
+}
+
+// Accept, Close, Addr and Dial make streams raft's StreamLayer.
+func (s *streams) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.accepted:
+		return c, nil
+	case <-s.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *streams) Addr() net.Addr { return s.listener.Addr() }
+
+func (s *streams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	c, _, err := s.dial(ctx, string(addr), tagRaft)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// sever closes the listener and every connection, and refuses new ones.
+func (s *streams) sever() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	open := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+	close(s.done)
+	_ = s.listener.Close()
+	for _, c := range open {
+		// The handler still closes a held connection itself, which ends its accounting.
+		if c.held {
+			_ = c.Conn.Close()
+		} else {
+			_ = c.Close()
+		}
+	}
+}
+
+// Close severs everything; join waits for the handlers.
+func (s *streams) Close() error {
+	s.sever()
+	return nil
+}
+
+func (s *streams) join() { s.wg.Wait() }

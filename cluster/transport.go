@@ -1,0 +1,157 @@
+package cluster
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// maxAppendBytes bounds the commands of one AppendEntries call. A call must end
+// within the transport timeout, the follower's fsync included.
+const maxAppendBytes = 4 << 20
+
+var errUnfit = errors.New("this server refuses candidacy while its disk is unhealthy")
+
+// transport is raft's network transport with four changes: addresses are looked
+// up by server id; large appends are cut; heartbeats that change the term go
+// through raft's main loop; a sick server gets no votes.
+type transport struct {
+	*raft.NetworkTransport
+	local   raft.ServerAddress
+	resolve func(raft.ServerID, raft.ServerAddress) raft.ServerAddress
+	fit     func() bool // whether this server may become leader
+	routine func(raft.RPC) bool
+
+	inbox chan raft.RPC
+	done  chan struct{}
+	wg    sync.WaitGroup
+	once  sync.Once
+}
+
+func newTransport(inner *raft.NetworkTransport, local string) *transport {
+	t := &transport{
+		NetworkTransport: inner,
+		local:            raft.ServerAddress(local),
+		inbox:            make(chan raft.RPC),
+		done:             make(chan struct{}),
+	}
+	t.wg.Go(t.forward)
+	return t
+}
+
+func (t *transport) forward() {
+	for {
+		select {
+		case rpc := <-t.NetworkTransport.Consumer():
+			if !t.deliver(rpc) {
+				return
+			}
+		case <-t.done:
+			return
+		}
+	}
+}
+
+// deliver puts a call into raft's main loop. It reports false once the transport is closed.
+func (t *transport) deliver(rpc raft.RPC) bool {
+	select {
+	case t.inbox <- rpc:
+		return true
+	case <-t.done:
+		rpc.Respond(nil, raft.ErrTransportShutdown)
+		return false
+	}
+}
+
+// call delivers a command to this server's own raft and waits for the answer.
+// It reports false if there was none within the timeout.
+func (t *transport) call(command any, timeout time.Duration) (raft.RPCResponse, bool) {
+	answer := make(chan raft.RPCResponse, 1)
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case t.inbox <- raft.RPC{Command: command, RespChan: answer}:
+	case <-t.done:
+		return raft.RPCResponse{}, false
+	case <-timer.C:
+		return raft.RPCResponse{}, false
+	}
+	select {
+	case r := <-answer:
+		return r, r.Error == nil
+	case <-t.done:
+		return raft.RPCResponse{}, false
+	case <-timer.C:
+		return raft.RPCResponse{}, false
+	}
+}
+
+func (t *transport) Consumer() <-chan raft.RPC     { return t.inbox }
+func (t *transport) LocalAddr() raft.ServerAddress { return t.local }
+
+func (t *transport) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte {
+	return []byte(addr)
+}
+
+// SetHeartbeatHandler keeps the fast path that bypasses the main loop, since a
+// slow disk must not hide a living leader, but only for heartbeats that change
+// nothing. One that would change the term or the state off the main loop could
+// leave raft leading a term it was never elected for.
+func (t *transport) SetHeartbeatHandler(fast func(raft.RPC)) {
+	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		if t.routine(rpc) {
+			fast(rpc)
+			return
+		}
+		t.deliver(rpc)
+	})
+}
+
+// AppendEntries cuts the batch in place: raft looks at what is left of it to
+// see how far the follower is, and sends the rest in its next call.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	size := 0
+	for i, l := range args.Entries {
+		if size += len(l.Data); size > maxAppendBytes && i > 0 {
+			args.Entries = args.Entries[:i]
+			break
+		}
+	}
+	return t.NetworkTransport.AppendEntries(id, t.resolve(id, target), args, resp)
+}
+
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if !t.fit() {
+		return errUnfit
+	}
+	return t.NetworkTransport.RequestVote(id, t.resolve(id, target), args, resp)
+}
+
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if !t.fit() {
+		return errUnfit
+	}
+	return t.NetworkTransport.RequestPreVote(id, t.resolve(id, target), args, resp)
+}
+
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.NetworkTransport.InstallSnapshot(id, t.resolve(id, target), args, resp, data)
+}
+
+func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.NetworkTransport.TimeoutNow(id, t.resolve(id, target), args, resp)
+}
+
+// Close ends the transport and joins the forwarder. Raft calls it too.
+func (t *transport) Close() error {
+	var err error
+	t.once.Do(func() {
+		close(t.done)
+		err = t.NetworkTransport.Close()
+		t.wg.Wait()
+	})
+	return err
+}

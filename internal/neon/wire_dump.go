@@ -1,0 +1,91 @@
+package neon
+
+// ShardDump is one shard in the answer of GET /debug/v1/tenant: all that the
+// controller knows of it.
+type ShardDump struct {
+	Shard                      ShardID           `json:"tenant_shard_id"`
+	Identity                   ShardIdentity     `json:"shard"`
+	Sequence                   uint64            `json:"sequence"`
+	Generation                 *Generation       `json:"generation"`
+	Policy                     Placement         `json:"policy"`
+	Intent                     IntentDump        `json:"intent"`
+	Observed                   ObservedLocations `json:"observed"`
+	Config                     TenantConfig      `json:"config"`
+	Splitting                  SplitState        `json:"splitting"`
+	Importing                  ImportState       `json:"importing"`
+	DelayedReconcile           bool              `json:"delayed_reconcile"`
+	LastError                  string            `json:"last_error"`
+	ConsecutiveReconciles      uint64            `json:"consecutive_reconciles_count"`
+	PendingComputeNotification bool              `json:"pending_compute_notification"`
+	PreferredNode              *NodeID           `json:"preferred_node"`
+	Scheduling                 ShardScheduling   `json:"scheduling_policy"`
+}
+
+// ShardIdentity is what a shard is among the shards of its tenant.
+type ShardIdentity struct {
+	Number     ShardNumber `json:"number"`
+	Count      ShardCount  `json:"count"`
+	StripeSize StripeSize  `json:"stripe_size"`
+	Layout     ShardLayout `json:"layout"`
+}
+
+// ShardLayout is the scheme by which keys are spread over shards.
+type ShardLayout uint8
+
+// ShardLayoutV1 is the only scheme there is.
+const ShardLayoutV1 ShardLayout = 1
+
+// IntentDump is where a shard should be.
+type IntentDump struct {
+	Attached    *NodeID      `json:"attached"`
+	Secondary   List[NodeID] `json:"secondary"`
+	PreferredAZ AZ           `json:"preferred_az_id"`
+}
+
+// SplitState tells whether a shard is being split.
+type SplitState string
+
+// The states of a split.
+const (
+	SplitIdle      SplitState = "Idle"
+	SplitSplitting SplitState = "Splitting"
+)
+
+// ImportState tells whether a timeline is being imported into the tenant.
+type ImportState string
+
+// The states of an import.
+const (
+	ImportIdle      ImportState = "Idle"
+	ImportImporting ImportState = "Importing"
+)
+
+// ObservedLocations is what the controller has seen of a shard's locations, by
+// pageserver.
+type ObservedLocations struct {
+	Locations Table[NodeID, ObservedLocation] `json:"locations"`
+}
+
+// ObservedLocation is a location as last seen; a nil Config means that it is
+// unknown, because a call is under way or failed.
+type ObservedLocation struct {
+	Config *LocationConfig `json:"conf"`
+}
+
+// GlobalObserved is the answer of PUT /control/v1/step_down: what the instance
+// that stepped down has seen of every shard.
+type GlobalObserved map[ShardID]ObservedLocations
+
+// SchedulerDump is the answer of GET /debug/v1/scheduler.
+type SchedulerDump struct {
+	Nodes Table[NodeID, SchedulerNode] `json:"nodes"`
+}
+
+// SchedulerNode is one pageserver as the scheduler counts it.
+type SchedulerNode struct {
+	Shards         uint64      `json:"shard_count"`
+	AttachedShards uint64      `json:"attached_shard_count"`
+	HomeShards     uint64      `json:"home_shard_count"`
+	AZ             string      `json:"az"`
+	MaySchedule    MaySchedule `json:"may_schedule"`
+}

@@ -1,0 +1,213 @@
+package neon
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+)
+
+// UnmarshalJSON reads the wire form; mode and tenant_conf are required, unknown
+// fields are ignored.
+func (c *LocationConfig) UnmarshalJSON(b []byte) error {
+	return c.decode(b, locationDecoder{unknown: IgnoreUnknown})
+}
+
+// LocationConfigRequest is the body of PUT …/location_config, of the controller
+// and of a pageserver alike: a LocationConfig that refuses unknown fields.
+type LocationConfigRequest LocationConfig
+
+// UnmarshalJSON reads the wire form and rejects unknown fields.
+func (r *LocationConfigRequest) UnmarshalJSON(b []byte) error {
+	return (*LocationConfig)(r).decode(b, locationDecoder{unknown: RejectUnknown})
+}
+
+// LocationConfigResponse is the answer to a LocationConfigRequest: the locations
+// it concerned.
+type LocationConfigResponse struct {
+	Shards     List[ShardLocation] `json:"shards"`
+	StripeSize *StripeSize         `json:"stripe_size"` // only of sharded tenants
+}
+
+// ShardLocation is a shard and the pageserver that it is on.
+type ShardLocation struct {
+	Shard ShardID `json:"shard_id"`
+	Node  NodeID  `json:"node_id"`
+}
+
+// ListedLocation is one location in a pageserver's listing. Config is nil while
+// the pageserver is changing the location and will not say what it is.
+type ListedLocation struct {
+	Shard  ShardID
+	Config *LocationConfig
+}
+
+// LocationListing is the answer of a pageserver's GET /v1/location_config:
+// {"tenant_shards":[[shard, config or null], …]}.
+type LocationListing []ListedLocation
+
+// MarshalJSON prints the wire form.
+func (l LocationListing) MarshalJSON() ([]byte, error) {
+	pairs := make([][2]any, len(l))
+	for i, e := range l {
+		pairs[i] = [2]any{e.Shard, e.Config}
+	}
+	return json.Marshal(map[string]any{"tenant_shards": pairs})
+}
+
+// UnmarshalJSON is ParseLocationListing.
+func (l *LocationListing) UnmarshalJSON(b []byte) (err error) {
+	*l, err = ParseLocationListing(b)
+	return err
+}
+
+// ParseLocationListing reads a listing in one pass, made for the hundred thousand
+// entries that a controller reads from each pageserver after an election: equal
+// tenant configurations are parsed once.
+func ParseLocationListing(b []byte) (LocationListing, error) {
+	l := LocationListing{}
+	found := false
+	d := locationDecoder{unknown: IgnoreUnknown, confs: make(map[string]TenantConfig)}
+	err := eachField(b, func(key string, raw []byte) error {
+		if key != "tenant_shards" {
+			return nil
+		}
+		found = true
+		return eachElement(raw, func(raw []byte) error {
+			e, err := d.listed(raw)
+			if err != nil {
+				return fmt.Errorf("tenant_shards[%d]: %w", len(l), err)
+			}
+			l = append(l, e)
+			return nil
+		})
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("missing field `tenant_shards`")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("location listing: %w", err)
+	}
+	return l, nil
+}
+
+// locationDecoder decodes LocationConfigs. With confs it remembers the tenant
+// configurations it has parsed, by their text.
+type locationDecoder struct {
+	unknown Unknown
+	confs   map[string]TenantConfig
+}
+
+func (d locationDecoder) listed(raw []byte) (e ListedLocation, err error) {
+	n := 0
+	err = eachElement(raw, func(raw []byte) error {
+		n++
+		switch {
+		case n == 1:
+			id, err := plainString(raw)
+			if err != nil {
+				return err
+			}
+			e.Shard, err = ParseShardID(id)
+			return err
+		case n == 2 && isNull(raw):
+			return nil
+		case n == 2:
+			e.Config = new(LocationConfig)
+			return e.Config.decode(raw, d)
+		}
+		return fmt.Errorf("expected a pair")
+	})
+	if err == nil && n != 2 {
+		err = fmt.Errorf("expected a pair")
+	}
+	return e, err
+}
+
+func (d locationDecoder) tenantConf(raw []byte) (TenantConfig, error) {
+	if c, ok := d.confs[string(raw)]; ok {
+		return c, nil
+	}
+	c, err := ParseTenantConfig(raw, IgnoreUnknown)
+	if err == nil && d.confs != nil {
+		d.confs[string(raw)] = c
+	}
+	return c, err
+}
+
+// decode reads the object b into c.
+func (c *LocationConfig) decode(b []byte, d locationDecoder) error {
+	*c = LocationConfig{}
+	var mode, conf bool
+	err := eachField(b, func(key string, raw []byte) (err error) {
+		var n uint64
+		switch key {
+		case "mode":
+			mode = true
+			var text string
+			if text, err = plainString(raw); err == nil {
+				err = c.Mode.UnmarshalText([]byte(text))
+			}
+		case "generation":
+			if !isNull(raw) {
+				n, err = wireUint(raw, 32)
+				c.Generation = new(Generation(n))
+			}
+		case "secondary_conf":
+			c.SecondaryConf, err = decodeSecondaryConf(raw)
+		case "shard_number":
+			n, err = wireUint(raw, 8)
+			c.ShardNumber = ShardNumber(n)
+		case "shard_count":
+			n, err = wireUint(raw, 8)
+			c.ShardCount = ShardCount(n)
+		case "shard_stripe_size":
+			n, err = wireUint(raw, 32)
+			c.StripeSize = StripeSize(n)
+		case "tenant_conf":
+			conf = true
+			c.TenantConf, err = d.tenantConf(raw)
+		default:
+			if d.unknown == RejectUnknown {
+				return fmt.Errorf("unknown field `%s`", key)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case !mode:
+		return fmt.Errorf("missing field `mode`")
+	case !conf:
+		return fmt.Errorf("missing field `tenant_conf`")
+	}
+	return nil
+}
+
+func decodeSecondaryConf(raw []byte) (*SecondaryConf, error) {
+	if isNull(raw) {
+		return nil, nil
+	}
+	v, err := members(raw, "warm")
+	if err != nil {
+		return nil, err
+	}
+	switch string(v[0]) {
+	case "true":
+		return &SecondaryConf{Warm: true}, nil
+	case "false":
+		return &SecondaryConf{}, nil
+	}
+	return nil, fmt.Errorf("warm: expected a boolean, have %s", clip(v[0]))
+}
+
+func wireUint(raw []byte, bits int) (uint64, error) {
+	n, err := strconv.ParseUint(string(raw), 10, bits)
+	if err != nil {
+		return 0, fmt.Errorf("expected an unsigned integer of %d bits, have %s", bits, clip(raw))
+	}
+	return n, nil
+}

@@ -1,0 +1,196 @@
+package neon
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// TimelineCreateRequest is the body of POST …/timeline. Exactly one of Branch,
+// Import and Bootstrap is set; on the wire its fields stand beside the new id and
+// nothing names the variant: `ancestor_timeline_id` makes it a branch,
+// `import_pgdata` an import, and anything else is a bootstrap.
+type TimelineCreateRequest struct {
+	Timeline  TimelineID
+	Branch    *TimelineBranch
+	Import    *TimelineImport
+	Bootstrap *TimelineBootstrap
+}
+
+// TimelineBranch makes a timeline out of an ancestor, at a position or at its end.
+type TimelineBranch struct {
+	Ancestor  TimelineID `json:"ancestor_timeline_id"`
+	StartLsn  *Lsn       `json:"ancestor_start_lsn"`
+	PgVersion *PgVersion `json:"pg_version"`
+	ReadOnly  bool       `json:"read_only,omitempty"`
+}
+
+// TimelineImport makes a timeline out of a data directory in object storage. The
+// location is kept as it came, since only the pageserver reads it.
+type TimelineImport struct {
+	Location       json.RawMessage `json:"location"`
+	IdempotencyKey string          `json:"idempotency_key"`
+}
+
+// TimelineBootstrap makes an empty timeline, of a fresh initdb or of one that
+// another shard has uploaded.
+type TimelineBootstrap struct {
+	ExistingInitdb *TimelineID `json:"existing_initdb_timeline_id"`
+	PgVersion      *PgVersion  `json:"pg_version"`
+}
+
+// PgVersion is a major version of Postgres, 14 to 17.
+type PgVersion uint32
+
+// UnmarshalJSON reads a version that pageservers support.
+func (v *PgVersion) UnmarshalJSON(b []byte) error {
+	n, err := wireUint(b, 32)
+	if err != nil || n < 14 || n > 17 {
+		return fmt.Errorf("pg_version: expected 14 to 17, have %s", clip(b))
+	}
+	*v = PgVersion(n)
+	return nil
+}
+
+// MarshalJSON prints the wire form of the variant that is set.
+func (r TimelineCreateRequest) MarshalJSON() ([]byte, error) {
+	var v any
+	switch {
+	case r.Branch != nil:
+		v = struct {
+			Timeline TimelineID `json:"new_timeline_id"`
+			*TimelineBranch
+		}{r.Timeline, r.Branch}
+	case r.Import != nil:
+		v = struct {
+			Timeline TimelineID      `json:"new_timeline_id"`
+			Import   *TimelineImport `json:"import_pgdata"`
+		}{r.Timeline, r.Import}
+	default:
+		v = struct {
+			Timeline TimelineID `json:"new_timeline_id"`
+			*TimelineBootstrap
+		}{r.Timeline, r.Bootstrap}
+	}
+	return json.Marshal(v)
+}
+
+// UnmarshalJSON reads the wire form. A variant whose own key is present but
+// malformed is an error; it does not fall through to an empty timeline.
+func (r *TimelineCreateRequest) UnmarshalJSON(b []byte) error {
+	*r = TimelineCreateRequest{}
+	var keys struct {
+		Timeline TimelineID      `json:"new_timeline_id"`
+		Ancestor json.RawMessage `json:"ancestor_timeline_id"`
+		Import   json.RawMessage `json:"import_pgdata"`
+	}
+	if err := object(b, &keys, "new_timeline_id"); err != nil {
+		return err
+	}
+	r.Timeline = keys.Timeline
+	switch {
+	case len(keys.Ancestor) > 0 && !isNull(keys.Ancestor):
+		r.Branch = new(TimelineBranch)
+		return json.Unmarshal(b, r.Branch)
+	case len(keys.Import) > 0 && !isNull(keys.Import):
+		r.Import = new(TimelineImport)
+		return object(keys.Import, r.Import, "location", "idempotency_key")
+	}
+	r.Bootstrap = new(TimelineBootstrap)
+	return json.Unmarshal(b, r.Bootstrap)
+}
+
+// TimelineInfo is a pageserver's description of a timeline. Only what the
+// controller needs is decoded; it prints as the pageserver sent it.
+type TimelineInfo struct {
+	Timeline           TimelineID
+	Ancestor           *TimelineID
+	AncestorLsn        *Lsn
+	LastRecordLsn      Lsn
+	PgVersion          PgVersion
+	ImageConsistentLsn *Lsn
+	raw                json.RawMessage
+}
+
+// UnmarshalJSON decodes the known fields and keeps the text.
+func (t *TimelineInfo) UnmarshalJSON(b []byte) error {
+	var v struct {
+		Timeline           TimelineID  `json:"timeline_id"`
+		Ancestor           *TimelineID `json:"ancestor_timeline_id"`
+		AncestorLsn        *Lsn        `json:"ancestor_lsn"`
+		LastRecordLsn      Lsn         `json:"last_record_lsn"`
+		PgVersion          PgVersion   `json:"pg_version"`
+		ImageConsistentLsn *Lsn        `json:"image_consistent_lsn"`
+	}
+	if err := object(b, &v, "timeline_id", "last_record_lsn", "pg_version"); err != nil {
+		return err
+	}
+	*t = TimelineInfo{
+		Timeline: v.Timeline, Ancestor: v.Ancestor, AncestorLsn: v.AncestorLsn,
+		LastRecordLsn: v.LastRecordLsn, PgVersion: v.PgVersion, ImageConsistentLsn: v.ImageConsistentLsn,
+		raw: append(json.RawMessage(nil), b...),
+	}
+	return nil
+}
+
+// MarshalJSON is the text that was decoded.
+func (t TimelineInfo) MarshalJSON() ([]byte, error) {
+	if t.raw == nil {
+		return nil, fmt.Errorf("timeline info: nothing was decoded into it")
+	}
+	return t.raw, nil
+}
+
+// SafekeeperSet is the safekeepers of a timeline.
+type SafekeeperSet struct {
+	Tenant      TenantID             `json:"tenant_id"`
+	Timeline    TimelineID           `json:"timeline_id"`
+	Generation  uint32               `json:"generation"`
+	Safekeepers List[SafekeeperHost] `json:"safekeepers"`
+}
+
+// SafekeeperHost is one safekeeper of a timeline.
+type SafekeeperHost struct {
+	ID       NodeID `json:"id"`
+	Hostname string `json:"hostname"`
+}
+
+// TimelineCreateResponse is the controller's answer to a timeline's creation: the
+// description by shard zero's pageserver with one more field, `safekeepers`, which
+// is null when the controller did not place the timeline on any.
+type TimelineCreateResponse struct {
+	Info        TimelineInfo
+	Safekeepers *SafekeeperSet
+}
+
+// MarshalJSON prints the description and the safekeepers as one object.
+func (r TimelineCreateResponse) MarshalJSON() ([]byte, error) {
+	set, err := json.Marshal(r.Safekeepers)
+	if err != nil {
+		return nil, err
+	}
+	b := []byte{'{'}
+	err = eachField(r.Info.raw, func(key string, raw []byte) error {
+		if key == "safekeepers" {
+			return nil
+		}
+		quoted, err := json.Marshal(key)
+		b = append(append(append(append(b, quoted...), ':'), raw...), ',')
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("timeline info: %w", err)
+	}
+	return append(append(append(b, `"safekeepers":`...), set...), '}'), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON prints.
+func (r *TimelineCreateResponse) UnmarshalJSON(b []byte) error {
+	var v struct {
+		Safekeepers *SafekeeperSet `json:"safekeepers"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	r.Safekeepers = v.Safekeepers
+	return r.Info.UnmarshalJSON(b)
+}

@@ -159,6 +159,12 @@ func (s *State) AttachedOn(id neon.NodeID, from neon.ShardID) iter.Seq[Shard] {
 	return s.nodeShards(id, roleAttached, from)
 }
 
+// SecondaryOn yields the shards whose intent is to be a secondary on a node,
+// beginning with the first shard id >= from.
+func (s *State) SecondaryOn(id neon.NodeID, from neon.ShardID) iter.Seq[Shard] {
+	return s.nodeShards(id, roleSecondary, from)
+}
+
 func (s *State) nodeShards(id neon.NodeID, want roles, from neon.ShardID) iter.Seq[Shard] {
 	return func(yield func(Shard) bool) {
 		s.byNode.Ascend(nodeShard{node: id, shard: from}, func(e nodeShard) bool {

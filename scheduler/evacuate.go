@@ -1,0 +1,117 @@
+package scheduler
+
+import (
+	"slices"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// Evacuate moves shards away from a node that is offline or deleted: at most max
+// (at least 1) intents, beginning with the first shard id >= from. When more is
+// true the scan goes on at next.
+//
+// The best schedulable secondary takes over, a fresh node where there is none.
+// Each intent issues the generation in the same entry, since the old location
+// cannot be asked for anything. The old node becomes a secondary as long as the
+// policy has room for one: its disk is warm when it comes back, and if it does
+// not, ReplaceSecondaries takes care.
+//
+// Tenants under Pause are moved too, since staying down is not what a pause is
+// for; tenants under Stop are not. With nobody schedulable, and for a node that
+// is neither offline nor deleted, there are no intents.
+func (s *Scheduler) Evacuate(node neon.NodeID, from neon.ShardID, max int) (intents []fsm.Intent, next neon.ShardID, more bool) {
+	if len(s.open) == 0 || !s.lost(node) {
+		return nil, neon.ShardID{}, false
+	}
+	for sh := range s.state.AttachedOn(node, from) {
+		if len(intents) >= max {
+			return intents, sh.ID, true
+		}
+		if in, ok := s.failOver(&sh); ok {
+			intents = append(intents, in)
+		}
+	}
+	return intents, neon.ShardID{}, false
+}
+
+// lost tells whether a node may be given up: a node that warms up may not.
+func (s *Scheduler) lost(id neon.NodeID) bool {
+	n, ok := s.state.Node(id)
+	return !ok || n.Tombstone || n.Availability == neon.NodeOffline
+}
+
+func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
+	s.enter(sh.ID.Tenant)
+	t := &s.tenant
+	if t.Deleting || t.Scheduling == neon.ShardStop || t.Policy.Kind != neon.PlaceAttached {
+		return fsm.Intent{}, false
+	}
+	d := s.take(sh)
+	dead := d.attached
+	d.attached = 0
+	s.forgetDeleted(&d)
+	if !s.attach(&d) {
+		s.undo(sh)
+		return fsm.Intent{}, false
+	}
+	if d.preferred == d.attached || d.preferred == dead {
+		d.preferred = 0
+	}
+	if s.node(dead) != nil && d.counted() < t.Policy.WantedSecondaries() {
+		d.secondary = append(d.secondary, dead)
+	}
+	s.put(&d)
+	in := d.intent(sh)
+	in.Issue = true
+	return in, true
+}
+
+// ReplaceSecondaries gives new homes to the secondaries on a node that is offline
+// or deleted, in batches like Evacuate. It is for a node that has been offline
+// for long: the copies are made anew, which a node that comes back soon would
+// have saved. A secondary that no other node can take stays where it is, as do
+// those of tenants under Pause or Stop.
+func (s *Scheduler) ReplaceSecondaries(node neon.NodeID, from neon.ShardID, max int) (intents []fsm.Intent, next neon.ShardID, more bool) {
+	if len(s.open) == 0 || !s.lost(node) {
+		return nil, neon.ShardID{}, false
+	}
+	for sh := range s.state.SecondaryOn(node, from) {
+		if len(intents) >= max {
+			return intents, sh.ID, true
+		}
+		if in, ok := s.rehome(&sh, node); ok {
+			intents = append(intents, in)
+		}
+	}
+	return intents, neon.ShardID{}, false
+}
+
+func (s *Scheduler) rehome(sh *fsm.Shard, dead neon.NodeID) (fsm.Intent, bool) {
+	s.enter(sh.ID.Tenant)
+	t := &s.tenant
+	if t.Deleting || frozen(t) || t.Policy.Kind == neon.PlaceDetached {
+		return fsm.Intent{}, false
+	}
+	d := s.take(sh)
+	if d.preferred == dead {
+		d.preferred = 0
+	}
+	if d.counted() > t.Policy.WantedSecondaries() {
+		d.drop(dead)
+		s.put(&d)
+		return d.intent(sh), true
+	}
+	r := secondary
+	if t.Policy.Kind == neon.PlaceSecondary {
+		r = attached
+	}
+	n, ok := s.pick(r, &d)
+	if !ok {
+		s.undo(sh)
+		return fsm.Intent{}, false
+	}
+	d.secondary[slices.Index(d.secondary, dead)] = n
+	s.put(&d)
+	return d.intent(sh), true
+}

@@ -1,0 +1,153 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/bits"
+
+	"quorate/internal/neon"
+)
+
+// role is what kind of location is being placed.
+type role uint8
+
+const (
+	attached role = iota
+	secondary
+)
+
+// Overloaded is the utilisation from which a node takes new locations only when
+// every other candidate is overloaded too: twice full, in millionths.
+const Overloaded = 2_000_000
+
+// Score says how well a node would do as one kind of location of a shard. Scores
+// compare by Overloaded and then field by field; the lower one is the better.
+type Score struct {
+	// Overloaded is a utilisation of Overloaded or more. It comes before
+	// everything else, even the zone.
+	Overloaded bool
+
+	// Zone is 0 in the preferred zone, 1 where nothing is known, 2 elsewhere; for
+	// a secondary, whose point is to survive the zone, the other way round.
+	Zone uint8
+
+	// Affinity is how many locations of the tenant's other shards the node has.
+	Affinity int
+
+	// Utilisation is the fuller of disk and shard slots, in millionths.
+	Utilisation uint64
+
+	// Count is how many attached shards the node has; for a secondary, how many
+	// locations that are not at home in the node's zone.
+	Count int
+
+	Node neon.NodeID
+}
+
+// Compare is negative when a is the better score.
+func (a Score) Compare(b Score) int {
+	switch {
+	case a.Overloaded != b.Overloaded:
+		if b.Overloaded {
+			return -1
+		}
+		return +1
+	case a.Zone != b.Zone:
+		return cmp.Compare(a.Zone, b.Zone)
+	case a.Affinity != b.Affinity:
+		return cmp.Compare(a.Affinity, b.Affinity)
+	case a.Utilisation != b.Utilisation:
+		return cmp.Compare(a.Utilisation, b.Utilisation)
+	case a.Count != b.Count:
+		return cmp.Compare(a.Count, b.Count)
+	}
+	return cmp.Compare(a.Node, b.Node)
+}
+
+// worthMoving tells whether b is so much better than a that moving pays: by zone
+// or affinity. Utilisation changes all the time and by the move itself, so it
+// chooses among nodes but is no reason to leave one.
+func (a Score) worthMoving(b Score) bool {
+	if a.Zone != b.Zone {
+		return b.Zone < a.Zone
+	}
+	return b.Affinity < a.Affinity
+}
+
+func (a Score) String() string {
+	s := fmt.Sprintf("zone=%d affinity=%d utilisation=%d count=%d", a.Zone, a.Affinity, a.Utilisation, a.Count)
+	if a.Overloaded {
+		s += " overloaded"
+	}
+	return s
+}
+
+func (n *node) score(r role, home neon.AZ) Score {
+	sc := Score{
+		Overloaded: n.used >= Overloaded, Zone: 1, Affinity: n.affinity, Utilisation: n.used,
+		Count: n.counts.Attached, Node: n.id,
+	}
+	if !home.IsZero() && !n.az.IsZero() {
+		if (n.az == home) == (r == attached) {
+			sc.Zone = 0
+		} else {
+			sc.Zone = 2
+		}
+	}
+	if r == secondary {
+		sc.Count = n.counts.Shards - n.counts.Home
+	}
+	return sc
+}
+
+// refresh recomputes the utilisation. A location that was proposed counts at
+// once, one that was given up only when the node reports that it is gone.
+func (n *node) refresh() {
+	limit := n.load.MaxShards
+	if limit <= 0 {
+		limit = DefaultMaxShards
+	}
+	shards := max(n.load.Shards, n.counts.Shards, 0)
+	n.used = max(n.disk, permillion(uint64(shards), uint64(limit)))
+}
+
+// permillion is part/whole in millionths; 0 for an unknown whole.
+func permillion(part, whole uint64) uint64 {
+	if whole == 0 {
+		return 0
+	}
+	hi, lo := bits.Mul64(part, 1_000_000)
+	if hi >= whole {
+		return math.MaxUint64
+	}
+	q, _ := bits.Div64(hi, lo, whole)
+	return q
+}
+
+// pick is the best schedulable node that has no location of the shard.
+func (s *Scheduler) pick(r role, d *draft) (neon.NodeID, bool) {
+	var best Score
+	for _, i := range s.open {
+		n := &s.nodes[i]
+		if d.holds(n.id) {
+			continue
+		}
+		if sc := n.score(r, d.az); best.Node == 0 || sc.Compare(best) < 0 {
+			best = sc
+		}
+	}
+	return best.Node, best.Node != 0
+}
+
+// homeZone chooses where a new tenant is at home: the zone with the fewest such
+// locations per schedulable node, the first by name among equals.
+func (s *Scheduler) homeZone() neon.AZ {
+	var best zone
+	for _, z := range s.zones {
+		if best.nodes == 0 || z.home*best.nodes < best.home*z.nodes {
+			best = z
+		}
+	}
+	return best.az
+}

@@ -1,0 +1,151 @@
+package reconciler
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// Log is the replicated log as the reconciler uses it.
+type Log interface {
+	// Propose returns after the command was applied here; a refusal comes back as
+	// an error together with the Result.
+	Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error)
+
+	// State is the newest local state.
+	State() *fsm.State
+
+	// ReadState is a state that holds everything acknowledged before the call.
+	ReadState(ctx context.Context) (*fsm.State, error)
+}
+
+// PutOptions are the query of a location_config call.
+type PutOptions struct {
+	Flush time.Duration // flush_ms, only for AttachedStale; 0 for none
+	Lazy  bool
+}
+
+// Locations are the calls about locations. One try each, bounded by ctx.
+type Locations interface {
+	PutLocation(ctx context.Context, node *fsm.Node, shard neon.ShardID, conf *neon.LocationConfig, opts PutOptions) error
+
+	// Location returns ErrAbsent when there is none, and nil without an error
+	// while the pageserver is changing it.
+	Location(ctx context.Context, node *fsm.Node, shard neon.ShardID) (*neon.LocationConfig, error)
+
+	// Locations lists the node; a nil configuration is one being changed.
+	Locations(ctx context.Context, node *fsm.Node) ([]neon.ListedLocation, error)
+}
+
+// Prober asks a node for a sign of life, on a connection of its own.
+type Prober interface {
+	Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilization, error)
+}
+
+// Migrations are the slow calls of a live migration.
+type Migrations interface {
+	// SecondaryDownload warms a secondary for at most wait and tells whether it
+	// is complete.
+	SecondaryDownload(ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration) (done bool, err error)
+
+	// Timelines returns the last record of every timeline.
+	Timelines(ctx context.Context, node *fsm.Node, shard neon.ShardID) (map[neon.TimelineID]neon.Lsn, error)
+
+	// WaitLSN makes the shard catch up, waiting at most timeout.
+	WaitLSN(ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn, timeout time.Duration) error
+}
+
+// Hook tells compute where a tenant's shards are. A nil error means applied.
+type Hook interface {
+	NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error
+}
+
+// Metrics counts what the workers do. Status is ok, ok_no_notify, error or cancel.
+type Metrics interface {
+	Spawned()
+	Completed(status string)
+}
+
+type noMetrics struct{}
+
+func (noMetrics) Spawned()         {}
+func (noMetrics) Completed(string) {}
+
+// Options are the reconciler's settings; zero values mean the defaults, which are
+// those of the existing controller unless said otherwise.
+type Options struct {
+	HeartbeatInterval time.Duration // 5 s
+	ProbeTimeout      time.Duration // 1 s for one heartbeat
+	MaxOffline        time.Duration // 30 s without an answer: Offline
+	MaxWarmingUp      time.Duration // 300 s after a re-attach without an answer: Offline
+
+	HighWorkers   int // 256, for what an API call waits for
+	NormalWorkers int // 128
+	SlowWorkers   int // 256, for warming and catching up, which hold no other permit
+	PerNode       int // 64 calls at a time to one node, so that a slow one holds only these
+	HookCalls     int // 32 notifications at a time
+
+	PutTimeout       time.Duration // 25 s
+	LookTimeout      time.Duration // 5 s
+	FlushBeforeMove  time.Duration // 10 s, the flush_ms of the origin of a migration
+	WarmTimeout      time.Duration // 300 s for warming a destination
+	WarmRequest      time.Duration // 20 s for one request of it
+	CatchUpTimeout   time.Duration // 60 s, then the migration starts over from what is seen
+	RetryMin         time.Duration // 100 ms, doubling
+	RetryMax         time.Duration // 10 s
+	RehomeSecondary  time.Duration // 10 min after its node went offline a secondary is placed anew
+	RepairInterval   time.Duration // 5 s between tries to place what could not be placed
+	EvacuationBatch  int           // 1000 shards per log entry, about 60 KB
+	StartScanTimeout time.Duration // 15 s for the listing of all nodes at the start of a term
+}
+
+func (o Options) withDefaults() Options {
+	d := func(v *time.Duration, def time.Duration) {
+		if *v == 0 {
+			*v = def
+		}
+	}
+	n := func(v *int, def int) {
+		if *v == 0 {
+			*v = def
+		}
+	}
+	d(&o.HeartbeatInterval, 5*time.Second)
+	d(&o.ProbeTimeout, time.Second)
+	d(&o.MaxOffline, 30*time.Second)
+	d(&o.MaxWarmingUp, 300*time.Second)
+	n(&o.HighWorkers, 256)
+	n(&o.NormalWorkers, 128)
+	n(&o.SlowWorkers, 256)
+	n(&o.PerNode, 64)
+	n(&o.HookCalls, 32)
+	d(&o.PutTimeout, 25*time.Second)
+	d(&o.LookTimeout, 5*time.Second)
+	d(&o.FlushBeforeMove, 10*time.Second)
+	d(&o.WarmTimeout, 300*time.Second)
+	d(&o.WarmRequest, 20*time.Second)
+	d(&o.CatchUpTimeout, 60*time.Second)
+	d(&o.RetryMin, 100*time.Millisecond)
+	d(&o.RetryMax, 10*time.Second)
+	d(&o.RehomeSecondary, 10*time.Minute)
+	d(&o.RepairInterval, 5*time.Second)
+	n(&o.EvacuationBatch, 1000)
+	d(&o.StartScanTimeout, 15*time.Second)
+	return o
+}
+
+// Deps is what a Reconciler works with. Hook may be nil: then nobody has to be
+// told. Migrations may be asked long questions; Locations and Prober must not.
+type Deps struct {
+	Log        Log
+	Locations  Locations
+	Prober     Prober
+	Migrations Migrations
+	Hook       Hook
+	Metrics    Metrics
+	Options    Options
+	Logger     *slog.Logger
+}

@@ -1,0 +1,10 @@
+package reconciler
+
+import "errors"
+
+// ErrAbsent is the answer of Locations.Location when the node has none.
+var ErrAbsent = errors.New("no such location")
+
+// errDeferred ends a pass that cannot go on now and will be woken by what it
+// waits for: a listing, a node's free slot, an acknowledgement.
+var errDeferred = errors.New("deferred")

@@ -1,0 +1,312 @@
+package reconciler
+
+import (
+	"fmt"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// Conf is what a location is, in the comparable form that seen locations are kept
+// in. The zero Mode means nothing is there.
+type Conf struct {
+	Mode       neon.LocationMode
+	Generation neon.Generation
+	Stripe     neon.StripeSize
+	Config     neon.TenantConfig
+}
+
+// Sight is what is known of one location.
+type Sight struct {
+	Known bool // false: could be anything
+	Conf  Conf // Mode "" when nothing is there
+}
+
+func (s Sight) attached() bool { return s.Known && s.Conf.Mode.Attached() }
+func (s Sight) absent() bool   { return s.Known && s.Conf.Mode == "" }
+
+// Scene is all that Next decides from.
+type Scene struct {
+	Tenant fsm.Tenant
+	Shard  fsm.Shard
+
+	// Node finds a node; nil when it does not exist any more.
+	Node func(neon.NodeID) *fsm.Node
+
+	// On is what is known of the shard's location on a node, and Elsewhere the
+	// nodes on which it is not known to be absent.
+	On        func(neon.NodeID) Sight
+	Elsewhere []neon.NodeID
+
+	// AllListed tells that every available node was listed in this term, so that
+	// no location can be anywhere but Elsewhere.
+	AllListed bool
+
+	// Fresh is the generation that was issued in this term and that no call has
+	// carried yet; only such a number may start an attachment.
+	Fresh neon.Generation
+
+	// Warm and CaughtUp are the destinations that have finished downloading and
+	// replaying, for the current move; 0 for none.
+	Warm     neon.NodeID
+	CaughtUp neon.NodeID
+
+	// Notifies tells that there is a compute hook.
+	Notifies bool
+}
+
+// Kind names what a step does.
+type Kind uint8
+
+// The kinds of steps.
+const (
+	Done    Kind = iota // everything reachable is as it should be
+	Blocked             // nothing can be done until something changes
+	Look                // ask Node what the location is
+	Issue               // commit a generation for Node
+	Put                 // make the location on Node be Conf
+	Warm                // let Node download before it takes over
+	CatchUp             // let Node replay what From has
+	Notify              // tell compute
+)
+
+// Step is the one next thing to do for a shard.
+type Step struct {
+	Kind  Kind
+	Node  neon.NodeID
+	From  neon.NodeID // with CatchUp: the origin
+	Conf  Conf        // with Put
+	Flush bool        // with Put: the origin flushes first
+	Why   string      // with Blocked: for people
+}
+
+// Next names the next step. It is pure and total, and it never names a step that
+// would break a promise, whatever was seen: a generation is committed before it
+// is sent, compute is told before the old location goes, and what is unknown is
+// looked at before it costs a generation.
+func Next(s *Scene) Step {
+	if s.Tenant.Scheduling == neon.ShardStop && !s.Tenant.Deleting {
+		return Step{Kind: Done}
+	}
+	if n := s.ahead(); n != 0 {
+		return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf("node %d has generation %s, newer than %s, which was the last one issued", n, s.On(n).Conf.Generation, s.Shard.Generation)}
+	}
+	if s.unplaced() {
+		return Step{Kind: Blocked, Why: "there is no node to place it on"}
+	}
+	if s.Shard.Attached != 0 {
+		if step := s.attach(); step.Kind != Done {
+			return step
+		}
+	}
+	if step := s.warmSecondaries(); step.Kind != Done {
+		return step
+	}
+	if s.Shard.Attached != 0 && s.owes() {
+		return Step{Kind: Notify}
+	}
+	return s.clearOthers()
+}
+
+// ahead finds a node that holds a number which was never issued: the log has gone
+// back in time, and touching anything could destroy data.
+func (s *Scene) ahead() neon.NodeID {
+	for _, n := range s.Elsewhere {
+		if at := s.On(n); at.attached() && at.Conf.Generation > s.Shard.Generation {
+			return n
+		}
+	}
+	return 0
+}
+
+// unplaced tells that the shard should be somewhere and no node could be chosen:
+// whatever exists of it is left alone.
+func (s *Scene) unplaced() bool {
+	switch s.Tenant.Policy.Kind {
+	case neon.PlaceAttached:
+		return s.Shard.Attached == 0
+	case neon.PlaceSecondary:
+		return len(s.Shard.Secondary) == 0
+	}
+	return false
+}
+
+func (s *Scene) up(n neon.NodeID) bool {
+	node := s.Node(n)
+	return node != nil && node.Available()
+}
+
+func (s *Scene) owes() bool { return s.Notifies && s.Shard.OwesNotification() }
+
+func (s *Scene) attachedConf(mode neon.LocationMode) Conf {
+	return Conf{Mode: mode, Generation: s.Shard.Generation, Stripe: s.stripe(), Config: s.locationConfig()}
+}
+
+// stripe is the stripe size where it means something: pageservers keep none for
+// an unsharded tenant.
+func (s *Scene) stripe() neon.StripeSize {
+	if s.Shard.ID.IsUnsharded() {
+		return 0
+	}
+	return s.Tenant.Stripe
+}
+
+func (s *Scene) locationConfig() neon.TenantConfig {
+	wanted := max(s.Tenant.Policy.WantedSecondaries(), len(s.Shard.Secondary))
+	if s.Tenant.Policy.Kind != neon.PlaceAttached {
+		wanted = 0
+	}
+	return s.Tenant.Config.ForLocation(wanted)
+}
+
+func (s *Scene) secondaryConf() Conf {
+	return Conf{Mode: neon.Secondary, Stripe: s.stripe(), Config: s.locationConfig()}
+}
+
+// attach brings the shard to its intended node. Done means that it is attached
+// there in its newest generation and alone.
+func (s *Scene) attach() Step {
+	d := s.Shard.Attached
+	if !s.up(d) {
+		return Step{Kind: Blocked, Node: d, Why: fmt.Sprintf("node %d is not available", d)}
+	}
+	at := s.On(d)
+	if s.Shard.GenNode != d {
+		return s.takeOver(at)
+	}
+	if !at.Known && s.Fresh != s.Shard.Generation {
+		return Step{Kind: Look, Node: d}
+	}
+	current := at.attached() && at.Conf.Generation == s.Shard.Generation
+	switch {
+	case current && at.Conf.Mode == neon.AttachedMulti:
+		return s.cutOver()
+	case current && at.Conf.Mode == neon.AttachedSingle:
+		if want := s.attachedConf(neon.AttachedSingle); at.Conf != want {
+			return Step{Kind: Put, Node: d, Conf: want}
+		}
+		return Step{Kind: Done}
+	case s.Fresh == s.Shard.Generation:
+		return s.begin()
+	}
+	// The number may have been used for an attachment that is gone, or it is held
+	// in the mode of a migration that was given up: only a new one is safe.
+	return Step{Kind: Issue, Node: d}
+}
+
+// takeOver prepares a node that the newest generation was not issued to. While
+// the origin can be reached it is a live migration: the origin stops writing and
+// flushes, the destination warms up, and only then a generation is spent.
+func (s *Scene) takeOver(at Sight) Step {
+	d := s.Shard.Attached
+	o, unknown := s.origin()
+	if unknown != 0 {
+		return Step{Kind: Look, Node: unknown}
+	}
+	if o == 0 || s.Shard.GenNode == 0 {
+		return Step{Kind: Issue, Node: d}
+	}
+	if !at.Known {
+		return Step{Kind: Look, Node: d}
+	}
+	if at.attached() {
+		return Step{Kind: Issue, Node: d} // an older attachment of its own: respawned with the new number
+	}
+	if at.absent() && s.Shard.PreferredNode == d {
+		return Step{Kind: Put, Node: d, Conf: s.secondaryConf()} // a move that may take its time
+	}
+	if at.Conf.Mode == neon.Secondary && s.Warm != d {
+		return Step{Kind: Warm, Node: d}
+	}
+	from := s.On(o).Conf
+	if from.Mode != neon.AttachedStale {
+		from.Mode = neon.AttachedStale // in the origin's own generation
+		return Step{Kind: Put, Node: o, Conf: from, Flush: true}
+	}
+	return Step{Kind: Issue, Node: d}
+}
+
+// origin is the reachable attached location with the highest generation outside
+// the intended node, and otherwise a reachable one that has to be looked at.
+func (s *Scene) origin() (best, unknown neon.NodeID) {
+	consider := func(n neon.NodeID) {
+		if n == 0 || n == s.Shard.Attached || !s.up(n) {
+			return
+		}
+		switch at := s.On(n); {
+		case !at.Known:
+			unknown = n
+		case at.attached() && (best == 0 || at.Conf.Generation > s.On(best).Conf.Generation):
+			best = n
+		}
+	}
+	consider(s.Shard.GenNode)
+	for _, n := range s.Elsewhere {
+		consider(n)
+	}
+	return best, unknown
+}
+
+// begin sends the fresh generation: beside a reachable origin as Multi, so that
+// nothing is deleted while compute may still read there, else as Single.
+func (s *Scene) begin() Step {
+	o, unknown := s.origin()
+	if unknown != 0 {
+		return Step{Kind: Look, Node: unknown}
+	}
+	mode := neon.AttachedSingle
+	if o != 0 && s.Shard.Generation > 1 {
+		mode = neon.AttachedMulti
+	}
+	return Step{Kind: Put, Node: s.Shard.Attached, Conf: s.attachedConf(mode)}
+}
+
+// cutOver finishes a live migration whose destination is attached as Multi.
+func (s *Scene) cutOver() Step {
+	d := s.Shard.Attached
+	o, unknown := s.origin()
+	switch {
+	case unknown != 0:
+		return Step{Kind: Look, Node: unknown}
+	case o == 0:
+		return Step{Kind: Put, Node: d, Conf: s.attachedConf(neon.AttachedSingle)}
+	case s.CaughtUp != d:
+		return Step{Kind: CatchUp, Node: d, From: o}
+	case s.owes():
+		return Step{Kind: Notify}
+	case s.Shard.HasSecondary(o):
+		return Step{Kind: Put, Node: o, Conf: s.secondaryConf()}
+	}
+	return Step{Kind: Put, Node: o}
+}
+
+// warmSecondaries creates the secondaries that are missing. One that is still
+// attached is left to clearOthers, after compute was told.
+func (s *Scene) warmSecondaries() Step {
+	want := s.secondaryConf()
+	for _, n := range s.Shard.Secondary {
+		if at := s.On(n); s.up(n) && at.Known && !at.attached() && at.Conf != want {
+			return Step{Kind: Put, Node: n, Conf: want}
+		}
+	}
+	return Step{Kind: Done}
+}
+
+// clearOthers demotes and detaches what the intent does not name. For a tenant
+// that wants nothing attached it also waits until every node was listed.
+func (s *Scene) clearOthers() Step {
+	for _, n := range s.Shard.Secondary {
+		if at := s.On(n); s.up(n) && (!at.Known || at.attached()) {
+			return Step{Kind: Put, Node: n, Conf: s.secondaryConf()}
+		}
+	}
+	for _, n := range s.Elsewhere {
+		if at := s.On(n); s.up(n) && !s.Shard.Intends(n) && !at.absent() {
+			return Step{Kind: Put, Node: n}
+		}
+	}
+	if s.Tenant.Deleting && !s.AllListed {
+		return Step{Kind: Blocked, Why: "not every node was listed yet"}
+	}
+	return Step{Kind: Done}
+}

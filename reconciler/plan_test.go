@@ -1,0 +1,267 @@
+package reconciler
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// world is a model of one shard on a few pageservers, with what a leader has seen
+// of it. It obeys the planner's steps as the executor and the log would, and
+// fails when a step breaks a promise.
+type world struct {
+	t      *rapid.T
+	tenant fsm.Tenant
+	shard  fsm.Shard
+	down   map[neon.NodeID]bool
+	real   map[neon.NodeID]Conf
+	known  map[neon.NodeID]bool
+	owner  map[neon.Generation]neon.NodeID
+	fresh  neon.Generation
+	warm   neon.NodeID
+	caught neon.NodeID
+	told   neon.NodeID
+	hook   bool
+}
+
+const worldNodes = 4
+
+func (w *world) scene() *Scene {
+	sc := &Scene{
+		Tenant: w.tenant, Shard: w.shard, Fresh: w.fresh, Warm: w.warm, CaughtUp: w.caught, Notifies: w.hook, AllListed: true,
+		Node: func(id neon.NodeID) *fsm.Node {
+			a := neon.NodeActive
+			if w.down[id] {
+				a = neon.NodeOffline
+			}
+			return &fsm.Node{ID: id, Availability: a}
+		},
+		On: func(id neon.NodeID) Sight {
+			if !w.known[id] {
+				return Sight{}
+			}
+			return Sight{Known: true, Conf: w.real[id]}
+		},
+	}
+	for id := neon.NodeID(1); id <= worldNodes; id++ {
+		if !w.known[id] || w.real[id].Mode != "" {
+			sc.Elsewhere = append(sc.Elsewhere, id)
+		}
+	}
+	return sc
+}
+
+// obey carries out one step and checks it against the promises.
+func (w *world) obey(step Step) {
+	if step.Node != 0 && w.down[step.Node] {
+		w.t.Fatalf("%s for node %d, which is down", stepName(step.Kind), step.Node)
+	}
+	switch step.Kind {
+	case Look:
+		if w.known[step.Node] {
+			w.t.Fatalf("looks at node %d, which is known", step.Node)
+		}
+		w.known[step.Node] = true
+	case Issue:
+		w.issue(step.Node)
+	case Warm:
+		w.warm = step.Node
+	case CatchUp:
+		w.caught = step.Node
+	case Notify:
+		w.notify()
+	case Put:
+		w.put(step)
+	}
+}
+
+func (w *world) issue(n neon.NodeID) {
+	if w.shard.Attached != n {
+		w.t.Fatalf("issues a generation for node %d, the intent is %d", n, w.shard.Attached)
+	}
+	if w.shard.GenNode == n && !w.known[n] && w.fresh != w.shard.Generation {
+		w.t.Fatalf("spends a generation on merely not knowing node %d", n)
+	}
+	w.shard.Generation++
+	w.owner[w.shard.Generation] = n
+	if w.shard.GenNode != n {
+		w.shard.GenNode, w.shard.Notified = n, false
+	}
+	w.fresh, w.caught = w.shard.Generation, 0
+}
+
+func (w *world) notify() {
+	at := w.real[w.shard.GenNode]
+	if !at.Mode.Attached() || at.Generation != w.shard.Generation {
+		w.t.Fatalf("tells compute of node %d, which is %v", w.shard.GenNode, at)
+	}
+	w.told, w.shard.Notified = w.shard.GenNode, true
+}
+
+func (w *world) put(step Step) {
+	was := w.real[step.Node]
+	if step.Conf.Mode.Attached() {
+		g := step.Conf.Generation
+		if step.Conf.Mode == neon.AttachedStale {
+			if !was.Mode.Attached() || was.Generation != g {
+				w.t.Fatalf("makes node %d stale in generation %s, it is %v", step.Node, g, was)
+			}
+		} else {
+			if w.owner[g] != step.Node || g != w.shard.Generation {
+				w.t.Fatalf("sends generation %s to node %d, it was issued to %d", g, step.Node, w.owner[g])
+			}
+			inPlace := was.Mode.Attached() && was.Generation == g && was.Mode != neon.AttachedStale
+			if !inPlace && w.fresh != g {
+				w.t.Fatalf("attaches node %d anew in the used generation %s", step.Node, g)
+			}
+		}
+	} else if was.Mode.Attached() && w.shard.Attached != 0 {
+		if w.real[w.shard.Attached].Generation != w.shard.Generation || !w.real[w.shard.Attached].Mode.Attached() {
+			w.t.Fatalf("takes node %d away before node %d is attached", step.Node, w.shard.Attached)
+		}
+		if w.hook && w.told != w.shard.Attached {
+			w.t.Fatalf("takes node %d away before compute was told", step.Node)
+		}
+	}
+	if w.fresh == step.Conf.Generation {
+		w.fresh = 0
+	}
+	if step.Conf.Mode == "" {
+		delete(w.real, step.Node)
+	} else {
+		w.real[step.Node] = step.Conf
+	}
+	w.known[step.Node] = true
+}
+
+func drawWorld(t *rapid.T) *world {
+	w := &world{
+		t: t, down: map[neon.NodeID]bool{}, real: map[neon.NodeID]Conf{}, known: map[neon.NodeID]bool{},
+		owner: map[neon.Generation]neon.NodeID{}, hook: rapid.Bool().Draw(t, "hook"),
+	}
+	node := rapid.Custom(func(t *rapid.T) neon.NodeID { return neon.NodeID(rapid.IntRange(1, worldNodes).Draw(t, "node")) })
+	w.tenant = fsm.Tenant{Policy: neon.Attached(1), Scheduling: neon.ShardActive}
+	w.shard = fsm.Shard{
+		Generation: neon.Generation(rapid.IntRange(1, 5).Draw(t, "generation")), HasGeneration: true,
+		GenNode: node.Draw(t, "owner"), Attached: node.Draw(t, "attached"),
+	}
+	w.owner[w.shard.Generation] = w.shard.GenNode
+	if n := node.Draw(t, "secondary"); n != w.shard.Attached {
+		w.shard.Secondary = []neon.NodeID{n}
+	}
+	if rapid.Bool().Draw(t, "prewarm") {
+		w.shard.PreferredNode = w.shard.Attached
+	}
+	if rapid.Bool().Draw(t, "told") {
+		w.told, w.shard.Notified = w.shard.GenNode, true
+	} else {
+		w.told = node.Draw(t, "told")
+	}
+	modes := []neon.LocationMode{"", neon.Secondary, neon.AttachedSingle, neon.AttachedMulti, neon.AttachedStale}
+	for id := neon.NodeID(1); id <= worldNodes; id++ {
+		w.known[id] = rapid.Bool().Draw(t, "known")
+		w.down[id] = id != w.shard.Attached && rapid.IntRange(0, 3).Draw(t, "down") == 0
+		mode := rapid.SampledFrom(modes).Draw(t, "mode")
+		if mode == "" {
+			continue
+		}
+		c := Conf{Mode: mode}
+		if mode.Attached() {
+			limit := int(w.shard.Generation)
+			if w.shard.GenNode != id {
+				limit-- // the newest number is held by nobody else
+			}
+			c.Generation = neon.Generation(rapid.IntRange(0, limit).Draw(t, "held"))
+		}
+		w.real[id] = c
+	}
+	return w
+}
+
+// From any truth, and from any part of it seen, the planner reaches the intent in
+// a few steps, and no step on the way breaks a promise. Losing all that was seen
+// in the middle, as when the leader dies, changes nothing about that.
+func TestPlannerReachesIntentFromAnySight(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		deaths := rapid.SliceOfN(rapid.IntRange(0, 12), 0, 2).Draw(t, "leader dies at")
+		var trace []string
+		for i := range 60 {
+			if slices.Contains(deaths, i) {
+				w.known = map[neon.NodeID]bool{}
+				w.fresh, w.warm, w.caught = 0, 0, 0
+			}
+			step := Next(w.scene())
+			trace = append(trace, fmt.Sprintf("%s %d %s", stepName(step.Kind), step.Node, step.Conf.Mode))
+			if step.Kind == Done {
+				w.reached(trace)
+				return
+			}
+			if step.Kind == Blocked {
+				t.Fatalf("blocked: %s\n%v", step.Why, trace)
+			}
+			w.obey(step)
+		}
+		t.Fatalf("does not come to an end:\n%v", trace)
+	})
+}
+
+func (w *world) reached(trace []string) {
+	at := w.real[w.shard.Attached]
+	if at.Mode != neon.AttachedSingle || at.Generation != w.shard.Generation {
+		w.t.Fatalf("node %d ends as %v, not attached in %s\n%v", w.shard.Attached, at, w.shard.Generation, trace)
+	}
+	if w.hook && w.told != w.shard.Attached {
+		w.t.Fatalf("compute ends at node %d\n%v", w.told, trace)
+	}
+	for id := neon.NodeID(1); id <= worldNodes; id++ {
+		if w.down[id] || id == w.shard.Attached {
+			continue
+		}
+		mode := w.real[id].Mode
+		if want := w.shard.HasSecondary(id); want != (mode == neon.Secondary) || !want && w.known[id] && mode != "" {
+			w.t.Fatalf("node %d ends as %q, secondary wanted: %v\n%v", id, mode, want, trace)
+		}
+	}
+}
+
+func TestPlannerFreezesAShardWhoseGenerationWasNeverIssued(t *testing.T) {
+	w := &world{
+		known: map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true}, down: map[neon.NodeID]bool{},
+		real:   map[neon.NodeID]Conf{2: {Mode: neon.AttachedSingle, Generation: 9}},
+		tenant: fsm.Tenant{Policy: neon.Attached(0), Scheduling: neon.ShardActive},
+		shard:  fsm.Shard{Generation: 3, HasGeneration: true, GenNode: 1, Attached: 1},
+	}
+	if step := Next(w.scene()); step.Kind != Blocked || step.Node != 2 {
+		t.Fatalf("step is %s on node %d", stepName(step.Kind), step.Node)
+	}
+}
+
+func TestPlannerLeavesEverythingAloneWithoutAPlace(t *testing.T) {
+	for _, policy := range []neon.Placement{neon.Attached(1), {Kind: neon.PlaceSecondary}} {
+		w := &world{
+			known: map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true}, down: map[neon.NodeID]bool{},
+			real:   map[neon.NodeID]Conf{2: {Mode: neon.AttachedSingle, Generation: 1}},
+			tenant: fsm.Tenant{Policy: policy, Scheduling: neon.ShardActive},
+			shard:  fsm.Shard{Generation: 1, HasGeneration: true},
+		}
+		if step := Next(w.scene()); step.Kind != Blocked {
+			t.Fatalf("%v: step is %s on node %d", policy, stepName(step.Kind), step.Node)
+		}
+	}
+}
+
+func TestPlannerMakesNoCallUnderStop(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.tenant.Scheduling = neon.ShardStop
+		if step := Next(w.scene()); step.Kind != Done {
+			t.Fatalf("step is %s", stepName(step.Kind))
+		}
+	})
+}

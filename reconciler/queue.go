@@ -1,0 +1,307 @@
+package reconciler
+
+import (
+	"sync"
+	"time"
+
+	"quorate/internal/neon"
+)
+
+// Priority chooses the pool a shard is worked on in.
+type Priority uint8
+
+// The priorities.
+const (
+	Normal Priority = iota // background, failover
+	High                   // an API call waits for it
+	slow                   // one long step of either, in a pool of its own
+	pools
+)
+
+// task is one shard that needs attention. At most one worker has it at a time,
+// which is what keeps two calls for one shard from ever overlapping.
+type task struct {
+	id       neon.ShardID
+	priority Priority
+	queued   bool   // waits in a pool's queue
+	basis    uint64 // log index of the newest decision the last pass was based on
+	running  bool
+	again    bool // woken while running
+	parked   bool // waits for a slot of a node
+	acted    bool // made at least one call or proposal since it was last completed
+	step     *Step
+	failures int
+	lastErr  string
+	timer    *time.Timer // back-off under way
+}
+
+// queue hands shards to bounded pools of workers. A wake-up carries no data:
+// duplicates merge and a lost one is repeated by the next change.
+type queue struct {
+	mu      sync.Mutex
+	tasks   map[neon.ShardID]*task
+	ready   [pools]fifo
+	running [pools]int
+	limit   [pools]int
+	parked  map[neon.NodeID][]*task
+	slots   map[neon.NodeID]int
+	perNode int
+	closed  bool
+	idle    chan struct{} // closed and replaced whenever tasks becomes empty
+	wg      sync.WaitGroup
+	work    func(*task)
+}
+
+// fifo is a queue of tasks that does not shift its slice on every pop.
+type fifo struct {
+	items []*task
+	head  int
+}
+
+func (f *fifo) push(t *task) { f.items = append(f.items, t) }
+
+func (f *fifo) pop() *task {
+	if f.head == len(f.items) {
+		return nil
+	}
+	t := f.items[f.head]
+	f.items[f.head] = nil
+	f.head++
+	if f.head == len(f.items) {
+		f.items, f.head = f.items[:0], 0
+	}
+	return t
+}
+
+func newQueue(o Options, work func(*task)) *queue {
+	return &queue{
+		tasks:   make(map[neon.ShardID]*task),
+		limit:   [pools]int{Normal: o.NormalWorkers, High: o.HighWorkers, slow: o.SlowWorkers},
+		parked:  make(map[neon.NodeID][]*task),
+		slots:   make(map[neon.NodeID]int),
+		perNode: o.PerNode,
+		idle:    make(chan struct{}),
+		work:    work,
+	}
+}
+
+// wake makes sure that each shard is looked at after this call.
+func (q *queue) wake(p Priority, ids ...neon.ShardID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, id := range ids {
+		q.wakeLocked(p, id)
+	}
+}
+
+func (q *queue) wakeLocked(p Priority, id neon.ShardID) {
+	if q.closed {
+		return
+	}
+	t := q.tasks[id]
+	switch {
+	case t == nil:
+		t = &task{id: id, priority: p}
+		q.tasks[id] = t
+		q.start(p, t)
+	case t.running || t.parked || t.step != nil:
+		t.again = true
+		t.priority = max(t.priority, p)
+	case t.timer != nil:
+		t.priority = max(t.priority, p)
+		if t.timer.Stop() {
+			t.timer = nil
+			q.start(t.priority, t)
+		}
+	case t.queued && p > t.priority:
+		t.priority = p
+		q.start(p, t) // its place in the other queue is passed over
+	}
+}
+
+// touched wakes a shard whose record changed. A back-off goes on unless the
+// change is a newer decision: what the pass itself committed must not end it.
+func (q *queue) touched(id neon.ShardID, basis uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t := q.tasks[id]; t != nil && t.timer != nil && t.basis >= basis {
+		return
+	}
+	q.wakeLocked(Normal, id)
+}
+
+// start runs a task in a pool, or queues it for one.
+func (q *queue) start(pool Priority, t *task) {
+	if q.running[pool] >= q.limit[pool] {
+		t.queued = true
+		q.ready[pool].push(t)
+		return
+	}
+	q.running[pool]++
+	t.running, t.again, t.queued = true, false, false
+	q.wg.Add(1)
+	go q.run(pool, t)
+}
+
+func (q *queue) run(pool Priority, t *task) {
+	defer q.wg.Done()
+	for t != nil {
+		q.work(t)
+		t = q.next(pool)
+	}
+}
+
+// next takes the pool's next task, or gives the worker back.
+func (q *queue) next(pool Priority) *task {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		for t := q.ready[pool].pop(); t != nil; t = q.ready[pool].pop() {
+			if t.queued && (pool == slow) == (t.step != nil) {
+				t.running, t.again, t.queued = true, false, false
+				return t
+			}
+		}
+	}
+	q.running[pool]--
+	return nil
+}
+
+// finish ends a pass: the task is done, unless it was woken meanwhile.
+func (q *queue) finish(t *task) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.running = false
+	if t.again && !q.closed {
+		t.again = false
+		q.start(t.priority, t)
+		return
+	}
+	q.drop(t)
+}
+
+func (q *queue) drop(t *task) {
+	delete(q.tasks, t.id)
+	if len(q.tasks) == 0 {
+		close(q.idle)
+		q.idle = make(chan struct{})
+	}
+}
+
+// retry ends a failed pass and repeats it after a while, or when woken.
+func (q *queue) retry(t *task, after time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.running, t.again = false, false
+	if q.closed {
+		q.drop(t)
+		return
+	}
+	t.timer = time.AfterFunc(after, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if t.timer == nil || q.closed {
+			return
+		}
+		t.timer = nil
+		q.start(t.priority, t)
+	})
+}
+
+// long hands a task over to the pool of long steps.
+func (q *queue) long(t *task, step Step) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.running, t.step = false, &step
+	q.start(slow, t)
+}
+
+// acquire takes a slot of a node. When there is none the task is parked and comes
+// back by itself: the caller must return at once.
+func (q *queue) acquire(n neon.NodeID, t *task) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.slots[n] < q.perNode {
+		q.slots[n]++
+		return true
+	}
+	t.running, t.parked = false, true
+	q.parked[n] = append(q.parked[n], t)
+	return false
+}
+
+// release gives a slot back and brings in whoever waits for it.
+func (q *queue) release(n neon.NodeID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.slots[n]--
+	waiting := q.parked[n]
+	if len(waiting) == 0 || q.closed {
+		return
+	}
+	t := waiting[0]
+	if len(waiting) == 1 {
+		delete(q.parked, n)
+	} else {
+		q.parked[n] = waiting[1:]
+	}
+	t.parked = false
+	q.start(t.priority, t)
+}
+
+// lookup tells whether a shard is being worked on and how its last pass failed.
+func (q *queue) lookup(id neon.ShardID) (active bool, failures int, lastErr string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := q.tasks[id]
+	if t == nil {
+		return false, 0, ""
+	}
+	return true, t.failures, t.lastErr
+}
+
+// note records how a pass ended, for those who ask.
+func (q *queue) note(t *task, failed bool, why string) (failures int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if failed {
+		t.failures++
+	} else {
+		t.failures = 0
+	}
+	t.lastErr = why
+	return t.failures
+}
+
+// size is the number of shards being worked on or waiting, and a channel that is
+// closed when there are none.
+func (q *queue) size() (int, <-chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.tasks), q.idle
+}
+
+// stuck counts the shards that failed at least n times in a row.
+func (q *queue) stuck(n int) (count int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, t := range q.tasks {
+		if t.failures >= n {
+			count++
+		}
+	}
+	return count
+}
+
+// close takes no more tasks and joins the workers; their context has ended.
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	for _, t := range q.tasks {
+		if t.timer != nil {
+			t.timer.Stop()
+		}
+	}
+	q.mu.Unlock()
+	q.wg.Wait()
+}

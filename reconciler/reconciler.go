@@ -1,0 +1,224 @@
+package reconciler
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// Reconciler runs one term after another. Between terms it knows nothing.
+type Reconciler struct {
+	deps    Deps
+	current atomic.Pointer[term]
+}
+
+// New makes a Reconciler; Run starts it.
+func New(d Deps) *Reconciler {
+	d.Options = d.Options.withDefaults()
+	if d.Metrics == nil {
+		d.Metrics = noMetrics{}
+	}
+	return &Reconciler{deps: d}
+}
+
+// Run works for one leader term and returns when ctx ends, with everything it
+// started joined. The log must have applied all entries of earlier terms.
+func (r *Reconciler) Run(ctx context.Context, number uint64) error {
+	d := r.deps
+	d.Logger = d.Logger.With("term", number)
+	t := newTerm(ctx, d)
+	r.current.Store(t)
+	defer r.current.Store(nil)
+	t.run()
+	return context.Cause(ctx)
+}
+
+// Changed is to be called after each batch of applied entries, on the applying
+// goroutine; it returns at once.
+func (r *Reconciler) Changed(_ *fsm.State, c fsm.Touched) {
+	if t := r.current.Load(); t != nil {
+		t.changed(c)
+	}
+}
+
+var errNoTerm = &neon.Error{Code: neon.NotLeader, Msg: "this replica does not lead"}
+
+// Ready tells whether this replica leads and has looked at every node once.
+func (r *Reconciler) Ready() bool {
+	t := r.current.Load()
+	if t == nil {
+		return false
+	}
+	select {
+	case <-t.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// WaitReady waits until Ready, for as long as ctx allows.
+func (r *Reconciler) WaitReady(ctx context.Context) error {
+	t := r.current.Load()
+	if t == nil {
+		return errNoTerm
+	}
+	select {
+	case <-t.ready:
+		return nil
+	case <-t.ctx.Done():
+		return errNoTerm
+	case <-ctx.Done():
+		return neon.Errorf(neon.Timeout, "Timed out waiting for service readiness")
+	}
+}
+
+// Await waits until every shard was found to be as a state not older than index
+// says, at high priority. It fails with Timeout when ctx ends, with Internal when
+// a try for one of the shards failed, and with Unavailable when the term ends.
+func (r *Reconciler) Await(ctx context.Context, index uint64, shards ...neon.ShardID) error {
+	t := r.current.Load()
+	if t == nil {
+		return errNoTerm
+	}
+	waits := make([]*waiter, len(shards))
+	for i, id := range shards {
+		waits[i] = t.wait.add(id, index)
+		defer t.wait.remove(id, waits[i])
+	}
+	t.queue.wake(High, shards...)
+	for i, w := range waits {
+		select {
+		case err := <-w.done:
+			if err != nil {
+				return err
+			}
+		case <-t.ctx.Done():
+			return neon.Errorf(neon.Unavailable, "leadership ended while waiting for shard %s", shards[i])
+		case <-ctx.Done():
+			return neon.Errorf(neon.Timeout, "Timeout waiting for shard %s", shards[i])
+		}
+	}
+	return nil
+}
+
+// Kick makes the shards be looked at soon.
+func (r *Reconciler) Kick(p Priority, shards ...neon.ShardID) {
+	if t := r.current.Load(); t != nil {
+		t.queue.wake(p, shards...)
+	}
+}
+
+// ShardStatus is what the leader can say of a shard beyond its record.
+type ShardStatus struct {
+	Reconciling   bool
+	LastError     string
+	Failures      int // in a row
+	PendingNotify bool
+	Observed      map[neon.NodeID]*neon.LocationConfig // nil: unknown
+}
+
+// Status describes a shard; it is empty on a replica that does not lead.
+func (r *Reconciler) Status(id neon.ShardID) (s ShardStatus) {
+	t := r.current.Load()
+	if t == nil {
+		return s
+	}
+	s.Reconciling, s.Failures, s.LastError = t.queue.lookup(id)
+	if sh, ok := t.Log.State().Shard(id); ok {
+		s.PendingNotify = t.Hook != nil && sh.OwesNotification()
+		s.Observed = t.seen.observed(&sh)
+	}
+	return s
+}
+
+// Loads are the last utilisations, for placing.
+func (r *Reconciler) Loads() map[neon.NodeID]scheduler.Load {
+	if t := r.current.Load(); t != nil {
+		return t.loads()
+	}
+	return nil
+}
+
+// Utilization is what the last heartbeat of a node said.
+func (r *Reconciler) Utilization(id neon.NodeID) (neon.Utilization, bool) {
+	if t := r.current.Load(); t != nil {
+		if u := t.nodes.utilizations()[id]; u != nil {
+			return *u, true
+		}
+	}
+	return neon.Utilization{}, false
+}
+
+// Pending is how many shards are being worked on, and how many of them failed at
+// least ten times in a row.
+func (r *Reconciler) Pending() (active, stuck int) {
+	if t := r.current.Load(); t != nil {
+		active, _ = t.queue.size()
+		stuck = t.queue.stuck(10)
+	}
+	return active, stuck
+}
+
+// ReconcileAll looks at every shard and returns how many were not as they should
+// be; 0 means that nothing is left to do. It waits for the work it found for as
+// long as ctx allows.
+func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
+	t := r.current.Load()
+	if t == nil {
+		return 0, errNoTerm
+	}
+	active, _ := t.queue.size()
+	st := t.Log.State()
+	dirty := 0
+	for sh := range st.ShardsFrom(neon.ShardID{}) {
+		sc, ok := t.scene(st, &task{id: sh.ID})
+		if !ok {
+			continue
+		}
+		if step := Next(sc); step.Kind != Done && step.Kind != Blocked {
+			dirty++
+			t.queue.wake(Normal, sh.ID)
+		}
+	}
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		busy, idle := t.queue.size()
+		if busy == 0 {
+			return max(active, dirty), nil
+		}
+		select {
+		case <-idle:
+		case <-poll.C:
+		case <-ctx.Done():
+			return max(active, dirty, busy), nil
+		}
+	}
+}
+
+// ReAttached must be called after a re-attach was committed and before it is
+// answered: whatever was known of the node was of another process.
+func (r *Reconciler) ReAttached(n neon.NodeID) {
+	if t := r.current.Load(); t != nil {
+		t.seen.forgetNode(n)
+	}
+}
+
+// ActivateNode carries out an operator's order to use a node: it is listed, what
+// nobody knows there is detached, and the verdict is committed.
+func (r *Reconciler) ActivateNode(ctx context.Context, n neon.NodeID) error {
+	t := r.current.Load()
+	if t == nil {
+		return errNoTerm
+	}
+	node, ok := t.Log.State().Node(n)
+	if !ok || node.Tombstone {
+		return neon.Errorf(neon.NotFound, "Node %d not registered", n)
+	}
+	return t.nodes.activate(ctx, &node)
+}

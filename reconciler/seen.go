@@ -1,0 +1,338 @@
+package reconciler
+
+import (
+	"sync"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// seen is what one leader knows of the locations on the pageservers. It starts
+// empty, which means that everything is unknown. A location is unknown unless it
+// was told by an answer that nothing sent later can have changed.
+type seen struct {
+	mu     sync.Mutex
+	clock  uint64 // counts changes; orders answers against calls
+	shards map[neon.ShardID]*shardSeen
+	listed map[neon.NodeID]uint64 // nodes whose listing is complete, by incarnation
+}
+
+// shardSeen is what is known of one shard.
+type shardSeen struct {
+	locations []location
+	fresh     neon.Generation
+	warm      neon.NodeID
+	caughtUp  neon.NodeID
+}
+
+// location is what is known of a shard on a node. There is none for a node where
+// the shard is known to be absent, given that the node was listed.
+type location struct {
+	node  neon.NodeID
+	known bool
+	calls int32  // calls under way that may change it
+	at    uint64 // clock of the last change
+	conf  Conf
+}
+
+func newSeen() *seen {
+	return &seen{shards: make(map[neon.ShardID]*shardSeen), listed: make(map[neon.NodeID]uint64)}
+}
+
+func (s *seen) shard(id neon.ShardID) *shardSeen {
+	sh := s.shards[id]
+	if sh == nil {
+		sh = &shardSeen{}
+		s.shards[id] = sh
+	}
+	return sh
+}
+
+func (sh *shardSeen) find(n neon.NodeID) *location {
+	for i := range sh.locations {
+		if sh.locations[i].node == n {
+			return &sh.locations[i]
+		}
+	}
+	return nil
+}
+
+// locate finds or makes the entry for a node, as unknown.
+func (sh *shardSeen) locate(n neon.NodeID) *location {
+	if l := sh.find(n); l != nil {
+		return l
+	}
+	sh.locations = append(sh.locations, location{node: n})
+	return &sh.locations[len(sh.locations)-1]
+}
+
+func (sh *shardSeen) remove(n neon.NodeID) {
+	for i := range sh.locations {
+		if sh.locations[i].node == n {
+			last := len(sh.locations) - 1
+			sh.locations[i] = sh.locations[last]
+			sh.locations = sh.locations[:last]
+			return
+		}
+	}
+}
+
+// now counts one change.
+func (s *seen) now() uint64 {
+	s.clock++
+	return s.clock
+}
+
+// scene fills in what is known of a shard.
+func (s *seen) scene(sc *Scene, nodeListed func(neon.NodeID, uint64) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var locations []location
+	if sh := s.shards[sc.Shard.ID]; sh != nil {
+		locations = append(locations, sh.locations...)
+		sc.Fresh, sc.Warm, sc.CaughtUp = sh.fresh, sh.warm, sh.caughtUp
+	}
+	listed := make(map[neon.NodeID]bool, 2)
+	note := func(n neon.NodeID) {
+		if inc, ok := s.listed[n]; ok && nodeListed(n, inc) {
+			listed[n] = true
+		}
+	}
+	for _, l := range locations {
+		sc.Elsewhere = append(sc.Elsewhere, l.node)
+	}
+	note(sc.Shard.Attached)
+	note(sc.Shard.GenNode)
+	for _, n := range sc.Shard.Secondary {
+		note(n)
+	}
+	sc.On = func(n neon.NodeID) Sight {
+		for i := range locations {
+			if locations[i].node == n {
+				return Sight{Known: locations[i].known, Conf: locations[i].conf}
+			}
+		}
+		return Sight{Known: listed[n]}
+	}
+}
+
+// beginCall marks a location unknown before a call that may change it.
+func (s *seen) beginCall(id neon.ShardID, n neon.NodeID, g neon.Generation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := s.shard(id)
+	l := sh.locate(n)
+	l.known, l.conf, l.at = false, Conf{}, s.now()
+	l.calls++
+	if sh.fresh == g {
+		sh.fresh = 0 // from here on the number may be in use
+	}
+}
+
+// endCall records the answer. Without success, or when the node's process changed
+// meanwhile, the location stays unknown.
+func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := s.shard(id)
+	l := sh.locate(n)
+	l.calls = max(0, l.calls-1)
+	l.at = s.now()
+	if !ok || l.calls > 0 {
+		l.known, l.conf = false, Conf{}
+		return
+	}
+	if conf.Mode == "" {
+		sh.remove(n)
+		s.settle(id, sh, n)
+		return
+	}
+	l.known, l.conf = true, conf
+}
+
+// settle keeps "absent" for a node that was not listed yet, where having no entry
+// would mean unknown.
+func (s *seen) settle(id neon.ShardID, sh *shardSeen, n neon.NodeID) {
+	if _, ok := s.listed[n]; !ok {
+		l := sh.locate(n)
+		l.known, l.conf, l.at = true, Conf{}, s.now()
+		return
+	}
+	if len(sh.locations) == 0 && sh.fresh == 0 {
+		delete(s.shards, id)
+	}
+}
+
+// looked records the answer of a look that began at a clock reading, unless a
+// call has touched the location since.
+func (s *seen) looked(id neon.ShardID, n neon.NodeID, conf *Conf, began uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := s.shard(id)
+	l := sh.locate(n)
+	if l.calls > 0 || l.at > began {
+		return
+	}
+	l.at = s.now()
+	switch {
+	case conf == nil:
+		l.known, l.conf = false, Conf{}
+	case conf.Mode == "":
+		sh.remove(n)
+		s.settle(id, sh, n)
+	default:
+		l.known, l.conf = true, *conf
+	}
+}
+
+func (s *seen) reading() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now()
+}
+
+// grant notes that a generation was issued in this term and not sent yet. A new
+// number starts a new move: what was downloaded counts, what was replayed does not.
+func (s *seen) grant(grants []fsm.Grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range grants {
+		sh := s.shard(g.Shard)
+		sh.fresh, sh.caughtUp = g.Generation, 0
+	}
+}
+
+func (s *seen) progress(id neon.ShardID, set func(*shardSeen)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set(s.shard(id))
+}
+
+// forgetNode makes everything on a node unknown: its process is another one.
+func (s *seen) forgetNode(n neon.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listed, n)
+	for _, sh := range s.shards {
+		if l := sh.find(n); l != nil {
+			l.known, l.conf, l.at = false, Conf{}, s.now()
+		}
+		if sh.warm == n {
+			sh.warm = 0
+		}
+		if sh.caughtUp == n {
+			sh.caughtUp = 0
+		}
+	}
+}
+
+// forgetShard drops what is known of a shard that does not exist any more.
+func (s *seen) forgetShard(id neon.ShardID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.shards, id)
+}
+
+// list takes over a complete listing of a node that began at a clock reading and
+// returns the shards whose location on the node changed by it.
+func (s *seen) list(n neon.NodeID, incarnation uint64, began uint64, found map[neon.ShardID]*Conf) (changed []neon.ShardID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, sh := range s.shards {
+		l := sh.find(n)
+		if _, there := found[id]; l == nil || there || l.calls > 0 || l.at > began {
+			continue
+		}
+		sh.remove(n)
+		changed = append(changed, id)
+		if len(sh.locations) == 0 && sh.fresh == 0 {
+			delete(s.shards, id)
+		}
+	}
+	for id, conf := range found {
+		sh := s.shard(id)
+		l := sh.find(n)
+		if l != nil && (l.calls > 0 || l.at > began) {
+			continue
+		}
+		next := location{node: n, at: s.now()}
+		if conf != nil {
+			next.known, next.conf = true, *conf
+		}
+		if l == nil {
+			sh.locations = append(sh.locations, next)
+			changed = append(changed, id)
+			continue
+		}
+		if l.known != next.known || l.conf != next.conf {
+			changed = append(changed, id)
+		}
+		next.calls = l.calls
+		*l = next
+	}
+	s.listed[n] = incarnation
+	return changed
+}
+
+func (s *seen) listedAt(n neon.NodeID) (incarnation uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	incarnation, ok = s.listed[n]
+	return incarnation, ok
+}
+
+// observed is what is known of a shard, in wire form, for people.
+func (s *seen) observed(shard *fsm.Shard) map[neon.NodeID]*neon.LocationConfig {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[neon.NodeID]*neon.LocationConfig)
+	sh := s.shards[shard.ID]
+	if sh == nil {
+		return out
+	}
+	for _, l := range sh.locations {
+		switch {
+		case !l.known:
+			out[l.node] = nil
+		case l.conf.Mode != "":
+			out[l.node] = wire(shard.ID, l.conf)
+		}
+	}
+	return out
+}
+
+// wire is the configuration as pageservers spell it.
+func wire(id neon.ShardID, c Conf) *neon.LocationConfig {
+	w := &neon.LocationConfig{
+		Mode: c.Mode, ShardNumber: id.Number, ShardCount: id.Count, StripeSize: c.Stripe, TenantConf: c.Config,
+	}
+	if id.IsUnsharded() {
+		w.StripeSize = neon.DefaultStripeSize
+	}
+	switch {
+	case c.Mode.Attached():
+		g := c.Generation
+		w.Generation = &g
+	case c.Mode == neon.Secondary:
+		w.SecondaryConf = &neon.SecondaryConf{Warm: true}
+	}
+	return w
+}
+
+// unwire is the inverse of wire.
+func unwire(w *neon.LocationConfig) *Conf {
+	if w == nil {
+		return nil
+	}
+	c := &Conf{Mode: w.Mode, Config: w.TenantConf}
+	if w.ShardCount != 0 {
+		c.Stripe = w.StripeSize
+	}
+	if w.Mode == neon.Detached {
+		return &Conf{}
+	}
+	if w.Generation != nil && w.Mode.Attached() {
+		c.Generation = *w.Generation
+	}
+	return c
+}

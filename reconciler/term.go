@@ -1,0 +1,297 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// term is everything one leader remembers. It is made when the term begins and
+// thrown away with it; nothing of it is carried into the next.
+type term struct {
+	Deps
+	ctx   context.Context
+	seen  *seen
+	queue *queue
+	hook  *outbox
+	nodes *nodeWatch
+	wait  *waiters
+
+	mu       sync.Mutex
+	touched  fsm.Touched
+	wakeup   chan struct{}
+	unplaced map[neon.ShardID]struct{} // shards whose intent lacks what their policy wants
+	ready    chan struct{}
+}
+
+func newTerm(ctx context.Context, d Deps) *term {
+	t := &term{
+		Deps: d, ctx: ctx, seen: newSeen(), wait: newWaiters(),
+		wakeup:   make(chan struct{}, 1),
+		unplaced: make(map[neon.ShardID]struct{}),
+		ready:    make(chan struct{}),
+	}
+	t.queue = newQueue(d.Options, t.work)
+	t.hook = newOutbox(t)
+	t.nodes = newNodeWatch(t)
+	return t
+}
+
+// run works until the term's context ends and joins all it started.
+func (t *term) run() {
+	var wg sync.WaitGroup
+	wg.Go(t.feed)
+	wg.Go(t.nodes.run)
+	wg.Go(t.rules)
+	t.survey()
+	wg.Go(func() {
+		t.nodes.firstRound()
+		close(t.ready)
+	})
+	<-t.ctx.Done()
+	wg.Wait()
+	t.queue.close()
+	t.hook.close()
+	t.wait.fail(neon.Errorf(neon.Unavailable, "leadership ended: %w", context.Cause(t.ctx)))
+}
+
+// survey looks once over all shards at the beginning of a term. Those whose
+// newest generation was issued to somebody else than the intended node have work
+// to do whatever the nodes' listings will say; the others wait for the listings.
+func (t *term) survey() {
+	st := t.Log.State()
+	for sh := range st.ShardsFrom(neon.ShardID{}) {
+		t.place(st, &sh)
+		if sh.Attached != 0 && sh.GenNode != sh.Attached {
+			t.queue.wake(Normal, sh.ID)
+		}
+	}
+}
+
+// place keeps the set of shards whose intent lacks what the policy wants.
+func (t *term) place(st *fsm.State, sh *fsm.Shard) {
+	tenant, ok := st.Tenant(sh.ID.Tenant)
+	lacks := ok && (tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 ||
+		len(sh.Secondary) != tenant.Policy.WantedSecondaries())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if lacks {
+		t.unplaced[sh.ID] = struct{}{}
+	} else {
+		delete(t.unplaced, sh.ID)
+	}
+}
+
+// changed is called on the applying goroutine after each batch: it only notes
+// what to look at.
+func (t *term) changed(c fsm.Touched) {
+	t.seen.grant(c.Grants)
+	t.mu.Lock()
+	t.touched.Shards = append(t.touched.Shards, c.Shards...)
+	t.touched.Tenants = append(t.touched.Tenants, c.Tenants...)
+	t.touched.Nodes = append(t.touched.Nodes, c.Nodes...)
+	t.mu.Unlock()
+	select {
+	case t.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// feed turns changes of the state into wake-ups.
+func (t *term) feed() {
+	for {
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-t.wakeup:
+		}
+		t.mu.Lock()
+		c := t.touched
+		t.touched = fsm.Touched{}
+		t.mu.Unlock()
+		st := t.Log.State()
+		for _, id := range c.Shards {
+			sh, ok := st.Shard(id)
+			if !ok {
+				t.forget(id)
+				continue
+			}
+			t.place(st, &sh)
+			t.queue.touched(id, sh.Sequence)
+		}
+		for _, id := range c.Tenants {
+			if tenant, ok := st.Tenant(id); ok {
+				for _, shard := range tenant.Shards() {
+					t.queue.touched(shard, tenant.Sequence)
+				}
+			}
+		}
+		if len(c.Nodes) > 0 {
+			t.nodes.changed()
+		}
+	}
+}
+
+func (t *term) forget(id neon.ShardID) {
+	t.seen.forgetShard(id)
+	t.mu.Lock()
+	delete(t.unplaced, id)
+	t.mu.Unlock()
+	t.queue.wake(Normal, id) // lets those who wait for it know
+}
+
+// rules applies, again and again, what holds at every moment and not only when
+// something changes: no shard stays on an offline node while another can take it,
+// and none stays without a place.
+func (t *term) rules() {
+	tick := time.NewTicker(t.Options.RepairInterval)
+	defer tick.Stop()
+	for {
+		t.evacuate()
+		t.repair()
+		t.rehome()
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-t.nodes.moved:
+		case <-tick.C:
+		}
+	}
+}
+
+// work is one worker's turn with one shard: step after step, until there is
+// nothing to do, or nothing that can be done now.
+func (t *term) work(k *task) {
+	if k.step != nil {
+		t.longStep(k)
+		return
+	}
+	notified := false
+	for {
+		if t.ctx.Err() != nil {
+			t.completed(k, "cancel")
+			t.queue.finish(k)
+			return
+		}
+		st := t.Log.State()
+		sc, ok := t.scene(st, k)
+		if !ok {
+			t.wait.done(k.id, st.Index)
+			t.queue.finish(k)
+			return
+		}
+		step := Next(sc)
+		if t.ended(k, st, sc, step) {
+			return
+		}
+		if step.Kind == Warm || step.Kind == CatchUp {
+			t.queue.long(k, step)
+			return
+		}
+		if step.Kind == Notify {
+			if notified {
+				t.completed(k, "ok_no_notify")
+				t.queue.finish(k) // the acknowledgement will wake it
+				return
+			}
+			notified = true
+			t.hook.submit(k.id.Tenant)
+			continue
+		}
+		if !k.acted {
+			k.acted = true
+			t.Metrics.Spawned()
+		}
+		if !t.step(k, sc, step) {
+			return
+		}
+	}
+}
+
+// completed counts the end of a reconcile that did something.
+func (t *term) completed(k *task, status string) {
+	if k.acted {
+		k.acted = false
+		t.Metrics.Completed(status)
+	}
+}
+
+// ended finishes a pass whose next step is none.
+func (t *term) ended(k *task, st *fsm.State, sc *Scene, step Step) bool {
+	switch step.Kind {
+	case Done:
+		t.queue.note(k, false, "")
+		t.completed(k, "ok")
+		t.wait.done(k.id, st.Index)
+		t.queue.finish(k)
+	case Blocked:
+		if k.lastErr != step.Why {
+			t.queue.note(k, false, step.Why)
+			t.Logger.Info("shard waits", "shard", k.id, "why", step.Why)
+		}
+		// Whatever could unblock it wakes it; the retry is for what could not be
+		// foreseen.
+		t.queue.retry(k, t.Options.RetryMax)
+	default:
+		return false
+	}
+	return true
+}
+
+// scene gathers what Next decides from.
+func (t *term) scene(st *fsm.State, k *task) (*Scene, bool) {
+	sh, ok := st.Shard(k.id)
+	tenant, ok2 := st.Tenant(k.id.Tenant)
+	if !ok || !ok2 {
+		return nil, false
+	}
+	k.basis = max(sh.Sequence, tenant.Sequence)
+	sc := &Scene{Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, AllListed: !tenant.Deleting || t.nodes.allListed(st)}
+	sc.Node = func(id neon.NodeID) *fsm.Node {
+		n, ok := st.Node(id)
+		if !ok || n.Tombstone {
+			return nil
+		}
+		return &n
+	}
+	t.seen.scene(sc, func(id neon.NodeID, incarnation uint64) bool {
+		n, ok := st.Node(id)
+		return ok && n.Incarnation == incarnation
+	})
+	return sc, true
+}
+
+// step executes one short step; false means that the task was given away.
+func (t *term) step(k *task, sc *Scene, step Step) bool {
+	err := t.execute(k, sc, step)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, errDeferred):
+		return false
+	case t.ctx.Err() != nil:
+		t.completed(k, "cancel")
+		t.queue.finish(k)
+		return false
+	}
+	t.failed(k, sc, step, err)
+	return false
+}
+
+// failed records a failure, tells those who wait, and backs off.
+func (t *term) failed(k *task, sc *Scene, step Step, err error) {
+	failures := t.queue.note(k, true, err.Error())
+	t.completed(k, "error")
+	t.Logger.Info("reconcile error", "shard", k.id, "step", stepName(step.Kind), "node", step.Node, "failures", failures, "err", err)
+	t.wait.failed(k.id, neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", k.id, err))
+	after := t.Options.RetryMin << min(failures-1, 16)
+	t.queue.retry(k, min(after, t.Options.RetryMax))
+}
+
+func stepName(k Kind) string {
+	return [...]string{"done", "blocked", "look", "issue", "put", "warm", "catch up", "notify"}[k]
+}

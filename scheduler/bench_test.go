@@ -72,6 +72,7 @@ func BenchmarkPlace(b *testing.B) {
 func BenchmarkRepairIdle(b *testing.B) {
 	w := full(b, 300, neon.Attached(1), 10_000)
 	b.ReportAllocs()
+	b.ResetTimer()
 	for range b.N {
 		s := w.scheduler()
 		for sh := range w.state.ShardsFrom(neon.ShardID{}) {
@@ -85,6 +86,7 @@ func BenchmarkRepairIdle(b *testing.B) {
 // BenchmarkNew is what one single decision costs on top.
 func BenchmarkNew(b *testing.B) {
 	w := full(b, 300, neon.Attached(0), 0)
+	b.ResetTimer()
 	for range b.N {
 		_ = w.scheduler()
 	}

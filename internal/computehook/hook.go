@@ -1,0 +1,147 @@
+// Package computehook tells the control plane where the shards of a tenant are
+// attached, so that it can reconfigure the tenant's compute.
+//
+// One call is one attempt. What is owed, in which order and how often to try is
+// recorded and decided elsewhere, from the Outcome.
+package computehook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"quorate/internal/neon"
+)
+
+// attemptTimeout bounds one attempt.
+const attemptTimeout = 10 * time.Second
+
+// Kind says what an attempt came to.
+type Kind uint8
+
+// The kinds of outcome.
+const (
+	Applied    Kind = iota // compute was told
+	Busy                   // 423: recorded by the control plane, to be applied by it later
+	SlowDown               // 429: try again in SlowDownDelay
+	Retryable              // no answer, 502, 503, 504: try again, unless the context has ended
+	Fatal                  // 400, 401, 403: the same attempt cannot succeed
+	Unexpected             // any other status: do not try again at once
+)
+
+// SlowDownDelay is how long to wait after a SlowDown.
+const SlowDownDelay = 5 * time.Second
+
+var kindNames = [...]string{"applied", "busy", "slow down", "retryable", "fatal", "unexpected"}
+
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("Kind(%d)", uint8(k))
+}
+
+// Outcome is what an attempt came to. Status is 0 without an answer. Err is nil
+// exactly when Kind is Applied.
+type Outcome struct {
+	Kind   Kind
+	Status int
+	Err    error
+}
+
+// Options are the settings of a Client.
+type Options struct {
+	BaseURL   string            // of the control plane; paths are appended
+	Token     string            // bearer token; empty: none
+	Transport http.RoundTripper // nil: a new one with connections kept
+}
+
+// Client calls one control plane. It is safe for concurrent use.
+type Client struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+// idleConns is how many connections are kept: one per notification in flight.
+const idleConns = 32
+
+// New makes a Client.
+func New(opts Options) *Client {
+	if opts.Transport == nil {
+		opts.Transport = &http.Transport{MaxIdleConnsPerHost: idleConns, IdleConnTimeout: 90 * time.Second}
+	}
+	return &Client{
+		base:  strings.TrimSuffix(opts.BaseURL, "/"),
+		token: opts.Token,
+		http: &http.Client{
+			Transport: opts.Transport,
+			// A redirect would lose the method or carry the token elsewhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// Close closes the idle connections. Attempts under way are ended by their contexts.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// NotifyAttach makes one attempt to tell where the shards of a tenant are.
+func (c *Client) NotifyAttach(ctx context.Context, body neon.NotifyAttach) Outcome {
+	return c.put(ctx, "/notify-attach", body)
+}
+
+func (c *Client) put(ctx context.Context, path string, body any) Outcome {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	text, err := json.Marshal(body)
+	if err != nil {
+		return Outcome{Kind: Fatal, Err: fmt.Errorf("compute hook: encode: %w", err)}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, c.base+path, bytes.NewReader(text))
+	if err != nil {
+		return Outcome{Kind: Fatal, Err: fmt.Errorf("compute hook: %w", err)}
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return Outcome{Kind: Retryable, Err: fmt.Errorf("compute hook: %w", err)}
+	}
+	defer func() { _ = resp.Body.Close() }()
+	// The status alone decides; the rest is read so that the connection is kept.
+	detail, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	return outcomeOf(resp.StatusCode, strings.TrimSpace(string(detail)))
+}
+
+// busyError prints as the existing controller's, which shows in last_error.
+type busyError struct{}
+
+func (busyError) Error() string { return "Control plane tenant busy" }
+
+func outcomeOf(status int, detail string) Outcome {
+	o := Outcome{Status: status}
+	switch {
+	case status/100 == 2:
+		return o
+	case status == http.StatusLocked:
+		o.Kind, o.Err = Busy, busyError{}
+		return o
+	case status == http.StatusTooManyRequests:
+		o.Kind = SlowDown
+	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
+		o.Kind = Retryable
+	case status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden:
+		o.Kind = Fatal
+	default:
+		o.Kind = Unexpected
+	}
+	o.Err = fmt.Errorf("compute hook: %d %s: %s", status, http.StatusText(status), detail)
+	return o
+}

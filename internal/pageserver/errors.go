@@ -1,0 +1,138 @@
+package pageserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"quorate/internal/neon"
+)
+
+// ErrUnreachable is what every failure to get an answer is, except that the
+// caller itself gave up: it is evidence about the pageserver or the way to it.
+var ErrUnreachable = errors.New("pageserver unreachable")
+
+// StatusError is an answer other than 2xx.
+type StatusError struct {
+	Node   string // `<id> (<host>)`
+	Status int
+	Msg    string // the `msg` of the body, or the text of the status
+
+	// NoMsg tells that the body was not a pageserver's error: the answer came
+	// from something else, such as a proxy, and says nothing about the shard.
+	NoMsg bool
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("pageserver %s: %d %s: %s", e.Node, e.Status, http.StatusText(e.Status), e.Msg)
+}
+
+// HTTPStatus is the status of the answer. With Message it serves consumers that
+// do not import this package: they ask errors.As for an interface.
+func (e *StatusError) HTTPStatus() int { return e.Status }
+
+// Message is the text of the answer.
+func (e *StatusError) Message() string { return e.Msg }
+
+// As gives the error as a client of the controller is to see it.
+func (e *StatusError) As(target any) bool {
+	t, ok := target.(**neon.Error)
+	if !ok {
+		return false
+	}
+	status := fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status))
+	api := &neon.Error{Err: e}
+	switch {
+	case e.NoMsg:
+		api.Code, api.Msg = neon.Unavailable, e.Node+" error receiving error body: Http error ("+status+")"
+	case e.Status == http.StatusNotFound:
+		api.Code, api.Msg = neon.NotFound, e.Node+": "+e.Msg
+	case e.Status == http.StatusServiceUnavailable:
+		api.Code, api.Msg = neon.Unavailable, e.Node+": "+e.Msg
+	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden:
+		// Our own token was refused, which is no fault of the client's.
+		api.Code, api.Msg = neon.Internal, e.Node+" "+status+": "+e.Msg
+	default:
+		api.Code, api.Msg = neon.Conflict, e.Node+" "+status+": "+status+" "+e.Msg
+	}
+	*t = api
+	return true
+}
+
+// TransportError is a request without an answer.
+type TransportError struct {
+	Node string
+	Err  error
+}
+
+func (e *TransportError) Error() string {
+	return fmt.Sprintf("pageserver %s: error sending request: %v", e.Node, e.Err)
+}
+
+func (e *TransportError) Unwrap() error { return e.Err }
+
+// Is makes every TransportError an ErrUnreachable but for a cancelled context.
+func (e *TransportError) Is(target error) bool {
+	return target == ErrUnreachable && !errors.Is(e.Err, context.Canceled)
+}
+
+// NotSent tells that the pageserver has certainly not seen the request, because
+// no connection came about.
+func (e *TransportError) NotSent() bool {
+	var op *net.OpError
+	return errors.As(e.Err, &op) && op.Op == "dial"
+}
+
+// As gives the error as a client of the controller is to see it.
+func (e *TransportError) As(target any) bool {
+	t, ok := target.(**neon.Error)
+	if !ok {
+		return false
+	}
+	code := neon.Unavailable
+	switch {
+	case errors.Is(e.Err, context.Canceled):
+		code = neon.ShuttingDown
+	case errors.Is(e.Err, context.DeadlineExceeded):
+		code = neon.Timeout
+	}
+	*t = &neon.Error{Code: code, Msg: e.Node + " error sending request: " + e.Err.Error(), Err: e}
+	return true
+}
+
+// DecodeError is a 2xx answer that cannot be understood. The call was carried out.
+type DecodeError struct {
+	Node string
+	Err  error
+}
+
+func (e *DecodeError) Error() string {
+	return fmt.Sprintf("pageserver %s: error decoding body: %v", e.Node, e.Err)
+}
+
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// As gives the error as a client of the controller is to see it.
+func (e *DecodeError) As(target any) bool {
+	t, ok := target.(**neon.Error)
+	if ok {
+		*t = &neon.Error{Code: neon.Internal, Msg: "error decoding body: " + e.Err.Error(), Err: e}
+	}
+	return ok
+}
+
+// Retryable tells whether the same call may succeed a little later: no answer, an
+// answer that is not a pageserver's, 408, 503 and 504. Other answers are final.
+func Retryable(err error) bool {
+	var s *StatusError
+	if errors.As(err, &s) {
+		switch s.Status {
+		case http.StatusRequestTimeout, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			return true
+		}
+		return s.NoMsg
+	}
+	return errors.Is(err, ErrUnreachable)
+}

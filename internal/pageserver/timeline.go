@@ -1,0 +1,120 @@
+package pageserver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"quorate/internal/neon"
+)
+
+// Time limits of timeline calls. Pageservers themselves set none: a creation may
+// run initdb and waits for an upload, and a hung pageserver must not hold a
+// request for ever.
+const (
+	timelineTimeout     = 30 * time.Second
+	timelineMakeTimeout = 2 * time.Minute
+	waitGrace           = 10 * time.Second // beyond what the pageserver was told to wait
+)
+
+// TimelineList lists the timelines of an attached location.
+func (c *Client) TimelineList(ctx context.Context, to Addr, shard neon.ShardID) ([]neon.TimelineInfo, error) {
+	a, err := c.do(ctx, to, request{
+		label: "timelines", method: http.MethodGet, path: tenantPath(shard) + "/timeline", timeout: timelineTimeout, limit: listBody,
+	})
+	var list []neon.TimelineInfo
+	if err == nil {
+		err = a.into(to, &list)
+	}
+	return list, err
+}
+
+// TimelineCreate creates a timeline on one shard; the same request again finds it
+// there and succeeds.
+func (c *Client) TimelineCreate(ctx context.Context, to Addr, shard neon.ShardID, body neon.TimelineCreateRequest) (neon.TimelineInfo, error) {
+	a, err := c.do(ctx, to, request{
+		label: "timeline", method: http.MethodPost, path: tenantPath(shard) + "/timeline", body: body, timeout: timelineMakeTimeout,
+	})
+	var info neon.TimelineInfo
+	if err == nil {
+		err = a.into(to, &info)
+	}
+	return info, err
+}
+
+// TimelineDelete starts the deletion of a timeline on one shard, or asks how far
+// it is. The status is 202 while it runs and 404 when nothing is left; everything
+// else is an error.
+func (c *Client) TimelineDelete(ctx context.Context, to Addr, shard neon.ShardID, timeline neon.TimelineID) (status int, err error) {
+	a, err := c.do(ctx, to, request{
+		label: "timeline", method: http.MethodDelete, path: tenantPath(shard) + "/timeline/" + timeline.String(), timeout: timelineTimeout,
+	})
+	var s *StatusError
+	if errors.As(err, &s) && s.Status == http.StatusNotFound && !s.NoMsg {
+		return s.Status, nil
+	}
+	return a.status, err
+}
+
+// WaitLSN waits for at most timeout until the shard has ingested the log of every
+// timeline up to the wanted position, and tells whether it has. A 404 StatusError
+// means that the shard has none of the timelines.
+func (c *Client) WaitLSN(ctx context.Context, to Addr, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn, timeout time.Duration) (reached bool, err error) {
+	a, err := c.do(ctx, to, request{
+		label: "wait_lsn", method: http.MethodPost, path: tenantPath(shard) + "/wait_lsn",
+		body: neon.WaitLSNRequest{Timelines: want, Timeout: timeout}, timeout: timeout + waitGrace,
+	})
+	return err == nil && a.status == http.StatusOK, err
+}
+
+// Passthrough sends a client's request on, without its body and its headers. The
+// answer is the pageserver's whatever its status; the caller closes its body. Only
+// ctx limits the time.
+func (c *Client) Passthrough(ctx context.Context, to Addr, method, pathAndQuery string) (*http.Response, error) {
+	begin := time.Now()
+	call := Call{Node: to.ID, Path: passthroughLabel(pathAndQuery), Method: "get", Passthrough: true}
+	req, err := c.newRequest(ctx, to, method, pathAndQuery, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.pooled.Do(req)
+	if err == nil {
+		call.Status = resp.StatusCode
+	} else {
+		err = transportError(ctx, to, err)
+	}
+	call.Duration = time.Since(begin)
+	c.opts.Observe(call)
+	return resp, err
+}
+
+// passthroughLabel is the path without query and ids, its segments joined by `_`.
+func passthroughLabel(path string) string {
+	path, _, _ = strings.Cut(path, "?")
+	var kept []string
+	for s := range strings.SplitSeq(path, "/") {
+		if s != "" && !isIDSegment(s) {
+			kept = append(kept, s)
+		}
+	}
+	return strings.Join(kept, "_")
+}
+
+// isIDSegment tells 32 hex digits, and those followed by `-` and four decimal
+// digits: the metric's rule, which leaves hexadecimal shard suffixes in.
+func isIDSegment(s string) bool {
+	if len(s) != 32 && (len(s) != 37 || s[32] != '-') {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		digit := c >= '0' && c <= '9'
+		letter := c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+		if i != 32 && !digit && (i > 32 || !letter) {
+			return false
+		}
+	}
+	return true
+}

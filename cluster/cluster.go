@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +25,18 @@ type Cluster struct {
 
 	raft      *raft.Raft
 	fsm       *fsm
+	dir       *dataDir // nil without Config.DataDir
+	met       *met
+	disk      string // this disk's incarnation
+	health    *health
+	canary    canary
+	gossip    atomic.Pointer[gossip]
+	started   atomic.Bool // raft runs
+	yielding  atomic.Bool // a search for another leader is under way
+
+	stopCanary func()
 	stores    stores
+	guard     *guard
 	streams   *streams
 	transport *transport
 	observer  *raft.Observer
@@ -70,7 +79,7 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 		stopProposals: make(chan struct{}), raftDown: make(chan struct{}), closed: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.log = cfg.Logger.With("server", c.id)
+	c.log = cfg.Logger
 	c.clusterID.Store(&cfg.ClusterID)
 	c.peers = newPeers(c)
 	c.leadership = newLeadership(c)
@@ -83,7 +92,7 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 			c.abandon()
 		}
 	}()
-	if err := c.openStores(); err != nil {
+	if err := c.openDisk(); err != nil {
 		return nil, err
 	}
 	if err := c.openNetwork(); err != nil {
@@ -96,20 +105,10 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	c.background.Go(c.proposer.settle)
 	c.background.Go(func() { c.leadership.open(c.ctx) })
 	c.background.Go(func() { c.peers.run(c.ctx) })
-	return c, nil
-}
-
-func (c *Cluster) openStores() error {
-	open := c.cfg.Stores
-	if open == nil {
-		open = boltStores(c.log)
-		if c.cfg.DataDir == "" {
-			open = NewMemoryDisk().Open
-		}
+	if c.canary != nil {
+		c.background.Go(func() { c.health.watch(c.ctx, c.canary, c.timeouts) })
 	}
-	var err error
-	c.stores.log, c.stores.stable, c.stores.snaps, c.stores.closer, err = open(c.cfg.DataDir)
-	return err
+	return c, nil
 }
 
 func (c *Cluster) openNetwork() error {
@@ -122,7 +121,7 @@ func (c *Cluster) openNetwork() error {
 	}
 	c.streams = (&streams{
 		network: c.cfg.Network, tls: c.cfg.TLS, listener: listener,
-		self: c.greeting, servePeer: c.servePeer, learn: c.peers.learn, log: c.log,
+		self: c.greeting, servePeer: c.servePeer, admit: c.admit, refused: c.refusedBy, log: c.log,
 	}).prepare()
 	for _, m := range c.cfg.Members {
 		c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
@@ -132,13 +131,15 @@ func (c *Cluster) openNetwork() error {
 		Timeout: max(time.Second, 2*c.timeouts.Heartbeat), Logger: raftLogger(c.log),
 	}), c.cfg.Advertise)
 	c.transport.resolve = c.peers.address
-	c.transport.fit = c.fit
+	c.transport.fit = c.health.fit
 	c.transport.routine = c.routineHeartbeat
 	return nil
 }
 
 func (c *Cluster) greeting() greeting {
-	return greeting{Cluster: *c.clusterID.Load(), ID: c.id, Raft: c.cfg.Advertise, HTTP: c.cfg.HTTPAddr}
+	return greeting{
+		Cluster: *c.clusterID.Load(), ID: c.id, Raft: c.cfg.Advertise, HTTP: c.cfg.HTTPAddr, Disk: c.disk,
+	}
 }
 
 // routineHeartbeat reports whether a heartbeat changes nothing but the time of
@@ -153,41 +154,21 @@ func (c *Cluster) openRaft() error {
 	if err := c.bootstrap(rc); err != nil {
 		return err
 	}
-	r, err := raft.NewRaft(rc, c.fsm, c.stores.log, c.stores.stable, c.stores.snaps, c.transport)
+	var lead atomic.Pointer[raft.Raft]
+	c.guard.leading = func() bool { r := lead.Load(); return r != nil && r.State() == raft.Leader }
+	r, err := raft.NewRaft(rc, c.fsm, c.guard, c.guard, c.stores.snaps, c.transport)
 	if err != nil {
-		return fmt.Errorf("cluster: start raft: %w", err)
+		return c.startError(err)
 	}
+	lead.Store(r)
 	c.leadership.mu.Lock()
 	c.raft = r
 	c.leadership.mu.Unlock()
 	c.streams.start()
 	c.observer = raft.NewObserver(nil, false, c.leadership.observe)
 	r.RegisterObserver(c.observer)
+	c.started.Store(true)
 	c.leadership.refresh(ErrLeadershipLost)
-	return nil
-}
-
-// bootstrap writes the initial membership into an empty log. Every server of
-// Members writes the same one, so it does not matter who comes first.
-func (c *Cluster) bootstrap(rc *raft.Config) error {
-	state, err := raft.HasExistingState(c.stores.log, c.stores.stable, c.stores.snaps)
-	if err != nil || state {
-		return err
-	}
-	members := slices.Clone(c.cfg.Members)
-	if len(members) == 0 {
-		members = []Member{{ID: c.id, RaftAddr: c.cfg.Advertise}}
-	}
-	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
-	var conf raft.Configuration
-	for _, m := range members {
-		conf.Servers = append(conf.Servers, raft.Server{
-			Suffrage: raft.Voter, ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.RaftAddr),
-		})
-	}
-	if err := raft.BootstrapCluster(rc, c.stores.log, c.stores.stable, c.stores.snaps, c.transport, conf); err != nil {
-		return fmt.Errorf("cluster: bootstrap: %w", err)
-	}
 	return nil
 }
 
@@ -197,14 +178,11 @@ func (c *Cluster) servers() []raft.Server { return c.raft.GetConfiguration().Con
 func (c *Cluster) lastEntry() (index, term uint64) {
 	index = c.raft.LastIndex()
 	var l raft.Log
-	if index > 0 && c.stores.log.GetLog(index, &l) == nil {
+	if index > 0 && c.guard.GetLog(index, &l) == nil {
 		term = l.Term
 	}
 	return index, term
 }
-
-// fit reports whether this server may lead.
-func (c *Cluster) fit() bool { return true }
 
 func (c *Cluster) linkBroken(string, error) {}
 
@@ -252,12 +230,13 @@ func (c *Cluster) Close(ctx context.Context) error {
 		c.cancel()
 		down := c.raft.Shutdown()
 		c.streams.sever()
+		c.guard.close()
 		_ = down.Error()
 		close(c.raftDown)
 		_ = c.transport.Close()
 		c.background.wait()
 		c.streams.join()
-		_ = c.stores.closer.Close()
+		c.closeDisk()
 		close(c.closed)
 	})
 	<-c.closed
@@ -268,9 +247,6 @@ func (c *Cluster) Close(ctx context.Context) error {
 func (c *Cluster) abandon() {
 	c.cancel()
 	close(c.stopProposals)
-	if c.raft != nil {
-		_ = c.raft.Shutdown().Error()
-	}
 	if c.streams != nil {
 		c.streams.sever()
 		c.streams.join()
@@ -278,7 +254,9 @@ func (c *Cluster) abandon() {
 	if c.transport != nil {
 		_ = c.transport.Close()
 	}
-	if c.stores.closer != nil {
-		_ = c.stores.closer.Close()
+	if c.guard != nil {
+		c.guard.close()
 	}
+	c.background.wait()
+	c.closeDisk()
 }

@@ -90,7 +90,7 @@ type node struct {
 	*Cluster
 	cfg     Config
 	machine *ledger
-	disk    *MemoryDisk
+	disk    *FaultyDisk
 }
 
 // trio is a test cluster on an in-memory network with in-memory disks.
@@ -247,3 +247,5 @@ func repeated(rows []string) []string {
 	}
 	return twice
 }
+
+func discardLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }

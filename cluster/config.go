@@ -30,14 +30,14 @@ type Timeouts struct {
 	Lease time.Duration
 	// Commit is the pause after which an idle leader repeats the commit index. Default 50 ms.
 	Commit time.Duration
-	// Store is how long a leader waits for one write of its log. Default 400 ms:
+	// Store is how long a leader waits for one write of its log. Default 500 ms:
 	// far beyond the slowest write of a healthy disk under load (100 ms), and
 	// with the hand-over still within a second.
 	Store time.Duration
 	// Canary is the pause between two test writes to the disk. Default 100 ms.
 	Canary time.Duration
 	// Recovery is how long the disk must be healthy again before this server
-	// may lead. Default 5 s.
+	// may lead. Default 2 s: until then the healthy servers have elected.
 	Recovery time.Duration
 }
 
@@ -51,9 +51,9 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Election, t.Heartbeat)
 	set(&t.Lease, t.Heartbeat/2)
 	set(&t.Commit, 50*time.Millisecond)
-	set(&t.Store, 400*time.Millisecond)
+	set(&t.Store, 500*time.Millisecond)
 	set(&t.Canary, 100*time.Millisecond)
-	set(&t.Recovery, 5*time.Second)
+	set(&t.Recovery, 2*time.Second)
 	return t
 }
 
@@ -79,10 +79,22 @@ type Config struct {
 	// Members is the initial membership, identical on every server. With
 	// Members, Expect and Join all empty this server bootstraps alone.
 	Members []Member
+	// Expect bootstraps as soon as exactly so many servers without any state,
+	// and with the same Expect, see each other through gossip.
+	Expect int
+	// Join lists gossip addresses of other servers. A server without state that
+	// finds a cluster is added to it by its leader, as a voter once it caught up.
+	Join []string
+	// GossipListen is the host:port for gossip; required by Expect and Join.
+	// GossipKey (16, 24 or 32 bytes) encrypts it.
+	GossipListen string
+	GossipKey    []byte
 	// TLS secures the connections between servers; nil leaves them plain.
 	TLS *tls.Config
 	// Timeouts of the protocol.
 	Timeouts Timeouts
+	// DisableCrashDetector leaves the death of the leader to the timeouts.
+	DisableCrashDetector bool
 	// Network opens connections; nil means TCP.
 	Network Network
 	// Stores opens the stores; nil means bolt in DataDir, or memory without one.

@@ -29,6 +29,9 @@ var (
 	ErrDisk = errors.New("cluster: disk unhealthy")
 	// ErrPeerUnreachable: no connection to the peer.
 	ErrPeerUnreachable = errors.New("cluster: peer unreachable")
+	// ErrRefused: a peer turned this server down, or the other way round, because
+	// a member came back with another disk.
+	ErrRefused = errors.New("cluster: refused")
 	// ErrUnknownMember: no member has this id.
 	ErrUnknownMember = errors.New("cluster: unknown member")
 )

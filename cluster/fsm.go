@@ -34,6 +34,8 @@ type fsm struct {
 	machine Machine
 	applied progress
 	changed func() // called after a membership entry was applied
+
+	restoreErr error // why the last Restore failed; read before raft runs
 }
 
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
@@ -113,10 +115,11 @@ func (*fsmSnapshot) Release() {}
 
 func (f *fsm) Restore(r io.ReadCloser) error {
 	index, err := readSnapshotHead(r)
-	if err != nil {
-		return err
+	if err == nil {
+		err = f.machine.Restore(r)
 	}
-	if err := f.machine.Restore(r); err != nil {
+	f.restoreErr = err
+	if err != nil {
 		return err
 	}
 	f.applied.reset(index)

@@ -27,6 +27,7 @@ type leadership struct {
 	paused  int           // hand-overs under way
 	changed chan struct{} // closed and replaced when now changes
 	since   time.Time     // last change of the known leader
+	lost    time.Time     // when we last stopped leading
 	wins    uint64
 }
 
@@ -58,11 +59,12 @@ func (l *leadership) refresh(cause error) {
 	if r == nil {
 		return
 	}
-	leads := r.State() == raft.Leader && l.paused == 0 && l.c.fit()
+	leads := r.State() == raft.Leader && l.paused == 0 && l.c.health.able()
 	term := r.CurrentTerm()
 	if l.now != nil && (!leads || l.now.term != term) {
 		l.now.cancel(cause)
 		l.now = nil
+		l.lost = time.Now()
 		l.signal()
 	}
 	if leads && l.now == nil {
@@ -71,6 +73,12 @@ func (l *leadership) refresh(cause error) {
 		l.wins++
 		l.signal()
 	}
+}
+
+func (l *leadership) lostWithin(d time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.lost.IsZero() && time.Since(l.lost) < d
 }
 
 func (l *leadership) signal() {

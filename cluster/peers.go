@@ -268,6 +268,6 @@ func (c *Cluster) report() peerReport {
 	return peerReport{
 		ID: c.id, State: c.raft.State().String(), Term: c.raft.CurrentTerm(),
 		LastTerm: lastTerm, LastIndex: lastIndex, AppliedIndex: c.fsm.applied.index(),
-		Sick: !c.fit(), Empty: lastIndex == 0,
+		Sick: !c.health.fit(), Empty: lastIndex == 0,
 	}
 }

@@ -237,4 +237,3 @@ func (c *Cluster) commitKnown(index, term uint64) {
 		LeaderCommitIndex: index,
 	}, 100*time.Millisecond)
 }
-

@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -28,7 +29,7 @@ func boltStores(log *slog.Logger) OpenStores {
 	return func(dir string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
 		db, err := raftboltdb.New(raftboltdb.Options{
 			Path:        filepath.Join(dir, logFile),
-			BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+			BoltOptions: &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
 		})
 		if err != nil {
 			return nil, nil, nil, nil, err
@@ -40,27 +41,4 @@ func boltStores(log *slog.Logger) OpenStores {
 		}
 		return db, db, snaps, db, nil
 	}
-}
-
-type nopCloser struct{}
-
-func (nopCloser) Close() error { return nil }
-
-// NewMemoryDisk returns stores that live in memory. Opened again, they hold
-// what was written before: a server that restarts with its disk.
-func NewMemoryDisk() *MemoryDisk {
-	store := raft.NewInmemStore()
-	return &MemoryDisk{log: store, stable: store, snaps: raft.NewInmemSnapshotStore()}
-}
-
-// MemoryDisk is a disk for tests; its Open method is a Config.Stores.
-type MemoryDisk struct {
-	log    raft.LogStore
-	stable raft.StableStore
-	snaps  raft.SnapshotStore
-}
-
-// Open returns the stores.
-func (d *MemoryDisk) Open(string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
-	return d.log, d.stable, d.snaps, nopCloser{}, nil
 }

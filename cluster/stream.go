@@ -40,6 +40,7 @@ type greeting struct {
 	ID      string `json:"id"`
 	Raft    string `json:"raft,omitempty"`
 	HTTP    string `json:"http,omitempty"`
+	Disk    string `json:"disk,omitempty"` // see met
 	// Refusal is set by an acceptor that turns the connection down.
 	Refusal string `json:"refusal,omitempty"`
 }
@@ -99,7 +100,8 @@ type streams struct {
 	listener  net.Listener
 	self      func() greeting
 	servePeer func(net.Conn, greeting)
-	learn     func(greeting)
+	refused   func(greeting)        // the other end turned us down
+	admit     func(greeting) string // why a server is refused; "" welcomes and remembers it
 	log       *slog.Logger
 
 	accepted chan net.Conn
@@ -109,7 +111,7 @@ type streams struct {
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
 	closed bool
-	warned map[string]bool // clusters whose members were turned away
+	warned map[string]bool // servers that were turned away
 }
 
 // conn tells streams when it is closed, by either side of the code.
@@ -203,15 +205,19 @@ func (s *streams) welcome(raw net.Conn) {
 	answer := s.self()
 	verdict := verdictWelcome
 	if foreign(answer.Cluster, who.Cluster) {
-		verdict, answer.Refusal = verdictRefused, "cluster "+answer.Cluster
-		s.warnForeign(who, raw.RemoteAddr().String())
+		answer.Refusal = "this is a member of cluster " + answer.Cluster
+		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")
+	} else if answer.Refusal = s.admit(who); answer.Refusal != "" {
+		s.warnOnce(who, "refused a member that lost its disk; remove it, then add it under a new id")
+	}
+	if answer.Refusal != "" {
+		verdict = verdictRefused
 	}
 	if err := writeGreeting(c, []byte{verdict}, answer); err != nil || verdict != verdictWelcome {
 		_ = c.Close()
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
-	s.learn(who)
 	switch tag {
 	case tagPeer:
 		s.servePeer(c, who)
@@ -233,16 +239,15 @@ func (s *streams) welcome(raw net.Conn) {
 
 func foreign(a, b string) bool { return a != "" && b != "" && a != b }
 
-func (s *streams) warnForeign(who greeting, addr string) {
+// warnOnce warns about each server and disk once.
+func (s *streams) warnOnce(who greeting, msg string) {
+	key := who.Cluster + "/" + who.ID + "/" + who.Disk
 	s.mu.Lock()
-	seen := s.warned[who.Cluster]
-	if len(s.warned) < 100 {
-		s.warned[who.Cluster] = true
-	}
+	seen := s.warned[key] || len(s.warned) >= 1000
+	s.warned[key] = true
 	s.mu.Unlock()
 	if !seen {
-		s.log.Warn("refused a member of another cluster; check the configured addresses",
-			"peer", who.ID, "addr", addr, "peer_cluster", who.Cluster, "our_cluster", s.self().Cluster)
+		s.log.Warn(msg, "peer", who.ID, "addr", who.Raft, "peer_cluster", who.Cluster, "our_cluster", s.self().Cluster)
 	}
 }
 
@@ -274,7 +279,6 @@ func (s *streams) dial(ctx context.Context, addr string, tag byte) (*conn, greet
 		return nil, who, fmt.Errorf("greet %s: %w", addr, err)
 	}
 	_ = c.SetDeadline(time.Time{})
-	s.learn(who)
 	return c, who, nil
 }
 
@@ -287,9 +291,17 @@ func (s *streams) greet(c net.Conn, tag byte) (greeting, error) {
 	if err != nil {
 		return who, err
 	}
-	if verdict[0] != verdictWelcome || foreign(s.self().Cluster, who.Cluster) {
-		s.warnForeign(who, c.RemoteAddr().String())
+	switch {
+	case foreign(s.self().Cluster, who.Cluster):
+		s.warnOnce(who, "met a member of another cluster; check the configured addresses")
 		return who, fmt.Errorf("%w: %s is of cluster %q", ErrClusterMismatch, who.ID, who.Cluster)
+	case verdict[0] != verdictWelcome:
+		s.refused(who)
+		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, who.Refusal)
+	}
+	if why := s.admit(who); why != "" {
+		s.warnOnce(who, "refused a member that lost its disk; remove it, then add it under a new id")
+		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, why)
 	}
 	return who, nil
 }

@@ -1,0 +1,257 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// guard stands between raft and its stores. Raft writes its log on the loop that
+// also leads, so a write that hangs would leave a leader that heartbeats for ever
+// and does nothing, and a term that cannot be written makes raft panic.
+//
+//   - A leader's log write that takes longer than the deadline fails, so raft
+//     steps down. If the write then succeeds after all, its entries are removed
+//     again before anything else is written: raft was told that they do not exist,
+//     and a later leader's shorter log would otherwise keep them as its tail.
+//   - Everybody else waits. A follower that fails to write may have cut its log
+//     already, which raft does not recover from; one that is silent is just slow.
+//   - A full disk is tried again; after any other error nothing is written any
+//     more, the server stays silent, and health reports it as fatal.
+type guard struct {
+	log      raft.LogStore
+	stable   raft.StableStore
+	health   *health
+	deadline time.Duration
+	leading  func() bool
+
+	jobs   chan *job
+	done   chan struct{}
+	wg     sync.WaitGroup
+	cache  logCache
+	ballot []byte // the vote's term, held back until the candidate is known
+}
+
+// job is one write, run by the only goroutine that writes.
+type job struct {
+	write func() error
+	undo  func() error // for a write that its caller gave up
+	fate  atomic.Int32 // pending, finished or disowned
+	done  chan error   // buffered
+}
+
+const (
+	pending int32 = iota
+	finished
+	disowned
+)
+
+// noSpaceRetry is the pause between two tries to write to a full disk.
+const noSpaceRetry = 200 * time.Millisecond
+
+func newGuard(s stores, h *health, deadline time.Duration) *guard {
+	g := &guard{
+		log: s.log, stable: s.stable, health: h, deadline: deadline,
+		jobs: make(chan *job), done: make(chan struct{}),
+	}
+	g.wg.Go(g.run)
+	return g
+}
+
+func (g *guard) run() {
+	for {
+		select {
+		case j := <-g.jobs:
+			err := j.write()
+			if j.fate.CompareAndSwap(pending, finished) {
+				j.done <- err
+				continue
+			}
+			if err != nil {
+				g.health.trip(err)
+			} else if !g.retract(j) {
+				return
+			}
+			g.health.settled()
+		case <-g.done:
+			return
+		}
+	}
+}
+
+// retract removes what a disowned write has written. It reports false when the
+// guard was closed before that succeeded.
+func (g *guard) retract(j *job) bool {
+	for j.undo != nil {
+		err := j.undo()
+		if err == nil {
+			break
+		}
+		g.health.trip(err)
+		select {
+		case <-time.After(noSpaceRetry):
+		case <-g.done:
+			return false
+		}
+	}
+	return true
+}
+
+// close fails all writes from now on. A write that hangs in the kernel is left behind.
+func (g *guard) close() {
+	close(g.done)
+	joined := make(chan struct{})
+	go func() { g.wg.Wait(); close(joined) }()
+	select {
+	case <-joined:
+	case <-time.After(g.deadline):
+		g.health.log.Info("closing while a write hangs", "err", ErrDisk)
+	}
+}
+
+// try runs one write; with a limit it is disowned when the limit has passed.
+func (g *guard) try(write, undo func() error, limited bool) error {
+	j := &job{write: write, undo: undo, done: make(chan error, 1)}
+	timer := time.NewTimer(g.deadline)
+	defer timer.Stop()
+	began := time.Now()
+	jobs := g.jobs
+	late := false
+	end := func(err error) error {
+		if late {
+			g.health.settled()
+		}
+		g.health.wrote(time.Since(began), err)
+		return err
+	}
+	for {
+		select {
+		case jobs <- j:
+			jobs = nil
+		case err := <-j.done:
+			return end(err)
+		case <-timer.C:
+			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk, g.deadline)
+			g.health.stall(err)
+			late = true
+			switch {
+			case !limited:
+			case jobs != nil: // still behind another write that hangs
+				g.health.settled()
+				return err
+			case j.fate.CompareAndSwap(pending, disowned):
+				return err
+			default:
+				return end(<-j.done)
+			}
+		case <-g.done:
+			if jobs == nil && !j.fate.CompareAndSwap(pending, disowned) {
+				return <-j.done
+			}
+			return ErrClosed
+		}
+	}
+}
+
+// insist runs a write until it succeeds. It fails only when the guard is closed.
+func (g *guard) insist(write func() error) error {
+	for {
+		err := g.try(write, nil, false)
+		if err == nil || errors.Is(err, ErrClosed) {
+			return err
+		}
+		var again <-chan time.Time
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			again = time.After(noSpaceRetry)
+		}
+		select {
+		case <-again:
+		case <-g.done:
+			return ErrClosed
+		}
+	}
+}
+
+// StoreLog and the methods below make guard raft's LogStore and StableStore.
+func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
+
+func (g *guard) StoreLogs(logs []*raft.Log) error {
+	write := func() error { return g.log.StoreLogs(logs) }
+	if !g.leading() {
+		if err := g.insist(write); err != nil {
+			return err
+		}
+		g.cache.add(logs)
+		return nil
+	}
+	first, last := logs[0].Index, logs[len(logs)-1].Index
+	undo := func() error { return g.log.DeleteRange(first, last) }
+	if err := g.try(write, undo, true); err != nil {
+		return fmt.Errorf("%w: write the log: %w", ErrDisk, err)
+	}
+	g.cache.add(logs)
+	return nil
+}
+
+func (g *guard) DeleteRange(low, high uint64) error {
+	g.cache.clear()
+	return g.insist(func() error { return g.log.DeleteRange(low, high) })
+}
+
+func (g *guard) GetLog(index uint64, l *raft.Log) error {
+	if g.cache.load(index, l) {
+		return nil
+	}
+	return g.log.GetLog(index, l)
+}
+
+func (g *guard) FirstIndex() (uint64, error) { return g.log.FirstIndex() }
+func (g *guard) LastIndex() (uint64, error)  { return g.log.LastIndex() }
+
+// The keys under which raft keeps its vote.
+var (
+	keyVoteTerm      = []byte("LastVoteTerm")
+	keyVoteCandidate = []byte("LastVoteCand")
+)
+
+// Set writes a vote's candidate before its term. Raft asks for the other order,
+// and a crash in between would leave the new term with an older candidate, whom
+// raft would then grant its vote again without looking at his log.
+func (g *guard) Set(key, value []byte) error {
+	if err := g.mustWrite(func() error { return g.stable.Set(key, value) }); err != nil {
+		return err
+	}
+	if !bytes.Equal(key, keyVoteCandidate) || g.ballot == nil {
+		return nil
+	}
+	term := uint64FromBytes(g.ballot)
+	g.ballot = nil
+	return g.mustWrite(func() error { return g.stable.SetUint64(keyVoteTerm, term) })
+}
+
+func (g *guard) SetUint64(key []byte, value uint64) error {
+	if bytes.Equal(key, keyVoteTerm) {
+		g.ballot = uint64Bytes(value)
+		return nil
+	}
+	return g.mustWrite(func() error { return g.stable.SetUint64(key, value) })
+}
+
+// mustWrite ends the calling goroutine, which is raft's, when the guard is
+// closed: raft would panic on an error for its term, and must not go on without it.
+func (g *guard) mustWrite(write func() error) error {
+	if err := g.insist(write); err != nil {
+		runtime.Goexit()
+	}
+	return nil
+}
+
+func (g *guard) Get(key []byte) ([]byte, error)       { return g.stable.Get(key) }
+func (g *guard) GetUint64(key []byte) (uint64, error) { return g.stable.GetUint64(key) }

@@ -1,0 +1,140 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc64"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"github.com/hashicorp/raft"
+)
+
+// snapshotDir is where raft's file store keeps its snapshots.
+const snapshotDir = "snapshots"
+
+// guarded turns a panic of f, or a fault in a memory-mapped file, into an error:
+// bolt trusts its pages.
+func guarded(f func() error) (err error) {
+	old := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(old)
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("unreadable: %v", p)
+		}
+	}()
+	return f()
+}
+
+// verifyStores reads everything that raft would trust blindly: bolt has no
+// checksum over its data pages, and raft skips a snapshot that it cannot read,
+// although the log before the snapshot is gone.
+func verifyStores(dir string, s stores) error {
+	newest, err := verifySnapshots(filepath.Join(dir, snapshotDir))
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, logFile)
+	err = guarded(func() error {
+		if _, err := raft.HasExistingState(s.log, s.stable, s.snaps); err != nil {
+			return err
+		}
+		return verifyLog(s.log, newest)
+	})
+	if err != nil {
+		return corrupt(file, err)
+	}
+	return nil
+}
+
+// verifyLog demands that the log goes on where the snapshot ends, has no holes,
+// and that every command entry matches its checksum.
+func verifyLog(log raft.LogStore, snapshot uint64) error {
+	first, err := log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		return err
+	}
+	if first > snapshot+1 {
+		return fmt.Errorf("the log begins at %d, but the newest snapshot ends at %d", first, snapshot)
+	}
+	term := uint64(0)
+	for i := first; i != 0 && i <= last; i++ {
+		var l raft.Log
+		if err := log.GetLog(i, &l); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		if l.Index != i || l.Term < term || l.Type > raft.LogConfiguration {
+			return fmt.Errorf("entry %d claims index %d, term %d, type %d", i, l.Index, l.Term, l.Type)
+		}
+		term = l.Term
+		if l.Type == raft.LogCommand {
+			if _, err := decodeFrame(l.Data); err != nil {
+				return fmt.Errorf("entry %d: %w", i, err)
+			}
+		}
+	}
+	return nil
+}
+
+// verifySnapshots checks every finished snapshot and returns the newest index.
+func verifySnapshots(dir string) (newest uint64, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cluster: %w", err)
+	}
+	for _, e := range entries {
+		if !e.IsDir() || strings.HasSuffix(e.Name(), ".tmp") {
+			continue
+		}
+		meta, err := verifySnapshot(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return 0, err
+		}
+		newest = max(newest, meta.Index)
+	}
+	return newest, nil
+}
+
+// snapshotMeta is the meta.json of raft's file store.
+type snapshotMeta struct {
+	raft.SnapshotMeta
+	CRC []byte
+}
+
+func verifySnapshot(dir string) (snapshotMeta, error) {
+	var meta snapshotMeta
+	name := filepath.Join(dir, "meta.json")
+	b, err := os.ReadFile(name)
+	if err == nil {
+		err = json.Unmarshal(b, &meta)
+	}
+	if err != nil {
+		return meta, corrupt(name, err)
+	}
+	name = filepath.Join(dir, "state.bin")
+	f, err := os.Open(name)
+	if err != nil {
+		return meta, corrupt(name, err)
+	}
+	defer func() { _ = f.Close() }()
+	sum := crc64.New(crc64.MakeTable(crc64.ECMA))
+	size, err := io.Copy(sum, f)
+	if err != nil {
+		return meta, corrupt(name, err)
+	}
+	if string(sum.Sum(nil)) != string(meta.CRC) {
+		return meta, corrupt(name, fmt.Errorf("checksum mismatch over %d bytes", size))
+	}
+	return meta, nil
+}

@@ -1,0 +1,28 @@
+// Package simpageserver simulates many Neon pageservers in one process and
+// checks, as they work, that whoever controls them keeps the rules that protect
+// tenants' data.
+//
+// A Fleet holds Nodes that share one object Store and one Oracle. A Node speaks
+// the pageservers' HTTP routes, re-attaches when it starts, loses its memory
+// when it is killed and its disk when it is wiped, and can be told to be slow,
+// to refuse, to hang and to lose replies. The layers are:
+//
+//   - core: the state of one pageserver as plain values, without I/O and without
+//     a clock. Durations such as activation, downloads and the growth of the
+//     log are functions of the time passed in, so a shard costs no goroutine and
+//     no timer.
+//   - Node and process: listener, incarnations, the HTTP skin and the upcalls. A
+//     request goes on after its client gave up; nothing of a killed process has
+//     an effect.
+//   - Fault: rules applied to requests before and after they reach the core.
+//   - Oracle: told of every effect, it records violations of the numbered
+//     invariants and a bounded history. It never stops the run.
+//   - Hook: the control plane that controllers notify about attachments.
+//
+// What is not modelled: page contents, WAL bytes, splits inside a pageserver,
+// archival, ancestor detach and imports.
+//
+// Everything uses the time package and injected listeners and transports, and
+// no lock is held while waiting, so a fleet runs unchanged in a testing/synctest
+// bubble.
+package simpageserver

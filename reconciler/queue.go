@@ -30,6 +30,7 @@ type task struct {
 	parked   bool // waits for a slot of a node
 	acted    bool // made at least one call or proposal since it was last completed
 	step     *Step
+	blocked  bool // its last pass found nothing that could be done
 	failures int
 	lastErr  string
 	timer    *time.Timer // back-off under way
@@ -47,7 +48,6 @@ type queue struct {
 	slots   map[neon.NodeID]int
 	perNode int
 	closed  bool
-	idle    chan struct{} // closed and replaced whenever tasks becomes empty
 	wg      sync.WaitGroup
 	work    func(*task)
 }
@@ -80,7 +80,6 @@ func newQueue(o Options, work func(*task)) *queue {
 		parked:  make(map[neon.NodeID][]*task),
 		slots:   make(map[neon.NodeID]int),
 		perNode: o.PerNode,
-		idle:    make(chan struct{}),
 		work:    work,
 	}
 }
@@ -177,15 +176,7 @@ func (q *queue) finish(t *task) {
 		q.start(t.priority, t)
 		return
 	}
-	q.drop(t)
-}
-
-func (q *queue) drop(t *task) {
 	delete(q.tasks, t.id)
-	if len(q.tasks) == 0 {
-		close(q.idle)
-		q.idle = make(chan struct{})
-	}
 }
 
 // retry ends a failed pass and repeats it after a while, or when woken.
@@ -194,7 +185,7 @@ func (q *queue) retry(t *task, after time.Duration) {
 	defer q.mu.Unlock()
 	t.running, t.again = false, false
 	if q.closed {
-		q.drop(t)
+		delete(q.tasks, t.id)
 		return
 	}
 	t.timer = time.AfterFunc(after, func() {
@@ -257,28 +248,42 @@ func (q *queue) lookup(id neon.ShardID) (active bool, failures int, lastErr stri
 	if t == nil {
 		return false, 0, ""
 	}
-	return true, t.failures, t.lastErr
+	return !t.blocked, t.failures, t.lastErr
 }
 
 // note records how a pass ended, for those who ask.
-func (q *queue) note(t *task, failed bool, why string) (failures int) {
+func (q *queue) note(t *task, end ending, why string) (failures int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if failed {
+	if end == failed {
 		t.failures++
 	} else {
 		t.failures = 0
 	}
-	t.lastErr = why
+	t.blocked, t.lastErr = end == blocked, why
 	return t.failures
 }
 
-// size is the number of shards being worked on or waiting, and a channel that is
-// closed when there are none.
-func (q *queue) size() (int, <-chan struct{}) {
+// ending is how a pass ended.
+type ending uint8
+
+const (
+	clean ending = iota
+	blocked
+	failed
+)
+
+// size is the number of shards being worked on or waiting for their turn; those
+// for which nothing can be done do not count.
+func (q *queue) size() (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.tasks), q.idle
+	for _, t := range q.tasks {
+		if !t.blocked {
+			n++
+		}
+	}
+	return n
 }
 
 // stuck counts the shards that failed at least n times in a row.

@@ -158,7 +158,7 @@ func (r *Reconciler) Utilization(id neon.NodeID) (neon.Utilization, bool) {
 // least ten times in a row.
 func (r *Reconciler) Pending() (active, stuck int) {
 	if t := r.current.Load(); t != nil {
-		active, _ = t.queue.size()
+		active = t.queue.size()
 		stuck = t.queue.stuck(10)
 	}
 	return active, stuck
@@ -172,7 +172,7 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 	if t == nil {
 		return 0, errNoTerm
 	}
-	active, _ := t.queue.size()
+	active := t.queue.size()
 	st := t.Log.State()
 	dirty := 0
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
@@ -188,12 +188,11 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		busy, idle := t.queue.size()
+		busy := t.queue.size()
 		if busy == 0 {
 			return max(active, dirty), nil
 		}
 		select {
-		case <-idle:
 		case <-poll.C:
 		case <-ctx.Done():
 			return max(active, dirty, busy), nil

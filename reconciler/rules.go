@@ -35,7 +35,7 @@ func (t *term) evacuate() {
 			var intents []fsm.Intent
 			intents, from, more = scheduler.New(st, t.loads()).Evacuate(id, from, t.Options.EvacuationBatch)
 			if len(intents) == 0 {
-				break
+				continue
 			}
 			r, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: intents})
 			if err != nil {

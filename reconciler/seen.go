@@ -25,8 +25,8 @@ type shardSeen struct {
 	caughtUp  neon.NodeID
 }
 
-// location is what is known of a shard on a node. There is none for a node where
-// the shard is known to be absent, given that the node was listed.
+// location is what is known of a shard on a node. Where there is none, the shard
+// is absent if the node was listed and unknown if it was not.
 type location struct {
 	node  neon.NodeID
 	known bool
@@ -142,25 +142,7 @@ func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
 		l.known, l.conf = false, Conf{}
 		return
 	}
-	if conf.Mode == "" {
-		sh.remove(n)
-		s.settle(id, sh, n)
-		return
-	}
-	l.known, l.conf = true, conf
-}
-
-// settle keeps "absent" for a node that was not listed yet, where having no entry
-// would mean unknown.
-func (s *seen) settle(id neon.ShardID, sh *shardSeen, n neon.NodeID) {
-	if _, ok := s.listed[n]; !ok {
-		l := sh.locate(n)
-		l.known, l.conf, l.at = true, Conf{}, s.now()
-		return
-	}
-	if len(sh.locations) == 0 && sh.fresh == 0 {
-		delete(s.shards, id)
-	}
+	l.known, l.conf = true, conf // an absence stays on record until the next listing
 }
 
 // looked records the answer of a look that began at a clock reading, unless a
@@ -174,14 +156,9 @@ func (s *seen) looked(id neon.ShardID, n neon.NodeID, conf *Conf, began uint64) 
 		return
 	}
 	l.at = s.now()
-	switch {
-	case conf == nil:
-		l.known, l.conf = false, Conf{}
-	case conf.Mode == "":
-		sh.remove(n)
-		s.settle(id, sh, n)
-	default:
-		l.known, l.conf = true, *conf
+	l.known, l.conf = conf != nil, Conf{}
+	if conf != nil {
+		l.conf = *conf
 	}
 }
 

@@ -224,13 +224,13 @@ func (t *term) completed(k *task, status string) {
 func (t *term) ended(k *task, st *fsm.State, sc *Scene, step Step) bool {
 	switch step.Kind {
 	case Done:
-		t.queue.note(k, false, "")
+		t.queue.note(k, clean, "")
 		t.completed(k, "ok")
 		t.wait.done(k.id, st.Index)
 		t.queue.finish(k)
 	case Blocked:
 		if k.lastErr != step.Why {
-			t.queue.note(k, false, step.Why)
+			t.queue.note(k, blocked, step.Why)
 			t.Logger.Info("shard waits", "shard", k.id, "why", step.Why)
 		}
 		// Whatever could unblock it wakes it; the retry is for what could not be
@@ -284,7 +284,7 @@ func (t *term) step(k *task, sc *Scene, step Step) bool {
 
 // failed records a failure, tells those who wait, and backs off.
 func (t *term) failed(k *task, sc *Scene, step Step, err error) {
-	failures := t.queue.note(k, true, err.Error())
+	failures := t.queue.note(k, failed, err.Error())
 	t.completed(k, "error")
 	t.Logger.Info("reconcile error", "shard", k.id, "step", stepName(step.Kind), "node", step.Node, "failures", failures, "err", err)
 	t.wait.failed(k.id, neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", k.id, err))

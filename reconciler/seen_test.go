@@ -1,0 +1,93 @@
+package reconciler
+
+import (
+	"testing"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+func sightOf(s *seen, id neon.ShardID, n neon.NodeID) Sight {
+	sc := &Scene{Shard: fsm.Shard{ID: id, Attached: n}}
+	s.scene(sc, func(neon.NodeID, uint64) bool { return true })
+	return sc.On(n)
+}
+
+var single = Conf{Mode: neon.AttachedSingle, Generation: 3}
+
+func TestSeenIsUnknownUntilSomethingWasAnswered(t *testing.T) {
+	s, id := newSeen(), shardN(1)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Fatalf("a node that was never listed is known: %v", at)
+	}
+	s.list(5, 0, s.reading(), nil)
+	if at := sightOf(s, id, 5); !at.absent() {
+		t.Fatalf("after a listing without it: %v", at)
+	}
+}
+
+// Before a call the location becomes unknown, and a failed call leaves it so.
+func TestSeenIsUnknownFromBeforeACallUntilItsAnswer(t *testing.T) {
+	s, id := newSeen(), shardN(1)
+	s.list(5, 0, s.reading(), map[neon.ShardID]*Conf{id: &single})
+	s.beginCall(id, 5, 4)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Fatalf("known while a call is under way: %v", at)
+	}
+	s.endCall(id, 5, Conf{Mode: neon.AttachedSingle, Generation: 4}, false)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Fatalf("known after a call that failed: %v", at)
+	}
+	s.beginCall(id, 5, 4)
+	s.endCall(id, 5, Conf{Mode: neon.AttachedSingle, Generation: 4}, true)
+	if at := sightOf(s, id, 5); !at.attached() || at.Conf.Generation != 4 {
+		t.Fatalf("after success: %v", at)
+	}
+}
+
+// An answer that was under way while a call was made says nothing about after it.
+func TestSeenIgnoresAnswersOlderThanACall(t *testing.T) {
+	s, id := newSeen(), shardN(1)
+	began := s.reading()
+	s.beginCall(id, 5, 4)
+	s.list(5, 0, began, map[neon.ShardID]*Conf{id: &single})
+	s.looked(id, 5, &single, began)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Fatalf("an older answer settled it during the call: %v", at)
+	}
+	s.endCall(id, 5, Conf{}, true)
+	s.list(5, 0, began, map[neon.ShardID]*Conf{id: &single})
+	if at := sightOf(s, id, 5); at.attached() {
+		t.Fatalf("an older answer settled it after the call: %v", at)
+	}
+}
+
+// A number that a call has carried is not fresh any more, whatever came of it.
+func TestSeenFreshGenerationIsUsedOnce(t *testing.T) {
+	s, id := newSeen(), shardN(1)
+	s.grant([]fsm.Grant{{Shard: id, Generation: 7, Node: 5}})
+	fresh := func() neon.Generation {
+		sc := &Scene{Shard: fsm.Shard{ID: id}}
+		s.scene(sc, func(neon.NodeID, uint64) bool { return true })
+		return sc.Fresh
+	}
+	if fresh() != 7 {
+		t.Fatalf("fresh is %s", fresh())
+	}
+	s.beginCall(id, 5, 7)
+	s.endCall(id, 5, Conf{}, false)
+	if fresh() != 0 {
+		t.Fatalf("still fresh after a call: %s", fresh())
+	}
+}
+
+func TestSeenForgetsANodeWhoseProcessChanged(t *testing.T) {
+	s, a, b := newSeen(), shardN(1), shardN(2)
+	s.list(5, 1, s.reading(), map[neon.ShardID]*Conf{a: &single})
+	s.forgetNode(5)
+	for _, id := range []neon.ShardID{a, b} {
+		if at := sightOf(s, id, 5); at.Known {
+			t.Fatalf("%s is known on a node that restarted: %v", id, at)
+		}
+	}
+}

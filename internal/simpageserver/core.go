@@ -47,6 +47,7 @@ type transition struct {
 	fromGen neon.Generation
 	to      mode
 	gen     neon.Generation
+	lowered bool // a re-attach answered a lower generation than the disk had
 }
 
 func (t transition) attaches() bool {

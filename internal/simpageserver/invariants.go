@@ -125,10 +125,12 @@ func (o *Oracle) moved(p uint32, t transition, by source) {
 	o.record(Event{Kind: kind, Node: proc.node, Incarnation: proc.incarnation, Shard: t.shard, Generation: t.gen, Mode: t.to.wire(), Late: by == byLate})
 	f := o.factsOf(t.shard)
 	switch {
-	case by == byReattach && t.to.attached():
-		o.checkReattach(p, t, f)
-		o.attach(p, t, f, by)
 	case by == byReattach:
+		if t.lowered || t.to.attached() && t.from.attached() && t.gen <= t.fromGen {
+			o.violate(5, t.shard, proc.node, "re-attach answered a generation not above %d, which the disk has", t.fromGen)
+		} else if t.to.attached() {
+			o.attach(p, t, f, by)
+		}
 	case t.attaches():
 		o.attach(p, t, f, by)
 	case t.to.attached():
@@ -205,25 +207,33 @@ func (o *Oracle) checkSoleHolder(p uint32, t transition, f *shardFacts, by sourc
 	}
 }
 
-// checkReattach is I1 and I5 for one entry of a re-attach answer.
-func (o *Oracle) checkReattach(p uint32, t transition, f *shardFacts) {
+// answered is I1 and I5 for the answer to a re-attach: each attached entry must be
+// committed for the node, and follow directly on a generation of the same node.
+func (o *Oracle) answered(p uint32, tenants []reattachTenant) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	node := o.procs[p].node
-	o.checkGranted(t.shard, t.gen, node)
-	if t.from.attached() && t.gen <= t.fromGen {
-		o.violate(5, t.shard, node, "re-attach answered generation %d, the disk has %d", t.gen, t.fromGen)
-		return
-	}
-	for i := len(f.gens) - 1; i >= 0; i-- {
-		g := f.gens[i]
-		if g.gen >= t.gen || g.grantee == 0 {
+	for _, t := range tenants {
+		if !t.mode.attached() || !t.hasGen {
 			continue
 		}
-		if o.nodeIDs[g.grantee] != node {
-			o.violate(5, t.shard, node, "re-attach raised generation %d of node %s", g.gen, o.nodeIDs[g.grantee])
-		} else if g.gen+1 != t.gen {
-			o.violate(5, t.shard, node, "re-attach raised generation %d to %d", g.gen, t.gen)
+		o.checkGranted(t.shard, t.gen, node)
+		f := o.facts[t.shard]
+		if f == nil {
+			continue
 		}
-		return
+		for i := len(f.gens) - 1; i >= 0; i-- {
+			g := f.gens[i]
+			if g.gen >= t.gen || g.grantee == 0 {
+				continue
+			}
+			if o.nodeIDs[g.grantee] != node {
+				o.violate(5, t.shard, node, "re-attach raised generation %d of node %s", g.gen, o.nodeIDs[g.grantee])
+			} else if g.gen+1 != t.gen {
+				o.violate(5, t.shard, node, "re-attach raised generation %d to %d", g.gen, t.gen)
+			}
+			break
+		}
 	}
 }
 

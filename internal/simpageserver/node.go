@@ -21,7 +21,8 @@ type NodeOptions struct {
 	AZ neon.AZ
 	// Upcalls are the base URLs of the controllers, each ending in /upcall/v1 or
 	// /upcall/v1/. They are tried in turn until one answers. Without any, the
-	// node starts with what its disk says and never validates a deletion.
+	// node starts with what its disk says, which the oracle reports if that
+	// re-uses a generation, and it validates no deletion.
 	Upcalls []string
 	// Token is sent with upcalls.
 	Token string

@@ -62,7 +62,7 @@ func (c *core) reattach(now time.Duration, tenants []reattachTenant) []transitio
 func (c *core) readmit(now time.Duration, s *slot, t reattachTenant) transition {
 	m := transition{shard: t.shard, from: s.mode, fromGen: s.gen, to: t.mode, gen: t.gen}
 	if t.mode.attached() && s.mode.attached() && t.gen < s.gen {
-		m.to, m.gen = modeSecondary, 0
+		m.to, m.gen, m.lowered = modeSecondary, 0, true
 	}
 	if m.to == modeSecondary {
 		if s.mode.attached() {

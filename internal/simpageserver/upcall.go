@@ -143,6 +143,7 @@ func (p *process) admit(resp neon.ReAttachResponse) bool {
 		tenants = append(tenants, e)
 	}
 	return p.with(func(now time.Duration, c *core) {
+		p.node.fleet.opt.Oracle.answered(p.index, tenants)
 		p.node.emptyDisk, p.node.serving = false, true
 		p.settleIn(now, c, tenants)
 	})

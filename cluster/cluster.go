@@ -23,26 +23,28 @@ type Cluster struct {
 	cancel     context.CancelFunc
 	background group
 
-	raft      *raft.Raft
-	fsm       *fsm
-	dir       *dataDir // nil without Config.DataDir
-	met       *met
-	disk      string // this disk's incarnation
-	health    *health
-	canary    canary
-	gossip    atomic.Pointer[gossip]
-	started   atomic.Bool // raft runs
-	yielding  atomic.Bool // a search for another leader is under way
+	raft     *raft.Raft
+	fsm      *fsm
+	dir      *dataDir // nil without Config.DataDir
+	met      *met
+	disk     string // this disk's incarnation
+	health   *health
+	canary   canary
+	gossip   atomic.Pointer[gossip]
+	started  atomic.Bool // raft runs
+	yielding atomic.Bool // a search for another leader is under way
 
 	stopCanary func()
-	stores    stores
-	guard     *guard
-	streams   *streams
-	transport *transport
-	observer  *raft.Observer
+	stores     stores
+	guard      *guard
+	streams    *streams
+	transport  *transport
+	observer   *raft.Observer
 
 	peers         *peers
 	leadership    *leadership
+	crash         *crashDetector
+	lag           lagWatch
 	proposer      *proposer
 	leaderReads   *rounds
 	followerReads *rounds
@@ -83,6 +85,8 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	c.clusterID.Store(&cfg.ClusterID)
 	c.peers = newPeers(c)
 	c.leadership = newLeadership(c)
+	c.crash = newCrashDetector(c)
+	c.lag.c = c
 	c.proposer = newProposer(c)
 	c.leaderReads = &rounds{ask: c.confirmLead, ctx: c.ctx, wg: &c.background}
 	c.followerReads = &rounds{ask: c.askLeader, ctx: c.ctx, wg: &c.background}
@@ -101,6 +105,13 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	if err := c.openRaft(); err != nil {
 		return nil, err
 	}
+	if err := c.openGossip(); err != nil {
+		return nil, err
+	}
+	if g := c.gossip.Load(); g != nil {
+		c.background.Go(func() { g.run(c.ctx) })
+	}
+	c.background.Go(func() { c.lag.run(c.ctx) })
 	c.background.Go(c.proposer.submit)
 	c.background.Go(c.proposer.settle)
 	c.background.Go(func() { c.leadership.open(c.ctx) })
@@ -184,8 +195,6 @@ func (c *Cluster) lastEntry() (index, term uint64) {
 	return index, term
 }
 
-func (c *Cluster) linkBroken(string, error) {}
-
 // await waits for an answer of raft. When raft shuts down it forgets committed
 // entries that its state machine goroutine has not taken yet; the goroutine that
 // waits for one of those cannot be ended.
@@ -247,9 +256,12 @@ func (c *Cluster) Close(ctx context.Context) error {
 func (c *Cluster) abandon() {
 	c.cancel()
 	close(c.stopProposals)
+	var down raft.Future
+	if c.raft != nil {
+		down = c.raft.Shutdown()
+	}
 	if c.streams != nil {
 		c.streams.sever()
-		c.streams.join()
 	}
 	if c.transport != nil {
 		_ = c.transport.Close()
@@ -257,6 +269,13 @@ func (c *Cluster) abandon() {
 	if c.guard != nil {
 		c.guard.close()
 	}
+	if down != nil {
+		_ = down.Error()
+	}
+	close(c.raftDown)
 	c.background.wait()
+	if c.streams != nil {
+		c.streams.join()
+	}
 	c.closeDisk()
 }

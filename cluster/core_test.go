@@ -10,10 +10,6 @@ import (
 	"time"
 )
 
-const childEnv = "CLUSTER_TEST_CHILD"
-
-func childMain() int { return 0 }
-
 func TestOneVoterProposesAndReads(t *testing.T) {
 	for name, start := range map[string]func(testing.TB) *trio{
 		"memory": func(t testing.TB) *trio { return startMemory(t, 1) },

@@ -15,9 +15,9 @@ import (
 
 // The files of a data directory, next to the log and the snapshots.
 const (
-	lockFile      = "lock"
-	serverIDFile  = "server_id"
-	clusterIDFile = "cluster_id"
+	lockFile        = "lock"
+	serverIDFile    = "server_id"
+	clusterIDFile   = "cluster_id"
 	incarnationFile = "incarnation"
 	canaryFile      = "canary"
 )

@@ -258,6 +258,12 @@ func (c *Cluster) answer(ctx context.Context, f peerFrame) ([]byte, error) {
 		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, index), term), nil
 	case callStatus:
 		return json.Marshal(c.report())
+	case callWitness:
+		var q witnessQuestion
+		if err := json.Unmarshal(f.body, &q); err != nil {
+			return nil, errPeerFrame
+		}
+		return json.Marshal(c.crash.testify(q))
 	default:
 		return nil, errPeerFrame
 	}

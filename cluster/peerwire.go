@@ -15,7 +15,6 @@ const (
 	callReadIndex byte = 2 // -> index u64, term u64
 	callStatus    byte = 3 // -> JSON peerReport
 	callWitness   byte = 4 // JSON witnessQuestion -> JSON witnessAnswer
-	callJoin      byte = 5 // JSON Member -> JSON joinAnswer
 	answerOK      byte = 0x80
 	answerRefused byte = 0x81 // body: one code byte, then text
 

@@ -1,0 +1,293 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// crashDetector elects a new leader at once when the leader's process dies. The
+// proof: the standing connection to the leader breaks, and its address refuses
+// connections twice. A frozen or lost host gives no such proof; raft's timeouts
+// are for those. Safety does not depend on the proof, since raft's vote rules
+// stay in force; each rule below keeps a wrong or a lone suspicion from costing
+// an election, or two candidates from splitting the votes.
+type crashDetector struct {
+	c *Cluster
+
+	mu     sync.Mutex
+	proofs map[string]uint64 // leader id -> term in which its death was proved here
+	fires  uint64
+}
+
+const (
+	// secondLook is the pause between two refused connections.
+	secondLook = time.Millisecond
+	// witnessWait bounds the exchange with the other survivors.
+	witnessWait = 25 * time.Millisecond
+	// probeWait bounds the warming of connections that the vote will use.
+	probeWait = 20 * time.Millisecond
+	// stagger is how much later than its better each further survivor stands.
+	stagger = 30 * time.Millisecond
+	// proofTime is how long a proof counts for a witness who asks.
+	proofTime = time.Second
+)
+
+// witnessAnswer is what one survivor knows of a leader's death.
+type witnessAnswer struct {
+	ID        string `json:"id"`
+	Proved    bool   `json:"proved"` // the same leader, in the same term
+	Follower  bool   `json:"follower"`
+	Term      uint64 `json:"term"`
+	LastTerm  uint64 `json:"last_term"`
+	LastIndex uint64 `json:"last_index"`
+	Fit       bool   `json:"fit"`
+}
+
+type witnessQuestion struct {
+	Leader string `json:"leader"`
+	Term   uint64 `json:"term"`
+}
+
+func newCrashDetector(c *Cluster) *crashDetector {
+	return &crashDetector{c: c, proofs: make(map[string]uint64)}
+}
+
+// linkBroken is called when the standing connection to a peer has ended.
+func (c *Cluster) linkBroken(id string, _ error) {
+	leader, leaderID := c.raft.LeaderWithID()
+	if c.cfg.DisableCrashDetector || string(leaderID) != id || c.closing.Load() {
+		return
+	}
+	suspect := suspicion{id: id, addr: c.peers.address(leaderID, leader), term: c.raft.CurrentTerm()}
+	c.background.Go(func() { c.crash.investigate(c.ctx, suspect) })
+}
+
+// suspicion names a leader whose connection broke.
+type suspicion struct {
+	id   string
+	addr raft.ServerAddress
+	term uint64
+}
+
+// stands reports whether nothing has changed since: we are a follower and a
+// voter of the same leader in the same term, and may lead.
+func (d *crashDetector) stands(s suspicion) bool {
+	_, leader := d.c.raft.LeaderWithID()
+	return d.c.raft.State() == raft.Follower && string(leader) == s.id &&
+		d.c.raft.CurrentTerm() == s.term && d.c.isVoter(d.c.id)
+}
+
+func (c *Cluster) isVoter(id string) bool {
+	for _, s := range c.servers() {
+		if string(s.ID) == id {
+			return s.Suffrage == raft.Voter
+		}
+	}
+	return false
+}
+
+func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
+	if !d.stands(s) || !d.refused(ctx, s) {
+		return
+	}
+	pause(ctx, secondLook)
+	if !d.stands(s) || !d.refused(ctx, s) {
+		return
+	}
+	d.mu.Lock()
+	d.proofs[s.id] = s.term
+	d.mu.Unlock()
+	defer time.AfterFunc(proofTime, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.proofs[s.id] == s.term {
+			delete(d.proofs, s.id)
+		}
+	})
+	if !d.c.health.fit() {
+		return // still a witness, but no candidate
+	}
+	rank, agreed := d.poll(ctx, s)
+	if !agreed {
+		return
+	}
+	d.warm(ctx, s)
+	if rank > 0 {
+		pause(ctx, time.Duration(rank)*stagger)
+		if d.overtaken(ctx, s) {
+			return
+		}
+	}
+	d.fire(s)
+}
+
+// refused dials the leader's own address and reports ECONNREFUSED.
+func (d *crashDetector) refused(ctx context.Context, s suspicion) bool {
+	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+	defer cancel()
+	conn, err := d.c.cfg.Network.Dial(ctx, string(s.addr))
+	if err == nil {
+		_ = conn.Close()
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// poll asks the other voters until enough of them have proved the same death:
+// with us a majority. It returns how many of these have a better claim to stand.
+func (d *crashDetector) poll(ctx context.Context, s suspicion) (rank int, agreed bool) {
+	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+	defer cancel()
+	for ctx.Err() == nil {
+		mine := d.testify(witnessQuestion{Leader: s.id, Term: s.term})
+		witnesses, newer := d.ask(ctx, s)
+		if newer {
+			return 0, false
+		}
+		if 1+len(witnesses) >= d.majority() {
+			for _, w := range witnesses {
+				if w.Fit && w.betterThan(mine) {
+					rank++
+				}
+			}
+			return rank, true
+		}
+		pause(ctx, time.Millisecond)
+	}
+	return 0, false
+}
+
+func (d *crashDetector) majority() int {
+	voters := 0
+	for _, s := range d.c.servers() {
+		if s.Suffrage == raft.Voter {
+			voters++
+		}
+	}
+	return voters/2 + 1
+}
+
+// ask returns the voters that testify to the death, and whether any of them has moved on.
+func (d *crashDetector) ask(ctx context.Context, s suspicion) (witnesses []witnessAnswer, newer bool) {
+	question, _ := json.Marshal(witnessQuestion{Leader: s.id, Term: s.term})
+	answers := make(chan *witnessAnswer, maxServers)
+	asked := 0
+	for _, v := range d.c.servers() {
+		id := string(v.ID)
+		l := d.c.peers.link(id)
+		if id == d.c.id || id == s.id || v.Suffrage != raft.Voter || l == nil {
+			continue
+		}
+		if d.c.background.Go(func() {
+			var a witnessAnswer
+			body, err := l.call(ctx, callWitness, question)
+			if err != nil || json.Unmarshal(body, &a) != nil {
+				answers <- nil
+				return
+			}
+			answers <- &a
+		}) {
+			asked++
+		}
+	}
+	for ; asked > 0; asked-- {
+		a := <-answers // call ends with ctx at the latest
+		switch {
+		case a == nil:
+		case a.Term > s.term || !a.Follower:
+			newer = true
+		case a.Proved:
+			witnesses = append(witnesses, *a)
+		}
+	}
+	return witnesses, newer
+}
+
+// testify answers a witness question from this server's point of view.
+func (d *crashDetector) testify(q witnessQuestion) witnessAnswer {
+	d.mu.Lock()
+	term, proved := d.proofs[q.Leader]
+	d.mu.Unlock()
+	lastIndex, lastTerm := d.c.lastEntry()
+	return witnessAnswer{
+		ID: d.c.id, Proved: proved && term == q.Term, Follower: d.c.raft.State() == raft.Follower,
+		Term: d.c.raft.CurrentTerm(), LastTerm: lastTerm, LastIndex: lastIndex, Fit: d.c.health.fit(),
+	}
+}
+
+func (a witnessAnswer) betterThan(b witnessAnswer) bool {
+	if a.LastTerm != b.LastTerm {
+		return a.LastTerm > b.LastTerm
+	}
+	if a.LastIndex != b.LastIndex {
+		return a.LastIndex > b.LastIndex
+	}
+	return a.ID < b.ID
+}
+
+// warm makes sure that the pooled connections to the other voters work: raft does
+// not repeat a vote request that failed on a stale one. A pre-vote for term 0 is
+// never granted and changes nothing.
+func (d *crashDetector) warm(ctx context.Context, s suspicion) {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	warmed := make(chan struct{}, maxServers)
+	asked := 0
+	for _, v := range d.c.servers() {
+		if string(v.ID) == d.c.id || string(v.ID) == s.id || v.Suffrage != raft.Voter {
+			continue
+		}
+		if d.c.background.Go(func() {
+			for range 4 { // more than the pool holds
+				req := &raft.RequestPreVoteRequest{RPCHeader: d.c.rpcHeader()}
+				if d.c.transport.RequestPreVote(v.ID, v.Address, req, &raft.RequestPreVoteResponse{}) == nil {
+					break
+				}
+			}
+			warmed <- struct{}{}
+		}) {
+			asked++
+		}
+	}
+	need := d.majority() - 1
+	for ; asked > 0 && need > 0; asked, need = asked-1, need-1 {
+		select {
+		case <-warmed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// overtaken reports whether somebody with a better claim is standing or has won.
+func (d *crashDetector) overtaken(ctx context.Context, s suspicion) bool {
+	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+	defer cancel()
+	_, newer := d.ask(ctx, s)
+	return newer
+}
+
+// fire makes this server a candidate, as a leader does that hands over to it.
+func (d *crashDetector) fire(s suspicion) {
+	if !d.stands(s) {
+		return
+	}
+	d.mu.Lock()
+	d.fires++
+	d.mu.Unlock()
+	d.c.log.Info("the leader's process is gone; standing for election", "leader", s.id, "term", s.term)
+	d.c.transport.call(&raft.TimeoutNowRequest{RPCHeader: d.c.rpcHeader()}, d.c.timeouts.Election)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,117 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+func TestDeathOfTheLeaderIsNoticedAtOnce(t *testing.T) {
+	for _, writing := range []bool{false, true} {
+		t.Run(fmt.Sprintf("writing=%v", writing), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var gaps []time.Duration
+				for range 20 {
+					tr := startMemory(t, 3)
+					old := tr.leader()
+					time.Sleep(2 * time.Second)
+					if writing {
+						for i := range 50 {
+							go func() { _, _ = old.Propose(context.Background(), []byte(seqRow(0, i))) }()
+						}
+					}
+					began := time.Now()
+					tr.net.Kill("h" + old.ID()[1:])
+					eventually(t, "a write elsewhere", func() bool {
+						for _, nd := range tr.nodes {
+							if nd != old {
+								if _, err := nd.Propose(context.Background(), []byte("x")); err == nil {
+									return true
+								}
+							}
+						}
+						return false
+					})
+					gaps = append(gaps, time.Since(began))
+					tr.close()
+				}
+				slices.Sort(gaps)
+				t.Logf("median %v, max %v", gaps[len(gaps)/2], gaps[len(gaps)-1])
+				if gaps[len(gaps)-1] > 200*time.Millisecond {
+					t.Errorf("took up to %v with a timeout of 500 ms", gaps[len(gaps)-1])
+				}
+			})
+		})
+	}
+}
+
+func TestALoneSuspicionDoesNotElect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead := tr.leader()
+		time.Sleep(time.Second)
+		term := lead.Term()
+		f := tr.follower()
+		// Only this follower believes it: the other one must stop it.
+		s := suspicion{id: lead.ID(), addr: "h9:9", term: term}
+		f.crash.investigate(context.Background(), s)
+		time.Sleep(2 * time.Second)
+		if lead.Term() != term || !lead.IsLeader() {
+			t.Fatal("one follower's suspicion deposed a living leader")
+		}
+		if f.crash.fires != 0 {
+			t.Fatal("it stood for election")
+		}
+	})
+}
+
+func TestDetectorLeavesLeadersAndOldNewsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead := tr.leader()
+		f := tr.follower()
+		for _, s := range []suspicion{
+			{id: lead.ID(), addr: "h9:9", term: lead.Term() + 1},
+			{id: "n9", addr: "h9:9", term: lead.Term()},
+		} {
+			f.crash.fire(s)
+			lead.crash.fire(s)
+		}
+		if f.crash.fires+lead.crash.fires != 0 {
+			t.Fatal("stood for election without cause")
+		}
+	})
+}
+
+func TestFrozenLeaderIsReplacedByTheTimeouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		old := tr.leader()
+		time.Sleep(time.Second)
+		tr.net.Partition([]string{"h" + old.ID()[1:]})
+		began := time.Now()
+		eventually(t, "another leader", func() bool {
+			for _, nd := range tr.nodes {
+				if nd != old && nd.IsLeader() {
+					return true
+				}
+			}
+			return false
+		})
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("took %v", took)
+		}
+		eventually(t, "the old leader knows", func() bool { return !old.IsLeader() })
+		tr.net.Heal()
+		if tr.leader(); old.raft.State() == raft.Leader {
+			t.Error("the old leader came back")
+		}
+	})
+}
+
+// The child process of the kill test is one server with a real disk.

@@ -1,0 +1,192 @@
+package api
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
+
+	"quorate/internal/neon"
+)
+
+// Scope is the right a token carries.
+type Scope string
+
+// The scopes a token may name. Those that admit nothing here are known so that
+// their tokens are refused for the right reason.
+const (
+	ScopeTenant         Scope = "tenant"
+	ScopeTenantEndpoint Scope = "tenantendpoint"
+	ScopePageserverAPI  Scope = "pageserverapi"
+	ScopeSafekeeperData Scope = "safekeeperdata"
+	ScopeGenerations    Scope = "generations_api"
+	ScopeAdmin          Scope = "admin"
+	ScopeInfra          Scope = "infra"
+	ScopeScrubber       Scope = "scrubber"
+	ScopePeer           Scope = "controller_peer"
+)
+
+func (s Scope) known() bool {
+	switch s {
+	case ScopeTenant, ScopeTenantEndpoint, ScopePageserverAPI, ScopeSafekeeperData, ScopeGenerations,
+		ScopeAdmin, ScopeInfra, ScopeScrubber, ScopePeer:
+		return true
+	}
+	return false
+}
+
+// admits tells whether a token of scope s may use a route that wants another.
+func (s Scope) admits(want Scope) bool {
+	return want == scopeAny || s == want || s == ScopeAdmin
+}
+
+const (
+	// tokenLeeway is how long after its expiry a token is still taken.
+	tokenLeeway = 60 * time.Second
+
+	// keptTokens bounds the memory of tokens whose signature was verified.
+	keptTokens = 1024
+)
+
+var (
+	errNoHeader  = neon.Errorf(neon.Unauthorized, "missing authorization header")
+	errBadHeader = neon.Errorf(neon.Unauthorized, "malformed authorization header")
+	errBadToken  = neon.Errorf(neon.Forbidden, "JWT authentication error")
+)
+
+// ParsePublicKey reads the PEM form of an Ed25519 public key. Launchers pass it
+// wrapped in literal double quotes and with CRLF line ends; both are taken.
+func ParsePublicKey(text string) (ed25519.PublicKey, error) {
+	text = strings.Trim(strings.TrimSpace(text), `"`)
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\r\n", "\n")
+	block, _ := pem.Decode([]byte(text))
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, errors.New("public key: no PEM block of type PUBLIC KEY")
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	ed, ok := key.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("public key: want Ed25519, have %T", key)
+	}
+	return ed, nil
+}
+
+// claims is what is read of a token; everything else in it is ignored.
+type claims struct {
+	Scope      Scope            `json:"scope"`
+	TenantID   *neon.TenantID   `json:"tenant_id"`
+	EndpointID *string          `json:"endpoint_id"`
+	Expiry     *json.Number     `json:"exp"`
+	Audience   *json.RawMessage `json:"aud"`
+
+	jwt.RegisteredClaims `json:"-"`
+}
+
+// grant is a verified token: what it admits and until when.
+type grant struct {
+	scope   Scope
+	expires time.Time // zero: never
+}
+
+// authenticator verifies tokens with one key. Verified tokens are remembered, so
+// that a client that keeps asking costs one signature check.
+type authenticator struct {
+	key    ed25519.PublicKey
+	parser *jwt.Parser
+
+	mu     sync.Mutex
+	tokens map[[sha256.Size]byte]grant // Invariant: at most keptTokens entries.
+}
+
+func newAuthenticator(key ed25519.PublicKey) *authenticator {
+	return &authenticator{
+		key: key,
+		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
+			jwt.WithoutClaimsValidation()),
+		tokens: make(map[[sha256.Size]byte]grant),
+	}
+}
+
+// check tells whether the request may use a route that wants the scope.
+func (a *authenticator) check(r *http.Request, want Scope) error {
+	values := r.Header["Authorization"]
+	if len(values) == 0 {
+		return errNoHeader
+	}
+	kind, token, ok := strings.Cut(values[0], " ")
+	if !ok || kind != "Bearer" {
+		return errBadHeader
+	}
+	g, err := a.verify(token)
+	if err != nil {
+		return err
+	}
+	if !g.expires.IsZero() && time.Now().After(g.expires.Add(tokenLeeway)) {
+		return errBadToken
+	}
+	if !g.scope.admits(want) {
+		return errBadToken
+	}
+	return nil
+}
+
+func (a *authenticator) verify(token string) (grant, error) {
+	sum := sha256.Sum256([]byte(token))
+	a.mu.Lock()
+	g, ok := a.tokens[sum]
+	a.mu.Unlock()
+	if ok {
+		return g, nil
+	}
+	g, err := a.parse(token)
+	if err != nil {
+		return grant{}, neon.Errorf(neon.Forbidden, "JWT authentication error")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.tokens) >= keptTokens {
+		clear(a.tokens)
+	}
+	a.tokens[sum] = g
+	return g, nil
+}
+
+func (a *authenticator) parse(token string) (grant, error) {
+	var c claims
+	if _, err := a.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return a.key, nil }); err != nil {
+		return grant{}, err
+	}
+	if !c.Scope.known() {
+		return grant{}, fmt.Errorf("unknown scope %q", c.Scope)
+	}
+	if c.Audience != nil {
+		return grant{}, errors.New("token is meant for an audience")
+	}
+	if c.EndpointID != nil && *c.EndpointID != "" {
+		if _, err := uuid.Parse(*c.EndpointID); err != nil {
+			return grant{}, err
+		}
+	}
+	g := grant{scope: c.Scope}
+	if c.Expiry != nil {
+		seconds, err := c.Expiry.Float64()
+		if err != nil || seconds < 0 || seconds > 1<<40 {
+			return grant{}, errors.New("expiry is not a time")
+		}
+		g.expires = time.Unix(int64(seconds), 0)
+	}
+	return g, nil
+}

@@ -1,0 +1,92 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"quorate/internal/neon"
+)
+
+// rule says how one class of errors looks on the wire.
+type rule struct {
+	status int
+	prefix string // stands before the message
+	fixed  string // replaces the message
+	quoted bool   // the message is printed as a quoted and escaped string
+	retry  bool   // the client is told when to try again
+}
+
+// rules is the only place where classes of errors meet statuses. Existing clients
+// match on the texts.
+var rules = map[neon.Code]rule{
+	neon.BadRequest:         {status: http.StatusBadRequest, quoted: true},
+	neon.Unauthorized:       {status: http.StatusUnauthorized, prefix: "Unauthorized: "},
+	neon.Forbidden:          {status: http.StatusForbidden, prefix: "Forbidden: "},
+	neon.NotFound:           {status: http.StatusNotFound, prefix: "NotFound: "},
+	neon.Timeout:            {status: http.StatusRequestTimeout},
+	neon.Conflict:           {status: http.StatusConflict, prefix: "Conflict: "},
+	neon.PreconditionFailed: {status: http.StatusPreconditionFailed, prefix: "Precondition failed: "},
+	neon.TooManyRequests:    {status: http.StatusTooManyRequests},
+	neon.Internal:           {status: http.StatusInternalServerError},
+	neon.Cancelled:          {status: http.StatusInternalServerError, fixed: "Request cancelled"},
+	neon.Unavailable:        {status: http.StatusServiceUnavailable},
+	neon.ShuttingDown:       {status: http.StatusServiceUnavailable, fixed: "Shutting down"},
+	neon.NotLeader:          {status: http.StatusServiceUnavailable, retry: true},
+	neon.OutcomeUnknown:     {status: http.StatusServiceUnavailable, prefix: "Outcome unknown: ", retry: true},
+}
+
+// retryAfter is the value of the Retry-After header, in seconds.
+const retryAfter = 1
+
+// classify finds the class of any error. A context that ended is the caller's
+// doing or the deadline's, whatever was in the way.
+func classify(err error) neon.Code {
+	var e *neon.Error
+	switch {
+	case errors.As(err, &e):
+		return e.Code
+	case errors.Is(err, context.DeadlineExceeded):
+		return neon.Timeout
+	case errors.Is(err, context.Canceled):
+		return neon.Cancelled
+	}
+	return neon.Internal
+}
+
+// errorAnswer prints an error as a client sees it: what the first neon.Error in it
+// says, which an error of a pageserver words differently from its own text.
+func errorAnswer(err error) answer {
+	r, ok := rules[classify(err)]
+	if !ok {
+		r = rules[neon.Internal]
+	}
+	msg := err.Error()
+	var e *neon.Error
+	if errors.As(err, &e) {
+		msg = e.Msg
+	}
+	switch {
+	case r.fixed != "":
+		msg = r.fixed
+	case r.quoted:
+		msg = quoteDebug(msg)
+	}
+	a := answer{status: r.status, body: errorBody(r.prefix + msg)}
+	if r.retry {
+		a.header = http.Header{"Retry-After": {strconv.Itoa(retryAfter)}}
+	}
+	return a
+}
+
+func errorBody(msg string) []byte {
+	b, err := json.Marshal(struct {
+		Msg string `json:"msg"`
+	}{msg})
+	if err != nil {
+		panic(err) // a string always encodes
+	}
+	return b
+}

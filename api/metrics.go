@@ -1,0 +1,117 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"quorate/internal/neon"
+)
+
+// metricPrefix begins the name of every series of ours.
+const metricPrefix = "storage_controller_"
+
+// latencyBuckets are the bounds, in seconds, that the existing dashboards expect.
+var latencyBuckets = []float64{0.1, 0.2, 0.4, 0.8, 1.6}
+
+// Metrics are the series that are counted as things happen. Names and labels are
+// those of the existing controller; counters have no _total.
+type Metrics struct {
+	httpStatus  *prometheus.CounterVec
+	httpLatency *prometheus.HistogramVec
+	limited     prometheus.Histogram
+	forwarded   *prometheus.CounterVec
+
+	spawned   prometheus.Counter
+	completed *prometheus.CounterVec
+
+	pageserverErrors   *prometheus.CounterVec
+	pageserverLatency  *prometheus.HistogramVec
+	passthroughErrors  *prometheus.CounterVec
+	passthroughLatency *prometheus.HistogramVec
+}
+
+// NewMetrics makes the series and registers them.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricPrefix + name, Help: help}, labels)
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: metricPrefix + name, Help: help, Buckets: latencyBuckets}, labels)
+	}
+	m := &Metrics{
+		httpStatus:  counter("http_request_status", "HTTP requests by status", "path", "method", "status"),
+		httpLatency: histogram("http_request_latency", "Seconds to answer an HTTP request", "path", "method"),
+		limited: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: metricPrefix + "http_request_rate_limited", Help: "Seconds that requests were delayed by the rate limit of their tenant",
+			Buckets: prometheus.ExponentialBuckets(0.1, 10, 10),
+		}),
+		forwarded: counter("http_request_forwarded", "HTTP requests carried to the leader, by outcome of each try", "outcome"),
+		spawned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: metricPrefix + "reconcile_spawn", Help: "Reconciles begun",
+		}),
+		completed:          counter("reconcile_complete", "Reconciles ended, by status", "status"),
+		pageserverErrors:   counter("pageserver_request_error", "Failed requests to pageservers", "pageserver_id", "path", "method"),
+		pageserverLatency:  histogram("pageserver_request_latency", "Seconds of requests to pageservers", "pageserver_id", "path", "method"),
+		passthroughErrors:  counter("passthrough_request_error", "Failed requests passed through to pageservers", "pageserver_id", "path", "method"),
+		passthroughLatency: histogram("passthrough_request_latency", "Seconds of requests passed through to pageservers", "pageserver_id", "path", "method"),
+	}
+	for _, status := range []string{"ok", "ok_no_notify", "error", "cancel"} {
+		m.completed.WithLabelValues(status)
+	}
+	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed,
+		m.pageserverErrors, m.pageserverLatency, m.passthroughErrors, m.passthroughLatency)
+	return m
+}
+
+// Spawned counts a reconcile that began.
+func (m *Metrics) Spawned() { m.spawned.Inc() }
+
+// Completed counts a reconcile that ended: ok, ok_no_notify, error or cancel.
+func (m *Metrics) Completed(status string) { m.completed.WithLabelValues(status).Inc() }
+
+// Call is one finished request to a pageserver.
+type Call struct {
+	Node   neon.NodeID
+	Path   string // label of the path, without ids
+	Method string
+	OK     bool
+	Took   time.Duration
+}
+
+// Pageserver counts a request of ours to a pageserver.
+func (m *Metrics) Pageserver(c Call) { count(m.pageserverLatency, m.pageserverErrors, c) }
+
+// Passthrough counts a client's request that was passed through to a pageserver.
+func (m *Metrics) Passthrough(c Call) { count(m.passthroughLatency, m.passthroughErrors, c) }
+
+func count(latency *prometheus.HistogramVec, errs *prometheus.CounterVec, c Call) {
+	id, method := c.Node.String(), methodLabel(c.Method)
+	latency.WithLabelValues(id, c.Path, method).Observe(c.Took.Seconds())
+	if !c.OK {
+		errs.WithLabelValues(id, c.Path, method).Inc()
+	}
+}
+
+// request counts one answered HTTP request.
+func (m *Metrics) request(label, method string, status int, took time.Duration) {
+	method = methodLabel(method)
+	m.httpStatus.WithLabelValues(label, method, strconv.Itoa(status)).Inc()
+	m.httpLatency.WithLabelValues(label, method).Observe(took.Seconds())
+}
+
+func methodLabel(method string) string {
+	switch method {
+	case http.MethodGet:
+		return "get"
+	case http.MethodPut:
+		return "put"
+	case http.MethodPost:
+		return "post"
+	case http.MethodDelete:
+		return "delete"
+	}
+	return "other"
+}

@@ -1,0 +1,156 @@
+package api
+
+import (
+	"time"
+)
+
+// scopeNone and scopeAny are the two rights that no token names: no token at all,
+// and any valid token.
+const (
+	scopeNone Scope = ""
+	scopeAny  Scope = "*"
+)
+
+// duty says which replica answers a route.
+type duty uint8
+
+const (
+	// onLeader routes are answered by the leader; others carry them there.
+	onLeader duty = iota
+
+	// onAny routes need replicated state only. Every replica answers them, from a
+	// read that holds all that was acknowledged before the request came.
+	onAny
+
+	// here routes are about the very replica that was asked.
+	here
+)
+
+// route is one row of the table.
+type route struct {
+	method string
+	path   string // trailing slash optional; ":name" is one segment, "*rest" all
+	scope  Scope
+	duty   duty
+
+	ready   bool   // wait until the leader has looked around after taking over
+	limited bool   // counts against the rate of its tenant
+	label   string // of the path in metrics
+	silent  string // why the route has no metrics; exactly one of label and silent is set
+
+	body     int64         // most bytes of a body; 0: defaultBody
+	deadline time.Duration // for the whole request; 0: defaultDeadline
+	patience time.Duration // for finding a leader; 0: defaultPatience
+
+	handle func(*Server, *call) (answer, error)
+}
+
+const (
+	// defaultBody is the bound of request bodies: a re-attach, a validate of 128
+	// shards and a whole tenant configuration are far below.
+	defaultBody = 1 << 20
+
+	// largeBody is the bound where a body lists shards.
+	largeBody = 16 << 20
+
+	// bufferedBodies bounds all bodies held at one time.
+	bufferedBodies = 256 << 20
+
+	// defaultDeadline leaves room for 30 s of waiting for readiness and 30 s for a
+	// reconcile.
+	defaultDeadline = 75 * time.Second
+
+	// remoteDeadline is for requests that a pageserver may take its time for.
+	remoteDeadline = 5 * time.Minute
+
+	// defaultPatience is how long a replica looks for a leader, longer than any
+	// wait of 30 s on the leader it was already following.
+	defaultPatience = 40 * time.Second
+
+	// upcallPatience is shorter: pageservers ask again by themselves.
+	upcallPatience = 30 * time.Second
+
+	// bodyTime is how long a client may take to send a body.
+	bodyTime = 30 * time.Second
+)
+
+// readyPatience is how long a request waits for the leader's first look around.
+const readyPatience = 30 * time.Second
+
+// routes is the only list of routes. Rows are grouped by the first segment.
+func routes() []route {
+	var all []route
+	for _, group := range [][]route{genericRoutes, upcallRoutes, nodeRoutes, tenantRoutes, virtualRoutes, debugRoutes} {
+		for _, rt := range group {
+			if rt.body == 0 {
+				rt.body = defaultBody
+			}
+			if rt.deadline == 0 {
+				rt.deadline = defaultDeadline
+			}
+			if rt.patience == 0 {
+				rt.patience = defaultPatience
+			}
+			all = append(all, rt)
+		}
+	}
+	return all
+}
+
+// openPaths need no token. They are compared with the path as it was sent.
+var openPaths = map[string]bool{"/status": true, "/live": true, "/ready": true, "/metrics": true, "/profile/cpu": true, "/profile/heap": true}
+
+var genericRoutes = []route{
+	{method: "GET", path: "/metrics", scope: scopeNone, duty: here, label: "metrics", handle: (*Server).metricsText},
+	{method: "GET", path: "/status", scope: scopeNone, duty: here, label: "status", handle: (*Server).status},
+	{method: "GET", path: "/live", scope: scopeNone, duty: here, label: "live", handle: (*Server).live},
+	{method: "GET", path: "/ready", scope: scopeNone, duty: here, label: "ready", handle: (*Server).readyStatus},
+}
+
+var upcallRoutes = []route{
+	{method: "POST", path: "/upcall/v1/re-attach", scope: ScopeGenerations, label: "upcall_v1_reattach", patience: upcallPatience, handle: (*Server).reAttach},
+	{method: "POST", path: "/upcall/v1/validate", scope: ScopeGenerations, duty: onAny, label: "upcall_v1_validate", patience: upcallPatience, body: largeBody, handle: (*Server).validate},
+}
+
+var nodeRoutes = []route{
+	{method: "POST", path: "/control/v1/node", scope: ScopeInfra, label: "control_v1_node", handle: (*Server).nodeRegister},
+	{method: "GET", path: "/control/v1/node", scope: ScopeInfra, duty: onAny, label: "control_v1_node", handle: (*Server).nodeList},
+	{method: "GET", path: "/control/v1/node/:node_id", scope: ScopeInfra, duty: onAny, label: "control_v1_node_status", handle: (*Server).nodeStatus},
+	{method: "GET", path: "/control/v1/node/:node_id/shards", scope: ScopeAdmin, label: "control_v1_node_describe", handle: (*Server).nodeShards},
+	{method: "PUT", path: "/control/v1/node/:node_id/config", scope: ScopeAdmin, label: "control_v1_node_config", handle: (*Server).nodeConfigure},
+	{method: "GET", path: "/control/v1/leader", scope: ScopeAdmin, duty: onAny, label: "control_v1_get_leader", handle: (*Server).leader},
+	{method: "PUT", path: "/control/v1/step_down", scope: ScopePeer, duty: here, label: "control_v1_step_down", handle: (*Server).stepDown},
+}
+
+var tenantRoutes = []route{
+	{method: "GET", path: "/control/v1/tenant", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_list", handle: (*Server).tenantList},
+	{method: "GET", path: "/control/v1/tenant/:tenant_id", scope: ScopeScrubber, ready: true, label: "control_v1_tenant_describe", handle: (*Server).tenantDescribe},
+	{method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: ScopeAdmin, label: "control_v1_tenant_policy", handle: (*Server).tenantPolicy},
+	{method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_migrate", handle: (*Server).shardMigrate},
+	{method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate_secondary", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_migrate_secondary", handle: (*Server).shardMigrateSecondary},
+}
+
+// virtualRoutes are those that a client of one pageserver would use. The last row
+// takes every other GET about a tenant.
+var virtualRoutes = []route{
+	{method: "POST", path: "/v1/tenant", scope: ScopePageserverAPI, ready: true, label: "v1_tenant", handle: (*Server).tenantCreate},
+	{method: "DELETE", path: "/v1/tenant/:tenant_id", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant", deadline: remoteDeadline, handle: (*Server).tenantDelete},
+	{method: "PUT", path: "/v1/tenant/config", scope: ScopePageserverAPI, ready: true, label: "v1_tenant_config", handle: (*Server).tenantConfigSet},
+	{method: "PATCH", path: "/v1/tenant/config", scope: ScopePageserverAPI, ready: true, label: "v1_tenant_config", handle: (*Server).tenantConfigPatch},
+	{method: "GET", path: "/v1/tenant/:tenant_id/config", scope: ScopePageserverAPI, duty: onAny, limited: true, label: "v1_tenant_config", handle: (*Server).tenantConfig},
+	{method: "PUT", path: "/v1/tenant/:tenant_id/location_config", scope: ScopePageserverAPI, ready: true, label: "v1_tenant_location_config", handle: (*Server).tenantLocationConfig},
+	{method: "POST", path: "/v1/tenant/:tenant_id/timeline", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline", deadline: remoteDeadline, handle: (*Server).timelineCreate},
+	{method: "DELETE", path: "/v1/tenant/:tenant_id/timeline/:timeline_id", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline", deadline: remoteDeadline, handle: (*Server).timelineDelete},
+	{method: "GET", path: "/v1/tenant/:tenant_id/*rest", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_passthrough", deadline: remoteDeadline, handle: (*Server).passthrough},
+}
+
+var debugRoutes = []route{
+	{method: "GET", path: "/debug/v1/tenant", scope: ScopeAdmin, label: "debug_v1_tenant", deadline: remoteDeadline, handle: (*Server).tenantDump},
+	{method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: ScopeAdmin, duty: onAny, label: "debug_v1_tenant_locate", handle: (*Server).tenantLocate},
+	{method: "GET", path: "/debug/v1/scheduler", scope: ScopeAdmin, label: "debug_v1_scheduler", handle: (*Server).schedulerDump},
+	{method: "POST", path: "/debug/v1/consistency_check", scope: ScopeAdmin, label: "debug_v1_consistency_check", deadline: remoteDeadline, handle: (*Server).consistencyCheck},
+	{method: "POST", path: "/debug/v1/reconcile_all", scope: ScopeAdmin, silent: "test harnesses poll it", handle: (*Server).reconcileAll},
+	{method: "POST", path: "/debug/v1/inspect", scope: ScopeAdmin, duty: onAny, label: "debug_v1_inspect", handle: (*Server).inspect},
+	{method: "GET", path: "/debug/v1/cluster", scope: ScopeAdmin, duty: here, label: "debug_v1_cluster", handle: (*Server).clusterStatus},
+	{method: "GET", path: "/debug/v1/explain/:tenant_shard_id", scope: ScopeAdmin, label: "debug_v1_explain", handle: (*Server).explain},
+}

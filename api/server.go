@@ -1,0 +1,256 @@
+package api
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+
+	"quorate/fsm"
+	"quorate/internal/controller"
+	"quorate/internal/neon"
+)
+
+// Leadership is what the API must know of the cluster to bring a request to the
+// replica that may answer it.
+type Leadership interface {
+	// IsLeader tells whether this replica leads, as far as it knows.
+	IsLeader() bool
+
+	// Leader waits for a leader as long as ctx allows. The address is the base URL
+	// of its HTTP API.
+	Leader(ctx context.Context) (address string, self bool, err error)
+
+	// While derives a context that ends once the replica at the address is known
+	// not to lead any more, so that nobody waits for an answer of a frozen one.
+	While(ctx context.Context, address string) (context.Context, context.CancelFunc)
+
+	// StepDown hands leadership over. It is no error not to lead.
+	StepDown(ctx context.Context) error
+}
+
+// Readiness tells whether the controller has looked around: a leader after its
+// first round of heartbeats and listings, a follower once it has caught up.
+type Readiness interface {
+	Ready() bool
+
+	// WaitReady returns nil as soon as Ready, else the error of ctx.
+	WaitReady(ctx context.Context) error
+}
+
+// Options is what a Server is made of.
+type Options struct {
+	Tenants   *controller.Tenants
+	Shards    *controller.Shards
+	Nodes     *controller.Nodes
+	Upcalls   *controller.Upcalls
+	Timelines *controller.Timelines
+	Debug     *controller.Debug
+
+	Leadership Leadership
+	Readiness  Readiness
+	Cluster    func() Cluster    // for GET /debug/v1/cluster
+	State      func() *fsm.State // newest local state, for the gauges
+
+	// Peers carries requests to other replicas. It must not follow redirects nor
+	// add or remove encodings.
+	Peers http.RoundTripper
+
+	PublicKey  ed25519.PublicKey // of the tokens; nil: everybody may do everything
+	RatePerSec int               // requests per second and tenant; 0: 10
+	Registry   *prometheus.Registry
+	Metrics    *Metrics // registered with Registry
+	Logger     *slog.Logger
+}
+
+// defaultRate is the number of requests a second that one tenant gets.
+const defaultRate = 10
+
+// Server answers the HTTP API of one replica.
+type Server struct {
+	Options
+	engine  *gin.Engine
+	auth    *authenticator // nil: no authentication
+	limiter *limiter
+	scrape  http.Handler
+	bodies  *semaphore.Weighted
+
+	unknown  route // of paths and methods that are not served
+	fallback *route
+}
+
+// New makes a Server. Nothing runs between requests.
+func New(o Options) *Server {
+	if o.RatePerSec == 0 {
+		o.RatePerSec = defaultRate
+	}
+	s := &Server{Options: o, bodies: semaphore.NewWeighted(bufferedBodies)}
+	if o.PublicKey != nil {
+		s.auth = newAuthenticator(o.PublicKey)
+	}
+	s.limiter = newLimiter(o.RatePerSec, o.Logger, func(d time.Duration) { o.Metrics.limited.Observe(d.Seconds()) })
+	s.scrape = newScrape(o)
+	s.unknown = route{scope: scopeAny, duty: here, silent: "not a route", body: defaultBody, deadline: defaultDeadline, handle: (*Server).notFound}
+	s.engine = s.newEngine(routes())
+	return s
+}
+
+func (s *Server) newEngine(table []route) *gin.Engine {
+	gin.SetMode(gin.ReleaseMode)
+	e := gin.New()
+	e.RedirectTrailingSlash = false
+	e.RedirectFixedPath = false
+	e.HandleMethodNotAllowed = false
+	for i := range table {
+		rt := &table[i]
+		if strings.Contains(rt.path, "*") {
+			s.fallback = rt
+			continue
+		}
+		h := func(g *gin.Context) { s.serve(rt, g.Writer, g.Request, g.Params) }
+		e.Handle(rt.method, rt.path, h)
+		e.Handle(rt.method, rt.path+"/", h)
+	}
+	e.NoRoute(func(g *gin.Context) {
+		rt, params := s.other(g.Request)
+		s.serve(rt, g.Writer, g.Request, params)
+	})
+	return e
+}
+
+// other finds the row of a request that no exact row took: a GET about a tenant
+// is passed through, OPTIONS and the rest are not served.
+func (s *Server) other(r *http.Request) (*route, gin.Params) {
+	const prefix = "/v1/tenant/"
+	if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, prefix) {
+		return &s.unknown, nil
+	}
+	tenant, rest, _ := strings.Cut(r.URL.Path[len(prefix):], "/")
+	if tenant == "" {
+		return &s.unknown, nil
+	}
+	return s.fallback, gin.Params{{Key: "tenant_id", Value: tenant}, {Key: "rest", Value: rest}}
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.engine.ServeHTTP(w, r) }
+
+const requestIDHeader = "X-Request-Id"
+
+// serve is the path of every request.
+func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params gin.Params) {
+	started := time.Now()
+	id := r.Header.Get(requestIDHeader)
+	if id == "" {
+		id = uuid.NewString()
+		r.Header.Set(requestIDHeader, id)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), rt.deadline)
+	defer cancel()
+	c := &call{ctx: ctx, route: rt, request: r, params: params, id: id}
+	a, counted := s.answer(c, w)
+	if a.close != nil {
+		defer a.close()
+	}
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	if counted && rt.label != "" {
+		s.Metrics.request(rt.label, r.Method, a.status, time.Since(started))
+	}
+	s.write(w, c, a)
+}
+
+// answer finds what to say and whether the request counts in the metrics: those
+// that were turned away at the door do not.
+func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool) {
+	if s.auth != nil && !openPaths[c.request.URL.EscapedPath()] {
+		want := c.route.scope
+		if want == scopeNone {
+			want = scopeAny
+		}
+		if err := s.auth.check(c.request, want); err != nil {
+			return errorAnswer(err), false
+		}
+	}
+	release, err := s.readBody(c, w)
+	if err != nil {
+		return errorAnswer(err), true
+	}
+	defer release()
+	a, err = s.dispatch(c)
+	if err != nil {
+		return s.refuse(c, err), classify(err) != neon.NotLeader && !isNotReady(err)
+	}
+	return a, true
+}
+
+// local runs the handler here.
+func (s *Server) local(c *call) (a answer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.Logger.Error("handler panicked", "path", c.route.path, "request_id", c.id, "panic", p, "stack", string(debug.Stack()))
+			a, err = answer{}, neon.Errorf(neon.Internal, "internal error")
+		}
+	}()
+	if c.route.limited {
+		if id, perr := c.shard("tenant_id"); perr == nil {
+			if err := s.limiter.wait(c.ctx, id.Tenant); err != nil {
+				return answer{}, err
+			}
+		}
+	}
+	if c.route.ready && !s.Readiness.Ready() {
+		ctx, cancel := context.WithTimeout(c.ctx, readyPatience)
+		defer cancel()
+		if err := s.Readiness.WaitReady(ctx); err != nil {
+			return answer{}, errNotReady
+		}
+	}
+	return c.route.handle(s, c)
+}
+
+var errNotReady = neon.Errorf(neon.Timeout, "Timed out waiting for service readiness")
+
+func isNotReady(err error) bool { return err == error(errNotReady) }
+
+func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
+	h := w.Header()
+	for k, v := range a.header {
+		h[k] = v
+	}
+	if len(h["Content-Type"]) == 0 && a.status != http.StatusNoContent {
+		h["Content-Type"] = jsonType
+	}
+	h[requestIDHeader] = []string{c.id}
+	w.WriteHeader(a.status)
+	if a.stream != nil {
+		copyStream(w, a.stream)
+		return
+	}
+	if len(a.body) > 0 {
+		_, _ = w.Write(a.body) // a client that is gone needs no answer
+	}
+}
+
+var jsonType = []string{"application/json"}
+
+// notFound answers what is not served, and OPTIONS.
+func (s *Server) notFound(c *call) (answer, error) {
+	if c.request.Method == http.MethodOptions {
+		return answer{status: http.StatusNoContent}, nil
+	}
+	return answer{
+		status: http.StatusNotFound,
+		header: http.Header{"Content-Type": {"text/plain"}},
+		body:   []byte("Not Found"),
+	}, nil
+}

@@ -1,0 +1,174 @@
+package controller
+
+import (
+	"context"
+	"errors"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// Debug shows the inside to operators and tests.
+type Debug struct {
+	Deps
+
+	// Checks are further checks of this replica, such as of its data directory.
+	Checks []func(context.Context) error
+}
+
+// NewDebug makes a Debug.
+func NewDebug(d Deps, checks ...func(context.Context) error) *Debug {
+	return &Debug{Deps: d, Checks: checks}
+}
+
+// Shards dumps all that is known of every shard that is not put away.
+func (d *Debug) Shards(ctx context.Context) ([]neon.ShardDump, error) {
+	s, err := d.Log.ReadState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]neon.ShardDump, 0, s.ShardCount())
+	var tenant fsm.Tenant
+	for sh := range s.ShardsFrom(neon.ShardID{}) {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if tenant.ID != sh.ID.Tenant {
+			tenant, _ = s.Tenant(sh.ID.Tenant)
+		}
+		status := d.Reality.Status(sh.ID)
+		if tenant.Policy.Kind == neon.PlaceDetached && len(status.Observed) == 0 && !status.Reconciling {
+			continue
+		}
+		all = append(all, dump(tenant, sh, status))
+	}
+	return all, nil
+}
+
+func dump(tenant fsm.Tenant, sh fsm.Shard, status ShardStatus) neon.ShardDump {
+	e := neon.ShardDump{
+		Shard: sh.ID,
+		Identity: neon.ShardIdentity{
+			Number: sh.ID.Number, Count: sh.ID.Count, StripeSize: tenant.Stripe, Layout: neon.ShardLayoutV1,
+		},
+		Sequence: sh.Sequence, Policy: tenant.Policy,
+		Intent:    neon.IntentDump{Attached: nodeOrNull(sh.Attached), Secondary: sh.Secondary, PreferredAZ: sh.PreferredAZ},
+		Observed:  observed(status),
+		Config:    tenant.Config,
+		Splitting: neon.SplitIdle, Importing: neon.ImportIdle,
+		DelayedReconcile: status.Delayed, LastError: status.LastError,
+		ConsecutiveReconciles:      uint64(max(0, status.ConsecutiveFailures)),
+		PendingComputeNotification: status.PendingNotify,
+		PreferredNode:              nodeOrNull(sh.PreferredNode), Scheduling: tenant.Scheduling,
+	}
+	if sh.HasGeneration {
+		e.Generation = &sh.Generation
+	}
+	return e
+}
+
+func observed(status ShardStatus) neon.ObservedLocations {
+	o := neon.ObservedLocations{Locations: make(neon.Table[neon.NodeID, neon.ObservedLocation], len(status.Observed))}
+	for node, conf := range status.Observed {
+		o.Locations[node] = neon.ObservedLocation{Config: conf}
+	}
+	return o
+}
+
+// Observed is what the leader has seen of every shard with a location, as an
+// instance that steps down tells.
+func (d *Debug) Observed() neon.GlobalObserved {
+	all := neon.GlobalObserved{}
+	for sh := range d.Log.State().ShardsFrom(neon.ShardID{}) {
+		if status := d.Reality.Status(sh.ID); len(status.Observed) > 0 {
+			all[sh.ID] = observed(status)
+		}
+	}
+	return all
+}
+
+// Scheduler dumps what placement counts with.
+func (d *Debug) Scheduler(ctx context.Context) (neon.SchedulerDump, error) {
+	s, err := d.Log.ReadState(ctx)
+	if err != nil {
+		return neon.SchedulerDump{}, err
+	}
+	out := neon.SchedulerDump{Nodes: neon.Table[neon.NodeID, neon.SchedulerNode]{}}
+	for n := range s.Nodes() {
+		c := s.Counts(n.ID)
+		e := neon.SchedulerNode{
+			Shards: uint64(c.Shards), AttachedShards: uint64(c.Attached), HomeShards: uint64(c.Home), AZ: n.AZ.String(),
+		}
+		if u, ok := d.Watch.Utilization(n.ID); ok && n.Schedulable() {
+			e.MaySchedule.Load = &u
+		}
+		out.Nodes[n.ID] = e
+	}
+	return out, nil
+}
+
+// Check verifies every invariant of the replicated state and of this replica.
+func (d *Debug) Check(ctx context.Context) error {
+	s, err := d.Log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
+	errs := []error{fsm.Check(s)}
+	for _, check := range d.Checks {
+		errs = append(errs, check(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return neon.Errorf(neon.Internal, "%w", err)
+	}
+	return nil
+}
+
+// ReconcileAll runs one pass over all shards; 0 means that nothing is left to do.
+func (d *Debug) ReconcileAll(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, longWait)
+	defer cancel()
+	return d.Passes.ReconcileAll(ctx)
+}
+
+// Attachment is the newest generation of a shard and the node it was issued to.
+type Attachment struct {
+	Generation neon.Generation
+	Node       neon.NodeID
+}
+
+// Inspect finds the attachment of a shard, from a linearizable read; nil when it
+// is unknown or not attached.
+func (d *Debug) Inspect(ctx context.Context, id neon.ShardID) (*Attachment, error) {
+	s, err := d.Log.ReadState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sh, ok := s.Shard(id)
+	if !ok || sh.Attached == 0 || !sh.HasGeneration {
+		return nil, nil
+	}
+	return &Attachment{Generation: sh.Generation, Node: sh.Attached}, nil
+}
+
+// Explain says for every node why a shard is or is not placed there.
+func (d *Debug) Explain(ctx context.Context, id neon.ShardID) (e scheduler.Explanation, err error) {
+	s, err := d.Log.ReadState(ctx)
+	if err != nil {
+		return e, err
+	}
+	sh, ok := s.Shard(id)
+	if !ok {
+		return e, neon.Errorf(neon.NotFound, "Tenant shard not found")
+	}
+	return scheduler.New(s, d.Reality.Loads()).Explain(sh), nil
+}
+
+// Leader is the replica that last took up its duties, from a linearizable read.
+func (d *Debug) Leader(ctx context.Context) (fsm.Leader, error) {
+	s, err := d.Log.ReadState(ctx)
+	if err != nil {
+		return fsm.Leader{}, err
+	}
+	return s.Leader, nil
+}

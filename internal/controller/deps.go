@@ -1,0 +1,135 @@
+package controller
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// Log is the replicated state.
+type Log interface {
+	// Propose returns after the command was applied here. A refusal comes back as
+	// the error together with its Result.
+	Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error)
+
+	// State is the newest local state.
+	State() *fsm.State
+
+	// ReadState is a state that holds everything acknowledged before the call, on
+	// whichever replica.
+	ReadState(ctx context.Context) (*fsm.State, error)
+}
+
+// Reality is what the leader sees of the shards on the pageservers and how fast
+// it brings them to where they should be.
+type Reality interface {
+	// Await waits until each shard was found as a state of at least that index
+	// wants it. Its errors are neon.Errors: Timeout, Internal with the reason why
+	// a shard cannot get there, Unavailable when leadership ends.
+	Await(ctx context.Context, index uint64, shards ...neon.ShardID) error
+
+	// Kick makes shards be looked at now, before all that nobody waits for.
+	Kick(shards ...neon.ShardID)
+
+	Status(id neon.ShardID) ShardStatus
+
+	// Loads are what the pageservers last said about their fullness.
+	Loads() map[neon.NodeID]scheduler.Load
+}
+
+// ShardStatus is what the leader knows of one shard beyond the log.
+type ShardStatus struct {
+	Reconciling         bool
+	Delayed             bool // waits for others to finish
+	LastError           string
+	PendingNotify       bool // compute has to be told where it is
+	ConsecutiveFailures int
+	Observed            map[neon.NodeID]*neon.LocationConfig // nil value: unknown
+}
+
+// NodeWatch is the leader's part in the availability of pageservers.
+type NodeWatch interface {
+	// ReAttached says that a pageserver has started and is about to be told of
+	// these locations. After it returns nothing older is believed about the node;
+	// a lost disk means that it holds nothing at all.
+	ReAttached(node neon.NodeID, disk Disk, locations []fsm.Location)
+
+	// ActivateNode makes an operator's order true: it detaches what should not be
+	// there and commits the verdict.
+	ActivateNode(ctx context.Context, node neon.NodeID) error
+
+	// Utilization is the last heartbeat of a node.
+	Utilization(node neon.NodeID) (neon.Utilization, bool)
+}
+
+// Disk says whether a pageserver came back with what it had stored.
+type Disk uint8
+
+// The states of a disk.
+const (
+	DiskKept Disk = iota
+	DiskLost
+)
+
+// Passes runs the leader's round over everything on demand.
+type Passes interface {
+	// ReconcileAll returns the number of shards that are not yet where they should
+	// be; 0 means that nothing is left to do.
+	ReconcileAll(ctx context.Context) (int, error)
+}
+
+// Pageservers are the calls that carry clients' requests. One try each, bounded
+// by ctx. Their errors are, or hold, neon.Errors as the client is to see them; an
+// answer of a pageserver also has HTTPStatus and Message.
+type Pageservers interface {
+	// TenantDelete removes the remote data of a tenant, all its shards included.
+	TenantDelete(ctx context.Context, node *fsm.Node, tenant neon.TenantID) error
+
+	TimelineCreate(ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.TimelineCreateRequest) (neon.TimelineInfo, error)
+
+	// TimelineDelete returns 202 while the deletion runs and 404 when nothing is
+	// left.
+	TimelineDelete(ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID) (status int, err error)
+
+	// Passthrough sends a request without body and headers. Any answer is a
+	// success; the caller closes its body.
+	Passthrough(ctx context.Context, node *fsm.Node, method, pathAndQuery string) (*http.Response, error)
+}
+
+// Deps is what the resources are made of. Every field is needed.
+type Deps struct {
+	Log         Log
+	Reality     Reality
+	Watch       NodeWatch
+	Passes      Passes
+	Pageservers Pageservers
+
+	// Resolve tells whether a host name has an address.
+	Resolve func(ctx context.Context, host string) error
+
+	Options Options
+	Logger  *slog.Logger
+}
+
+// Options are the settings of the resources.
+type Options struct {
+	UseHTTPS       bool // pageservers are called by https, so each needs a port for it
+	HandleDiskLoss bool // believe pageservers that say their disk is empty
+}
+
+const (
+	// longWait is how long a request waits for shards to get where it sent them.
+	longWait = 30 * time.Second
+
+	// shortWait is for requests whose success does not depend on it.
+	shortWait = 5 * time.Second
+
+	// decisions is how often a decision is made before a client hears that
+	// others were faster every time.
+	decisions = 8
+)

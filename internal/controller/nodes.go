@@ -1,0 +1,160 @@
+package controller
+
+import (
+	"context"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// Nodes registers and configures pageservers.
+type Nodes struct{ Deps }
+
+// NewNodes makes a Nodes.
+func NewNodes(d Deps) *Nodes { return &Nodes{d} }
+
+// Register adds a pageserver, or repeats or updates what is known of it. A host
+// name that is new must have an address.
+func (n *Nodes) Register(ctx context.Context, req neon.NodeRegister) error {
+	cmd, err := n.registerCommand(req)
+	if err != nil {
+		return err
+	}
+	s := n.Log.State()
+	if old, ok := s.Node(cmd.ID); ok && !old.Tombstone && old.Addr == cmd.Addr && old.AZ == cmd.AZ {
+		return nil
+	} else if !ok || !old.Tombstone && sameAddress(old, cmd) {
+		if err := n.Resolve(ctx, cmd.Addr.HTTPHost); err != nil {
+			return neon.Errorf(neon.Unavailable, "Node %d listen_http_addr %q cannot be resolved: %w", cmd.ID, cmd.Addr.HTTPHost, err)
+		}
+	}
+	// The entry is named by nothing: registering twice is the same as once.
+	_, err = n.Log.Propose(ctx, fsm.RequestID{}, cmd)
+	return err
+}
+
+// sameAddress tells whether a registration may update a known node, so that it is
+// worth looking up its name.
+func sameAddress(old fsm.Node, c fsm.RegisterNode) bool {
+	return old.Addr.HTTPHost == c.Addr.HTTPHost && old.Addr.HTTPPort == c.Addr.HTTPPort &&
+		old.Addr.PGHost == c.Addr.PGHost && old.Addr.PGPort == c.Addr.PGPort && old.AZ == c.AZ
+}
+
+func (n *Nodes) registerCommand(req neon.NodeRegister) (fsm.RegisterNode, error) {
+	c := fsm.RegisterNode{ID: req.ID, AZ: req.AZ, Addr: fsm.NodeAddr{
+		HTTPHost: req.HTTPAddr, HTTPPort: req.HTTPPort, PGHost: req.PgAddr, PGPort: req.PgPort,
+	}}
+	if req.HTTPSPort != nil {
+		c.Addr.HTTPSPort = *req.HTTPSPort
+	}
+	if (req.GRPCAddr == nil) != (req.GRPCPort == nil) {
+		return c, neon.Errorf(neon.BadRequest, "must specify both gRPC address and port, or neither")
+	}
+	if req.GRPCAddr != nil {
+		c.Addr.GRPCHost, c.Addr.GRPCPort = *req.GRPCAddr, *req.GRPCPort
+	}
+	if n.Options.UseHTTPS && c.Addr.HTTPSPort == 0 {
+		return c, neon.Errorf(neon.PreconditionFailed, "registering node %d without https port is not allowed: https port is not specified", req.ID)
+	}
+	return c, nil
+}
+
+// List describes all pageservers by id, from a linearizable read.
+func (n *Nodes) List(ctx context.Context) ([]neon.NodeDescribe, error) {
+	s, err := n.Log.ReadState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := []neon.NodeDescribe{}
+	for node := range s.Nodes() {
+		all = append(all, describeRecord(node))
+	}
+	return all, nil
+}
+
+// Describe describes one pageserver, from a linearizable read.
+func (n *Nodes) Describe(ctx context.Context, id neon.NodeID) (neon.NodeDescribe, error) {
+	s, err := n.Log.ReadState(ctx)
+	if err != nil {
+		return neon.NodeDescribe{}, err
+	}
+	node, ok := s.Node(id)
+	if !ok || node.Tombstone {
+		return neon.NodeDescribe{}, notRegistered(id)
+	}
+	return describeRecord(&node), nil
+}
+
+func notRegistered(id neon.NodeID) error {
+	return neon.Errorf(neon.NotFound, "Node %d not registered", id)
+}
+
+func describeRecord(n *fsm.Node) neon.NodeDescribe {
+	return neon.NodeDescribe{
+		ID: n.ID, Availability: n.Availability, Scheduling: n.Scheduling, AZ: n.AZ.String(),
+		HTTPAddr: n.Addr.HTTPHost, HTTPPort: n.Addr.HTTPPort, HTTPSPort: portOrNull(n.Addr.HTTPSPort),
+		PgAddr: n.Addr.PGHost, PgPort: n.Addr.PGPort,
+		GRPCAddr: textOrNull(n.Addr.GRPCHost), GRPCPort: portOrNull(n.Addr.GRPCPort),
+	}
+}
+
+// Configure sets the scheduling policy and then the availability of a pageserver.
+// Making one active that was not detaches what should not be on it first.
+func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure) error {
+	if req.Scheduling != nil {
+		if err := n.setScheduling(ctx, req.ID, *req.Scheduling); err != nil {
+			return err
+		}
+	}
+	node, ok := n.Log.State().Node(req.ID)
+	if !ok || node.Tombstone {
+		return notRegistered(req.ID)
+	}
+	if req.Availability == nil || node.Availability == *req.Availability {
+		return nil
+	}
+	if *req.Availability == neon.NodeActive {
+		return n.Watch.ActivateNode(ctx, req.ID)
+	}
+	_, err := n.Log.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{
+		Verdicts: []fsm.Verdict{{Node: req.ID, To: *req.Availability}},
+	})
+	return err
+}
+
+func (n *Nodes) setScheduling(ctx context.Context, id neon.NodeID, to neon.NodeScheduling) error {
+	_, err := commit(ctx, n.Log, func(s *fsm.State) (fsm.Command, error) {
+		node, ok := s.Node(id)
+		if !ok || node.Tombstone {
+			return nil, neon.Errorf(neon.Internal, "Node %d not found for update", id)
+		}
+		if node.Scheduling == to {
+			return nil, nil
+		}
+		return fsm.SetNodeScheduling{Node: id, Scheduling: to}, nil
+	})
+	return err
+}
+
+// Shards lists the shards that are or should be on a node; none for an unknown
+// one.
+func (n *Nodes) Shards(ctx context.Context, id neon.NodeID) (neon.NodeShards, error) {
+	s, err := n.Log.ReadState(ctx)
+	if err != nil {
+		return neon.NodeShards{}, err
+	}
+	out := neon.NodeShards{ID: id, Shards: []neon.NodeShard{}}
+	for sh := range s.NodeShards(id) {
+		e := neon.NodeShard{Shard: sh.ID}
+		if sh.Intends(id) {
+			e.IntendedSecondary = new(sh.HasSecondary(id))
+		}
+		if conf := n.Reality.Status(sh.ID).Observed[id]; conf != nil {
+			e.ObservedSecondary = new(conf.Mode == neon.Secondary)
+		}
+		if e.IntendedSecondary != nil || e.ObservedSecondary != nil {
+			out.Shards = append(out.Shards, e)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,93 @@
+package controller
+
+import (
+	"context"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// Shards moves single shards by an operator's order.
+type Shards struct{ Deps }
+
+// NewShards makes a Shards.
+func NewShards(d Deps) *Shards { return &Shards{d} }
+
+// Migrate moves the attached location of a shard. A graceful migration returns as
+// soon as it is begun: the destination is warmed first. An immediate one waits
+// for its end.
+func (h *Shards) Migrate(ctx context.Context, id neon.ShardID, req neon.MigrateRequest) error {
+	move := (*scheduler.Scheduler).Migrate
+	if req.Config.Prewarm {
+		move = (*scheduler.Scheduler).Prewarm
+	}
+	override := scheduler.RespectScheduler
+	if req.Config.OverrideScheduler {
+		override = scheduler.OverrideScheduler
+	}
+	there := false
+	index, err := h.move(ctx, id, req, func(s *scheduler.Scheduler, sh fsm.Shard) (fsm.Intent, error) {
+		if req.Origin != nil && *req.Origin != sh.Attached {
+			return fsm.Intent{}, neon.Errorf(neon.PreconditionFailed,
+				"Migration expected to originate from %d but shard is on %s", *req.Origin, describeNode(sh.Attached))
+		}
+		there = sh.Attached == req.Node
+		if there {
+			return settled(sh), nil
+		}
+		return move(s, sh, req.Node, override)
+	})
+	if err != nil {
+		return err
+	}
+	if req.Config.Prewarm && !there {
+		h.Reality.Kick(id)
+		return nil
+	}
+	return await(ctx, h.Reality, index, id)
+}
+
+// MigrateSecondary makes a node the only secondary of a shard and waits for it.
+// Nothing changes when the shard is attached there.
+func (h *Shards) MigrateSecondary(ctx context.Context, id neon.ShardID, req neon.MigrateRequest) error {
+	index, err := h.move(ctx, id, req, func(s *scheduler.Scheduler, sh fsm.Shard) (fsm.Intent, error) {
+		return s.MigrateSecondary(sh, req.Node)
+	})
+	if err != nil {
+		return err
+	}
+	return await(ctx, h.Reality, index, id)
+}
+
+type mover func(*scheduler.Scheduler, fsm.Shard) (fsm.Intent, error)
+
+// move commits the intent that a mover decides on.
+func (h *Shards) move(ctx context.Context, id neon.ShardID, req neon.MigrateRequest, decide mover) (uint64, error) {
+	return commit(ctx, h.Log, func(s *fsm.State) (fsm.Command, error) {
+		if n, ok := s.Node(req.Node); !ok || n.Tombstone {
+			return nil, neon.Errorf(neon.BadRequest, "Node %d not found", req.Node)
+		}
+		sh, ok := s.Shard(id)
+		if !ok {
+			return nil, neon.Errorf(neon.NotFound, "Tenant shard not found")
+		}
+		in, err := decide(scheduler.New(s, h.Reality.Loads()), sh)
+		if err != nil || !scheduler.Changes(sh, in) {
+			return nil, err
+		}
+		return fsm.SetIntents{Intents: []fsm.Intent{in}}, nil
+	})
+}
+
+func describeNode(n neon.NodeID) string {
+	if n == 0 {
+		return "no node"
+	}
+	return n.String()
+}
+
+// settled is the intent of a shard as it is, with no move to come.
+func settled(sh fsm.Shard) fsm.Intent {
+	return fsm.Intent{Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: sh.Secondary}
+}

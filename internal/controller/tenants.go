@@ -1,0 +1,185 @@
+package controller
+
+import (
+	"context"
+	"errors"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// Tenants creates, configures, places and deletes tenants.
+type Tenants struct {
+	Deps
+	orphans chan neon.TenantID // deletions that a request has left unfinished
+}
+
+// NewTenants makes a Tenants.
+func NewTenants(d Deps) *Tenants {
+	return &Tenants{Deps: d, orphans: make(chan neon.TenantID, keptOrphans)}
+}
+
+// Create adds a tenant and waits for its shards to be attached, with success even
+// if that takes longer. A tenant that exists, with whatever parameters, is left as
+// it is and its placement returned. A tenant that cannot be placed is created all
+// the same, and placed when there is room; the caller hears a Conflict.
+func (t *Tenants) Create(ctx context.Context, req neon.TenantCreateRequest) (neon.TenantCreateResponse, error) {
+	cmd, err := createCommand(req)
+	if err != nil {
+		return neon.TenantCreateResponse{}, err
+	}
+	return t.create(ctx, cmd)
+}
+
+func createCommand(req neon.TenantCreateRequest) (fsm.CreateTenant, error) {
+	if !req.Tenant.IsUnsharded() {
+		return fsm.CreateTenant{}, neon.Errorf(neon.BadRequest, "Attempted to create a specific shard, this API is for creating the whole tenant")
+	}
+	c := fsm.CreateTenant{
+		ID: req.Tenant.Tenant, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(0),
+		Scheduling: neon.ShardActive, Config: req.Config,
+	}
+	if p := req.ShardParameters; p != nil {
+		if p.StripeSize == 0 {
+			return c, neon.Errorf(neon.BadRequest, "stripe_size must not be zero")
+		}
+		c.Count, c.Stripe = p.Count, p.StripeSize
+	}
+	if req.Placement != nil {
+		c.Policy = *req.Placement
+	}
+	switch {
+	case req.Generation != nil:
+		c.Generation = *req.Generation
+	case c.Policy.Kind == neon.PlaceSecondary:
+		c.NoGeneration = true
+	}
+	return c, nil
+}
+
+func (t *Tenants) create(ctx context.Context, cmd fsm.CreateTenant) (neon.TenantCreateResponse, error) {
+	var unplaced error
+	created := false
+	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
+		created = false
+		if tenant, ok := s.Tenant(cmd.ID); ok {
+			if tenant.Deleting {
+				return nil, neon.Errorf(neon.Conflict, "Tenant %s is being deleted", cmd.ID)
+			}
+			return nil, nil
+		}
+		cmd.Shards, unplaced = t.scheduler(s).PlaceTenant(cmd.ID, cmd.Count, cmd.Policy)
+		if unplaced != nil && cmd.Shards == nil {
+			return nil, scheduleFailed(unplaced)
+		}
+		created = true
+		return cmd, nil
+	})
+	if err != nil {
+		return neon.TenantCreateResponse{}, err
+	}
+	resp := placement(t.Log.State(), cmd.ID, created)
+	if created && unplaced != nil {
+		return resp, scheduleFailed(unplaced)
+	}
+	tenant, ok := t.Log.State().Tenant(cmd.ID)
+	if ok {
+		settle(ctx, t.Reality, longWait, index, tenant.Shards())
+	}
+	return resp, nil
+}
+
+func scheduleFailed(err error) error {
+	for _, reason := range []error{scheduler.ErrNoNodes, scheduler.ErrNoFit} {
+		if errors.Is(err, reason) {
+			return neon.Errorf(neon.Conflict, "Failed to schedule shard(s): %w", reason)
+		}
+	}
+	return err
+}
+
+func (t *Tenants) scheduler(s *fsm.State) *scheduler.Scheduler {
+	return scheduler.New(s, t.Reality.Loads())
+}
+
+// placement lists the attached shards. Clients of a creation expect the numbers
+// from before the first attach, which may be under way already.
+func placement(s *fsm.State, id neon.TenantID, justCreated bool) (resp neon.TenantCreateResponse) {
+	for sh := range s.TenantShards(id) {
+		if sh.Attached == 0 {
+			continue
+		}
+		g := sh.Generation
+		if justCreated && sh.GenNode != 0 {
+			g--
+		}
+		resp.Shards = append(resp.Shards, neon.CreatedShard{Shard: sh.ID, Node: sh.Attached, Generation: g})
+	}
+	return resp
+}
+
+// SetConfig replaces the configuration of a tenant. It waits shortly for the
+// pageservers to take it, with success whether they have.
+func (t *Tenants) SetConfig(ctx context.Context, id neon.TenantID, conf neon.TenantConfig) error {
+	return t.changeConfig(ctx, id, func(neon.TenantConfig) (neon.TenantConfig, error) { return conf, nil })
+}
+
+// PatchConfig sets the fields of a JSON object, unsets those that are null there
+// and keeps all others. It waits as SetConfig does.
+func (t *Tenants) PatchConfig(ctx context.Context, id neon.TenantID, patch []byte) error {
+	return t.changeConfig(ctx, id, func(old neon.TenantConfig) (neon.TenantConfig, error) { return old.Patch(patch) })
+}
+
+func (t *Tenants) changeConfig(ctx context.Context, id neon.TenantID, change func(neon.TenantConfig) (neon.TenantConfig, error)) error {
+	var shards []neon.ShardID
+	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
+		tenant, err := known(s, id)
+		if err != nil {
+			return nil, err
+		}
+		shards = tenant.Shards()
+		conf, err := change(tenant.Config)
+		if err != nil || conf == tenant.Config {
+			return nil, err
+		}
+		return fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Config: &conf}, nil
+	})
+	if err != nil {
+		return err
+	}
+	settle(ctx, t.Reality, shortWait, index, shards)
+	return nil
+}
+
+// known finds a tenant that may be changed.
+func known(s *fsm.State, id neon.TenantID) (fsm.Tenant, error) {
+	tenant, ok := s.Tenant(id)
+	if (!ok || tenant.Policy.Kind == neon.PlaceDetached) && !anyNode(s) {
+		return tenant, neon.Errorf(neon.BadRequest, "No AZ with nodes found to load tenant")
+	}
+	if !ok || tenant.Deleting {
+		return tenant, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
+	}
+	return tenant, nil
+}
+
+func anyNode(s *fsm.State) bool {
+	for range s.Nodes() {
+		return true
+	}
+	return false
+}
+
+// Config is the configuration of a tenant, from a linearizable read.
+func (t *Tenants) Config(ctx context.Context, id neon.TenantID) (neon.ConfigResponse, error) {
+	s, err := t.Log.ReadState(ctx)
+	if err != nil {
+		return neon.ConfigResponse{}, err
+	}
+	tenant, ok := s.Tenant(id)
+	if !ok || tenant.Policy.Kind == neon.PlaceDetached {
+		return neon.ConfigResponse{}, neon.Errorf(neon.NotFound, "Tenant not found")
+	}
+	return neon.ConfigResponse{Overrides: tenant.Config, Effective: tenant.Config}, nil
+}

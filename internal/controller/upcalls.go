@@ -1,0 +1,74 @@
+package controller
+
+import (
+	"context"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// Upcalls answers what pageservers ask: what they are to hold when they start, and
+// whether they are still the newest owners.
+type Upcalls struct {
+	Deps
+	nodes *Nodes
+}
+
+// NewUpcalls makes an Upcalls.
+func NewUpcalls(d Deps) *Upcalls { return &Upcalls{Deps: d, nodes: NewNodes(d)} }
+
+// ReAttach is the start of a pageserver. Every shard whose newest generation it
+// had been issued gets the next one, in one entry.
+//
+// The entry is never named: two starts of a process are two, even if somebody gave
+// them one request id, and burning a number is harmless while using one twice is
+// not.
+func (u *Upcalls) ReAttach(ctx context.Context, req neon.ReAttachRequest) (resp neon.ReAttachResponse, err error) {
+	if req.Register != nil {
+		if err := u.nodes.Register(ctx, *req.Register); err != nil {
+			return resp, err
+		}
+	}
+	r, err := u.Log.Propose(ctx, fsm.RequestID{}, fsm.ReAttach{Node: req.Node})
+	if err != nil {
+		return resp, err
+	}
+	disk := DiskKept
+	if u.Options.HandleDiskLoss && req.EmptyLocalDisk != nil && *req.EmptyLocalDisk {
+		disk = DiskLost
+	}
+	u.Watch.ReAttached(req.Node, disk, r.ReAttached)
+	u.Logger.Info("Pageserver re-attached", "node", req.Node.String(), "shards", len(r.ReAttached))
+
+	resp.Tenants = make([]neon.ReAttachTenant, 0, len(r.ReAttached))
+	for _, l := range r.ReAttached {
+		t := neon.ReAttachTenant{Shard: l.Shard, Mode: l.Mode, StripeSize: l.Stripe}
+		if l.Mode == neon.AttachedSingle {
+			t.Gen = &l.Generation
+		}
+		resp.Tenants = append(resp.Tenants, t)
+	}
+	return resp, nil
+}
+
+// Validate tells of each shard whether the generation is the newest. The state is
+// read after the request came, and holds everything that was acknowledged until
+// then: a replica that lags behind, or that does not lead any more, never says yes
+// to a generation that somebody has succeeded. Unknown shards are left out.
+func (u *Upcalls) Validate(ctx context.Context, req neon.ValidateRequest) (resp neon.ValidateResponse, err error) {
+	s, err := u.Log.ReadState(ctx)
+	if err != nil {
+		return resp, err
+	}
+	resp.Tenants = make([]neon.ValidatedTenant, 0, len(req.Tenants))
+	for _, t := range req.Tenants {
+		sh, ok := s.Shard(t.Shard)
+		if !ok {
+			continue
+		}
+		resp.Tenants = append(resp.Tenants, neon.ValidatedTenant{
+			Shard: t.Shard, Valid: sh.HasGeneration && sh.Generation == t.Gen,
+		})
+	}
+	return resp, nil
+}

@@ -100,7 +100,7 @@ func (d *Debug) Scheduler(ctx context.Context) (neon.SchedulerDump, error) {
 		e := neon.SchedulerNode{
 			Shards: uint64(c.Shards), AttachedShards: uint64(c.Attached), HomeShards: uint64(c.Home), AZ: n.AZ.String(),
 		}
-		if u, ok := d.Watch.Utilization(n.ID); ok && n.Schedulable() {
+		if u, ok := d.Nodes.Utilization(n.ID); ok && n.Schedulable() {
 			e.MaySchedule.Load = &u
 		}
 		out.Nodes[n.ID] = e

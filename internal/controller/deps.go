@@ -105,7 +105,7 @@ type Pageservers interface {
 type Deps struct {
 	Log         Log
 	Reality     Reality
-	Watch       NodeWatch
+	Nodes       NodeWatch
 	Passes      Passes
 	Pageservers Pageservers
 

@@ -114,7 +114,7 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure) error {
 		return nil
 	}
 	if *req.Availability == neon.NodeActive {
-		return n.Watch.ActivateNode(ctx, req.ID)
+		return n.Deps.Nodes.ActivateNode(ctx, req.ID)
 	}
 	_, err := n.Log.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{
 		Verdicts: []fsm.Verdict{{Node: req.ID, To: *req.Availability}},

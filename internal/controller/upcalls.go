@@ -37,7 +37,7 @@ func (u *Upcalls) ReAttach(ctx context.Context, req neon.ReAttachRequest) (resp 
 	if u.Options.HandleDiskLoss && req.EmptyLocalDisk != nil && *req.EmptyLocalDisk {
 		disk = DiskLost
 	}
-	u.Watch.ReAttached(req.Node, disk, r.ReAttached)
+	u.Nodes.ReAttached(req.Node, disk, r.ReAttached)
 	u.Logger.Info("Pageserver re-attached", "node", req.Node.String(), "shards", len(r.ReAttached))
 
 	resp.Tenants = make([]neon.ReAttachTenant, 0, len(r.ReAttached))

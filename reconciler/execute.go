@@ -75,6 +75,7 @@ func (t *term) put(k *task, sc *Scene, step Step) error {
 		conf.Mode = neon.Detached
 	}
 	body := wire(k.id, conf)
+	body.StripeSize = sc.Tenant.Stripe // an unsharded tenant needs it once it splits
 	opts := PutOptions{Lazy: true}
 	if step.Flush {
 		opts.Flush = t.Options.FlushBeforeMove

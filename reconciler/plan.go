@@ -99,10 +99,10 @@ func Next(s *Scene) Step {
 			return step
 		}
 	}
-	if step := s.warmSecondaries(); step.Kind != Done {
-		return step
-	}
 	if s.Shard.Attached != 0 && s.owes() {
+		if step := s.warmSecondaries(); step.Kind != Done {
+			return step // compute may take its time
+		}
 		return Step{Kind: Notify}
 	}
 	return s.clearOthers()
@@ -280,8 +280,8 @@ func (s *Scene) cutOver() Step {
 	return Step{Kind: Put, Node: o}
 }
 
-// warmSecondaries creates the secondaries that are missing. One that is still
-// attached is left to clearOthers, after compute was told.
+// warmSecondaries creates the secondaries that are known to be missing. One that
+// is still attached is left to clearOthers, after compute was told.
 func (s *Scene) warmSecondaries() Step {
 	want := s.secondaryConf()
 	for _, n := range s.Shard.Secondary {
@@ -295,8 +295,15 @@ func (s *Scene) warmSecondaries() Step {
 // clearOthers demotes and detaches what the intent does not name. For a tenant
 // that wants nothing attached it also waits until every node was listed.
 func (s *Scene) clearOthers() Step {
+	if step := s.warmSecondaries(); step.Kind != Done {
+		return step
+	}
 	for _, n := range s.Shard.Secondary {
-		if at := s.On(n); s.up(n) && (!at.Known || at.attached()) {
+		switch at := s.On(n); {
+		case !s.up(n):
+		case !at.Known:
+			return Step{Kind: Look, Node: n}
+		case at.attached():
 			return Step{Kind: Put, Node: n, Conf: s.secondaryConf()}
 		}
 	}

@@ -283,9 +283,6 @@ func wire(id neon.ShardID, c Conf) *neon.LocationConfig {
 	w := &neon.LocationConfig{
 		Mode: c.Mode, ShardNumber: id.Number, ShardCount: id.Count, StripeSize: c.Stripe, TenantConf: c.Config,
 	}
-	if id.IsUnsharded() {
-		w.StripeSize = neon.DefaultStripeSize
-	}
 	switch {
 	case c.Mode.Attached():
 		g := c.Generation

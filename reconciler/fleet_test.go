@@ -1,0 +1,333 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// memoryLog is a log without consensus: what is proposed is applied.
+type memoryLog struct {
+	mu    sync.Mutex
+	store *fsm.Store
+	index uint64
+}
+
+func (l *memoryLog) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return fsm.Result{}, err
+	}
+	b, err := fsm.Encode(id, c)
+	if err != nil {
+		return fsm.Result{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.index++
+	r := l.store.Apply([]fsm.Entry{{Index: l.index, Data: b}})[0]
+	if r.Err != nil {
+		return r, r.Err
+	}
+	return r, nil
+}
+
+func (l *memoryLog) State() *fsm.State                             { return l.store.State() }
+func (l *memoryLog) ReadState(context.Context) (*fsm.State, error) { return l.store.State(), nil }
+
+// fleet is a set of pageservers that obey the rules of generations and fail the
+// test when somebody breaks them.
+type fleet struct {
+	t       *testing.T
+	log     *memoryLog
+	mu      sync.Mutex
+	rng     *rand.Rand
+	down    map[neon.NodeID]bool
+	at      map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
+	owners  map[neon.ShardID]map[neon.Generation]neon.NodeID
+	told    map[neon.ShardID]neon.NodeID
+	hookErr error
+	flaky   float64 // share of calls whose answer is lost after they took effect
+	latency time.Duration
+	puts    int
+}
+
+func newFleet(t *testing.T, log *memoryLog) *fleet {
+	return &fleet{
+		t: t, log: log, rng: rand.New(rand.NewPCG(1, 2)), down: map[neon.NodeID]bool{}, latency: time.Millisecond,
+		at:     map[neon.NodeID]map[neon.ShardID]neon.LocationConfig{},
+		owners: map[neon.ShardID]map[neon.Generation]neon.NodeID{},
+		told:   map[neon.ShardID]neon.NodeID{},
+	}
+}
+
+var errDown = errors.New("connection refused")
+var errLost = errors.New("the answer was lost")
+
+// enter is what every call begins with.
+func (f *fleet) enter(ctx context.Context, n neon.NodeID) error {
+	f.mu.Lock()
+	latency := f.latency
+	f.mu.Unlock()
+	if err := pause(ctx, latency); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down[n] {
+		return errDown
+	}
+	return nil
+}
+
+func (f *fleet) PutLocation(ctx context.Context, node *fsm.Node, id neon.ShardID, c *neon.LocationConfig, _ PutOptions) error {
+	if err := f.enter(ctx, node.ID); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.puts++
+	have := f.at[node.ID]
+	if have == nil {
+		have = map[neon.ShardID]neon.LocationConfig{}
+		f.at[node.ID] = have
+	}
+	if c.Mode.Attached() {
+		f.attach(node.ID, id, have[id], c)
+		if old := have[id]; old.Mode.Attached() && *old.Generation > *c.Generation {
+			return errors.New("generation goes back")
+		}
+	}
+	if c.Mode == neon.Detached {
+		delete(have, id)
+	} else {
+		have[id] = *c
+	}
+	if f.rng.Float64() < f.flaky {
+		return errLost
+	}
+	return nil
+}
+
+// attach checks that the number was committed for this node before it was sent.
+func (f *fleet) attach(n neon.NodeID, id neon.ShardID, was neon.LocationConfig, c *neon.LocationConfig) {
+	sh, ok := f.log.State().Shard(id)
+	if !ok || *c.Generation > sh.Generation {
+		f.t.Errorf("%s: node %d is sent %s, the log says %s", id, n, *c.Generation, sh.Generation)
+	}
+	if was.Mode.Attached() && *was.Generation == *c.Generation {
+		return
+	}
+	by := f.owners[id]
+	if by == nil {
+		by = map[neon.Generation]neon.NodeID{}
+		f.owners[id] = by
+	}
+	if other, used := by[*c.Generation]; used && other != n {
+		f.t.Errorf("%s: generation %s at nodes %d and %d", id, *c.Generation, other, n)
+	}
+	by[*c.Generation] = n
+}
+
+func (f *fleet) Location(ctx context.Context, node *fsm.Node, id neon.ShardID) (*neon.LocationConfig, error) {
+	if err := f.enter(ctx, node.ID); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c, ok := f.at[node.ID][id]
+	if !ok {
+		return nil, ErrAbsent
+	}
+	return &c, nil
+}
+
+func (f *fleet) Locations(ctx context.Context, node *fsm.Node) (list []neon.ListedLocation, err error) {
+	if err := f.enter(ctx, node.ID); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, c := range f.at[node.ID] {
+		list = append(list, neon.ListedLocation{Shard: id, Config: &c})
+	}
+	return list, nil
+}
+
+func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilization, error) {
+	return &neon.Utilization{MaxShardCount: 2500}, f.enter(ctx, node.ID)
+}
+
+func (f *fleet) SecondaryDownload(ctx context.Context, node *fsm.Node, _ neon.ShardID, _ time.Duration) (bool, error) {
+	return true, f.enter(ctx, node.ID)
+}
+
+func (f *fleet) Timelines(ctx context.Context, node *fsm.Node, _ neon.ShardID) (map[neon.TimelineID]neon.Lsn, error) {
+	return map[neon.TimelineID]neon.Lsn{{1}: 100}, f.enter(ctx, node.ID)
+}
+
+func (f *fleet) WaitLSN(ctx context.Context, node *fsm.Node, _ neon.ShardID, _ map[neon.TimelineID]neon.Lsn, _ time.Duration) error {
+	return f.enter(ctx, node.ID)
+}
+
+func (f *fleet) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error {
+	if err := f.enter(ctx, 0); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.hookErr != nil {
+		return f.hookErr
+	}
+	for _, s := range body.Shards {
+		for _, id := range []neon.ShardID{{Tenant: body.Tenant, Number: s.Number, Count: neon.ShardCount(len(body.Shards))}, neon.Unsharded(body.Tenant)} {
+			f.told[id] = s.Node
+		}
+	}
+	return nil
+}
+
+func (f *fleet) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// bench is a log, a fleet and one leader after another.
+type bench struct {
+	t      *testing.T
+	log    *memoryLog
+	fleet  *fleet
+	opts   Options
+	hook   Hook
+	now    *Reconciler
+	stop   context.CancelFunc
+	joined chan struct{}
+	term   uint64
+}
+
+func newBench(t *testing.T, nodes int) *bench {
+	b := &bench{t: t, log: &memoryLog{store: fsm.NewStore()}, opts: Options{HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second, MaxWarmingUp: 20 * time.Second}}
+	b.fleet = newFleet(t, b.log)
+	b.hook = b.fleet
+	b.log.store.Subscribe(func(s *fsm.State, c fsm.Touched) {
+		if b.now != nil {
+			b.now.Changed(s, c)
+		}
+	})
+	for i := 1; i <= nodes; i++ {
+		b.must(fsm.RegisterNode{ID: neon.NodeID(i), Addr: fsm.NodeAddr{HTTPHost: "h", HTTPPort: uint16(i)}, AZ: neon.MakeAZ(fmt.Sprintf("az-%d", i%3))})
+	}
+	b.lead()
+	b.settle()
+	return b
+}
+
+func (b *bench) must(c fsm.Command) fsm.Result {
+	r, err := b.log.Propose(b.t.Context(), fsm.RequestID{}, c)
+	if err != nil {
+		b.t.Fatalf("%T: %v", c, err)
+	}
+	return r
+}
+
+// lead starts a new leader, which knows nothing.
+func (b *bench) lead() {
+	ctx, cancel := context.WithCancel(context.Background())
+	b.term++
+	r := New(Deps{Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook, Options: b.opts, Logger: slog.New(slog.DiscardHandler)})
+	b.log.mu.Lock()
+	b.now = r
+	b.log.mu.Unlock()
+	b.stop, b.joined = cancel, make(chan struct{})
+	go func() {
+		defer close(b.joined)
+		_ = r.Run(ctx, b.term)
+	}()
+}
+
+func (b *bench) depose() {
+	b.stop()
+	<-b.joined
+}
+
+// settle waits, in virtual time, until nothing is left to do.
+func (b *bench) settle() {
+	b.t.Helper()
+	for range 200 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		n, err := b.now.ReconcileAll(ctx)
+		cancel()
+		if err == nil && n == 0 && b.now.Ready() {
+			return
+		}
+		pause(context.Background(), time.Second)
+	}
+	b.depose()
+	b.t.Fatal("it does not settle")
+}
+
+func (b *bench) create(n int, count neon.ShardCount, policy neon.Placement) (ids []neon.TenantID) {
+	for i := range n {
+		id := neon.TenantID{0xaa, byte(i >> 8), byte(i), byte(count)}
+		shards, err := scheduler.New(b.log.State(), nil).PlaceTenant(id, count, policy)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.must(fsm.CreateTenant{ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive, Shards: shards})
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// check demands that the pageservers are what the log says: everything attached
+// once, in its newest generation, secondaries in place, nothing else anywhere,
+// and compute informed.
+func (b *bench) check() {
+	b.t.Helper()
+	st := b.log.State()
+	if err := fsm.Check(st); err != nil {
+		b.t.Error(err)
+	}
+	b.fleet.mu.Lock()
+	defer b.fleet.mu.Unlock()
+	for sh := range st.ShardsFrom(neon.ShardID{}) {
+		for id := range b.fleet.at {
+			c, there := b.fleet.at[id][sh.ID]
+			switch {
+			case b.fleet.down[id]:
+			case id == sh.Attached:
+				if c.Mode != neon.AttachedSingle || *c.Generation != sh.Generation {
+					b.t.Errorf("%s is %v on node %d, not attached in %s", sh.ID, c.Mode, id, sh.Generation)
+				}
+			case sh.HasSecondary(id):
+				if c.Mode != neon.Secondary {
+					b.t.Errorf("%s is %q on node %d, not secondary", sh.ID, c.Mode, id)
+				}
+			case there:
+				b.t.Errorf("%s is left on node %d as %v", sh.ID, id, c.Mode)
+			}
+		}
+		if b.hook != nil && sh.Attached != 0 && (b.fleet.told[sh.ID] != sh.Attached || !sh.Notified) {
+			b.t.Errorf("%s: compute was told node %d, it is on %d", sh.ID, b.fleet.told[sh.ID], sh.Attached)
+		}
+	}
+}
+
+func (b *bench) attachedOn(n neon.NodeID) int { return b.log.State().Counts(n).Attached }
+
+func (b *bench) busiest() neon.NodeID {
+	nodes := slices.Collect(maps.Keys(b.fleet.at))
+	slices.Sort(nodes)
+	return slices.MaxFunc(nodes, func(x, y neon.NodeID) int { return b.attachedOn(x) - b.attachedOn(y) })
+}

@@ -1,0 +1,302 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+func wait(d time.Duration) { _ = pause(context.Background(), d) }
+
+func scenario(t *testing.T, nodes int, f func(*bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nodes)
+		defer func() { b.depose() }()
+		f(b)
+	})
+}
+
+func TestNewTenantsAreAttachedAndAnnounced(t *testing.T) {
+	scenario(t, 6, func(b *bench) {
+		b.create(50, 4, neon.Attached(1))
+		b.settle()
+		b.check()
+		for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
+			if sh.Generation != 1 {
+				b.t.Errorf("%s took %d generations for its first attach", sh.ID, sh.Generation)
+			}
+		}
+	})
+}
+
+func TestANewLeaderThatOnlyDoesNotKnowSpendsNothing(t *testing.T) {
+	scenario(t, 6, func(b *bench) {
+		b.create(50, 4, neon.Attached(1))
+		b.settle()
+		before, puts := b.log.State().Hash(), b.fleet.puts
+		for range 3 {
+			b.depose()
+			b.lead()
+			b.settle()
+		}
+		if b.log.State().Hash() != before || b.fleet.puts != puts {
+			b.t.Errorf("a change of leader changed the state, or made %d calls", b.fleet.puts-puts)
+		}
+	})
+}
+
+func TestShardsOfADeadNodeMoveWhoeverLeads(t *testing.T) {
+	for _, kill := range []time.Duration{0, 4900 * time.Millisecond, 5200 * time.Millisecond, 5300 * time.Millisecond, 5400 * time.Millisecond, 6 * time.Second} {
+		scenario(t, 6, func(b *bench) {
+			b.create(100, 4, neon.Attached(1))
+			b.settle()
+			dead := b.busiest()
+			b.fleet.set(func() { b.fleet.down[dead] = true; b.fleet.latency = 20 * time.Millisecond })
+			if kill > 0 {
+				wait(kill)
+				b.depose()
+				b.lead()
+			}
+			wait(15 * time.Second)
+			b.settle()
+			b.check()
+			if n := b.attachedOn(dead); n != 0 {
+				b.t.Errorf("leader killed after %s: %d shards stay on the dead node", kill, n)
+			}
+		})
+	}
+}
+
+func TestTheWholeFleetGoneTearsNothingDown(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(20, 2, neon.Attached(1))
+		b.settle()
+		intents := map[neon.ShardID]fsm.Shard{}
+		for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
+			intents[sh.ID] = sh
+		}
+		b.fleet.set(func() {
+			for id := range neon.NodeID(4) {
+				b.fleet.down[id] = true
+			}
+		})
+		wait(time.Minute)
+		for id, was := range intents {
+			if now, _ := b.log.State().Shard(id); now.Attached != was.Attached || now.Generation != was.Generation {
+				b.t.Errorf("%s was moved from node %d to %d", id, was.Attached, now.Attached)
+			}
+		}
+		b.fleet.set(func() { clear(b.fleet.down) })
+		wait(10 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+func TestShardsMoveWhenANodeComesBackAfterAllWereGone(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(20, 2, neon.Attached(0))
+		b.settle()
+		b.fleet.set(func() { b.fleet.down[1], b.fleet.down[2], b.fleet.down[3] = true, true, true })
+		wait(30 * time.Second)
+		b.fleet.set(func() { b.fleet.down[1] = false })
+		wait(10 * time.Second)
+		b.settle()
+		b.check()
+		if n := b.attachedOn(2) + b.attachedOn(3); n != 0 {
+			b.t.Errorf("%d shards stay on dead nodes while another could take them", n)
+		}
+	})
+}
+
+func TestPausedTenantsAreEvacuatedAndStoppedOnesAreNotTouched(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		ids := b.create(2, 1, neon.Attached(0))
+		b.settle()
+		policies := []neon.ShardScheduling{neon.ShardPause, neon.ShardStop}
+		var on []neon.NodeID
+		for i, id := range ids {
+			tenant, _ := b.log.State().Tenant(id)
+			b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Scheduling: &policies[i]})
+			sh, _ := b.log.State().Shard(tenant.Shards()[0])
+			on = append(on, sh.Attached)
+		}
+		b.fleet.set(func() { b.fleet.down[on[0]], b.fleet.down[on[1]] = true, true })
+		wait(30 * time.Second)
+		for i, id := range ids {
+			sh, _ := b.log.State().Shard(neon.ShardID{Tenant: id, Count: 1})
+			if moved := sh.Attached != on[i]; moved != (policies[i] == neon.ShardPause) {
+				b.t.Errorf("%s: moved is %v", policies[i], moved)
+			}
+		}
+	})
+}
+
+func TestANodeBackFromTheDeadIsTidiedUp(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(40, 1, neon.Attached(1))
+		b.settle()
+		dead := b.busiest()
+		b.fleet.set(func() { b.fleet.down[dead] = true })
+		wait(20 * time.Second)
+		b.settle()
+		b.fleet.set(func() { b.fleet.down[dead] = false })
+		wait(5 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+func TestReAttachGivesNewNumbersOnceAndSettles(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(40, 1, neon.Attached(1))
+		b.settle()
+		n := b.busiest()
+		r := b.must(fsm.ReAttach{Node: n})
+		b.now.ReAttached(n)
+		b.fleet.set(func() {
+			for _, l := range r.ReAttached {
+				if l.Mode == neon.AttachedSingle {
+					c := b.fleet.at[n][l.Shard]
+					g := l.Generation
+					c.Generation = &g
+					b.fleet.at[n][l.Shard] = c
+				}
+			}
+		})
+		wait(5 * time.Second)
+		b.settle()
+		b.check()
+		for _, g := range r.Grants {
+			if sh, _ := b.log.State().Shard(g.Shard); sh.Generation != g.Generation {
+				b.t.Errorf("%s took another generation after its re-attach: %s", g.Shard, sh.Generation)
+			}
+		}
+	})
+}
+
+func migrate(b *bench, sh fsm.Shard) neon.NodeID {
+	to := neon.NodeID(0)
+	for n := range b.log.State().Nodes() {
+		if !sh.Intends(n.ID) {
+			to = n.ID
+		}
+	}
+	in, err := scheduler.New(b.log.State(), nil).Migrate(sh, to, scheduler.OverrideScheduler)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	in.PreferredNode = to
+	b.must(fsm.SetIntents{Intents: []fsm.Intent{in}})
+	return to
+}
+
+// A live migration ends the same wherever in it the leader is replaced.
+func TestLiveMigrationEndsTheSameWhereverTheLeaderDies(t *testing.T) {
+	for kill := range 16 {
+		scenario(t, 3, func(b *bench) {
+			id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}
+			b.settle()
+			b.fleet.set(func() { b.fleet.latency = 10 * time.Millisecond })
+			sh, _ := b.log.State().Shard(id)
+			to := migrate(b, sh)
+			wait(time.Duration(kill)*10*time.Millisecond + 5*time.Millisecond)
+			b.depose()
+			b.lead()
+			b.settle()
+			b.check()
+			if now, _ := b.log.State().Shard(id); now.Attached != to || now.GenNode != to {
+				b.t.Errorf("killed after %d steps: on node %d, not %d", kill, now.GenNode, to)
+			}
+		})
+	}
+}
+
+func TestAHookThatFailsHoldsBackOnlyTheDetach(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		sh, _ := b.log.State().Shard(id)
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("control plane is busy") })
+		to := migrate(b, sh)
+		wait(30 * time.Second)
+		b.fleet.set(func() {
+			if !b.fleet.at[sh.Attached][id].Mode.Attached() || !b.fleet.at[to][id].Mode.Attached() {
+				b.t.Errorf("origin is %q, destination is %q", b.fleet.at[sh.Attached][id].Mode, b.fleet.at[to][id].Mode)
+			}
+			b.fleet.hookErr = nil
+		})
+		wait(30 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+func TestLostAnswersOnlyCostTime(t *testing.T) {
+	scenario(t, 6, func(b *bench) {
+		b.fleet.set(func() { b.fleet.flaky = 0.3 })
+		b.create(60, 2, neon.Attached(1))
+		wait(time.Minute)
+		dead := b.busiest()
+		b.fleet.set(func() { b.fleet.down[dead] = true })
+		wait(2 * time.Minute)
+		b.fleet.set(func() { b.fleet.flaky = 0; b.fleet.down[dead] = false })
+		wait(3 * time.Minute)
+		b.settle()
+		b.check()
+	})
+}
+
+func TestAwaitReturnsWhenAttachedAndNamesFailures(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		if err := b.now.Await(b.t.Context(), b.log.State().Index, id); err != nil {
+			b.t.Fatal(err)
+		}
+		sh, _ := b.log.State().Shard(id)
+		b.fleet.set(func() { b.fleet.down[sh.Attached] = true })
+		conf, _ := neon.ParseTenantConfig([]byte(`{"gc_horizon":1}`), neon.RejectUnknown)
+		tenant, _ := b.log.State().Tenant(id.Tenant)
+		r := b.must(fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Config: &conf})
+		err := b.now.Await(b.t.Context(), r.Index, id)
+		if neon.CodeOf(err) != neon.Internal {
+			b.t.Errorf("await of a failing call: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(b.t.Context(), 500*time.Microsecond)
+		defer cancel()
+		if err := b.now.Await(ctx, r.Index, id); neon.CodeOf(err) != neon.Timeout {
+			b.t.Errorf("await beyond its time: %v", err)
+		}
+	})
+}
+
+func TestDeletingATenantLeavesNoLocation(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		ids := b.create(10, 2, neon.Attached(1))
+		b.settle()
+		for _, id := range ids {
+			b.must(fsm.BeginDeleteTenant{ID: id})
+		}
+		b.depose()
+		b.lead()
+		wait(time.Second)
+		for _, id := range ids {
+			if err := b.now.Await(b.t.Context(), b.log.State().Index, neon.ShardIDs(id, 2)...); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+		b.fleet.set(func() {
+			for n, locations := range b.fleet.at {
+				if len(locations) > 0 {
+					b.t.Errorf("node %d still has %d locations", n, len(locations))
+				}
+			}
+		})
+	})
+}

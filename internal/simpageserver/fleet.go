@@ -60,6 +60,9 @@ func (f *Fleet) AddNode(opt NodeOptions) (*Node, error) {
 	if opt.ID == 0 {
 		return nil, errors.New("add node: the id must not be zero")
 	}
+	if opt.Register && opt.AZ.IsZero() {
+		return nil, fmt.Errorf("add node %s: registering needs an availability zone", opt.ID)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rng := rand.New(rand.NewPCG(f.opt.Seed, uint64(opt.ID)<<16|uint64(len(f.nodes))))

@@ -2,7 +2,6 @@ package simpageserver
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -181,8 +180,14 @@ func (l *listed) append(b []byte) []byte {
 	} else {
 		b = append(b, "null"...)
 	}
-	b = fmt.Appendf(b, `,"shard_number":%d,"shard_count":%d,"shard_stripe_size":%d,"tenant_conf":`, l.shard.Number, l.shard.Count, l.stripe)
-	return append(append(b, l.conf.JSON()...), '}')
+	b = appendField(b, `,"shard_number":`, uint64(l.shard.Number))
+	b = appendField(b, `,"shard_count":`, uint64(l.shard.Count))
+	b = appendField(b, `,"shard_stripe_size":`, uint64(l.stripe))
+	return append(append(append(b, `,"tenant_conf":`...), l.conf.JSON()...), '}')
+}
+
+func appendField(b []byte, key string, n uint64) []byte {
+	return strconv.AppendUint(append(b, key...), n, 10)
 }
 
 // location is GET /v1/location_config/{shard}.

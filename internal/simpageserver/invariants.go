@@ -253,6 +253,9 @@ func (o *Oracle) release(p uint32, t transition, f *shardFacts, by source) {
 	if successor == nil || f.told == 0 || o.nodeIDs[f.told] != node {
 		return
 	}
+	if tf := o.tenants[t.shard.Tenant]; tf != nil && tf.deleting {
+		return // compute has nothing left to use
+	}
 	if o.meant(by) {
 		o.violate(9, t.shard, node, "taken away in favour of node %s while compute still uses it", o.procs[successor.holder].node)
 	}

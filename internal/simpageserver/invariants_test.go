@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -59,8 +60,9 @@ func (r *oracleRun) reattach(p uint32, diskGen, gen neon.Generation) {
 	r.moved(p, t, byReattach)
 }
 
-func TestInvariants(t *testing.T) {
-	for name, c := range map[string]oracleCase{
+// generationCases are about how generations are committed and raised.
+func generationCases() map[string]oracleCase {
+	return map[string]oracleCase{
 		"I1 commit before send": {
 			legal:   func(r *oracleRun) { r.grant(1, 1); r.put(r.a, modeSingle, 1) },
 			illegal: func(r *oracleRun) { r.grant(1, 1); r.put(r.a, modeSingle, 2) },
@@ -154,6 +156,12 @@ func TestInvariants(t *testing.T) {
 			illegal: func(r *oracleRun) { r.put(r.a, modeSingle, 1); r.restart(); r.reattach(r.a2, 1, 1) },
 			reports: []int{5},
 		},
+	}
+}
+
+// placementCases are about which attachments may stand beside each other.
+func placementCases() map[string]oracleCase {
+	return map[string]oracleCase{
 		"I6 no step back": {
 			legal: func(r *oracleRun) {
 				r.put(r.a, modeSingle, 2)
@@ -215,6 +223,15 @@ func TestInvariants(t *testing.T) {
 			},
 			reports: []int{9},
 		},
+		"I9 a tenant in deletion has no compute": {
+			legal: func(r *oracleRun) {
+				r.put(r.a, modeSingle, 1)
+				r.notified(shardOf(0), 1)
+				r.put(r.b, modeSingle, 2)
+				r.Deleting(shardOf(0).Tenant)
+				r.put(r.a, modeNone, 0)
+			},
+		},
 		"I9 a dead successor is none": {
 			legal: func(r *oracleRun) {
 				r.put(r.b, modeSingle, 1)
@@ -224,6 +241,12 @@ func TestInvariants(t *testing.T) {
 				r.put(r.b, modeNone, 0)
 			},
 		},
+	}
+}
+
+// dataCases are about calls, validation and deletion.
+func dataCases() map[string]oracleCase {
+	return map[string]oracleCase{
 		"I12 stopped shards are left alone": {
 			legal:   func(r *oracleRun) { r.Stopped(shardOf(0)); r.Resumed(shardOf(0)); r.put(r.a, modeSingle, 1) },
 			illegal: func(r *oracleRun) { r.Stopped(shardOf(0)); r.put(r.a, modeSingle, 1) },
@@ -300,7 +323,14 @@ func TestInvariants(t *testing.T) {
 			illegal: func(r *oracleRun) { r.prefixDeleted(r.a, shardOf(0)); r.put(r.a, modeSingle, 1) },
 			reports: []int{15},
 		},
-	} {
+	}
+}
+
+func TestInvariants(t *testing.T) {
+	cases := generationCases()
+	maps.Copy(cases, placementCases())
+	maps.Copy(cases, dataCases())
+	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			run := newOracleRun()
 			c.legal(run)

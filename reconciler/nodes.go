@@ -60,7 +60,6 @@ func newNodeWatch(t *term) *nodeWatch {
 
 // run probes what is due and judges, until the term ends.
 func (w *nodeWatch) run() {
-	w.changed()
 	tick := time.NewTicker(min(250*time.Millisecond, max(w.Options.HeartbeatInterval/4, 10*time.Millisecond)))
 	defer tick.Stop()
 	for {

@@ -43,6 +43,7 @@ func newTerm(ctx context.Context, d Deps) *term {
 
 // run works until the term's context ends and joins all it started.
 func (t *term) run() {
+	t.nodes.changed()
 	var wg sync.WaitGroup
 	wg.Go(t.feed)
 	wg.Go(t.nodes.run)

@@ -65,8 +65,9 @@ func (s *Server) again(c *call, err error) bool {
 	case neon.NotLeader, neon.OutcomeUnknown:
 		return true
 	case neon.Unavailable, neon.ShuttingDown, neon.Cancelled:
-		// What ended while leadership did is for the next leader to finish.
-		return !s.Leadership.IsLeader()
+		// What ended while leadership did is for the next leader to finish, and one
+		// that has only begun may not have been able to do it yet.
+		return !s.Leadership.IsLeader() || !s.Readiness.Ready()
 	}
 	return false
 }

@@ -20,7 +20,10 @@ func (n *Nodes) Register(ctx context.Context, req neon.NodeRegister) error {
 	if err != nil {
 		return err
 	}
-	s := n.Log.State()
+	s, err := n.Log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
 	if old, ok := s.Node(cmd.ID); ok && !old.Tombstone && old.Addr == cmd.Addr && old.AZ == cmd.AZ {
 		return nil
 	} else if !ok || !old.Tombstone && sameAddress(old, cmd) {
@@ -106,7 +109,11 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure) error {
 			return err
 		}
 	}
-	node, ok := n.Log.State().Node(req.ID)
+	s, err := n.Log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
+	node, ok := s.Node(req.ID)
 	if !ok || node.Tombstone {
 		return notRegistered(req.ID)
 	}
@@ -116,7 +123,7 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure) error {
 	if *req.Availability == neon.NodeActive {
 		return n.Deps.Nodes.ActivateNode(ctx, req.ID)
 	}
-	_, err := n.Log.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{
+	_, err = n.Log.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{
 		Verdicts: []fsm.Verdict{{Node: req.ID, To: *req.Availability}},
 	})
 	return err

@@ -41,8 +41,7 @@ func commit(ctx context.Context, log Log, decide decision) (uint64, error) {
 	id := requestID(ctx)
 	var refused error
 	for range decisions {
-		s := log.State()
-		c, err := decide(s)
+		s, c, err := decideFirmly(ctx, log, decide)
 		if err != nil || c == nil {
 			return s.Index, err
 		}
@@ -69,6 +68,27 @@ func commit(ctx context.Context, log Log, decide decision) (uint64, error) {
 		refused = neon.Errorf(neon.Conflict, "others change the same all the time, please retry")
 	}
 	return 0, refused
+}
+
+// decideFirmly decides on the newest local state. A leader that has just been
+// elected may not have applied everything that was acknowledged, so that a refusal,
+// and finding nothing to do, count only on a linearizable read; a command is
+// checked by the log anyway.
+func decideFirmly(ctx context.Context, log Log, decide decision) (*fsm.State, fsm.Command, error) {
+	s := log.State()
+	c, err := decide(s)
+	if err == nil && c != nil {
+		return s, c, nil
+	}
+	fresh, rerr := log.ReadState(ctx)
+	switch {
+	case rerr != nil:
+		return s, nil, rerr
+	case fresh.Index == s.Index:
+		return s, c, err
+	}
+	c, err = decide(fresh)
+	return fresh, c, err
 }
 
 // settle waits for shards for at most that long and reports only what keeps the

@@ -65,7 +65,10 @@ func (t *Tenants) SetLocation(ctx context.Context, id neon.ShardID, conf neon.Lo
 	if !id.IsUnsharded() {
 		return neon.LocationConfigResponse{}, neon.Errorf(neon.BadRequest, "This API is for importing single-sharded or unsharded tenants")
 	}
-	s := t.Log.State()
+	s, err := t.Log.ReadState(ctx)
+	if err != nil {
+		return neon.LocationConfigResponse{}, err
+	}
 	if _, ok := s.Tenant(id.Tenant); !ok {
 		return t.onboard(ctx, id, conf)
 	}

@@ -1,0 +1,388 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"quorate/fsm"
+	"quorate/internal/controller"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// world is some replicas of fakes around one log.
+type world struct {
+	t        testing.TB
+	replicas []*replica
+	calls    *fakePageservers
+
+	mu      sync.Mutex
+	store   *fsm.Store
+	index   uint64
+	leader  int // -1: none
+	changed chan struct{}
+	entries []fsm.Command
+}
+
+// replica is one controller of a world. It is its own Log, Leadership, Reality
+// and so on.
+type replica struct {
+	*world
+	at     int
+	server *Server
+	web    *httptest.Server
+
+	mu       sync.Mutex
+	propose  func(next func() (fsm.Result, error)) (fsm.Result, error) // nil: next
+	await    func(context.Context) error
+	notReady bool
+	observed map[neon.ShardID]map[neon.NodeID]*neon.LocationConfig
+	attached []neon.NodeID // re-attaches heard of
+	disk     controller.Disk
+	requests []*http.Request // carried here
+}
+
+type setup struct {
+	replicas int
+	key      ed25519.PublicKey
+	rate     int
+	options  controller.Options
+	wrap     func(*replica, http.Handler) http.Handler
+}
+
+func newWorld(t testing.TB, s setup) *world {
+	t.Helper()
+	w := &world{t: t, store: fsm.NewStore(), changed: make(chan struct{}), calls: &fakePageservers{}}
+	for i := range max(1, s.replicas) {
+		r := &replica{world: w, at: i}
+		r.server = newServer(r, s)
+		var h http.Handler = r.server
+		if s.wrap != nil {
+			h = s.wrap(r, h)
+		}
+		r.web = httptest.NewServer(h)
+		t.Cleanup(r.web.Close)
+		w.replicas = append(w.replicas, r)
+	}
+	return w
+}
+
+func newServer(r *replica, s setup) *Server {
+	deps := controller.Deps{
+		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls,
+		Resolve: func(_ context.Context, host string) error {
+			if host == "nowhere" {
+				return fmt.Errorf("no such host")
+			}
+			return nil
+		},
+		Options: s.options, Logger: slog.New(slog.DiscardHandler),
+	}
+	reg := prometheus.NewRegistry()
+	transport := &http.Transport{DisableCompression: true}
+	r.t.Cleanup(transport.CloseIdleConnections)
+	return New(Options{
+		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
+		Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
+		Leadership: r, Readiness: r, State: r.State,
+		Cluster: func() Cluster { return Cluster{ID: "c", Server: fmt.Sprint(r.at), Members: []Member{}} },
+		Peers:   transport, PublicKey: s.key, RatePerSec: s.rate,
+		Registry: reg, Metrics: NewMetrics(reg), Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+func (w *world) setLeader(i int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leader = i
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *world) leads() (int, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.leader, w.changed
+}
+
+// commit applies a command whoever leads.
+func (w *world) commit(id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+	b, err := fsm.Encode(id, c)
+	if err != nil {
+		w.t.Error(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.index++
+	w.entries = append(w.entries, c)
+	res := w.store.Apply([]fsm.Entry{{Index: w.index, Data: b}})[0]
+	if res.Err != nil {
+		return res, res.Err
+	}
+	return res, nil
+}
+
+func (w *world) committed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.entries)
+}
+
+func (w *world) must(c fsm.Command) fsm.Result {
+	w.t.Helper()
+	r, err := w.commit(fsm.RequestID{}, c)
+	if err != nil {
+		w.t.Fatalf("%T: %v", c, err)
+	}
+	return r
+}
+
+// addNodes registers active pageservers 1..n in one zone.
+func (w *world) addNodes(n int) {
+	w.t.Helper()
+	for i := 1; i <= n; i++ {
+		w.must(fsm.RegisterNode{ID: neon.NodeID(i), AZ: neon.MakeAZ("az-a"), Addr: fsm.NodeAddr{
+			HTTPHost: "ps", HTTPPort: uint16(9000 + i), PGHost: "ps", PGPort: uint16(6400 + i),
+		}})
+		w.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: neon.NodeID(i), To: neon.NodeActive}}})
+	}
+}
+
+// attach issues a generation to the intended node of each shard of a tenant.
+func (w *world) attach(id neon.TenantID) {
+	w.t.Helper()
+	for sh := range w.store.State().TenantShards(id) {
+		w.must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}}})
+	}
+}
+
+var errFollows = neon.Errorf(neon.NotLeader, "This replica does not lead")
+
+func (r *replica) Propose(_ context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+	if !r.IsLeader() {
+		return fsm.Result{}, errFollows
+	}
+	next := func() (fsm.Result, error) { return r.commit(id, c) }
+	r.mu.Lock()
+	f := r.propose
+	r.mu.Unlock()
+	if f != nil {
+		return f(next)
+	}
+	return next()
+}
+
+func (r *replica) State() *fsm.State { return r.store.State() }
+
+func (r *replica) ReadState(context.Context) (*fsm.State, error) {
+	if l, _ := r.leads(); l < 0 {
+		return nil, errFollows
+	}
+	return r.store.State(), nil
+}
+
+func (r *replica) IsLeader() bool { l, _ := r.leads(); return l == r.at }
+
+func (r *replica) Leader(ctx context.Context) (string, bool, error) {
+	for {
+		l, changed := r.leads()
+		if l >= 0 {
+			return r.replicas[l].web.URL, l == r.at, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", false, ctx.Err()
+		}
+	}
+}
+
+func (r *replica) While(ctx context.Context, address string) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		for ctx.Err() == nil {
+			l, changed := r.leads()
+			if l < 0 || r.replicas[l].web.URL != address {
+				cancel()
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+func (r *replica) StepDown(context.Context) error {
+	if r.IsLeader() {
+		r.setLeader((r.at + 1) % len(r.replicas))
+	}
+	return nil
+}
+
+func (r *replica) Ready() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.notReady
+}
+
+func (r *replica) WaitReady(ctx context.Context) error {
+	if r.Ready() {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (r *replica) Await(ctx context.Context, _ uint64, _ ...neon.ShardID) error {
+	r.mu.Lock()
+	f := r.await
+	r.mu.Unlock()
+	if f != nil {
+		return f(ctx)
+	}
+	return nil
+}
+
+func (r *replica) Kick(...neon.ShardID) {}
+
+func (r *replica) Status(id neon.ShardID) controller.ShardStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return controller.ShardStatus{Observed: r.observed[id]}
+}
+
+func (r *replica) Loads() map[neon.NodeID]scheduler.Load { return nil }
+
+func (r *replica) ReAttached(n neon.NodeID, disk controller.Disk, _ []fsm.Location) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attached, r.disk = append(r.attached, n), disk
+}
+
+func (r *replica) ActivateNode(ctx context.Context, n neon.NodeID) error {
+	_, err := r.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: n, To: neon.NodeActive}}})
+	return err
+}
+
+func (r *replica) Utilization(neon.NodeID) (neon.Utilization, bool) { return neon.Utilization{}, false }
+
+func (r *replica) ReconcileAll(context.Context) (int, error) { return 0, nil }
+
+// fakePageservers answers as told, and success when not told.
+type fakePageservers struct {
+	mu      sync.Mutex
+	log     []string
+	create  func(node neon.NodeID, shard neon.ShardID, req neon.TimelineCreateRequest) (neon.TimelineInfo, error)
+	remove  func(node neon.NodeID, shard neon.ShardID) (int, error)
+	wipe    func(node neon.NodeID) error
+	through func(node neon.NodeID, method, target string) (*http.Response, error)
+}
+
+func (f *fakePageservers) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, fmt.Sprintf(format, args...))
+}
+
+func (f *fakePageservers) calls() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.log...)
+}
+
+func (f *fakePageservers) TenantDelete(_ context.Context, n *fsm.Node, id neon.TenantID) error {
+	f.note("wipe %s on %d", id, n.ID)
+	if f.wipe != nil {
+		return f.wipe(n.ID)
+	}
+	return nil
+}
+
+func (f *fakePageservers) TimelineCreate(_ context.Context, n *fsm.Node, s neon.ShardID, req neon.TimelineCreateRequest) (neon.TimelineInfo, error) {
+	body, _ := json.Marshal(req)
+	f.note("create %s on %d: %s", s, n.ID, body)
+	if f.create != nil {
+		return f.create(n.ID, s, req)
+	}
+	return timelineInfo(req.Timeline), nil
+}
+
+func timelineInfo(id neon.TimelineID) (info neon.TimelineInfo) {
+	text := fmt.Sprintf(`{"timeline_id":"%s","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1, 2]}`, id)
+	if err := json.Unmarshal([]byte(text), &info); err != nil {
+		panic(err)
+	}
+	return info
+}
+
+func (f *fakePageservers) TimelineDelete(_ context.Context, n *fsm.Node, s neon.ShardID, _ neon.TimelineID) (int, error) {
+	f.note("delete %s on %d", s, n.ID)
+	if f.remove != nil {
+		return f.remove(n.ID, s)
+	}
+	return http.StatusNotFound, nil
+}
+
+func (f *fakePageservers) Passthrough(_ context.Context, n *fsm.Node, method, target string) (*http.Response, error) {
+	f.note("%s %s on %d", method, target, n.ID)
+	if f.through != nil {
+		return f.through(n.ID, method, target)
+	}
+	return response(http.StatusOK, `{"state":"Active"}`), nil
+}
+
+func response(status int, body string) *http.Response {
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewBufferString(body))}
+}
+
+// reply to one request, read whole.
+type got struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (r *replica) do(method, path, body string, header ...string) got {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, r.web.URL+path, bytes.NewBufferString(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := r.web.Client().Do(req)
+	if err != nil {
+		r.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return got{status: resp.StatusCode, header: resp.Header, body: string(b)}
+}
+
+func (g got) want(t testing.TB, status int, body string) {
+	t.Helper()
+	if g.status != status || g.body != body {
+		t.Errorf("got %d %s\nwant %d %s", g.status, g.body, status, body)
+	}
+}

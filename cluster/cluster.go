@@ -114,6 +114,7 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	c.background.Go(func() { c.lag.run(c.ctx) })
 	c.background.Go(c.proposer.submit)
 	c.background.Go(c.proposer.settle)
+	c.background.Go(c.electAlone)
 	c.background.Go(func() { c.leadership.open(c.ctx) })
 	c.background.Go(func() { c.peers.run(c.ctx) })
 	if c.canary != nil {

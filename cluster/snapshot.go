@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -23,6 +24,9 @@ import (
 var savedMagic = [8]byte{'C', 'L', 'S', 'A', 'V', 'E', '0', '1'}
 
 const maxSavedHead = 1 << 20
+
+// snapshotHead is the size of the head of a snapshot, before the machine's bytes.
+const snapshotHead = 16
 
 // SnapshotInfo describes a saved snapshot.
 type SnapshotInfo struct {
@@ -161,7 +165,7 @@ func InspectSnapshot(r io.Reader, state io.Writer) (SnapshotInfo, error) {
 	if state == nil {
 		state = io.Discard
 	}
-	return s.info, s.copyTo(&skipWriter{w: state, skip: 16})
+	return s.info, s.copyTo(&skipWriter{w: state, skip: snapshotHead})
 }
 
 // skipWriter drops the head that precedes the machine's own bytes.
@@ -182,6 +186,11 @@ type Restore struct {
 	DataDir string   // must not hold any state
 	ID      string   // the server id; empty makes a new one
 	Members []Member // the membership that replaces the saved one; it must contain ID
+
+	// Rewrite, if not nil, replaces the machine's state on the way: it gets what
+	// Machine.Restore would get, and returns what is installed in its stead and
+	// the id of the cluster that begins with it.
+	Rewrite func(state io.Reader) (rewritten io.WriterTo, clusterID string, err error)
 }
 
 // RestoreDataDir fills an empty data directory from a saved snapshot, for a
@@ -206,6 +215,12 @@ func RestoreDataDir(ctx context.Context, r io.Reader, to Restore) (id string, er
 	if id, err = dir.serverID(to.ID); err != nil {
 		return "", err
 	}
+	write := saved.copyTo
+	if to.Rewrite != nil {
+		if write, err = saved.rewrite(to.Rewrite); err != nil {
+			return "", err
+		}
+	}
 	if _, err := dir.claimCluster(saved.info.ClusterID); err != nil {
 		return "", err
 	}
@@ -217,10 +232,31 @@ func RestoreDataDir(ctx context.Context, r io.Reader, to Restore) (id string, er
 	if !self {
 		return "", fmt.Errorf("%w: the new membership does not contain this server, %q", ErrUnknownMember, id)
 	}
-	return id, saved.install(to.DataDir, conf)
+	return id, saved.info.install(to.DataDir, conf, write)
 }
 
-func (s *savedReader) install(dir string, conf raft.Configuration) (err error) {
+// rewrite reads the whole state, checks it, and has it replaced.
+func (s *savedReader) rewrite(f func(io.Reader) (io.WriterTo, string, error)) (write func(io.Writer) error, err error) {
+	var state bytes.Buffer
+	if err := s.copyTo(&state); err != nil {
+		return nil, err
+	}
+	head := bytes.Clone(state.Next(snapshotHead))
+	rewritten, clusterID, err := f(&state)
+	if err != nil {
+		return nil, err
+	}
+	s.info.ClusterID = clusterID
+	return func(w io.Writer) error {
+		if _, err := w.Write(head); err != nil {
+			return err
+		}
+		_, err := rewritten.WriteTo(w)
+		return err
+	}, nil
+}
+
+func (i *SnapshotInfo) install(dir string, conf raft.Configuration, write func(io.Writer) error) (err error) {
 	_, stable, snaps, closer, err := boltStores(slog.New(slog.DiscardHandler))(dir)
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
@@ -228,16 +264,16 @@ func (s *savedReader) install(dir string, conf raft.Configuration) (err error) {
 	defer func() { err = errors.Join(err, closer.Close()) }()
 	_, trans := raft.NewInmemTransport("")
 	defer func() { _ = trans.Close() }()
-	sink, err := snaps.Create(raft.SnapshotVersionMax, s.info.Index, s.info.Term, conf, 1, trans)
+	sink, err := snaps.Create(raft.SnapshotVersionMax, i.Index, i.Term, conf, 1, trans)
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
-	if err := s.copyTo(sink); err != nil {
+	if err := write(sink); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
 	// The term first: with the snapshot and without the term the server would
 	// begin again in an older term than its newest entry.
-	if err := stable.SetUint64([]byte("CurrentTerm"), s.info.Term); err != nil {
+	if err := stable.SetUint64([]byte("CurrentTerm"), i.Term); err != nil {
 		return errors.Join(fmt.Errorf("cluster: %w", err), sink.Cancel())
 	}
 	return sink.Close()

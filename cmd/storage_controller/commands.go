@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"quorate/cluster"
+	"quorate/internal/app"
+)
+
+// dataDirFlag names the directory whose running replica a command talks to.
+func dataDirFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("data-dir", defaultDataDir, "data `directory` of the replica")
+}
+
+// leaf makes a command without subcommands that takes exactly n arguments.
+func leaf(use, short string, n int, run func(ctx context.Context, args []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != n {
+				return fmt.Errorf("%w: want `%s`", errUsage, use)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) },
+	}
+}
+
+// group makes a command that only has subcommands.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%w: unknown command %q of %s", errUsage, args[0], use)
+			}
+			return fmt.Errorf("%w: %s needs a subcommand", errUsage, use)
+		},
+	}
+	cmd.AddCommand(subs...)
+	return cmd
+}
+
+func newMembersCommand() *cobra.Command {
+	var dir *string
+	list := leaf("list", "List the members as the replica on --data-dir sees them", 0, func(ctx context.Context, _ []string) error {
+		members, err := app.OpenControl(*dir).Members(ctx)
+		if err != nil {
+			return err
+		}
+		printMembers(os.Stdout, members)
+		return nil
+	})
+	dir = dataDirFlag(list)
+	var addDir, removeDir *string
+	add := leaf("add ID HOST:PORT", "Add a replica; run it where the leader runs", 2, func(ctx context.Context, args []string) error {
+		return app.OpenControl(*addDir).AddMember(ctx, cluster.Member{ID: args[0], RaftAddr: args[1]})
+	})
+	addDir = dataDirFlag(add)
+	remove := leaf("remove ID", "Remove a replica; run it where the leader runs", 1, func(ctx context.Context, args []string) error {
+		return app.OpenControl(*removeDir).RemoveMember(ctx, args[0])
+	})
+	removeDir = dataDirFlag(remove)
+	return group("members", "Show and change the membership of the cluster", list, add, remove)
+}
+
+func printMembers(out io.Writer, members []cluster.MemberStatus) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintln(w, "ID\tRAFT\tHTTP\tROLE\tAPPLIED\tLAG\tLAST CONTACT")
+	for _, m := range members {
+		role := "learner"
+		switch {
+		case m.Leader:
+			role = "leader"
+		case m.Voter:
+			role = "voter"
+		}
+		contact := "never"
+		if m.LastContact >= 0 {
+			contact = m.LastContact.Round(time.Millisecond).String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", m.ID, m.RaftAddr, m.HTTPAddr, role, m.AppliedIndex, m.Lag, contact)
+	}
+}
+
+func newTransferCommand() *cobra.Command {
+	var dir, to *string
+	cmd := leaf("transfer-leader", "Hand leadership over; run it where the leader runs", 0, func(ctx context.Context, _ []string) error {
+		return app.OpenControl(*dir).TransferLeadership(ctx, *to)
+	})
+	dir = dataDirFlag(cmd)
+	to = cmd.Flags().String("to", "", "`id` of the successor (default: the most up to date member)")
+	return cmd
+}
+
+func newSnapshotCommand() *cobra.Command {
+	return group("snapshot", "Save, inspect and restore the replicated state", newSaveCommand(), newInspectCommand(), newRestoreCommand())
+}
+
+func newSaveCommand() *cobra.Command {
+	var dir *string
+	cmd := leaf("save FILE", "Save the state of the replica that runs on --data-dir", 1, func(ctx context.Context, args []string) error {
+		return writeFile(args[0], func(w io.Writer) error { return app.OpenControl(*dir).Snapshot(ctx, w) })
+	})
+	dir = dataDirFlag(cmd)
+	return cmd
+}
+
+// writeFile makes a file that is whole or not there.
+func writeFile(path string, fill func(io.Writer) error) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	if err = errors.Join(fill(tmp), tmp.Sync(), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return err
+}
+
+func newInspectCommand() *cobra.Command {
+	return leaf("inspect FILE", "Check a saved snapshot and tell what is in it", 1, func(_ context.Context, args []string) error {
+		f, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		s, err := app.InspectSnapshot(f)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("cluster      %s\nsaved        %s\nentry        %d of term %d\n", s.ClusterID, s.Created.Format(time.RFC3339), s.Index, s.Term)
+		fmt.Printf("tenants      %d\nshards       %d\npageservers  %d\nrecoveries   %d\n", s.Tenants, s.Shards, s.Nodes, s.Epoch)
+		for _, m := range s.Members {
+			fmt.Printf("member       %s at %s\n", m.ID, m.RaftAddr)
+		}
+		return nil
+	})
+}
+
+func newRestoreCommand() *cobra.Command {
+	var dir, id, members, address, clusterID *string
+	cmd := leaf("restore FILE", "Begin a new cluster from a saved snapshot, in an empty --data-dir", 1, func(ctx context.Context, args []string) error {
+		first, err := parseMembers(*members)
+		if err != nil {
+			return err
+		}
+		if len(first) == 0 {
+			if *id == "" {
+				*id = "restored"
+			}
+			first = []cluster.Member{{ID: *id, RaftAddr: *address}}
+		} else if len(first) > 1 && *clusterID == "" {
+			return fmt.Errorf("%w: a restore on several servers needs --cluster-id", errUsage)
+		}
+		f, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		done, err := app.RestoreSnapshot(ctx, f, cluster.Restore{DataDir: *dir, ID: *id, Members: first}, *clusterID)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("restored as server %s of the new cluster %s\n", done.ServerID, done.ClusterID)
+		fmt.Println("Generations were raised above all that can have been issued since the snapshot was saved.")
+		return nil
+	})
+	dir = dataDirFlag(cmd)
+	clusterID = cmd.Flags().String("cluster-id", "", "`id` of the new cluster; the same on all --members (default: a new one)")
+	id = cmd.Flags().String("server-id", "", "`id` of this replica")
+	members = cmd.Flags().String("members", "", "`id=host:port,…` of the new cluster (default: this replica alone; the others join it)")
+	address = cmd.Flags().String("raft-listen", "127.0.0.1:0", "`host:port` of this replica, when it is alone")
+	return cmd
+}

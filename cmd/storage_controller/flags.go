@@ -1,0 +1,184 @@
+package main
+
+import (
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"quorate/internal/neon"
+)
+
+// flags are the command line. The names and defaults of the first groups are
+// those that neon_local and existing deployments pass.
+type flags struct {
+	listen, listenHTTPS string
+	addressForPeers     string
+	repoDir             string
+	dev, version        bool
+
+	publicKey                                       string
+	jwtToken, safekeeperToken, hookToken, peerToken string
+	controlPlaneURL                                 string
+
+	maxOffline, maxWarmingUp, heartbeat, longReconcile duration
+
+	concurrency, priorityConcurrency int
+	tenantRateLimit                  uint32
+	httpsPageserver                  bool
+	keyFile, certFile, caFile        string
+	certReload                       duration
+	localNotifications               bool
+	safekeepersPerTimeline           int
+	diskLoss                         bool
+
+	raft raftFlags
+}
+
+// raftFlags say who this replica's peers are and where its log is.
+type raftFlags struct {
+	dataDir              string
+	listen, advertise    string
+	members, serverID    string
+	expect               int
+	join                 []string
+	gossipListen         string
+	gossipKey            string
+	heartbeat, election  duration
+	certFile, keyFile    string
+	caFile               string
+	snapshotThreshold    uint64
+	trailingLogs         uint64
+	clusterID            string
+	storeLimit, recovery duration
+}
+
+// duration is a flag in the notation of pageserver configuration, such as `1m 30s`.
+type duration struct{ neon.Duration }
+
+func (d *duration) Set(s string) (err error) {
+	d.Duration, err = neon.ParseDuration(s)
+	return err
+}
+
+func (d *duration) Type() string { return "duration" }
+
+func (d *duration) std() time.Duration { return time.Duration(d.Duration) }
+
+func durationVar(fs *pflag.FlagSet, d *duration, name string, def time.Duration, usage string) {
+	d.Duration = neon.Duration(def)
+	fs.Var(d, name, usage)
+}
+
+// boolValue is a flag that takes its value as `--flag true` or `--flag=true`.
+type boolValue struct{ value bool }
+
+func (b *boolValue) String() string {
+	if b.value {
+		return "true"
+	}
+	return "false"
+}
+
+func (b *boolValue) Set(s string) error {
+	switch s {
+	case "true":
+		b.value = true
+	case "false":
+		b.value = false
+	default:
+		return errNotBool
+	}
+	return nil
+}
+
+func (b *boolValue) Type() string { return "true|false" }
+
+func (f *flags) register(fs *pflag.FlagSet) {
+	f.registerServing(fs)
+	f.registerWork(fs)
+	f.raft.register(fs)
+	registerUnused(fs)
+	fs.BoolVarP(&f.version, "version", "V", false, "print the version")
+}
+
+func (f *flags) registerServing(fs *pflag.FlagSet) {
+	fs.StringVarP(&f.listen, "listen", "l", "", "`host:port` of the HTTP API; this or --listen-https is needed")
+	fs.StringVar(&f.listenHTTPS, "listen-https", "", "`host:port` of the HTTP API over TLS")
+	fs.StringVar(&f.addressForPeers, "address-for-peers", "", "base `URL` at which other replicas and clients reach this one")
+	fs.StringVar(&f.repoDir, "neon-local-repo-dir", "", "`directory` of the neon_local environment")
+	fs.BoolVar(&f.dev, "dev", false, "development mode: run without tokens and hooks")
+	fs.StringVar(&f.publicKey, "public-key", os.Getenv("PUBLIC_KEY"), "Ed25519 public key in `PEM` that signs callers' tokens (env PUBLIC_KEY)")
+	fs.StringVar(&f.jwtToken, "jwt-token", os.Getenv("PAGESERVER_JWT_TOKEN"), "`token` for pageservers (env PAGESERVER_JWT_TOKEN)")
+	fs.StringVar(&f.safekeeperToken, "safekeeper-jwt-token", os.Getenv("SAFEKEEPER_JWT_TOKEN"), "`token` for safekeepers (env SAFEKEEPER_JWT_TOKEN)")
+	fs.StringVar(&f.hookToken, "control-plane-jwt-token", os.Getenv("CONTROL_PLANE_JWT_TOKEN"), "`token` for the compute hook (env CONTROL_PLANE_JWT_TOKEN)")
+	fs.StringVar(&f.peerToken, "peer-jwt-token", os.Getenv("PEER_JWT_TOKEN"), "`token` for other controllers (env PEER_JWT_TOKEN); requests are forwarded with the client's own")
+	fs.StringVar(&f.controlPlaneURL, "control-plane-url", "", "`URL` prefix of the compute hook")
+	fs.StringVar(&f.keyFile, "ssl-key-file", "server.key", "key `file` for --listen-https")
+	fs.StringVar(&f.certFile, "ssl-cert-file", "server.crt", "certificate `file` for --listen-https")
+	durationVar(fs, &f.certReload, "ssl-cert-reload-period", time.Minute, "how often the certificate files are looked at")
+	fs.StringVar(&f.caFile, "ssl-ca-file", "", "`file` with root certificates trusted besides the system's")
+	fs.Lookup("public-key").DefValue, fs.Lookup("jwt-token").DefValue = "", ""
+	fs.Lookup("safekeeper-jwt-token").DefValue, fs.Lookup("control-plane-jwt-token").DefValue = "", ""
+	fs.Lookup("peer-jwt-token").DefValue = ""
+}
+
+func (f *flags) registerWork(fs *pflag.FlagSet) {
+	durationVar(fs, &f.maxOffline, "max-offline-interval", 30*time.Second, "silence after which a pageserver is offline")
+	durationVar(fs, &f.maxWarmingUp, "max-warming-up-interval", 300*time.Second, "silence after a re-attach after which a pageserver is offline")
+	durationVar(fs, &f.heartbeat, "heartbeat-interval", 5*time.Second, "pause between heartbeats to pageservers")
+	durationVar(fs, &f.longReconcile, "long-reconcile-threshold", 120*time.Second, "when the reconciliation of a shard counts as long")
+	fs.IntVar(&f.concurrency, "reconciler-concurrency", 128, "shards reconciled at once in the background")
+	fs.IntVar(&f.priorityConcurrency, "priority-reconciler-concurrency", 256, "shards reconciled at once for waiting requests")
+	fs.Uint32Var(&f.tenantRateLimit, "tenant-rate-limit", 10, "requests a second for one tenant")
+	fs.BoolVar(&f.httpsPageserver, "use-https-pageserver-api", false, "call pageservers over TLS")
+	fs.BoolVar(&f.localNotifications, "use-local-compute-notifications", false, "tell the computes of neon_local instead of a control plane")
+	fs.IntVar(&f.safekeepersPerTimeline, "timeline-safekeeper-count", 3, "safekeepers of a timeline")
+	fs.BoolVar(&f.diskLoss, "handle-ps-local-disk-loss", false, "believe a pageserver that reports an empty disk")
+}
+
+func (r *raftFlags) register(fs *pflag.FlagSet) {
+	fs.StringVar(&r.dataDir, "data-dir", "", "`directory` of the log and the snapshots (default: derived from --neon-local-repo-dir and --address-for-peers, else ./storage_controller_data)")
+	fs.StringVar(&r.serverID, "server-id", "", "id of this replica in the cluster (default: made once and kept in the data directory)")
+	fs.StringVar(&r.members, "members", "", "`id=host:port,…` of all first members, the same on each; needs --server-id")
+	fs.StringVar(&r.listen, "raft-listen", "", "`host:port` for the other replicas (default: this replica's address in --members, else 127.0.0.1:0)")
+	fs.StringVar(&r.advertise, "raft-advertise", "", "`host:port` the other replicas are told (default: the address listened on)")
+	fs.IntVar(&r.expect, "bootstrap-expect", 0, "found a cluster once exactly this many new replicas have met by gossip")
+	fs.StringSliceVar(&r.join, "join", nil, "gossip `addresses` of replicas to meet")
+	fs.StringVar(&r.gossipListen, "gossip-listen", "", "`host:port` for gossip (default: no gossip)")
+	fs.StringVar(&r.gossipKey, "gossip-key", os.Getenv("QUORATE_GOSSIP_KEY"), "`key` that encrypts gossip, 16, 24 or 32 bytes in base64 (env QUORATE_GOSSIP_KEY)")
+	fs.Lookup("gossip-key").DefValue = ""
+	fs.StringVar(&r.clusterID, "cluster-id", "", "refuse peers and data of any other cluster (default: learnt)")
+	durationVar(fs, &r.heartbeat, "raft-heartbeat", 0, "silence of the leader after which a follower asks for votes (0s: 500ms)")
+	durationVar(fs, &r.election, "raft-election", 0, "how long a candidate waits for votes (0s: as --raft-heartbeat)")
+	durationVar(fs, &r.storeLimit, "raft-store-deadline", 0, "longest write of the log before a leader gives way (0s: 400ms)")
+	durationVar(fs, &r.recovery, "raft-disk-recovery", 0, "how long a disk must be healthy again before the replica may lead (0s: 5s)")
+	fs.Uint64Var(&r.snapshotThreshold, "raft-snapshot-threshold", 0, "log entries between two snapshots (0: 16384)")
+	fs.Uint64Var(&r.trailingLogs, "raft-trailing-logs", 0, "log entries kept behind a snapshot (0: 32768)")
+	fs.StringVar(&r.certFile, "raft-tls-cert", "", "certificate `file` of this replica for its peers; with --raft-tls-key and --raft-tls-ca")
+	fs.StringVar(&r.keyFile, "raft-tls-key", "", "key `file` of --raft-tls-cert")
+	fs.StringVar(&r.caFile, "raft-tls-ca", "", "`file` with the roots that sign the peers' certificates")
+}
+
+// registerUnused takes the flags that launchers pass and this program needs not:
+// it keeps its state itself, and its leader is elected.
+func registerUnused(fs *pflag.FlagSet) {
+	const note = " (accepted, not used: "
+	fs.String("database-url", os.Getenv("DATABASE_URL"), "Postgres `URL`"+note+"the state is in --data-dir)")
+	fs.Lookup("database-url").DefValue = ""
+	durationVar(fs, new(duration), "db-connect-timeout", 5*time.Second, "time to reach the database"+note+"there is none)")
+	fs.Bool("start-as-candidate", false, "wait for leadership"+note+"the leader is elected)")
+	later := note + "the operation is not part of this version)"
+	fs.Uint64("split-threshold", 0, "size in bytes at which a shard is split"+later)
+	fs.Uint8("max-split-shards", 16, "most shards by automatic splits"+later)
+	fs.Uint64("initial-split-threshold", 0, "size in bytes at which a tenant is first split"+later)
+	fs.Uint8("initial-split-shards", 2, "shards after the first split"+later)
+	fs.Int("safekeeper-reconciler-concurrency", 32, "operations at once on one safekeeper"+later)
+	durationVar(fs, new(duration), "chaos-interval", 0, "pause between random migrations"+later)
+	fs.String("chaos-exit-crontab", "", "`schedule` of random exits"+later)
+	fs.Uint64("max-secondary-lag-bytes", 0, "largest lag of a secondary that a drain moves to"+later)
+	fs.Bool("timelines-onto-safekeepers", false, "place timelines on safekeepers"+later)
+	fs.Bool("use-https-safekeeper-api", false, "call safekeepers over TLS"+later)
+	fs.Var(&boolValue{}, "kick-secondary-downloads", "start downloads after secondaries are placed"+later)
+	durationVar(fs, new(duration), "shard-split-request-timeout", 0, "longest split request"+later)
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"quorate/api"
+	"quorate/cluster"
+	"quorate/internal/app"
+	"quorate/internal/tracelog"
+	"quorate/reconciler"
+)
+
+var errNotBool = errors.New("want true or false")
+
+// defaultDataDir is below the working directory, which launchers make one of its
+// own for every instance.
+const defaultDataDir = "storage_controller_data"
+
+// serve runs the replica until a signal ends ctx.
+func serve(ctx context.Context, f *flags) error {
+	log := tracelog.New(os.Stdout, tracelog.ParseLevel(os.Getenv("RUST_LOG")))
+	slog.SetDefault(log)
+	cfg, err := f.config(log)
+	if err != nil {
+		return err
+	}
+	log.Info("Starting storage controller", "version", version(), "data_dir", cfg.Cluster.DataDir)
+	if f.dev {
+		log.Warn("Starting in dev mode: secrets and hooks are optional, do not use this in production")
+	} else if err := f.strict(); err != nil {
+		return err
+	}
+	a, err := app.New(ctx, cfg)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	return a.Run(ctx)
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "storage_controller"
+	}
+	v := "storage_controller " + info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v += " " + s.Value
+		}
+	}
+	return v
+}
+
+// strict refuses what is only fit for development.
+func (f *flags) strict() error {
+	for _, need := range []struct{ name, value string }{
+		{"--public-key", f.publicKey},
+		{"--jwt-token", f.jwtToken},
+		{"--control-plane-jwt-token", f.hookToken},
+		{"--safekeeper-jwt-token", f.safekeeperToken},
+		{"--control-plane-url", f.controlPlaneURL},
+	} {
+		if need.value == "" {
+			return fmt.Errorf("%s is needed unless --dev is given", need.name)
+		}
+	}
+	if f.localNotifications {
+		return errors.New("--use-local-compute-notifications is only for --dev")
+	}
+	if f.safekeepersPerTimeline < 3 {
+		return errors.New("--timeline-safekeeper-count below 3 is only for --dev")
+	}
+	return nil
+}
+
+func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
+	if f.listen == "" && f.listenHTTPS == "" {
+		return cfg, fmt.Errorf("%w: --listen or --listen-https is needed", errUsage)
+	}
+	if f.tenantRateLimit == 0 || f.safekeepersPerTimeline < 1 {
+		return cfg, fmt.Errorf("%w: --tenant-rate-limit and --timeline-safekeeper-count must be at least 1", errUsage)
+	}
+	cfg = app.Config{
+		HTTP: app.HTTP{
+			Listen: f.listen, ListenTLS: f.listenHTTPS, Address: f.addressForPeers,
+			CertFile: f.certFile, KeyFile: f.keyFile, CertReload: f.certReload.std(),
+		},
+		Tokens:          app.Tokens{Pageserver: f.jwtToken, ControlPlane: f.hookToken},
+		CAFile:          f.caFile,
+		ControlPlaneURL: f.controlPlaneURL,
+		Reconciler: reconciler.Options{
+			HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(), MaxWarmingUp: f.maxWarmingUp.std(),
+			NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency,
+		},
+		TenantRateLimit: int(f.tenantRateLimit),
+		DiskLoss:        f.diskLoss,
+		Logger:          log,
+	}
+	if f.localNotifications {
+		cfg.ControlPlaneURL = "" // the URL is then not one for notifications
+	}
+	if f.httpsPageserver {
+		cfg.PageserverScheme = "https"
+	}
+	if f.addressForPeers != "" {
+		if u, err := url.Parse(f.addressForPeers); err != nil || u.Host == "" {
+			return cfg, fmt.Errorf("%w: --address-for-peers %q is no URL", errUsage, f.addressForPeers)
+		}
+	}
+	if f.publicKey != "" {
+		if cfg.PublicKey, err = api.ParsePublicKey(f.publicKey); err != nil {
+			return cfg, err
+		}
+	}
+	cfg.Cluster, err = f.raft.config()
+	if cfg.Cluster.DataDir == "" {
+		cfg.Cluster.DataDir = f.dataDir()
+	}
+	return cfg, err
+}
+
+// dataDir is the directory when none is given. Two controllers of one neon_local
+// environment differ in their address, and so never share one.
+func (f *flags) dataDir() string {
+	if f.repoDir == "" {
+		return defaultDataDir
+	}
+	name := f.addressForPeers
+	if u, err := url.Parse(name); err == nil && u.Host != "" {
+		name = u.Host
+	}
+	if name == "" {
+		name = f.listen + f.listenHTTPS
+	}
+	name = strings.NewReplacer(":", "_", "/", "_", "[", "", "]", "").Replace(name)
+	return filepath.Join(f.repoDir, "storage_controller_raft", name)
+}
+
+func (r *raftFlags) config() (cfg cluster.Config, err error) {
+	cfg = cluster.Config{
+		ID: r.serverID, ClusterID: r.clusterID, DataDir: r.dataDir, RaftListen: r.listen, Advertise: r.advertise,
+		Expect: r.expect, Join: r.join, GossipListen: r.gossipListen,
+		Timeouts: cluster.Timeouts{
+			Heartbeat: r.heartbeat.std(), Election: r.election.std(), Store: r.storeLimit.std(), Recovery: r.recovery.std(),
+		},
+		SnapshotThreshold: r.snapshotThreshold, TrailingLogs: r.trailingLogs,
+	}
+	if cfg.Members, err = parseMembers(r.members); err != nil {
+		return cfg, err
+	}
+	if len(cfg.Members) > 0 {
+		own := ""
+		for _, m := range cfg.Members {
+			if m.ID == r.serverID {
+				own = m.RaftAddr
+			}
+		}
+		if own == "" {
+			return cfg, fmt.Errorf("%w: --server-id %q is not one of --members", errUsage, r.serverID)
+		}
+		if cfg.RaftListen == "" {
+			cfg.RaftListen = own
+		}
+		if cfg.Advertise == "" {
+			cfg.Advertise = own
+		}
+	}
+	if cfg.RaftListen == "" {
+		cfg.RaftListen = "127.0.0.1:0"
+	}
+	if r.gossipKey != "" {
+		if cfg.GossipKey, err = base64.StdEncoding.DecodeString(r.gossipKey); err != nil {
+			return cfg, fmt.Errorf("%w: --gossip-key is not base64: %w", errUsage, err)
+		}
+	}
+	cfg.TLS, err = r.tls()
+	return cfg, err
+}
+
+// parseMembers reads `id=host:port,…`.
+func parseMembers(text string) ([]cluster.Member, error) {
+	var members []cluster.Member
+	if text == "" {
+		return nil, nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		id, addr, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok || id == "" || !strings.Contains(addr, ":") {
+			return nil, fmt.Errorf("%w: --members: %q is not id=host:port", errUsage, part)
+		}
+		for _, m := range members {
+			if m.ID == id || m.RaftAddr == addr {
+				return nil, fmt.Errorf("%w: --members: %q repeats another", errUsage, part)
+			}
+		}
+		members = append(members, cluster.Member{ID: id, RaftAddr: addr})
+	}
+	return members, nil
+}
+
+// tls is the mutual authentication between replicas; nil without files.
+func (r *raftFlags) tls() (*tls.Config, error) {
+	if r.certFile == "" && r.keyFile == "" && r.caFile == "" {
+		return nil, nil
+	}
+	if r.certFile == "" || r.keyFile == "" || r.caFile == "" {
+		return nil, fmt.Errorf("%w: --raft-tls-cert, --raft-tls-key and --raft-tls-ca go together", errUsage)
+	}
+	cert, err := tls.LoadX509KeyPair(r.certFile, r.keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("peer certificate: %w", err)
+	}
+	text, err := os.ReadFile(r.caFile)
+	if err != nil {
+		return nil, fmt.Errorf("peer roots: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("peer roots: no certificate in %s", r.caFile)
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool,
+		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+	}, nil
+}

@@ -1,0 +1,176 @@
+// Package app wires one replica of the storage controller together and runs it.
+// It is the only package that sees all the others.
+//
+// A replica is: the Raft member (cluster) with the state machine (fsm) on top of
+// it; the HTTP listeners with the API, served by every replica; and, while it
+// leads, the reconciler and the deletions that were begun. Leadership is a
+// context: when it is lost, everything of the term has ended before the next one
+// begins.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"quorate/api"
+	"quorate/cluster"
+	"quorate/fsm"
+	"quorate/internal/controller"
+	"quorate/reconciler"
+)
+
+// handOverTimeout bounds giving leadership away before a stop.
+const handOverTimeout = 2 * time.Second
+
+// App is one running replica.
+type App struct {
+	cfg      Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	web      *web
+	cluster  *cluster.Cluster
+	store    *fsm.Store
+	replica  *Replica
+
+	reconciler *reconciler.Reconciler
+	tenants    *controller.Tenants
+	leadership *leadership
+	readiness  *readiness
+	api        *api.Server
+	transports []*http.Transport
+
+	applied chan struct{} // poked after each applied batch
+	failed  chan error    // what makes going on pointless; the first counts
+}
+
+// New binds the listeners, opens the data directory and joins the cluster. The
+// replica takes part in elections from here on, and answers requests once Run is
+// called. An App that is not run must be closed.
+func New(ctx context.Context, cfg Config) (_ *App, err error) {
+	cfg.fill()
+	a := &App{
+		cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(),
+		applied: make(chan struct{}, 1), failed: make(chan error, 1),
+	}
+	if a.web, err = listen(&a.cfg); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.web.abandon()
+		}
+	}()
+	if a.cfg.HTTP.Address == "" {
+		a.cfg.HTTP.Address = a.web.url()
+	}
+	a.cfg.Cluster.HTTPAddr = a.cfg.HTTP.Address
+	a.store = fsm.NewStore()
+	a.store.Subscribe(a.onApplied)
+	if a.cluster, err = cluster.Open(ctx, a.cfg.Cluster, machine{store: a.store, granted: cfg.Granted}); err != nil {
+		return nil, fmt.Errorf("open the cluster: %w", err)
+	}
+	a.replica = &Replica{log: a.cluster, store: a.store}
+	if err = a.wire(); err != nil {
+		return nil, errors.Join(err, a.cluster.Close(ctx))
+	}
+	return a, nil
+}
+
+func (a *App) onApplied(*fsm.State, fsm.Touched) {
+	select {
+	case a.applied <- struct{}{}:
+	default:
+	}
+}
+
+// fail makes Run stop and return err.
+func (a *App) fail(err error) {
+	select {
+	case a.failed <- err:
+	default:
+	}
+}
+
+// Run serves until ctx ends, then hands leadership over, lets requests finish
+// for a few seconds and closes everything; it returns nil then. It returns an
+// error when this replica cannot go on.
+func (a *App) Run(ctx context.Context) error {
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { a.learnClusterID(background) })
+	wg.Go(func() { a.readiness.catchUp(background) })
+	wg.Go(func() {
+		err := a.cluster.RunWhileLeader(background, a.lead)
+		if background.Err() == nil && err != nil {
+			a.fail(err)
+		}
+	})
+	wg.Go(func() { a.watchDisk(background) })
+	socket, err := a.serveControl()
+	if err != nil {
+		a.fail(err)
+	}
+	a.web.serve(a.api, background)
+	a.log.Info("Serving HTTP", "address", a.cfg.HTTP.Address, "server", a.cluster.ID())
+
+	var cause error
+	select {
+	case <-ctx.Done():
+		a.log.Info("Stopping")
+	case cause = <-a.failed:
+		a.log.Error("This replica cannot go on", "err", cause)
+	}
+	a.handOver(ctx)
+	a.web.stop(context.WithoutCancel(ctx))
+	socket.close()
+	cancel()
+	wg.Wait()
+	return errors.Join(cause, a.close(ctx))
+}
+
+// handOver gives leadership away while requests are still answered, so that they
+// are forwarded to the successor instead of failing.
+func (a *App) handOver(ctx context.Context) {
+	if !a.cluster.IsLeader() || len(a.cluster.Members()) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+	defer cancel()
+	if err := a.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNotLeader) {
+		a.log.Info("Stopping without handing leadership over", "err", err)
+	}
+}
+
+// Close releases an App that was never run.
+func (a *App) Close() error {
+	a.web.abandon()
+	return a.close(context.Background())
+}
+
+func (a *App) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+	defer cancel()
+	err := a.cluster.Close(ctx)
+	a.leadership.wait()
+	for _, t := range a.transports {
+		t.CloseIdleConnections()
+	}
+	return err
+}
+
+// Address is the base URL of the API, with a trailing slash.
+func (a *App) Address() string { return a.cfg.HTTP.Address }
+
+// Replica gives tests the replicated state of this process.
+func (a *App) Replica() *Replica { return a.replica }
+
+// Cluster is the Raft member.
+func (a *App) Cluster() *cluster.Cluster { return a.cluster }

@@ -1,0 +1,134 @@
+package app
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"quorate/cluster"
+	"quorate/fsm"
+	"quorate/reconciler"
+)
+
+// Config describes one replica.
+type Config struct {
+	// Cluster is this replica's part in the Raft cluster. HTTPAddr, Network and
+	// Logger are filled in from the fields below.
+	Cluster cluster.Config
+
+	HTTP   HTTP
+	Tokens Tokens
+
+	// PublicKey verifies the tokens of callers; nil lets everybody in.
+	PublicKey ed25519.PublicKey
+
+	// CAFile holds roots trusted besides the system's by all outgoing calls.
+	CAFile string
+
+	// ControlPlaneURL is the prefix of the compute hook; empty means no hook.
+	ControlPlaneURL string
+
+	// PageserverScheme is http (the default) or https.
+	PageserverScheme string
+
+	// Reconciler are the settings of the leader's work.
+	Reconciler reconciler.Options
+
+	// TenantRateLimit is how many rate-limited requests a second a tenant may
+	// make; 0 means the default of 10.
+	TenantRateLimit int
+
+	// DiskLoss tells whether a pageserver that reports an empty disk is believed.
+	DiskLoss bool
+
+	// Network opens all sockets; nil means TCP.
+	Network cluster.Network
+
+	// Resolve tells whether a pageserver's host name has an address; nil asks the
+	// system.
+	Resolve func(ctx context.Context, host string) error
+
+	// Control says whether a control socket is opened in the data directory.
+	Control ControlMode
+
+	// Granted, when set, is called with every generation that was committed, on
+	// the applying goroutine and before anybody in this process can act on it.
+	// It costs applying everything twice and is for tests.
+	Granted func(fsm.Grant)
+
+	// Logger; nil discards.
+	Logger *slog.Logger
+}
+
+// HTTP is where the API is served. At least one of Listen and ListenTLS is set.
+type HTTP struct {
+	Listen, ListenTLS string // host:port, port 0 picks one
+
+	// CertFile and KeyFile are the server's certificate for ListenTLS. They are
+	// looked at again every CertReload.
+	CertFile, KeyFile string
+	CertReload        time.Duration
+
+	// Address is the base URL that other replicas and clients are told, with a
+	// trailing slash. Empty means the first listener's.
+	Address string
+}
+
+// Tokens are what this replica presents to others; an empty one is not sent.
+type Tokens struct {
+	Pageserver, ControlPlane string
+}
+
+// ControlMode says how commands on the same machine reach the replica.
+type ControlMode uint8
+
+// The modes.
+const (
+	ControlSocket ControlMode = iota // a socket in the data directory
+	ControlNone
+)
+
+func (cfg *Config) fill() {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Network == nil {
+		cfg.Network = tcp{}
+	}
+	if cfg.Resolve == nil {
+		cfg.Resolve = resolve
+	}
+	if cfg.PageserverScheme == "" {
+		cfg.PageserverScheme = "http"
+	}
+	if cfg.TenantRateLimit == 0 {
+		cfg.TenantRateLimit = 10
+	}
+	if cfg.HTTP.CertReload == 0 {
+		cfg.HTTP.CertReload = time.Minute
+	}
+	cfg.Cluster.Network, cfg.Cluster.Logger = cfg.Network, cfg.Logger
+}
+
+// roots are the system's roots and those of CAFile.
+func (cfg *Config) roots() (*x509.CertPool, error) {
+	if cfg.CAFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(cfg.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("CA file: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("CA file %s: no certificate in it", cfg.CAFile)
+	}
+	return pool, nil
+}

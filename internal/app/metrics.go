@@ -1,0 +1,92 @@
+package app
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"quorate/api"
+	"quorate/cluster"
+)
+
+// raftMetrics reads the Raft member's status when the metrics are asked for.
+type raftMetrics struct {
+	status func() cluster.Status
+	series []raftSeries
+}
+
+type raftSeries struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*cluster.Status) float64
+}
+
+func newRaftMetrics(c *cluster.Cluster) *raftMetrics {
+	m := &raftMetrics{status: c.Status}
+	add := func(name, help string, kind prometheus.ValueType, value func(*cluster.Status) float64) {
+		desc := prometheus.NewDesc("storage_controller_raft_"+name, help, nil, nil)
+		m.series = append(m.series, raftSeries{desc, kind, value})
+	}
+	gauge := prometheus.GaugeValue
+	add("term", "Current Raft term", gauge, func(s *cluster.Status) float64 { return float64(s.Term) })
+	add("last_index", "Last entry in the log", gauge, func(s *cluster.Status) float64 { return float64(s.LastIndex) })
+	add("commit_index", "Last committed entry", gauge, func(s *cluster.Status) float64 { return float64(s.CommitIndex) })
+	add("applied_index", "Last applied entry", gauge, func(s *cluster.Status) float64 { return float64(s.AppliedIndex) })
+	add("leader", "1 while this replica leads", gauge, func(s *cluster.Status) float64 { return truth(s.State == "Leader") })
+	add("leader_known", "1 while a leader is known", gauge, func(s *cluster.Status) float64 { return truth(s.Leader != "") })
+	add("disk_sick", "1 while the disk keeps this replica from leading", gauge, func(s *cluster.Status) float64 { return truth(s.Sick) })
+	add("write_seconds", "Duration of the last write of the log, fsync included", gauge, func(s *cluster.Status) float64 { return s.LastWrite.Seconds() })
+	add("slowest_write_seconds", "Longest write of the log since the start", gauge, func(s *cluster.Status) float64 { return s.SlowestWrite.Seconds() })
+	add("proposals_in_flight", "Commands without a result", gauge, func(s *cluster.Status) float64 { return float64(s.InFlight) })
+	add("laggards", "Members that get no new entries, as the leader sees it", gauge, func(s *cluster.Status) float64 { return float64(len(s.Laggards)) })
+	add("terms_led", "Terms this replica has led", prometheus.CounterValue, func(s *cluster.Status) float64 { return float64(s.TermsLed) })
+	add("crash_elections", "Elections called because the leader's process was seen to die", prometheus.CounterValue, func(s *cluster.Status) float64 { return float64(s.CrashElections) })
+	return m
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Describe is part of prometheus.Collector.
+func (m *raftMetrics) Describe(out chan<- *prometheus.Desc) {
+	for i := range m.series {
+		out <- m.series[i].desc
+	}
+}
+
+// Collect is part of prometheus.Collector.
+func (m *raftMetrics) Collect(out chan<- prometheus.Metric) {
+	s := m.status()
+	for i := range m.series {
+		x := &m.series[i]
+		out <- prometheus.MustNewConstMetric(x.desc, x.kind, x.value(&s))
+	}
+}
+
+// describe is the membership as this replica sees it.
+func (a *App) describe() api.Cluster {
+	s := a.cluster.Status()
+	out := api.Cluster{
+		ID: s.ClusterID, Server: s.ID, Leader: s.Leader, Term: s.Term,
+		CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, Members: []api.Member{},
+	}
+	for _, m := range a.cluster.Members() {
+		member := api.Member{
+			ID: m.ID, RaftAddr: m.RaftAddr, HTTPAddr: m.HTTPAddr, Role: "learner",
+			LastContact: "never", Applied: m.AppliedIndex, Lag: m.Lag,
+		}
+		switch {
+		case m.Leader:
+			member.Role = "leader"
+		case m.Voter:
+			member.Role = "voter"
+		}
+		if m.LastContact >= 0 {
+			member.LastContact = m.LastContact.String()
+		}
+		out.Members = append(out.Members, member)
+	}
+	return out
+}

@@ -1,0 +1,130 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"quorate/cluster"
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// machine is the state machine as package cluster wants it.
+type machine struct {
+	store   *fsm.Store
+	granted func(fsm.Grant) // nil: nobody wants to know
+}
+
+func (m machine) Apply(batch []cluster.Entry) []any {
+	entries := make([]fsm.Entry, len(batch))
+	for i, e := range batch {
+		entries[i] = fsm.Entry{Index: e.Index, Data: e.Data}
+	}
+	if m.granted != nil {
+		m.foresee(entries)
+	}
+	out := make([]any, len(batch))
+	for i, r := range m.store.Apply(entries) {
+		out[i] = r
+	}
+	return out
+}
+
+// foresee reports the generations that a batch is going to issue, before the
+// state that holds them is published.
+func (m machine) foresee(batch []fsm.Entry) {
+	s := m.store.State()
+	for _, e := range batch {
+		id, c, err := fsm.Decode(e.Data)
+		if err != nil {
+			return // Apply stops the process with a better text
+		}
+		var r fsm.Result
+		s, r = fsm.Apply(s, e.Index, id, c)
+		for _, g := range r.Grants {
+			m.granted(g)
+		}
+	}
+}
+
+func (m machine) Snapshot() (io.WriterTo, error) { return m.store.Snapshot(), nil }
+
+func (m machine) Restore(r io.Reader) error { return m.store.Restore(r) }
+
+// log is the part of cluster.Cluster that a Replica stands on.
+type log interface {
+	Propose(ctx context.Context, data []byte) (any, error)
+	ReadBarrier(ctx context.Context) error
+	AppliedIndex() uint64
+}
+
+// Replica is the replicated state as everybody else in the process sees it: the
+// commands go in here and the states come out.
+type Replica struct {
+	log   log
+	store *fsm.Store
+}
+
+// State is the newest state this replica has applied. It may lag behind what
+// other replicas have acknowledged; it never blocks.
+func (r *Replica) State() *fsm.State { return r.store.State() }
+
+// ReadState returns a state that holds everything acknowledged by any replica
+// before the call. The errors are the classes NotLeader (there is no leader, or
+// it could not prove that it leads), Unavailable and ShuttingDown.
+func (r *Replica) ReadState(ctx context.Context) (*fsm.State, error) {
+	if err := r.log.ReadBarrier(ctx); err != nil {
+		return nil, readError(err)
+	}
+	return r.store.State(), nil
+}
+
+// Propose puts a command into the log and waits until this replica has applied
+// it. A refusal comes back as the error together with its Result. The other
+// errors are the classes NotLeader, Unavailable and ShuttingDown, after which
+// nothing happened, and OutcomeUnknown, after which it may happen still: the
+// same id again is recognised.
+func (r *Replica) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+	data, err := fsm.Encode(id, c)
+	if err != nil {
+		return fsm.Result{}, neon.Errorf(neon.Internal, "propose: %w", err)
+	}
+	answer, err := r.log.Propose(ctx, data)
+	if err != nil {
+		return fsm.Result{}, proposeError(err)
+	}
+	result := answer.(fsm.Result)
+	if result.Err != nil {
+		return result, result.Err
+	}
+	return result, nil
+}
+
+func proposeError(err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrNotLeader):
+		return &neon.Error{Code: neon.NotLeader, Msg: "This replica does not lead", Err: err}
+	case errors.Is(err, cluster.ErrOutcomeUnknown):
+		return &neon.Error{Code: neon.OutcomeUnknown, Msg: "The outcome of the write is unknown, please retry", Err: err}
+	case errors.Is(err, cluster.ErrClosed):
+		return &neon.Error{Code: neon.ShuttingDown, Msg: "Shutting down", Err: err}
+	case errors.Is(err, cluster.ErrTooLarge):
+		return &neon.Error{Code: neon.BadRequest, Msg: "The change is too large for one log entry", Err: err}
+	case errors.Is(err, cluster.ErrOverloaded):
+		return &neon.Error{Code: neon.Unavailable, Msg: "Too many writes are waiting, please retry", Err: err}
+	default:
+		return &neon.Error{Code: neon.Unavailable, Msg: "The write was not accepted: " + err.Error(), Err: err}
+	}
+}
+
+func readError(err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrClosed):
+		return &neon.Error{Code: neon.ShuttingDown, Msg: "Shutting down", Err: err}
+	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrPeerUnreachable):
+		return &neon.Error{Code: neon.NotLeader, Msg: "No leader confirms the read", Err: err}
+	default:
+		return &neon.Error{Code: neon.Unavailable, Msg: "The read could not be confirmed: " + err.Error(), Err: err}
+	}
+}

@@ -1,0 +1,68 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"quorate/cluster"
+	"quorate/fsm"
+)
+
+// Snapshot describes a saved snapshot and what is in it.
+type Snapshot struct {
+	cluster.SnapshotInfo
+	Epoch                  uint64 // times the cluster began again from a snapshot
+	Tenants, Shards, Nodes int
+}
+
+// InspectSnapshot reads a saved snapshot to its end and checks all of it.
+func InspectSnapshot(r io.Reader) (s Snapshot, err error) {
+	var state bytes.Buffer
+	if s.SnapshotInfo, err = cluster.InspectSnapshot(r, &state); err != nil {
+		return s, err
+	}
+	content, err := fsm.ReadSnapshot(&state)
+	if err != nil {
+		return s, err
+	}
+	s.Epoch, s.Tenants, s.Shards = content.Epoch, content.TenantCount(), content.ShardCount()
+	for range content.Nodes() {
+		s.Nodes++
+	}
+	return s, nil
+}
+
+// Restored says what RestoreSnapshot made.
+type Restored struct{ ServerID, ClusterID string }
+
+// RestoreSnapshot fills an empty data directory from a saved snapshot, as the
+// beginning of a new cluster: nobody knows which generations the old one issued
+// after the snapshot was saved, so all that it may have issued are jumped over,
+// and members of the two clusters refuse each other. clusterID names the new
+// cluster, for a restore on several servers; empty makes a new id.
+//
+// A snapshot must not be used for this twice at different times: the second
+// cluster would begin with the generations of the first.
+func RestoreSnapshot(ctx context.Context, r io.Reader, to cluster.Restore, clusterID string) (done Restored, err error) {
+	if clusterID == "" {
+		clusterID = newClusterID()
+	}
+	done.ClusterID = clusterID
+	to.Rewrite = func(state io.Reader) (io.WriterTo, string, error) {
+		old, err := fsm.ReadSnapshot(state)
+		if err != nil {
+			return nil, "", err
+		}
+		next, err := fsm.Recover(old, clusterID)
+		if err != nil {
+			return nil, "", err
+		}
+		return fsm.SnapshotWriter{State: next}, clusterID, nil
+	}
+	if done.ServerID, err = cluster.RestoreDataDir(ctx, r, to); err != nil {
+		return Restored{}, fmt.Errorf("restore: %w", err)
+	}
+	return done, nil
+}

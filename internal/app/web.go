@@ -1,0 +1,171 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// drainTimeout is how long requests under way may finish once the server stops
+// accepting.
+const drainTimeout = 5 * time.Second
+
+// web is the HTTP side of the replica: its listeners and the server behind them.
+type web struct {
+	server    *http.Server
+	listeners []net.Listener // in the order plain, TLS
+	scheme    string         // of the first listener
+	log       *slog.Logger
+	wg        sync.WaitGroup
+}
+
+// listen binds the addresses of cfg without serving them yet: a port that is
+// taken must be found out before this replica joins anything.
+func listen(cfg *Config) (_ *web, err error) {
+	w := &web{log: cfg.Logger}
+	defer func() {
+		if err != nil {
+			w.abandon()
+		}
+	}()
+	bind := func(addr, scheme string, wrap func(net.Listener) net.Listener) error {
+		if addr == "" {
+			return nil
+		}
+		l, err := cfg.Network.Listen(addr)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w", addr, err)
+		}
+		w.listeners = append(w.listeners, wrap(l))
+		if w.scheme == "" {
+			w.scheme = scheme
+		}
+		return nil
+	}
+	if err := bind(cfg.HTTP.Listen, "http", func(l net.Listener) net.Listener { return l }); err != nil {
+		return nil, err
+	}
+	if cfg.HTTP.ListenTLS != "" {
+		certs := &certificates{cfg: cfg.HTTP, log: cfg.Logger}
+		if err := certs.load(); err != nil {
+			return nil, err
+		}
+		conf := &tls.Config{GetCertificate: certs.current, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+		wrap := func(l net.Listener) net.Listener { return tls.NewListener(l, conf) }
+		if err := bind(cfg.HTTP.ListenTLS, "https", wrap); err != nil {
+			return nil, err
+		}
+	}
+	if len(w.listeners) == 0 {
+		return nil, errors.New("no address to listen on")
+	}
+	return w, nil
+}
+
+// url is the base URL of the first listener, with a trailing slash.
+func (w *web) url() string { return w.scheme + "://" + w.listeners[0].Addr().String() + "/" }
+
+func (w *web) serve(h http.Handler, base context.Context) {
+	w.server = &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ErrorLog:          slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
+	}
+	for _, l := range w.listeners {
+		w.wg.Go(func() {
+			if err := w.server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				w.log.Error("HTTP server ended", "addr", l.Addr().String(), "err", err)
+			}
+		})
+	}
+}
+
+// stop lets the requests under way finish, for at most drainTimeout, and ends
+// the rest.
+func (w *web) stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := w.server.Shutdown(ctx); err != nil {
+		w.log.Warn("Timed out joining HTTP server task", "err", err)
+		_ = w.server.Close()
+	}
+	w.wg.Wait()
+}
+
+// abandon closes listeners that are not served.
+func (w *web) abandon() {
+	for _, l := range w.listeners {
+		_ = l.Close()
+	}
+}
+
+// certificates reads the server's certificate again when its files changed, so
+// that a renewed one needs no restart.
+type certificates struct {
+	cfg HTTP
+	log *slog.Logger
+
+	mu      sync.Mutex
+	cert    *tls.Certificate
+	checked time.Time
+	stamp   time.Time // newest modification time of the files behind cert
+}
+
+func (c *certificates) current(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	due := time.Since(c.checked) >= c.cfg.CertReload
+	c.mu.Unlock()
+	if due {
+		if err := c.load(); err != nil {
+			c.log.Warn("Keeping the old TLS certificate", "err", err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cert, nil
+}
+
+func (c *certificates) load() error {
+	stamp, err := newest(c.cfg.CertFile, c.cfg.KeyFile)
+	c.mu.Lock()
+	c.checked = time.Now()
+	same := c.cert != nil && stamp.Equal(c.stamp)
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("TLS certificate: %w", err)
+	}
+	if same {
+		return nil
+	}
+	cert, err := tls.LoadX509KeyPair(c.cfg.CertFile, c.cfg.KeyFile)
+	if err != nil {
+		return fmt.Errorf("TLS certificate: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cert, c.stamp = &cert, stamp
+	return nil
+}
+
+func newest(files ...string) (t time.Time, err error) {
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			return t, err
+		}
+		if info.ModTime().After(t) {
+			t = info.ModTime()
+		}
+	}
+	return t, nil
+}

@@ -1,0 +1,104 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"quorate/api"
+	"quorate/fsm"
+	"quorate/internal/computehook"
+	"quorate/internal/controller"
+	"quorate/internal/neon"
+	"quorate/internal/pageserver"
+	"quorate/reconciler"
+)
+
+// wire builds everything above the log.
+func (a *App) wire() error {
+	roots, err := a.cfg.roots()
+	if err != nil {
+		return err
+	}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRaftMetrics(a.cluster))
+	metrics := api.NewMetrics(a.registry)
+	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	pooled := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
+	heartbeats := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
+	heartbeats.DisableKeepAlives = true
+	calls := pageservers{pageserver.New(pageserver.Options{
+		Transport: pooled, Heartbeats: heartbeats, Token: a.cfg.Tokens.Pageserver,
+		UseHTTPS: a.cfg.PageserverScheme == "https", Observe: observe(metrics),
+	})}
+	deps := reconciler.Deps{
+		Log: a.replica, Locations: calls, Prober: calls, Migrations: calls,
+		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log,
+	}
+	if a.cfg.ControlPlaneURL != "" {
+		deps.Hook = hook{computehook.New(computehook.Options{
+			BaseURL: a.cfg.ControlPlaneURL, Token: a.cfg.Tokens.ControlPlane,
+			Transport: a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)),
+		})}
+	}
+	a.reconciler = reconciler.New(deps)
+	a.store.Subscribe(a.reconciler.Changed)
+	a.leadership = &leadership{cluster: a.cluster, replica: a.replica}
+	a.readiness = &readiness{app: a}
+	a.api = a.newAPI(calls, metrics, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)))
+	return nil
+}
+
+// outgoing remembers a transport, whose idle connections Close ends.
+func (a *App) outgoing(t *http.Transport) *http.Transport {
+	a.transports = append(a.transports, t)
+	return t
+}
+
+func (a *App) newAPI(calls pageservers, metrics *api.Metrics, peers http.RoundTripper) *api.Server {
+	leader := reality{a.reconciler}
+	deps := controller.Deps{
+		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader, Pageservers: calls,
+		Resolve: a.cfg.Resolve,
+		Options: controller.Options{UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss},
+		Logger:  a.log,
+	}
+	a.tenants = controller.NewTenants(deps)
+	return api.New(api.Options{
+		Tenants: a.tenants, Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
+		Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
+		Leadership: a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,
+		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,
+		Registry: a.registry, Metrics: metrics, Logger: a.log,
+	})
+}
+
+// reality is the reconciler as the controllers see it.
+type reality struct{ *reconciler.Reconciler }
+
+func (r reality) Kick(shards ...neon.ShardID) { r.Reconciler.Kick(reconciler.High, shards...) }
+
+func (r reality) Status(id neon.ShardID) controller.ShardStatus {
+	s := r.Reconciler.Status(id)
+	return controller.ShardStatus{
+		Reconciling: s.Reconciling, LastError: s.LastError, PendingNotify: s.PendingNotify,
+		ConsecutiveFailures: s.Failures, Observed: s.Observed,
+	}
+}
+
+// ReAttached forgets what was seen of the node: an empty disk or not, what it
+// holds now is looked at again.
+func (r reality) ReAttached(node neon.NodeID, _ controller.Disk, _ []fsm.Location) {
+	r.Reconciler.ReAttached(node)
+}
+
+// resolve tells whether a host has an address.
+func resolve(ctx context.Context, host string) error {
+	if net.ParseIP(host) != nil {
+		return nil
+	}
+	_, err := net.DefaultResolver.LookupHost(ctx, host)
+	return err
+}

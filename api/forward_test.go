@@ -1,0 +1,277 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// spy remembers the requests that a replica was carried.
+type spy struct {
+	mu   sync.Mutex
+	seen []carriedRequest
+}
+
+type carriedRequest struct {
+	at     int
+	method string
+	uri    string
+	header http.Header
+	body   string
+}
+
+func (s *spy) wrap(r *replica, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, _ := io.ReadAll(req.Body)
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		if req.Header.Get(hopHeader) != "" {
+			s.mu.Lock()
+			s.seen = append(s.seen, carriedRequest{r.at, req.Method, req.RequestURI, req.Header.Clone(), string(body)})
+			s.mu.Unlock()
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
+func (s *spy) all() []carriedRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]carriedRequest(nil), s.seen...)
+}
+
+func TestFollowerCarriesEveryRequestUnchanged(t *testing.T) {
+	var s spy
+	w := newWorld(t, setup{replicas: 3, wrap: s.wrap})
+	w.addNodes(1)
+	follower := w.replicas[1]
+	body := `{"new_tenant_id":"` + tenantA + `"}  trailing`
+	g := follower.do("POST", "/v1/tenant?a=1&b=%2F", body, "X-Request-Id", "abc", "X-Other", "kept", "Connection", "X-Gone", "X-Gone", "1")
+	g.want(t, 201, `{"shards":[{"shard_id":"`+tenantA+`","node_id":1,"generation":0}]}`)
+	if id := g.header.Get("X-Request-Id"); id != "abc" {
+		t.Errorf("answer has request id %q", id)
+	}
+	seen := s.all()
+	if len(seen) != 1 {
+		t.Fatalf("%d requests were carried", len(seen))
+	}
+	c := seen[0]
+	if c.at != 0 || c.method != "POST" || c.uri != "/v1/tenant?a=1&b=%2F" || c.body != body {
+		t.Errorf("carried %+v", c)
+	}
+	if c.header.Get("X-Request-Id") != "abc" || c.header.Get("X-Other") != "kept" || c.header.Get("X-Gone") != "" {
+		t.Errorf("carried headers %v", c.header)
+	}
+}
+
+func TestAnswerOfLeaderComesBackUnchanged(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	w.addNodes(1)
+	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	w.attach(tenantID(t, tenantA))
+	big := strings.Repeat("x", 3*heldAnswer)
+	w.calls.through = func(neon.NodeID, string, string) (*http.Response, error) {
+		resp := response(http.StatusTeapot, big)
+		resp.Header = http.Header{"Content-Type": {"text/weird"}, "X-Many": {"1", "2"}, "X-Request-Id": {"theirs"}, "Connection": {"close"}}
+		return resp, nil
+	}
+	for _, r := range w.replicas {
+		g := r.do("GET", "/v1/tenant/"+tenantA+"/timeline", "null", "X-Request-Id", "mine")
+		if g.status != http.StatusTeapot || g.body != big || g.header.Get("Content-Type") != "text/weird" ||
+			len(g.header.Values("X-Many")) != 2 || g.header.Get("X-Request-Id") != "mine" {
+			t.Errorf("replica %d: %d, %d bytes, %v", r.at, g.status, len(g.body), g.header)
+		}
+	}
+}
+
+func TestRequestIDIsMadeOnceForAllTries(t *testing.T) {
+	var s spy
+	w := newWorld(t, setup{replicas: 3, wrap: s.wrap})
+	w.addNodes(1)
+	for _, r := range w.replicas[:2] {
+		r.propose = func(next func() (fsm.Result, error)) (fsm.Result, error) {
+			w.setLeader(r.at + 1)
+			return fsm.Result{}, errFollows
+		}
+	}
+	g := w.replicas[2].do("PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"Pause"}`)
+	g.want(t, 200, "null")
+	seen := s.all()
+	if len(seen) < 2 {
+		t.Fatalf("%d tries", len(seen))
+	}
+	for _, c := range seen {
+		if id := c.header.Get("X-Request-Id"); id == "" || id != g.header.Get("X-Request-Id") {
+			t.Errorf("a try had request id %q, the answer %q", id, g.header.Get("X-Request-Id"))
+		}
+	}
+}
+
+// The leader that a client talks to commits, then loses leadership before it can
+// say so. The next one recognises the request.
+func TestLeaderChangeInMidRequestLosesAndRepeatsNothing(t *testing.T) {
+	for _, entry := range []int{0, 2} {
+		w := newWorld(t, setup{replicas: 3})
+		w.addNodes(1)
+		w.replicas[0].propose = func(next func() (fsm.Result, error)) (fsm.Result, error) {
+			_, err := next()
+			w.setLeader(1)
+			if err == nil {
+				err = neon.Errorf(neon.OutcomeUnknown, "lost leadership")
+			}
+			return fsm.Result{}, err
+		}
+		before := w.committed()
+		w.replicas[entry].do("PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"Pause"}`).want(t, 200, "null")
+		if n, _ := w.store.State().Node(1); n.Scheduling != neon.SchedulingPause {
+			t.Errorf("entry %d: node is %s", entry, n.Scheduling)
+		}
+		if n := w.committed() - before; n > 2 {
+			t.Errorf("entry %d: %d commands", entry, n)
+		}
+	}
+}
+
+func TestWaitThatEndsWithLeadershipIsTakenUpByTheNext(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	w.addNodes(2)
+	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	w.replicas[0].await = func(context.Context) error {
+		w.setLeader(1)
+		return neon.Errorf(neon.Unavailable, "leadership ended")
+	}
+	g := w.replicas[0].do("PUT", "/control/v1/tenant/"+tenantA+"/migrate", `{"node_id":2,"migration_config":{"prewarm":false,"override_scheduler":true}}`)
+	g.want(t, 200, `{}`)
+}
+
+func TestFrozenLeaderIsLeftAsSoonAsItIsReplaced(t *testing.T) {
+	frozen := make(chan struct{})
+	reached := make(chan struct{}, 1)
+	w := newWorld(t, setup{replicas: 3, wrap: func(r *replica, next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+			if r.at == 0 {
+				reached <- struct{}{}
+				<-frozen
+			}
+			next.ServeHTTP(rw, req)
+		})
+	}})
+	defer close(frozen)
+	w.addNodes(1)
+	go func() {
+		<-reached
+		w.setLeader(1)
+	}()
+	begun := time.Now()
+	w.replicas[2].do("PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"Pause"}`).want(t, 200, "null")
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestNoLeaderWithinPatienceIs503WithRetryAfter(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	w.setLeader(-1)
+	s := w.replicas[0].server
+	rt := route{scope: scopeAny, label: "x", body: 10, deadline: time.Second, patience: 20 * time.Millisecond, handle: (*Server).nodeList}
+	rec := httptest.NewRecorder()
+	s.serve(&rt, rec, httptest.NewRequest("GET", "/x", nil), nil)
+	if rec.Code != 503 || rec.Header().Get("Retry-After") != "1" || rec.Body.String() != `{"msg":"No leader to forward to while in stepped down state"}` {
+		t.Errorf("%d %v %s", rec.Code, rec.Header(), rec.Body)
+	}
+}
+
+func TestRequestIsCarriedAtMostOnce(t *testing.T) {
+	w := newWorld(t, setup{replicas: 3})
+	begun := time.Now()
+	g := w.replicas[1].do("GET", "/control/v1/tenant", "", hopHeader, "1")
+	if g.status != 503 || g.header.Get(againHeader) != "not_leader" || g.header.Get("Retry-After") == "" {
+		t.Errorf("%d %v %s", g.status, g.header, g.body)
+	}
+	if time.Since(begun) > 5*time.Second {
+		t.Error("it was tried anyway")
+	}
+}
+
+func TestUnknownOutcomeIsSaidWhenNobodyCanTell(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	w.addNodes(1)
+	w.replicas[0].propose = func(func() (fsm.Result, error)) (fsm.Result, error) {
+		w.setLeader(-1)
+		return fsm.Result{}, neon.Errorf(neon.OutcomeUnknown, "lost leadership")
+	}
+	s := w.replicas[0].server
+	rt := route{scope: scopeAny, label: "x", body: 100, deadline: time.Second, patience: 20 * time.Millisecond, handle: (*Server).nodeRegister}
+	rec := httptest.NewRecorder()
+	body := `{"node_id":2,"listen_pg_addr":"ps","listen_pg_port":1,"listen_http_addr":"ps","listen_http_port":1,"availability_zone_id":"a"}`
+	rt.body = int64(len(body))
+	s.serve(&rt, rec, httptest.NewRequest("POST", "/x", strings.NewReader(body)), nil)
+	if rec.Code != 503 || rec.Body.String() != `{"msg":"Outcome unknown: lost leadership"}` {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+}
+
+func TestReadsOfReplicatedStateAreAnsweredByFollowers(t *testing.T) {
+	var s spy
+	w := newWorld(t, setup{replicas: 2, wrap: s.wrap})
+	w.addNodes(1)
+	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	for _, rt := range routes() {
+		if rt.duty != onAny {
+			continue
+		}
+		path := strings.NewReplacer(":tenant_id", tenantA, ":node_id", "1").Replace(rt.path)
+		body := `{"tenants":[],"tenant_shard_id":"` + tenantA + `"}`
+		if g := w.replicas[1].do(rt.method, path, body); g.status != 200 {
+			t.Errorf("%s %s: %d %s", rt.method, path, g.status, g.body)
+		}
+	}
+	if seen := s.all(); len(seen) > 0 {
+		t.Errorf("%d requests were carried, the first %+v", len(seen), seen[0])
+	}
+}
+
+func TestStepDownActsOnTheReplicaThatWasAsked(t *testing.T) {
+	w := newWorld(t, setup{replicas: 3})
+	w.replicas[2].do("PUT", "/control/v1/step_down", "").want(t, 200, `{}`)
+	if l, _ := w.leads(); l != 0 {
+		t.Errorf("leader is %d", l)
+	}
+	w.replicas[0].do("PUT", "/control/v1/step_down", "").want(t, 200, `{}`)
+	if l, _ := w.leads(); l != 1 {
+		t.Errorf("leader is %d", l)
+	}
+}
+
+func TestOversizedBodyIsRefusedUnread(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	before := w.committed()
+	big := strings.Repeat(" ", defaultBody+1)
+	want := `{"msg":"\"request body is larger than 1048576 bytes\""}`
+	for _, r := range w.replicas {
+		r.do("POST", "/v1/tenant", big).want(t, 400, want)
+		req, err := http.NewRequest("POST", r.web.URL+"/v1/tenant", io.MultiReader(strings.NewReader(big)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := r.web.Client().Do(req) // chunked
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != 400 {
+			t.Errorf("chunked: %d", resp.StatusCode)
+		}
+	}
+	if w.committed() != before {
+		t.Error("something was proposed")
+	}
+}

@@ -1,0 +1,172 @@
+package api
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// pathOf fills in the parameters of a route with things that do not exist.
+func pathOf(rt route) string {
+	return strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":timeline_id", timelineX,
+		":tenant_shard_id", tenantB, "*rest", "timeline").Replace(rt.path)
+}
+
+func TestEveryRouteIsAccountedFor(t *testing.T) {
+	seen := map[string]bool{}
+	for _, rt := range routes() {
+		key := rt.method + " " + rt.path
+		if seen[key] {
+			t.Errorf("%s stands twice", key)
+		}
+		seen[key] = true
+		if (rt.label == "") == (rt.silent == "") {
+			t.Errorf("%s needs a metric label or a reason for none", key)
+		}
+		if rt.handle == nil || rt.body <= 0 || rt.deadline <= 0 || rt.patience <= 0 {
+			t.Errorf("%s lacks a handler or a bound", key)
+		}
+		if rt.scope == scopeNone && !openPaths[rt.path] {
+			t.Errorf("%s has no scope", key)
+		}
+		if rt.limited && !strings.Contains(rt.path, ":tenant_id") {
+			t.Errorf("%s is limited by a tenant that it does not name", key)
+		}
+		if rt.method != "GET" && rt.duty == onAny && rt.label != "upcall_v1_validate" && rt.label != "debug_v1_inspect" {
+			t.Errorf("%s writes on a replica that does not lead", key)
+		}
+	}
+}
+
+// The table of who may do what, written down a second time on purpose.
+var wantScopes = map[Scope][]string{
+	scopeNone:        {"GET /metrics", "GET /status", "GET /live", "GET /ready"},
+	ScopeGenerations: {"POST /upcall/v1/re-attach", "POST /upcall/v1/validate"},
+	ScopeInfra:       {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id"},
+	ScopeScrubber:    {"GET /control/v1/tenant/:tenant_id"},
+	ScopePeer:        {"PUT /control/v1/step_down"},
+	ScopePageserverAPI: {
+		"POST /v1/tenant", "DELETE /v1/tenant/:tenant_id", "PUT /v1/tenant/config", "PATCH /v1/tenant/config",
+		"GET /v1/tenant/:tenant_id/config", "PUT /v1/tenant/:tenant_id/location_config",
+		"POST /v1/tenant/:tenant_id/timeline", "DELETE /v1/tenant/:tenant_id/timeline/:timeline_id", "GET /v1/tenant/:tenant_id/*rest",
+	},
+	ScopeAdmin: {
+		"GET /control/v1/node/:node_id/shards", "PUT /control/v1/node/:node_id/config", "GET /control/v1/leader",
+		"GET /control/v1/tenant", "PUT /control/v1/tenant/:tenant_id/policy", "PUT /control/v1/tenant/:tenant_id/migrate",
+		"PUT /control/v1/tenant/:tenant_id/migrate_secondary",
+		"GET /debug/v1/tenant", "GET /debug/v1/tenant/:tenant_id/locate", "GET /debug/v1/scheduler", "POST /debug/v1/consistency_check",
+		"POST /debug/v1/reconcile_all", "POST /debug/v1/inspect", "GET /debug/v1/cluster", "GET /debug/v1/explain/:tenant_shard_id",
+	},
+}
+
+func TestScopesAdmitAndRefuseOnEveryRoute(t *testing.T) {
+	pub, priv := newKey(t)
+	w := newWorld(t, setup{key: pub, rate: 1000})
+	want := map[string]Scope{}
+	for scope, list := range wantScopes {
+		for _, key := range list {
+			want[key] = scope
+		}
+	}
+	all := []Scope{ScopeTenant, ScopeTenantEndpoint, ScopePageserverAPI, ScopeSafekeeperData, ScopeGenerations, ScopeAdmin, ScopeInfra, ScopeScrubber, ScopePeer}
+	tokens := map[Scope]string{}
+	for _, s := range all {
+		tokens[s] = "Bearer " + sign(t, priv, jwt.MapClaims{"scope": string(s)})
+	}
+	for _, rt := range routes() {
+		key := rt.method + " " + rt.path
+		scope, ok := want[key]
+		delete(want, key)
+		if !ok || scope != rt.scope {
+			t.Errorf("%s has scope %q, want %q", key, rt.scope, scope)
+		}
+		for _, s := range all {
+			g := w.replicas[0].do(rt.method, pathOf(rt), "x", "Authorization", tokens[s])
+			refused := g.status == 403 && strings.Contains(g.body, "JWT authentication error")
+			if admitted := scope == scopeNone || s == scope || s == ScopeAdmin; refused == admitted {
+				t.Errorf("%s with a token of scope %s: %d %s", key, s, g.status, g.body)
+			}
+		}
+		g := w.replicas[0].do(rt.method, pathOf(rt), "x")
+		if open := scope == scopeNone; open == (g.status == 401) {
+			t.Errorf("%s without a token: %d %s", key, g.status, g.body)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("not served: %v", slices.Collect(maps.Keys(want)))
+	}
+}
+
+func TestUnknownPathsAskForATokenToo(t *testing.T) {
+	pub, priv := newKey(t)
+	w := newWorld(t, setup{key: pub})
+	token := "Bearer " + sign(t, priv, jwt.MapClaims{"scope": "tenant"})
+	for _, path := range []string{"/nowhere", "/status/", "/ready/"} {
+		if g := w.replicas[0].do("GET", path, ""); g.status != 401 {
+			t.Errorf("%s: %d", path, g.status)
+		}
+	}
+	w.replicas[0].do("GET", "/nowhere", "", "Authorization", token).want(t, 404, "Not Found")
+	w.replicas[0].do("GET", "/status/", "", "Authorization", token).want(t, 200, "null")
+}
+
+// Exactly these wait until the leader has looked around.
+func TestReadinessIsAwaitedWhereTheContractSaysSo(t *testing.T) {
+	var got []string
+	for _, rt := range routes() {
+		if rt.ready {
+			got = append(got, rt.method+" "+rt.path)
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"DELETE /v1/tenant/:tenant_id", "DELETE /v1/tenant/:tenant_id/timeline/:timeline_id",
+		"GET /control/v1/tenant", "GET /control/v1/tenant/:tenant_id", "GET /v1/tenant/:tenant_id/*rest",
+		"PATCH /v1/tenant/config", "POST /v1/tenant", "POST /v1/tenant/:tenant_id/timeline",
+		"PUT /control/v1/tenant/:tenant_id/migrate", "PUT /control/v1/tenant/:tenant_id/migrate_secondary",
+		"PUT /v1/tenant/:tenant_id/location_config", "PUT /v1/tenant/config",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestWithoutAKeyEverythingIsAllowed(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.replicas[0].do("GET", "/control/v1/tenant", "", "Authorization", "nonsense").want(t, 200, "[]")
+}
+
+func TestOnlyCountedRequestsReachTheMetrics(t *testing.T) {
+	pub, priv := newKey(t)
+	w := newWorld(t, setup{key: pub})
+	r := w.replicas[0]
+	token := "Bearer " + sign(t, priv, jwt.MapClaims{"scope": "admin"})
+	r.do("GET", "/control/v1/node", "")                           // refused at the door
+	r.do("GET", "/control/v1/node/5", "", "Authorization", token) // 404
+	r.do("POST", "/debug/v1/reconcile_all", "", "Authorization", token)
+	r.do("PATCH", "/v1/tenant/config", "x", "Authorization", token)
+	text := r.do("GET", "/metrics", "").body
+	for _, line := range []string{
+		`storage_controller_http_request_status{method="get",path="control_v1_node_status",status="404"} 1`,
+		`storage_controller_http_request_status{method="other",path="v1_tenant_config",status="400"} 1`,
+		`storage_controller_http_request_latency_bucket{method="get",path="control_v1_node_status",le="1.6"} 1`,
+		`storage_controller_reconcile_complete{status="ok_no_notify"} 0`,
+		`storage_controller_leadership_status{status="leader"} 1`,
+		`storage_controller_leadership_status{status="candidate"} 0`,
+		`storage_controller_tenant_shards 0`,
+		`storage_controller_http_request_rate_limited_bucket{le="0.1"} 0`,
+		`# TYPE storage_controller_reconcile_spawn counter`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("metrics lack %s", line)
+		}
+	}
+	for _, bad := range []string{`path="control_v1_node"`, "_total", "reconcile_all"} {
+		if strings.Contains(text, bad) {
+			t.Errorf("metrics have %s", bad)
+		}
+	}
+}

@@ -204,6 +204,9 @@ func (nd *node) mustPropose(t testing.TB, row string) {
 
 // startTCP starts n nodes on loopback with bolt on disk.
 func startTCP(t testing.TB, n int, timeouts Timeouts) *trio {
+	if timeouts.Store == 0 {
+		timeouts.Store = 5 * time.Second // others use this disk too
+	}
 	tr := &trio{t: t}
 	listeners := make([]net.Listener, n)
 	var members []Member

@@ -28,8 +28,13 @@ type crashDetector struct {
 const (
 	// secondLook is the pause between two refused connections.
 	secondLook = time.Millisecond
-	// witnessWait bounds the exchange with the other survivors.
+	// proofLimit bounds the search for proof: a dying process closes its sockets
+	// one by one, and frees its memory first.
+	proofLimit = 200 * time.Millisecond
+	// witnessWait bounds one question to the other survivors, agreeLimit the
+	// time in which they must have come to the same proof.
 	witnessWait = 25 * time.Millisecond
+	agreeLimit  = 150 * time.Millisecond
 	// probeWait bounds the warming of connections that the vote will use.
 	probeWait = 20 * time.Millisecond
 	// stagger is how much later than its better each further survivor stands.
@@ -93,11 +98,7 @@ func (c *Cluster) isVoter(id string) bool {
 }
 
 func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
-	if !d.stands(s) || !d.refused(ctx, s) {
-		return
-	}
-	pause(ctx, secondLook)
-	if !d.stands(s) || !d.refused(ctx, s) {
+	if !d.proveDeath(ctx, s) {
 		return
 	}
 	d.mu.Lock()
@@ -115,36 +116,54 @@ func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
 	}
 	rank, agreed := d.poll(ctx, s)
 	if !agreed {
+		d.c.log.Info("the leader's process seems to be gone, but no majority confirms it", "leader", s.id)
 		return
 	}
 	d.warm(ctx, s)
 	if rank > 0 {
 		pause(ctx, time.Duration(rank)*stagger)
 		if d.overtaken(ctx, s) {
+			d.c.log.Debug("another server stands for election already", "rank", rank)
 			return
 		}
 	}
 	d.fire(s)
 }
 
-// refused dials the leader's own address and reports ECONNREFUSED.
-func (d *crashDetector) refused(ctx context.Context, s suspicion) bool {
-	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+// proveDeath reports whether the leader's address refuses twice in a row. A
+// connection that is accepted but not greeted proves nothing: the kernel accepts
+// for a process that is just dying.
+func (d *crashDetector) proveDeath(ctx context.Context, s suspicion) bool {
+	ctx, cancel := context.WithTimeout(ctx, proofLimit)
 	defer cancel()
-	conn, err := d.c.cfg.Network.Dial(ctx, string(s.addr))
-	if err == nil {
-		_ = conn.Close()
-		return false
+	for refusals := 0; refusals < 2; pause(ctx, secondLook) {
+		if ctx.Err() != nil || !d.stands(s) {
+			return false
+		}
+		step, stop := context.WithTimeout(ctx, witnessWait)
+		conn, who, err := d.c.streams.dial(step, string(s.addr), tagPeer)
+		stop()
+		switch {
+		case err == nil:
+			_ = conn.Close()
+			return false
+		case errors.Is(err, syscall.ECONNREFUSED):
+			refusals++
+		case who.ID != "": // it answered, if only to turn us down
+			return false
+		default:
+			refusals = 0
+		}
 	}
-	return errors.Is(err, syscall.ECONNREFUSED)
+	return d.stands(s)
 }
 
 // poll asks the other voters until enough of them have proved the same death:
 // with us a majority. It returns how many of these have a better claim to stand.
 func (d *crashDetector) poll(ctx context.Context, s suspicion) (rank int, agreed bool) {
-	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+	ctx, cancel := context.WithTimeout(ctx, agreeLimit)
 	defer cancel()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && d.stands(s) {
 		mine := d.testify(witnessQuestion{Leader: s.id, Term: s.term})
 		witnesses, newer := d.ask(ctx, s)
 		if newer {
@@ -175,6 +194,8 @@ func (d *crashDetector) majority() int {
 
 // ask returns the voters that testify to the death, and whether any of them has moved on.
 func (d *crashDetector) ask(ctx context.Context, s suspicion) (witnesses []witnessAnswer, newer bool) {
+	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+	defer cancel()
 	question, _ := json.Marshal(witnessQuestion{Leader: s.id, Term: s.term})
 	answers := make(chan *witnessAnswer, maxServers)
 	asked := 0
@@ -267,8 +288,6 @@ func (d *crashDetector) warm(ctx context.Context, s suspicion) {
 
 // overtaken reports whether somebody with a better claim is standing or has won.
 func (d *crashDetector) overtaken(ctx context.Context, s suspicion) bool {
-	ctx, cancel := context.WithTimeout(ctx, witnessWait)
-	defer cancel()
 	_, newer := d.ask(ctx, s)
 	return newer
 }

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -31,6 +33,9 @@ type gossip struct {
 	c    *Cluster
 	list *memberlist.Memberlist
 	wake chan struct{}
+
+	mu    sync.Mutex
+	metas map[string]gossipMeta // by server id, this server's among them
 
 	seen      string    // the fresh servers last in view
 	seenSince time.Time // since when
@@ -55,7 +60,9 @@ func (c *Cluster) openGossip() error {
 		}
 		return nil
 	}
-	g := &gossip{c: c, wake: make(chan struct{}, 1), adding: make(chan struct{}, 1)}
+	g := &gossip{
+		c: c, wake: make(chan struct{}, 1), adding: make(chan struct{}, 1), metas: make(map[string]gossipMeta),
+	}
 	host, port, err := net.SplitHostPort(c.cfg.GossipListen)
 	if err != nil {
 		return fmt.Errorf("cluster: gossip address: %w", err)
@@ -79,7 +86,7 @@ func (c *Cluster) openGossip() error {
 	conf.ProbeInterval, conf.ProbeTimeout, conf.SuspicionMult = 300*time.Millisecond, 150*time.Millisecond, 3
 	conf.GossipInterval = 100 * time.Millisecond
 	conf.SecretKey = c.cfg.GossipKey
-	conf.Delegate, conf.Alive = g, g
+	conf.Delegate, conf.Alive, conf.Events = g, g, g
 	conf.Logger = slog.NewLogLogger(c.log.Handler(), slog.LevelDebug)
 	if g.list, err = memberlist.Create(conf); err != nil {
 		return fmt.Errorf("cluster: gossip: %w", err)
@@ -162,6 +169,35 @@ func (g *gossip) NotifyAlive(n *memberlist.Node) error {
 	return nil
 }
 
+// NotifyJoin, NotifyUpdate and NotifyLeave keep the view. Memberlist's own list
+// hands out entries that it goes on changing.
+func (g *gossip) NotifyJoin(n *memberlist.Node) {
+	m, ok := parseMeta(n.Meta)
+	if !ok {
+		return
+	}
+	g.mu.Lock()
+	g.metas[n.Name] = m
+	g.mu.Unlock()
+	if n.Name != g.c.id {
+		g.c.peers.learn(greeting{ID: n.Name, Raft: m.Raft, HTTP: m.HTTP, Cluster: m.Cluster})
+	}
+}
+
+func (g *gossip) NotifyUpdate(n *memberlist.Node) { g.NotifyJoin(n) }
+
+func (g *gossip) NotifyLeave(n *memberlist.Node) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.metas, n.Name)
+}
+
+func (g *gossip) view() map[string]gossipMeta {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.metas)
+}
+
 func parseMeta(b []byte) (gossipMeta, bool) {
 	var m gossipMeta
 	return m, json.Unmarshal(b, &m) == nil && m.Raft != ""
@@ -169,23 +205,13 @@ func parseMeta(b []byte) (gossipMeta, bool) {
 
 // look does what the present view calls for.
 func (g *gossip) look(ctx context.Context) {
-	nodes := g.list.Members()
-	if len(nodes) == 1 && len(g.c.cfg.Join) > 0 && time.Since(g.joined) > rejoinInterval {
+	if len(g.view()) <= 1 && len(g.c.cfg.Join) > 0 && time.Since(g.joined) > rejoinInterval {
 		g.joined = time.Now()
 		if _, err := g.list.Join(g.c.cfg.Join); err != nil {
 			g.c.log.Debug("no gossip yet", "err", err)
 		}
-		nodes = g.list.Members()
 	}
-	metas := make(map[string]gossipMeta)
-	for _, n := range nodes {
-		if m, ok := parseMeta(n.Meta); ok {
-			metas[n.Name] = m
-			if n.Name != g.c.id {
-				g.c.peers.learn(greeting{ID: n.Name, Raft: m.Raft, HTTP: m.HTTP, Cluster: m.Cluster})
-			}
-		}
-	}
+	metas := g.view()
 	if g.c.cfg.Expect > 0 && g.c.raft.LastIndex() == 0 {
 		g.bootstrap(ctx, metas)
 	}

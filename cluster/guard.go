@@ -44,7 +44,12 @@ type job struct {
 	write func() error
 	undo  func() error // for a write that its caller gave up
 	fate  atomic.Int32 // pending, finished or disowned
+	size  int          // bytes
 	done  chan error   // buffered
+}
+
+func newJob(write func() error, size int) *job {
+	return &job{write: write, size: size, done: make(chan error, 1)}
 }
 
 const (
@@ -52,6 +57,10 @@ const (
 	finished
 	disowned
 )
+
+// slowestDisk is the bandwidth in bytes a second below which a disk counts as
+// hanging: a large write gets that much more time.
+const slowestDisk = 20 << 20
 
 // noSpaceRetry is the pause between two tries to write to a full disk.
 const noSpaceRetry = 200 * time.Millisecond
@@ -117,9 +126,9 @@ func (g *guard) close() {
 }
 
 // try runs one write; with a limit it is disowned when the limit has passed.
-func (g *guard) try(write, undo func() error, limited bool) error {
-	j := &job{write: write, undo: undo, done: make(chan error, 1)}
-	timer := time.NewTimer(g.deadline)
+func (g *guard) try(j *job, limited bool) error {
+	deadline := g.deadline + time.Duration(j.size)*time.Second/slowestDisk
+	timer := time.NewTimer(deadline)
 	defer timer.Stop()
 	began := time.Now()
 	jobs := g.jobs
@@ -138,7 +147,7 @@ func (g *guard) try(write, undo func() error, limited bool) error {
 		case err := <-j.done:
 			return end(err)
 		case <-timer.C:
-			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk, g.deadline)
+			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk, deadline)
 			g.health.stall(err)
 			late = true
 			switch {
@@ -161,9 +170,9 @@ func (g *guard) try(write, undo func() error, limited bool) error {
 }
 
 // insist runs a write until it succeeds. It fails only when the guard is closed.
-func (g *guard) insist(write func() error) error {
+func (g *guard) insist(write func() error, size int) error {
 	for {
-		err := g.try(write, nil, false)
+		err := g.try(newJob(write, size), false)
 		if err == nil || errors.Is(err, ErrClosed) {
 			return err
 		}
@@ -184,25 +193,33 @@ func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l})
 
 func (g *guard) StoreLogs(logs []*raft.Log) error {
 	write := func() error { return g.log.StoreLogs(logs) }
+	size := 0
+	for _, l := range logs {
+		size += len(l.Data)
+	}
 	if !g.leading() {
-		if err := g.insist(write); err != nil {
+		if err := g.insist(write, size); err != nil {
 			return err
 		}
 		g.cache.add(logs)
 		return nil
 	}
 	first, last := logs[0].Index, logs[len(logs)-1].Index
-	undo := func() error { return g.log.DeleteRange(first, last) }
-	if err := g.try(write, undo, true); err != nil {
+	j := newJob(write, size)
+	j.undo = func() error { return g.log.DeleteRange(first, last) }
+	if err := g.try(j, true); err != nil {
 		return fmt.Errorf("%w: write the log: %w", ErrDisk, err)
 	}
 	g.cache.add(logs)
 	return nil
 }
 
+// deleteBytes is what a deletion counts as: 290,000 entries take bolt half a second.
+const deleteBytes = 40 << 20
+
 func (g *guard) DeleteRange(low, high uint64) error {
 	g.cache.clear()
-	return g.insist(func() error { return g.log.DeleteRange(low, high) })
+	return g.insist(func() error { return g.log.DeleteRange(low, high) }, deleteBytes)
 }
 
 func (g *guard) GetLog(index uint64, l *raft.Log) error {
@@ -247,7 +264,7 @@ func (g *guard) SetUint64(key []byte, value uint64) error {
 // mustWrite ends the calling goroutine, which is raft's, when the guard is
 // closed: raft would panic on an error for its term, and must not go on without it.
 func (g *guard) mustWrite(write func() error) error {
-	if err := g.insist(write); err != nil {
+	if err := g.insist(write, 0); err != nil {
 		runtime.Goexit()
 	}
 	return nil

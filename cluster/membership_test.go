@@ -12,7 +12,7 @@ import (
 )
 
 // quick timeouts for tests in real time.
-var quick = Timeouts{Heartbeat: 250 * time.Millisecond}
+var quick = Timeouts{Heartbeat: 250 * time.Millisecond, Store: 5 * time.Second}
 
 // gossiping starts one server that finds the others through gossip.
 func gossiping(t *testing.T, change func(*Config)) *node {

@@ -15,6 +15,9 @@ const (
 	// maxEntries bounds the log entries between submission and commit. What
 	// arrives beyond it is packed into fewer, larger entries.
 	maxEntries = 32
+	// maxEntryBytes bounds the bytes of those entries: raft writes all it finds
+	// waiting in one transaction, during which the leader does nothing else.
+	maxEntryBytes = 4 << 20
 )
 
 // proposal is one command on its way into the log.
@@ -42,12 +45,15 @@ type proposer struct {
 	queue   chan *proposal // never full: as large as slots
 	entries chan submitted // what settle waits for, in the order of submission
 
-	inFlight atomic.Int64 // entries submitted and without a result
+	inFlight atomic.Int64  // entries submitted and without a result
+	bytes    atomic.Int64  // of those entries
+	settled  chan struct{} // cap 1: bytes has shrunk
 }
 
 type submitted struct {
 	future raft.ApplyFuture
 	batch  []*proposal
+	size   int64
 }
 
 func newProposer(c *Cluster) *proposer {
@@ -56,6 +62,7 @@ func newProposer(c *Cluster) *proposer {
 		slots:   make(chan struct{}, maxProposals),
 		queue:   make(chan *proposal, maxProposals),
 		entries: make(chan submitted, maxEntries),
+		settled: make(chan struct{}, 1),
 	}
 }
 
@@ -125,10 +132,24 @@ func (p *proposer) submit() {
 		for i, prop := range batch {
 			commands[i] = prop.data
 		}
-		future := p.c.raft.ApplyLog(raft.Log{Data: encodeFrame(commands)}, 0)
+		frame := encodeFrame(commands)
+		p.awaitRoom(int64(len(frame)))
+		future := p.c.raft.ApplyLog(raft.Log{Data: frame}, 0)
 		p.inFlight.Add(1)
-		p.entries <- submitted{future, batch}
+		p.entries <- submitted{future, batch, int64(len(frame))}
 	}
+}
+
+// awaitRoom waits until an entry of this size fits beside those in flight.
+func (p *proposer) awaitRoom(size int64) {
+	for p.bytes.Load() > 0 && p.bytes.Load()+size > maxEntryBytes {
+		select {
+		case <-p.settled:
+		case <-p.c.raftDown:
+			return
+		}
+	}
+	p.bytes.Add(size)
 }
 
 // collect waits for a proposal and takes what else is queued, up to one full
@@ -189,6 +210,11 @@ func (p *proposer) settle() {
 	for s := range p.entries {
 		err := p.c.await(s.future)
 		p.inFlight.Add(-1)
+		p.bytes.Add(-s.size)
+		select {
+		case p.settled <- struct{}{}:
+		default:
+		}
 		if err != nil {
 			refuse(s.batch, submitError(err))
 			continue

@@ -72,6 +72,9 @@ func (c *checker) nodes() {
 		if !n.Scheduling.Valid() {
 			c.fail("node %d has scheduling policy %q", n.ID, n.Scheduling)
 		}
+		if !knownAvailability(n.Availability) {
+			c.fail("node %d has availability %q", n.ID, n.Availability)
+		}
 	}
 }
 

@@ -48,6 +48,9 @@ func (c RegisterNode) apply(t *txn) Result {
 	if c.ID == 0 {
 		return refuse(neon.BadRequest, "node id 0 is reserved")
 	}
+	if len(c.AZ.String()) > maxName || len(c.Addr.HTTPHost) > maxName || len(c.Addr.PGHost) > maxName || len(c.Addr.GRPCHost) > maxName {
+		return refuse(neon.BadRequest, "a name of node %d has more than %d bytes", c.ID, maxName)
+	}
 	n, known := t.Node(c.ID)
 	if !known {
 		t.setNode(Node{ID: c.ID, Addr: c.Addr, AZ: c.AZ, Scheduling: neon.SchedulingActive, Availability: neon.NodeOffline})
@@ -108,7 +111,7 @@ type Verdict struct {
 }
 
 // SetNodeAvailability commits the verdicts of one round of heartbeats. Verdicts
-// that no longer hold are passed over.
+// that no longer hold, or are none, are passed over.
 type SetNodeAvailability struct {
 	Verdicts []Verdict `cbor:"1,keyasint"`
 }
@@ -116,7 +119,7 @@ type SetNodeAvailability struct {
 func (c SetNodeAvailability) apply(t *txn) Result {
 	for _, v := range c.Verdicts {
 		n, ok := t.Node(v.Node)
-		if !ok || n.Tombstone || n.Availability == v.To {
+		if !ok || n.Tombstone || n.Availability == v.To || !knownAvailability(v.To) {
 			continue
 		}
 		if v.From != "" && (n.Availability != v.From || n.Incarnation != v.Incarnation) {
@@ -126,6 +129,10 @@ func (c SetNodeAvailability) apply(t *txn) Result {
 		t.setNode(n)
 	}
 	return Result{}
+}
+
+func knownAvailability(a neon.NodeAvailability) bool {
+	return a == neon.NodeActive || a == neon.NodeWarmingUp || a == neon.NodeOffline
 }
 
 // ReAttach is the start of a pageserver process: every shard whose newest
@@ -145,6 +152,13 @@ func (c ReAttach) apply(t *txn) Result {
 		}
 		return r
 	}
+	var own []Shard
+	for s := range t.NodeShards(c.Node) {
+		if s.GenNode == c.Node && s.exhausted() {
+			return refuse(neon.Internal, "generations of %s are used up", s.ID)
+		}
+		own = append(own, s)
+	}
 	switch n.Scheduling {
 	case neon.SchedulingPauseForRestart, neon.SchedulingDraining, neon.SchedulingFilling:
 		n.Scheduling = neon.SchedulingActive
@@ -155,18 +169,11 @@ func (c ReAttach) apply(t *txn) Result {
 	n.Incarnation++
 	t.setNode(n)
 
-	var own []Shard
-	for s := range t.NodeShards(c.Node) {
-		own = append(own, s)
-	}
 	for _, s := range own {
 		tenant, _ := t.Tenant(s.ID.Tenant)
 		loc := Location{Shard: s.ID, Mode: neon.Secondary, Stripe: tenant.Stripe}
 		if s.GenNode == c.Node {
-			g, err := t.issue(s, c.Node)
-			if err != nil {
-				return Result{Err: err}
-			}
+			g := t.issue(s, c.Node)
 			loc.Mode, loc.Generation = neon.AttachedSingle, g.Generation
 			r.Grants = append(r.Grants, g)
 		}
@@ -175,17 +182,18 @@ func (c ReAttach) apply(t *txn) Result {
 	return r
 }
 
-// issue gives the next generation of a shard to a node. It is the only place
-// where a generation is numbered.
-func (t *txn) issue(s Shard, node neon.NodeID) (Grant, *neon.Error) {
-	if s.Generation == math.MaxUint32 {
-		return Grant{}, neon.Errorf(neon.Internal, "generations of %s are used up", s.ID)
-	}
+// exhausted tells whether no number is left for a shard. Commands ask before they
+// change anything, so that a refusal changes nothing.
+func (s *Shard) exhausted() bool { return s.Generation == math.MaxUint32 }
+
+// issue gives the next generation of a shard that is not exhausted to a node. It
+// is the only place where a generation is numbered.
+func (t *txn) issue(s Shard, node neon.NodeID) Grant {
 	s.Generation++
 	s.HasGeneration = true
 	if s.GenNode != node {
 		s.GenNode, s.Notified = node, false
 	}
 	t.setShard(s)
-	return Grant{Shard: s.ID, Generation: s.Generation, Node: node}, nil
+	return Grant{Shard: s.ID, Generation: s.Generation, Node: node}
 }

@@ -32,19 +32,15 @@ func (c SetIntents) apply(t *txn) (r Result) {
 	for _, in := range c.Intents {
 		s, ok := t.Shard(in.Shard)
 		tenant, _ := t.Tenant(in.Shard.Tenant)
-		if !ok || s.Sequence != in.Sequence || tenant.Deleting || !t.fits(tenant.Policy, in) {
+		issue := in.Issue && in.Attached != 0
+		if !ok || s.Sequence != in.Sequence || tenant.Deleting || !t.fits(tenant.Policy, in) || issue && s.exhausted() {
 			r.Refused = append(r.Refused, in.Shard)
 			continue
 		}
 		t.setIntent(s, in)
-		if in.Issue && in.Attached != 0 {
+		if issue {
 			s, _ = t.Shard(in.Shard)
-			g, err := t.issue(s, in.Attached)
-			if err != nil {
-				r.Refused = append(r.Refused, in.Shard)
-				continue
-			}
-			r.Grants = append(r.Grants, g)
+			r.Grants = append(r.Grants, t.issue(s, in.Attached))
 		}
 	}
 	t.touched.Grants = append(t.touched.Grants, r.Grants...)
@@ -61,7 +57,8 @@ func (t *txn) setIntent(s Shard, in Intent) {
 // by a policy.
 func (t *txn) fits(p neon.Placement, in Intent) bool {
 	switch {
-	case p.Kind == neon.PlaceDetached && (in.Attached != 0 || len(in.Secondary) > 0),
+	case len(in.Secondary) > maxSecondaries,
+		p.Kind == neon.PlaceDetached && (in.Attached != 0 || len(in.Secondary) > 0),
 		p.Kind == neon.PlaceSecondary && in.Attached != 0:
 		return false
 	}
@@ -95,16 +92,11 @@ type IssueGenerations struct {
 func (c IssueGenerations) apply(t *txn) (r Result) {
 	for _, it := range c.Items {
 		s, ok := t.Shard(it.Shard)
-		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation || !t.living(it.Node) {
+		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation || !t.living(it.Node) || s.exhausted() {
 			r.Refused = append(r.Refused, it.Shard)
 			continue
 		}
-		g, err := t.issue(s, it.Node)
-		if err != nil {
-			r.Refused = append(r.Refused, it.Shard)
-			continue
-		}
-		r.Grants = append(r.Grants, g)
+		r.Grants = append(r.Grants, t.issue(s, it.Node))
 	}
 	t.touched.Grants = append(t.touched.Grants, r.Grants...)
 	return r

@@ -36,18 +36,24 @@ func (c CreateTenant) apply(t *txn) Result {
 	if _, ok := t.Tenant(c.ID); ok {
 		return refuse(neon.Conflict, "Tenant %s already exists", c.ID)
 	}
-	if len(c.Shards) != c.Count.Shards() || !c.Scheduling.Valid() {
+	if len(c.Shards) != c.Count.Shards() {
 		return refuse(neon.BadRequest, "tenant %s: %d shards given for count %d", c.ID, len(c.Shards), c.Count)
 	}
 	tenant := Tenant{ID: c.ID, Count: c.Count, Stripe: c.Stripe, Policy: c.Policy, Scheduling: c.Scheduling, Config: c.Config}
+	if r := tenant.wellFormed(); r.Err != nil {
+		return r
+	}
 	ids := tenant.Shards()
 	for i, n := range c.Shards {
+		if len(n.PreferredAZ.String()) > maxName {
+			return refuse(neon.BadRequest, "the zone of %s has more than %d bytes", ids[i], maxName)
+		}
 		if !t.fits(c.Policy, Intent{Shard: ids[i], Attached: n.Attached, Secondary: n.Secondary}) {
 			return refuse(neon.Conflict, "placement of %s does not hold any more", ids[i])
 		}
 	}
 	t.setTenant(tenant)
-	first, known := c.Generation, !c.NoGeneration
+	first, known := max(c.Generation, t.floor()), !c.NoGeneration
 	if g, ok := t.graves.find(grave{tenant: c.ID}); ok {
 		first, known = max(first, g.generation), true
 	}
@@ -92,6 +98,9 @@ func (c UpdateTenant) apply(t *txn) Result {
 	if c.Config != nil {
 		tenant.Config = *c.Config
 	}
+	if r := tenant.wellFormed(); r.Err != nil {
+		return r
+	}
 	for _, in := range c.Intents {
 		s, ok := t.Shard(in.Shard)
 		if !ok || in.Shard.Tenant != c.ID || s.Sequence != in.Sequence || !t.fits(tenant.Policy, in) {
@@ -117,7 +126,7 @@ func (t *txn) adopt(tenant Tenant, first *neon.Generation) {
 		if !s.HasGeneration && (first != nil || tenant.Policy.Kind == neon.PlaceAttached) {
 			next.HasGeneration = true
 			if first != nil {
-				next.Generation = *first
+				next.Generation = max(next.Generation, *first)
 			}
 		}
 		if tenant.Policy.Kind != neon.PlaceAttached {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/klauspost/compress/zstd"
@@ -148,15 +149,18 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 	}
 	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(1<<27))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
 	}
 	defer z.Close()
 	d := &decoder{r: bufio.NewReaderSize(z, 1<<16)}
 	s := d.state()
 	if d.err == nil {
 		// Reading to the end is what verifies the checksum.
-		if _, err := d.r.ReadByte(); !errors.Is(err, io.EOF) {
-			d.err = fmt.Errorf("data after the end: %w", err)
+		switch _, err := d.r.ReadByte(); {
+		case err == nil:
+			d.err = errors.New("data after the end")
+		case !errors.Is(err, io.EOF):
+			d.err = err
 		}
 	}
 	if d.err == nil {
@@ -216,7 +220,7 @@ func (d *decoder) tenant() (t Tenant) {
 	t.Policy.Secondaries = uint32(d.uvarint())
 	t.Sequence = d.uvarint()
 	t.Scheduling = scheduling(string(d.bytes(64)))
-	d.fail(t.Config.UnmarshalBinary(d.bytes(1 << 20)))
+	d.fail(t.Config.UnmarshalBinary(d.bytes(maxConfig)))
 	return t
 }
 
@@ -243,14 +247,14 @@ func (d *decoder) shard() (s Shard) {
 	s.PreferredNode = neon.NodeID(d.uvarint())
 	s.Sequence = d.uvarint()
 	n := d.uvarint()
-	if n > 1024 {
+	if n > maxSecondaries {
 		d.fail(fmt.Errorf("shard %s with %d secondaries", s.ID, n))
 		return s
 	}
 	for range n {
 		s.Secondary = append(s.Secondary, neon.NodeID(d.uvarint()))
 	}
-	s.PreferredAZ = neon.MakeAZ(string(d.bytes(256)))
+	s.PreferredAZ = neon.MakeAZ(string(d.bytes(maxName)))
 	return s
 }
 
@@ -294,11 +298,13 @@ func (d *decoder) bytes(limit uint64) []byte {
 	if d.err != nil {
 		return nil
 	}
-	if uint64(cap(d.buf)) < n {
-		d.buf = make([]byte, n)
+	// A length may lie: no more is allocated than there are bytes to fill it.
+	d.buf = d.buf[:0]
+	for d.err == nil && uint64(len(d.buf)) < n {
+		at, step := len(d.buf), min(n-uint64(len(d.buf)), 1<<16)
+		d.buf = slices.Grow(d.buf, int(step))[:at+int(step)]
+		d.fill(d.buf[at:])
 	}
-	d.buf = d.buf[:n]
-	d.fill(d.buf)
 	return d.buf
 }
 

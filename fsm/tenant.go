@@ -20,5 +20,26 @@ type Tenant struct {
 	Sequence uint64
 }
 
+// What a snapshot has room for. A record that exceeds it is refused before it
+// gets into the state.
+const (
+	maxName        = 255     // bytes of a host or a zone
+	maxConfig      = 1 << 20 // bytes of a tenant's configuration
+	maxSecondaries = 1024    // of one shard
+)
+
+// wellFormed refuses policies and sizes that no record may have.
+func (t *Tenant) wellFormed() Result {
+	switch {
+	case t.Policy.Kind > neon.PlaceAttached, t.Policy.Secondaries > maxSecondaries:
+		return refuse(neon.BadRequest, "tenant %s: impossible placement policy %d:%d", t.ID, t.Policy.Kind, t.Policy.Secondaries)
+	case !t.Scheduling.Valid():
+		return refuse(neon.BadRequest, "tenant %s: unknown scheduling policy %q", t.ID, t.Scheduling)
+	case len(t.Config.JSON()) > maxConfig:
+		return refuse(neon.BadRequest, "tenant %s: configuration has more than %d bytes", t.ID, maxConfig)
+	}
+	return Result{}
+}
+
 // Shards lists the ids of the tenant's shards by number.
 func (t *Tenant) Shards() []neon.ShardID { return neon.ShardIDs(t.ID, t.Count) }

@@ -1,0 +1,122 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"quorate/internal/neon"
+)
+
+var update = flag.Bool("update", false, "write the golden log and snapshot of the current version")
+
+// history is a sequence with every command, most accepted and some refused. It is
+// what the golden files of version 1 hold: it may not change.
+func history() []Command {
+	tenant, other := neon.TenantID{1, 15: 1}, neon.TenantID{2, 15: 2}
+	config, err := neon.ParseTenantConfig([]byte(`{"gc_horizon":4096,"gc_period":"300s"}`), neon.RejectUnknown)
+	if err != nil {
+		panic(err)
+	}
+	a, b := neon.MakeAZ("zone-a"), neon.MakeAZ("zone-b")
+	addr := func(port uint16) NodeAddr {
+		return NodeAddr{HTTPHost: "ps.example", HTTPPort: port, PGHost: "ps.example", PGPort: port + 1}
+	}
+	withTLS := addr(9002)
+	withTLS.HTTPSPort, withTLS.GRPCHost, withTLS.GRPCPort = 9443, "grpc.example", 51051
+	ids := neon.ShardIDs(tenant, 2)
+	return []Command{
+		SetCluster{ID: "golden"},
+		SetLeader{Leader{ServerID: "n1", Address: "http://n1:1234", StartedAt: 1700000000000, Term: 2}},
+		RegisterNode{ID: 1, Addr: addr(9001), AZ: a},
+		RegisterNode{ID: 2, Addr: addr(9002), AZ: b},
+		RegisterNode{ID: 2, Addr: withTLS, AZ: b},
+		RegisterNode{ID: 3, Addr: addr(9003), AZ: b},
+		RegisterNode{ID: 3, Addr: addr(9004), AZ: b}, // refused
+		SetNodeAvailability{Verdicts: []Verdict{{Node: 1, To: neon.NodeActive}, {Node: 2, To: neon.NodeActive}, {Node: 3, From: neon.NodeOffline, To: neon.NodeActive}}},
+		SetNodeScheduling{Node: 3, Scheduling: neon.SchedulingPause},
+		CreateTenant{
+			ID: tenant, Count: 2, Stripe: 2048, Policy: neon.Attached(1), Scheduling: neon.ShardActive, Config: config,
+			Shards: []NewShard{{Attached: 1, Secondary: []neon.NodeID{2}, PreferredAZ: a}, {Attached: 2, Secondary: []neon.NodeID{1}, PreferredAZ: b}},
+		},
+		CreateTenant{
+			ID: other, Stripe: 32768, Policy: neon.Placement{Kind: neon.PlaceSecondary}, Scheduling: neon.ShardEssential,
+			NoGeneration: true, Shards: []NewShard{{Secondary: []neon.NodeID{3}}},
+		},
+		IssueGenerations{Items: []Issue{{Shard: ids[0], Node: 1}, {Shard: ids[1], Node: 2}, {Shard: ids[1], Node: 1}}}, // the last refused
+		AckNotifications{Acks: []Ack{{Shard: ids[0], Node: 1}, {Shard: ids[1], Node: 1}}},
+		ReAttach{Node: 1},
+		SetNodeAvailability{Verdicts: []Verdict{{Node: 1, From: neon.NodeWarmingUp, To: neon.NodeOffline, Incarnation: 1}}},
+		SetIntents{Intents: []Intent{{Shard: ids[0], Sequence: 10, Attached: 2, Secondary: []neon.NodeID{1}, PreferredNode: 1, Issue: true}}},
+		SetIntents{Intents: []Intent{{Shard: ids[0], Sequence: 5, Attached: 2, Secondary: []neon.NodeID{1, 3}}}},
+		UpdateTenant{ID: other, Sequence: 11, Policy: new(neon.Attached(0)), Scheduling: new(neon.ShardPause), Config: &config,
+			Generation: new(neon.Generation(7)), Intents: []Intent{{Shard: neon.Unsharded(other), Sequence: 11, Attached: 3}}},
+		BeginDeleteTenant{ID: other},
+		FinishDeleteTenant{ID: other},
+		BeginDeleteTenant{ID: other}, // refused
+		ReAttach{Node: 2},
+	}
+}
+
+// TestGoldenFilesLoadForever replays the log and loads the snapshot that version 1
+// wrote, and demands the state that it had then, as words in state.txt. A change
+// here means that replicas of two versions would disagree on one log: a new
+// behaviour needs a new command, not a new meaning of an old one.
+func TestGoldenFilesLoadForever(t *testing.T) {
+	dir := filepath.Join("testdata", "v1")
+	if *update {
+		writeGolden(t, dir)
+	}
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	replayed := NewStore()
+	for log := read("log"); len(log) > 0; {
+		index, n := binary.Uvarint(log)
+		size, k := binary.Uvarint(log[n:])
+		data := log[n+k : n+k+int(size)]
+		replayed.Apply([]Entry{{Index: index, Data: data}})
+		log = log[n+k+int(size):]
+	}
+	loaded, err := ReadSnapshot(bytes.NewReader(read("snapshot")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(read("state.txt"))
+	for name, s := range map[string]*State{"log": replayed.State(), "snapshot": loaded} {
+		if got := dump(s); got != want {
+			t.Errorf("the %s of version 1 now gives\n%s\nand then gave\n%s", name, got, want)
+		}
+	}
+	if loaded.Hash() != replayed.State().Hash() {
+		t.Error("log and snapshot disagree")
+	}
+}
+
+func writeGolden(t *testing.T, dir string) {
+	t.Helper()
+	var log []byte
+	store := NewStore()
+	for i, c := range history() {
+		e := entry(t, uint64(i+1), RequestID{byte(i + 1)}, c)
+		log = append(binary.AppendUvarint(binary.AppendUvarint(log, e.Index), uint64(len(e.Data))), e.Data...)
+		store.Apply([]Entry{e})
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{
+		"log": log, "snapshot": snapshotOf(t, store.State()), "state.txt": []byte(dump(store.State())),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -40,7 +40,9 @@ func (s *Server) dispatch(c *call) (answer, error) {
 	if c.route.duty == here {
 		return s.local(c)
 	}
-	c.ctx = controller.WithRequest(c.ctx, requestKey(c))
+	if c.request.Method != http.MethodGet {
+		c.ctx = controller.WithRequest(c.ctx, requestKey(c))
+	}
 	carried := c.request.Header.Get(hopHeader) != ""
 	last := error(errNoLeader)
 	if c.route.duty == onAny || s.Leadership.IsLeader() {
@@ -231,9 +233,6 @@ func (s *Server) refuse(c *call, err error) answer {
 // requestKey names a request: the same one, tried again through whichever
 // replica, has the same key.
 func requestKey(c *call) (key [32]byte) {
-	if c.request.Method == http.MethodGet {
-		return key
-	}
 	h := sha256.New()
 	for _, part := range []string{c.id, c.request.Method, c.request.URL.EscapedPath(), c.request.URL.RawQuery} {
 		_, _ = io.WriteString(h, part)

@@ -86,15 +86,17 @@ func (l *limiter) reserve(id neon.TenantID, now time.Time) (delay time.Duration,
 }
 
 // forget drops the tenants whose bucket has filled up again, which is the same as
-// never having asked. Were all busy, any one goes: its next burst comes early.
+// never having asked. Were all busy, any eighth of them goes, whose next burst
+// comes early.
 func (l *limiter) forget(now time.Time) {
 	for id, t := range l.tenants {
 		if t.bucket.TokensAt(now) >= float64(l.perSecond) && now.Sub(t.warned) >= limitWarning {
 			delete(l.tenants, id)
 		}
 	}
+	const room = keptLimiters - keptLimiters/8
 	for id := range l.tenants {
-		if len(l.tenants) < keptLimiters {
+		if len(l.tenants) <= room {
 			return
 		}
 		delete(l.tenants, id)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"quorate/fsm"
@@ -64,7 +65,7 @@ type setup struct {
 
 func newWorld(t testing.TB, s setup) *world {
 	t.Helper()
-	w := &world{t: t, store: fsm.NewStore(), changed: make(chan struct{}), calls: &fakePageservers{}}
+	w := emptyWorld(t)
 	for i := range max(1, s.replicas) {
 		r := &replica{world: w, at: i}
 		r.server = newServer(r, s)
@@ -77,6 +78,10 @@ func newWorld(t testing.TB, s setup) *world {
 		w.replicas = append(w.replicas, r)
 	}
 	return w
+}
+
+func emptyWorld(t testing.TB) *world {
+	return &world{t: t, store: fsm.NewStore(), changed: make(chan struct{}), calls: &fakePageservers{}}
 }
 
 func newServer(r *replica, s setup) *Server {
@@ -385,4 +390,11 @@ func (g got) want(t testing.TB, status int, body string) {
 	if g.status != status || g.body != body {
 		t.Errorf("got %d %s\nwant %d %s", g.status, g.body, status, body)
 	}
+}
+
+func params(kv ...string) (p gin.Params) {
+	for i := 0; i < len(kv); i += 2 {
+		p = append(p, gin.Param{Key: kv[i], Value: kv[i+1]})
+	}
+	return p
 }

@@ -271,3 +271,35 @@ func TestTenantListNamesStates(t *testing.T) {
 		t.Fatalf("tenants %s", got)
 	}
 }
+
+func TestAttachmentsCountOnlyAfterReattach(t *testing.T) {
+	w := newWorld(t, Options{})
+	n := w.node(1)
+	w.attach(n, shardOf(0))
+	n.Kill()
+	w.auth.mu.Lock()
+	w.auth.refuse = 1
+	w.auth.mu.Unlock()
+	if err := n.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.fleet.AttachedExactlyOnce([]neon.ShardID{shardOf(0)}); err == nil {
+		t.Error("attached before the re-attach was answered")
+	}
+	w.ready(n)
+	if err := w.fleet.AttachedExactlyOnce([]neon.ShardID{shardOf(0)}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeadProcessCannotTouchTheDisk(t *testing.T) {
+	w := newWorld(t, Options{})
+	n := w.node(1)
+	old := n.process()
+	if err := n.Restart(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if old.with(func(time.Duration, *core) { t.Error("ran") }) {
+		t.Error("a dead process still works")
+	}
+}

@@ -339,3 +339,64 @@ func TestTenantDeleteByPrefix(t *testing.T) {
 	}
 	w.silent()
 }
+
+func TestModeChangeInPlaceKeepsTheTenant(t *testing.T) {
+	w := newWorld(t, Options{})
+	n := w.node(1)
+	g := w.attach(n, shardOf(0))
+	n.SetBehaviour(Behaviour{Activation: time.Hour})
+	w.put(n, shardOf(0), neon.AttachedStale, g)
+	if v, _ := n.Location(shardOf(0)); v.State != Active || v.Mode != neon.AttachedStale {
+		t.Fatalf("after a change of mode %+v", v)
+	}
+}
+
+func TestNewerIndicesAreInvisible(t *testing.T) {
+	w := newWorld(t, Options{})
+	a, b := w.node(1), w.node(2)
+	shard := shardOf(0)
+	w.attach(a, shard)
+	w.timeline(a, shard, 1)
+	w.attach(b, shard)
+	w.timeline(b, shard, 2)
+	store := w.fleet.Store()
+	if seen := store.load(shard, 1); len(seen) != 1 {
+		t.Errorf("generation 1 sees %d timelines", len(seen))
+	}
+	if seen := store.load(shard, 7); len(seen) != 2 {
+		t.Errorf("generation 7 sees %d timelines", len(seen))
+	}
+}
+
+func TestOnlySingleDeletesAndStaleDoesNotCompact(t *testing.T) {
+	w := newWorld(t, Options{Store: NewStore(StoreOptions{WALRate: 1 << 20})})
+	n := w.node(1)
+	shard := shardOf(0)
+	g := w.attach(n, shard)
+	w.timeline(n, shard, 1)
+	w.growLayers(n, shard, 3)
+	objects := func() int { return len(w.fleet.Store().Keys(shard.Tenant)) }
+	compact := func() {
+		t.Helper()
+		if err := n.Compact(shard); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.FlushDeletions(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := objects()
+	w.put(n, shard, neon.AttachedStale, g)
+	if compact(); objects() != before {
+		t.Fatalf("stale: %d objects, had %d", objects(), before)
+	}
+	w.put(n, shard, neon.AttachedMulti, g)
+	if compact(); objects() != before+1 {
+		t.Fatalf("multi: %d objects, had %d", objects(), before)
+	}
+	w.put(n, shard, neon.AttachedSingle, g)
+	if compact(); objects() != 2 {
+		t.Fatalf("single: %d objects, want the index and one layer", objects())
+	}
+	w.silent()
+}

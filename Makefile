@@ -1,0 +1,60 @@
+# Everything a developer or CI runs. `make help` lists it.
+SHELL := /bin/bash
+GO ?= go
+BIN := bin
+PKGS := ./...
+export CGO_ENABLED ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test sim race fuzz bench bench-failover lint vuln tidy check clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the binaries into bin/
+	@mkdir -p $(BIN)
+	$(GO) build -o $(BIN)/storage_controller ./cmd/storage_controller
+	$(GO) build -o $(BIN)/quorate ./cmd/quorate
+
+run: build ## three controllers and six pageservers; kill a pageserver, then the leader, and watch (ONCE=1 exits)
+	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(ONCE),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
+
+test: ## all tests with the race detector
+	$(GO) test -race -shuffle=on -timeout 9m $(PKGS)
+
+race: test ## the same: tests always run with the race detector
+
+sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)
+	$(GO) test ./testcluster -run 'TestSimulation' -count=1 -timeout 60m -args -sim.hours=$(or $(HOURS),2) -sim.seed=$(or $(SEED),1)
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@set -e; for pkg in $$($(GO) list $(PKGS)); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) -fuzzminimizetime 10x $$pkg; \
+	  done; done
+
+bench: build ## the figures of docs/performance.md, each with its command
+	$(BIN)/quorate bench --controller $(BIN)/storage_controller
+
+bench-failover: build ## write gaps over many kills, freezes, hung disks and hand-overs
+	$(BIN)/quorate bench-failover --controller $(BIN)/storage_controller
+
+lint: ## gofmt, vet, staticcheck, govulncheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }
+	$(GO) vet $(PKGS)
+	$(GO) tool staticcheck $(PKGS)
+	@$(MAKE) --no-print-directory vuln
+
+vuln: ## known vulnerabilities, when the database can be reached
+	@out=$$($(GO) tool govulncheck $(PKGS) 2>&1); code=$$?; \
+	if [ $$code -ne 0 ] && grep -q 'fetching vulnerabilities' <<<"$$out"; then echo "govulncheck: its database cannot be reached, skipped"; \
+	else echo "$$out" | tail -20; exit $$code; fi
+
+tidy: ## go.mod as it should be
+	$(GO) mod tidy
+	gofmt -w $$(git ls-files '*.go')
+
+check: lint test sim ## what CI runs
+
+clean: ## remove what was built
+	rm -rf $(BIN) .run

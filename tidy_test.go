@@ -1,0 +1,168 @@
+package quorate_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed says which of our packages each package may import, and why no more.
+// A row is missing for a package that may import all: there is none but the rim.
+var allowed = map[string]struct {
+	imports []string
+	why     string
+}{
+	"internal/neon":          {nil, "a leaf: Neon's words and nothing of ours"},
+	"internal/tracelog":      {nil, "a log format"},
+	"fsm":                    {[]string{"internal/neon"}, "pure state"},
+	"scheduler":              {[]string{"fsm", "internal/neon"}, "pure decisions"},
+	"cluster":                {nil, "consensus knows no word of Neon"},
+	"reconciler":             {[]string{"fsm", "scheduler", "internal/neon"}, "effects only through interfaces it declares"},
+	"internal/pageserver":    {[]string{"internal/neon"}, "a protocol"},
+	"internal/computehook":   {[]string{"internal/neon"}, "a protocol"},
+	"internal/controller":    {[]string{"fsm", "scheduler", "reconciler", "internal/neon"}, "decides and proposes"},
+	"api":                    {[]string{"fsm", "internal/controller", "internal/neon"}, "the outside"},
+	"internal/app":           {[]string{"api", "cluster", "fsm", "scheduler", "reconciler", "internal/controller", "internal/pageserver", "internal/computehook", "internal/neon"}, "wires everybody"},
+	"internal/simpageserver": {[]string{"internal/neon"}, "must not share a line with what it checks"},
+	"testcluster":            {[]string{"api", "cluster", "fsm", "scheduler", "reconciler", "internal/app", "internal/simpageserver", "internal/neon", "internal/tracelog"}, "builds whole clusters"},
+	"cmd/storage_controller": {[]string{"api", "cluster", "fsm", "reconciler", "internal/app", "internal/neon", "internal/tracelog"}, "flags"},
+	"cmd/quorate":            {[]string{"testcluster", "testcluster/demo", "testcluster/bench", "internal/neon"}, "flags"},
+}
+
+// pure packages must not reach for the clock, for chance or for the outside.
+var pure = []string{"fsm", "scheduler"}
+
+var impure = []string{"time", "math/rand", "math/rand/v2", "crypto/rand", "net", "net/http", "os"}
+
+const (
+	maxFileLines = 600
+	maxFuncLines = 70
+)
+
+type source struct {
+	dir, path string
+	test      bool
+	fset      *token.FileSet
+	file      *ast.File
+}
+
+func sources(t *testing.T) (all []source) {
+	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && p != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(p, ".go") {
+			return nil
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, p, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		all = append(all, source{dir: filepath.ToSlash(filepath.Dir(p)), path: p, test: strings.HasSuffix(p, "_test.go"), fset: fset, file: f})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
+	for _, s := range sources(t) {
+		rule, known := allowed[s.dir]
+		if s.test || s.dir == "." {
+			continue
+		}
+		if !known && !strings.HasPrefix(s.dir, "testcluster/") {
+			t.Errorf("%s: package %s has no row in the table of imports", s.path, s.dir)
+			continue
+		}
+		for _, imp := range s.file.Imports {
+			name := strings.Trim(imp.Path.Value, `"`)
+			ours, isOurs := strings.CutPrefix(name, "quorate/")
+			if known && isOurs && !slices.Contains(rule.imports, ours) {
+				t.Errorf("%s imports %s; %s: %s", s.path, ours, s.dir, rule.why)
+			}
+			if slices.Contains(pure, s.dir) && slices.Contains(impure, name) {
+				t.Errorf("%s imports %s, but %s is pure", s.path, name, s.dir)
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasOneDoc(t *testing.T) {
+	docs := map[string]int{}
+	for _, s := range sources(t) {
+		if s.test || s.dir == "." {
+			continue
+		}
+		docs[s.dir] += 0
+		if s.file.Doc != nil {
+			docs[s.dir]++
+		}
+	}
+	for dir, n := range docs {
+		if n != 1 {
+			t.Errorf("package %s has %d package comments, not one", dir, n)
+		}
+	}
+}
+
+func TestFilesAndFunctionsStaySmall(t *testing.T) {
+	for _, s := range sources(t) {
+		lines := s.fset.Position(s.file.FileEnd).Line
+		if lines > maxFileLines {
+			t.Errorf("%s has %d lines, more than %d", s.path, lines, maxFileLines)
+		}
+		for _, d := range s.file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || s.test {
+				continue
+			}
+			if n := s.fset.Position(f.End()).Line - s.fset.Position(f.Pos()).Line + 1; n > maxFuncLines {
+				t.Errorf("%s: %s has %d lines, more than %d", s.path, f.Name.Name, n, maxFuncLines)
+			}
+		}
+	}
+}
+
+// A test that sleeps is slow or flaky; inside a synctest bubble sleeping is
+// virtual and exact, so files that use synctest may.
+func TestTestsDoNotSleep(t *testing.T) {
+	for _, s := range sources(t) {
+		if !s.test || imports(s.file, "testing/synctest") {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if c, ok := n.(*ast.CallExpr); ok {
+				if sel, ok := c.Fun.(*ast.SelectorExpr); ok && fmt.Sprint(sel.X) == "time" && sel.Sel.Name == "Sleep" {
+					t.Errorf("%s sleeps", s.fset.Position(c.Pos()))
+				}
+			}
+			return true
+		})
+	}
+}
+
+func imports(f *ast.File, name string) bool {
+	return slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return strings.Trim(i.Path.Value, `"`) == name })
+}
+
+func TestNoPackageIsACatchAll(t *testing.T) {
+	for _, s := range sources(t) {
+		if slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "types", "structs", "base", "manager"}, path.Base(s.dir)) {
+			t.Errorf("package %s is named for nothing", s.dir)
+		}
+	}
+}

@@ -29,6 +29,10 @@ import (
 // handOverTimeout bounds giving leadership away before a stop.
 const handOverTimeout = 2 * time.Second
 
+// ErrAbrupt is the cause with which a context of Run is cancelled to end a
+// replica as if its process died: nothing is handed over and nothing finished.
+var ErrAbrupt = errors.New("abrupt end")
+
 // App is one running replica.
 type App struct {
 	cfg      Config
@@ -98,7 +102,7 @@ func (a *App) fail(err error) {
 	}
 }
 
-// Run serves until ctx ends, then hands leadership over, lets requests finish
+// Run serves until ctx ends, then, unless the cause is ErrAbrupt, hands leadership over, lets requests finish
 // for a few seconds and closes everything; it returns nil then. It returns an
 // error when this replica cannot go on.
 func (a *App) Run(ctx context.Context) error {
@@ -128,21 +132,25 @@ func (a *App) Run(ctx context.Context) error {
 	case cause = <-a.failed:
 		a.log.Error("This replica cannot go on", "err", cause)
 	}
-	a.handOver(ctx)
-	a.web.stop(context.WithoutCancel(ctx))
+	closing := context.WithoutCancel(ctx)
+	if errors.Is(context.Cause(ctx), ErrAbrupt) {
+		closing = ctx
+	}
+	a.handOver(closing)
+	a.web.stop(closing)
 	socket.close()
 	cancel()
 	wg.Wait()
-	return errors.Join(cause, a.close(ctx))
+	return errors.Join(cause, a.close(closing))
 }
 
 // handOver gives leadership away while requests are still answered, so that they
 // are forwarded to the successor instead of failing.
 func (a *App) handOver(ctx context.Context) {
-	if !a.cluster.IsLeader() || len(a.cluster.Members()) < 2 {
+	if ctx.Err() != nil || !a.cluster.IsLeader() || len(a.cluster.Members()) < 2 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
 	if err := a.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNotLeader) {
 		a.log.Info("Stopping without handing leadership over", "err", err)
@@ -156,7 +164,7 @@ func (a *App) Close() error {
 }
 
 func (a *App) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
 	err := a.cluster.Close(ctx)
 	a.leadership.wait()

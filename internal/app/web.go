@@ -96,7 +96,9 @@ func (w *web) stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	if err := w.server.Shutdown(ctx); err != nil {
-		w.log.Warn("Timed out joining HTTP server task", "err", err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			w.log.Warn("Timed out joining HTTP server task", "err", err)
+		}
 		_ = w.server.Close()
 	}
 	w.wg.Wait()

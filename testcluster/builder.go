@@ -1,0 +1,170 @@
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"quorate/cluster"
+	"quorate/internal/simpageserver"
+	"quorate/reconciler"
+)
+
+// Mode says how the controllers run.
+type Mode uint8
+
+// The modes.
+const (
+	InProcess Mode = iota // in this process, real sockets and files
+	Virtual               // in this testing/synctest bubble, everything in memory
+	Processes             // as processes of their own
+)
+
+func (m Mode) String() string {
+	switch m {
+	case InProcess:
+		return "in process"
+	case Virtual:
+		return "virtual"
+	case Processes:
+		return "processes"
+	}
+	return "unknown mode"
+}
+
+// Builder describes a cluster. The zero value is one controller and one
+// pageserver in this process.
+type Builder struct {
+	Mode        Mode
+	Controllers int // 0 means 1
+	Pageservers int // 0 means 1, negative none
+	Zones       int // availability zones the pageservers are dealt into; 0 means 1
+
+	// Seed of all random choices of the simulated pageservers.
+	Seed uint64
+
+	// Auth makes everybody need tokens; the cluster's own clients have them.
+	Auth bool
+
+	// Hook makes controllers notify a simulated control plane.
+	Hook bool
+
+	// HeartbeatInterval and MaxOffline are about pageservers; 0 means 100 ms and
+	// 1 s, short enough for tests and long enough for a busy machine.
+	HeartbeatInterval, MaxOffline time.Duration
+
+	// Raft are the timeouts of the consensus; zero values are the defaults.
+	Raft cluster.Timeouts
+
+	// Behaviour is how the pageservers work.
+	Behaviour simpageserver.Behaviour
+
+	// Maintenance is how often pageservers upload, compact and validate; 0 is never.
+	Maintenance time.Duration
+
+	// Tune, when set, changes the settings of the leader's work further. It has
+	// no effect on Processes.
+	Tune func(*reconciler.Options)
+
+	// Binary is the storage_controller of Processes.
+	Binary string
+
+	// Args are further arguments of Processes.
+	Args []string
+
+	// Dir is where data and logs are kept; empty means a temporary directory that
+	// Stop removes. Virtual keeps nothing.
+	Dir string
+
+	// Logger is told what happens to the cluster; nil discards.
+	Logger *slog.Logger
+}
+
+// ErrMode is met by faults that a mode cannot inject.
+var ErrMode = errors.New("not possible in this mode")
+
+// startTimeout bounds the start of a cluster.
+const startTimeout = 30 * time.Second
+
+func (b *Builder) fill() {
+	if b.Controllers == 0 {
+		b.Controllers = 1
+	}
+	if b.Pageservers == 0 {
+		b.Pageservers = 1
+	}
+	b.Zones = max(1, b.Zones)
+	if b.HeartbeatInterval == 0 {
+		b.HeartbeatInterval = 100 * time.Millisecond
+	}
+	if b.MaxOffline == 0 {
+		b.MaxOffline = time.Second
+	}
+	if b.Logger == nil {
+		b.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Start starts everything and waits until there is a leader that has looked
+// around and sees every pageserver active.
+func (b Builder) Start(ctx context.Context) (_ *Cluster, err error) {
+	b.fill()
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	c := &Cluster{builder: b, log: b.Logger, ledger: NewLedger()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Stop())
+		}
+	}()
+	if err := c.prepare(); err != nil {
+		return nil, err
+	}
+	for i := range c.replicas {
+		if err := c.replicas[i].start(ctx); err != nil {
+			return nil, fmt.Errorf("start controller %d: %w", i, err)
+		}
+	}
+	if _, err := c.WaitLeader(ctx); err != nil {
+		return nil, err
+	}
+	for _, n := range c.fleet.Nodes() {
+		if err := n.Start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.WaitNodes(ctx); err != nil {
+		return nil, fmt.Errorf("wait for the pageservers: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Cluster) prepare() (err error) {
+	b := &c.builder
+	if b.Mode == Virtual {
+		c.memory = cluster.NewMemoryNetwork()
+	} else if c.dir = b.Dir; c.dir == "" {
+		if c.dir, err = os.MkdirTemp("", "quorate-"); err != nil {
+			return err
+		}
+		c.removeDir = true
+	}
+	if b.Auth {
+		if c.keys, err = newKeys(); err != nil {
+			return err
+		}
+	}
+	c.transport = c.newTransport("client")
+	if b.Hook {
+		if err := c.startHook(); err != nil {
+			return err
+		}
+	}
+	if err := c.allocate(); err != nil {
+		return err
+	}
+	return c.addPageservers()
+}

@@ -1,0 +1,155 @@
+package testcluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Client talks to the HTTP API of one replica, or of any of several.
+//
+// With one address every call is one request. With several a call that found
+// nobody, or was answered 503, is repeated at the next replica under the same
+// request id until the context ends: the replicas recognise what was done
+// already, so this is safe for writes too.
+type Client struct {
+	addresses []func() string // base URLs, with or without a trailing slash
+	http      *http.Client
+	token     string
+	ledger    *Ledger // gets what was acknowledged; may be nil
+}
+
+// StatusError is an answer that is not 2xx. Msg is the text of the answer.
+type StatusError struct {
+	Method, Path string
+	Status       int
+	Msg          string
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("%s %s: status %d: %s", e.Method, e.Path, e.Status, e.Msg)
+}
+
+// StatusOf is the HTTP status in err's chain, or 0.
+func StatusOf(err error) int {
+	var s *StatusError
+	if errors.As(err, &s) {
+		return s.Status
+	}
+	return 0
+}
+
+// NewClient makes a client for the given base URLs. A nil transport means one of
+// the client's own; Close releases it.
+func NewClient(transport http.RoundTripper, token string, urls ...string) *Client {
+	c := &Client{http: &http.Client{Transport: transport}, token: token}
+	if transport == nil {
+		c.http.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
+	}
+	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for _, u := range urls {
+		c.addresses = append(c.addresses, func() string { return u })
+	}
+	return c
+}
+
+// Close releases idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// maxAnswer bounds what is read of an answer: a dump of 100,000 shards is 80 MB.
+const maxAnswer = 1 << 30
+
+// retryPause is the wait before a call is repeated; failovers take tens of
+// milliseconds.
+const retryPause = 10 * time.Millisecond
+
+// Call sends one request with a JSON body, unless it is nil, and decodes the
+// answer into out, unless that is nil.
+func (c *Client) Call(ctx context.Context, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("%s %s: %w", method, path, err)
+		}
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	request := hex.EncodeToString(id[:])
+	for try := 0; ; try++ {
+		address := strings.TrimSuffix(c.addresses[try%len(c.addresses)](), "/")
+		err := c.once(ctx, address, &exchange{method: method, path: path, request: request, body: body, out: out})
+		if err == nil || len(c.addresses) == 1 || !retryable(err) {
+			return err
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}
+}
+
+// retryable tells whether another replica, or the same one a moment later, may
+// answer better.
+func retryable(err error) bool {
+	status := StatusOf(err)
+	return status == 0 || status == http.StatusServiceUnavailable
+}
+
+type exchange struct {
+	method, path, request string
+	body                  []byte
+	out                   any
+}
+
+func (c *Client) once(ctx context.Context, address string, x *exchange) error {
+	req, err := http.NewRequestWithContext(ctx, x.method, address+x.path, bytes.NewReader(x.body))
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", x.method, x.path, err)
+	}
+	req.Header.Set("X-Request-Id", x.request)
+	if x.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", x.method, x.path, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", x.method, x.path, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		return &StatusError{Method: x.method, Path: x.path, Status: resp.StatusCode, Msg: message(answer)}
+	}
+	if x.out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, x.out); err != nil {
+		return fmt.Errorf("%s %s: answer: %w", x.method, x.path, err)
+	}
+	return nil
+}
+
+func message(answer []byte) string {
+	var e struct {
+		Msg string `json:"msg"`
+	}
+	if json.Unmarshal(answer, &e) == nil && e.Msg != "" {
+		return e.Msg
+	}
+	return string(answer[:min(len(answer), 200)])
+}

@@ -1,0 +1,174 @@
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"quorate/cluster"
+	"quorate/internal/app"
+	"quorate/internal/tracelog"
+)
+
+// disk is a disk that can hang.
+type disk interface {
+	Hang()
+	Resume()
+}
+
+// inProcess runs a controller in this process, in real or virtual time.
+type inProcess struct {
+	config app.Config // of every start
+	gate   *gate
+	disk   disk
+	log    *logTail
+
+	mu     sync.Mutex
+	app    *app.App // nil while it does not run
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	err    error // of the last run
+}
+
+// newInProcess makes controller i. The network is that of its host.
+func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network) replica {
+	b := &c.builder
+	r := &inProcess{gate: newGate(network), log: newLogTail(spec.logFile)}
+	cfg := app.Config{
+		Cluster: cluster.Config{
+			ID: spec.id, DataDir: spec.dataDir, RaftListen: spec.raft, Advertise: spec.raft,
+			Members: spec.members, Timeouts: b.Raft,
+		},
+		HTTP:    app.HTTP{Listen: spec.http},
+		Tokens:  app.Tokens{Pageserver: c.Token("pageserverapi"), ControlPlane: c.Token("admin")},
+		Network: r.gate, Control: app.ControlNone, Granted: c.granted,
+		ControlPlaneURL: c.hookURL, TenantRateLimit: 1 << 20,
+		Resolve: func(context.Context, string) error { return nil },
+		Logger:  tracelog.New(r.log, slog.LevelDebug),
+	}
+	cfg.Reconciler.HeartbeatInterval, cfg.Reconciler.MaxOffline = b.HeartbeatInterval, b.MaxOffline
+	if b.Tune != nil {
+		b.Tune(&cfg.Reconciler)
+	}
+	if c.keys != nil {
+		cfg.PublicKey = c.keys.public
+	}
+	if b.Mode == Virtual {
+		d := cluster.NewMemoryDisk()
+		r.disk, cfg.Cluster.Stores = d, d.Open
+	} else {
+		d := cluster.NewFaultyDisk()
+		r.disk, cfg.Cluster.Stores = d, d.Open
+	}
+	r.config = cfg
+	return r
+}
+
+func (r *inProcess) start(ctx context.Context) error {
+	r.mu.Lock()
+	running := r.app != nil
+	r.mu.Unlock()
+	if running {
+		return errors.New("it runs already")
+	}
+	r.gate.revive()
+	a, err := app.New(ctx, r.config)
+	if err != nil {
+		return err
+	}
+	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	r.mu.Lock()
+	r.app, r.cancel, r.done, r.err = a, cancel, done, nil
+	r.mu.Unlock()
+	go func() {
+		defer close(done)
+		err := a.Run(run)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.app, r.err = nil, err
+	}()
+	return nil
+}
+
+// end cancels the run and joins it.
+func (r *inProcess) end(cause error) error {
+	r.mu.Lock()
+	cancel, done, running := r.cancel, r.done, r.app != nil
+	r.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	cancel(cause)
+	<-done
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !running || errors.Is(cause, app.ErrAbrupt) {
+		return nil // what a killed process would have said, nobody hears
+	}
+	return r.err
+}
+
+func (r *inProcess) kill() error {
+	r.gate.kill()
+	r.disk.Resume()
+	return r.end(app.ErrAbrupt)
+}
+
+func (r *inProcess) stop(context.Context) error { return r.end(context.Canceled) }
+
+func (r *inProcess) pause() error  { r.gate.freeze(); return nil }
+func (r *inProcess) resume() error { r.gate.thaw(); return nil }
+
+func (r *inProcess) hangDisk() error { r.disk.Hang(); return nil }
+func (r *inProcess) healDisk() error { r.disk.Resume(); return nil }
+
+func (r *inProcess) block(addresses ...string) error {
+	r.gate.block(addresses...)
+	return nil
+}
+
+func (r *inProcess) current() *app.App {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.app
+}
+
+func (r *inProcess) leads(context.Context) bool {
+	a := r.current()
+	return a != nil && a.Cluster().IsLeader()
+}
+
+func (r *inProcess) running() bool { return r.current() != nil }
+
+func (r *inProcess) raftAddr() string { return r.config.Cluster.Advertise }
+
+func (r *inProcess) logs() []byte { return r.log.bytes() }
+
+// Replica gives the replicated state of a controller that runs in this process.
+func (c *Cluster) Replica(i int) (*app.Replica, error) {
+	r, ok := c.replicas[i].(*inProcess)
+	if !ok {
+		return nil, fmt.Errorf("replica %d: %w", i, ErrMode)
+	}
+	a := r.current()
+	if a == nil {
+		return nil, fmt.Errorf("replica %d does not run", i)
+	}
+	return a.Replica(), nil
+}
+
+// Member gives the Raft member of a controller that runs in this process.
+func (c *Cluster) Member(i int) (*cluster.Cluster, error) {
+	r, ok := c.replicas[i].(*inProcess)
+	if !ok {
+		return nil, fmt.Errorf("member %d: %w", i, ErrMode)
+	}
+	a := r.current()
+	if a == nil {
+		return nil, fmt.Errorf("member %d does not run", i)
+	}
+	return a.Cluster(), nil
+}

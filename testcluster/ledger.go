@@ -1,0 +1,152 @@
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+
+	"quorate/internal/neon"
+)
+
+// Ledger remembers which writes were acknowledged, to compare them with what is
+// there afterwards. A write whose outcome is unknown may or may not be there.
+type Ledger struct {
+	mu      sync.Mutex
+	tenants map[neon.TenantID]*entry
+	acks    int
+}
+
+// entry is what is known of one tenant.
+type entry struct {
+	shards  int
+	created bool                // acknowledged
+	deletes int                 // tries to delete, whatever their outcome
+	deleted bool                // acknowledged
+	configs []neon.TenantConfig // any of these may be in force
+	writers int                 // changes of the configuration under way
+	unsure  bool                // a change of the configuration that cannot be followed
+
+	timelines map[neon.TimelineID]bool // false: a deletion was tried
+}
+
+// NewLedger makes an empty ledger.
+func NewLedger() *Ledger { return &Ledger{tenants: make(map[neon.TenantID]*entry)} }
+
+// Acknowledged is how many writes were acknowledged.
+func (l *Ledger) Acknowledged() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acks
+}
+
+// change records something about a tenant. A nil ledger records nothing.
+func (l *Ledger) change(t neon.TenantID, f func(*entry)) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.tenants[t]
+	if e == nil {
+		e = &entry{timelines: make(map[neon.TimelineID]bool)}
+		l.tenants[t] = e
+	}
+	f(e)
+}
+
+func (l *Ledger) ack(t neon.TenantID, err error, f func(*entry)) {
+	if err == nil {
+		l.change(t, func(e *entry) { l.acks++; f(e) })
+	}
+}
+
+// Verify asks a client for everything and compares. The error lists the first
+// ten differences.
+func (l *Ledger) Verify(ctx context.Context, c *Client) error {
+	list, err := c.Tenants(ctx, neon.TenantID{}, 0)
+	if err != nil {
+		return fmt.Errorf("verify acknowledged writes: %w", err)
+	}
+	there := make(map[neon.TenantID]neon.TenantDescribe, len(list))
+	for _, d := range list {
+		there[d.Tenant] = d
+	}
+	var wrong []error
+	for t, e := range l.copy() {
+		d, ok := there[t]
+		if err := e.compare(t, d, ok); err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		if ok && e.created {
+			wrong = append(wrong, e.compareTimelines(ctx, c, t)...)
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	head := fmt.Errorf("%d acknowledged writes are missing", len(wrong))
+	return errors.Join(append([]error{head}, wrong[:min(10, len(wrong))]...)...)
+}
+
+func (l *Ledger) copy() map[neon.TenantID]entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[neon.TenantID]entry, len(l.tenants))
+	for t, e := range l.tenants {
+		c := *e
+		c.configs = slices.Clone(e.configs)
+		c.timelines = make(map[neon.TimelineID]bool, len(e.timelines))
+		for tl, kept := range e.timelines {
+			c.timelines[tl] = kept
+		}
+		out[t] = c
+	}
+	return out
+}
+
+func (e *entry) compare(t neon.TenantID, d neon.TenantDescribe, there bool) error {
+	switch {
+	case e.deleted && there:
+		return fmt.Errorf("tenant %s was deleted and is there", t)
+	case e.deleted || !e.created:
+		return nil
+	case !there && e.deletes == 0:
+		return fmt.Errorf("tenant %s was created and is not there", t)
+	case !there:
+		return nil
+	case len(d.Shards) != e.shards:
+		return fmt.Errorf("tenant %s was created with %d shards and has %d", t, e.shards, len(d.Shards))
+	case e.unsure || len(e.configs) == 0:
+		return nil
+	}
+	for _, c := range e.configs {
+		if string(c.JSON()) == string(d.Config.JSON()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("tenant %s has the configuration %s, which was replaced", t, d.Config.JSON())
+}
+
+func (e *entry) compareTimelines(ctx context.Context, c *Client, t neon.TenantID) (wrong []error) {
+	if len(e.timelines) == 0 {
+		return nil
+	}
+	list, err := c.Timelines(ctx, t)
+	if StatusOf(err) == http.StatusNotFound && e.deletes > 0 {
+		return nil
+	}
+	if err != nil {
+		return []error{fmt.Errorf("timelines of tenant %s: %w", t, err)}
+	}
+	for tl, kept := range e.timelines {
+		there := slices.ContainsFunc(list, func(i neon.TimelineInfo) bool { return i.Timeline == tl })
+		if kept && !there {
+			wrong = append(wrong, fmt.Errorf("timeline %s of tenant %s was created and is not there", tl, t))
+		}
+	}
+	return wrong
+}

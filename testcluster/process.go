@@ -1,0 +1,191 @@
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"quorate/internal/neon"
+)
+
+// process runs a controller as a process of its own.
+type process struct {
+	spec   replicaSpec
+	args   []string
+	binary string
+	client *Client
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd // nil while it does not run
+	done   chan struct{}
+	err    error // of the last run
+	paused bool
+}
+
+// newProcess makes the controller of a spec.
+func (c *Cluster) newProcess(spec replicaSpec) replica {
+	b := &c.builder
+	members := make([]string, 0, len(spec.members))
+	for _, m := range spec.members {
+		members = append(members, m.ID+"="+m.RaftAddr)
+	}
+	args := []string{
+		"--dev", "--listen", spec.http, "--address-for-peers", "http://" + spec.http + "/",
+		"--data-dir", spec.dataDir, "--server-id", spec.id, "--members", strings.Join(members, ","),
+		"--heartbeat-interval", neon.Duration(b.HeartbeatInterval).String(),
+		"--max-offline-interval", neon.Duration(b.MaxOffline).String(),
+		"--tenant-rate-limit", "1000000",
+	}
+	if b.Raft.Heartbeat > 0 {
+		args = append(args, "--raft-heartbeat", neon.Duration(b.Raft.Heartbeat).String())
+	}
+	if b.Raft.Election > 0 {
+		args = append(args, "--raft-election", neon.Duration(b.Raft.Election).String())
+	}
+	if c.hookURL != "" {
+		args = append(args, "--control-plane-url", c.hookURL)
+	}
+	if c.keys != nil {
+		args = append(args, "--public-key", c.keys.pem, "--jwt-token", c.Token("pageserverapi"))
+	}
+	return &process{spec: spec, binary: b.Binary, args: append(args, b.Args...), client: c.client("http://" + spec.http)}
+}
+
+func (p *process) start(ctx context.Context) error {
+	if err := p.spawn(); err != nil {
+		return err
+	}
+	for p.client.Status(ctx) != nil {
+		if !p.running() {
+			return fmt.Errorf("%s ended at once: %w\n%s", p.binary, p.err, p.logs())
+		}
+		select {
+		case <-time.After(poll):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (p *process) spawn() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		return errors.New("it runs already")
+	}
+	log, err := os.OpenFile(p.spec.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(p.binary, p.args...)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, filepath.Dir(p.spec.logFile)
+	// A demonstration that is killed itself must not leave controllers behind,
+	// and Ctrl-C on it is not for them.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	p.cmd, p.done, p.err, p.paused = cmd, done, nil, false
+	go func() {
+		defer close(done)
+		err := cmd.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.cmd, p.err = nil, err
+	}()
+	return nil
+}
+
+func (p *process) signal(s os.Signal) (done chan struct{}, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return nil, errors.New("it does not run")
+	}
+	return p.done, p.cmd.Process.Signal(s)
+}
+
+func (p *process) kill() error {
+	done, err := p.signal(syscall.SIGKILL)
+	if err == nil {
+		<-done
+	}
+	return err
+}
+
+func (p *process) stop(ctx context.Context) error {
+	done, err := p.signal(syscall.SIGTERM)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), p.kill())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+func (p *process) pause() error {
+	_, err := p.signal(syscall.SIGSTOP)
+	p.setPaused(true)
+	return err
+}
+
+func (p *process) resume() error {
+	p.setPaused(false)
+	_, err := p.signal(syscall.SIGCONT)
+	return err
+}
+
+func (p *process) setPaused(v bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused = v
+}
+
+func (p *process) hangDisk() error { return fmt.Errorf("hang the disk: %w", ErrMode) }
+func (p *process) healDisk() error { return fmt.Errorf("heal the disk: %w", ErrMode) }
+
+func (p *process) block(addresses ...string) error {
+	if len(addresses) == 0 {
+		return nil
+	}
+	return fmt.Errorf("partition: %w", ErrMode)
+}
+
+// leads asks the process itself; one that is frozen does not answer.
+func (p *process) leads(ctx context.Context) bool {
+	p.mu.Lock()
+	paused := p.paused
+	p.mu.Unlock()
+	if paused {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	s, err := p.client.Membership(ctx)
+	return err == nil && s.Leader == s.Server
+}
+
+func (p *process) running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd != nil
+}
+
+func (p *process) raftAddr() string { return p.spec.raft }
+
+func (p *process) logs() []byte { return readTail(p.spec.logFile) }

@@ -252,22 +252,45 @@ func TestCorruptFilesAreRefusedByName(t *testing.T) {
 	}
 	_ = c.Close(context.Background())
 
-	snap := func(dir, name string) string {
-		found, _ := filepath.Glob(filepath.Join(dir, snapshotDir, "*", name))
-		return found[0]
+	for name, damage := range damages() {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			if err := os.CopyFS(dir, os.DirFS(seed)); err != nil {
+				t.Fatal(err)
+			}
+			file := damage(t, dir)
+			bad := cfg
+			bad.DataDir = dir
+			err := openDirErr(t, bad)
+			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "move the data directory away") {
+				t.Fatalf("got %v", err)
+			}
+		})
 	}
-	overwrite := func(t *testing.T, file string, at int64, with []byte) {
-		f, err := os.OpenFile(file, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = f.WriteAt(with, at)
-		if err := errors.Join(err, f.Close()); err != nil {
-			t.Fatal(err)
-		}
+}
+
+// newestSnapshot finds a file of the only snapshot in a data directory.
+func newestSnapshot(dir, name string) string {
+	found, _ := filepath.Glob(filepath.Join(dir, snapshotDir, "*", name))
+	return found[0]
+}
+
+func overwrite(t *testing.T, file string, at int64, with []byte) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, err = f.WriteAt(with, at)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// damages lists ways to damage a data directory; each returns the file it damaged.
+func damages() map[string]func(t *testing.T, dir string) string {
 	garbage := []byte(strings.Repeat("\xa5", 4096))
-	for name, damage := range map[string]func(t *testing.T, dir string) string{
+	return map[string]func(t *testing.T, dir string) string{
 		"log meta pages": func(t *testing.T, dir string) string {
 			f := filepath.Join(dir, logFile)
 			overwrite(t, f, 0, append(garbage, garbage...))
@@ -293,12 +316,12 @@ func TestCorruptFilesAreRefusedByName(t *testing.T) {
 			return f
 		},
 		"snapshot meta": func(t *testing.T, dir string) string {
-			f := snap(dir, "meta.json")
+			f := newestSnapshot(dir, "meta.json")
 			overwrite(t, f, 0, []byte("!"))
 			return f
 		},
 		"snapshot state": func(t *testing.T, dir string) string {
-			f := snap(dir, "state.bin")
+			f := newestSnapshot(dir, "state.bin")
 			overwrite(t, f, 50, []byte("!"))
 			return f
 		},
@@ -312,20 +335,6 @@ func TestCorruptFilesAreRefusedByName(t *testing.T) {
 			_ = os.Remove(f)
 			return f
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "data")
-			if err := os.CopyFS(dir, os.DirFS(seed)); err != nil {
-				t.Fatal(err)
-			}
-			file := damage(t, dir)
-			bad := cfg
-			bad.DataDir = dir
-			err := openDirErr(t, bad)
-			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "move the data directory away") {
-				t.Fatalf("got %v", err)
-			}
-		})
 	}
 }
 

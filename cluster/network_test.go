@@ -1,0 +1,208 @@
+package cluster
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func selfSigned(t *testing.T) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
+	return &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		RootCAs:      pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	}
+}
+
+func TestServersTalkOverMutualTLS(t *testing.T) {
+	secure := selfSigned(t)
+	tr := &trio{t: t}
+	var members []Member
+	for i := range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		members = append(members, Member{ID: string(rune('a' + i)), RaftAddr: l.Addr().String()})
+		_ = l.Close()
+	}
+	for i, m := range members {
+		tr.nodes = append(tr.nodes, &node{cfg: Config{ID: m.ID, RaftListen: m.RaftAddr, Members: members, TLS: secure}})
+		tr.start(i)
+	}
+	t.Cleanup(tr.close)
+	lead := tr.leader()
+	lead.mustPropose(t, "secret")
+	for _, nd := range tr.nodes {
+		if err := nd.ReadBarrier(context.Background()); err != nil || nd.machine.count("secret") != 1 {
+			t.Fatalf("%s: %v", nd.ID(), err)
+		}
+	}
+	plain := &streams{network: tcpNetwork{}, self: func() greeting { return greeting{ID: "x"} }, log: discardLogger()}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, _, err := plain.prepare().dial(ctx, members[0].RaftAddr, tagPeer); err == nil {
+		t.Fatal("a plain connection was welcome")
+	}
+}
+
+func TestStaticMembersBootstrapOnceHoweverTheyStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := NewMemoryNetwork()
+		tr := &trio{t: t, net: net}
+		for i := range 3 {
+			nd := &node{cfg: memoryConfig(net, 3, i), disk: NewMemoryDisk()}
+			nd.cfg.Stores = nd.disk.Open
+			tr.nodes = append(tr.nodes, nd)
+		}
+		defer tr.close()
+		var wg sync.WaitGroup
+		for i := range tr.nodes {
+			wg.Go(func() { tr.start(i) })
+		}
+		wg.Wait()
+		tr.leader().mustPropose(t, "a")
+		for round := range 3 { // everything stops and starts, one of them late
+			for i := range tr.nodes {
+				_ = tr.nodes[i].kill()
+			}
+			tr.start(round)
+			time.Sleep(300 * time.Millisecond)
+			tr.start((round + 1) % 3)
+			tr.leader()
+			tr.start((round + 2) % 3)
+			for _, nd := range tr.nodes {
+				if err := nd.ReadBarrier(context.Background()); err != nil || nd.machine.count("a") != 1 {
+					t.Fatalf("%s lost the cluster it was in: %v", nd.ID(), err)
+				}
+				if len(nd.Members()) != 3 {
+					t.Fatalf("%s sees %d members", nd.ID(), len(nd.Members()))
+				}
+			}
+		}
+	})
+}
+
+func TestAServerOutsideItsOwnMemberListIsRefused(t *testing.T) {
+	cfg := memoryConfig(NewMemoryNetwork(), 3, 0)
+	cfg.ID = "n7"
+	if err := openDirErr(t, cfg); !errors.Is(err, ErrUnknownMember) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestHungRealDiskGivesWay(t *testing.T) {
+	tr := startTCP(t, 3, quick)
+	tr.leader()
+	for i := range tr.nodes {
+		_ = tr.nodes[i].kill()
+		tr.nodes[i].disk = NewFaultyDisk()
+		tr.nodes[i].cfg.Stores = tr.nodes[i].disk.Open
+		tr.nodes[i].cfg.Timeouts.Store = 500 * time.Millisecond
+		tr.start(i)
+	}
+	old := tr.leader()
+	c := old.Cluster
+	old.disk.Hang()
+	t.Cleanup(old.disk.Resume)
+	began := time.Now()
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = c.Propose(context.Background(), []byte("hangs")) })
+	eventually(t, "a write elsewhere", func() bool {
+		for _, nd := range tr.nodes {
+			if nd != old {
+				if _, err := nd.Propose(context.Background(), []byte("x")); err == nil {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	t.Logf("a write elsewhere after %v", time.Since(began))
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("took %v", took)
+	}
+	old.disk.Resume()
+	wg.Wait()
+	eventually(t, "the sick server catches up", func() bool { return old.machine.count("x") == 1 })
+}
+
+func TestMemoryNetworkHoldsBytesAcrossAPartition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := NewMemoryNetwork()
+		l, err := net.Host("a").Listen("a:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := net.Host("a").Listen("a:1"); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("listened twice: %v", err)
+		}
+		accepted := make(chan io.ReadWriteCloser, 1)
+		go func() {
+			c, _ := l.Accept()
+			accepted <- c
+		}()
+		ours, err := net.Host("b").Dial(context.Background(), "a:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs := <-accepted
+		net.Partition([]string{"a"})
+		if _, err := ours.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		_ = ours.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := net.Host("b").Dial(ctx, "a:1"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("dialed across: %v", err)
+		}
+		net.Heal()
+		if _, err := io.ReadFull(theirs, make([]byte, 1)); err != nil {
+			t.Errorf("the byte is lost: %v", err)
+		}
+		net.Kill("a")
+		_ = ours.SetReadDeadline(time.Time{})
+		if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("got %v", err)
+		}
+		if _, err := net.Host("b").Dial(context.Background(), "a:1"); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("got %v", err)
+		}
+		_ = ours.Close()
+	})
+}

@@ -182,7 +182,9 @@ func TestRecreatedTenantCountsOn(t *testing.T) {
 func TestRecoveryJumpsOverLostNumbers(t *testing.T) {
 	s := small(t)
 	create := CreateTenant{ID: modelTenant(2), Policy: neon.Attached(0), Scheduling: neon.ShardActive, Shards: []NewShard{{Attached: 1}}}
-	s, _ = must(t, s, create)
+	first := create
+	first.Generation = 3 * RecoveryGap // onboarded with a history
+	s, _ = must(t, s, first)
 	s, _ = must(t, s, ReAttach{Node: 1})
 	s, _ = must(t, s, BeginDeleteTenant{ID: modelTenant(2)})
 	s, _ = must(t, s, FinishDeleteTenant{ID: modelTenant(2)})

@@ -68,6 +68,9 @@ func (m *machine) apply(t *rapid.T, id RequestID, c Command) Result {
 		t.Fatalf("%#v was refused and yet granted: %+v", c, r)
 	}
 	m.grants(t, before, after, r.Grants)
+	if !r.Duplicate {
+		m.current(t, before, c, r)
+	}
 	for _, id := range r.Refused {
 		was, _ := before.Shard(id)
 		is, _ := after.Shard(id)
@@ -111,6 +114,37 @@ func (m *machine) grants(t *rapid.T, before, after *State, grants []Grant) {
 		}
 		return true
 	})
+}
+
+// current demands that nothing was accepted that was decided on something older.
+func (m *machine) current(t *rapid.T, before *State, c Command, r Result) {
+	stale := func(id neon.ShardID, is bool) {
+		if is && !slices.Contains(r.Refused, id) {
+			t.Fatalf("%#v has a stale item for %s, and only %v were refused", c, id, r.Refused)
+		}
+	}
+	switch c := c.(type) {
+	case SetIntents:
+		for _, in := range c.Intents {
+			sh, ok := before.Shard(in.Shard)
+			stale(in.Shard, !ok || sh.Sequence != in.Sequence)
+		}
+	case IssueGenerations:
+		for _, it := range c.Items {
+			sh, ok := before.Shard(it.Shard)
+			stale(it.Shard, !ok || sh.Attached != it.Node || sh.Generation != it.Generation)
+		}
+	case UpdateTenant:
+		tenant, _ := before.Tenant(c.ID)
+		if r.Err == nil && tenant.Sequence != c.Sequence {
+			t.Fatalf("%#v was accepted for %+v", c, tenant)
+		}
+		for _, in := range c.Intents {
+			if sh, _ := before.Shard(in.Shard); r.Err == nil && sh.Sequence != in.Sequence {
+				t.Fatalf("%#v was accepted for %+v", c, sh)
+			}
+		}
+	}
 }
 
 // sameRecords compares two states but for the index.

@@ -24,9 +24,9 @@ func entry(t failer, index uint64, id RequestID, c Command) Entry {
 func TestStoreDoesWhatApplyDoes(t *testing.T) {
 	store := NewStore()
 	s := NewState()
-	var published []*State
+	var published []kept
 	var touched Touched
-	store.Subscribe(func(s *State, t Touched) { published = append(published, s); touched = t })
+	store.Subscribe(func(s *State, t Touched) { published = append(published, kept{s, s.Hash()}); touched = t })
 	var batch []Entry
 	for i, c := range history() {
 		index := uint64(i/2 + 1)
@@ -41,8 +41,13 @@ func TestStoreDoesWhatApplyDoes(t *testing.T) {
 		}
 	}
 	store.Apply(batch)
-	if store.State().Hash() != s.Hash() || published[len(published)-1] != store.State() {
+	if store.State().Hash() != s.Hash() || published[len(published)-1].s != store.State() {
 		t.Fatal("the last state differs or was not published")
+	}
+	for i, k := range published {
+		if k.s.Hash() != k.hash {
+			t.Fatalf("the state published after batch %d has changed since", i)
+		}
 	}
 	if len(touched.Shards)+len(touched.Tenants)+len(touched.Nodes) == 0 {
 		t.Fatal("the last batch touched nothing")

@@ -29,8 +29,10 @@ const DefaultMaxShards = 2500
 // The reasons why a location cannot be placed. They are the causes of the
 // neon.Conflict errors of this package, with the texts clients know.
 var (
+	//lint:ignore ST1005 clients know these words
 	ErrNoNodes = errors.New("No pageservers found")
-	ErrNoFit   = errors.New("No pageserver found matching constraint")
+	//lint:ignore ST1005 clients know these words
+	ErrNoFit = errors.New("No pageserver found matching constraint")
 )
 
 // Scheduler proposes intents. It is not safe for concurrent use.

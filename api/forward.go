@@ -45,7 +45,7 @@ func (s *Server) dispatch(c *call) (answer, error) {
 	}
 	carried := c.request.Header.Get(hopHeader) != ""
 	last := error(errNoLeader)
-	if c.route.duty == onAny || s.Leadership.IsLeader() {
+	if c.route.duty != onLeader || s.Leadership.IsLeader() {
 		a, err := s.local(c)
 		if err == nil || !s.again(c, err) {
 			return a, err

@@ -52,7 +52,6 @@ type replica struct {
 	observed map[neon.ShardID]map[neon.NodeID]*neon.LocationConfig
 	attached []neon.NodeID // re-attaches heard of
 	disk     controller.Disk
-	requests []*http.Request // carried here
 }
 
 type setup struct {

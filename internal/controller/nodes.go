@@ -47,6 +47,9 @@ func (n *Nodes) registerCommand(req neon.NodeRegister) (fsm.RegisterNode, error)
 	c := fsm.RegisterNode{ID: req.ID, AZ: req.AZ, Addr: fsm.NodeAddr{
 		HTTPHost: req.HTTPAddr, HTTPPort: req.HTTPPort, PGHost: req.PgAddr, PGPort: req.PgPort,
 	}}
+	if req.ID == 0 {
+		return c, neon.Errorf(neon.BadRequest, "node id 0 is reserved")
+	}
 	if req.HTTPSPort != nil {
 		c.Addr.HTTPSPort = *req.HTTPSPort
 	}

@@ -1,0 +1,177 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"testing"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// fakeLog is a log whose local state may lag behind what was acknowledged.
+type fakeLog struct {
+	t     testing.TB
+	mu    sync.Mutex
+	store *fsm.Store
+	index uint64
+	lag   *fsm.State // what State returns until this replica has caught up
+	fail  error      // of ReadState
+
+	proposed []fsm.Command
+	before   func(fsm.Command)       // somebody is faster
+	after    func(fsm.Command) error // the answer is lost
+}
+
+func newLog(t testing.TB) *fakeLog { return &fakeLog{t: t, store: fsm.NewStore()} }
+
+func (l *fakeLog) apply(id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+	b, err := fsm.Encode(id, c)
+	if err != nil {
+		l.t.Error(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.index++
+	r := l.store.Apply([]fsm.Entry{{Index: l.index, Data: b}})[0]
+	if r.Err != nil {
+		return r, r.Err
+	}
+	return r, nil
+}
+
+func (l *fakeLog) must(c fsm.Command) {
+	l.t.Helper()
+	if _, err := l.apply(fsm.RequestID{}, c); err != nil {
+		l.t.Fatalf("%T: %v", c, err)
+	}
+}
+
+func (l *fakeLog) Propose(_ context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+	l.mu.Lock()
+	l.proposed = append(l.proposed, c)
+	l.lag = nil // what was proposed here was applied here
+	l.mu.Unlock()
+	if l.before != nil {
+		l.before(c)
+	}
+	r, err := l.apply(id, c)
+	if err == nil && l.after != nil {
+		if lost := l.after(c); lost != nil {
+			return fsm.Result{}, lost
+		}
+	}
+	return r, err
+}
+
+func (l *fakeLog) State() *fsm.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lag != nil {
+		return l.lag
+	}
+	return l.store.State()
+}
+
+func (l *fakeLog) ReadState(context.Context) (*fsm.State, error) {
+	if l.fail != nil {
+		return nil, l.fail
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lag = nil
+	return l.store.State(), nil
+}
+
+func (l *fakeLog) addNodes(n int) {
+	l.t.Helper()
+	for i := 1; i <= n; i++ {
+		l.must(fsm.RegisterNode{ID: neon.NodeID(i), AZ: neon.MakeAZ("a"), Addr: fsm.NodeAddr{HTTPHost: "ps", HTTPPort: 1, PGHost: "ps", PGPort: 1}})
+		l.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: neon.NodeID(i), To: neon.NodeActive}}})
+	}
+}
+
+// fakeReality is where everything is as it should be at once, unless told.
+type fakeReality struct {
+	await  func(ctx context.Context, index uint64, shards []neon.ShardID) error
+	status map[neon.ShardID]ShardStatus
+}
+
+func (f *fakeReality) Await(ctx context.Context, index uint64, shards ...neon.ShardID) error {
+	if f.await != nil {
+		return f.await(ctx, index, shards)
+	}
+	return nil
+}
+func (f *fakeReality) Kick(...neon.ShardID)                  {}
+func (f *fakeReality) Status(id neon.ShardID) ShardStatus    { return f.status[id] }
+func (f *fakeReality) Loads() map[neon.NodeID]scheduler.Load { return nil }
+
+func (f *fakeReality) ReAttached(neon.NodeID, Disk, []fsm.Location)          {}
+func (f *fakeReality) ActivateNode(context.Context, neon.NodeID) error       { return nil }
+func (f *fakeReality) Utilization(neon.NodeID) (u neon.Utilization, ok bool) { return u, false }
+func (f *fakeReality) ReconcileAll(context.Context) (int, error)             { return 0, nil }
+
+type fakePageservers struct {
+	mu     sync.Mutex
+	wiped  []neon.NodeID
+	broken map[neon.NodeID]bool
+}
+
+func (f *fakePageservers) breakDown(n neon.NodeID, broken bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = map[neon.NodeID]bool{n: broken}
+}
+
+func (f *fakePageservers) tries() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.wiped)
+}
+
+func (f *fakePageservers) TenantDelete(_ context.Context, n *fsm.Node, _ neon.TenantID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wiped = append(f.wiped, n.ID)
+	if f.broken[n.ID] {
+		return fmt.Errorf("broken")
+	}
+	return nil
+}
+
+func (f *fakePageservers) TimelineCreate(context.Context, *fsm.Node, neon.ShardID, neon.TimelineCreateRequest) (i neon.TimelineInfo, err error) {
+	return i, fmt.Errorf("not expected")
+}
+
+func (f *fakePageservers) TimelineDelete(context.Context, *fsm.Node, neon.ShardID, neon.TimelineID) (int, error) {
+	return 0, fmt.Errorf("not expected")
+}
+
+func (f *fakePageservers) Passthrough(context.Context, *fsm.Node, string, string) (*http.Response, error) {
+	return nil, fmt.Errorf("not expected")
+}
+
+func newDeps(l *fakeLog, r *fakeReality, p *fakePageservers) Deps {
+	return Deps{
+		Log: l, Reality: r, Nodes: r, Passes: r, Pageservers: p,
+		Resolve: func(context.Context, string) error { return nil },
+		Logger:  slog.New(slog.DiscardHandler),
+	}
+}
+
+var tenantOne = neon.TenantID{1}
+
+func create(t testing.TB, tenants *Tenants, count neon.ShardCount) {
+	t.Helper()
+	_, err := tenants.Create(t.Context(), neon.TenantCreateRequest{
+		Tenant: neon.Unsharded(tenantOne), ShardParameters: &neon.ShardParameters{Count: count, StripeSize: 8},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 func TestOneVoterProposesAndReads(t *testing.T) {
@@ -267,5 +269,18 @@ func TestProposalsShareEntries(t *testing.T) {
 	wg.Wait()
 	if entries := lead.AppliedIndex() - before; entries > n/4 {
 		t.Errorf("%d commands took %d entries", n, entries)
+	}
+}
+
+func TestOnlyAnswersBeforeSubmissionSayThatNothingHappened(t *testing.T) {
+	for _, err := range []error{raft.ErrNotLeader, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout} {
+		if got := submitError(err); !errors.Is(got, ErrNotLeader) || errors.Is(got, ErrOutcomeUnknown) {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+	for _, err := range []error{raft.ErrLeadershipLost, raft.ErrRaftShutdown, raft.ErrAbortedByRestore, ErrDisk, errors.New("new")} {
+		if got := submitError(err); !errors.Is(got, ErrOutcomeUnknown) || errors.Is(got, ErrNotLeader) {
+			t.Errorf("%v became %v", err, got)
+		}
 	}
 }

@@ -362,3 +362,28 @@ func TestAMemberThatLostItsDiskIsRefused(t *testing.T) {
 		t.Fatal("it was given entries")
 	}
 }
+
+func TestAServerWhoseDiskJustRecoveredDoesNotWin(t *testing.T) {
+	for range 8 {
+		synctest.Test(t, func(t *testing.T) {
+			tr := &trio{t: t, net: NewMemoryNetwork()}
+			for i := range 3 {
+				nd := &node{cfg: memoryConfig(tr.net, 3, i), disk: NewMemoryDisk()}
+				nd.cfg.Stores, nd.cfg.DisableCrashDetector = nd.disk.Open, true
+				tr.nodes = append(tr.nodes, nd)
+				tr.start(i)
+			}
+			defer tr.close()
+			sick := tr.leader()
+			sick.disk.Hang()
+			eventually(t, "it gives way", func() bool { return sick.raft.State() != raft.Leader })
+			second := tr.leader()
+			sick.disk.Resume()
+			tr.net.Kill("h" + second.ID()[1:])
+			_ = second.kill()
+			if third := tr.leader(); third == sick {
+				t.Error("the server that had just been sick won")
+			}
+		})
+	}
+}

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -273,5 +276,25 @@ func TestOversizedBodyIsRefusedUnread(t *testing.T) {
 	}
 	if w.committed() != before {
 		t.Error("something was proposed")
+	}
+}
+
+// A body that is announced too large is refused before any of it came.
+func TestAnnouncedOversizeIsRefusedAtOnce(t *testing.T) {
+	w := newWorld(t, setup{})
+	conn, err := net.Dial("tcp", w.replicas[0].web.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "POST /v1/tenant HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", defaultBody+1); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(line, " 400 ") {
+		t.Errorf("%q, %v", line, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -156,8 +157,35 @@ func (p *process) setPaused(v bool) {
 	p.paused = v
 }
 
-func (p *process) hangDisk() error { return fmt.Errorf("hang the disk: %w", ErrMode) }
-func (p *process) healDisk() error { return fmt.Errorf("heal the disk: %w", ErrMode) }
+// diskSignals is the argument of storage_controller without which it takes no
+// signals about its disk.
+const diskSignals = "--testing-disk-signals"
+
+func (p *process) hangDisk() error { return p.diskSignal("hang the disk", syscall.SIGUSR1) }
+func (p *process) healDisk() error { return p.diskSignal("heal the disk", syscall.SIGUSR2) }
+
+func (p *process) diskSignal(what string, s os.Signal) error {
+	if !slices.Contains(p.args, diskSignals) {
+		return fmt.Errorf("%s without %s in Args: %w", what, diskSignals, ErrMode)
+	}
+	_, err := p.signal(s)
+	return err
+}
+
+// PID is the process of a controller that runs; 0 when it does not, or when it
+// is none of its own.
+func (c *Cluster) PID(i int) int {
+	p, ok := c.replicas[i].(*process)
+	if !ok {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
 
 func (p *process) block(addresses ...string) error {
 	if len(addresses) == 0 {

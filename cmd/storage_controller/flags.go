@@ -51,6 +51,7 @@ type raftFlags struct {
 	trailingLogs         uint64
 	clusterID            string
 	storeLimit, recovery duration
+	diskSignals          bool
 }
 
 // duration is a flag in the notation of pageserver configuration, such as `1m 30s`.
@@ -158,6 +159,8 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&r.certFile, "raft-tls-cert", "", "certificate `file` of this replica for its peers; with --raft-tls-key and --raft-tls-ca")
 	fs.StringVar(&r.keyFile, "raft-tls-key", "", "key `file` of --raft-tls-cert")
 	fs.StringVar(&r.caFile, "raft-tls-ca", "", "`file` with the roots that sign the peers' certificates")
+	fs.BoolVar(&r.diskSignals, "testing-disk-signals", false, "let SIGUSR1 hang and SIGUSR2 heal the writes of the log; for tests")
+	_ = fs.MarkHidden("testing-disk-signals")
 }
 
 // registerUnused takes the flags that launchers pass and this program needs not:

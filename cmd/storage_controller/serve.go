@@ -41,6 +41,9 @@ func serve(ctx context.Context, f *flags) error {
 	} else if err := f.strict(); err != nil {
 		return err
 	}
+	if f.raft.diskSignals {
+		defer hangBySignal(ctx, &cfg.Cluster)()
+	}
 	a, err := app.New(ctx, cfg)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -8,9 +8,10 @@ import (
 
 	"quorate/fsm"
 	"quorate/internal/neon"
+	"quorate/scheduler"
 )
 
-// execute carries out Look, Issue and Put. errDeferred means that the task was
+// execute carries out Look, Issue, Put and Move. errDeferred means that the task was
 // parked and comes back by itself.
 func (t *term) execute(k *task, sc *Scene, step Step) error {
 	switch step.Kind {
@@ -20,6 +21,8 @@ func (t *term) execute(k *task, sc *Scene, step Step) error {
 		return t.issue(sc, step)
 	case Put:
 		return t.put(k, sc, step)
+	case Move:
+		return t.move(sc, step)
 	}
 	return fmt.Errorf("step %s is not for a worker", stepName(step.Kind))
 }
@@ -30,6 +33,17 @@ func (t *term) issue(sc *Scene, step Step) error {
 	_, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.IssueGenerations{Items: []fsm.Issue{{
 		Shard: sc.Shard.ID, Node: step.Node, Generation: sc.Shard.Generation,
 	}}})
+	return err
+}
+
+// move commits that a warm secondary is the intended node from now on. A refusal
+// means that the shard moved since it was read.
+func (t *term) move(sc *Scene, step Step) error {
+	in, err := scheduler.New(t.Log.State(), t.loads()).Migrate(sc.Shard, step.Node, scheduler.OverrideScheduler)
+	if err != nil {
+		return err
+	}
+	_, err = t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: []fsm.Intent{in}})
 	return err
 }
 
@@ -130,7 +144,7 @@ func (t *term) warm(ctx context.Context, sc *Scene, step Step) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Options.WarmTimeout)
 	defer cancel()
 	for ctx.Err() == nil {
-		if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node {
+		if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node && now.PreferredNode != step.Node {
 			return nil // somebody changed their mind
 		}
 		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID, t.Options.WarmRequest)

@@ -68,6 +68,7 @@ const (
 	Warm                // let Node download before it takes over
 	CatchUp             // let Node replay what From has
 	Notify              // tell compute
+	Move                // make Node, which is warm, the intended one
 )
 
 // Step is the one next thing to do for a shard.
@@ -105,7 +106,10 @@ func Next(s *Scene) Step {
 		}
 		return Step{Kind: Notify}
 	}
-	return s.clearOthers()
+	if step := s.clearOthers(); step.Kind != Done {
+		return step
+	}
+	return s.followPreference()
 }
 
 // ahead finds a node that holds a number which was never issued: the log has gone
@@ -212,9 +216,6 @@ func (s *Scene) takeOver(at Sight) Step {
 	if at.attached() {
 		return Step{Kind: Issue, Node: d} // an older attachment of its own: respawned with the new number
 	}
-	if at.absent() && s.Shard.PreferredNode == d {
-		return Step{Kind: Put, Node: d, Conf: s.secondaryConf()} // a move that may take its time
-	}
 	if at.Conf.Mode == neon.Secondary && s.Warm != d {
 		return Step{Kind: Warm, Node: d}
 	}
@@ -316,4 +317,18 @@ func (s *Scene) clearOthers() Step {
 		return Step{Kind: Blocked, Why: "not every node was listed yet"}
 	}
 	return Step{Kind: Done}
+}
+
+// followPreference makes a move that may take its time: the secondary on the
+// preferred node is warmed, and becomes the intended node when it is warm. Until
+// then nothing depends on it.
+func (s *Scene) followPreference() Step {
+	p := s.Shard.PreferredNode
+	switch {
+	case p == 0, s.Shard.Attached == 0, p == s.Shard.Attached, !s.Shard.HasSecondary(p), !s.up(p):
+		return Step{Kind: Done}
+	case s.Warm != p:
+		return Step{Kind: Warm, Node: p}
+	}
+	return Step{Kind: Move, Node: p}
 }

@@ -77,6 +77,11 @@ func (w *world) obey(step Step) {
 		w.notify()
 	case Put:
 		w.put(step)
+	case Move:
+		if at := w.real[step.Node]; at.Mode != neon.Secondary || w.warm != step.Node {
+			w.t.Fatalf("moves to node %d, which is %v and not warm", step.Node, at)
+		}
+		w.shard.Attached, w.shard.Secondary, w.shard.PreferredNode = step.Node, []neon.NodeID{w.shard.Attached}, 0
 	}
 }
 
@@ -154,8 +159,8 @@ func drawWorld(t *rapid.T) *world {
 	if n := node.Draw(t, "secondary"); n != w.shard.Attached {
 		w.shard.Secondary = []neon.NodeID{n}
 	}
-	if rapid.Bool().Draw(t, "prewarm") {
-		w.shard.PreferredNode = w.shard.Attached
+	if rapid.Bool().Draw(t, "preferred") && len(w.shard.Secondary) > 0 {
+		w.shard.PreferredNode = w.shard.Secondary[0]
 	}
 	if rapid.Bool().Draw(t, "told") {
 		w.told, w.shard.Notified = w.shard.GenNode, true
@@ -218,6 +223,9 @@ func (w *world) reached(trace []string) {
 	}
 	if w.hook && w.told != w.shard.Attached {
 		w.t.Fatalf("compute ends at node %d\n%v", w.told, trace)
+	}
+	if p := w.shard.PreferredNode; p != 0 && !w.down[p] {
+		w.t.Fatalf("does not move to node %d\n%v", p, trace)
 	}
 	for id := neon.NodeID(1); id <= worldNodes; id++ {
 		if w.down[id] || id == w.shard.Attached {

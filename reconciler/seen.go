@@ -122,6 +122,9 @@ func (s *seen) beginCall(id neon.ShardID, n neon.NodeID, g neon.Generation) {
 	defer s.mu.Unlock()
 	sh := s.shard(id)
 	l := sh.locate(n)
+	if sh.warm == n && l.known && l.conf.Mode == "" {
+		sh.warm = 0 // what was downloaded once is gone
+	}
 	l.known, l.conf, l.at = false, Conf{}, s.now()
 	l.calls++
 	if sh.fresh == g {

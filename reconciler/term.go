@@ -294,5 +294,5 @@ func (t *term) failed(k *task, sc *Scene, step Step, err error) {
 }
 
 func stepName(k Kind) string {
-	return [...]string{"done", "blocked", "look", "issue", "put", "warm", "catch up", "notify"}[k]
+	return [...]string{"done", "blocked", "look", "issue", "put", "warm", "catch up", "notify", "move"}[k]
 }

@@ -192,7 +192,6 @@ func migrate(b *bench, sh fsm.Shard) neon.NodeID {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	in.PreferredNode = to
 	b.must(fsm.SetIntents{Intents: []fsm.Intent{in}})
 	return to
 }
@@ -213,6 +212,33 @@ func TestLiveMigrationEndsTheSameWhereverTheLeaderDies(t *testing.T) {
 			b.check()
 			if now, _ := b.log.State().Shard(id); now.Attached != to || now.GenNode != to {
 				b.t.Errorf("killed after %d steps: on node %d, not %d", kill, now.GenNode, to)
+			}
+		})
+	}
+}
+
+// A move that may take its time ends attached on the preferred node, wherever the
+// leader is replaced, and never serves from a cold one.
+func TestPrewarmedMigrationEndsOnThePreferredNode(t *testing.T) {
+	for kill := range 10 {
+		scenario(t, 3, func(b *bench) {
+			id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+			b.settle()
+			b.fleet.set(func() { b.fleet.latency = 10 * time.Millisecond })
+			sh, _ := b.log.State().Shard(id)
+			to := sh.Attached%3 + 1
+			in, err := scheduler.New(b.log.State(), nil).Prewarm(sh, to, scheduler.OverrideScheduler)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			b.must(fsm.SetIntents{Intents: []fsm.Intent{in}})
+			wait(time.Duration(kill)*10*time.Millisecond + 5*time.Millisecond)
+			b.depose()
+			b.lead()
+			b.settle()
+			b.check()
+			if now, _ := b.log.State().Shard(id); now.Attached != to || now.PreferredNode != 0 || len(now.Secondary) != 0 {
+				b.t.Errorf("killed after %d steps: %+v", kill, now)
 			}
 		})
 	}

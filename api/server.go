@@ -42,7 +42,8 @@ type Leadership interface {
 type Readiness interface {
 	Ready() bool
 
-	// WaitReady returns nil as soon as Ready, else the error of ctx.
+	// WaitReady returns nil as soon as requests can be executed, which may be
+	// before Ready, else the error of ctx.
 	WaitReady(ctx context.Context) error
 }
 
@@ -208,7 +209,7 @@ func (s *Server) local(c *call) (a answer, err error) {
 			}
 		}
 	}
-	if c.route.ready && !s.Readiness.Ready() {
+	if c.route.ready {
 		ctx, cancel := context.WithTimeout(c.ctx, readyPatience)
 		defer cancel()
 		if err := s.Readiness.WaitReady(ctx); err != nil {

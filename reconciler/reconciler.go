@@ -61,21 +61,8 @@ func (r *Reconciler) Ready() bool {
 	}
 }
 
-// WaitReady waits until Ready, for as long as ctx allows.
-func (r *Reconciler) WaitReady(ctx context.Context) error {
-	t := r.current.Load()
-	if t == nil {
-		return errNoTerm
-	}
-	select {
-	case <-t.ready:
-		return nil
-	case <-t.ctx.Done():
-		return errNoTerm
-	case <-ctx.Done():
-		return neon.Errorf(neon.Timeout, "Timed out waiting for service readiness")
-	}
-}
+// Leading tells whether a term is under way on this replica.
+func (r *Reconciler) Leading() bool { return r.current.Load() != nil }
 
 // Await waits until every shard was found to be as a state not older than index
 // says, at high priority. It fails with Timeout when ctx ends, with Internal when

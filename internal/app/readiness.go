@@ -27,9 +27,12 @@ func (r *readiness) Ready() bool {
 	return r.caughtUp.Load()
 }
 
-// WaitReady returns nil as soon as Ready.
+// WaitReady returns nil as soon as this replica can do what it is asked: on the
+// leader, once the work of its term has begun. The first look at the pageservers
+// is not waited for: the log has the intents, and a node that does not answer just
+// then must not stop writes after every change of leader.
 func (r *readiness) WaitReady(ctx context.Context) error {
-	for !r.Ready() {
+	for !r.serves() {
 		select {
 		case <-time.After(readyPoll):
 		case <-ctx.Done():
@@ -37,6 +40,13 @@ func (r *readiness) WaitReady(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (r *readiness) serves() bool {
+	if r.app.cluster.IsLeader() {
+		return r.app.reconciler.Leading()
+	}
+	return r.caughtUp.Load()
 }
 
 // catchUp returns when this replica has everything that was acknowledged at some

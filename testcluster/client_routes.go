@@ -35,10 +35,14 @@ func (c *Client) CreateTenant(ctx context.Context, req neon.TenantCreateRequest)
 	t := req.Tenant.Tenant
 	err = c.Call(ctx, http.MethodPost, "/v1/tenant", req, &resp)
 	c.ledger.ack(t, err, func(e *entry) {
+		if e.created {
+			return // it was there, and stayed as it was
+		}
 		e.created, e.shards = true, 1
 		if p := req.ShardParameters; p != nil {
 			e.shards = p.Count.Shards()
 		}
+		e.away = req.Placement != nil && req.Placement.Kind == neon.PlaceDetached
 		if len(e.configs) == 0 {
 			e.configs = []neon.TenantConfig{req.Config}
 		}
@@ -113,11 +117,15 @@ func (c *Client) PatchConfig(ctx context.Context, t neon.TenantID, fields map[st
 
 // LocationConfig sets a tenant's placement the way control planes do.
 func (c *Client) LocationConfig(ctx context.Context, t neon.TenantID, conf neon.LocationConfig) (resp neon.LocationConfigResponse, err error) {
+	c.ledger.change(t, func(e *entry) { e.unsure, e.away = true, e.away || conf.Mode == neon.Detached })
 	return resp, c.Call(ctx, http.MethodPut, "/v1/tenant/"+t.String()+"/location_config", conf, &resp)
 }
 
 // Policy changes the tenant's policies.
 func (c *Client) Policy(ctx context.Context, t neon.TenantID, req neon.PolicyRequest) error {
+	if p := req.Placement; p != nil && p.Kind == neon.PlaceDetached {
+		c.ledger.change(t, func(e *entry) { e.away = true })
+	}
 	return c.Call(ctx, http.MethodPut, "/control/v1/tenant/"+t.String()+"/policy", req, nil)
 }
 

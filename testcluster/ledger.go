@@ -25,6 +25,7 @@ type entry struct {
 	created bool                // acknowledged
 	deletes int                 // tries to delete, whatever their outcome
 	deleted bool                // acknowledged
+	away    bool                // may have been put away: such a tenant is not listed
 	configs []neon.TenantConfig // any of these may be in force
 	writers int                 // changes of the configuration under way
 	unsure  bool                // a change of the configuration that cannot be followed
@@ -114,7 +115,7 @@ func (e *entry) compare(t neon.TenantID, d neon.TenantDescribe, there bool) erro
 		return fmt.Errorf("tenant %s was deleted and is there", t)
 	case e.deleted || !e.created:
 		return nil
-	case !there && e.deletes == 0:
+	case !there && e.deletes == 0 && !e.away:
 		return fmt.Errorf("tenant %s was created and is not there", t)
 	case !there:
 		return nil

@@ -87,7 +87,11 @@ func (p *process) spawn() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(p.binary, p.args...)
+	binary, err := filepath.Abs(p.binary) // the process runs elsewhere
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(binary, p.args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, filepath.Dir(p.spec.logFile)
 	// A demonstration that is killed itself must not leave controllers behind,
 	// and Ctrl-C on it is not for them.
@@ -193,6 +197,8 @@ func (p *process) block(addresses ...string) error {
 	}
 	return fmt.Errorf("partition: %w", ErrMode)
 }
+
+func (p *process) blockNodes(addresses ...string) error { return p.block(addresses...) }
 
 // leads asks the process itself; one that is frozen does not answer.
 func (p *process) leads(ctx context.Context) bool {

@@ -1,0 +1,70 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"quorate/cluster"
+	"quorate/internal/neon"
+	"quorate/testcluster"
+)
+
+func raftTimeouts(heartbeat time.Duration) cluster.Timeouts {
+	return cluster.Timeouts{Heartbeat: heartbeat, Election: heartbeat}
+}
+
+// heavy writes and reads with as many clients as keep all processors busy, and
+// counts the elections, none of which is needed.
+func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f figure, err error) {
+	leader, err := settled(ctx, c)
+	if err != nil {
+		return f, err
+	}
+	before, err := c.ClientOf(leader).Membership(ctx)
+	if err != nil {
+		return f, err
+	}
+	o.say("  heavy load for %s", o.Heavy)
+	var writes, reads atomic.Int64
+	load, cancel := context.WithTimeout(ctx, o.Heavy)
+	defer cancel()
+	g, load := errgroup.WithContext(load)
+	for n := range o.HeavyClients {
+		g.Go(func() error {
+			client := c.ClientOf(n % c.Controllers())
+			for value := 0; load.Err() == nil; value++ {
+				t := tenantID((n*31 + value) % o.Tenants)
+				if n%4 == 0 {
+					_, err = client.Locate(load, t)
+					reads.Add(1)
+					continue
+				}
+				conf, err := neon.TenantConfig{}.With("gc_horizon", fmt.Append(nil, value*o.HeavyClients+n))
+				if err != nil {
+					return err
+				}
+				if client.PutConfig(load, t, conf) == nil {
+					writes.Add(1)
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return f, err
+	}
+	if leader, err = settled(ctx, c); err != nil {
+		return f, err
+	}
+	after, err := c.ClientOf(leader).Membership(ctx)
+	if err != nil {
+		return f, err
+	}
+	seconds := o.Heavy.Seconds()
+	f = single("elections under heavy load for "+o.Heavy.String(), fmt.Sprint(after.Term-before.Term)).want("0", after.Term == before.Term)
+	return f.noting("%d clients, %.0f writes/s, %.0f reads/s", o.HeavyClients, float64(writes.Load())/seconds, float64(reads.Load())/seconds), nil
+}

@@ -59,6 +59,9 @@ type Builder struct {
 	// Raft are the timeouts of the consensus; zero values are the defaults.
 	Raft cluster.Timeouts
 
+	// Snapshots are when logs are cut. It has no effect on Processes.
+	Snapshots Snapshots
+
 	// Behaviour is how the pageservers work.
 	Behaviour simpageserver.Behaviour
 
@@ -82,6 +85,10 @@ type Builder struct {
 	// Logger is told what happens to the cluster; nil discards.
 	Logger *slog.Logger
 }
+
+// Snapshots says after how many log entries a snapshot is taken, and how many are
+// kept behind it for followers that lag; zero values are the defaults.
+type Snapshots struct{ Every, Trailing uint64 }
 
 // ErrMode is met by faults that a mode cannot inject.
 var ErrMode = errors.New("not possible in this mode")

@@ -24,7 +24,8 @@ type Client struct {
 	addresses []func() string // base URLs, with or without a trailing slash
 	http      *http.Client
 	token     string
-	ledger    *Ledger // gets what was acknowledged; may be nil
+	patience  time.Duration // with one try, 0 is without bound
+	ledger    *Ledger       // gets what was acknowledged; may be nil
 }
 
 // StatusError is an answer that is not 2xx. Msg is the text of the answer.
@@ -59,6 +60,14 @@ func NewClient(transport http.RoundTripper, token string, urls ...string) *Clien
 		c.addresses = append(c.addresses, func() string { return u })
 	}
 	return c
+}
+
+// WithPatience makes a client that waits at most d for one answer before it asks
+// the next replica.
+func (c *Client) WithPatience(d time.Duration) *Client {
+	patient := *c
+	patient.patience = d
+	return &patient
 }
 
 // Close releases idle connections.
@@ -112,6 +121,11 @@ type exchange struct {
 }
 
 func (c *Client) once(ctx context.Context, address string, x *exchange) error {
+	if c.patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.patience)
+		defer cancel()
+	}
 	req, err := http.NewRequestWithContext(ctx, x.method, address+x.path, bytes.NewReader(x.body))
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", x.method, x.path, err)

@@ -49,7 +49,8 @@ type replica interface {
 	resume() error
 	hangDisk() error
 	healDisk() error
-	block(addresses ...string) error
+	block(addresses ...string) error      // other controllers
+	blockNodes(addresses ...string) error // pageservers
 	leads(ctx context.Context) bool
 	running() bool
 	raftAddr() string

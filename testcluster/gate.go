@@ -22,7 +22,8 @@ type gate struct {
 	mu        sync.Mutex
 	dead      bool
 	frozen    bool
-	cut       map[string]bool // dialled addresses that nothing passes to or from
+	cut       map[string]bool // dialled addresses of controllers that nothing passes to or from
+	cutNodes  map[string]bool // the same of pageservers
 	changed   chan struct{}   // closed and replaced when what passes changes
 	conns     map[*gatedConn]struct{}
 	listeners map[net.Listener]struct{}
@@ -30,7 +31,7 @@ type gate struct {
 
 func newGate(inner cluster.Network) *gate {
 	return &gate{
-		inner: inner, cut: make(map[string]bool), changed: make(chan struct{}),
+		inner: inner, cut: make(map[string]bool), cutNodes: make(map[string]bool), changed: make(chan struct{}),
 		conns: make(map[*gatedConn]struct{}), listeners: make(map[net.Listener]struct{}),
 	}
 }
@@ -46,12 +47,18 @@ func (g *gate) update(f func()) {
 func (g *gate) freeze() { g.update(func() { g.frozen = true }) }
 func (g *gate) thaw()   { g.update(func() { g.frozen = false }) }
 
-// block cuts the replica off from the addresses; without any, from nothing.
-func (g *gate) block(addresses ...string) {
+// block cuts the replica off from the addresses of controllers; without any, from
+// nothing.
+func (g *gate) block(addresses ...string) { g.replace(g.cut, addresses) }
+
+// blockNodes is as block for pageservers.
+func (g *gate) blockNodes(addresses ...string) { g.replace(g.cutNodes, addresses) }
+
+func (g *gate) replace(cut map[string]bool, addresses []string) {
 	g.update(func() {
-		clear(g.cut)
+		clear(cut)
 		for _, a := range addresses {
-			g.cut[a] = true
+			cut[a] = true
 		}
 	})
 }
@@ -84,7 +91,7 @@ func (g *gate) revive() { g.update(func() { g.dead, g.frozen = false, false }) }
 func (g *gate) held(target string) (wait <-chan struct{}, held, dead bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.changed, g.frozen || g.cut[target], g.dead
+	return g.changed, g.frozen || g.cut[target] || g.cutNodes[target], g.dead
 }
 
 // Listen implements cluster.Network.

@@ -40,6 +40,7 @@ func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network)
 		Cluster: cluster.Config{
 			ID: spec.id, DataDir: spec.dataDir, RaftListen: spec.raft, Advertise: spec.raft,
 			Members: spec.members, Timeouts: b.Raft,
+			SnapshotThreshold: b.Snapshots.Every, TrailingLogs: b.Snapshots.Trailing,
 		},
 		HTTP:    app.HTTP{Listen: spec.http},
 		Tokens:  app.Tokens{Pageserver: c.Token("pageserverapi"), ControlPlane: c.Token("admin")},
@@ -127,6 +128,11 @@ func (r *inProcess) healDisk() error { r.disk.Resume(); return nil }
 
 func (r *inProcess) block(addresses ...string) error {
 	r.gate.block(addresses...)
+	return nil
+}
+
+func (r *inProcess) blockNodes(addresses ...string) error {
+	r.gate.blockNodes(addresses...)
 	return nil
 }
 

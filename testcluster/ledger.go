@@ -82,7 +82,7 @@ func (l *Ledger) Verify(ctx context.Context, c *Client) error {
 			wrong = append(wrong, err)
 			continue
 		}
-		if ok && e.created {
+		if ok && e.created && d.Policy.Kind == neon.PlaceAttached {
 			wrong = append(wrong, e.compareTimelines(ctx, c, t)...)
 		}
 	}

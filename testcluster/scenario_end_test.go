@@ -156,3 +156,25 @@ func (s *script) timelines(ctx context.Context, id neon.TenantID) string {
 	slices.Sort(lines)
 	return strings.Join(lines, "")
 }
+
+// checkBelief demands that what the leader believes of locations is true (I10).
+func checkBelief(ctx context.Context, c *testcluster.Cluster) error {
+	list, err := c.Client().Dump(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, sh := range list {
+		for id, l := range sh.Observed.Locations {
+			node := c.Fleet().Node(id)
+			if l.Config == nil || node == nil || !node.Running() {
+				continue
+			}
+			at, there := node.Location(sh.Shard)
+			if !there || at.Mode != l.Config.Mode || l.Config.Generation != nil && at.Generation != *l.Config.Generation {
+				errs = append(errs, fmt.Errorf("I10: the leader believes that shard %s is %s on node %s, it is %+v", sh.Shard, l.Config.Mode, id, at))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

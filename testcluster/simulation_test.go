@@ -1,0 +1,296 @@
+package testcluster_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/internal/neon"
+	"quorate/internal/simpageserver"
+	"quorate/testcluster"
+)
+
+var (
+	simHours = flag.Float64("sim.hours", 0.05, "virtual hours that TestSimulation runs")
+	simSeed  = flag.Uint64("sim.seed", 1, "seed of the first episode of TestSimulation; the next ones count up")
+)
+
+const (
+	// An episode is one cluster in one bubble. It consists of rounds: faults and
+	// work for a while, then peace and a full check.
+	episodeTime = 30 * time.Minute
+	roundTime   = 4 * time.Minute
+
+	// convergeLimit bounds the time from the end of all faults until everything is
+	// as it should be. What a late call has changed is found by the listing that
+	// happens every minute.
+	convergeLimit = 5 * time.Minute
+)
+
+// TestSimulation runs whole clusters in virtual time under random work and random
+// faults, one episode after another, each from a seed that is printed.
+func TestSimulation(t *testing.T) {
+	left := time.Duration(*simHours * float64(time.Hour))
+	var total tally
+	began := time.Now()
+	for seed := *simSeed; left > 0; seed++ {
+		length := min(left, episodeTime)
+		left -= length
+		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			real := time.Now()
+			var done tally
+			synctest.Test(t, func(t *testing.T) { done = runEpisode(t, seed, length) })
+			total.add(done)
+			t.Logf("seed %d: %s virtual in %s: %s", seed, done.virtual.Round(time.Second), time.Since(real).Round(time.Millisecond), done)
+		})
+		if !ok {
+			break
+		}
+	}
+	t.Logf("%.1f virtual hours in %s: %s", total.virtual.Hours(), time.Since(began).Round(time.Second), total)
+}
+
+// tally is what happened in a simulation.
+type tally struct {
+	virtual                 time.Duration
+	acknowledged, failed    int // requests
+	faults, rounds, late    int
+	reads                   int
+	slowest                 time.Duration // from the end of the faults until all was well
+	notifications, location uint64
+}
+
+func (t *tally) add(o tally) {
+	t.virtual += o.virtual
+	t.acknowledged += o.acknowledged
+	t.failed += o.failed
+	t.faults += o.faults
+	t.rounds += o.rounds
+	t.late += o.late
+	t.reads += o.reads
+	t.notifications += o.notifications
+	t.location += o.location
+	t.slowest = max(t.slowest, o.slowest)
+}
+
+func (t tally) String() string {
+	return fmt.Sprintf("%d requests acknowledged, %d failed, %d checked reads, %d faults, %d rounds, %d location changes, %d late effects, %d notifications, slowest convergence %s",
+		t.acknowledged, t.failed, t.reads, t.faults, t.rounds, t.location, t.late, t.notifications, t.slowest.Round(time.Millisecond))
+}
+
+// episode is one cluster under work and faults.
+type episode struct {
+	*testing.T
+	*testcluster.Cluster
+	seed      uint64
+	rng       *rand.Rand // of the episode's own goroutine
+	behaviour simpageserver.Behaviour
+
+	mu       sync.Mutex
+	tally    tally
+	tenants  []*simTenant        // living ones, of all workers
+	suspects map[neon.NodeID]int // pageservers that the controllers may take for dead
+	next     int                 // number of the next tenant and timeline
+}
+
+func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
+	rng := rand.New(rand.NewPCG(seed, 0x51b))
+	e := &episode{T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int)}
+	b := e.describe()
+	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, heartbeats every %s, offline after %s, snapshots every %d entries",
+		seed, b.Controllers, b.Pageservers, b.Zones, b.HeartbeatInterval, b.MaxOffline, b.Snapshots.Every)
+	e.Cluster = testcluster.Run(t, b)
+	began := time.Now()
+	workers := make([]*worker, 4)
+	for i := range workers {
+		workers[i] = &worker{episode: e, rng: rand.New(rand.NewPCG(seed, uint64(i)))}
+	}
+	for !t.Failed() && time.Since(began) < length {
+		e.round(workers, min(roundTime, length-time.Since(began)))
+		e.tally.rounds++
+	}
+	e.tally.virtual = time.Since(began)
+	e.tally.late = e.Oracle().Late()
+	e.tally.location = e.Fleet().Changes()
+	e.tally.notifications = e.Hook().Count()
+	return e.tally
+}
+
+// describe draws the cluster of a seed.
+func (e *episode) describe() testcluster.Builder {
+	b := testcluster.Builder{
+		Mode: testcluster.Virtual, Controllers: 3, Hook: true, Seed: e.seed,
+		Pageservers: 3 + e.rng.IntN(4), Zones: 1 + e.rng.IntN(3),
+		HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second,
+	}
+	switch e.rng.IntN(8) {
+	case 0:
+		b.Controllers = 1
+	case 1:
+		b.Controllers = 5
+	}
+	if e.rng.IntN(3) == 0 {
+		b.HeartbeatInterval, b.MaxOffline = 5*time.Second, 30*time.Second
+	}
+	if e.rng.IntN(2) == 0 {
+		e.behaviour = simpageserver.Behaviour{
+			SlotBusy: e.upTo(50 * time.Millisecond), Activation: e.upTo(time.Second), ActivationJitter: e.upTo(time.Second),
+			DownloadRate: 1 << 20, ReplayRate: 1 << 16, HeatmapDelay: time.Second, DeleteTimeline: e.upTo(2 * time.Second),
+		}
+	}
+	if e.rng.IntN(2) == 0 {
+		b.Snapshots = testcluster.Snapshots{Every: 64, Trailing: 32}
+	}
+	if e.rng.IntN(3) > 0 {
+		b.Maintenance = 5*time.Second + e.upTo(20*time.Second)
+	}
+	b.Behaviour = e.behaviour
+	return b
+}
+
+func (e *episode) upTo(d time.Duration) time.Duration {
+	return 1 + time.Duration(e.rng.Int64N(int64(d)))
+}
+
+// round lets work and faults go on for a while, then ends the faults and demands
+// that everything becomes as it should be.
+func (e *episode) round(workers []*worker, length time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), length)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, w := range workers {
+		wg.Go(func() { w.work(ctx) })
+	}
+	var trouble sync.WaitGroup
+	for i, f := range []func(*nemesis, context.Context){(*nemesis).controllers, (*nemesis).network, (*nemesis).pageservers, (*nemesis).hook} {
+		n := &nemesis{episode: e, rng: rand.New(rand.NewPCG(e.seed<<8|uint64(i), uint64(e.tally.rounds)))}
+		trouble.Go(func() { f(n, ctx) })
+	}
+	<-ctx.Done()
+	trouble.Wait()
+	healed := time.Now()
+	e.calm()
+	wg.Wait()
+	if err := e.converge(); err != nil {
+		e.Errorf("seed %d, round %d: not as it should be %s after the end of all faults: %v", e.seed, e.tally.rounds, time.Since(healed), err)
+	}
+	e.tally.slowest = max(e.tally.slowest, time.Since(healed))
+	if e.Failed() {
+		e.explain()
+	}
+}
+
+// explain logs all that happened to the shards of the first violations.
+func (e *episode) explain() {
+	for i, v := range e.Oracle().Violations() {
+		if i == 3 {
+			return
+		}
+		e.Logf("seed %d: the history of %s", e.seed, v)
+		for _, x := range e.Oracle().History() {
+			if x.Shard == v.Shard || x.Node == v.Node && (x.Kind == simpageserver.EventStarted || x.Kind == simpageserver.EventEnded) {
+				e.Logf("%12s %-10s node %s.%d gen %d %s late %v %s", x.At.Round(time.Microsecond), x.Kind, x.Node, x.Incarnation, x.Generation, x.Mode, x.Late, x.Note)
+			}
+		}
+	}
+}
+
+// calm ends all faults.
+func (e *episode) calm() {
+	ctx, cancel := context.WithTimeout(context.Background(), convergeLimit)
+	defer cancel()
+	errs := []error{e.Heal()}
+	for i := range e.Controllers() {
+		errs = append(errs, e.CutOff(i), e.Resume(i), e.HealDisk(i))
+		if !e.Running(i) {
+			errs = append(errs, e.Restart(ctx, i))
+		}
+	}
+	e.Hook().SetFaults()
+	for _, n := range e.Fleet().Nodes() {
+		n.SetFaults()
+		n.Resume()
+		n.SetBehaviour(e.behaviour)
+		if !n.Running() {
+			errs = append(errs, n.Start(ctx))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		e.Errorf("seed %d: end the faults: %v", e.seed, err)
+	}
+}
+
+// converge waits until everything is as it should be.
+func (e *episode) converge() error {
+	ctx, cancel := context.WithTimeout(context.Background(), convergeLimit)
+	defer cancel()
+	e.restorePolicies(ctx)
+	for {
+		err := e.atRest(ctx)
+		if err == nil {
+			return nil
+		}
+		if o := e.Oracle().Err(); o != nil || e.Failed() {
+			return errors.Join(o, err) // waiting does not help
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (e *episode) atRest(ctx context.Context) error {
+	if err := e.WaitNodes(ctx); err != nil {
+		return err
+	}
+	if err := e.WaitQuiescent(ctx); err != nil {
+		return err
+	}
+	if err := checkEverything(ctx, e.Cluster); err != nil {
+		return err
+	}
+	return checkBelief(ctx, e.Cluster)
+}
+
+// restorePolicies undoes what keeps shards from being scheduled.
+func (e *episode) restorePolicies(ctx context.Context) {
+	for _, n := range e.Fleet().Nodes() {
+		id := n.ID()
+		e.persist(ctx, "activate a pageserver's scheduling", func(ctx context.Context, c *testcluster.Client) error {
+			return c.ConfigureNode(ctx, neon.NodeConfigure{ID: id, Scheduling: ptr(neon.SchedulingActive)})
+		})
+	}
+	for _, t := range e.tenants {
+		if !t.paused {
+			continue
+		}
+		t.paused = false
+		e.persist(ctx, "activate a tenant's scheduling", func(ctx context.Context, c *testcluster.Client) error {
+			return c.Policy(ctx, t.id, neon.PolicyRequest{Scheduling: ptr(neon.ShardActive)})
+		})
+	}
+}
+
+// persist repeats something until it succeeds.
+func (e *episode) persist(ctx context.Context, what string, f func(context.Context, *testcluster.Client) error) {
+	for {
+		err := f(ctx, e.Client().WithPatience(patience))
+		if err == nil || testcluster.StatusOf(err) == 404 {
+			return
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			e.Errorf("seed %d: %s: %v", e.seed, what, err)
+			return
+		}
+	}
+}

@@ -1,0 +1,279 @@
+package testcluster_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"quorate/internal/neon"
+	"quorate/testcluster"
+)
+
+const (
+	patience  = 10 * time.Second // with one answer
+	opLimit   = 2 * time.Minute  // for one request and all its retries
+	think     = 2 * time.Second  // the mean pause between two requests of a worker
+	mostOwned = 5                // tenants of one worker
+)
+
+// simTenant is what its worker knows of one tenant. Only the worker changes it.
+type simTenant struct {
+	id        neon.TenantID
+	count     int
+	shards    []neon.ShardID
+	timelines []neon.TimelineID
+	configs   []neon.TenantConfig // any of these may be in force
+	paused    bool
+}
+
+// worker sends one request after another. Each owns the tenants that it created,
+// so that it knows what it must find.
+type worker struct {
+	*episode
+	rng  *rand.Rand
+	mine []*simTenant
+}
+
+// work goes on until ctx ends; a request under way is finished.
+func (w *worker) work(ctx context.Context) {
+	for {
+		pause := time.Duration(w.rng.ExpFloat64() * float64(think))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+		w.one()
+	}
+}
+
+// one sends one random request.
+func (w *worker) one() {
+	ctx, cancel := context.WithTimeout(context.Background(), opLimit)
+	defer cancel()
+	c := w.ClientFrom(w.rng.IntN(w.Controllers())).WithPatience(patience)
+	if len(w.mine) == 0 {
+		w.create(ctx, c)
+		return
+	}
+	t := w.mine[w.rng.IntN(len(w.mine))]
+	switch w.rng.IntN(20) {
+	case 0, 1:
+		w.create(ctx, c)
+	case 2:
+		w.delete(ctx, c, t)
+	case 3, 4, 5:
+		w.putConfig(ctx, c, t)
+	case 6, 7, 8:
+		w.readConfig(ctx, t)
+	case 9, 10:
+		w.changePolicy(ctx, c, t)
+	case 11, 12, 13:
+		w.migrate(ctx, c)
+	case 14, 15:
+		w.createTimeline(ctx, c, t)
+	case 16:
+		w.deleteTimeline(ctx, c, t)
+	case 17, 18:
+		w.validate(ctx)
+	case 19:
+		w.schedule(ctx, c)
+	}
+}
+
+// count notes the outcome of a request and tells whether it was acknowledged.
+func (w *worker) count(err error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		w.tally.acknowledged++
+	} else {
+		w.tally.failed++
+	}
+	return err == nil
+}
+
+func (w *worker) number() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.next++
+	return w.next
+}
+
+func (w *worker) create(ctx context.Context, c *testcluster.Client) {
+	if len(w.mine) >= mostOwned {
+		return
+	}
+	n := w.number()
+	count := []int{0, 1, 2, 4}[w.rng.IntN(4)]
+	p := neon.Attached(w.rng.IntN(2))
+	t := &simTenant{id: idOf(n), count: count}
+	req := neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: t.id}, Placement: &p}
+	if count > 0 {
+		req.ShardParameters = &neon.ShardParameters{Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize}
+	}
+	_, err := c.CreateTenant(ctx, req)
+	w.count(err)
+	if err != nil {
+		return // nobody knows whether it is there; it is not touched again
+	}
+	t.shards = neon.ShardIDs(t.id, neon.ShardCount(count))
+	t.configs = []neon.TenantConfig{{}}
+	w.mine = append(w.mine, t)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tenants = append(w.tenants, t)
+}
+
+func (w *worker) forget(t *simTenant) {
+	same := func(o *simTenant) bool { return o == t }
+	w.mine = slices.DeleteFunc(w.mine, same)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tenants = slices.DeleteFunc(w.tenants, same)
+}
+
+func (w *worker) delete(ctx context.Context, c *testcluster.Client, t *simTenant) {
+	w.forget(t)
+	w.Oracle().Deleting(t.id)
+	w.count(c.DeleteTenant(ctx, t.id))
+}
+
+func (w *worker) putConfig(ctx context.Context, c *testcluster.Client, t *simTenant) {
+	next := conf(fmt.Sprintf(`{"gc_horizon":%d}`, w.number()))
+	t.configs = append(t.configs, next)
+	if w.count(c.PutConfig(ctx, t.id, next)) {
+		t.configs = []neon.TenantConfig{next}
+	}
+}
+
+// readConfig reads through any one replica and demands what was acknowledged last.
+func (w *worker) readConfig(ctx context.Context, t *simTenant) {
+	i := w.rng.IntN(w.Controllers())
+	have, err := w.ClientOf(i).WithPatience(patience).Config(ctx, t.id)
+	if err != nil {
+		if testcluster.StatusOf(err) == http.StatusNotFound {
+			w.Errorf("seed %d: controller %d does not know tenant %s", w.seed, i, t.id)
+		}
+		return
+	}
+	w.read()
+	if !slices.Contains(t.configs, have) {
+		w.Errorf("seed %d: controller %d read the configuration %s of tenant %s, possible are %v", w.seed, i, have.JSON(), t.id, t.configs)
+	}
+}
+
+func (w *worker) read() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tally.reads++
+}
+
+func (w *worker) changePolicy(ctx context.Context, c *testcluster.Client, t *simTenant) {
+	var req neon.PolicyRequest
+	switch w.rng.IntN(6) {
+	case 0:
+		req.Scheduling = ptr(neon.ShardPause)
+		t.paused = true
+	case 1:
+		req.Scheduling = ptr(neon.ShardEssential)
+		t.paused = true
+	case 2:
+		req.Placement = ptr(neon.Placement{Kind: neon.PlaceSecondary})
+	default:
+		req.Placement = ptr(neon.Attached(w.rng.IntN(3)))
+	}
+	w.count(c.Policy(ctx, t.id, req))
+}
+
+// any is a tenant of whichever worker.
+func (w *worker) any() *simTenant {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.tenants) == 0 {
+		return nil
+	}
+	return w.tenants[w.rng.IntN(len(w.tenants))]
+}
+
+func (w *worker) migrate(ctx context.Context, c *testcluster.Client) {
+	t := w.any()
+	if t == nil {
+		return
+	}
+	nodes := w.Fleet().Nodes()
+	w.count(c.Migrate(ctx, t.shards[w.rng.IntN(len(t.shards))], neon.MigrateRequest{
+		Node:   nodes[w.rng.IntN(len(nodes))].ID(),
+		Config: neon.MigrationConfig{OverrideScheduler: w.rng.IntN(4) > 0, Prewarm: w.rng.IntN(2) == 0},
+	}))
+}
+
+func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
+	id := timelineOf(w.number())
+	req := neon.TimelineCreateRequest{Timeline: id, Bootstrap: &neon.TimelineBootstrap{PgVersion: ptr(neon.PgVersion(16))}}
+	if len(t.timelines) > 0 && w.rng.IntN(2) == 0 {
+		req.Bootstrap = nil
+		req.Branch = &neon.TimelineBranch{Ancestor: t.timelines[w.rng.IntN(len(t.timelines))], PgVersion: ptr(neon.PgVersion(16))}
+	}
+	_, err := c.CreateTimeline(ctx, t.id, req)
+	if w.count(err) {
+		w.Fleet().Durable(id, t.shards...)
+		t.timelines = append(t.timelines, id)
+	}
+}
+
+// deleteTimeline deletes the newest timeline, which has no branches.
+func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
+	if len(t.timelines) == 0 {
+		return
+	}
+	last := len(t.timelines) - 1
+	id := t.timelines[last]
+	if w.count(c.DeleteTimeline(ctx, t.id, id)) {
+		t.timelines = t.timelines[:last]
+		w.Fleet().Removed(id, t.id)
+	}
+}
+
+// validate asks any one replica whether generations are valid and demands an
+// answer that was right at some moment of the call.
+func (w *worker) validate(ctx context.Context) {
+	t := w.any()
+	if t == nil {
+		return
+	}
+	shard := t.shards[w.rng.IntN(len(t.shards))]
+	before, known := w.Oracle().Shard(shard)
+	if !known || before.Committed == 0 {
+		return
+	}
+	ask := neon.ValidateRequest{Tenants: []neon.ValidateTenant{{Shard: shard, Gen: before.Committed}, {Shard: shard, Gen: before.Committed - 1}}}
+	i := w.rng.IntN(w.Controllers())
+	answer, err := w.ClientOf(i).WithPatience(patience).Validate(ctx, ask)
+	if err != nil {
+		return
+	}
+	after, _ := w.Oracle().Shard(shard)
+	w.read()
+	for k, got := range answer.Tenants {
+		switch asked := ask.Tenants[k]; {
+		case got.Valid && asked.Gen < before.Committed:
+			w.Errorf("seed %d: controller %d says that generation %d of shard %s is valid, %d was committed before the question", w.seed, i, asked.Gen, shard, before.Committed)
+		case !got.Valid && asked.Gen == before.Committed && after.Committed == before.Committed:
+			w.Errorf("seed %d: controller %d says that generation %d of shard %s is not valid, it was all the time", w.seed, i, asked.Gen, shard)
+		}
+	}
+}
+
+// schedule keeps a pageserver from getting more shards, or lets it have them.
+func (w *worker) schedule(ctx context.Context, c *testcluster.Client) {
+	nodes := w.Fleet().Nodes()
+	to := neon.SchedulingActive
+	if w.rng.IntN(3) == 0 {
+		to = neon.SchedulingPause
+	}
+	w.count(c.ConfigureNode(ctx, neon.NodeConfigure{ID: nodes[w.rng.IntN(len(nodes))].ID(), Scheduling: &to}))
+}

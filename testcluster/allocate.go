@@ -31,17 +31,20 @@ func (c *Cluster) allocate() error {
 	c.fleet = simpageserver.NewFleet(simpageserver.Options{Seed: b.Seed, Oracle: c.oracle(), Logger: b.Logger, Behaviour: b.Behaviour})
 	specs := make([]replicaSpec, b.Controllers)
 	var members []cluster.Member
+	var ports []string // asked for all at once, so that none is found twice
+	if b.Mode != Virtual {
+		var err error
+		if ports, err = freeAddresses(2 * len(specs)); err != nil {
+			return err
+		}
+	}
 	for i := range specs {
 		s := &specs[i]
 		s.id = fmt.Sprintf("c%d", i+1)
 		if b.Mode == Virtual {
 			s.http, s.raft = s.id+":80", s.id+":7000"
 		} else {
-			ports, err := freeAddresses(2)
-			if err != nil {
-				return err
-			}
-			s.http, s.raft = ports[0], ports[1]
+			s.http, s.raft = ports[2*i], ports[2*i+1]
 			dir := filepath.Join(c.dir, s.id)
 			s.dataDir, s.logFile = filepath.Join(dir, "data"), filepath.Join(dir, "storage_controller.log")
 			if err := os.MkdirAll(dir, 0o755); err != nil {

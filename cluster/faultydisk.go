@@ -22,7 +22,7 @@ type FaultyDisk struct {
 
 // NewMemoryDisk returns a disk that lives in memory.
 func NewMemoryDisk() *FaultyDisk {
-	store, snaps := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
+	store, snaps := raft.NewInmemStore(), &memorySnapshots{}
 	return &FaultyDisk{open: func(string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
 		return store, store, snaps, nopCloser{}, nil
 	}}

@@ -34,7 +34,7 @@ func guarded(f func() error) (err error) {
 // checksum over its data pages, and raft skips a snapshot that it cannot read,
 // although the log before the snapshot is gone.
 func verifyStores(dir string, s stores) error {
-	newest, err := verifySnapshots(filepath.Join(dir, snapshotDir))
+	newest, err := verifySnapshots(dir, s.snaps)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,19 @@ func verifyLog(log raft.LogStore, snapshot uint64) error {
 }
 
 // verifySnapshots checks every finished snapshot and returns the newest index.
-func verifySnapshots(dir string) (newest uint64, err error) {
+// Without a directory they are in memory, and need no check.
+func verifySnapshots(dir string, store raft.SnapshotStore) (newest uint64, err error) {
+	if dir == "" {
+		list, err := store.List()
+		for _, meta := range list {
+			newest = max(newest, meta.Index)
+		}
+		return newest, err
+	}
+	return verifySnapshotFiles(filepath.Join(dir, snapshotDir))
+}
+
+func verifySnapshotFiles(dir string) (newest uint64, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil

@@ -153,6 +153,8 @@ func (o *Oracle) attach(p uint32, t transition, f *shardFacts, by source) {
 	switch g := f.at(t.gen); {
 	case g.holder != 0 && g.holder != p:
 		o.checkSoleHolder(p, t, f, by)
+	case g.holder == p && !g.attached && g.stolen:
+		o.late++ // whoever sends this cannot know
 	case g.holder == p && !g.attached && (!known || newest == t.gen) && o.meant(by):
 		o.violate(2, t.shard, node, "attached again in generation %d, which it had given up", t.gen)
 	}
@@ -177,7 +179,7 @@ func (o *Oracle) attach(p uint32, t transition, f *shardFacts, by source) {
 		}
 	}
 	g := f.at(t.gen)
-	g.holder, g.mode, g.attached = p, t.to, true
+	g.holder, g.mode, g.attached, g.stolen = p, t.to, true, false
 }
 
 // meant tells whether a questionable effect was meant by a caller that still
@@ -245,7 +247,7 @@ func (o *Oracle) release(p uint32, t transition, f *shardFacts, by source) {
 		g := &f.gens[i]
 		switch {
 		case g.holder == p:
-			g.attached = false
+			g.attached, g.stolen = false, by == byLate
 		case g.attached && g.gen > t.fromGen && o.procs[g.holder].alive:
 			successor = g
 		}

@@ -105,6 +105,17 @@ func generationCases() map[string]oracleCase {
 			},
 			reports: []int{2},
 		},
+		"I2 excuses an attachment that a late call took away": {
+			legal: func(r *oracleRun) {
+				r.grant(1, 1)
+				r.put(r.a, modeSingle, 1)
+				r.putBy(r.a, modeSecondary, 0, byLate)
+				r.put(r.a, modeSingle, 1) // the controller still believes that it is there
+				if r.Late() != 1 {
+					r.violate(2, shardOf(0), 1, "late effect not counted")
+				}
+			},
+		},
 		"I3 commits never fall": {
 			legal:   func(r *oracleRun) { r.grant(1, 1); r.grant(5, 2); r.grant(1, 1); r.grant(5, 2) },
 			illegal: func(r *oracleRun) { r.grant(5, 1); r.grant(4, 1) },

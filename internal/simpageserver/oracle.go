@@ -97,6 +97,7 @@ type genFacts struct {
 	holder   uint32 // process that attached in it; 0 is nobody
 	mode     mode   // of the holder's location
 	attached bool   // the holder still has it attached
+	stolen   bool   // a call whose caller had gone took it away, behind everybody's back
 }
 
 type tenantFacts struct {

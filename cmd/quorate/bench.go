@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,5 +36,30 @@ func newBenchFailoverCommand() *cobra.Command {
 	fs.IntVar(&o.Tenants, "tenants", 1000, "tenants that are written to")
 	fs.IntVar(&o.TenantShards, "shards", 1, "shards of each tenant")
 	fs.IntVar(&o.Pageservers, "pageservers", 3, "simulated pageservers")
+	return cmd
+}
+
+// newBenchCommand measures throughput, evacuations, restarts, memory and idling.
+func newBenchCommand() *cobra.Command {
+	o := bench.BenchOptions{}
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure requests, evacuations, restarts, memory and idling",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Out = cmd.OutOrStdout()
+			return bench.Run(cmd.Context(), o)
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&o.Controller, "controller", "bin/storage_controller", "`path` of storage_controller")
+	fs.StringVar(&o.Dir, "dir", "", "`directory` for data and logs, which are kept (default: a temporary one)")
+	fs.StringSliceVar(&o.Only, "only", nil, "`parts` to measure, of "+strings.Join(bench.Parts(), ", ")+" (default: all)")
+	fs.IntVar(&o.Runs, "runs", 3, "evacuations of each kind; 20 for the whole proof")
+	fs.IntVar(&o.Shards, "shards", 100000, "shards of the restart, memory and idle measurements")
+	fs.IntVar(&o.Pageservers, "pageservers", 10, "simulated pageservers of the same")
+	fs.IntVar(&o.Restarts, "restarts", 3, "restarts of all controllers")
+	fs.DurationVar(&o.Idle, "idle", time.Minute, "how long idling is watched")
+	fs.DurationVar(&o.Reads, "reads", 5*time.Second, "how long each measurement of locates lasts")
 	return cmd
 }

@@ -32,6 +32,10 @@ type Options struct {
 	Tenants int    // 200, or 12 with real pageservers
 	Shards  int    // shards of a tenant: 4, or 2
 
+	// Timelines is how many tenants get a timeline: 20, or 4, since each costs an
+	// initdb then; negative is none.
+	Timelines int
+
 	// Stay, if not nil, is waited for after the show, with everything running.
 	Stay <-chan struct{}
 }
@@ -132,6 +136,7 @@ func (s *show) fill() {
 	}
 	set(&s.opt.Tenants, 200, 12)
 	set(&s.opt.Shards, 4, 2)
+	set(&s.opt.Timelines, 20, 4)
 }
 
 func (s *show) directory() (err error) {
@@ -158,9 +163,11 @@ func (s *show) start(ctx context.Context) error {
 	}
 	s.servers = &simulated{cluster: s.cluster}
 	if s.opt.NeonBin != "" {
-		if s.servers, err = newReal(s.opt, s.cluster); err != nil {
+		theirs, err := newReal(s.opt, s.cluster)
+		if err != nil {
 			return err
 		}
+		s.servers = theirs
 	}
 	s.screen.say("starting %d %s in %d zones", pageservers, s.servers.kind(), zones)
 	for i := range pageservers {

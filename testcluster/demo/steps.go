@@ -14,9 +14,6 @@ import (
 // creators is how many tenants are created at once.
 const creators = 16
 
-// withTimeline is how many of the simulated tenants get a timeline.
-const withTimeline = 20
-
 // tenantID numbers the tenants of the show; 0 is the probe's.
 func tenantID(n int) (id neon.TenantID) {
 	binary.BigEndian.PutUint32(id[:], 0x0b0e7a7e)
@@ -64,7 +61,7 @@ func (s *show) createTenant(ctx context.Context, n int) error {
 	if _, err := client.CreateTenant(ctx, req); err != nil {
 		return err
 	}
-	if n == 0 || n > withTimeline && s.opt.NeonBin == "" {
+	if n == 0 || n > s.opt.Timelines {
 		return nil
 	}
 	_, err := client.CreateTimeline(ctx, tenantID(n), neon.TimelineCreateRequest{

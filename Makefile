@@ -17,7 +17,7 @@ build: ## build the binaries into bin/
 	$(GO) build -o $(BIN)/quorate ./cmd/quorate
 
 run: build ## three controllers and six pageservers; kill a pageserver, then the leader, and watch (ONCE=1 exits)
-	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(ONCE),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
+	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(filter-out 0,$(ONCE)),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
 
 test: ## all tests with the race detector
 	$(GO) test -race -shuffle=on -timeout 9m $(PKGS)

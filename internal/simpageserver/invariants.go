@@ -146,7 +146,7 @@ func (o *Oracle) moved(p uint32, t transition, by source) {
 // generation, and records it.
 func (o *Oracle) attach(p uint32, t transition, f *shardFacts, by source) {
 	node := o.procs[p].node
-	if tf := o.tenants[t.shard.Tenant]; tf != nil && tf.deleted {
+	if tf := o.tenants[t.shard.Tenant]; tf != nil && tf.deleted && o.meant(by) {
 		o.violate(15, t.shard, node, "attached after the tenant's objects were deleted")
 	}
 	newest, known := f.committed()

@@ -34,8 +34,8 @@ import (
 // has been called; I15 asks for a delete intent only if Deleting was ever used.
 //
 // A call whose caller gave up may take effect at any later time, and no
-// controller can prevent that. Such late effects are excused from I6, I7 and I9,
-// which are about what a controller meant, and counted by Late.
+// controller can prevent that. Such late effects are excused from I2, I6, I7, I9
+// and I15, which are about what a controller meant, and counted by Late.
 type Oracle struct {
 	mu         sync.Mutex
 	epoch      time.Time

@@ -67,11 +67,17 @@ func (s *screen) erase() {
 	}
 }
 
+// draw prints the table without letting the terminal break long rows, which
+// would spoil the count of its lines.
 func (s *screen) draw(rows []string) {
+	if s.height = len(rows); s.height == 0 {
+		return
+	}
+	fmt.Fprint(s.out, "\x1b[?7l")
 	for _, r := range rows {
 		fmt.Fprintln(s.out, r)
 	}
-	s.height = len(rows)
+	fmt.Fprint(s.out, "\x1b[?7h")
 }
 
 // watch shows the status again and again until close.

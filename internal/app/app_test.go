@@ -1,0 +1,263 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"quorate/cluster"
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// running starts a lone replica and ends it with the test.
+func running(t *testing.T, cfg Config) (a *App, stop func() error) {
+	t.Helper()
+	cfg.HTTP.Listen, cfg.Cluster.RaftListen = "127.0.0.1:0", "127.0.0.1:0"
+	a, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	stopped := false
+	stop = func() error {
+		if stopped {
+			return nil
+		}
+		stopped = true
+		cancel()
+		return <-done
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	wait(t, "a ready replica", func() bool { return get(a.Address()+"ready") == http.StatusOK })
+	return a, stop
+}
+
+func wait(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); <-time.After(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %s within ten seconds", what)
+		}
+	}
+}
+
+func get(url string) int {
+	c := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(url)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+func register(t *testing.T, a *App, id neon.NodeID) {
+	t.Helper()
+	_, err := a.Replica().Propose(t.Context(), fsm.RequestID{}, fsm.RegisterNode{
+		ID: id, Addr: fsm.NodeAddr{HTTPHost: "127.0.0.1", HTTPPort: 1, PGHost: "127.0.0.1", PGPort: 1}, AZ: neon.MakeAZ("a"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStateSurvivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	a, stop := running(t, Config{Cluster: cluster.Config{DataDir: dir}})
+	register(t, a, 7)
+	id, server := a.Replica().State().ClusterID, a.Cluster().ID()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	a, _ = running(t, Config{Cluster: cluster.Config{DataDir: dir}})
+	s, err := a.Replica().ReadState(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Node(7); !ok || s.ClusterID != id || a.Cluster().ID() != server {
+		t.Errorf("node known: %v, cluster %s and %s, server %s and %s", ok, s.ClusterID, id, a.Cluster().ID(), server)
+	}
+}
+
+func TestRefusalComesAsErrorAndResult(t *testing.T) {
+	a, _ := running(t, Config{})
+	r, err := a.Replica().Propose(t.Context(), fsm.RequestID{}, fsm.RegisterNode{})
+	if neon.CodeOf(err) != neon.BadRequest || r.Err == nil || r.Index == 0 {
+		t.Errorf("error %v, result %+v", err, r)
+	}
+}
+
+func TestErrorsOfTheLogTellWhatHappened(t *testing.T) {
+	for err, want := range map[error]neon.Code{
+		cluster.ErrNotLeader: neon.NotLeader, cluster.ErrOutcomeUnknown: neon.OutcomeUnknown, cluster.ErrClosed: neon.ShuttingDown,
+		cluster.ErrTooLarge: neon.BadRequest, cluster.ErrOverloaded: neon.Unavailable, io.EOF: neon.Unavailable,
+	} {
+		if got := proposeError(err); neon.CodeOf(got) != want || !errors.Is(got, err) {
+			t.Errorf("%v became %v (%s)", err, got, neon.CodeOf(got))
+		}
+	}
+	for err, want := range map[error]neon.Code{
+		cluster.ErrNotLeader: neon.NotLeader, cluster.ErrPeerUnreachable: neon.NotLeader, cluster.ErrClosed: neon.ShuttingDown, io.EOF: neon.Unavailable,
+	} {
+		if got := readError(err); neon.CodeOf(got) != want {
+			t.Errorf("a read's %v became %s", err, neon.CodeOf(got))
+		}
+	}
+}
+
+func TestGrantsAreForeseen(t *testing.T) {
+	var early []fsm.Grant
+	var a *App
+	seen := make(chan bool, 1)
+	granted := func(g fsm.Grant) {
+		sh, _ := a.Replica().State().Shard(g.Shard)
+		seen <- sh.Generation < g.Generation
+		early = append(early, g)
+	}
+	a, _ = running(t, Config{Granted: granted})
+	register(t, a, 1)
+	tenant := neon.TenantID{1}
+	propose := func(c fsm.Command) {
+		t.Helper()
+		if _, err := a.Replica().Propose(t.Context(), fsm.RequestID{}, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	propose(fsm.CreateTenant{ID: tenant, Policy: neon.Attached(0), Scheduling: neon.ShardStop, Shards: []fsm.NewShard{{Attached: 1}}})
+	propose(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: neon.ShardID{Tenant: tenant}, Node: 1}}})
+	if !<-seen {
+		t.Error("the state held the generation before the grant was told")
+	}
+}
+
+func TestSnapshotBecomesANewCluster(t *testing.T) {
+	a, stop := running(t, Config{Cluster: cluster.Config{DataDir: t.TempDir()}})
+	register(t, a, 3)
+	old := a.Replica().State().ClusterID
+	control := OpenControl(a.cfg.Cluster.DataDir)
+	members, err := control.Members(t.Context())
+	if err != nil || len(members) != 1 || !members[0].Leader {
+		t.Fatalf("members %+v, %v", members, err)
+	}
+	var saved bytes.Buffer
+	if err := control.Snapshot(t.Context(), &saved); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := InspectSnapshot(bytes.NewReader(saved.Bytes()))
+	if err != nil || info.Nodes != 1 || info.ClusterID != old {
+		t.Fatalf("inspected %+v, %v", info, err)
+	}
+	damaged := bytes.Clone(saved.Bytes())
+	damaged[len(damaged)-9] ^= 1
+	if _, err := InspectSnapshot(bytes.NewReader(damaged)); !errors.Is(err, cluster.ErrCorrupt) && !errors.Is(err, fsm.ErrBadSnapshot) {
+		t.Errorf("a damaged snapshot is read: %v", err)
+	}
+	dir := t.TempDir()
+	to := cluster.Restore{DataDir: dir, ID: "b", Members: []cluster.Member{{ID: "b", RaftAddr: "127.0.0.1:0"}}}
+	done, err := RestoreSnapshot(t.Context(), &saved, to, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := running(t, Config{Cluster: cluster.Config{DataDir: dir}})
+	s := b.Replica().State()
+	if _, ok := s.Node(3); !ok || s.ClusterID != done.ClusterID || s.ClusterID == old || s.Epoch != 1 {
+		t.Errorf("node known: %v, cluster %s after %s, epoch %d", ok, s.ClusterID, old, s.Epoch)
+	}
+}
+
+func TestTakenPortEndsTheStartBeforeTheDataDirectoryIsTouched(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dir := filepath.Join(t.TempDir(), "data")
+	_, err = New(t.Context(), Config{HTTP: HTTP{Listen: l.Addr().String()}, Cluster: cluster.Config{DataDir: dir, RaftListen: "127.0.0.1:0"}})
+	if _, statErr := os.Stat(dir); err == nil || !os.IsNotExist(statErr) {
+		t.Errorf("New says %v, the directory %v", err, statErr)
+	}
+}
+
+// writeCertificate makes a certificate with a serial number.
+func writeCertificate(t *testing.T, h HTTP, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "replica"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{h.CertFile: {Type: "CERTIFICATE", Bytes: cert}, h.KeyFile: {Type: "EC PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stamp := time.Now().Add(time.Duration(serial) * time.Hour)
+		if err := os.Chtimes(file, stamp, stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRenewedCertificateIsServed(t *testing.T) {
+	dir := t.TempDir()
+	h := HTTP{
+		ListenTLS: "127.0.0.1:0", CertFile: filepath.Join(dir, "crt"), KeyFile: filepath.Join(dir, "key"), CertReload: time.Nanosecond,
+	}
+	writeCertificate(t, h, 1)
+	a, _ := running(t, Config{HTTP: h})
+	addr := a.web.listeners[1].Addr().String()
+	serial := func() int64 {
+		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	if got := serial(); got != 1 {
+		t.Fatalf("serial %d", got)
+	}
+	writeCertificate(t, h, 2)
+	wait(t, "renewed certificate", func() bool { return serial() == 2 })
+	if err := os.WriteFile(h.CertFile, []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := serial(); got != 2 {
+		t.Errorf("a broken file replaced the certificate: serial %d", got)
+	}
+}

@@ -31,6 +31,9 @@ const (
 	// as it should be. What a late call has changed is found by the listing that
 	// happens every minute.
 	convergeLimit = 5 * time.Minute
+
+	// slowConvergence is when what is missing is logged.
+	slowConvergence = 20 * time.Second
 )
 
 // TestSimulation runs whole clusters in virtual time under random work and random
@@ -231,10 +234,17 @@ func (e *episode) converge() error {
 	ctx, cancel := context.WithTimeout(context.Background(), convergeLimit)
 	defer cancel()
 	e.restorePolicies(ctx)
+	began := time.Now()
 	for {
-		err := e.atRest(ctx)
+		try, done := context.WithTimeout(ctx, slowConvergence)
+		err := e.atRest(try)
+		done()
 		if err == nil {
 			return nil
+		}
+		if time.Since(began) > slowConvergence {
+			began = time.Now()
+			e.Logf("seed %d, round %d: slow, after %s: %v", e.seed, e.tally.rounds, slowConvergence, err)
 		}
 		if o := e.Oracle().Err(); o != nil || e.Failed() {
 			return errors.Join(o, err) // waiting does not help

@@ -232,6 +232,7 @@ func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *s
 	}
 	last := len(t.timelines) - 1
 	id := t.timelines[last]
+	w.Fleet().Removing(id, t.id)
 	if w.count(c.DeleteTimeline(ctx, t.id, id)) {
 		t.timelines = t.timelines[:last]
 		w.Fleet().Removed(id, t.id)

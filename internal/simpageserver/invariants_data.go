@@ -183,6 +183,15 @@ func (o *Oracle) acknowledged(id neon.TimelineID, shards []neon.ShardID, durable
 	o.tenantOf(shards[0].Tenant).timelines[id] = &timelineFacts{shards: append([]neon.ShardID(nil), shards...)}
 }
 
+// removing records that a timeline's deletion was asked for.
+func (o *Oracle) removing(id neon.TimelineID, t neon.TenantID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if tl := o.tenantOf(t).timelines[id]; tl != nil {
+		tl.shards = nil
+	}
+}
+
 // removed records that a timeline's deletion was acknowledged.
 func (o *Oracle) removed(id neon.TimelineID, t neon.TenantID) {
 	o.mu.Lock()

@@ -16,6 +16,10 @@ func (f *Fleet) Durable(tl neon.TimelineID, shards ...neon.ShardID) {
 	})
 }
 
+// Removing reports that a timeline's deletion is about to be asked for: from now
+// on it need not be there.
+func (f *Fleet) Removing(tl neon.TimelineID, t neon.TenantID) { f.opt.Oracle.removing(tl, t) }
+
 // Removed reports a timeline's deletion as acknowledged to its user: it must not
 // come back (I17).
 func (f *Fleet) Removed(tl neon.TimelineID, t neon.TenantID) { f.opt.Oracle.removed(tl, t) }

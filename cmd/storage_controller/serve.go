@@ -105,6 +105,8 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		Tokens:          app.Tokens{Pageserver: f.jwtToken, ControlPlane: f.hookToken},
 		CAFile:          f.caFile,
 		ControlPlaneURL: f.controlPlaneURL,
+		LocalComputes:   f.localNotifications,
+		RepoDir:         f.repoDir,
 		Reconciler: reconciler.Options{
 			HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(), MaxWarmingUp: f.maxWarmingUp.std(),
 			NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency,
@@ -112,9 +114,6 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		TenantRateLimit: int(f.tenantRateLimit),
 		DiskLoss:        f.diskLoss,
 		Logger:          log,
-	}
-	if f.localNotifications {
-		cfg.ControlPlaneURL = "" // the URL is then not one for notifications
 	}
 	if f.httpsPageserver {
 		cfg.PageserverScheme = "https"

@@ -32,6 +32,11 @@ type Config struct {
 	// ControlPlaneURL is the prefix of the compute hook; empty means no hook.
 	ControlPlaneURL string
 
+	// LocalComputes makes the computes of the neon_local environment in RepoDir be
+	// told instead of a control plane.
+	LocalComputes bool
+	RepoDir       string
+
 	// PageserverScheme is http (the default) or https.
 	PageserverScheme string
 

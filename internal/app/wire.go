@@ -12,6 +12,7 @@ import (
 	"quorate/fsm"
 	"quorate/internal/computehook"
 	"quorate/internal/controller"
+	"quorate/internal/localhook"
 	"quorate/internal/neon"
 	"quorate/internal/pageserver"
 	"quorate/reconciler"
@@ -37,7 +38,10 @@ func (a *App) wire() error {
 		Log: a.replica, Locations: calls, Prober: calls, Migrations: calls,
 		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log,
 	}
-	if a.cfg.ControlPlaneURL != "" {
+	switch {
+	case a.cfg.LocalComputes:
+		deps.Hook = localhook.New(localhook.Options{Dir: a.cfg.RepoDir, Dial: a.cfg.dialContext, Logger: a.log})
+	case a.cfg.ControlPlaneURL != "":
 		deps.Hook = hook{computehook.New(computehook.Options{
 			BaseURL: a.cfg.ControlPlaneURL, Token: a.cfg.Tokens.ControlPlane,
 			Transport: a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)),

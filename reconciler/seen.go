@@ -15,6 +15,7 @@ type seen struct {
 	clock  uint64 // counts changes; orders answers against calls
 	shards map[neon.ShardID]*shardSeen
 	listed map[neon.NodeID]uint64 // nodes whose listing is complete, by incarnation
+	on     map[neon.NodeID]int    // how many entries of shards there are for each node
 }
 
 // shardSeen is what is known of one shard.
@@ -36,7 +37,7 @@ type location struct {
 }
 
 func newSeen() *seen {
-	return &seen{shards: make(map[neon.ShardID]*shardSeen), listed: make(map[neon.NodeID]uint64)}
+	return &seen{shards: make(map[neon.ShardID]*shardSeen), listed: make(map[neon.NodeID]uint64), on: make(map[neon.NodeID]int)}
 }
 
 func (s *seen) shard(id neon.ShardID) *shardSeen {
@@ -57,18 +58,24 @@ func (sh *shardSeen) find(n neon.NodeID) *location {
 	return nil
 }
 
-// locate finds or makes the entry for a node, as unknown.
-func (sh *shardSeen) locate(n neon.NodeID) *location {
+// locate finds or makes a shard's entry for a node, as unknown.
+func (s *seen) locate(sh *shardSeen, n neon.NodeID) *location {
 	if l := sh.find(n); l != nil {
 		return l
 	}
-	sh.locations = append(sh.locations, location{node: n})
+	return s.add(sh, location{node: n})
+}
+
+func (s *seen) add(sh *shardSeen, l location) *location {
+	s.on[l.node]++
+	sh.locations = append(sh.locations, l)
 	return &sh.locations[len(sh.locations)-1]
 }
 
-func (sh *shardSeen) remove(n neon.NodeID) {
+func (s *seen) remove(sh *shardSeen, n neon.NodeID) {
 	for i := range sh.locations {
 		if sh.locations[i].node == n {
+			s.on[n]--
 			last := len(sh.locations) - 1
 			sh.locations[i] = sh.locations[last]
 			sh.locations = sh.locations[:last]
@@ -121,7 +128,7 @@ func (s *seen) beginCall(id neon.ShardID, n neon.NodeID, g neon.Generation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := s.shard(id)
-	l := sh.locate(n)
+	l := s.locate(sh, n)
 	if sh.warm == n && l.known && l.conf.Mode == "" {
 		sh.warm = 0 // what was downloaded once is gone
 	}
@@ -138,7 +145,7 @@ func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := s.shard(id)
-	l := sh.locate(n)
+	l := s.locate(sh, n)
 	l.calls = max(0, l.calls-1)
 	l.at = s.now()
 	if !ok || l.calls > 0 {
@@ -154,7 +161,7 @@ func (s *seen) looked(id neon.ShardID, n neon.NodeID, conf *Conf, began uint64) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := s.shard(id)
-	l := sh.locate(n)
+	l := s.locate(sh, n)
 	if l.calls > 0 || l.at > began {
 		return
 	}
@@ -210,6 +217,11 @@ func (s *seen) forgetNode(n neon.NodeID) {
 func (s *seen) forgetShard(id neon.ShardID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if sh := s.shards[id]; sh != nil {
+		for i := range sh.locations {
+			s.on[sh.locations[i].node]--
+		}
+	}
 	delete(s.shards, id)
 }
 
@@ -218,17 +230,6 @@ func (s *seen) forgetShard(id neon.ShardID) {
 func (s *seen) list(n neon.NodeID, incarnation uint64, began uint64, found map[neon.ShardID]*Conf) (changed []neon.ShardID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, sh := range s.shards {
-		l := sh.find(n)
-		if _, there := found[id]; l == nil || there || l.calls > 0 || l.at > began {
-			continue
-		}
-		sh.remove(n)
-		changed = append(changed, id)
-		if len(sh.locations) == 0 && sh.fresh == 0 {
-			delete(s.shards, id)
-		}
-	}
 	for id, conf := range found {
 		sh := s.shard(id)
 		l := sh.find(n)
@@ -240,7 +241,7 @@ func (s *seen) list(n neon.NodeID, incarnation uint64, began uint64, found map[n
 			next.known, next.conf = true, *conf
 		}
 		if l == nil {
-			sh.locations = append(sh.locations, next)
+			s.add(sh, next)
 			changed = append(changed, id)
 			continue
 		}
@@ -250,8 +251,30 @@ func (s *seen) list(n neon.NodeID, incarnation uint64, began uint64, found map[n
 		next.calls = l.calls
 		*l = next
 	}
+	changed = append(changed, s.unlisted(n, began, found)...)
 	s.listed[n] = incarnation
 	return changed
+}
+
+// unlisted drops what was thought to be on a node and is not in its listing. Every
+// shard that was found has an entry by now: with no more entries than those there
+// is nothing to drop, and no need to look at every shard there is.
+func (s *seen) unlisted(n neon.NodeID, began uint64, found map[neon.ShardID]*Conf) (dropped []neon.ShardID) {
+	if s.on[n] == len(found) {
+		return nil
+	}
+	for id, sh := range s.shards {
+		l := sh.find(n)
+		if _, there := found[id]; l == nil || there || l.calls > 0 || l.at > began {
+			continue
+		}
+		s.remove(sh, n)
+		dropped = append(dropped, id)
+		if len(sh.locations) == 0 && sh.fresh == 0 {
+			delete(s.shards, id)
+		}
+	}
+	return dropped
 }
 
 func (s *seen) listedAt(n neon.NodeID) (incarnation uint64, ok bool) {

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"quorate/fsm"
@@ -88,6 +89,44 @@ func TestSeenForgetsANodeWhoseProcessChanged(t *testing.T) {
 	for _, id := range []neon.ShardID{a, b} {
 		if at := sightOf(s, id, 5); at.Known {
 			t.Fatalf("%s is known on a node that restarted: %v", id, at)
+		}
+	}
+}
+
+func TestEntriesOfEachNodeAreCounted(t *testing.T) {
+	s := newSeen()
+	shards := neon.ShardIDs(neon.TenantID{7}, 8)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 5000 {
+		id, n := shards[rng.IntN(len(shards))], neon.NodeID(1+rng.IntN(3))
+		switch rng.IntN(6) {
+		case 0:
+			s.beginCall(id, n, 1)
+		case 1:
+			s.endCall(id, n, Conf{Mode: neon.AttachedSingle}, rng.IntN(2) == 0)
+		case 2:
+			s.looked(id, n, &Conf{}, s.reading())
+		case 3:
+			found := map[neon.ShardID]*Conf{}
+			for _, f := range shards[:rng.IntN(len(shards))] {
+				found[f] = &Conf{Mode: neon.AttachedSingle}
+			}
+			s.list(n, 1, s.reading(), found)
+		case 4:
+			s.forgetShard(id)
+		case 5:
+			s.forgetNode(n)
+		}
+		have := map[neon.NodeID]int{}
+		for _, sh := range s.shards {
+			for i := range sh.locations {
+				have[sh.locations[i].node]++
+			}
+		}
+		for n := neon.NodeID(1); n <= 3; n++ {
+			if s.on[n] != have[n] {
+				t.Fatalf("node %d has %d entries, counted %d", n, have[n], s.on[n])
+			}
 		}
 	}
 }

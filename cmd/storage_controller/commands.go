@@ -179,6 +179,10 @@ func newRestoreCommand() *cobra.Command {
 		fmt.Println("Generations were raised above all that can have been issued since the snapshot was saved.")
 		return nil
 	})
+	cmd.Long = "Begin a new cluster from a saved snapshot, in an empty --data-dir.\n\n" +
+		"The generations of all shards jump ahead of what can have been issued since the\n" +
+		"snapshot was saved. Use a snapshot only once: a second cluster begun from it would\n" +
+		"issue the numbers of the first one again. Save a new one from the restored cluster."
 	dir = dataDirFlag(cmd)
 	clusterID = cmd.Flags().String("cluster-id", "", "`id` of the new cluster; the same on all --members (default: a new one)")
 	id = cmd.Flags().String("server-id", "", "`id` of this replica")

@@ -14,6 +14,7 @@ help: ## show this list
 build: ## build the binaries into bin/
 	@mkdir -p $(BIN)
 	$(GO) build -o $(BIN)/storage_controller ./cmd/storage_controller
+	$(GO) build -o $(BIN)/storcon_cli ./cmd/storcon_cli
 	$(GO) build -o $(BIN)/quorate ./cmd/quorate
 
 run: build ## three controllers and six pageservers; kill a pageserver, then the leader, and watch (ONCE=1 exits)

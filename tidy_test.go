@@ -34,6 +34,8 @@ var allowed = map[string]struct {
 	"internal/simpageserver": {[]string{"internal/neon"}, "must not share a line with what it checks"},
 	"testcluster":            {[]string{"api", "cluster", "fsm", "scheduler", "reconciler", "internal/app", "internal/simpageserver", "internal/neon", "internal/tracelog"}, "builds whole clusters"},
 	"cmd/storage_controller": {[]string{"api", "cluster", "fsm", "reconciler", "internal/app", "internal/neon", "internal/tracelog"}, "flags"},
+	"internal/storconcli":    {[]string{"internal/neon"}, "speaks to controllers by HTTP alone, also to others than ours"},
+	"cmd/storcon_cli":        {[]string{"internal/storconcli"}, "the terminal"},
 	"cmd/quorate":            {[]string{"testcluster", "testcluster/demo", "testcluster/bench", "internal/neon"}, "flags"},
 }
 

@@ -1,0 +1,136 @@
+package storconcli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"quorate/internal/neon"
+)
+
+// operation is long work on one node that the controller does by itself.
+type operation struct {
+	name    string // in the path
+	title   string // in messages
+	settled func(neon.NodeScheduling) bool
+}
+
+func drain() operation {
+	return operation{"drain", "Drain", oneOf(neon.SchedulingActive, neon.SchedulingPauseForRestart)}
+}
+
+func fill() operation { return operation{"fill", "Fill", oneOf(neon.SchedulingActive)} }
+
+func deletion() operation {
+	return operation{"delete", "Delete", func(p neon.NodeScheduling) bool { return p != neon.SchedulingDeleting }}
+}
+
+func oneOf(all ...neon.NodeScheduling) func(neon.NodeScheduling) bool {
+	return func(p neon.NodeScheduling) bool { return slices.Contains(all, p) }
+}
+
+// nodeOperationCommands start and cancel drains, fills and deletions.
+func (s *session) nodeOperationCommands() []*cobra.Command {
+	return []*cobra.Command{
+		s.nodeStartDelete(),
+		s.cancel("node-cancel-delete", "Cancel the deletion of a pageserver and wait until it is; may be retried", deletion()),
+		s.start("start-drain", "Start draining a pageserver; done when its scheduling policy is pause_for_restart", drain()),
+		s.cancel("cancel-drain", "Cancel draining a pageserver and wait until it is; may be retried", drain()),
+		s.start("start-fill", "Start filling a pageserver; done when its scheduling policy is active", fill()),
+		s.cancel("cancel-fill", "Cancel filling a pageserver and wait until it is; may be retried", fill()),
+	}
+}
+
+// started is the document of a begun operation.
+type started struct {
+	Node      neon.NodeID `json:"node_id"`
+	Operation string      `json:"started"`
+}
+
+// cancelled is the document of a cancelled one.
+type cancelled struct {
+	Node       neon.NodeID         `json:"node_id"`
+	Operation  string              `json:"cancelled"`
+	Scheduling neon.NodeScheduling `json:"scheduling"`
+}
+
+func (s *session) begin(ctx context.Context, id neon.NodeID, op operation, query string) error {
+	if err := s.client.put(ctx, fmt.Sprintf("control/v1/node/%s/%s%s", id, op.name, query), nil); err != nil {
+		return err
+	}
+	return s.out.sentence(started{id, op.name}, "%s started for %s", op.title, id)
+}
+
+func (s *session) start(name, short string, op operation) *cobra.Command {
+	var id neon.NodeID
+	cmd := s.leaf(name, short, func(ctx context.Context) error { return s.begin(ctx, id, op, "") })
+	needNode(cmd, &id)
+	return cmd
+}
+
+func (s *session) nodeStartDelete() *cobra.Command {
+	var id neon.NodeID
+	var force bool
+	cmd := s.leaf("node-start-delete", "Start the deletion of a pageserver", func(ctx context.Context) error {
+		query := ""
+		if force {
+			query = "?force=true"
+		}
+		return s.begin(ctx, id, deletion(), query)
+	})
+	needNode(cmd, &id)
+	cmd.Flags().BoolVar(&force, "force", false, "Do not warm up secondaries before shards move: faster, but shards answer slowly until they are warm")
+	return cmd
+}
+
+func (s *session) cancel(name, short string, op operation) *cobra.Command {
+	var id neon.NodeID
+	var patience neon.Duration
+	cmd := s.leaf(name, short, func(ctx context.Context) error {
+		if err := s.client.delete(ctx, fmt.Sprintf("control/v1/node/%s/%s", id, op.name)); err != nil {
+			return err
+		}
+		s.out.remark("Waiting for node %s to quiesce on scheduling policy ...", id)
+		policy, err := s.awaitPolicy(ctx, id, patience, op.settled)
+		if err != nil {
+			return err
+		}
+		return s.out.sentence(cancelled{id, op.name, policy},
+			"%s was cancelled for node %s. Schedulling policy is now %s", op.title, id, policy)
+	})
+	needNode(cmd, &id)
+	need(cmd, "timeout", &patience, neon.ParseDuration, "How long to wait, e.g. 30s")
+	return cmd
+}
+
+var errDeadline = errors.New("deadline has elapsed")
+
+// awaitPolicy asks for the node's policy until it is settled.
+func (s *session) awaitPolicy(ctx context.Context, id neon.NodeID, patience neon.Duration, settled func(neon.NodeScheduling) bool) (neon.NodeScheduling, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, time.Duration(patience), errDeadline)
+	defer stop()
+	tick := time.NewTicker(s.env.PollEvery)
+	defer tick.Stop()
+	for {
+		var node neon.NodeDescribe
+		err := s.client.call(ctx, exchange{method: http.MethodGet, path: "control/v1/node/" + id.String(), answer: &node})
+		switch {
+		case errors.Is(context.Cause(ctx), errDeadline):
+			return "", errDeadline
+		case err != nil:
+			return "", err
+		case settled(node.Scheduling):
+			return node.Scheduling, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
+}

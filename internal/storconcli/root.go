@@ -1,0 +1,193 @@
+package storconcli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"quorate/internal/neon"
+)
+
+// session is one run of the program: the flags of all subcommands, and what was
+// made of them.
+type session struct {
+	env     Env
+	api     *url.URL
+	jwt     string
+	caFile  string
+	format  format
+	timeout neon.Duration
+
+	client *client
+	out    *printer
+}
+
+// defaultTimeout of one request. The controller answers most within 40 s; a
+// split, a delete and a move of safekeepers may take minutes.
+const defaultTimeout = neon.Duration(10 * time.Minute)
+
+const usageLine = "storcon_cli --api <API> <COMMAND>"
+
+func newRoot(s *session) *cobra.Command {
+	s.format, s.timeout = formatTable, defaultTimeout
+	root := &cobra.Command{
+		Use:           usageLine,
+		Short:         "CLI for Storage Controller Support/Debug",
+		Version:       s.env.Version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+
+		DisableFlagsInUseLine:      true,
+		SuggestionsMinimumDistance: 2,
+	}
+	root.Args = func(_ *cobra.Command, args []string) error { return s.noSubcommand(root, args) }
+	root.RunE = func(*cobra.Command, []string) error { return nil } // Args has always failed before
+	root.SetVersionTemplate("storcon_cli {{.Version}}\n")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	root.Flags().BoolP("version", "V", false, "Print version")
+
+	global := root.PersistentFlags()
+	global.SortFlags = false
+	add(global, "api", &s.api, parseURL, "URL to storage controller.  e.g. http://127.0.0.1:1234 when using neon_local")
+	add(global, "jwt", &s.jwt, parseText, "JWT token for authenticating with storage controller.  Depending on the API used, this should have either pageserverapi or admin scopes: mint one with both for this tool")
+	add(global, "ssl-ca-file", &s.caFile, parseText, "Trusted root CA certificates to use in https APIs, beside those of the system")
+	add(global, "output", &s.format, parseFormat, "What to print: table, json or yaml")
+	add(global, "request-timeout", &s.timeout, neon.ParseDuration, "How long to wait for the answer to one request")
+	global.Lookup("output").Shorthand = "o"
+	complete(root, "output", formats...)
+	_ = root.MarkPersistentFlagFilename("ssl-ca-file")
+
+	root.AddCommand(s.nodeCommands()...)
+	root.AddCommand(s.nodeOperationCommands()...)
+	root.AddCommand(s.tenantCommands()...)
+	root.AddCommand(s.tenantConfigCommands()...)
+	root.AddCommand(s.shardCommands()...)
+	root.AddCommand(s.bulkMigrate())
+	root.AddCommand(s.safekeeperCommands()...)
+	return root
+}
+
+// noSubcommand says what is wrong with a command line that names none.
+func (s *session) noSubcommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return &usageError{
+			msg:   "'storcon_cli' requires a subcommand but one was not provided",
+			usage: usageLine,
+		}
+	}
+	msg := fmt.Sprintf("unrecognized subcommand '%s'", args[0])
+	if similar := root.SuggestionsFor(args[0]); len(similar) > 0 {
+		msg += fmt.Sprintf("\n\n  tip: a similar subcommand exists: '%s'", similar[0])
+	}
+	return &usageError{msg: msg, usage: usageLine}
+}
+
+// leaf makes a subcommand. It takes no arguments besides its flags, unless its
+// Args is replaced.
+func (s *session) leaf(name, short string, run func(ctx context.Context) error) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: name, Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unexpected argument '%s' found", args[0])
+			}
+			return s.missing(cmd)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.open(); err != nil {
+				return err
+			}
+			return run(cmd.Context())
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.Flags().SortFlags = false
+	return cmd
+}
+
+// missing fails when a flag that must be given was not.
+func (s *session) missing(cmd *cobra.Command) error {
+	var names []string
+	usage := "storcon_cli --api <API> " + cmd.Name()
+	if s.api == nil {
+		names = append(names, "--api <API>")
+	}
+	for _, f := range requiredFlags(cmd) {
+		usage += " " + spelled(f)
+		if !f.Changed {
+			names = append(names, spelled(f))
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return &usageError{
+		msg:   "the following required arguments were not provided:\n  " + strings.Join(names, "\n  "),
+		usage: usage,
+	}
+}
+
+// open makes the client and the printer that the flags ask for.
+func (s *session) open() error {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSHandshakeTimeout = connectTimeout
+	transport.DialContext = dialer().DialContext
+	if s.caFile != "" {
+		pool, err := trust(s.caFile)
+		if err != nil {
+			return err
+		}
+		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+	}
+	s.client = &client{
+		base:  s.api,
+		token: s.jwt,
+		http:  &http.Client{Transport: transport, Timeout: time.Duration(s.timeout)},
+	}
+	s.out = &printer{out: s.env.Stdout, err: s.env.Stderr, format: s.format, colour: ink(s.env.ColourStdout)}
+	return nil
+}
+
+func (s *session) close() {
+	if s.client != nil {
+		s.client.http.CloseIdleConnections()
+	}
+}
+
+// trust is the system's certificates and those in the file.
+func trust(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // the file may be all there is
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s: no certificate in it", file)
+	}
+	return pool, nil
+}
+
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return nil, err
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, errors.New("relative URL without a base")
+	case u.Host == "":
+		return nil, errors.New("empty host")
+	}
+	return u, nil
+}

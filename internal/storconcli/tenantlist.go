@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -12,6 +13,10 @@ import (
 
 	"quorate/internal/neon"
 )
+
+// errEndless is met when whoever answers does not page, so that asking for the
+// rest would never end.
+var errEndless = errors.New("the list of tenants does not go on behind start_after")
 
 // pageSize is how many tenants are asked for at a time.
 const pageSize = 1000
@@ -44,6 +49,7 @@ func (s *session) tenants() *cobra.Command {
 func (s *session) listTenants(ctx context.Context) error {
 	all := neon.List[neon.TenantDescribe]{}
 	path := fmt.Sprintf("control/v1/tenant?limit=%d", pageSize)
+	var last neon.TenantID
 	for query := ""; ; {
 		var page []neon.TenantDescribe
 		if err := s.client.get(ctx, path+query, &page); err != nil {
@@ -56,7 +62,11 @@ func (s *session) listTenants(ctx context.Context) error {
 			fmt.Fprint(s.env.Stderr, ".") // long lists take a while
 		}
 		all = append(all, page...)
-		query = "&start_after=" + page[len(page)-1].Tenant.String()
+		next := page[len(page)-1].Tenant
+		if query != "" && bytes.Compare(next[:], last[:]) <= 0 {
+			return errEndless
+		}
+		last, query = next, "&start_after="+next.String()
 	}
 	if len(all) > pageSize {
 		fmt.Fprintln(s.env.Stderr)

@@ -150,7 +150,7 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&r.gossipKey, "gossip-key", os.Getenv("QUORATE_GOSSIP_KEY"), "`key` that encrypts gossip, 16, 24 or 32 bytes in base64 (env QUORATE_GOSSIP_KEY)")
 	fs.Lookup("gossip-key").DefValue = ""
 	fs.StringVar(&r.clusterID, "cluster-id", "", "refuse peers and data of any other cluster (default: learnt)")
-	durationVar(fs, &r.heartbeat, "raft-heartbeat", 0, "silence of the leader after which a follower asks for votes (0s: 500ms)")
+	durationVar(fs, &r.heartbeat, "raft-heartbeat", 0, "silence of the leader after which a follower asks for votes (0s: 400ms)")
 	durationVar(fs, &r.election, "raft-election", 0, "how long a candidate waits for votes (0s: as --raft-heartbeat)")
 	durationVar(fs, &r.storeLimit, "raft-store-deadline", 0, "longest write of the log before a leader gives way (0s: 500ms)")
 	durationVar(fs, &r.recovery, "raft-disk-recovery", 0, "how long a disk must be healthy again before the replica may lead (0s: 2s)")

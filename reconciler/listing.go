@@ -35,7 +35,7 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 		wake = append(wake, e.waiting...)
 		e.waiting = nil
 		if err == nil {
-			e.listedAt = time.Now()
+			e.listedAt, e.relist = time.Now(), max(relistInterval, time.Duration(len(found))*relistShare)
 		}
 	}
 	w.mu.Unlock()

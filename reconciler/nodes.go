@@ -10,9 +10,13 @@ import (
 )
 
 // relistInterval is how often a healthy node is listed again, to find what a late
-// call may have changed behind our back. A listing of 17,000 locations costs the
-// leader about 20 ms.
-const relistInterval = time.Minute
+// call may have changed behind our back. A listing of 10,000 locations costs the
+// leader about 30 ms; relistShare lets a node with more than 3,000 be listed less
+// often, so that the cost for each second has a bound.
+const (
+	relistInterval = time.Minute
+	relistShare    = 20 * time.Millisecond // for each location
+)
 
 // retryProbe is the pause between heartbeats while a node does not answer.
 const retryProbe = 500 * time.Millisecond
@@ -45,6 +49,7 @@ type watched struct {
 	failing     bool
 	listFailed  bool
 	listedAt    time.Time
+	relist      time.Duration // after listedAt
 	utilization *neon.Utilization
 	waiting     []neon.ShardID // to be woken by the listing
 	downs       map[int]context.CancelFunc
@@ -181,7 +186,7 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	} else {
 		e.lastSuccess, e.utilization = now, u
 	}
-	stale := now.Sub(e.listedAt) > relistInterval
+	stale := now.Sub(e.listedAt) > e.relist
 	w.mu.Unlock()
 
 	if err == nil {

@@ -82,7 +82,8 @@ func (h *Hook) History(t neon.TenantID) []Notification {
 	return slices.Clone(h.told[t])
 }
 
-// LastNode is the node that compute was last told for a shard.
+// LastNode is the node that compute was last told for a shard. Notifications whose
+// caller had gone count only while there is no other: see Oracle.
 func (h *Hook) LastNode(shard neon.ShardID) (neon.NodeID, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -91,6 +92,12 @@ func (h *Hook) LastNode(shard neon.ShardID) (neon.NodeID, bool) {
 		return 0, false
 	}
 	last := all[len(all)-1].Body
+	for i := len(all) - 1; i >= 0; i-- {
+		if !all[i].Late {
+			last = all[i].Body
+			break
+		}
+	}
 	if len(last.Shards) != shard.Count.Shards() {
 		return 0, false
 	}
@@ -186,7 +193,7 @@ func (h *Hook) take(n neon.NotifyAttach, late bool) *failure {
 	h.count++
 	h.mu.Unlock()
 	if h.oracle != nil {
-		h.oracle.told(n.Tenant, nodes)
+		h.oracle.told(n.Tenant, nodes, late)
 	}
 	return nil
 }

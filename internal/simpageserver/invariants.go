@@ -255,7 +255,7 @@ func (o *Oracle) release(p uint32, t transition, f *shardFacts, by source) {
 	if successor == nil || f.told == 0 || o.nodeIDs[f.told] != node {
 		return
 	}
-	if tf := o.tenants[t.shard.Tenant]; tf != nil && tf.deleting {
+	if tf := o.tenants[t.shard.Tenant]; tf != nil && (tf.deleting || tf.putAway) {
 		return // compute has nothing left to use
 	}
 	if o.meant(by) {

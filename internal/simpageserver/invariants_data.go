@@ -13,6 +13,21 @@ func (o *Oracle) Deleting(t neon.TenantID) {
 	o.tenantOf(t).deleting = true
 }
 
+// PutAway tells that a tenant is about to get a policy under which nothing of it
+// is attached: I9 does not ask for compute to be told. Serving ends it.
+func (o *Oracle) PutAway(t neon.TenantID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tenantOf(t).putAway = true
+}
+
+// Serving ends PutAway.
+func (o *Oracle) Serving(t neon.TenantID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tenantOf(t).putAway = false
+}
+
 // Forget drops all that is known of a tenant, so that its id may be used again.
 func (o *Oracle) Forget(t neon.TenantID) {
 	o.mu.Lock()
@@ -206,9 +221,17 @@ func (o *Oracle) removed(id neon.TimelineID, t neon.TenantID) {
 
 // told records what compute was told of a whole tenant: one node for each shard
 // of one count. What it was told of other counts is void.
-func (o *Oracle) told(t neon.TenantID, nodes []neon.NodeID) {
+//
+// A late notification, whose caller had gone, is only counted: a control plane has
+// to see for itself that it is older than what it took since.
+func (o *Oracle) told(t neon.TenantID, nodes []neon.NodeID, late bool) {
 	count := neon.ShardCount(len(nodes))
 	o.mu.Lock()
+	if late {
+		o.late++
+		o.mu.Unlock()
+		return
+	}
 	for id := range o.counts.shards(t) {
 		if f := o.facts[id]; f != nil && id.Count.Shards() != len(nodes) {
 			f.told = 0

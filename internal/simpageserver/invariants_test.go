@@ -110,7 +110,7 @@ func generationCases() map[string]oracleCase {
 				r.grant(1, 1)
 				r.put(r.a, modeSingle, 1)
 				r.putBy(r.a, modeSecondary, 0, byLate)
-				r.put(r.a, modeSingle, 1) // the controller still believes that it is there
+				r.put(r.a, modeSingle, 1) // whoever sends it cannot know
 				if r.Late() != 1 {
 					r.violate(2, shardOf(0), 1, "late effect not counted")
 				}

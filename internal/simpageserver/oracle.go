@@ -103,6 +103,7 @@ type genFacts struct {
 type tenantFacts struct {
 	deleting  bool // the controller committed the intent to delete
 	deleted   bool // its objects were deleted on request
+	putAway   bool // its policy leaves compute nothing to use
 	timelines map[neon.TimelineID]*timelineFacts
 }
 

@@ -219,8 +219,8 @@ func (s *script) do(what string, f func(ctx context.Context, c *testcluster.Clie
 			return
 		}
 		status := testcluster.StatusOf(err)
-		if status == http.StatusBadRequest || ctx.Err() != nil {
-			s.Fatalf("step %q: %s: %v", s.step_, what, err)
+		if o := s.Oracle().Err(); status == http.StatusBadRequest || ctx.Err() != nil || o != nil {
+			s.Fatalf("step %q: %s: %v", s.step_, what, errors.Join(o, err))
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -238,6 +238,9 @@ func (s *script) eventually(what string, f func(ctx context.Context) error) {
 		err := f(ctx)
 		if err == nil {
 			return
+		}
+		if o := s.Oracle().Err(); o != nil {
+			s.Fatalf("step %q: %s: %v", s.step_, what, errors.Join(o, err))
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):

@@ -170,6 +170,8 @@ func (e *episode) round(workers []*worker, length time.Duration) {
 	for _, w := range workers {
 		wg.Go(func() { w.work(ctx) })
 	}
+	reader := &worker{episode: e, rng: rand.New(rand.NewPCG(e.seed, 1<<32|uint64(e.tally.rounds)))}
+	wg.Go(func() { reader.ask(ctx) })
 	var trouble sync.WaitGroup
 	for i, f := range []func(*nemesis, context.Context){(*nemesis).controllers, (*nemesis).network, (*nemesis).pageservers, (*nemesis).hook} {
 		n := &nemesis{episode: e, rng: rand.New(rand.NewPCG(e.seed<<8|uint64(i), uint64(e.tally.rounds)))}

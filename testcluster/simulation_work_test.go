@@ -60,7 +60,7 @@ func (w *worker) one() {
 		return
 	}
 	t := w.mine[w.rng.IntN(len(w.mine))]
-	switch w.rng.IntN(20) {
+	switch w.rng.IntN(18) {
 	case 0, 1:
 		w.create(ctx, c)
 	case 2:
@@ -77,9 +77,7 @@ func (w *worker) one() {
 		w.createTimeline(ctx, c, t)
 	case 16:
 		w.deleteTimeline(ctx, c, t)
-	case 17, 18:
-		w.validate(ctx)
-	case 19:
+	case 17:
 		w.schedule(ctx, c)
 	}
 }
@@ -183,10 +181,13 @@ func (w *worker) changePolicy(ctx context.Context, c *testcluster.Client, t *sim
 		t.paused = true
 	case 2:
 		req.Placement = ptr(neon.Placement{Kind: neon.PlaceSecondary})
+		w.Oracle().PutAway(t.id)
 	default:
 		req.Placement = ptr(neon.Attached(w.rng.IntN(3)))
 	}
-	w.count(c.Policy(ctx, t.id, req))
+	if w.count(c.Policy(ctx, t.id, req)) && req.Placement != nil && req.Placement.Kind == neon.PlaceAttached {
+		w.Oracle().Serving(t.id)
+	}
 }
 
 // any is a tenant of whichever worker.
@@ -239,32 +240,52 @@ func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *s
 	}
 }
 
-// validate asks any one replica whether generations are valid and demands an
-// answer that was right at some moment of the call.
-func (w *worker) validate(ctx context.Context) {
-	t := w.any()
-	if t == nil {
-		return
+// questions is the mean pause between two questions of a reader.
+const questions = 700 * time.Millisecond
+
+// ask puts questions to random replicas until ctx ends.
+func (w *worker) ask(ctx context.Context) {
+	for {
+		select {
+		case <-time.After(time.Duration(w.rng.ExpFloat64() * float64(questions))):
+		case <-ctx.Done():
+			return
+		}
+		w.validate()
 	}
-	shard := t.shards[w.rng.IntN(len(t.shards))]
-	before, known := w.Oracle().Shard(shard)
-	if !known || before.Committed == 0 {
-		return
+}
+
+// validate asks any one replica which generations are valid, and demands answers
+// that were right at some moment of the call.
+func (w *worker) validate() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var ask neon.ValidateRequest
+	before := make(map[neon.ShardID]neon.Generation)
+	w.mu.Lock()
+	for _, t := range w.tenants {
+		for _, shard := range t.shards {
+			if f, known := w.Oracle().Shard(shard); known && f.Committed > 1 {
+				before[shard] = f.Committed
+				ask.Tenants = append(ask.Tenants, neon.ValidateTenant{Shard: shard, Gen: f.Committed}, neon.ValidateTenant{Shard: shard, Gen: f.Committed - 1})
+			}
+		}
 	}
-	ask := neon.ValidateRequest{Tenants: []neon.ValidateTenant{{Shard: shard, Gen: before.Committed}, {Shard: shard, Gen: before.Committed - 1}}}
+	w.mu.Unlock()
 	i := w.rng.IntN(w.Controllers())
-	answer, err := w.ClientOf(i).WithPatience(patience).Validate(ctx, ask)
-	if err != nil {
-		return
+	answer, err := w.ClientOf(i).Validate(ctx, ask)
+	if err != nil || len(answer.Tenants) != len(ask.Tenants) {
+		return // no answer, or one of them was deleted meanwhile
 	}
-	after, _ := w.Oracle().Shard(shard)
 	w.read()
 	for k, got := range answer.Tenants {
-		switch asked := ask.Tenants[k]; {
-		case got.Valid && asked.Gen < before.Committed:
-			w.Errorf("seed %d: controller %d says that generation %d of shard %s is valid, %d was committed before the question", w.seed, i, asked.Gen, shard, before.Committed)
-		case !got.Valid && asked.Gen == before.Committed && after.Committed == before.Committed:
-			w.Errorf("seed %d: controller %d says that generation %d of shard %s is not valid, it was all the time", w.seed, i, asked.Gen, shard)
+		asked, was := ask.Tenants[k], before[got.Shard]
+		now, _ := w.Oracle().Shard(got.Shard)
+		switch {
+		case got.Valid && asked.Gen < was:
+			w.Errorf("seed %d: controller %d says that generation %d of shard %s is valid, %d was committed before the question", w.seed, i, asked.Gen, got.Shard, was)
+		case !got.Valid && asked.Gen == was && now.Committed == was:
+			w.Errorf("seed %d: controller %d says that generation %d of shard %s is not valid, it was all the time", w.seed, i, asked.Gen, got.Shard)
 		}
 	}
 }

@@ -14,19 +14,22 @@ import (
 // bodies are what each route that reads a body takes, with one thing that makes
 // it fail when it is well formed: no node and no tenant of that name exist.
 var bodies = map[string]string{
-	"POST /upcall/v1/re-attach":                           `{"node_id":99,"register":null,"empty_local_disk":true}`,
-	"POST /upcall/v1/validate":                            `{"tenants":[{"id":"` + tenantB + `-0001","gen":1}]}`,
-	"POST /control/v1/node":                               `{"node_id":0,"listen_pg_addr":"a","listen_pg_port":1,"listen_http_addr":"a","listen_http_port":1,"listen_https_port":2,"listen_grpc_addr":"g","listen_grpc_port":3,"availability_zone_id":"z","node_ip_addr":"::1"}`,
-	"PUT /control/v1/node/:node_id/config":                `{"node_id":99,"availability":"Active","scheduling":"Pause"}`,
-	"PUT /control/v1/tenant/:tenant_id/policy":            `{"placement":{"Attached":1},"scheduling":"Stop"}`,
-	"PUT /control/v1/tenant/:tenant_id/migrate":           `{"node_id":1,"origin_node_id":2,"migration_config":{"prewarm":false,"override_scheduler":true,"secondary_warmup_timeout":"1m 30s"}}`,
-	"PUT /control/v1/tenant/:tenant_id/migrate_secondary": `{"node_id":1}`,
-	"POST /v1/tenant":                                     `{"new_tenant_id":"` + tenantB + `-0001","generation":1,"shard_parameters":{"count":2,"stripe_size":8},"placement_policy":"Detached","gc_period":"1h"}`,
-	"PUT /v1/tenant/config":                               `{"tenant_id":"` + tenantB + `","eviction_policy":{"kind":"NoEviction"}}`,
-	"PATCH /v1/tenant/config":                             `{"tenant_id":"` + tenantB + `","gc_period":null}`,
-	"PUT /v1/tenant/:tenant_id/location_config":           `{"mode":"AttachedSingle","generation":1,"secondary_conf":{"warm":true},"shard_number":0,"tenant_conf":{}}`,
-	"POST /v1/tenant/:tenant_id/timeline":                 `{"new_timeline_id":"` + timelineX + `","ancestor_timeline_id":"` + timelineX + `","ancestor_start_lsn":"0/8","read_only":true}`,
-	"POST /debug/v1/inspect":                              `{"tenant_shard_id":"` + tenantB + `-0102"}`,
+	"POST /upcall/v1/re-attach":                                       `{"node_id":99,"register":null,"empty_local_disk":true}`,
+	"POST /upcall/v1/validate":                                        `{"tenants":[{"id":"` + tenantB + `-0001","gen":1}]}`,
+	"POST /control/v1/node":                                           `{"node_id":0,"listen_pg_addr":"a","listen_pg_port":1,"listen_http_addr":"a","listen_http_port":1,"listen_https_port":2,"listen_grpc_addr":"g","listen_grpc_port":3,"availability_zone_id":"z","node_ip_addr":"::1"}`,
+	"PUT /control/v1/node/:node_id/config":                            `{"node_id":99,"availability":"Active","scheduling":"Pause"}`,
+	"PUT /control/v1/tenant/:tenant_id/policy":                        `{"placement":{"Attached":1},"scheduling":"Stop"}`,
+	"PUT /control/v1/tenant/:tenant_id/migrate":                       `{"node_id":1,"origin_node_id":2,"migration_config":{"prewarm":false,"override_scheduler":true,"secondary_warmup_timeout":"1m 30s"}}`,
+	"PUT /control/v1/tenant/:tenant_id/migrate_secondary":             `{"node_id":1}`,
+	"POST /v1/tenant":                                                 `{"new_tenant_id":"` + tenantB + `-0001","generation":1,"shard_parameters":{"count":2,"stripe_size":8},"placement_policy":"Detached","gc_period":"1h"}`,
+	"PUT /v1/tenant/config":                                           `{"tenant_id":"` + tenantB + `","eviction_policy":{"kind":"NoEviction"}}`,
+	"PATCH /v1/tenant/config":                                         `{"tenant_id":"` + tenantB + `","gc_period":null}`,
+	"PUT /v1/tenant/:tenant_id/location_config":                       `{"mode":"AttachedSingle","generation":1,"secondary_conf":{"warm":true},"shard_number":0,"tenant_conf":{}}`,
+	"POST /v1/tenant/:tenant_id/timeline":                             `{"new_timeline_id":"` + timelineX + `","ancestor_timeline_id":"` + timelineX + `","ancestor_start_lsn":"0/8","read_only":true}`,
+	"PUT /v1/tenant/:tenant_id/time_travel_remote_storage":            `{"shard_counts":[0,2]}`,
+	"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config": `{"state":"Archived"}`,
+	"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease":      `{"lsn":"0/16B5A50"}`,
+	"POST /debug/v1/inspect":                                          `{"tenant_shard_id":"` + tenantB + `-0102"}`,
 }
 
 func withBody() (all []route) {
@@ -48,8 +51,9 @@ func TestEveryRouteThatReadsABodyIsFuzzed(t *testing.T) {
 			continue
 		}
 		// The others must not care.
-		if g := w.replicas[0].do(rt.method, pathOf(rt), "{"); g.status != 200 {
-			t.Errorf("%s %s: %d %s", rt.method, rt.path, g.status, g.body)
+		without := w.replicas[0].do(rt.method, pathOf(rt), "")
+		if g := w.replicas[0].do(rt.method, pathOf(rt), "{"); g.status != without.status || g.body != without.body {
+			t.Errorf("%s %s: %d %s, without a body %d %s", rt.method, rt.path, g.status, g.body, without.status, without.body)
 		}
 	}
 }

@@ -63,6 +63,9 @@ const (
 	// remoteDeadline is for requests that a pageserver may take its time for.
 	remoteDeadline = 5 * time.Minute
 
+	// travelDeadline is for putting many objects of many shards back.
+	travelDeadline = time.Hour
+
 	// defaultPatience is how long a replica looks for a leader, longer than any
 	// wait of 30 s on the leader it was already following.
 	defaultPatience = 40 * time.Second
@@ -125,6 +128,7 @@ var nodeRoutes = []route{
 var tenantRoutes = []route{
 	{method: "GET", path: "/control/v1/tenant", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_list", handle: (*Server).tenantList},
 	{method: "GET", path: "/control/v1/tenant/:tenant_id", scope: ScopeScrubber, ready: true, label: "control_v1_tenant_describe", handle: (*Server).tenantDescribe},
+	{method: "GET", path: "/control/v1/tenant/:tenant_id/timeline/:timeline_id", scope: ScopeScrubber, ready: true, label: "v1_tenant_timeline_describe", handle: (*Server).timelineDescribe},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: ScopeAdmin, label: "control_v1_tenant_policy", handle: (*Server).tenantPolicy},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_migrate", handle: (*Server).shardMigrate},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate_secondary", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_migrate_secondary", handle: (*Server).shardMigrateSecondary},
@@ -141,12 +145,22 @@ var virtualRoutes = []route{
 	{method: "PUT", path: "/v1/tenant/:tenant_id/location_config", scope: ScopePageserverAPI, ready: true, label: "v1_tenant_location_config", handle: (*Server).tenantLocationConfig},
 	{method: "POST", path: "/v1/tenant/:tenant_id/timeline", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline", deadline: remoteDeadline, handle: (*Server).timelineCreate},
 	{method: "DELETE", path: "/v1/tenant/:tenant_id/timeline/:timeline_id", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline", deadline: remoteDeadline, handle: (*Server).timelineDelete},
+	{method: "PUT", path: "/v1/tenant/:tenant_id/time_travel_remote_storage", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_time_travel_remote_storage", deadline: travelDeadline, handle: (*Server).tenantTimeTravel},
+	{method: "POST", path: "/v1/tenant/:tenant_id/secondary/download", scope: scopeAny, ready: true, limited: true, label: "v1_tenant_secondary_download", deadline: remoteDeadline, handle: (*Server).tenantSecondaryDownload},
+	{method: "PUT", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/archival_config", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_archival_config", deadline: remoteDeadline, handle: (*Server).timelineArchival},
+	{method: "PUT", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/detach_ancestor", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_detach_ancestor", deadline: remoteDeadline, handle: (*Server).timelineDetachAncestor},
+	{method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/block_gc", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_block_unblock_gc", deadline: remoteDeadline, handle: (*Server).timelineBlockGC},
+	{method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/unblock_gc", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_block_unblock_gc", deadline: remoteDeadline, handle: (*Server).timelineUnblockGC},
+	{method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_lsn_lease", deadline: remoteDeadline, handle: (*Server).timelineLease},
+	{method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_download_heatmap_layers", handle: (*Server).timelineHeatmapLayers},
+	{method: "PUT", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_mark_invisible_passthrough", deadline: remoteDeadline, handle: (*Server).passthrough},
 	{method: "GET", path: "/v1/tenant/:tenant_id/*rest", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_passthrough", deadline: remoteDeadline, handle: (*Server).passthrough},
 }
 
 var debugRoutes = []route{
 	{method: "GET", path: "/debug/v1/tenant", scope: ScopeAdmin, label: "debug_v1_tenant", deadline: remoteDeadline, handle: (*Server).tenantDump},
 	{method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: ScopeAdmin, duty: onAny, label: "debug_v1_tenant_locate", handle: (*Server).tenantLocate},
+	{method: "POST", path: "/debug/v1/tenant/:tenant_id/import", scope: ScopePageserverAPI, limited: true, label: "debug_v1_tenant_import", deadline: remoteDeadline, handle: (*Server).tenantImport},
 	{method: "GET", path: "/debug/v1/scheduler", scope: ScopeAdmin, label: "debug_v1_scheduler", handle: (*Server).schedulerDump},
 	{method: "POST", path: "/debug/v1/consistency_check", scope: ScopeAdmin, label: "debug_v1_consistency_check", deadline: remoteDeadline, handle: (*Server).consistencyCheck},
 	{method: "POST", path: "/debug/v1/reconcile_all", scope: ScopeAdmin, silent: "test harnesses poll it", handle: (*Server).reconcileAll},

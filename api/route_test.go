@@ -46,13 +46,19 @@ var wantScopes = map[Scope][]string{
 	scopeNone:        {"GET /metrics", "GET /status", "GET /live", "GET /ready"},
 	ScopeGenerations: {"POST /upcall/v1/re-attach", "POST /upcall/v1/validate"},
 	ScopeInfra:       {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id"},
-	ScopeScrubber:    {"GET /control/v1/tenant/:tenant_id"},
+	ScopeScrubber:    {"GET /control/v1/tenant/:tenant_id", "GET /control/v1/tenant/:tenant_id/timeline/:timeline_id"},
 	ScopePeer:        {"PUT /control/v1/step_down"},
 	ScopePageserverAPI: {
 		"POST /v1/tenant", "DELETE /v1/tenant/:tenant_id", "PUT /v1/tenant/config", "PATCH /v1/tenant/config",
 		"GET /v1/tenant/:tenant_id/config", "PUT /v1/tenant/:tenant_id/location_config",
 		"POST /v1/tenant/:tenant_id/timeline", "DELETE /v1/tenant/:tenant_id/timeline/:timeline_id", "GET /v1/tenant/:tenant_id/*rest",
+		"PUT /v1/tenant/:tenant_id/time_travel_remote_storage",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config", "PUT /v1/tenant/:tenant_id/timeline/:timeline_id/detach_ancestor",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/block_gc", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/unblock_gc",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible", "POST /debug/v1/tenant/:tenant_id/import",
 	},
+	scopeAny: {"POST /v1/tenant/:tenant_id/secondary/download"},
 	ScopeAdmin: {
 		"GET /control/v1/node/:node_id/shards", "PUT /control/v1/node/:node_id/config", "GET /control/v1/leader",
 		"GET /control/v1/tenant", "PUT /control/v1/tenant/:tenant_id/policy", "PUT /control/v1/tenant/:tenant_id/migrate",
@@ -86,7 +92,7 @@ func TestScopesAdmitAndRefuseOnEveryRoute(t *testing.T) {
 		for _, s := range all {
 			g := w.replicas[0].do(rt.method, pathOf(rt), "x", "Authorization", tokens[s])
 			refused := g.status == 403 && strings.Contains(g.body, "JWT authentication error")
-			if admitted := scope == scopeNone || s == scope || s == ScopeAdmin; refused == admitted {
+			if admitted := scope == scopeNone || scope == scopeAny || s == scope || s == ScopeAdmin; refused == admitted {
 				t.Errorf("%s with a token of scope %s: %d %s", key, s, g.status, g.body)
 			}
 		}
@@ -124,10 +130,14 @@ func TestReadinessIsAwaitedWhereTheContractSaysSo(t *testing.T) {
 	slices.Sort(got)
 	want := []string{
 		"DELETE /v1/tenant/:tenant_id", "DELETE /v1/tenant/:tenant_id/timeline/:timeline_id",
-		"GET /control/v1/tenant", "GET /control/v1/tenant/:tenant_id", "GET /v1/tenant/:tenant_id/*rest",
-		"PATCH /v1/tenant/config", "POST /v1/tenant", "POST /v1/tenant/:tenant_id/timeline",
+		"GET /control/v1/tenant", "GET /control/v1/tenant/:tenant_id", "GET /control/v1/tenant/:tenant_id/timeline/:timeline_id", "GET /v1/tenant/:tenant_id/*rest",
+		"PATCH /v1/tenant/config", "POST /v1/tenant", "POST /v1/tenant/:tenant_id/secondary/download", "POST /v1/tenant/:tenant_id/timeline",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/block_gc", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/unblock_gc",
 		"PUT /control/v1/tenant/:tenant_id/migrate", "PUT /control/v1/tenant/:tenant_id/migrate_secondary",
-		"PUT /v1/tenant/:tenant_id/location_config", "PUT /v1/tenant/config",
+		"PUT /v1/tenant/:tenant_id/location_config", "PUT /v1/tenant/:tenant_id/time_travel_remote_storage",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config", "PUT /v1/tenant/:tenant_id/timeline/:timeline_id/detach_ancestor",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible", "PUT /v1/tenant/config",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v", got)

@@ -294,6 +294,7 @@ type fakePageservers struct {
 	create  func(node neon.NodeID, shard neon.ShardID, req neon.TimelineCreateRequest) (neon.TimelineInfo, error)
 	remove  func(node neon.NodeID, shard neon.ShardID) (int, error)
 	wipe    func(node neon.NodeID) error
+	answer  func(node neon.NodeID, shard neon.ShardID, call neon.ShardCall) (int, []byte, error)
 	through func(node neon.NodeID, method, target string) (*http.Response, error)
 }
 
@@ -340,6 +341,15 @@ func (f *fakePageservers) TimelineDelete(_ context.Context, n *fsm.Node, s neon.
 		return f.remove(n.ID, s)
 	}
 	return http.StatusNotFound, nil
+}
+
+func (f *fakePageservers) Call(_ context.Context, n *fsm.Node, s neon.ShardID, call neon.ShardCall) (int, []byte, error) {
+	body, _ := json.Marshal(call.Body)
+	f.note("%s %s/%s on %d: %s", call.Method, s, call.Path, n.ID, body)
+	if f.answer != nil {
+		return f.answer(n.ID, s, call)
+	}
+	return http.StatusOK, []byte("null"), nil
 }
 
 func (f *fakePageservers) Passthrough(_ context.Context, n *fsm.Node, method, target string) (*http.Response, error) {

@@ -107,6 +107,7 @@ func tenantStories() []scenario {
 	return []scenario{
 		{name: "create", builder: zones, run: createStory},
 		{name: "timelines", builder: zones, run: timelineStory},
+		{name: "timelines archived and detached", builder: zones, run: branchStory},
 		{name: "config", builder: zones, run: configStory},
 		{name: "policies", builder: zones, run: policyStory},
 		{name: "onboarding", builder: zones, run: onboardStory},

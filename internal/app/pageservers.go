@@ -107,3 +107,7 @@ func (p pageservers) TimelineDelete(ctx context.Context, node *fsm.Node, shard n
 func (p pageservers) Passthrough(ctx context.Context, node *fsm.Node, method, pathAndQuery string) (*http.Response, error) {
 	return p.client.Passthrough(ctx, addressOf(node), method, pathAndQuery)
 }
+
+func (p pageservers) Call(ctx context.Context, node *fsm.Node, shard neon.ShardID, call neon.ShardCall) (int, []byte, error) {
+	return p.client.Call(ctx, addressOf(node), shard, call)
+}

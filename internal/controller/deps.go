@@ -96,6 +96,9 @@ type Pageservers interface {
 	// left.
 	TimelineDelete(ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID) (status int, err error)
 
+	// Call makes a request about one shard; the body is that of a 2xx answer.
+	Call(ctx context.Context, node *fsm.Node, shard neon.ShardID, call neon.ShardCall) (status int, body []byte, err error)
+
 	// Passthrough sends a request without body and headers. Any answer is a
 	// success; the caller closes its body.
 	Passthrough(ctx context.Context, node *fsm.Node, method, pathAndQuery string) (*http.Response, error)

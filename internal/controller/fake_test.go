@@ -175,3 +175,7 @@ func create(t testing.TB, tenants *Tenants, count neon.ShardCount) {
 		t.Fatal(err)
 	}
 }
+
+func (f *fakePageservers) Call(context.Context, *fsm.Node, neon.ShardID, neon.ShardCall) (int, []byte, error) {
+	return http.StatusOK, []byte("null"), nil
+}

@@ -118,3 +118,12 @@ func isIDSegment(s string) bool {
 	}
 	return true
 }
+
+// Call makes a request about one shard. body is the answer of a 2xx status.
+func (c *Client) Call(ctx context.Context, to Addr, shard neon.ShardID, call neon.ShardCall) (status int, body []byte, err error) {
+	a, err := c.do(ctx, to, request{
+		label: call.Label, method: call.Method, path: tenantPath(shard) + "/" + call.Path, body: call.Body,
+		timeout: call.Timeout, limit: listBody,
+	})
+	return a.status, a.body, err
+}

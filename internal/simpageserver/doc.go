@@ -20,7 +20,7 @@
 //   - Hook: the control plane that controllers notify about attachments.
 //
 // What is not modelled: page contents, WAL bytes, splits inside a pageserver,
-// archival, ancestor detach and imports.
+// offloading and imports of timelines.
 //
 // Everything uses the time package and injected listeners and transports, and
 // no lock is held while waiting, so a fleet runs unchanged in a testing/synctest

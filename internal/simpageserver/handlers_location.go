@@ -33,6 +33,16 @@ func (p *process) perform(c *call) reply {
 		return p.deleteTimeline(c)
 	case RouteCheckpoint:
 		return p.checkpoint(c)
+	case RouteArchival, RouteBlockGC, RouteUnblockGC, RouteMarkInvisible:
+		return p.markTimeline(c)
+	case RouteDetachAncestor:
+		return p.detachAncestor(c)
+	case RouteLease:
+		return p.leaseLsn(c)
+	case RouteHeatmapLayers:
+		return p.heatmapLayers(c)
+	case RouteScanRemote:
+		return p.scanRemote(c)
 	case RouteWaitLsn:
 		return p.waitLsn(c)
 	case RouteSecondaryDownload, RouteSecondaryStatus:

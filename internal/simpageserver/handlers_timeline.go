@@ -102,6 +102,7 @@ func (c *core) describe(now time.Duration, shard neon.ShardID, tl *timeline) tim
 		ancestor, at := tl.meta.ancestor, tl.meta.start
 		j.Ancestor, j.AncestorLsn = &ancestor, &at
 	}
+	j.Archived, j.Invisible = tl.marks.archived, tl.marks.invisible
 	if tl.deleting {
 		j.State = "Stopping"
 	}

@@ -200,12 +200,21 @@ var tenantRoutes = map[string]Route{
 	"POST secondary/download": RouteSecondaryDownload,
 	"GET secondary/status":    RouteSecondaryStatus,
 	"POST heatmap_upload":     RouteHeatmapUpload,
+	"GET scan_remote_storage": RouteScanRemote,
 }
 
 var timelineRoutes = map[string]Route{
 	"GET ":           RouteTimelineGet,
 	"DELETE ":        RouteTimelineDelete,
 	"PUT checkpoint": RouteCheckpoint,
+
+	"PUT archival_config":          RouteArchival,
+	"PUT detach_ancestor":          RouteDetachAncestor,
+	"POST block_gc":                RouteBlockGC,
+	"POST unblock_gc":              RouteUnblockGC,
+	"POST lsn_lease":               RouteLease,
+	"POST download_heatmap_layers": RouteHeatmapLayers,
+	"PUT mark_invisible":           RouteMarkInvisible,
 }
 
 func (c *call) matchTenant(method, tail string) *failure {

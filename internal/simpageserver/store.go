@@ -59,11 +59,13 @@ type layer struct {
 
 // indexPart is the table of contents of a timeline, as one generation wrote it.
 type indexPart struct {
-	gen     neon.Generation
-	meta    timelineMeta
-	disk    neon.Lsn // everything up to here is in layers
-	layers  []layer  // never changed after upload
-	deleted bool     // deletion was acknowledged and is under way
+	gen      neon.Generation
+	meta     timelineMeta
+	disk     neon.Lsn // everything up to here is in layers
+	layers   []layer  // never changed after upload
+	marks    marks
+	detached bool // from an ancestor it once had
+	deleted  bool // deletion was acknowledged and is under way
 }
 
 type remoteTimeline struct {

@@ -39,6 +39,8 @@ type timeline struct {
 	layers   []layer // of the last index; replaced, never changed in place
 	disk     neon.Lsn
 	active   time.Duration // when it began to follow the log
+	marks    marks
+	detached bool // from an ancestor it once had
 	deleting bool
 	gone     time.Duration // when a deletion is finished
 }
@@ -67,7 +69,7 @@ func (c *core) load(active time.Duration, shard neon.ShardID, gen neon.Generatio
 	for id, ix := range found {
 		t.timelines = append(t.timelines, &timeline{
 			id: id, meta: ix.meta, layers: ix.layers, disk: ix.disk, active: active,
-			deleting: ix.deleted, gone: active + c.behave.DeleteTimeline,
+			marks: ix.marks, detached: ix.detached, deleting: ix.deleted, gone: active + c.behave.DeleteTimeline,
 		})
 	}
 	slices.SortFunc(t.timelines, func(a, b *timeline) int { return compareTimelines(a.id, b.id) })
@@ -171,7 +173,7 @@ func (c *core) remove(now time.Duration, shard neon.ShardID, s *slot, id neon.Ti
 }
 
 func (c *core) putIndex(shard neon.ShardID, s *slot, tl *timeline, added ...layer) {
-	c.store.putIndex(remoteID{shard, tl.id}, indexPart{gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, deleted: tl.deleting}, added...)
+	c.store.putIndex(remoteID{shard, tl.id}, indexPart{gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks, detached: tl.detached, deleted: tl.deleting}, added...)
 }
 
 // reached tells which of the wanted positions a shard has: all, some timelines

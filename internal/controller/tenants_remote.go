@@ -1,0 +1,102 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// TimeTravel puts the remote data of a tenant back to a moment in the past. The
+// tenant must be nowhere: that is looked at before each shard, which keeps
+// operators from mistakes and cannot do more.
+func (t *Tenants) TimeTravel(ctx context.Context, id neon.TenantID, to neon.TimeTravel, counts []neon.ShardCount) error {
+	counts = slices.Clone(counts)
+	slices.Sort(counts)
+	var node *fsm.Node
+	for i, count := range slices.Compact(counts) {
+		for _, shard := range neon.ShardIDs(id, count) {
+			s, err := t.Log.ReadState(ctx)
+			if err != nil {
+				return err
+			}
+			if err := t.nowhere(s, id); err != nil {
+				return err
+			}
+			if node == nil && i == 0 {
+				node = anyAvailable(s, nil)
+			}
+			if node == nil {
+				return neon.Errorf(neon.Conflict, "Scheduling error: No pageservers found")
+			}
+			if _, _, err := t.Pageservers.Call(ctx, node, shard, neon.TravelRemoteStorage(to)); err != nil {
+				return neon.Errorf(neon.Internal, "Error doing time travel recovery for shard %s on node %d (%s): %w",
+					shard, node.ID, node.Addr.HTTPHost, err)
+			}
+		}
+	}
+	return nil
+}
+
+// nowhere refuses when a tenant is, or should be, on a pageserver.
+func (t *Tenants) nowhere(s *fsm.State, id neon.TenantID) error {
+	for sh := range s.TenantShards(id) {
+		if sh.Attached != 0 || len(sh.Secondary) > 0 {
+			return neon.Errorf(neon.Internal, "We want tenant to be attached in shard with tenant_shard_id=%s", sh.ID)
+		}
+		for node, conf := range t.Reality.Status(sh.ID).Observed {
+			if conf != nil && conf.Mode != neon.Detached {
+				return neon.Errorf(neon.Internal, "We observed attached=%s tenant in node_id=%d shard with tenant_shard_id=%s", conf.Mode, node, sh.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// unsplitStripe is the stripe size of tenants from before it was written down.
+const unsplitStripe = 32768
+
+// Import takes over a tenant of which only the remote data is known: with the
+// highest number of shards that is found there, and in generations above all of
+// its own.
+func (t *Tenants) Import(ctx context.Context, id neon.TenantID) (resp neon.TenantCreateResponse, err error) {
+	s, err := t.Log.ReadState(ctx)
+	if err != nil {
+		return resp, err
+	}
+	node := anyAvailable(s, nil)
+	if node == nil {
+		return resp, neon.Errorf(neon.BadRequest, "No nodes available")
+	}
+	_, body, err := t.Pageservers.Call(ctx, node, neon.Unsharded(id), neon.ScanRemoteStorage())
+	if err != nil {
+		return resp, err
+	}
+	var scan neon.RemoteScan
+	if err := json.Unmarshal(body, &scan); err != nil {
+		return resp, neon.Errorf(neon.Internal, "error decoding body: %w", err)
+	}
+	if len(scan.Shards) == 0 {
+		return resp, neon.Errorf(neon.NotFound, "No shards found")
+	}
+	return t.create(ctx, importCommand(id, scan))
+}
+
+func importCommand(id neon.TenantID, scan neon.RemoteScan) fsm.CreateTenant {
+	c := fsm.CreateTenant{ID: id, Stripe: unsplitStripe, Policy: neon.Attached(0), Scheduling: neon.ShardActive}
+	for _, sh := range scan.Shards {
+		c.Count = max(c.Count, sh.Shard.Count)
+		if sh.Generation != nil {
+			c.Generation = max(c.Generation, *sh.Generation)
+		}
+	}
+	for _, sh := range scan.Shards {
+		newest := sh.Generation == nil && c.Generation == 0 || sh.Generation != nil && *sh.Generation == c.Generation
+		if sh.Shard.Count == c.Count && newest && sh.StripeSize != nil && *sh.StripeSize != 0 {
+			c.Stripe = *sh.StripeSize
+		}
+	}
+	return c
+}

@@ -1,0 +1,235 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// reply is what the pageserver of one shard answered.
+type reply struct {
+	owner
+	status int
+	body   []byte
+	err    error
+}
+
+// ask makes one call on all owners, some at a time, and waits for all of them: an
+// operation that some shards have begun must not be given up because of another.
+func ask(ctx context.Context, ps Pageservers, owners []owner, call neon.ShardCall) []reply {
+	replies := make([]reply, len(owners))
+	permits := make(chan struct{}, shardCalls)
+	var wg sync.WaitGroup
+	for i, o := range owners {
+		permits <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-permits }()
+			r := reply{owner: o}
+			r.status, r.body, r.err = ps.Call(ctx, &o.node, o.shard, call)
+			replies[i] = r
+		})
+	}
+	wg.Wait()
+	return replies
+}
+
+// askAll makes one call on the owners of all shards of a tenant. The error is
+// that of the first shard that has one, in the words of spell.
+func (t *Timelines) askAll(ctx context.Context, id neon.TenantID, call neon.ShardCall, spell func(reply) error) (replies []reply, err error) {
+	err = t.mutate(ctx, id, func(owners []owner) error {
+		replies = ask(ctx, t.Pageservers, owners, call)
+		for _, r := range replies {
+			if r.err != nil {
+				return spell(r)
+			}
+		}
+		return nil
+	})
+	return replies, err
+}
+
+// asIs leaves an error of a pageserver as its client classes it.
+func asIs(r reply) error { return r.err }
+
+// name is how texts for clients call the node of an owner.
+func (o owner) name() string { return fmt.Sprintf("%d (%s)", o.node.ID, o.node.Addr.HTTPHost) }
+
+// Archive archives a timeline on all shards or brings it back.
+func (t *Timelines) Archive(ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.ArchivalRequest) error {
+	_, err := t.askAll(ctx, id, neon.ArchivalConfig(timeline, req), func(r reply) error {
+		if statusOf(r.err) == http.StatusPreconditionFailed {
+			return &neon.Error{Code: neon.PreconditionFailed, Msg: messageOf(r.err), Err: r.err}
+		}
+		return r.err
+	})
+	return err
+}
+
+// DetachAncestor makes a timeline independent of its ancestor on all shards, which
+// must agree on what that came to.
+func (t *Timelines) DetachAncestor(ctx context.Context, id neon.TenantID, timeline neon.TimelineID, b neon.DetachBehavior) (done neon.AncestorDetached, err error) {
+	replies, err := t.askAll(ctx, id, neon.DetachAncestor(timeline, b), detachError)
+	if err != nil {
+		return done, err
+	}
+	results := make([]neon.AncestorDetached, len(replies))
+	for i, r := range replies {
+		if err := json.Unmarshal(r.body, &results[i]); err != nil {
+			return done, neon.Errorf(neon.Internal, "%s: error decoding body: %w", r.name(), err)
+		}
+		slices.SortFunc(results[i].Reparented, func(a, b neon.TimelineID) int { return slices.Compare(a[:], b[:]) })
+	}
+	done = results[len(results)-1]
+	matching := 0
+	for _, r := range results[:len(results)-1] {
+		if slices.Equal(r.Reparented, done.Reparented) {
+			matching++
+		}
+	}
+	if matching < len(results)-1 {
+		t.Logger.Error(fmt.Sprintf("/v1/tenant/%s/timeline/%s/detach_ancestor: shards returned different results matching=%d compared_against=%v",
+			id, timeline, matching, done.Reparented))
+		return done, neon.Errorf(neon.Internal, "pageservers returned mixed results for ancestor detach; manual intervention is required.")
+	}
+	return done, nil
+}
+
+func detachError(r reply) error {
+	msg := messageOf(r.err)
+	switch statusOf(r.err) {
+	case http.StatusConflict: // it never had an ancestor
+		return neon.Errorf(neon.Conflict, "%s: %s", r.name(), strings.TrimPrefix(msg, "Conflict: "))
+	case http.StatusBadRequest: // it has too many of them
+		return neon.Errorf(neon.BadRequest, "%s: %s", r.name(), msg)
+	case http.StatusInternalServerError: // to be tried again
+		return neon.Errorf(neon.Internal, "%s: %s", r.name(), msg)
+	}
+	return r.err
+}
+
+// ChangeGC blocks garbage collection of a timeline on all shards or allows it.
+func (t *Timelines) ChangeGC(ctx context.Context, id neon.TenantID, timeline neon.TimelineID, verb neon.GCVerb) error {
+	_, err := t.askAll(ctx, id, neon.ChangeGC(timeline, verb), asIs)
+	return err
+}
+
+// LeaseLSN keeps a position of a timeline readable on all shards.
+func (t *Timelines) LeaseLSN(ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.LeaseRequest) error {
+	_, err := t.askAll(ctx, id, neon.LeaseLSN(timeline, req), func(r reply) error {
+		if statusOf(r.err) == http.StatusNotFound && strings.Contains(messageOf(r.err), "tenant "+id.String()) {
+			return neon.Errorf(neon.Unavailable, "Timeline is not attached to the pageserver %d yet, please retry", r.node.ID)
+		}
+		return r.err
+	})
+	return err
+}
+
+// heatmapTime bounds how long a request waits for all shards to begin a download.
+const heatmapTime = 5 * time.Second
+
+// DownloadHeatmapLayers makes one shard, or all of a tenant, fetch what their
+// heatmaps name. It is advice: what pageservers say does not matter.
+func (t *Timelines) DownloadHeatmapLayers(ctx context.Context, id neon.ShardID, timeline neon.TimelineID, d neon.HeatmapDownload) error {
+	s, err := t.Log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, heatmapTime)
+	defer cancel()
+	ask(ctx, t.Pageservers, locations(s, id, func(sh fsm.Shard) []neon.NodeID {
+		return []neon.NodeID{sh.Attached}
+	}), neon.DownloadHeatmapLayers(timeline, d))
+	return nil
+}
+
+// locations finds the nodes that pick names for one shard, or for all of a tenant.
+func locations(s *fsm.State, id neon.ShardID, pick func(fsm.Shard) []neon.NodeID) (found []owner) {
+	for sh := range s.TenantShards(id.Tenant) {
+		if !id.IsUnsharded() && sh.ID != id {
+			continue
+		}
+		for _, n := range pick(sh) {
+			if node, ok := s.Node(n); ok {
+				found = append(found, owner{shard: sh.ID, node: node})
+			}
+		}
+	}
+	return found
+}
+
+// Describe asks all shards about a timeline. Up to the least of their image
+// positions everything can be read without the log; there is none when a shard
+// does not know its own.
+func (t *Timelines) Describe(ctx context.Context, id neon.TenantID, timeline neon.TimelineID) (d neon.TimelineDescription, err error) {
+	replies, err := t.askAll(ctx, id, neon.DescribeTimeline(timeline), func(r reply) error {
+		return neon.Errorf(neon.Unavailable, "%w", r.err)
+	})
+	if err != nil {
+		return d, err
+	}
+	known := true
+	for _, r := range replies {
+		var info neon.TimelineInfo
+		if err := json.Unmarshal(r.body, &info); err != nil {
+			return d, neon.Errorf(neon.Unavailable, "%s: error decoding body: %w", r.name(), err)
+		}
+		d.Shards = append(d.Shards, info)
+		at := info.ImageConsistentLsn
+		known = known && at != nil
+		if known && (d.ImageConsistentLsn == nil || *at < *d.ImageConsistentLsn) {
+			d.ImageConsistentLsn = at
+		}
+	}
+	if !known {
+		d.ImageConsistentLsn = nil
+	}
+	return d, nil
+}
+
+// DownloadSecondaries warms the secondaries of all shards of a tenant and adds up
+// how warm they are. The status is 200 when all are, else 202. Some that fail do
+// not matter; all that fail do.
+func (t *Timelines) DownloadSecondaries(ctx context.Context, id neon.TenantID, wait *time.Duration) (status int, sum neon.SecondaryProgress, err error) {
+	s, err := t.Log.ReadState(ctx)
+	if err != nil {
+		return 0, sum, err
+	}
+	targets := locations(s, neon.Unsharded(id), func(sh fsm.Shard) []neon.NodeID { return sh.Secondary })
+	var failed error
+	for _, r := range ask(ctx, t.Pageservers, targets, neon.DownloadSecondary(wait)) {
+		var p neon.SecondaryProgress
+		if r.err == nil {
+			r.err = json.Unmarshal(r.body, &p)
+		}
+		if r.err != nil {
+			t.Logger.Info("Secondary download failed", "shard", r.shard.String(), "node", r.node.ID.String(), "err", r.err)
+			failed = r.err
+			continue
+		}
+		sum.LayersDownloaded += p.LayersDownloaded
+		sum.LayersTotal += p.LayersTotal
+		sum.BytesDownloaded += p.BytesDownloaded
+		sum.BytesTotal += p.BytesTotal
+		if p.HeatmapMtime != nil && (sum.HeatmapMtime == nil || p.HeatmapMtime.After(sum.HeatmapMtime.Time)) {
+			sum.HeatmapMtime = p.HeatmapMtime
+		}
+		if status == 0 || status == http.StatusOK {
+			status = r.status
+		}
+	}
+	switch {
+	case status != 0:
+		return status, sum, nil
+	case failed != nil:
+		return 0, sum, neon.Errorf(neon.Conflict, "Error from pageserver: %w", failed)
+	}
+	return 0, sum, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
+}

@@ -226,12 +226,13 @@ func TestReadsOfReplicatedStateAreAnsweredByFollowers(t *testing.T) {
 	var s spy
 	w := newWorld(t, setup{replicas: 2, wrap: s.wrap})
 	w.addNodes(1)
+	w.addSafekeepers(1)
 	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
 	for _, rt := range routes() {
 		if rt.duty != onAny {
 			continue
 		}
-		path := strings.NewReplacer(":tenant_id", tenantA, ":node_id", "1").Replace(rt.path)
+		path := strings.NewReplacer(":tenant_id", tenantA, ":node_id", "1", ":safekeeper_id", "1").Replace(rt.path)
 		body := `{"tenants":[],"tenant_shard_id":"` + tenantA + `"}`
 		if g := w.replicas[1].do(rt.method, path, body); g.status != 200 {
 			t.Errorf("%s %s: %d %s", rt.method, path, g.status, g.body)

@@ -94,7 +94,7 @@ func newFuzzWorld(t *testing.T) *world {
 
 func TestRouteParametersAreCheckedBeforeAnything(t *testing.T) {
 	w := newWorld(t, setup{})
-	replace := strings.NewReplacer(":tenant_id", "%22x", ":node_id", "-1", ":timeline_id", "x", ":tenant_shard_id", tenantB+"-zz", "*rest", "x")
+	replace := strings.NewReplacer(":tenant_id", "%22x", ":node_id", "-1", ":safekeeper_id", "-1", ":timeline_id", "x", ":tenant_shard_id", tenantB+"-zz", "*rest", "x")
 	for _, rt := range routes() {
 		if !strings.Contains(rt.path, ":") {
 			continue

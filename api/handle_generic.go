@@ -110,6 +110,8 @@ func stateDescs() map[string]*prometheus.Desc {
 	add("tenant_shards", "Tenant shards")
 	add("pageserver_nodes", "Registered pageservers")
 	add("https_pageserver_nodes", "Registered pageservers with a port for HTTPS")
+	add("safekeeper_nodes", "Registered safekeepers")
+	add("https_safekeeper_nodes", "Registered safekeepers with a port for HTTPS")
 	add("leadership_status", "1 for what this replica is", "status")
 	add("node_shards", "Intended locations", "az", "node_id")
 	add("node_attached_shards", "Intended attached locations", "az", "node_id")
@@ -141,6 +143,15 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		gauge("node_attached_shards", counts.Attached, az, id)
 		gauge("node_home_shards", counts.Home, az, id)
 	}
+	keepers, httpsKeepers := 0, 0
+	for k := range st.Safekeepers() {
+		keepers++
+		if k.HTTPSPort != 0 {
+			httpsKeepers++
+		}
+	}
+	gauge("safekeeper_nodes", keepers)
+	gauge("https_safekeeper_nodes", httpsKeepers)
 	gauge("tenant_shards", st.ShardCount())
 	gauge("pageserver_nodes", nodes)
 	gauge("https_pageserver_nodes", https)

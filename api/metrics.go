@@ -31,6 +31,8 @@ type Metrics struct {
 	pageserverLatency  *prometheus.HistogramVec
 	passthroughErrors  *prometheus.CounterVec
 	passthroughLatency *prometheus.HistogramVec
+
+	safekeeper safekeeperMetrics
 }
 
 // NewMetrics makes the series and registers them.
@@ -63,6 +65,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed,
 		m.pageserverErrors, m.pageserverLatency, m.passthroughErrors, m.passthroughLatency)
+	m.safekeeper = newSafekeeperMetrics(reg)
 	return m
 }
 
@@ -72,7 +75,7 @@ func (m *Metrics) Spawned() { m.spawned.Inc() }
 // Completed counts a reconcile that ended: ok, ok_no_notify, error or cancel.
 func (m *Metrics) Completed(status string) { m.completed.WithLabelValues(status).Inc() }
 
-// Call is one finished request to a pageserver.
+// Call is one finished request to a pageserver or safekeeper.
 type Call struct {
 	Node   neon.NodeID
 	Path   string // label of the path, without ids

@@ -83,7 +83,7 @@ const readyPatience = 30 * time.Second
 // routes is the only list of routes. Rows are grouped by the first segment.
 func routes() []route {
 	var all []route
-	for _, group := range [][]route{genericRoutes, upcallRoutes, nodeRoutes, tenantRoutes, virtualRoutes, debugRoutes} {
+	for _, group := range [][]route{genericRoutes, upcallRoutes, nodeRoutes, safekeeperRoutes, tenantRoutes, virtualRoutes, debugRoutes} {
 		for _, rt := range group {
 			if rt.body == 0 {
 				rt.body = defaultBody

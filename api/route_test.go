@@ -11,7 +11,7 @@ import (
 
 // pathOf fills in the parameters of a route with things that do not exist.
 func pathOf(rt route) string {
-	return strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":timeline_id", timelineX,
+	return strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":safekeeper_id", "99", ":timeline_id", timelineX,
 		":tenant_shard_id", tenantB, "*rest", "timeline").Replace(rt.path)
 }
 
@@ -167,6 +167,8 @@ func TestOnlyCountedRequestsReachTheMetrics(t *testing.T) {
 		`storage_controller_leadership_status{status="leader"} 1`,
 		`storage_controller_leadership_status{status="candidate"} 0`,
 		`storage_controller_tenant_shards 0`,
+		`storage_controller_safekeeper_nodes 0`,
+		`storage_controller_https_safekeeper_nodes 0`,
 		`storage_controller_http_request_rate_limited_bucket{le="0.1"} 0`,
 		`# TYPE storage_controller_reconcile_spawn counter`,
 	} {

@@ -56,6 +56,8 @@ type Options struct {
 	Timelines *controller.Timelines
 	Debug     *controller.Debug
 
+	Safekeepers *controller.Safekeepers
+
 	Leadership Leadership
 	Readiness  Readiness
 	Cluster    func() Cluster    // for GET /debug/v1/cluster

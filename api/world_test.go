@@ -28,6 +28,7 @@ type world struct {
 	t        testing.TB
 	replicas []*replica
 	calls    *fakePageservers
+	keepers  *fakeSafekeepers
 
 	mu      sync.Mutex
 	store   *fsm.Store
@@ -80,12 +81,12 @@ func newWorld(t testing.TB, s setup) *world {
 }
 
 func emptyWorld(t testing.TB) *world {
-	return &world{t: t, store: fsm.NewStore(), changed: make(chan struct{}), calls: &fakePageservers{}}
+	return &world{t: t, store: fsm.NewStore(), changed: make(chan struct{}), calls: &fakePageservers{}, keepers: &fakeSafekeepers{}}
 }
 
 func newServer(r *replica, s setup) *Server {
 	deps := controller.Deps{
-		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls,
+		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls, Safekeepers: r.keepers, SafekeeperWatch: r,
 		Resolve: func(_ context.Context, host string) error {
 			if host == "nowhere" {
 				return fmt.Errorf("no such host")
@@ -100,7 +101,8 @@ func newServer(r *replica, s setup) *Server {
 	return New(Options{
 		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
 		Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
-		Leadership: r, Readiness: r, State: r.State,
+		Safekeepers: controller.NewSafekeepers(deps),
+		Leadership:  r, Readiness: r, State: r.State,
 		Cluster: func() Cluster { return Cluster{ID: "c", Server: fmt.Sprint(r.at), Members: []Member{}} },
 		Peers:   transport, PublicKey: s.key, RatePerSec: s.rate,
 		Registry: reg, Metrics: NewMetrics(reg), Logger: slog.New(slog.DiscardHandler),

@@ -49,6 +49,7 @@ func Check(s *State) error {
 	c.tenants()
 	s.shards.Scan(func(sh Shard) bool { c.shard(&sh); return len(c.errs) < 32 })
 	c.derived()
+	c.safekeeping()
 	return errors.Join(c.errs...)
 }
 

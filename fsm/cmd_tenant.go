@@ -185,5 +185,6 @@ func (c FinishDeleteTenant) apply(t *txn) Result {
 		t.deleteShard(id)
 	}
 	t.graves.add(g)
+	t.dropTimelines(c.ID)
 	return Result{}
 }

@@ -74,6 +74,17 @@ var commands = map[Kind]reflect.Type{
 	11: reflect.TypeFor[SetIntents](),
 	12: reflect.TypeFor[IssueGenerations](),
 	13: reflect.TypeFor[AckNotifications](),
+
+	20: reflect.TypeFor[UpsertSafekeeper](),
+	21: reflect.TypeFor[SetSafekeeperScheduling](),
+	22: reflect.TypeFor[CreateTimeline](),
+	23: reflect.TypeFor[PullTimeline](),
+	24: reflect.TypeFor[FinishSafekeeperOps](),
+	25: reflect.TypeFor[DeleteTimeline](),
+	26: reflect.TypeFor[ImportTimeline](),
+	27: reflect.TypeFor[BeginMembership](),
+	28: reflect.TypeFor[EndMembership](),
+	29: reflect.TypeFor[AckMembership](),
 }
 
 func (SetCluster) kind() Kind          { return 1 }
@@ -89,6 +100,17 @@ func (FinishDeleteTenant) kind() Kind  { return 10 }
 func (SetIntents) kind() Kind          { return 11 }
 func (IssueGenerations) kind() Kind    { return 12 }
 func (AckNotifications) kind() Kind    { return 13 }
+
+func (UpsertSafekeeper) kind() Kind        { return 20 }
+func (SetSafekeeperScheduling) kind() Kind { return 21 }
+func (CreateTimeline) kind() Kind          { return 22 }
+func (PullTimeline) kind() Kind            { return 23 }
+func (FinishSafekeeperOps) kind() Kind     { return 24 }
+func (DeleteTimeline) kind() Kind          { return 25 }
+func (ImportTimeline) kind() Kind          { return 26 }
+func (BeginMembership) kind() Kind         { return 27 }
+func (EndMembership) kind() Kind           { return 28 }
+func (AckMembership) kind() Kind           { return 29 }
 
 // The frame of a command in the log: format, kind, request id, CBOR payload.
 const (

@@ -41,7 +41,7 @@ func FuzzDecode(f *testing.F) {
 // that survives a snapshot, and changes nothing when it is refused.
 func FuzzApply(f *testing.F) {
 	seedCommands(f)
-	s := small(f)
+	s := withSafekeepers(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		id, c, err := Decode(data)
 		if err != nil {
@@ -60,7 +60,7 @@ func FuzzApply(f *testing.F) {
 
 // FuzzReadSnapshot: any bytes are refused or are a sound state.
 func FuzzReadSnapshot(f *testing.F) {
-	data := snapshotOf(f, small(f))
+	data := snapshotOf(f, withSafekeepers(f))
 	f.Add(data)
 	f.Add(data[:len(data)/2])
 	f.Add(snapshotOf(f, NewState()))
@@ -70,7 +70,7 @@ func FuzzReadSnapshot(f *testing.F) {
 
 // FuzzSnapshotRecords is FuzzReadSnapshot behind the checksum.
 func FuzzSnapshotRecords(f *testing.F) {
-	f.Add(unpacked(f, snapshotOf(f, small(f))))
+	f.Add(unpacked(f, snapshotOf(f, withSafekeepers(f))))
 	f.Add(unpacked(f, snapshotOf(f, NewState())))
 	f.Fuzz(func(t *testing.T, payload []byte) { readSnapshot(t, packed(payload)) })
 }

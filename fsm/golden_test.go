@@ -28,7 +28,7 @@ func history() []Command {
 	withTLS := addr(9002)
 	withTLS.HTTPSPort, withTLS.GRPCHost, withTLS.GRPCPort = 9443, "grpc.example", 51051
 	ids := neon.ShardIDs(tenant, 2)
-	return []Command{
+	return append([]Command{
 		SetCluster{ID: "golden"},
 		SetLeader{Leader{ServerID: "n1", Address: "http://n1:1234", StartedAt: 1700000000000, Term: 2}},
 		RegisterNode{ID: 1, Addr: addr(9001), AZ: a},
@@ -58,7 +58,7 @@ func history() []Command {
 		FinishDeleteTenant{ID: other},
 		BeginDeleteTenant{ID: other}, // refused
 		ReAttach{Node: 2},
-	}
+	}, safekeeperHistory(tenant)...)
 }
 
 // TestGoldenFilesLoadForever replays the log and loads the snapshot that version 1

@@ -31,6 +31,10 @@ type machine struct {
 	issued  map[neon.ShardID]map[neon.Generation]neon.NodeID
 	highest map[neon.ShardID]neon.Generation
 
+	// configured is every configuration that a timeline ever had since it was
+	// created, as words, by generation.
+	configured map[timelineKey]map[neon.SafekeeperGeneration]string
+
 	named  []named // commands that were applied under a request id
 	kept   []kept  // older states, to see that they do not change
 	backup *State  // an earlier state to recover from
@@ -50,6 +54,7 @@ type kept struct {
 func newMachine() *machine {
 	return &machine{
 		s: NewState(), issued: map[neon.ShardID]map[neon.Generation]neon.NodeID{}, highest: map[neon.ShardID]neon.Generation{},
+		configured: map[timelineKey]map[neon.SafekeeperGeneration]string{},
 	}
 }
 
@@ -68,6 +73,7 @@ func (m *machine) apply(t *rapid.T, id RequestID, c Command) Result {
 		t.Fatalf("%#v was refused and yet granted: %+v", c, r)
 	}
 	m.grants(t, before, after, r.Grants)
+	m.configurations(t, after)
 	if !r.Duplicate {
 		m.current(t, before, c, r)
 	}
@@ -291,6 +297,9 @@ func (m *machine) updateTenant(t *rapid.T) Command {
 
 // command draws any command.
 func (m *machine) command(t *rapid.T) Command {
+	if rapid.IntRange(0, 3).Draw(t, "safekeeping") == 0 {
+		return m.safekeeping(t)
+	}
 	switch rapid.IntRange(0, 15).Draw(t, "command") {
 	case 0:
 		return SetCluster{ID: rapid.SampledFrom([]string{"one", "two"}).Draw(t, "cluster")}
@@ -374,6 +383,7 @@ func dump(s *State) string {
 			sh.ID, sh.Generation, sh.HasGeneration, sh.GenNode, sh.Attached, sh.Secondary, sh.PreferredNode, sh.PreferredAZ,
 			sh.Notified, sh.Told, sh.Sequence)
 	}
+	b = dumpSafekeeping(b, s)
 	s.done.values(func(q request) bool {
 		b = fmt.Appendf(b, "request %x kind=%d index=%d\n", q.id, q.kind, q.index)
 		return true

@@ -16,8 +16,8 @@ import (
 
 // The snapshot is `QUORATE` and a format byte, then one zstd frame, whose
 // content checksum covers everything, of: a CBOR header with the counts, the
-// tenants, the shards, the remembered requests and the graves, each in order and
-// as fixed binary. The index from nodes to shards is rebuilt on reading.
+// tenants, the shards, the remembered requests, the graves, the timelines and what
+// safekeepers owe, each in order and as fixed binary. The index from nodes to shards is rebuilt on reading.
 const (
 	snapshotMagic  = "QUORATE"
 	snapshotFormat = 1
@@ -36,6 +36,10 @@ type snapshotHeader struct {
 	Shards    int    `cbor:"7,keyasint"`
 	Requests  int    `cbor:"8,keyasint"`
 	Graves    int    `cbor:"9,keyasint"`
+
+	Safekeepers []Safekeeper `cbor:"20,keyasint,omitempty"`
+	Timelines   int          `cbor:"21,keyasint,omitempty"`
+	Ops         int          `cbor:"22,keyasint,omitempty"`
 }
 
 // SnapshotWriter writes one State; it may run while newer states are made.
@@ -72,6 +76,7 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 	head, err := cbor.Marshal(snapshotHeader{
 		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Nodes: s.nodes,
 		Tenants: s.tenants.Len(), Shards: s.shards.Len(), Requests: s.done.byAge.Len(), Graves: s.graves.byAge.Len(),
+		Safekeepers: s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
 	})
 	if err != nil {
 		return err
@@ -93,6 +98,8 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 		b = binary.AppendUvarint(append(b, g.tenant[:]...), uint64(g.generation))
 		return put()
 	})
+	s.timelines.Scan(func(t Timeline) bool { b = appendTimeline(b, &t); return put() })
+	s.ops.Scan(func(o SafekeeperOp) bool { b = appendOp(b, &o); return put() })
 	if err != nil {
 		return err
 	}
@@ -204,6 +211,7 @@ func (d *decoder) state() *State {
 		g.generation = neon.Generation(d.uvarint())
 		s.graves.add(g)
 	}
+	d.safekeeping(s, &head)
 	if d.err == nil && (s.tenants.Len() != head.Tenants || s.shards.Len() != head.Shards) {
 		d.err = errors.New("records repeat")
 	}

@@ -31,6 +31,10 @@ type State struct {
 	counts  []NodeCounts // parallel to nodes
 	done    memory[request]
 	graves  memory[grave]
+
+	safekeepers []Safekeeper // by id; replaced, never modified
+	timelines   *btree.BTreeG[Timeline]
+	ops         *btree.BTreeG[SafekeeperOp]
 }
 
 // Leader says who leads, for clients and for replicas that forward.
@@ -67,6 +71,9 @@ func NewState() *State {
 		byNode:  btree.NewBTreeGOptions(lessNodeShard, treeOptions),
 		done:    newRequests(),
 		graves:  newGraves(),
+
+		timelines: btree.NewBTreeGOptions(func(a, b Timeline) bool { return compareTimelines(a, b) < 0 }, treeOptions),
+		ops:       btree.NewBTreeGOptions(func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 }, treeOptions),
 	}
 }
 

@@ -49,7 +49,7 @@ func TestStoreDoesWhatApplyDoes(t *testing.T) {
 			t.Fatalf("the state published after batch %d has changed since", i)
 		}
 	}
-	if len(touched.Shards)+len(touched.Tenants)+len(touched.Nodes) == 0 {
+	if len(touched.Shards)+len(touched.Tenants)+len(touched.Nodes)+len(touched.Safekeepers) == 0 {
 		t.Fatal("the last batch touched nothing")
 	}
 	if err := Check(store.State()); err != nil {

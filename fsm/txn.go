@@ -21,6 +21,9 @@ type Touched struct {
 	Nodes   []neon.NodeID
 	Leader  bool
 
+	// Safekeepers have a new record or owe something else than before.
+	Safekeepers []neon.NodeID
+
 	// Grants are the generations issued for an attach that the leader will ask
 	// for. Those of a re-attach are not here: the pageserver has them already.
 	Grants []Grant
@@ -30,6 +33,7 @@ func begin(s *State) *txn {
 	t := &txn{State: *s}
 	t.tenants, t.shards, t.byNode = s.tenants.Copy(), s.shards.Copy(), s.byNode.Copy()
 	t.done, t.graves = s.done.copy(), s.graves.copy()
+	t.timelines, t.ops = s.timelines.Copy(), s.ops.Copy()
 	return t
 }
 
@@ -38,6 +42,7 @@ func (t *txn) snapshot() *State {
 	s := t.State
 	s.tenants, s.shards, s.byNode = t.tenants.Copy(), t.shards.Copy(), t.byNode.Copy()
 	s.done, s.graves = t.done.copy(), t.graves.copy()
+	s.timelines, s.ops = t.timelines.Copy(), t.ops.Copy()
 	t.nodesOwned = false
 	return &s
 }

@@ -43,6 +43,10 @@ type Builder struct {
 	Pageservers int // 0 means 1, negative none
 	Zones       int // availability zones the pageservers are dealt into; 0 means 1
 
+	// Safekeepers, each in a zone of its own, make controllers put timelines onto
+	// up to three of them; 0 means none.
+	Safekeepers int
+
 	// Seed of all random choices of the simulated pageservers.
 	Seed uint64
 
@@ -146,6 +150,9 @@ func (b Builder) Start(ctx context.Context) (_ *Cluster, err error) {
 	if err := c.WaitNodes(ctx); err != nil {
 		return nil, fmt.Errorf("wait for the pageservers: %w", err)
 	}
+	if err := c.startSafekeepers(ctx); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -170,6 +177,7 @@ func (c *Cluster) prepare() (err error) {
 			return err
 		}
 	}
+	c.addSafekeepers()
 	if err := c.allocate(); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"quorate/cluster"
 	"quorate/internal/neon"
 	"quorate/internal/simpageserver"
+	"quorate/internal/simsafekeeper"
 )
 
 // Cluster is a running cluster. Controllers are numbered from 0.
@@ -30,6 +31,7 @@ type Cluster struct {
 	fleet     *simpageserver.Fleet
 	watch     *simpageserver.Oracle
 	ledger    *Ledger
+	keepers   *simsafekeeper.Fleet
 
 	hook       *simpageserver.Hook
 	hookServer *http.Server
@@ -245,6 +247,9 @@ func (c *Cluster) Stop() error {
 	}
 	if c.fleet != nil {
 		c.fleet.Close()
+	}
+	if c.keepers != nil {
+		c.keepers.Close()
 	}
 	if c.hook != nil {
 		_ = c.hookServer.Shutdown(ctx)

@@ -43,13 +43,17 @@ func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network)
 			SnapshotThreshold: b.Snapshots.Every, TrailingLogs: b.Snapshots.Trailing,
 		},
 		HTTP:    app.HTTP{Listen: spec.http},
-		Tokens:  app.Tokens{Pageserver: c.Token("pageserverapi"), ControlPlane: c.Token("admin")},
+		Tokens:  app.Tokens{Pageserver: c.Token("pageserverapi"), Safekeeper: c.Token("safekeeperdata"), ControlPlane: c.Token("admin")},
 		Network: r.gate, Control: app.ControlNone, Granted: c.granted,
 		ControlPlaneURL: c.hookURL, TenantRateLimit: 1 << 20,
 		Resolve: func(context.Context, string) error { return nil },
 		Logger:  tracelog.New(r.log, slog.LevelDebug),
 	}
 	cfg.Reconciler.HeartbeatInterval, cfg.Reconciler.MaxOffline = b.HeartbeatInterval, b.MaxOffline
+	if b.Safekeepers > 0 {
+		cfg.Safekeepers = app.Safekeepers{Timelines: true, PerTimeline: b.perTimeline()}
+		cfg.Foreseen = c.foreseen
+	}
 	if b.Tune != nil {
 		b.Tune(&cfg.Reconciler)
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,8 +54,12 @@ func (c *Cluster) newProcess(spec replicaSpec) replica {
 	if c.hookURL != "" {
 		args = append(args, "--control-plane-url", c.hookURL)
 	}
+	if b.Safekeepers > 0 {
+		args = append(args, "--timelines-onto-safekeepers", "--timeline-safekeeper-count", strconv.Itoa(b.perTimeline()))
+	}
 	if c.keys != nil {
-		args = append(args, "--public-key", c.keys.pem, "--jwt-token", c.Token("pageserverapi"))
+		args = append(args, "--public-key", c.keys.pem, "--jwt-token", c.Token("pageserverapi"),
+			"--safekeeper-jwt-token", c.Token("safekeeperdata"))
 	}
 	return &process{spec: spec, binary: b.Binary, args: append(args, b.Args...), client: c.client("http://" + spec.http)}
 }

@@ -46,7 +46,7 @@ func states(ctx context.Context, c *testcluster.Cluster) ([]*fsm.State, error) {
 
 // checkEverything is all that must hold when nothing is left to do.
 func checkEverything(ctx context.Context, c *testcluster.Cluster) error {
-	return errors.Join(c.CheckAll(ctx), checkReplicas(ctx, c), checkIntents(ctx, c), checkTold(ctx, c))
+	return errors.Join(c.CheckAll(ctx), checkReplicas(ctx, c), checkIntents(ctx, c), checkTold(ctx, c), checkSafekeepers(ctx, c))
 }
 
 // checkReplicas demands that every replica has the same state and that it holds together.
@@ -131,6 +131,7 @@ func (s *script) normalised() string {
 			fmt.Fprintf(&b, "  shard %d attached %v secondaries %d numbered %v owes %v\n", sh.ID.Number,
 				sh.Attached != 0 && sh.GenNode == sh.Attached, len(sh.Secondary), sh.HasGeneration, sh.OwesNotification())
 		}
+		b.WriteString(walLines(s, tenant.ID))
 		if tenant.Policy.Kind == neon.PlaceAttached {
 			b.WriteString(s.timelines(ctx, tenant.ID))
 		}

@@ -15,6 +15,7 @@ import (
 // scenarios are all the stories.
 func scenarios() []scenario {
 	all := append(tenantStories(), nodeStories()...)
+	all = append(all, safekeeperStories()...)
 	return append(all, leaderStories()...)
 }
 

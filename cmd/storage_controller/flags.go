@@ -30,6 +30,8 @@ type flags struct {
 	certReload                       duration
 	localNotifications               bool
 	safekeepersPerTimeline           int
+	safekeeperConcurrency            int
+	ontoSafekeepers, httpsSafekeeper bool
 	diskLoss                         bool
 
 	raft raftFlags
@@ -134,6 +136,9 @@ func (f *flags) registerWork(fs *pflag.FlagSet) {
 	fs.Uint32Var(&f.tenantRateLimit, "tenant-rate-limit", 10, "requests a second for one tenant")
 	fs.BoolVar(&f.httpsPageserver, "use-https-pageserver-api", false, "call pageservers over TLS")
 	fs.BoolVar(&f.localNotifications, "use-local-compute-notifications", false, "tell the computes of neon_local instead of a control plane")
+	fs.BoolVar(&f.httpsSafekeeper, "use-https-safekeeper-api", false, "call safekeepers over TLS")
+	fs.BoolVar(&f.ontoSafekeepers, "timelines-onto-safekeepers", false, "choose the safekeepers of new timelines")
+	fs.IntVar(&f.safekeeperConcurrency, "safekeeper-reconciler-concurrency", 32, "operations at once on one safekeeper")
 	fs.IntVar(&f.safekeepersPerTimeline, "timeline-safekeeper-count", 3, "safekeepers of a timeline")
 	fs.BoolVar(&f.diskLoss, "handle-ps-local-disk-loss", false, "believe a pageserver that reports an empty disk")
 }
@@ -176,12 +181,9 @@ func registerUnused(fs *pflag.FlagSet) {
 	fs.Uint8("max-split-shards", 16, "most shards by automatic splits"+later)
 	fs.Uint64("initial-split-threshold", 0, "size in bytes at which a tenant is first split"+later)
 	fs.Uint8("initial-split-shards", 2, "shards after the first split"+later)
-	fs.Int("safekeeper-reconciler-concurrency", 32, "operations at once on one safekeeper"+later)
 	durationVar(fs, new(duration), "chaos-interval", 0, "pause between random migrations"+later)
 	fs.String("chaos-exit-crontab", "", "`schedule` of random exits"+later)
 	fs.Uint64("max-secondary-lag-bytes", 0, "largest lag of a secondary that a drain moves to"+later)
-	fs.Bool("timelines-onto-safekeepers", false, "place timelines on safekeepers"+later)
-	fs.Bool("use-https-safekeeper-api", false, "call safekeepers over TLS"+later)
 	fs.Var(&boolValue{}, "kick-secondary-downloads", "start downloads after secondaries are placed"+later)
 	durationVar(fs, new(duration), "shard-split-request-timeout", 0, "longest split request"+later)
 }

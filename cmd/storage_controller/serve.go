@@ -102,7 +102,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 			Listen: f.listen, ListenTLS: f.listenHTTPS, Address: f.addressForPeers,
 			CertFile: f.certFile, KeyFile: f.keyFile, CertReload: f.certReload.std(),
 		},
-		Tokens:          app.Tokens{Pageserver: f.jwtToken, ControlPlane: f.hookToken},
+		Tokens:          app.Tokens{Pageserver: f.jwtToken, Safekeeper: f.safekeeperToken, ControlPlane: f.hookToken},
 		CAFile:          f.caFile,
 		ControlPlaneURL: f.controlPlaneURL,
 		LocalComputes:   f.localNotifications,
@@ -114,6 +114,11 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		TenantRateLimit: int(f.tenantRateLimit),
 		DiskLoss:        f.diskLoss,
 		Logger:          log,
+	}
+	cfg.Safekeepers = app.Safekeepers{Timelines: f.ontoSafekeepers, PerTimeline: f.safekeepersPerTimeline}
+	cfg.Safekeepers.Options.PerSafekeeper = f.safekeeperConcurrency
+	if f.httpsSafekeeper {
+		cfg.Safekeepers.Scheme = "https"
 	}
 	if f.httpsPageserver {
 		cfg.PageserverScheme = "https"

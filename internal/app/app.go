@@ -23,6 +23,7 @@ import (
 	"quorate/cluster"
 	"quorate/fsm"
 	"quorate/internal/controller"
+	"quorate/internal/safekeeping"
 	"quorate/reconciler"
 )
 
@@ -44,6 +45,7 @@ type App struct {
 	replica  *Replica
 
 	reconciler *reconciler.Reconciler
+	keeper     *safekeeping.Keeper
 	tenants    *controller.Tenants
 	leadership *leadership
 	readiness  *readiness
@@ -77,7 +79,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	a.cfg.Cluster.HTTPAddr = a.cfg.HTTP.Address
 	a.store = fsm.NewStore()
 	a.store.Subscribe(a.onApplied)
-	if a.cluster, err = cluster.Open(ctx, a.cfg.Cluster, machine{store: a.store, granted: cfg.Granted}); err != nil {
+	if a.cluster, err = cluster.Open(ctx, a.cfg.Cluster, machine{store: a.store, granted: cfg.Granted, foreseen: cfg.Foreseen}); err != nil {
 		return nil, fmt.Errorf("open the cluster: %w", err)
 	}
 	a.replica = &Replica{log: a.cluster, store: a.store}

@@ -40,6 +40,9 @@ type Config struct {
 	// PageserverScheme is http (the default) or https.
 	PageserverScheme string
 
+	// Safekeepers says how safekeepers are called and used.
+	Safekeepers Safekeepers
+
 	// Reconciler are the settings of the leader's work.
 	Reconciler reconciler.Options
 
@@ -65,6 +68,10 @@ type Config struct {
 	// It costs applying everything twice and is for tests.
 	Granted func(fsm.Grant)
 
+	// Foreseen, when set, is called with every state that an entry leads to, before
+	// anybody in this process can act on it. It is as expensive as Granted.
+	Foreseen func(*fsm.State)
+
 	// Logger; nil discards.
 	Logger *slog.Logger
 }
@@ -85,7 +92,7 @@ type HTTP struct {
 
 // Tokens are what this replica presents to others; an empty one is not sent.
 type Tokens struct {
-	Pageserver, ControlPlane string
+	Pageserver, Safekeeper, ControlPlane string
 }
 
 // ControlMode says how commands on the same machine reach the replica.
@@ -109,6 +116,9 @@ func (cfg *Config) fill() {
 	}
 	if cfg.PageserverScheme == "" {
 		cfg.PageserverScheme = "http"
+	}
+	if cfg.Safekeepers.PerTimeline == 0 {
+		cfg.Safekeepers.PerTimeline = 3
 	}
 	if cfg.TenantRateLimit == 0 {
 		cfg.TenantRateLimit = 10

@@ -14,6 +14,8 @@ import (
 type machine struct {
 	store   *fsm.Store
 	granted func(fsm.Grant) // nil: nobody wants to know
+
+	foreseen func(*fsm.State) // nil: nobody wants to know
 }
 
 func (m machine) Apply(batch []cluster.Entry) []any {
@@ -21,7 +23,7 @@ func (m machine) Apply(batch []cluster.Entry) []any {
 	for i, e := range batch {
 		entries[i] = fsm.Entry{Index: e.Index, Data: e.Data}
 	}
-	if m.granted != nil {
+	if m.granted != nil || m.foreseen != nil {
 		m.foresee(entries)
 	}
 	out := make([]any, len(batch))
@@ -31,8 +33,8 @@ func (m machine) Apply(batch []cluster.Entry) []any {
 	return out
 }
 
-// foresee reports the generations that a batch is going to issue, before the
-// state that holds them is published.
+// foresee reports the states that a batch leads to and the generations it is going
+// to issue, before the state that holds them is published.
 func (m machine) foresee(batch []fsm.Entry) {
 	s := m.store.State()
 	for _, e := range batch {
@@ -42,6 +44,12 @@ func (m machine) foresee(batch []fsm.Entry) {
 		}
 		var r fsm.Result
 		s, r = fsm.Apply(s, e.Index, id, c)
+		if m.foreseen != nil {
+			m.foreseen(s)
+		}
+		if m.granted == nil {
+			continue
+		}
 		for _, g := range r.Grants {
 			m.granted(g)
 		}

@@ -15,6 +15,7 @@ import (
 	"quorate/internal/localhook"
 	"quorate/internal/neon"
 	"quorate/internal/pageserver"
+	"quorate/internal/safekeeper"
 	"quorate/reconciler"
 )
 
@@ -49,9 +50,12 @@ func (a *App) wire() error {
 	}
 	a.reconciler = reconciler.New(deps)
 	a.store.Subscribe(a.reconciler.Changed)
+	toSafekeepers := a.safekeeperCalls(conf, metrics)
+	a.keeper = a.newKeeper(toSafekeepers, metrics)
+	a.store.Subscribe(a.keeper.Changed)
 	a.leadership = &leadership{cluster: a.cluster, replica: a.replica}
 	a.readiness = &readiness{app: a}
-	a.api = a.newAPI(calls, metrics, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)))
+	a.api = a.newAPI(outward{calls, toSafekeepers}, metrics, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)))
 	return nil
 }
 
@@ -61,19 +65,42 @@ func (a *App) outgoing(t *http.Transport) *http.Transport {
 	return t
 }
 
-func (a *App) newAPI(calls pageservers, metrics *api.Metrics, peers http.RoundTripper) *api.Server {
+// outward are the calls of controllers.
+type outward struct {
+	pageservers pageservers
+	safekeepers safekeepers
+}
+
+// safekeeperCalls makes the client of safekeepers.
+func (a *App) safekeeperCalls(conf *tls.Config, metrics *api.Metrics) safekeepers {
+	pooled := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
+	heartbeats := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
+	heartbeats.DisableKeepAlives = true
+	return safekeepers{safekeeper.New(safekeeper.Options{
+		Transport: pooled, Heartbeats: heartbeats, Token: a.cfg.Tokens.Safekeeper,
+		UseHTTPS: a.cfg.Safekeepers.Scheme == "https", Observe: observeSafekeepers(metrics),
+	})}
+}
+
+func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTripper) *api.Server {
 	leader := reality{a.reconciler}
 	deps := controller.Deps{
-		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader, Pageservers: calls,
+		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader, Pageservers: calls.pageservers,
+		Safekeepers: calls.safekeepers, SafekeeperWatch: keeperView{a.keeper},
 		Resolve: a.cfg.Resolve,
-		Options: controller.Options{UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss},
-		Logger:  a.log,
+		Options: controller.Options{
+			UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss,
+			UseHTTPSSafekeepers: a.cfg.Safekeepers.Scheme == "https", OntoSafekeepers: a.cfg.Safekeepers.Timelines,
+			SafekeepersPerTimeline: a.cfg.Safekeepers.PerTimeline,
+		},
+		Logger: a.log,
 	}
 	a.tenants = controller.NewTenants(deps)
 	return api.New(api.Options{
 		Tenants: a.tenants, Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
 		Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
-		Leadership: a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,
+		Safekeepers: controller.NewSafekeepers(deps),
+		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,
 		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,
 		Registry: a.registry, Metrics: metrics, Logger: a.log,
 	})

@@ -112,6 +112,9 @@ type Deps struct {
 	Passes      Passes
 	Pageservers Pageservers
 
+	Safekeepers     SafekeeperCalls
+	SafekeeperWatch SafekeeperWatch
+
 	// Resolve tells whether a host name has an address.
 	Resolve func(ctx context.Context, host string) error
 
@@ -123,6 +126,13 @@ type Deps struct {
 type Options struct {
 	UseHTTPS       bool // pageservers are called by https, so each needs a port for it
 	HandleDiskLoss bool // believe pageservers that say their disk is empty
+
+	UseHTTPSSafekeepers bool // as UseHTTPS
+
+	// OntoSafekeepers makes the controller choose the safekeepers of new timelines,
+	// SafekeepersPerTimeline of them.
+	OntoSafekeepers        bool
+	SafekeepersPerTimeline int
 }
 
 const (

@@ -21,7 +21,9 @@ const shardCalls = 32
 
 // Create creates a timeline on every shard: on shard 0 first, then, with what
 // shard 0 chose, on the others, so that all have the same beginning. Locations
-// that a migration is about to leave still serve, so they get it too.
+// that a migration is about to leave still serve, so they get it too. Then the
+// timeline is put on safekeepers, if that is the controller's task; one that is only
+// read has none.
 func (t *Timelines) Create(ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest) (resp neon.TimelineCreateResponse, err error) {
 	if req.Import != nil {
 		return resp, neon.Errorf(neon.BadRequest, "importing a timeline is not supported by this controller")
@@ -38,6 +40,10 @@ func (t *Timelines) Create(ctx context.Context, id neon.TenantID, req neon.Timel
 			return err
 		})
 	})
+	readOnly := req.Branch != nil && req.Branch.ReadOnly
+	if err == nil && (t.Options.OntoSafekeepers || readOnly) {
+		resp.Safekeepers, err = t.place(ctx, id, resp.Info, !readOnly)
+	}
 	return resp, err
 }
 
@@ -87,8 +93,8 @@ const (
 )
 
 // Delete deletes a timeline, or asks how far that is: on all shards but the first,
-// then, when they have nothing left, on the first. It is to be called again until
-// it is done.
+// then, when they have nothing left, on the first, and only then on safekeepers. It
+// is to be called again until it is done.
 func (t *Timelines) Delete(ctx context.Context, id neon.TenantID, timeline neon.TimelineID) (stage Deletion, err error) {
 	err = t.mutate(ctx, id, func(owners []owner) error {
 		stage = DeletionRuns
@@ -101,6 +107,9 @@ func (t *Timelines) Delete(ctx context.Context, id neon.TenantID, timeline neon.
 		}
 		return err
 	})
+	if err == nil && stage == DeletionDone {
+		err = t.drop(ctx, id, timeline)
+	}
 	return stage, err
 }
 

@@ -33,6 +33,8 @@ func FuzzWire(f *testing.F) {
 		NodeRegister{}, NodeConfigure{}, LocationConfig{}, LocationConfigRequest{}, LocationListing{}, TenantCreateRequest{}, ConfigRequest{},
 		PolicyRequest{}, MigrateRequest{}, ReAttachRequest{}, ValidateRequest{}, Utilization{}, SecondaryProgress{}, WaitLSNRequest{},
 		TimelineCreateRequest{}, Placement{}, NotifyAttach{},
+		SafekeeperUpsert{}, SafekeeperPolicyRequest{}, Membership{}, SafekeeperTimelineCreate{}, PullTimelineRequest{}, MembershipSwitched{},
+		TimelineLocate{}, TimelineImportRequest{}, SafekeeperMigrateRequest{}, NotifySafekeepers{},
 	}
 	for i := range decoders {
 		for _, text := range goldenLines(f, "") {

@@ -1,0 +1,181 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"quorate/fsm"
+	"quorate/internal/controller"
+	"quorate/internal/neon"
+)
+
+// The rows of the tables of all routes that are about safekeepers.
+func init() {
+	maps.Copy(bodies, map[string]string{
+		"POST /control/v1/safekeeper/:safekeeper_id":                   `{"id":98,"region_id":"r","version":5957,"host":"sk","port":1,"http_port":2,"https_port":3,"availability_zone_id":"z","active":true}`,
+		"POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy": `{"scheduling_policy":"Pause"}`,
+	})
+	wantScopes[ScopeInfra] = append(wantScopes[ScopeInfra],
+		"GET /control/v1/safekeeper", "GET /control/v1/safekeeper/:safekeeper_id", "POST /control/v1/safekeeper/:safekeeper_id")
+	wantScopes[ScopeAdmin] = append(wantScopes[ScopeAdmin], "POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy")
+}
+
+// fakeSafekeepers answers as told, and success when not told.
+type fakeSafekeepers struct {
+	mu   sync.Mutex
+	log  []string
+	down map[neon.NodeID]bool
+	load map[neon.NodeID]controller.SafekeeperLoad
+}
+
+func (f *fakeSafekeepers) note(id neon.NodeID, format string, args ...any) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down[id] {
+		return errors.New("down")
+	}
+	f.log = append(f.log, fmt.Sprintf(format, args...))
+	return nil
+}
+
+func (f *fakeSafekeepers) took() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	slices.Sort(f.log)
+	out := f.log
+	f.log = nil
+	return out
+}
+
+func (f *fakeSafekeepers) BaseURL(sk *fsm.Safekeeper) string {
+	return fmt.Sprintf("http://%s:%d", sk.Host, sk.HTTPPort)
+}
+
+func (f *fakeSafekeepers) CreateTimeline(_ context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate) error {
+	return f.note(sk.ID, "create on %d: %s version %d at %s generation %d of %d", sk.ID, body.Timeline, body.PgVersion, body.StartLsn, body.Membership.Generation, len(body.Membership.Members))
+}
+
+func (r *replica) SafekeeperLoads() map[neon.NodeID]controller.SafekeeperLoad { return r.keepers.load }
+
+func upsert(id int) string {
+	return fmt.Sprintf(`{"id":%d,"created_at":"2023-10-25T09:11:25Z","updated_at":"2023-10-25T09:11:25Z","region_id":"aws-us-east-2","host":"sk%d","port":5454,"http_port":7676,"version":5957,"availability_zone_id":"az-%d"`, id, id, id)
+}
+
+func (w *world) addSafekeepers(n int) {
+	w.t.Helper()
+	for i := 1; i <= n; i++ {
+		w.must(fsm.UpsertSafekeeper{ID: neon.NodeID(i), Host: fmt.Sprintf("sk%d", i), Port: 5454, HTTPPort: 7676, AZ: neon.MakeAZ(fmt.Sprintf("az-%d", i))})
+		w.must(fsm.SetSafekeeperScheduling{Safekeeper: neon.NodeID(i), To: neon.SafekeeperActive})
+	}
+}
+
+func TestSafekeepersAreRegisteredDescribedAndConfigured(t *testing.T) {
+	w := newWorld(t, setup{})
+	r := w.replicas[0]
+	const path = "/control/v1/safekeeper"
+	sk := func(https, policy string) string {
+		return `{"id":1,"region_id":"aws-us-east-2","version":5957,"host":"sk1","port":5454,"http_port":7676,"https_port":` + https +
+			`,"availability_zone_id":"az-1","scheduling_policy":"` + policy + `"}`
+	}
+	play(t, r, []step{
+		{"GET", path, "", 200, `[]`},
+		{"GET", path + "/1", "", 404, `{"msg":"NotFound: unknown instance id"}`},
+		{"POST", path + "/2", upsert(1) + `}`, 400, `{"msg":"\"id mismatch: url=2, body=1\""}`},
+		{"POST", path + "/0", upsert(0) + `}`, 400, `{"msg":"\"id not allowed to be zero or negative: 0\""}`},
+		{"POST", path + "/1", strings.Replace(upsert(1), "5957", "-1", 1) + `}`, 500, `{"msg":"negative version: -1"}`},
+		{"POST", path + "/1/scheduling_policy", `{"scheduling_policy":"Active"}`, 500, `{"msg":"unexpected number of rows (0)"}`},
+		{"POST", path + "/1", upsert(1) + `,"https_port":7677,"active":true}`, 204, ``},
+		{"GET", path + "/1", "", 200, sk("7677", "Activating")},
+		{"POST", path + "/1/scheduling_policy", `{"scheduling_policy":"Pause"}`, 200, `null`},
+		{"POST", path + "/1", upsert(1) + `,"https_port":null}`, 204, ``},
+		{"GET", path, "", 200, `[` + sk("7677", "Pause") + `]`},
+	})
+	secure := newWorld(t, setup{options: controller.Options{UseHTTPSSafekeepers: true}})
+	secure.replicas[0].do("POST", path+"/1", upsert(1)+`}`).want(t, 412,
+		`{"msg":"Precondition failed: cannot upsert safekeeper 1: https is enabled, but https port is not specified"}`)
+}
+
+func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
+	w := newWorld(t, setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 3}})
+	r := w.replicas[0]
+	w.addNodes(1)
+	r.do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	w.attach(tenantID(t, tenantA))
+	const path = "/v1/tenant/" + tenantA + "/timeline"
+	body := `{"new_timeline_id":"` + timelineX + `","pg_version":16}`
+	w.addSafekeepers(2)
+	r.do("POST", path, body).want(t, 500, `{"msg":"couldn't find 3 safekeepers in different AZs for new timeline (found: 2, total active: 2)"}`)
+
+	w.addSafekeepers(4)
+	w.keepers.load = map[neon.NodeID]controller.SafekeeperLoad{
+		1: {Available: true, Timelines: 5}, 2: {Available: true, Timelines: 1}, 4: {Available: true},
+	}
+	want := `{"timeline_id":"` + timelineX + `","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1,2],"safekeepers":{"tenant_id":"` + tenantA +
+		`","timeline_id":"` + timelineX + `","generation":1,"safekeepers":[{"id":4,"hostname":"sk4"},{"id":2,"hostname":"sk2"},{"id":1,"hostname":"sk1"}]}}`
+	w.keepers.down = map[neon.NodeID]bool{2: true}
+	r.do("POST", path, body).want(t, http.StatusCreated, want)
+	calls := func(ids ...int) (all []string) {
+		for _, id := range ids {
+			all = append(all, fmt.Sprintf("create on %d: %s version 160000 at 0/10 generation 1 of 3", id, timelineX))
+		}
+		return all
+	}
+	if got := w.keepers.took(); !slices.Equal(got, calls(1, 4)) {
+		t.Errorf("called %q", got)
+	}
+	tl, _ := neon.ParseTimelineID(timelineX)
+	if op, ok := r.State().SafekeeperOp(2, tenantID(t, tenantA), tl); !ok || op.Kind != fsm.OpPull {
+		t.Errorf("the one that was down owes %+v", op)
+	}
+
+	// Others would be chosen now; the first choice holds.
+	w.keepers.load, w.keepers.down = nil, nil
+	r.do("POST", path, body).want(t, http.StatusCreated, want)
+	if got := w.keepers.took(); !slices.Equal(got, calls(1, 2, 4)) {
+		t.Errorf("called %q", got)
+	}
+
+	w.keepers.down = map[neon.NodeID]bool{1: true, 3: true}
+	other := strings.Replace(body, timelineX, tenantB, 1)
+	r.do("POST", path, other).want(t, 500, `{"msg":"not enough successful reconciliations to reach quorum size: 1 of 2 of total 3"}`)
+	readOnly := `{"new_timeline_id":"` + tenantA + `","ancestor_timeline_id":"` + timelineX + `","read_only":true}`
+	if g := r.do("POST", path, readOnly); g.status != http.StatusCreated || !strings.HasSuffix(g.body, `"generation":1,"safekeepers":[]}}`) {
+		t.Errorf("read-only: %d %s", g.status, g.body)
+	}
+}
+
+// What the pageservers refused to delete stays on the safekeepers, and so does what
+// they have not finished deleting.
+func TestSafekeepersDeleteAfterPageservers(t *testing.T) {
+	w := newWorld(t, setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1}})
+	r := w.replicas[0]
+	w.addNodes(1)
+	w.addSafekeepers(1)
+	r.do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	w.attach(tenantID(t, tenantA))
+	path := "/v1/tenant/" + tenantA + "/timeline"
+	r.do("POST", path, `{"new_timeline_id":"`+timelineX+`","pg_version":16}`)
+	tl, _ := neon.ParseTimelineID(timelineX)
+	answers := []int{http.StatusAccepted, http.StatusNotFound}
+	w.calls.remove = func(neon.NodeID, neon.ShardID) (int, error) {
+		if got, _ := r.State().Timeline(tenantID(t, tenantA), tl); got.Deleted {
+			t.Error("deleted on safekeepers before the pageserver was done")
+		}
+		status := answers[0]
+		answers = answers[1:]
+		return status, nil
+	}
+	r.do("DELETE", path+"/"+timelineX, "").want(t, 200, `null`)
+	if op, ok := r.State().SafekeeperOp(1, tenantID(t, tenantA), tl); !ok || op.Kind != fsm.OpDelete {
+		t.Errorf("the safekeeper owes %+v", op)
+	}
+	r.do("POST", path, `{"new_timeline_id":"`+timelineX+`","pg_version":16}`).want(t, 409,
+		`{"msg":"Conflict: timeline `+tenantA+`/`+timelineX+` is being deleted"}`)
+}

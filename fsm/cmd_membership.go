@@ -1,0 +1,153 @@
+package fsm
+
+import (
+	"slices"
+
+	"quorate/internal/neon"
+)
+
+// ImportTimeline takes charge of a timeline that its safekeepers have already, or
+// sets right what is recorded of one. A record keeps its generation unless the set
+// changes: one generation never stands for two configurations.
+type ImportTimeline struct {
+	Tenant   neon.TenantID   `cbor:"1,keyasint"`
+	Timeline neon.TimelineID `cbor:"2,keyasint"`
+	StartLsn neon.Lsn        `cbor:"3,keyasint"`
+	Set      []neon.NodeID   `cbor:"4,keyasint,omitempty"`
+}
+
+func (c ImportTimeline) apply(t *txn) Result {
+	if tenant, ok := t.Tenant(c.Tenant); ok && tenant.Deleting {
+		return refuse(neon.Conflict, "tenant %s is being deleted", c.Tenant)
+	}
+	if r := t.usable(c.Tenant, c.Set); r.Err != nil {
+		return r
+	}
+	tl, ok := t.State.Timeline(c.Tenant, c.Timeline)
+	switch {
+	case !ok:
+		tl = Timeline{Tenant: c.Tenant, ID: c.Timeline, Generation: 1, ComputeTold: 1, SetTold: 1}
+	case tl.Deleted:
+		return refuse(neon.Conflict, "timeline %s/%s is being deleted", c.Tenant, c.Timeline)
+	case tl.Joint() || !slices.Equal(tl.Set, c.Set):
+		if tl.Generation >= lastGeneration-1 {
+			return refuse(neon.Internal, "generations of timeline %s are used up", c.Timeline)
+		}
+		tl.Generation++
+		t.forgetOps(tl)
+	}
+	tl.StartLsn, tl.Set, tl.NewSet = c.StartLsn, c.Set, nil
+	t.setTimeline(tl)
+	return Result{}
+}
+
+// forgetOps cancels what is owed for a timeline whose configuration an operator
+// has replaced.
+func (t *txn) forgetOps(tl Timeline) {
+	for i := range t.safekeepers {
+		t.ops.Delete(SafekeeperOp{Safekeeper: t.safekeepers[i].ID, Tenant: tl.Tenant, Timeline: tl.ID})
+	}
+}
+
+// BeginMembership starts the migration of a timeline to another set: its
+// configuration becomes joint, under the next generation. It is based on the
+// configuration of Generation and refused as a Conflict when that is over.
+type BeginMembership struct {
+	Tenant     neon.TenantID             `cbor:"1,keyasint"`
+	Timeline   neon.TimelineID           `cbor:"2,keyasint"`
+	Generation neon.SafekeeperGeneration `cbor:"3,keyasint"`
+	NewSet     []neon.NodeID             `cbor:"4,keyasint"`
+}
+
+func (c BeginMembership) apply(t *txn) Result {
+	tl, r := t.liveTimeline(c.Tenant, c.Timeline)
+	if r.Err != nil {
+		return r
+	}
+	switch {
+	case tl.Generation != c.Generation || tl.Joint():
+		return refuse(neon.Conflict, "the configuration of timeline %s was changed by somebody else", c.Timeline)
+	case tl.Generation >= lastGeneration-2:
+		return refuse(neon.Internal, "generations of timeline %s are used up", c.Timeline)
+	case len(c.NewSet) == 0:
+		return refuse(neon.BadRequest, "new safekeeper set is empty")
+	case len(tl.Set) == 0:
+		return refuse(neon.BadRequest, "timeline %s is read-only and has no safekeepers", c.Timeline)
+	}
+	if r := t.usable(c.Tenant, c.NewSet); r.Err != nil {
+		return r
+	}
+	tl.Generation, tl.NewSet = tl.Generation+1, c.NewSet
+	t.setTimeline(tl)
+	// A newcomer that has still to drop what it had before gets it again anyway.
+	for _, id := range without(c.NewSet, tl.Set) {
+		t.ops.Delete(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline})
+	}
+	return Result{}
+}
+
+// MembershipVerdict says how a migration ends.
+type MembershipVerdict uint8
+
+// The ends of a migration.
+const (
+	MembershipAbort  MembershipVerdict = iota // the old set stays
+	MembershipCommit                          // the new set stays
+)
+
+// EndMembership ends a migration: the set that stays becomes the configuration of
+// the next generation, and the others owe their exclusion. It is refused as a
+// Conflict unless the joint configuration of Generation still holds, so that of a
+// commit and an abort only one comes true.
+type EndMembership struct {
+	Tenant     neon.TenantID             `cbor:"1,keyasint"`
+	Timeline   neon.TimelineID           `cbor:"2,keyasint"`
+	Generation neon.SafekeeperGeneration `cbor:"3,keyasint"`
+	Verdict    MembershipVerdict         `cbor:"4,keyasint,omitempty"`
+}
+
+func (c EndMembership) apply(t *txn) Result {
+	tl, r := t.liveTimeline(c.Tenant, c.Timeline)
+	if r.Err != nil {
+		return r
+	}
+	if !tl.Joint() || tl.Generation != c.Generation {
+		return refuse(neon.Conflict, "the migration of timeline %s has ended already", c.Timeline)
+	}
+	if c.Verdict > MembershipCommit {
+		return refuse(neon.BadRequest, "a migration does not end as %d", c.Verdict)
+	}
+	stay, leave := tl.Set, without(tl.NewSet, tl.Set)
+	if c.Verdict == MembershipCommit {
+		stay, leave = tl.NewSet, without(tl.Set, tl.NewSet)
+	}
+	tl.Generation, tl.Set, tl.NewSet = tl.Generation+1, stay, nil
+	t.setTimeline(tl)
+	for _, id := range leave {
+		t.owe(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpExclude, Generation: tl.Generation})
+	}
+	return Result{}
+}
+
+// AckMembership records who knows the configuration of a generation: compute, or
+// a quorum of the safekeepers. What is known already is never forgotten.
+type AckMembership struct {
+	Tenant   neon.TenantID             `cbor:"1,keyasint"`
+	Timeline neon.TimelineID           `cbor:"2,keyasint"`
+	Compute  neon.SafekeeperGeneration `cbor:"3,keyasint,omitempty"` // 0: nothing new
+	Set      neon.SafekeeperGeneration `cbor:"4,keyasint,omitempty"`
+}
+
+func (c AckMembership) apply(t *txn) Result {
+	tl, r := t.liveTimeline(c.Tenant, c.Timeline)
+	if r.Err != nil {
+		return r
+	}
+	next := tl
+	next.ComputeTold = max(tl.ComputeTold, min(c.Compute, tl.Generation))
+	next.SetTold = max(tl.SetTold, min(c.Set, tl.Generation))
+	if next.ComputeTold != tl.ComputeTold || next.SetTold != tl.SetTold {
+		t.setTimeline(next)
+	}
+	return Result{}
+}

@@ -1,0 +1,259 @@
+package fsm
+
+import (
+	"math"
+	"slices"
+
+	"quorate/internal/neon"
+)
+
+// maxMembers bounds the safekeepers of one timeline.
+const maxMembers = 255
+
+// lastGeneration stands in operations that nothing later can overtake.
+const lastGeneration = neon.SafekeeperGeneration(math.MaxInt32)
+
+// UpsertSafekeeper adds a safekeeper, which starts as Activating, or updates all
+// but the scheduling policy of a known one. HTTPSPort 0 leaves the port that is
+// known.
+type UpsertSafekeeper struct {
+	ID        neon.NodeID `cbor:"1,keyasint"`
+	Region    string      `cbor:"2,keyasint"`
+	Version   int64       `cbor:"3,keyasint"`
+	Host      string      `cbor:"4,keyasint"`
+	Port      uint16      `cbor:"5,keyasint"`
+	HTTPPort  uint16      `cbor:"6,keyasint"`
+	HTTPSPort uint16      `cbor:"7,keyasint,omitempty"`
+	AZ        neon.AZ     `cbor:"8,keyasint"`
+}
+
+func (c UpsertSafekeeper) apply(t *txn) Result {
+	if c.ID == 0 {
+		return refuse(neon.BadRequest, "safekeeper id 0 is reserved")
+	}
+	if len(c.Host) > maxName || len(c.Region) > maxName || len(c.AZ.String()) > maxName {
+		return refuse(neon.BadRequest, "a name of safekeeper %d has more than %d bytes", c.ID, maxName)
+	}
+	old, known := t.Safekeeper(c.ID)
+	next := Safekeeper{
+		ID: c.ID, Region: c.Region, Version: c.Version, Host: c.Host, Port: c.Port, HTTPPort: c.HTTPPort,
+		HTTPSPort: c.HTTPSPort, AZ: c.AZ, Scheduling: neon.SafekeeperActivating,
+	}
+	if known {
+		next.Scheduling, next.Sequence = old.Scheduling, old.Sequence
+		if next.HTTPSPort == 0 {
+			next.HTTPSPort = old.HTTPSPort
+		}
+	}
+	if !known || next != old {
+		t.setSafekeeper(next)
+	}
+	return Result{}
+}
+
+// SetSafekeeperScheduling records how a safekeeper is to be used. With From it
+// holds only while the policy is that one, and is passed over otherwise; without,
+// it is an operator's order.
+type SetSafekeeperScheduling struct {
+	Safekeeper neon.NodeID               `cbor:"1,keyasint"`
+	From       neon.SafekeeperScheduling `cbor:"2,keyasint,omitempty"`
+	To         neon.SafekeeperScheduling `cbor:"3,keyasint"`
+}
+
+func (c SetSafekeeperScheduling) apply(t *txn) Result {
+	if !c.To.Valid() {
+		return refuse(neon.BadRequest, "unknown scheduling policy %q", c.To)
+	}
+	k, ok := t.Safekeeper(c.Safekeeper)
+	if !ok {
+		return refuse(neon.NotFound, "safekeeper %d is not registered", c.Safekeeper)
+	}
+	if k.Scheduling != c.To && (c.From == "" || c.From == k.Scheduling) {
+		k.Scheduling = c.To
+		t.setSafekeeper(k)
+	}
+	return Result{}
+}
+
+func (t *txn) setSafekeeper(k Safekeeper) {
+	// The slice is small and changes are rare: it is copied each time.
+	k.Sequence = t.Index
+	i, found := t.safekeeperIndex(k.ID)
+	t.safekeepers = slices.Clone(t.safekeepers)
+	if found {
+		t.safekeepers[i] = k
+	} else {
+		t.safekeepers = slices.Insert(t.safekeepers, i, k)
+	}
+	t.touched.Safekeepers = append(t.touched.Safekeepers, k.ID)
+}
+
+func (t *txn) setTimeline(tl Timeline) {
+	tl.Sequence = t.Index
+	tl.Set, tl.NewSet = slices.Clip(tl.Set), slices.Clip(tl.NewSet)
+	t.timelines.Set(tl)
+}
+
+func (t *txn) owe(op SafekeeperOp) {
+	t.ops.Set(op)
+	t.touched.Safekeepers = append(t.touched.Safekeepers, op.Safekeeper)
+}
+
+// usable refuses a set of safekeepers that a timeline of the tenant cannot have:
+// one with a stranger or a repetition, and one with a safekeeper that has still to
+// delete the tenant or, as far as its id was used before, the timeline.
+func (t *txn) usable(tenant neon.TenantID, set []neon.NodeID) Result {
+	if len(set) > maxMembers {
+		return refuse(neon.BadRequest, "%d safekeepers for one timeline are too many", len(set))
+	}
+	for i, id := range set {
+		if slices.Contains(set[:i], id) {
+			return refuse(neon.BadRequest, "duplicate safekeeper id in the set %v", set)
+		}
+		if _, ok := t.Safekeeper(id); !ok {
+			return refuse(neon.Conflict, "safekeeper %d is not registered", id)
+		}
+		if _, owes := t.SafekeeperOp(id, tenant, neon.TimelineID{}); owes {
+			return refuse(neon.Conflict, "safekeeper %d has still to delete an earlier tenant %s", id, tenant)
+		}
+	}
+	return Result{}
+}
+
+// CreateTimeline records the safekeepers of a new timeline, before any of them
+// hears of it. One that exists keeps what it has, so that whoever repeats a
+// creation finds the set that was chosen first.
+type CreateTimeline struct {
+	Tenant   neon.TenantID   `cbor:"1,keyasint"`
+	Timeline neon.TimelineID `cbor:"2,keyasint"`
+	StartLsn neon.Lsn        `cbor:"3,keyasint"`
+	Set      []neon.NodeID   `cbor:"4,keyasint,omitempty"`
+}
+
+func (c CreateTimeline) apply(t *txn) Result {
+	if tenant, ok := t.Tenant(c.Tenant); !ok || tenant.Deleting {
+		return refuse(neon.NotFound, "Tenant %s not found", c.Tenant)
+	}
+	if tl, ok := t.State.Timeline(c.Tenant, c.Timeline); ok {
+		if tl.Deleted {
+			return refuse(neon.Conflict, "timeline %s/%s is being deleted", c.Tenant, c.Timeline)
+		}
+		return Result{}
+	}
+	if r := t.usable(c.Tenant, c.Set); r.Err != nil {
+		return r
+	}
+	t.setTimeline(Timeline{Tenant: c.Tenant, ID: c.Timeline, StartLsn: c.StartLsn, Generation: 1, Set: c.Set})
+	return Result{}
+}
+
+// PullTimeline makes members that missed the creation of a timeline get it from
+// the others. It is passed over when the configuration is not the one of this
+// Generation any more: whoever changed it has seen to the members itself.
+type PullTimeline struct {
+	Tenant      neon.TenantID             `cbor:"1,keyasint"`
+	Timeline    neon.TimelineID           `cbor:"2,keyasint"`
+	Generation  neon.SafekeeperGeneration `cbor:"3,keyasint"`
+	Safekeepers []neon.NodeID             `cbor:"4,keyasint"`
+}
+
+func (c PullTimeline) apply(t *txn) Result {
+	tl, r := t.liveTimeline(c.Tenant, c.Timeline)
+	if r.Err != nil || tl.Generation != c.Generation {
+		return r
+	}
+	for _, id := range c.Safekeepers {
+		if tl.Member(id) {
+			t.owe(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpPull, Generation: c.Generation})
+		}
+	}
+	return Result{}
+}
+
+func (t *txn) liveTimeline(tenant neon.TenantID, id neon.TimelineID) (Timeline, Result) {
+	tl, ok := t.State.Timeline(tenant, id)
+	if !ok || tl.Deleted {
+		return tl, refuse(neon.NotFound, "timeline %s/%s not found", tenant, id)
+	}
+	return tl, Result{}
+}
+
+// FinishSafekeeperOps says that operations were carried out. One that was replaced
+// by another kind or generation meanwhile is still owed. With its last operation a
+// deleted timeline is forgotten.
+type FinishSafekeeperOps struct {
+	Ops []SafekeeperOp `cbor:"1,keyasint"`
+}
+
+func (c FinishSafekeeperOps) apply(t *txn) Result {
+	for _, op := range c.Ops {
+		owed, ok := t.SafekeeperOp(op.Safekeeper, op.Tenant, op.Timeline)
+		if !ok || owed != op {
+			continue
+		}
+		t.ops.Delete(op)
+		t.touched.Safekeepers = append(t.touched.Safekeepers, op.Safekeeper)
+		t.bury(op.Tenant, op.Timeline)
+	}
+	return Result{}
+}
+
+// bury forgets a deleted timeline if nothing is owed for it.
+func (t *txn) bury(tenant neon.TenantID, id neon.TimelineID) {
+	if tl, ok := t.State.Timeline(tenant, id); !ok || !tl.Deleted {
+		return
+	}
+	for i := range t.safekeepers {
+		if _, owed := t.SafekeeperOp(t.safekeepers[i].ID, tenant, id); owed {
+			return
+		}
+	}
+	t.timelines.Delete(Timeline{Tenant: tenant, ID: id})
+}
+
+// DeleteTimeline makes all safekeepers of a timeline drop it. The proposer has
+// seen that no pageserver has anything left of it. Repeating it is accepted, and so
+// is a timeline without a record, which has no safekeepers of ours.
+type DeleteTimeline struct {
+	Tenant   neon.TenantID   `cbor:"1,keyasint"`
+	Timeline neon.TimelineID `cbor:"2,keyasint"`
+}
+
+func (c DeleteTimeline) apply(t *txn) Result {
+	tl, ok := t.State.Timeline(c.Tenant, c.Timeline)
+	if !ok || tl.Deleted {
+		return Result{}
+	}
+	tl.Deleted = true
+	t.setTimeline(tl)
+	for _, id := range tl.Members() {
+		t.owe(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpDelete, Generation: lastGeneration})
+	}
+	t.bury(c.Tenant, c.Timeline)
+	return Result{}
+}
+
+// dropTimelines makes the safekeepers of a tenant that is forgotten drop it as a
+// whole, in place of all that they owed for single timelines of it.
+func (t *txn) dropTimelines(tenant neon.TenantID) {
+	var gone []Timeline
+	for tl := range t.TenantTimelines(tenant) {
+		gone = append(gone, tl)
+	}
+	if len(gone) == 0 {
+		return
+	}
+	for i := range t.safekeepers {
+		id, has := t.safekeepers[i].ID, false
+		for _, tl := range gone {
+			_, owed := t.ops.Delete(SafekeeperOp{Safekeeper: id, Tenant: tenant, Timeline: tl.ID})
+			has = has || owed || tl.Member(id)
+		}
+		if has {
+			t.owe(SafekeeperOp{Safekeeper: id, Tenant: tenant, Kind: OpDelete, Generation: lastGeneration})
+		}
+	}
+	for _, tl := range gone {
+		t.timelines.Delete(tl)
+	}
+}

@@ -1,0 +1,215 @@
+package fsm
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+
+	"quorate/internal/neon"
+)
+
+// Safekeeper is the replicated record of one safekeeper. Ports are 0 when there
+// is none.
+type Safekeeper struct {
+	ID        neon.NodeID `cbor:"1,keyasint"`
+	Region    string      `cbor:"2,keyasint"`
+	Version   int64       `cbor:"3,keyasint"` // release number of its binary
+	Host      string      `cbor:"4,keyasint"`
+	Port      uint16      `cbor:"5,keyasint"` // for compute
+	HTTPPort  uint16      `cbor:"6,keyasint"`
+	HTTPSPort uint16      `cbor:"7,keyasint,omitempty"`
+	AZ        neon.AZ     `cbor:"8,keyasint"`
+
+	Scheduling neon.SafekeeperScheduling `cbor:"9,keyasint"`
+
+	// Sequence is the log index of the last change to this record.
+	Sequence uint64 `cbor:"10,keyasint"`
+}
+
+// Timeline is the replicated record of a timeline whose safekeepers the controller
+// chooses. Set are the members of the configuration of this Generation; while
+// NewSet is not empty the configuration is joint and the timeline is on its way
+// from Set to NewSet. A timeline without safekeepers is read-only. The slices are
+// shared and must not be modified.
+type Timeline struct {
+	Tenant     neon.TenantID
+	ID         neon.TimelineID
+	StartLsn   neon.Lsn
+	Generation neon.SafekeeperGeneration // of the configuration; the first is 1
+	Set        []neon.NodeID
+	NewSet     []neon.NodeID
+
+	// ComputeTold and SetTold are the newest generations that compute has
+	// acknowledged and that a quorum of the members has switched to.
+	ComputeTold neon.SafekeeperGeneration
+	SetTold     neon.SafekeeperGeneration
+
+	// Deleted marks a timeline that is gone from the pageservers: the record stays
+	// until no operation on a safekeeper is left for it.
+	Deleted bool
+
+	// Sequence is the log index of the last change to this record.
+	Sequence uint64
+}
+
+// Ref names the timeline.
+func (t *Timeline) Ref() neon.TimelineRef { return neon.TimelineRef{Tenant: t.Tenant, Timeline: t.ID} }
+
+// Joint tells whether a migration to NewSet is under way.
+func (t *Timeline) Joint() bool { return len(t.NewSet) > 0 }
+
+// Member tells whether a safekeeper is in the configuration, on either side of it.
+func (t *Timeline) Member(id neon.NodeID) bool {
+	return slices.Contains(t.Set, id) || slices.Contains(t.NewSet, id)
+}
+
+// Members are all safekeepers of the configuration: Set, then those only in NewSet.
+func (t *Timeline) Members() []neon.NodeID { return union(t.Set, t.NewSet) }
+
+// Settled tells whether nothing is left to be done about a migration.
+func (t *Timeline) Settled() bool {
+	return !t.Joint() && (t.Generation == 1 || t.ComputeTold == t.Generation && t.SetTold == t.Generation)
+}
+
+func union(a, b []neon.NodeID) []neon.NodeID {
+	all := slices.Clone(a)
+	return append(all, without(b, a)...)
+}
+
+// without lists what is in a and not in b.
+func without(a, b []neon.NodeID) (rest []neon.NodeID) {
+	for _, id := range a {
+		if !slices.Contains(b, id) {
+			rest = append(rest, id)
+		}
+	}
+	return rest
+}
+
+// SafekeeperOpKind says what has still to be done on a safekeeper.
+type SafekeeperOpKind uint8
+
+// The kinds of operations.
+const (
+	OpPull    SafekeeperOpKind = 1 + iota // copy the timeline from the other members
+	OpExclude                             // drop the timeline, of which it is no member any more
+	OpDelete                              // drop a timeline or a tenant that is deleted
+)
+
+var opNames = [...]string{"none", "pull", "exclude", "delete"}
+
+func (k SafekeeperOpKind) String() string {
+	if int(k) < len(opNames) {
+		return opNames[k]
+	}
+	return "unknown"
+}
+
+// SafekeeperOp is an operation that a safekeeper owes: there is at most one for
+// each timeline, and one for a tenant as a whole, whose Timeline is zero. It stays
+// until it was carried out, whoever leads.
+type SafekeeperOp struct {
+	Safekeeper neon.NodeID               `cbor:"1,keyasint"`
+	Tenant     neon.TenantID             `cbor:"2,keyasint"`
+	Timeline   neon.TimelineID           `cbor:"3,keyasint"`
+	Kind       SafekeeperOpKind          `cbor:"4,keyasint"`
+	Generation neon.SafekeeperGeneration `cbor:"5,keyasint"`
+}
+
+// Ref names the timeline that the operation is about.
+func (o *SafekeeperOp) Ref() neon.TimelineRef {
+	return neon.TimelineRef{Tenant: o.Tenant, Timeline: o.Timeline}
+}
+
+// WholeTenant tells whether the operation is about all timelines of the tenant.
+func (o *SafekeeperOp) WholeTenant() bool { return o.Timeline == neon.TimelineID{} }
+
+func compareTimelines(a, b Timeline) int {
+	return cmp.Or(compareIDs(a.Tenant, b.Tenant), slices.Compare(a.ID[:], b.ID[:]))
+}
+
+func compareOps(a, b SafekeeperOp) int {
+	return cmp.Or(cmp.Compare(a.Safekeeper, b.Safekeeper), compareIDs(a.Tenant, b.Tenant), slices.Compare(a.Timeline[:], b.Timeline[:]))
+}
+
+// Safekeeper finds a safekeeper.
+func (s *State) Safekeeper(id neon.NodeID) (Safekeeper, bool) {
+	i, ok := s.safekeeperIndex(id)
+	if !ok {
+		return Safekeeper{}, false
+	}
+	return s.safekeepers[i], true
+}
+
+func (s *State) safekeeperIndex(id neon.NodeID) (int, bool) {
+	return slices.BinarySearchFunc(s.safekeepers, id, func(k Safekeeper, id neon.NodeID) int { return cmp.Compare(k.ID, id) })
+}
+
+// Safekeepers yields all safekeepers by id.
+func (s *State) Safekeepers() iter.Seq[*Safekeeper] {
+	return func(yield func(*Safekeeper) bool) {
+		for i := range s.safekeepers {
+			if !yield(&s.safekeepers[i]) {
+				return
+			}
+		}
+	}
+}
+
+// Timeline finds a timeline that has safekeepers of ours.
+func (s *State) Timeline(tenant neon.TenantID, id neon.TimelineID) (Timeline, bool) {
+	return s.timelines.Get(Timeline{Tenant: tenant, ID: id})
+}
+
+// Timelines yields all timelines by tenant and id.
+func (s *State) Timelines() iter.Seq[Timeline] {
+	return func(yield func(Timeline) bool) { s.timelines.Scan(yield) }
+}
+
+// TenantTimelines yields the timelines of one tenant by id.
+func (s *State) TenantTimelines(tenant neon.TenantID) iter.Seq[Timeline] {
+	return func(yield func(Timeline) bool) {
+		s.timelines.Ascend(Timeline{Tenant: tenant}, func(t Timeline) bool { return t.Tenant == tenant && yield(t) })
+	}
+}
+
+// SafekeeperOp finds what a safekeeper owes for a timeline, or, with the zero
+// timeline, for a tenant as a whole.
+func (s *State) SafekeeperOp(id neon.NodeID, tenant neon.TenantID, timeline neon.TimelineID) (SafekeeperOp, bool) {
+	return s.ops.Get(SafekeeperOp{Safekeeper: id, Tenant: tenant, Timeline: timeline})
+}
+
+// SafekeeperOps yields what a safekeeper owes, beginning after the given one.
+func (s *State) SafekeeperOps(id neon.NodeID, after SafekeeperOp) iter.Seq[SafekeeperOp] {
+	return func(yield func(SafekeeperOp) bool) {
+		after.Safekeeper = id
+		s.ops.Ascend(after, func(o SafekeeperOp) bool {
+			if o.Safekeeper != id {
+				return false
+			}
+			return compareOps(o, after) == 0 && after.Tenant != (neon.TenantID{}) || yield(o)
+		})
+	}
+}
+
+// Membership is the configuration of a timeline as safekeepers are told it. Every
+// member of a timeline is registered.
+func (s *State) Membership(t *Timeline) neon.Membership {
+	m := neon.Membership{Generation: t.Generation, Members: s.members(t.Set)}
+	if t.Joint() {
+		m.NewMembers = new(s.members(t.NewSet))
+	}
+	return m
+}
+
+func (s *State) members(set []neon.NodeID) neon.List[neon.SafekeeperMember] {
+	list := neon.List[neon.SafekeeperMember]{}
+	for _, id := range set {
+		k, _ := s.Safekeeper(id)
+		list = append(list, neon.SafekeeperMember{ID: id, Host: k.Host, PgPort: k.Port})
+	}
+	return list
+}
+
+// SafekeeperOpCount is how many operations all safekeepers owe.
+func (s *State) SafekeeperOpCount() int { return s.ops.Len() }

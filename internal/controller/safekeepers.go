@@ -1,0 +1,106 @@
+package controller
+
+import (
+	"context"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// SafekeeperCalls are the calls to safekeepers. One try each, bounded by ctx.
+type SafekeeperCalls interface {
+	// BaseURL is how other safekeepers reach this one.
+	BaseURL(sk *fsm.Safekeeper) string
+
+	CreateTimeline(ctx context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate) error
+}
+
+// SafekeeperWatch is what the leader has seen of the safekeepers.
+type SafekeeperWatch interface {
+	// SafekeeperLoads are what their last heartbeats said.
+	SafekeeperLoads() map[neon.NodeID]SafekeeperLoad
+}
+
+// SafekeeperLoad is what a safekeeper's last heartbeat said.
+type SafekeeperLoad struct {
+	Available bool // it has answered lately
+	Timelines uint64
+}
+
+// Safekeepers registers and configures safekeepers.
+type Safekeepers struct{ Deps }
+
+// NewSafekeepers makes a Safekeepers.
+func NewSafekeepers(d Deps) *Safekeepers { return &Safekeepers{d} }
+
+// List describes all safekeepers by id, from a linearizable read.
+func (k *Safekeepers) List(ctx context.Context) ([]neon.SafekeeperDescribe, error) {
+	s, err := k.Log.ReadState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := []neon.SafekeeperDescribe{}
+	for sk := range s.Safekeepers() {
+		all = append(all, describeSafekeeper(sk))
+	}
+	return all, nil
+}
+
+// Describe describes one safekeeper, from a linearizable read.
+func (k *Safekeepers) Describe(ctx context.Context, id neon.NodeID) (neon.SafekeeperDescribe, error) {
+	s, err := k.Log.ReadState(ctx)
+	if err != nil {
+		return neon.SafekeeperDescribe{}, err
+	}
+	sk, ok := s.Safekeeper(id)
+	if !ok {
+		return neon.SafekeeperDescribe{}, neon.Errorf(neon.NotFound, "unknown instance id")
+	}
+	return describeSafekeeper(&sk), nil
+}
+
+func describeSafekeeper(k *fsm.Safekeeper) neon.SafekeeperDescribe {
+	return neon.SafekeeperDescribe{
+		ID: k.ID, Region: k.Region, Version: k.Version, Host: k.Host, Port: k.Port, HTTPPort: k.HTTPPort,
+		HTTPSPort: portOrNull(k.HTTPSPort), AZ: k.AZ.String(), Scheduling: k.Scheduling,
+	}
+}
+
+// Upsert registers a safekeeper or updates what is known of it. The id is that of
+// the path, which the body has to repeat.
+func (k *Safekeepers) Upsert(ctx context.Context, id neon.NodeID, req neon.SafekeeperUpsert) error {
+	switch {
+	case req.ID != int64(id):
+		return neon.Errorf(neon.BadRequest, "id mismatch: url=%d, body=%d", id, req.ID)
+	case req.ID <= 0:
+		return neon.Errorf(neon.BadRequest, "id not allowed to be zero or negative: %d", req.ID)
+	case k.Options.UseHTTPSSafekeepers && req.HTTPSPort == nil:
+		return neon.Errorf(neon.PreconditionFailed, "cannot upsert safekeeper %d: https is enabled, but https port is not specified", id)
+	case req.Version < 0:
+		return neon.Errorf(neon.Internal, "negative version: %d", req.Version)
+	}
+	c := fsm.UpsertSafekeeper{
+		ID: id, Region: req.Region, Version: req.Version, Host: req.Host, Port: req.Port, HTTPPort: req.HTTPPort, AZ: neon.MakeAZ(req.AZ),
+	}
+	if req.HTTPSPort != nil {
+		c.HTTPSPort = *req.HTTPSPort
+	}
+	// The entry is named by nothing: registering twice is the same as once.
+	_, err := k.Log.Propose(ctx, fsm.RequestID{}, c)
+	return err
+}
+
+// SetScheduling sets the scheduling policy of a safekeeper.
+func (k *Safekeepers) SetScheduling(ctx context.Context, id neon.NodeID, to neon.SafekeeperScheduling) error {
+	_, err := commit(ctx, k.Log, func(s *fsm.State) (fsm.Command, error) {
+		sk, ok := s.Safekeeper(id)
+		switch {
+		case !ok:
+			return nil, neon.Errorf(neon.Internal, "unexpected number of rows (0)")
+		case sk.Scheduling == to:
+			return nil, nil
+		}
+		return fsm.SetSafekeeperScheduling{Safekeeper: id, To: to}, nil
+	})
+	return err
+}

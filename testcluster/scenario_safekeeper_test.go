@@ -1,0 +1,135 @@
+package testcluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"quorate/internal/neon"
+	"quorate/testcluster"
+)
+
+func safekeeperStories() []scenario {
+	b := testcluster.Builder{Pageservers: 2, Safekeepers: 4}
+	return []scenario{
+		{name: "timelines on safekeepers", builder: b, run: onSafekeepersStory},
+		{name: "safekeeper down", builder: b, run: safekeeperDownStory},
+		{name: "safekeepers of a deleted tenant", builder: b, run: tenantOffSafekeepersStory},
+	}
+}
+
+// placed creates a timeline, whoever answers, and demands that every answer names
+// the safekeepers that the first one named (I30).
+func (s *script) placed(tenant, n int) (set []neon.NodeID) {
+	s.Helper()
+	version := neon.PgVersion(16)
+	req := neon.TimelineCreateRequest{Timeline: timelineOf(n), Bootstrap: &neon.TimelineBootstrap{PgVersion: &version}}
+	for range 2 {
+		s.do("create a timeline", func(ctx context.Context, c *testcluster.Client) error {
+			resp, err := c.CreateTimelineOnSafekeepers(ctx, idOf(tenant), req)
+			if err != nil {
+				return err
+			}
+			var got []neon.NodeID
+			for _, k := range resp.Safekeepers.Safekeepers {
+				got = append(got, k.ID)
+			}
+			if set != nil && !slices.Equal(got, set) {
+				s.Errorf("timeline %d was put on %v and now on %v", n, set, got)
+			}
+			set = got
+			return nil
+		})
+	}
+	return set
+}
+
+func (s *script) stopSafekeeper(id neon.NodeID) { s.Safekeepers().Node(id).Kill() }
+
+func (s *script) startSafekeeper(id neon.NodeID) {
+	s.Helper()
+	if err := s.Safekeepers().Node(id).Start(); err != nil {
+		s.Fatalf("step %q: %v", s.step_, err)
+	}
+}
+
+// paidOff waits until safekeepers owe nothing and all timelines are settled.
+func (s *script) paidOff() {
+	s.Helper()
+	s.eventually("safekeepers are as the log says", func(ctx context.Context) error { return checkSafekeepers(ctx, s.Cluster) })
+}
+
+func checkSafekeepers(ctx context.Context, c *testcluster.Cluster) error {
+	all, err := states(ctx, c)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return errors.New("no controller runs")
+	}
+	return c.CheckSafekeepers(all[0])
+}
+
+func onSafekeepersStory(s *script) {
+	s.create(0, 2, neon.Attached(1))
+	s.step("create")
+	s.placed(0, 0)
+	s.step("another")
+	s.placed(0, 1)
+	s.step("with replies lost")
+	for _, n := range s.Safekeepers().Nodes() {
+		n.LoseReplies(1)
+	}
+	s.placed(0, 2)
+	s.step("delete")
+	s.deleteTimeline(0, 1)
+	s.step("gone")
+	s.paidOff()
+}
+
+func safekeeperDownStory(s *script) {
+	s.create(0, 0, neon.Attached(0))
+	s.stopSafekeeper(2)
+	s.step("one is down")
+	s.placed(0, 0)
+	s.step("it comes back")
+	s.startSafekeeper(2)
+	s.paidOff()
+	s.stopSafekeeper(1)
+	s.step("another is down")
+	s.deleteTimeline(0, 0)
+	s.step("after that")
+	s.placed(0, 1)
+	s.step("it comes back as well")
+	s.startSafekeeper(1)
+	s.paidOff()
+}
+
+func tenantOffSafekeepersStory(s *script) {
+	for n := range 2 {
+		s.create(n, 2, neon.Attached(0))
+		s.placed(n, 2*n)
+		s.placed(n, 2*n+1)
+	}
+	s.stopSafekeeper(3)
+	s.step("delete a timeline, then its tenant")
+	s.deleteTimeline(0, 1)
+	s.deleteTenant(0)
+	s.step("the last safekeeper")
+	s.startSafekeeper(3)
+	s.paidOff()
+}
+
+// walLines are the timelines of the end of a story, without what may differ.
+func walLines(s *script, tenant neon.TenantID) string {
+	all, err := states(s.within(), s.Cluster)
+	if err != nil {
+		s.Fatal(err)
+	}
+	text := ""
+	for tl := range all[0].TenantTimelines(tenant) {
+		text += fmt.Sprintf("  timeline %s on %d safekeepers settled %v\n", tl.ID, len(tl.Set), tl.Settled())
+	}
+	return text
+}

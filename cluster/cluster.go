@@ -143,7 +143,7 @@ func (c *Cluster) openNetwork() error {
 		Timeout: max(time.Second, 2*c.timeouts.Heartbeat), Logger: raftLogger(c.log),
 	}), c.cfg.Advertise)
 	c.transport.resolve = c.peers.address
-	c.transport.fit = c.health.fit
+	c.transport.fit = c.mayStand
 	c.transport.routine = c.routineHeartbeat
 	return nil
 }

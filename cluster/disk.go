@@ -171,6 +171,30 @@ func (c *Cluster) refusedBy(who greeting) {
 // and the process should exit. Reasons: the disk refuses writes.
 func (c *Cluster) Fatal() <-chan error { return c.health.fatalCh }
 
+// mayStand reports whether this server may ask for votes: its disk has worked for
+// long enough, or it works again while no other voter is known to be better off.
+// Servers that share a disk which hung for a moment must not all wait for somebody
+// healthier.
+func (c *Cluster) mayStand() bool {
+	if c.health.fit() {
+		return true
+	}
+	if !c.health.able() {
+		return false
+	}
+	for _, s := range c.servers() {
+		if string(s.ID) == c.id || s.Suffrage != raft.Voter {
+			continue
+		}
+		if l := c.peers.link(string(s.ID)); l != nil {
+			if r := l.report.Load(); r != nil && !r.Sick {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // diskChanged reacts to a new verdict on the disk. It may run on raft's own
 // goroutines, so it only starts things.
 func (c *Cluster) diskChanged() {

@@ -75,6 +75,40 @@ func TestHungDiskGivesWayWithinASecondAndDoesNotWinWhileSick(t *testing.T) {
 	}
 }
 
+// When all disks hang at once nobody is healthier, and waiting for the recovery
+// time would only make the outage longer.
+func TestServersWhoseDisksAllHungForAMomentElectAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead := tr.leader()
+		for _, nd := range tr.nodes {
+			nd.disk.Hang()
+		}
+		if _, err := lead.Propose(t.Context(), []byte("in flight")); err == nil {
+			t.Fatal("a write on a hung disk was acknowledged")
+		}
+		time.Sleep(200 * time.Millisecond)
+		for _, nd := range tr.nodes {
+			nd.disk.Resume()
+		}
+		began := time.Now()
+		eventually(t, "a leader that writes", func() bool {
+			for _, nd := range tr.nodes {
+				if nd.IsLeader() {
+					if _, err := nd.Propose(t.Context(), []byte("again")); err == nil {
+						return true
+					}
+				}
+			}
+			return false
+		})
+		recovery := tr.nodes[0].timeouts.Recovery
+		if took := time.Since(began); took >= recovery {
+			t.Errorf("the first write took %v after the disks worked again, the recovery time is %v", took, recovery)
+		}
+	})
+}
+
 func TestAWriteThatComesBackLateLeavesNoEntryBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := NewMemoryDisk()

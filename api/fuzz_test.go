@@ -29,6 +29,7 @@ var bodies = map[string]string{
 	"PUT /v1/tenant/:tenant_id/time_travel_remote_storage":            `{"shard_counts":[0,2]}`,
 	"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config": `{"state":"Archived"}`,
 	"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease":      `{"lsn":"0/16B5A50"}`,
+	"PUT /debug/v1/failpoints":                                        `[{"name":"x","actions":"off"}]`,
 	"POST /debug/v1/inspect":                                          `{"tenant_shard_id":"` + tenantB + `-0102"}`,
 }
 

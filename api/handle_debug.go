@@ -80,3 +80,26 @@ func (s *Server) explain(c *call) (answer, error) {
 	}
 	return reply(resp, nil)
 }
+
+// failpoints sets what happens at places of this very replica.
+func (s *Server) failpoints(c *call) (answer, error) {
+	if s.Failpoints == nil {
+		return answer{}, neon.Errorf(neon.BadRequest, "Cannot manage failpoints because neon was compiled without failpoints support")
+	}
+	var req []struct {
+		Name    *string `json:"name"`
+		Actions *string `json:"actions"`
+	}
+	if err := c.decode(&req); err != nil {
+		return answer{}, err
+	}
+	for _, p := range req {
+		if p.Name == nil || p.Actions == nil {
+			return answer{}, neon.Errorf(neon.BadRequest, "Failed to parse json request: a failpoint has `name` and `actions`")
+		}
+		if err := s.Failpoints.Configure(*p.Name, *p.Actions); err != nil {
+			return answer{}, neon.Errorf(neon.BadRequest, "Failed to configure failpoints: %w", err)
+		}
+	}
+	return done(nil)
+}

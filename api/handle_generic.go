@@ -63,6 +63,11 @@ func (s *Server) leader(c *call) (answer, error) {
 
 // stepDown hands leadership over, if this replica has it, and tells what was seen.
 func (s *Server) stepDown(c *call) (answer, error) {
+	if s.Failpoints != nil {
+		if err := s.Failpoints.Sleep(c.ctx, "sleep-on-step-down-handling"); err != nil {
+			return answer{}, err
+		}
+	}
 	if !s.Leadership.IsLeader() {
 		return reply(neon.GlobalObserved{}, nil)
 	}

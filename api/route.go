@@ -165,6 +165,7 @@ var debugRoutes = []route{
 	{method: "POST", path: "/debug/v1/consistency_check", scope: ScopeAdmin, label: "debug_v1_consistency_check", deadline: remoteDeadline, handle: (*Server).consistencyCheck},
 	{method: "POST", path: "/debug/v1/reconcile_all", scope: ScopeAdmin, silent: "test harnesses poll it", handle: (*Server).reconcileAll},
 	{method: "POST", path: "/debug/v1/inspect", scope: ScopeAdmin, duty: onAny, label: "debug_v1_inspect", handle: (*Server).inspect},
+	{method: "PUT", path: "/debug/v1/failpoints", scope: scopeAny, duty: here, silent: "tests use it", handle: (*Server).failpoints},
 	{method: "GET", path: "/debug/v1/cluster", scope: ScopeAdmin, duty: here, label: "debug_v1_cluster", handle: (*Server).clusterStatus},
 	{method: "GET", path: "/debug/v1/explain/:tenant_shard_id", scope: ScopeAdmin, label: "debug_v1_explain", handle: (*Server).explain},
 }

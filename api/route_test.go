@@ -58,7 +58,7 @@ var wantScopes = map[Scope][]string{
 		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
 		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible", "POST /debug/v1/tenant/:tenant_id/import",
 	},
-	scopeAny: {"POST /v1/tenant/:tenant_id/secondary/download"},
+	scopeAny: {"POST /v1/tenant/:tenant_id/secondary/download", "PUT /debug/v1/failpoints"},
 	ScopeAdmin: {
 		"GET /control/v1/node/:node_id/shards", "PUT /control/v1/node/:node_id/config", "GET /control/v1/leader",
 		"GET /control/v1/tenant", "PUT /control/v1/tenant/:tenant_id/policy", "PUT /control/v1/tenant/:tenant_id/migrate",

@@ -47,6 +47,15 @@ type Readiness interface {
 	WaitReady(ctx context.Context) error
 }
 
+// Failpoints are places at which tests hold a replica.
+type Failpoints interface {
+	// Configure sets what happens at a place.
+	Configure(name, actions string) error
+
+	// Sleep returns after the time set for the place; its error is that of ctx.
+	Sleep(ctx context.Context, name string) error
+}
+
 // Options is what a Server is made of.
 type Options struct {
 	Tenants   *controller.Tenants
@@ -55,6 +64,9 @@ type Options struct {
 	Upcalls   *controller.Upcalls
 	Timelines *controller.Timelines
 	Debug     *controller.Debug
+
+	// Failpoints lets tests hold this replica; nil: it cannot be held.
+	Failpoints Failpoints
 
 	Safekeepers *controller.Safekeepers
 

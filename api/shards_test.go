@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -254,5 +255,39 @@ func TestTenantIsImportedAboveAllOfItsGenerations(t *testing.T) {
 	}
 	if got := w.calls.calls(); !slices.Contains(got, "GET "+tenantA+"/scan_remote_storage on 1: null") {
 		t.Errorf("asked %q", got)
+	}
+}
+
+// points remembers what it was told.
+type points struct{ got []string }
+
+func (p *points) Configure(name, actions string) error {
+	if actions == "bad" {
+		return errors.New("unrecognized command")
+	}
+	p.got = append(p.got, name+"="+actions)
+	return nil
+}
+
+func (p *points) Sleep(_ context.Context, name string) error {
+	p.got = append(p.got, "at "+name)
+	return nil
+}
+
+func TestFailpointsAreSetOnTheReplicaThatIsAsked(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	follower := w.replicas[1]
+	const path = "/debug/v1/failpoints"
+	follower.do("PUT", path, `[]`).want(t, 400, `{"msg":"\"Cannot manage failpoints because neon was compiled without failpoints support\""}`)
+	p := &points{}
+	follower.server.Failpoints = p
+	play(t, follower, []step{
+		{"PUT", path, `[{"name":"a","actions":"pause"},{"name":"b","actions":"return(5)"}]`, 200, `null`},
+		{"PUT", path, `[{"name":"a","actions":"bad"}]`, 400, `{"msg":"\"Failed to configure failpoints: unrecognized command\""}`},
+		{"PUT", path, `[{"name":"a"}]`, 400, "{\"msg\":\"\\\"Failed to parse json request: a failpoint has `name` and `actions`\\\"\"}"},
+		{"PUT", "/control/v1/step_down", ``, 200, `{}`},
+	})
+	if want := []string{"a=pause", "b=return(5)", "at sleep-on-step-down-handling"}; !slices.Equal(p.got, want) {
+		t.Errorf("got %q", p.got)
 	}
 }

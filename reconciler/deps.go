@@ -145,6 +145,7 @@ type Deps struct {
 	Prober     Prober
 	Migrations Migrations
 	Hook       Hook
+	Failpoints Failpoints // nil: none
 	Metrics    Metrics
 	Options    Options
 	Logger     *slog.Logger

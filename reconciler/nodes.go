@@ -229,6 +229,9 @@ func (w *nodeWatch) judge() {
 }
 
 func (w *nodeWatch) propose(v []fsm.Verdict) {
+	if w.Failpoints != nil && w.Failpoints.Pausable(w.ctx, "heartbeat-pre-node-state-configure") != nil {
+		return
+	}
 	if _, err := w.Log.Propose(w.ctx, fsm.RequestID{}, fsm.SetNodeAvailability{Verdicts: v}); err != nil && w.ctx.Err() == nil {
 		w.Logger.Info("verdict was not committed, it will be tried again", "err", err)
 	}

@@ -30,7 +30,8 @@ type task struct {
 	parked   bool // waits for a slot of a node
 	acted    bool // made at least one call or proposal since it was last completed
 	step     *Step
-	blocked  bool // its last pass found nothing that could be done
+	passed   string // the failpoint before the next step
+	blocked  bool   // its last pass found nothing that could be done
 	failures int
 	lastErr  string
 	timer    *time.Timer // back-off under way

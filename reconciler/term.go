@@ -186,6 +186,9 @@ func (t *term) work(k *task) {
 			return
 		}
 		step := Next(sc)
+		if t.hold(k, sc, step) {
+			continue
+		}
 		if t.ended(k, st, sc, step) {
 			return
 		}

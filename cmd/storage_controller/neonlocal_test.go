@@ -367,3 +367,81 @@ func TestComputesOfNeonLocalFollowTheirTenant(t *testing.T) {
 	e.stop(cmd, syscall.SIGTERM)
 	e.checkLog()
 }
+
+// waitLog waits for a line of the log.
+func (e *environment) waitLog(text string) {
+	e.t.Helper()
+	e.poll(10*time.Millisecond, "in the log: "+text, func() bool { return strings.Contains(e.log(), text) })
+}
+
+func TestMigrationIsHeldAtEachFailpoint(t *testing.T) {
+	e := newEnvironment(t)
+	cmd := e.start()
+	e.addPageservers(2)
+	tenant := neon.TenantID{0xaa, 15: 1}
+	e.addCompute(tenant)
+	var created neon.TenantCreateResponse
+	e.call("POST", "v1/tenant", "pageserverapi", map[string]any{"new_tenant_id": tenant}, &created)
+	var nothing any
+	set := func(name, actions string) {
+		t.Helper()
+		e.call("PUT", "debug/v1/failpoints", "infra", []map[string]string{{"name": name, "actions": actions}}, &nothing)
+	}
+	points := []string{
+		"reconciler-live-migrate-pre-generation-inc", "reconciler-live-migrate-post-generation-inc", "reconciler-live-migrate-pre-await-lsn",
+		"reconciler-live-migrate-post-notify", "reconciler-live-migrate-post-detach", "reconciler-epilogue",
+	}
+	for _, name := range points {
+		set(name, "pause")
+	}
+	seen := strings.Count(e.log(), "at failpoint reconciler-epilogue")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e.call("PUT", "control/v1/tenant/"+tenant.String()+"/migrate", "admin", map[string]any{
+			"node_id": 3 - created.Shards[0].Node, "migration_config": map[string]any{"prewarm": false, "override_scheduler": true}}, &nothing)
+	}()
+	for i, name := range points {
+		if i < len(points)-1 {
+			e.waitLog("at failpoint " + name)
+			if strings.Contains(e.log(), "at failpoint "+points[i+1]) && points[i+1] != "reconciler-epilogue" {
+				t.Errorf("did not stop at %s", name)
+			}
+		} else {
+			e.poll(10*time.Millisecond, "at the end", func() bool { return strings.Count(e.log(), "at failpoint "+name) > seen })
+		}
+		select {
+		case <-done:
+			t.Fatalf("the migration ended before %s", name)
+		default:
+		}
+		set(name, "off")
+	}
+	<-done
+	set("tenant-update-policy-exclusive-lock", "return(20)")
+	e.call("PUT", "control/v1/tenant/"+tenant.String()+"/policy", "admin", map[string]any{"placement": map[string]int{"Attached": 1}}, &nothing)
+	e.waitLog(`failpoint "tenant-update-policy-exclusive-lock": sleeping for 20ms`)
+	e.stop(cmd, syscall.SIGTERM)
+	e.checkLog()
+}
+
+func TestFailpointThatPanicsEndsTheProcess(t *testing.T) {
+	e := newEnvironment(t)
+	cmd := e.start()
+	var nothing any
+	e.call("PUT", "debug/v1/failpoints", "infra", []map[string]string{{"name": "heartbeat-pre-node-state-configure", "actions": "panic(failpoint)"}}, &nothing)
+	fleet := simpageserver.NewFleet(simpageserver.Options{})
+	t.Cleanup(fleet.Close)
+	node, err := fleet.AddNode(simpageserver.NodeOptions{ID: 1, AZ: neon.MakeAZ("az"), Upcalls: []string{e.url() + "upcall/v1/"}, Token: e.token("generations_api"), Register: true})
+	if err == nil {
+		err = node.Start(context.WithoutCancel(t.Context()))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitError {
+		t.Errorf("exit code %d\n%s", code, e.log())
+	}
+	e.stop(e.start(), syscall.SIGTERM)
+}

@@ -17,6 +17,7 @@ import (
 	"quorate/api"
 	"quorate/cluster"
 	"quorate/internal/app"
+	"quorate/internal/failpoint"
 	"quorate/internal/tracelog"
 	"quorate/reconciler"
 )
@@ -38,6 +39,10 @@ func serve(ctx context.Context, f *flags) error {
 	log.Info("Starting storage controller", "version", version(), "data_dir", cfg.Cluster.DataDir)
 	if f.dev {
 		log.Warn("Starting in dev mode: secrets and hooks are optional, do not use this in production")
+		cfg.Failpoints = failpoint.New(log, func(why string) {
+			log.Info("Exiting", "why", why)
+			os.Exit(exitError)
+		})
 	} else if err := f.strict(); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"quorate/cluster"
 	"quorate/fsm"
+	"quorate/internal/failpoint"
 	"quorate/reconciler"
 )
 
@@ -55,6 +56,9 @@ type Config struct {
 
 	// Network opens all sockets; nil means TCP.
 	Network cluster.Network
+
+	// Failpoints lets tests hold this replica; nil: it cannot be held.
+	Failpoints *failpoint.Registry
 
 	// Resolve tells whether a pageserver's host name has an address; nil asks the
 	// system.

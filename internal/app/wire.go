@@ -39,6 +39,9 @@ func (a *App) wire() error {
 		Log: a.replica, Locations: calls, Prober: calls, Migrations: calls,
 		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log,
 	}
+	if a.cfg.Failpoints != nil {
+		deps.Failpoints = a.cfg.Failpoints
+	}
 	switch {
 	case a.cfg.LocalComputes:
 		deps.Hook = localhook.New(localhook.Options{Dir: a.cfg.RepoDir, Dial: a.cfg.dialContext, Logger: a.log})
@@ -95,15 +98,22 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 		},
 		Logger: a.log,
 	}
+	if a.cfg.Failpoints != nil {
+		deps.Failpoints = a.cfg.Failpoints
+	}
 	a.tenants = controller.NewTenants(deps)
-	return api.New(api.Options{
+	options := api.Options{
 		Tenants: a.tenants, Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
 		Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,
 		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,
 		Registry: a.registry, Metrics: metrics, Logger: a.log,
-	})
+	}
+	if a.cfg.Failpoints != nil {
+		options.Failpoints = a.cfg.Failpoints
+	}
+	return api.New(options)
 }
 
 // reality is the reconciler as the controllers see it.

@@ -104,7 +104,13 @@ type Pageservers interface {
 	Passthrough(ctx context.Context, node *fsm.Node, method, pathAndQuery string) (*http.Response, error)
 }
 
-// Deps is what the resources are made of. Every field is needed.
+// Failpoints are places at which tests delay requests.
+type Failpoints interface {
+	// Sleep returns after the time set for the place; its error is that of ctx.
+	Sleep(ctx context.Context, name string) error
+}
+
+// Deps is what the resources are made of. Every field but Failpoints is needed.
 type Deps struct {
 	Log         Log
 	Reality     Reality
@@ -114,6 +120,9 @@ type Deps struct {
 
 	Safekeepers     SafekeeperCalls
 	SafekeeperWatch SafekeeperWatch
+
+	// Failpoints are places at which tests delay requests; nil: none.
+	Failpoints Failpoints
 
 	// Resolve tells whether a host name has an address.
 	Resolve func(ctx context.Context, host string) error
@@ -146,3 +155,11 @@ const (
 	// others were faster every time.
 	decisions = 8
 )
+
+// delay passes a place at which tests delay requests.
+func (d *Deps) delay(ctx context.Context, place string) error {
+	if d.Failpoints == nil {
+		return nil
+	}
+	return d.Failpoints.Sleep(ctx, place)
+}

@@ -28,6 +28,9 @@ func (t *Timelines) Create(ctx context.Context, id neon.TenantID, req neon.Timel
 	if req.Import != nil {
 		return resp, neon.Errorf(neon.BadRequest, "importing a timeline is not supported by this controller")
 	}
+	if err := t.delay(ctx, "tenant-create-timeline-shared-lock"); err != nil {
+		return resp, err
+	}
 	err = t.mutate(ctx, id, func(owners []owner) error {
 		info, err := t.createOn(ctx, owners[0], req)
 		if err != nil {

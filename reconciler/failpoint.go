@@ -1,0 +1,61 @@
+package reconciler
+
+import (
+	"context"
+
+	"quorate/internal/neon"
+)
+
+// Failpoints are places at which tests hold the reconciler.
+type Failpoints interface {
+	// Pausable returns when the process may go on; its error is that of ctx.
+	Pausable(ctx context.Context, name string) error
+}
+
+// pointBefore names the place that a shard passes right before a step; empty for
+// steps without one. The names are those that existing tests know: a migration is
+// live while the location it comes from can be reached.
+func pointBefore(sc *Scene, step Step) string {
+	d := sc.Shard.Attached
+	destination := sc.On(d)
+	cuttingOver := destination.attached() && destination.Conf.Mode == neon.AttachedMulti
+	switch {
+	case step.Kind == Issue:
+		if o, _ := sc.origin(); o != 0 && sc.Shard.GenNode != d {
+			return "reconciler-live-migrate-pre-generation-inc"
+		}
+		return "reconciler-pre-increment-generation"
+	case step.Kind == CatchUp:
+		return "reconciler-live-migrate-pre-await-lsn"
+	case step.Kind != Put:
+	case step.Node == d && step.Conf.Mode == neon.AttachedMulti:
+		return "reconciler-live-migrate-post-generation-inc"
+	case step.Node == d && cuttingOver:
+		return "reconciler-live-migrate-post-detach"
+	case cuttingOver:
+		return "reconciler-live-migrate-post-notify"
+	}
+	return ""
+}
+
+// epilogue is the place at the end of a reconcile that did something.
+const epilogue = "reconciler-epilogue"
+
+// hold lets a shard pass the place before a step, once for each time it comes to
+// that step. It tells whether to decide again, since much may have happened there.
+func (t *term) hold(k *task, sc *Scene, step Step) (again bool) {
+	if t.Failpoints == nil {
+		return false
+	}
+	name := pointBefore(sc, step)
+	if step.Kind == Done && k.acted {
+		name = epilogue
+	}
+	if name == "" || k.passed == name {
+		k.passed = ""
+		return false
+	}
+	k.passed = name
+	_ = t.Failpoints.Pausable(t.ctx, name) // when the term ends, the caller sees it
+	return true
+}

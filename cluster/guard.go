@@ -214,6 +214,11 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	return nil
 }
 
+// IsMonotonic makes raft remove the whole log when it installs a snapshot that
+// goes beyond it. Otherwise a part would stay, with a gap up to the entries that
+// follow the snapshot, and it may hold entries that were never committed.
+func (g *guard) IsMonotonic() bool { return true }
+
 // deleteBytes is what a deletion counts as: 290,000 entries take bolt half a second.
 const deleteBytes = 40 << 20
 

@@ -41,7 +41,7 @@ func TestMemorySnapshotsSurviveACrash(t *testing.T) {
 			t.Fatalf("read %q, %v", b, err)
 		}
 	}
-	if newest, err := verifySnapshots("", m); err != nil || newest != 4 {
-		t.Fatalf("newest is %d, %v", newest, err)
+	if newest, err := verifySnapshots("", m); err != nil || newest.Index != 4 {
+		t.Fatalf("newest is %d, %v", newest.Index, err)
 	}
 }

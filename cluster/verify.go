@@ -43,12 +43,39 @@ func verifyStores(dir string, s stores) error {
 		if _, err := raft.HasExistingState(s.log, s.stable, s.snaps); err != nil {
 			return err
 		}
-		return verifyLog(s.log, newest)
+		if err := dropSuperseded(s.log, newest); err != nil {
+			return err
+		}
+		return verifyLog(s.log, newest.Index)
 	})
 	if err != nil {
 		return corrupt(file, err)
 	}
 	return nil
+}
+
+// dropSuperseded removes a log that does not lead up to the newest snapshot: the
+// snapshot was installed, and the server died before its old log was removed.
+// Going on from there would leave a gap.
+func dropSuperseded(log raft.LogStore, newest raft.SnapshotMeta) error {
+	first, err := log.FirstIndex()
+	if err != nil || first == 0 || newest.Index < first {
+		return err
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last >= newest.Index {
+		var l raft.Log
+		if err := log.GetLog(newest.Index, &l); err != nil {
+			return fmt.Errorf("entry %d: %w", newest.Index, err)
+		}
+		if l.Term == newest.Term {
+			return nil
+		}
+	}
+	return log.DeleteRange(first, last)
 }
 
 // verifyLog demands that the log goes on where the snapshot ends, has no holes,
@@ -84,26 +111,26 @@ func verifyLog(log raft.LogStore, snapshot uint64) error {
 	return nil
 }
 
-// verifySnapshots checks every finished snapshot and returns the newest index.
-// Without a directory they are in memory, and need no check.
-func verifySnapshots(dir string, store raft.SnapshotStore) (newest uint64, err error) {
+// verifySnapshots checks every finished snapshot and returns the newest. Without a
+// directory they are in memory, and need no check.
+func verifySnapshots(dir string, store raft.SnapshotStore) (newest raft.SnapshotMeta, err error) {
 	if dir == "" {
 		list, err := store.List()
-		for _, meta := range list {
-			newest = max(newest, meta.Index)
+		if len(list) > 0 {
+			newest = *list[0]
 		}
 		return newest, err
 	}
 	return verifySnapshotFiles(filepath.Join(dir, snapshotDir))
 }
 
-func verifySnapshotFiles(dir string) (newest uint64, err error) {
+func verifySnapshotFiles(dir string) (newest raft.SnapshotMeta, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return newest, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("cluster: %w", err)
+		return newest, fmt.Errorf("cluster: %w", err)
 	}
 	for _, e := range entries {
 		if !e.IsDir() || strings.HasSuffix(e.Name(), ".tmp") {
@@ -111,9 +138,11 @@ func verifySnapshotFiles(dir string) (newest uint64, err error) {
 		}
 		meta, err := verifySnapshot(filepath.Join(dir, e.Name()))
 		if err != nil {
-			return 0, err
+			return newest, err
 		}
-		newest = max(newest, meta.Index)
+		if newerSnapshot(&meta.SnapshotMeta, &newest) {
+			newest = meta.SnapshotMeta
+		}
 	}
 	return newest, nil
 }

@@ -382,9 +382,9 @@ func TestMigrationIsHeldAtEachFailpoint(t *testing.T) {
 	e.addCompute(tenant)
 	var created neon.TenantCreateResponse
 	e.call("POST", "v1/tenant", "pageserverapi", map[string]any{"new_tenant_id": tenant}, &created)
-	var nothing any
 	set := func(name, actions string) {
 		t.Helper()
+		var nothing any
 		e.call("PUT", "debug/v1/failpoints", "infra", []map[string]string{{"name": name, "actions": actions}}, &nothing)
 	}
 	points := []string{
@@ -398,6 +398,7 @@ func TestMigrationIsHeldAtEachFailpoint(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		var nothing any
 		e.call("PUT", "control/v1/tenant/"+tenant.String()+"/migrate", "admin", map[string]any{
 			"node_id": 3 - created.Shards[0].Node, "migration_config": map[string]any{"prewarm": false, "override_scheduler": true}}, &nothing)
 	}()
@@ -418,6 +419,7 @@ func TestMigrationIsHeldAtEachFailpoint(t *testing.T) {
 		set(name, "off")
 	}
 	<-done
+	var nothing any
 	set("tenant-update-policy-exclusive-lock", "return(20)")
 	e.call("PUT", "control/v1/tenant/"+tenant.String()+"/policy", "admin", map[string]any{"placement": map[string]int{"Attached": 1}}, &nothing)
 	e.waitLog(`failpoint "tenant-update-policy-exclusive-lock": sleeping for 20ms`)

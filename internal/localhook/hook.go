@@ -147,10 +147,10 @@ func (h *Hook) deliver(ctx context.Context, plan func(*environment, *endpoint) (
 func (h *Hook) outcome(ctx context.Context, err error) error {
 	var refusal *refusalError
 	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx) // a compute may have looked as if it did not run
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
 	case errors.As(err, &refusal) && strings.Contains(refusal.text, selfReconfiguring):
 		h.opts.Logger.Info("The compute reconfigures itself", "err", err)
 		return nil

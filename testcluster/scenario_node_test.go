@@ -60,6 +60,7 @@ func nodeStories() []scenario {
 		{name: "back from the dead", builder: zones, run: backStory},
 		{name: "empty disk", builder: zones, run: emptyDiskStory},
 		{name: "all pageservers gone at once", builder: zones, run: allGoneStory},
+		{name: "one of all stays dead", builder: zones, run: staysDeadStory},
 	}
 }
 
@@ -188,6 +189,26 @@ func emptyDiskStory(s *script) {
 	s.pageserver(3)
 	s.step("is filled")
 	s.verdicts()
+	s.rest()
+}
+
+// staysDeadStory lets the verdict on a pageserver come when no other could take its
+// shards: they have to move when others can, whoever leads by then.
+func staysDeadStory(s *script) {
+	s.populate()
+	s.step("all die")
+	for _, n := range s.Fleet().Nodes() {
+		n.Kill()
+	}
+	s.step("the verdicts")
+	s.verdicts()
+	s.step("all but one come back")
+	for _, n := range s.Fleet().Nodes()[1:] {
+		s.pageserver(n.ID())
+	}
+	s.verdicts()
+	s.step("the shards move")
+	s.deserted(1)
 	s.rest()
 }
 

@@ -1,11 +1,14 @@
 package testcluster_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -179,15 +182,53 @@ func (e *episode) round(workers []*worker, length time.Duration) {
 	}
 	<-ctx.Done()
 	trouble.Wait()
-	healed := time.Now()
-	e.calm()
+	e.calm(e.stayDead())
 	wg.Wait()
-	if err := e.converge(); err != nil {
-		e.Errorf("seed %d, round %d: not as it should be %s after the end of all faults: %v", e.seed, e.tally.rounds, time.Since(healed), err)
+	for _, n := range append(e.Fleet().Nodes(), nil) {
+		if n != nil && n.Running() {
+			continue
+		}
+		e.demandPeace() // first with the dead one, then with all
+		if n == nil || e.Failed() {
+			break
+		}
+		if err := n.Start(context.Background()); err != nil {
+			e.Errorf("seed %d: %v", e.seed, err)
+		}
 	}
-	e.tally.slowest = max(e.tally.slowest, time.Since(healed))
 	if e.Failed() {
 		e.explain()
+	}
+}
+
+// stayDead picks a pageserver that stays dead when the faults end: its shards have
+// to move. Now and then there is none.
+func (e *episode) stayDead() neon.NodeID {
+	if e.rng.IntN(3) == 0 {
+		return 0
+	}
+	nodes := e.Fleet().Nodes()
+	return nodes[e.rng.IntN(len(nodes))].ID()
+}
+
+func (e *episode) demandPeace() {
+	began := time.Now()
+	if err := e.converge(); err != nil {
+		e.Errorf("seed %d, round %d: not as it should be %s after the end of all faults: %v", e.seed, e.tally.rounds, time.Since(began), err)
+		e.stacks()
+	}
+	e.tally.slowest = max(e.tally.slowest, time.Since(began))
+}
+
+// stacks logs what the goroutines of the controllers are waiting for.
+func (e *episode) stacks() {
+	buf := make([]byte, 16<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	for g := range bytes.SplitSeq(buf, []byte("\n\n")) {
+		if bytes.Contains(g, []byte("quorate/internal/controller.")) || bytes.Contains(g, []byte("quorate/reconciler.")) ||
+			bytes.Contains(g, []byte("quorate/cluster.")) || bytes.Contains(g, []byte("quorate/api.")) {
+			e.Logf("%s", g)
+		}
 	}
 }
 
@@ -206,8 +247,8 @@ func (e *episode) explain() {
 	}
 }
 
-// calm ends all faults.
-func (e *episode) calm() {
+// calm ends all faults but the death of one pageserver.
+func (e *episode) calm(dead neon.NodeID) {
 	ctx, cancel := context.WithTimeout(context.Background(), convergeLimit)
 	defer cancel()
 	errs := []error{e.Heal()}
@@ -222,6 +263,10 @@ func (e *episode) calm() {
 		n.SetFaults()
 		n.Resume()
 		n.SetBehaviour(e.behaviour)
+		if n.ID() == dead {
+			n.Kill()
+			continue
+		}
 		if !n.Running() {
 			errs = append(errs, n.Start(ctx))
 		}
@@ -291,17 +336,19 @@ func (e *episode) restorePolicies(ctx context.Context) {
 	}
 }
 
-// persist repeats something until it succeeds.
+// persist repeats something until it succeeds. A tenant may be gone, and a change
+// that cannot be followed for want of pageservers is made all the same.
 func (e *episode) persist(ctx context.Context, what string, f func(context.Context, *testcluster.Client) error) {
 	for {
 		err := f(ctx, e.Client().WithPatience(patience))
-		if err == nil || testcluster.StatusOf(err) == 404 {
+		if status := testcluster.StatusOf(err); err == nil || status == http.StatusNotFound || status == http.StatusConflict {
 			return
 		}
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
 			e.Errorf("seed %d: %s: %v", e.seed, what, err)
+			e.stacks()
 			return
 		}
 	}

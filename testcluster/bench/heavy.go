@@ -1,8 +1,11 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +31,7 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 	if err != nil {
 		return f, err
 	}
+	stalls := diskStalls(c)
 	o.say("  heavy load for %s", o.Heavy)
 	var writes, reads atomic.Int64
 	load, cancel := context.WithTimeout(ctx, o.Heavy)
@@ -66,5 +70,21 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 	}
 	seconds := o.Heavy.Seconds()
 	f = single("elections under heavy load for "+o.Heavy.String(), fmt.Sprint(after.Term-before.Term)).want("0", after.Term == before.Term)
-	return f.noting("%d clients, %.0f writes/s, %.0f reads/s", o.HeavyClients, float64(writes.Load())/seconds, float64(reads.Load())/seconds), nil
+	return f.noting("%d clients, %.0f writes/s, %.0f reads/s; %d times a disk was slower than the deadline",
+		o.HeavyClients, float64(writes.Load())/seconds, float64(reads.Load())/seconds, diskStalls(c)-stalls), nil
+}
+
+// diskStalls counts in the controllers' logs how often a write took longer than a
+// leader may wait: the elections that follow are not needless.
+func diskStalls(c *testcluster.Cluster) (n int) {
+	for i := range c.Controllers() {
+		if b, err := os.ReadFile(logFile(c, i)); err == nil {
+			n += bytes.Count(b, []byte(" the disk hangs;"))
+		}
+	}
+	return n
+}
+
+func logFile(c *testcluster.Cluster, i int) string {
+	return filepath.Join(filepath.Dir(dataDir(c, i)), "storage_controller.log")
 }

@@ -106,7 +106,7 @@ func (t *txn) setShard(next Shard) {
 	if had {
 		t.unindex(&last, &next)
 	}
-	t.index(&next)
+	t.index(&last, &next)
 	t.count(&last, -1)
 	t.count(&next, +1)
 	t.touched.Shards = append(t.touched.Shards, next.ID)
@@ -131,9 +131,12 @@ func (t *txn) unindex(last, next *Shard) {
 	})
 }
 
-func (t *txn) index(s *Shard) {
-	s.nodes(func(n neon.NodeID) {
-		t.byNode.Set(nodeShard{node: n, shard: s.ID, roles: s.rolesOn(n)})
+// index writes the entries of the nodes whose part in the shard changed.
+func (t *txn) index(last, next *Shard) {
+	next.nodes(func(n neon.NodeID) {
+		if r := next.rolesOn(n); r != last.rolesOn(n) {
+			t.byNode.Set(nodeShard{node: n, shard: next.ID, roles: r})
+		}
 	})
 }
 

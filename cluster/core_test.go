@@ -233,7 +233,7 @@ func TestMinorityLeaderServesNoReads(t *testing.T) {
 }
 
 func TestCommandsOfAnySizeUpToTheLimit(t *testing.T) {
-	tr := startTCP(t, 3, Timeouts{})
+	tr := startTCP(t, 3, Timeouts{Heartbeat: 2 * time.Second}) // 24 MB through one disk may take a while
 	lead := tr.leader()
 	if _, err := lead.Propose(context.Background(), bigCommand(MaxCommand+1, 0)); !errors.Is(err, ErrTooLarge) {
 		t.Fatalf("got %v", err)

@@ -155,12 +155,10 @@ func startAll(ctx context.Context, c *testcluster.Cluster) error {
 	if err := startControllers(ctx, c); err != nil {
 		return err
 	}
-	for _, n := range c.Fleet().Nodes() {
+	for _, n := range c.Fleet().Nodes() { // one by one: a whole fleet that restarts is not what is measured
 		if err := n.Start(ctx); err != nil {
 			return err
 		}
-	}
-	for _, n := range c.Fleet().Nodes() {
 		if err := n.WaitReady(ctx); err != nil {
 			return err
 		}

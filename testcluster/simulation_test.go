@@ -36,7 +36,7 @@ const (
 	convergeLimit = 5 * time.Minute
 
 	// slowConvergence is when what is missing is logged.
-	slowConvergence = 20 * time.Second
+	slowConvergence = time.Minute
 )
 
 // TestSimulation runs whole clusters in virtual time under random work and random

@@ -15,7 +15,7 @@ import (
 const (
 	patience  = 10 * time.Second // with one answer
 	opLimit   = 2 * time.Minute  // for one request and all its retries
-	think     = 2 * time.Second  // the mean pause between two requests of a worker
+	think     = 3 * time.Second  // the mean pause between two requests of a worker
 	mostOwned = 5                // tenants of one worker
 )
 
@@ -241,7 +241,7 @@ func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *s
 }
 
 // questions is the mean pause between two questions of a reader.
-const questions = 700 * time.Millisecond
+const questions = 2 * time.Second
 
 // ask puts questions to random replicas until ctx ends.
 func (w *worker) ask(ctx context.Context) {

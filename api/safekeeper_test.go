@@ -19,12 +19,24 @@ import (
 // The rows of the tables of all routes that are about safekeepers.
 func init() {
 	maps.Copy(bodies, map[string]string{
-		"POST /control/v1/safekeeper/:safekeeper_id":                   `{"id":98,"region_id":"r","version":5957,"host":"sk","port":1,"http_port":2,"https_port":3,"availability_zone_id":"z","active":true}`,
-		"POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy": `{"scheduling_policy":"Pause"}`,
+		"POST /control/v1/safekeeper/:safekeeper_id":                          `{"id":98,"region_id":"r","version":5957,"host":"sk","port":1,"http_port":2,"https_port":3,"availability_zone_id":"z","active":true}`,
+		"POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy":        `{"scheduling_policy":"Pause"}`,
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate": `{"new_sk_set":[1,2,4]}`,
+		"POST /debug/v1/tenant/:tenant_id/timeline/:timeline_id/import":       `{"tenant_id":"` + tenantA + `","timeline_id":"` + timelineX + `","start_lsn":"0/8","sk_set":[1],"force_upsert":true}`,
 	})
+	wantScopes[ScopePageserverAPI] = append(wantScopes[ScopePageserverAPI],
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate_abort",
+		"POST /debug/v1/tenant/:tenant_id/timeline/:timeline_id/import")
 	wantScopes[ScopeInfra] = append(wantScopes[ScopeInfra],
 		"GET /control/v1/safekeeper", "GET /control/v1/safekeeper/:safekeeper_id", "POST /control/v1/safekeeper/:safekeeper_id")
-	wantScopes[ScopeAdmin] = append(wantScopes[ScopeAdmin], "POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy")
+	wantScopes[ScopeAdmin] = append(wantScopes[ScopeAdmin], "POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy", "GET /debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate")
+}
+
+var safekeeperReady = []string{
+	"GET /debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate",
+	"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate",
+	"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate_abort",
 }
 
 // fakeSafekeepers answers as told, and success when not told.
@@ -33,6 +45,7 @@ type fakeSafekeepers struct {
 	log  []string
 	down map[neon.NodeID]bool
 	load map[neon.NodeID]controller.SafekeeperLoad
+	at   map[neon.NodeID]neon.Lsn // how far logs reach
 }
 
 func (f *fakeSafekeepers) note(id neon.NodeID, format string, args ...any) error {
@@ -60,6 +73,29 @@ func (f *fakeSafekeepers) BaseURL(sk *fsm.Safekeeper) string {
 
 func (f *fakeSafekeepers) CreateTimeline(_ context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate) error {
 	return f.note(sk.ID, "create on %d: %s version %d at %s generation %d of %d", sk.ID, body.Timeline, body.PgVersion, body.StartLsn, body.Membership.Generation, len(body.Membership.Members))
+}
+
+func (f *fakeSafekeepers) PullTimeline(_ context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest) (neon.PullTimelineResponse, error) {
+	return neon.PullTimelineResponse{}, f.note(sk.ID, "pull on %d from %v generation %d", sk.ID, body.HTTPHosts, body.Membership.Generation)
+}
+
+func (f *fakeSafekeepers) SwitchMembership(_ context.Context, sk *fsm.Safekeeper, _ neon.TimelineRef, conf neon.Membership) (neon.MembershipSwitched, error) {
+	f.mu.Lock()
+	at := f.at[sk.ID]
+	f.mu.Unlock()
+	return neon.MembershipSwitched{Current: conf, LastLogTerm: 1, FlushLsn: at}, f.note(sk.ID, "switch %d to generation %d", sk.ID, conf.Generation)
+}
+
+func (f *fakeSafekeepers) ExcludeTimeline(_ context.Context, sk *fsm.Safekeeper, _ neon.TimelineRef, conf neon.Membership) error {
+	return f.note(sk.ID, "exclude %d by generation %d", sk.ID, conf.Generation)
+}
+
+func (f *fakeSafekeepers) NotifySafekeepers(_ context.Context, n neon.NotifySafekeepers) error {
+	var ids []neon.NodeID
+	for _, k := range n.Safekeepers {
+		ids = append(ids, k.ID)
+	}
+	return f.note(0, "notify %v generation %d", ids, n.Generation)
 }
 
 func (r *replica) SafekeeperLoads() map[neon.NodeID]controller.SafekeeperLoad { return r.keepers.load }
@@ -178,4 +214,64 @@ func TestSafekeepersDeleteAfterPageservers(t *testing.T) {
 	}
 	r.do("POST", path, `{"new_timeline_id":"`+timelineX+`","pg_version":16}`).want(t, 409,
 		`{"msg":"Conflict: timeline `+tenantA+`/`+timelineX+` is being deleted"}`)
+}
+
+// The order of a migration is what makes it safe: see Timelines.advance.
+func TestSafekeeperMigration(t *testing.T) {
+	w := newWorld(t, setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 2}})
+	r := w.replicas[0]
+	w.addNodes(1)
+	w.addSafekeepers(2)
+	r.do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	w.attach(tenantID(t, tenantA))
+	r.do("POST", "/v1/tenant/"+tenantA+"/timeline", `{"new_timeline_id":"`+timelineX+`","pg_version":16}`)
+	w.addSafekeepers(4)
+	w.must(fsm.SetSafekeeperScheduling{Safekeeper: 4, To: neon.SafekeeperDecomissioned})
+	w.keepers.took()
+	path := "/v1/tenant/" + tenantA + "/timeline/" + timelineX + "/safekeeper_migrate"
+	locate := "/debug/v1/tenant/" + tenantA + "/timeline/" + timelineX + "/locate"
+	play(t, r, []step{
+		{"GET", locate, "", 200, `{"generation":1,"sk_set":[1,2],"new_sk_set":null}`},
+		{"GET", strings.Replace(locate, timelineX, tenantB, 1), "", 404, `{"msg":"NotFound: Timeline ` + tenantA + `/` + tenantB + ` not found"}`},
+		{"POST", path, `{"new_sk_set":[9]}`, 400, `{"msg":"\"safekeeper 9 does not exist\""}`},
+		{"POST", path, `{"new_sk_set":[]}`, 400, `{"msg":"\"new safekeeper set is empty\""}`},
+		{"POST", path, `{"new_sk_set":[1]}`, 400, `{"msg":"\"new safekeeper set must have at least 2 safekeepers\""}`},
+		{"POST", path, `{"new_sk_set":[1,1]}`, 400, `{"msg":"\"duplicate safekeeper id in the set [1, 1]\""}`},
+		{"POST", path, `{"new_sk_set":[1,4]}`, 400, `{"msg":"\"safekeeper 4 is decomissioned\""}`},
+		{"POST", strings.Replace(path, timelineX, tenantB, 1), `{"new_sk_set":[1,3]}`, 404, `{"msg":"NotFound: timeline ` + tenantA + `/` + tenantB + ` doesn't exist in timelines table"}`},
+	})
+	w.keepers.at = map[neon.NodeID]neon.Lsn{1: 0x20, 2: 0x10}
+	r.do("POST", path, `{"new_sk_set":[2,3]}`).want(t, 500, `{"msg":"not enough successful reconciliations to reach quorum size: 0 of 2 of total 2"}`)
+	play(t, r, []step{
+		{"GET", locate, "", 200, `{"generation":2,"sk_set":[1,2],"new_sk_set":[2,3]}`},
+		{"POST", path, `{"new_sk_set":[1,3]}`, 409, `{"msg":"Conflict: the timeline is already migrating to a different safekeeper set: [2, 3]"}`},
+		{"POST", path + "_abort", ``, 200, `null`},
+		{"POST", path + "_abort", ``, 200, `null`},
+		{"GET", locate, "", 200, `{"generation":3,"sk_set":[1,2],"new_sk_set":null}`},
+	})
+	w.keepers.took()
+	w.keepers.at = map[neon.NodeID]neon.Lsn{1: 0x20, 2: 0x20, 3: 0x20}
+	r.do("POST", path, `{"new_sk_set":[2,3]}`).want(t, 200, `null`)
+	r.do("POST", path, `{"new_sk_set":[2,3]}`).want(t, 200, `null`)
+	w.keepers.mu.Lock()
+	order := strings.Join(w.keepers.log, "; ")
+	w.keepers.mu.Unlock()
+	at := -1
+	for _, call := range []string{"notify [1 2 3] generation 4", "switch 1 to generation 4", "pull on 3", "switch 3 to generation 4", "switch 3 to generation 5", "exclude 1 by generation 5", "notify [2 3] generation 5"} {
+		i := strings.Index(order, call)
+		if i <= at {
+			t.Fatalf("%q is not in its place in %s", call, order)
+		}
+		at = i
+	}
+	play(t, r, []step{
+		{"GET", locate, "", 200, `{"generation":5,"sk_set":[2,3],"new_sk_set":null}`},
+		{"POST", "/debug/v1/tenant/" + tenantA + "/timeline/" + tenantB + "/import", `{"tenant_id":"` + tenantA + `","timeline_id":"` + tenantB + `","start_lsn":"0/8","sk_set":[1],"force_upsert":false}`, 200, `null`},
+		{"GET", strings.Replace(locate, timelineX, tenantB, 1), "", 200, `{"generation":1,"sk_set":[1],"new_sk_set":null}`},
+		{"POST", "/debug/v1/tenant/" + tenantA + "/timeline/" + tenantB + "/import", `{"tenant_id":"` + tenantB + `","timeline_id":"` + tenantB + `","start_lsn":"0/8","sk_set":[1],"force_upsert":false}`, 400,
+			`{"msg":"\"tenant id or timeline id mismatch: url=` + tenantA + `/` + tenantB + `, body=` + tenantB + `/` + tenantB + `\""}`},
+	})
+	if n := r.State().SafekeeperOpCount(); n != 0 {
+		t.Errorf("%d operations are owed", n)
+	}
 }

@@ -86,7 +86,7 @@ func emptyWorld(t testing.TB) *world {
 
 func newServer(r *replica, s setup) *Server {
 	deps := controller.Deps{
-		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls, Safekeepers: r.keepers, SafekeeperWatch: r,
+		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls, Safekeepers: r.keepers, SafekeeperWatch: r, SafekeeperHook: r.keepers,
 		Resolve: func(_ context.Context, host string) error {
 			if host == "nowhere" {
 				return fmt.Errorf("no such host")

@@ -147,3 +147,14 @@ func (c *Client) CreateTimelineOnSafekeepers(ctx context.Context, t neon.TenantI
 	c.ledger.ack(t, err, func(e *entry) { e.timelines[req.Timeline] = true })
 	return resp, err
 }
+
+// MigrateSafekeepers moves a timeline to another set of safekeepers.
+func (c *Client) MigrateSafekeepers(ctx context.Context, t neon.TenantID, tl neon.TimelineID, set []neon.NodeID) error {
+	path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/safekeeper_migrate", t, tl)
+	return c.Call(ctx, http.MethodPost, path, neon.SafekeeperMigrateRequest{NewSet: set}, nil)
+}
+
+// AbortSafekeepers takes a migration back.
+func (c *Client) AbortSafekeepers(ctx context.Context, t neon.TenantID, tl neon.TimelineID) error {
+	return c.Call(ctx, http.MethodPost, fmt.Sprintf("/v1/tenant/%s/timeline/%s/safekeeper_migrate_abort", t, tl), nil, nil)
+}

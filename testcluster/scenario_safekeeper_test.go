@@ -15,6 +15,7 @@ func safekeeperStories() []scenario {
 	return []scenario{
 		{name: "timelines on safekeepers", builder: b, run: onSafekeepersStory},
 		{name: "safekeeper down", builder: b, run: safekeeperDownStory},
+		{name: "safekeeper membership", builder: b, run: membershipStory},
 		{name: "safekeepers of a deleted tenant", builder: b, run: tenantOffSafekeepersStory},
 	}
 }
@@ -132,4 +133,50 @@ func walLines(s *script, tenant neon.TenantID) string {
 		text += fmt.Sprintf("  timeline %s on %d safekeepers settled %v\n", tl.ID, len(tl.Set), tl.Settled())
 	}
 	return text
+}
+
+func (s *script) migrateSafekeepers(tenant, n int, set ...neon.NodeID) {
+	s.Helper()
+	s.do("move a timeline to other safekeepers", func(ctx context.Context, c *testcluster.Client) error {
+		return c.MigrateSafekeepers(ctx, idOf(tenant), timelineOf(n), set)
+	})
+}
+
+// wal extends the log on some members of a timeline.
+func (s *script) wal(tenant, n int, term uint64, on ...neon.NodeID) {
+	s.Safekeepers().Append(neon.TimelineRef{Tenant: idOf(tenant), Timeline: timelineOf(n)}, term, 1024, on...)
+}
+
+// membershipStory moves a timeline around, over a member that is behind, and takes a
+// move back that cannot succeed.
+func membershipStory(s *script) {
+	s.create(0, 0, neon.Attached(0))
+	s.step("create")
+	first := s.placed(0, 0)
+	s.wal(0, 0, 1, first...)
+	var spare neon.NodeID
+	for id := neon.NodeID(1); id <= 4; id++ {
+		if !slices.Contains(first, id) {
+			spare = id
+		}
+	}
+	s.wal(0, 0, 2, first[1:]...) // the first one is behind
+	s.step("replace one")
+	s.migrateSafekeepers(0, 0, first[1], first[2], spare)
+	s.step("and back")
+	s.wal(0, 0, 3, first[1], spare)
+	s.migrateSafekeepers(0, 0, first...)
+	s.paidOff()
+	s.stopSafekeeper(spare)
+	s.step("to one that is down")
+	err := s.Client().MigrateSafekeepers(s.within(), idOf(0), timelineOf(0), []neon.NodeID{first[0], first[1], spare})
+	if err == nil {
+		s.Errorf("moved to a safekeeper that is down")
+	}
+	s.step("taken back")
+	s.do("abort", func(ctx context.Context, c *testcluster.Client) error {
+		return c.AbortSafekeepers(ctx, idOf(0), timelineOf(0))
+	})
+	s.startSafekeeper(spare)
+	s.paidOff()
 }

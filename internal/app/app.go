@@ -46,7 +46,9 @@ type App struct {
 
 	reconciler *reconciler.Reconciler
 	keeper     *safekeeping.Keeper
+	keeperHook controller.SafekeeperHook // nil: compute need not be told
 	tenants    *controller.Tenants
+	timelines  *controller.Timelines
 	leadership *leadership
 	readiness  *readiness
 	api        *api.Server

@@ -25,6 +25,7 @@ func (a *App) lead(ctx context.Context, term uint64) error {
 	g.Go(func() error { return a.reconciler.Run(ctx, term) })
 	g.Go(func() error { return a.tenants.ResumeDeletes(ctx) })
 	g.Go(func() error { return a.keeper.Run(ctx, term) })
+	g.Go(func() error { return a.timelines.ResumeMigrations(ctx) })
 	err := g.Wait()
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || neon.CodeOf(err) == neon.NotLeader) {
 		return nil

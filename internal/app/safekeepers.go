@@ -2,10 +2,14 @@ package app
 
 import (
 	"context"
+	"math"
+	"time"
 
 	"quorate/api"
 	"quorate/fsm"
+	"quorate/internal/computehook"
 	"quorate/internal/controller"
+	"quorate/internal/localhook"
 	"quorate/internal/neon"
 	"quorate/internal/safekeeper"
 	"quorate/internal/safekeeping"
@@ -91,4 +95,41 @@ func (a *App) newKeeper(calls safekeepers, metrics *api.Metrics) *safekeeping.Ke
 		o.MaxOffline = a.cfg.Reconciler.MaxOffline
 	}
 	return safekeeping.New(safekeeping.Deps{Log: a.replica, Calls: calls, Metrics: metrics, Options: o, Logger: a.log})
+}
+
+// localKeepers tells the computes of neon_local.
+type localKeepers struct{ hook *localhook.Hook }
+
+func (l localKeepers) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers) error {
+	n := localhook.Safekeepers{Tenant: body.Tenant, Timeline: body.Timeline, Generation: uint32(body.Generation)}
+	for _, k := range body.Safekeepers {
+		n.IDs = append(n.IDs, k.ID)
+	}
+	return l.hook.NotifySafekeepers(ctx, n)
+}
+
+// notifyTries is how often a notification that nobody answered is tried.
+const notifyTries = 10
+
+// NotifySafekeepers tries until compute has been told or the control plane refuses.
+func (h hook) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers) error {
+	for n := 0; ; n++ {
+		out := h.client.NotifySafekeepers(ctx, body)
+		wait := min(time.Duration(math.Pow(1.1, float64(n))*float64(time.Second)), 3*time.Second)
+		switch {
+		case out.Err == nil:
+			return nil
+		case ctx.Err() != nil || n == notifyTries || out.Kind != computehook.Retryable && out.Kind != computehook.SlowDown:
+			return out.Err
+		case out.Kind == computehook.SlowDown:
+			wait = computehook.SlowDownDelay
+		case n == 0:
+			wait = 0
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return out.Err
+		}
+	}
 }

@@ -44,12 +44,14 @@ func (a *App) wire() error {
 	}
 	switch {
 	case a.cfg.LocalComputes:
-		deps.Hook = localhook.New(localhook.Options{Dir: a.cfg.RepoDir, Dial: a.cfg.dialContext, Logger: a.log})
+		local := localhook.New(localhook.Options{Dir: a.cfg.RepoDir, Dial: a.cfg.dialContext, Logger: a.log})
+		deps.Hook, a.keeperHook = local, localKeepers{local}
 	case a.cfg.ControlPlaneURL != "":
-		deps.Hook = hook{computehook.New(computehook.Options{
+		remote := hook{computehook.New(computehook.Options{
 			BaseURL: a.cfg.ControlPlaneURL, Token: a.cfg.Tokens.ControlPlane,
 			Transport: a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)),
 		})}
+		deps.Hook, a.keeperHook = remote, remote
 	}
 	a.reconciler = reconciler.New(deps)
 	a.store.Subscribe(a.reconciler.Changed)
@@ -89,7 +91,7 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 	leader := reality{a.reconciler}
 	deps := controller.Deps{
 		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader, Pageservers: calls.pageservers,
-		Safekeepers: calls.safekeepers, SafekeeperWatch: keeperView{a.keeper},
+		Safekeepers: calls.safekeepers, SafekeeperWatch: keeperView{a.keeper}, SafekeeperHook: a.keeperHook,
 		Resolve: a.cfg.Resolve,
 		Options: controller.Options{
 			UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss,
@@ -101,10 +103,10 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 	if a.cfg.Failpoints != nil {
 		deps.Failpoints = a.cfg.Failpoints
 	}
-	a.tenants = controller.NewTenants(deps)
+	a.tenants, a.timelines = controller.NewTenants(deps), controller.NewTimelines(deps)
 	options := api.Options{
 		Tenants: a.tenants, Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
-		Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
+		Upcalls: controller.NewUpcalls(deps), Timelines: a.timelines, Debug: controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,
 		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,

@@ -95,6 +95,11 @@ func (c *Client) NotifyAttach(ctx context.Context, body neon.NotifyAttach) Outco
 	return c.put(ctx, "/notify-attach", body)
 }
 
+// NotifySafekeepers makes one attempt to tell on which safekeepers a timeline is.
+func (c *Client) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers) Outcome {
+	return c.put(ctx, "/notify-safekeepers", body)
+}
+
 func (c *Client) put(ctx context.Context, path string, body any) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()

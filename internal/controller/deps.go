@@ -120,6 +120,7 @@ type Deps struct {
 
 	Safekeepers     SafekeeperCalls
 	SafekeeperWatch SafekeeperWatch
+	SafekeeperHook  SafekeeperHook // nil: compute need not be told
 
 	// Failpoints are places at which tests delay requests; nil: none.
 	Failpoints Failpoints

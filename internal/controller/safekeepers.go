@@ -13,6 +13,9 @@ type SafekeeperCalls interface {
 	BaseURL(sk *fsm.Safekeeper) string
 
 	CreateTimeline(ctx context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate) error
+	PullTimeline(ctx context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest) (neon.PullTimelineResponse, error)
+	SwitchMembership(ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership) (neon.MembershipSwitched, error)
+	ExcludeTimeline(ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership) error
 }
 
 // SafekeeperWatch is what the leader has seen of the safekeepers.

@@ -174,6 +174,7 @@ func TestOpsAreCarriedOut(t *testing.T) {
 		w.must(fsm.PullTimeline{Tenant: tenant, Timeline: pull, Generation: 1, Safekeepers: []neon.NodeID{2}})
 		w.must(fsm.BeginMembership{Tenant: tenant, Timeline: move, Generation: 1, NewSet: []neon.NodeID{1, 3}})
 		w.must(fsm.EndMembership{Tenant: tenant, Timeline: move, Generation: 2, Verdict: fsm.MembershipCommit})
+		w.must(fsm.AckMembership{Tenant: tenant, Timeline: move, Set: 3})
 		w.must(fsm.DeleteTimeline{Tenant: tenant, Timeline: gone})
 		w.down[2] = true
 		during(t, w, Options{}, func(*Keeper, *bytes.Buffer) {

@@ -103,7 +103,13 @@ func (t *term) carry(op fsm.SafekeeperOp) {
 	}
 }
 
-var errPaused = errors.New("the safekeeper is not active")
+var (
+	errPaused = errors.New("the safekeeper is not active")
+
+	// An exclusion waits until a quorum of the members does not need the excluded
+	// any more.
+	errNeeded = errors.New("the members do not know yet that it is excluded")
+)
 
 // try carries an operation out and says so in the log. It decides on a state that
 // holds everything acknowledged: a leader that was deposed unawares must not drop
@@ -149,6 +155,8 @@ func (t *term) perform(st *fsm.State, k *fsm.Safekeeper, op fsm.SafekeeperOp) er
 		return nil
 	case op.Kind == fsm.OpPull && tl.Member(k.ID):
 		return t.pull(ctx, st, k, &tl)
+	case op.Kind == fsm.OpExclude && !tl.Deleted && tl.SetTold < op.Generation:
+		return errNeeded
 	case op.Kind == fsm.OpExclude && !tl.Member(k.ID):
 		return t.exclude(ctx, st, k, &tl)
 	}

@@ -1,0 +1,222 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// pullTime bounds the copying of a timeline to the newcomers of a migration.
+const pullTime = 30 * time.Second
+
+// position is how far a log reaches: a later term is further, whatever the LSN.
+type position struct {
+	term uint64
+	lsn  neon.Lsn
+}
+
+func (p position) compare(o position) int {
+	return cmp.Or(cmp.Compare(p.term, o.term), cmp.Compare(p.lsn, o.lsn))
+}
+
+// advance carries a joint configuration to its commit. All that was ever committed
+// of the log must be on a quorum of the new set before that:
+//
+//   - compute learns both sets before either can be needed for its quorum;
+//   - a quorum of the old set takes the joint configuration, so that from here on no
+//     write is acknowledged without the new set, and what was before is not beyond
+//     the sync position;
+//   - the newcomers copy the log;
+//   - a quorum of the new set has reached the sync position;
+//   - the commit, which is refused if somebody has aborted meanwhile.
+func (t *Timelines) advance(ctx context.Context, s *fsm.State, tl *fsm.Timeline) error {
+	conf := s.Membership(tl)
+	if err := t.tellCompute(ctx, tl, conf); err != nil {
+		return err
+	}
+	have, err := t.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.Set})
+	if err != nil {
+		return err
+	}
+	if err := t.acknowledge(ctx, tl, fsm.AckMembership{Set: tl.Generation}); err != nil {
+		return err
+	}
+	sync := have[len(tl.Set)/2]
+	if err := t.pullAll(ctx, s, tl, conf); err != nil {
+		return err
+	}
+	t.Logger.Info("waiting for safekeepers to sync position", "timeline", tl.Ref().String(), "term", sync.term, "lsn", sync.lsn)
+	if _, err := t.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.NewSet, atLeast: sync}); err != nil {
+		return err
+	}
+	_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
+		Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation, Verdict: fsm.MembershipCommit,
+	})
+	return err
+}
+
+// settle makes a configuration that is not joint known: to a quorum of its members,
+// then to those it excludes, and last to compute, which goes on asking for the
+// excluded until the members do not need them any more.
+func (t *Timelines) settle(ctx context.Context, s *fsm.State, tl *fsm.Timeline) error {
+	conf := s.Membership(tl)
+	if len(tl.Set) > 0 {
+		if _, err := t.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.Set}); err != nil {
+			return err
+		}
+	}
+	if err := t.acknowledge(ctx, tl, fsm.AckMembership{Set: tl.Generation}); err != nil {
+		return err
+	}
+	if err := t.excludeAll(ctx, s, tl, conf); err != nil {
+		return err
+	}
+	return t.tellCompute(ctx, tl, conf)
+}
+
+func (t *Timelines) acknowledge(ctx context.Context, tl *fsm.Timeline, ack fsm.AckMembership) error {
+	ack.Tenant, ack.Timeline = tl.Tenant, tl.ID
+	_, err := t.Log.Propose(ctx, fsm.RequestID{}, ack)
+	return err
+}
+
+// tellCompute notifies compute of a configuration unless it has acknowledged it.
+func (t *Timelines) tellCompute(ctx context.Context, tl *fsm.Timeline, conf neon.Membership) error {
+	if tl.ComputeTold >= tl.Generation {
+		return nil
+	}
+	body := neon.NotifySafekeepers{Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation, Safekeepers: neon.List[neon.NotifySafekeeper]{}}
+	members := slices.Clone(conf.Members)
+	if conf.NewMembers != nil {
+		members = append(members, *conf.NewMembers...)
+	}
+	seen := make(map[neon.NodeID]bool)
+	for _, m := range members {
+		if !seen[m.ID] {
+			seen[m.ID] = true
+			body.Safekeepers = append(body.Safekeepers, neon.NotifySafekeeper{ID: m.ID, Hostname: new(m.Host)})
+		}
+	}
+	if t.SafekeeperHook != nil {
+		if err := t.SafekeeperHook.NotifySafekeepers(ctx, body); err != nil {
+			return neon.Errorf(neon.Internal, "failed to notify cplane about safekeeper membership change: %w", err)
+		}
+	}
+	return t.acknowledge(ctx, tl, fsm.AckMembership{Compute: tl.Generation})
+}
+
+// switching is a configuration on its way to a set of safekeepers. One whose log
+// does not reach atLeast does not count.
+type switching struct {
+	tl      *fsm.Timeline
+	conf    neon.Membership
+	set     []neon.NodeID
+	atLeast position
+}
+
+// switchAll gives a configuration to a quorum of a set and returns how far their
+// logs reach, in ascending order.
+func (t *Timelines) switchAll(ctx context.Context, s *fsm.State, w switching) ([]position, error) {
+	var (
+		mu    sync.Mutex
+		have  []position
+		newer neon.SafekeeperGeneration
+	)
+	_, err := t.quorum(ctx, s, w.set, func(ctx context.Context, sk *fsm.Safekeeper) error {
+		resp, err := t.Safekeepers.SwitchMembership(ctx, sk, w.tl.Ref(), w.conf)
+		if err != nil {
+			return err
+		}
+		at := position{resp.LastLogTerm, resp.FlushLsn}
+		if at.compare(w.atLeast) < 0 {
+			return fmt.Errorf("safekeeper %d has the log up to %s of term %d, not to %s of term %d", sk.ID, at.lsn, at.term, w.atLeast.lsn, w.atLeast.term)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		have, newer = append(have, at), max(newer, resp.Current.Generation)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if newer > w.conf.Generation {
+		return nil, neon.Errorf(neon.Conflict, "received configuration with generation %d from safekeeper, but expected %d", newer, w.conf.Generation)
+	}
+	slices.SortFunc(have, position.compare)
+	return have, nil
+}
+
+// pullAll copies the log to every newcomer of a migration; all have to get it.
+func (t *Timelines) pullAll(ctx context.Context, s *fsm.State, tl *fsm.Timeline, conf neon.Membership) error {
+	ctx, cancel := context.WithTimeout(ctx, pullTime)
+	defer cancel()
+	req := neon.PullTimelineRequest{Tenant: tl.Tenant, Timeline: tl.ID, HTTPHosts: neon.List[string]{}, Membership: &conf}
+	for _, id := range tl.Set {
+		sk, _ := s.Safekeeper(id)
+		req.HTTPHosts = append(req.HTTPHosts, t.Safekeepers.BaseURL(&sk))
+	}
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		fail error
+	)
+	for _, id := range tl.NewSet {
+		if slices.Contains(tl.Set, id) {
+			continue
+		}
+		sk, _ := s.Safekeeper(id)
+		wg.Go(func() {
+			err := t.tryHard(ctx, &sk, func(ctx context.Context, sk *fsm.Safekeeper) error {
+				_, err := t.Safekeepers.PullTimeline(ctx, sk, req)
+				return err
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil && fail == nil {
+				fail = neon.Errorf(neon.Internal, "pull_timeline to %d failed: %w", id, err)
+			}
+		})
+	}
+	wg.Wait()
+	return fail
+}
+
+// excludeAll makes those drop the timeline who are no members of this configuration
+// any more. Where that fails it stays owed.
+func (t *Timelines) excludeAll(ctx context.Context, s *fsm.State, tl *fsm.Timeline, conf neon.Membership) error {
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		done fsm.FinishSafekeeperOps
+	)
+	for sk := range s.Safekeepers() {
+		op, owed := s.SafekeeperOp(sk.ID, tl.Tenant, tl.ID)
+		if !owed || op.Kind != fsm.OpExclude || op.Generation != tl.Generation {
+			continue
+		}
+		wg.Go(func() {
+			err := t.tryHard(ctx, sk, func(ctx context.Context, sk *fsm.Safekeeper) error {
+				return t.Safekeepers.ExcludeTimeline(ctx, sk, tl.Ref(), conf)
+			})
+			if err != nil {
+				t.Logger.Info("an exclusion stays owed", "safekeeper", sk.ID, "timeline", tl.Ref().String(), "err", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			done.Ops = append(done.Ops, op)
+		})
+	}
+	wg.Wait()
+	if len(done.Ops) == 0 {
+		return nil
+	}
+	_, err := t.Log.Propose(ctx, fsm.RequestID{}, done)
+	return err
+}

@@ -134,6 +134,7 @@ func (o *Options) memory(ctx context.Context, c *testcluster.Cluster, shards int
 			follows = max(follows, rss)
 		}
 	}
+	o.say("  %s: %d MiB resident in the leader, %d MiB in a follower", label, leads>>20, follows>>20)
 	row := func(who string, rss int64) figure {
 		each := rss / int64(shards)
 		f := single(fmt.Sprintf("%s: resident memory of %s per shard", label, who), fmt.Sprintf("%d B", each))

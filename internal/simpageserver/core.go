@@ -20,6 +20,7 @@ type core struct {
 	attached  int // slots whose mode is attached
 	secondary int
 	stopping  bool
+	cutOff    func() bool // whether nobody can reach the pageserver; nil is never
 }
 
 func newCore(id neon.NodeID, store *Store, rng *rand.Rand) *core {

@@ -21,6 +21,9 @@
 //
 // What is not modelled: page contents, WAL bytes, splits inside a pageserver,
 // offloading and imports of timelines.
+// In an object store the index that an unreachable, superseded pageserver uploads
+// of a timeline which its successor has deleted stays, and a later owner would find
+// it; here it is ignored.
 //
 // Everything uses the time package and injected listeners and transports, and
 // no lock is held while waiting, so a fleet runs unchanged in a testing/synctest

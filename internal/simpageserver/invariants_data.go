@@ -54,6 +54,12 @@ func (o *Oracle) Reachable(node neon.NodeID) {
 	delete(o.cutOff, node)
 }
 
+func (o *Oracle) unreachable(node neon.NodeID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.cutOff[node]
+}
+
 func (o *Oracle) setUnreachable(p uint32, unreachable bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

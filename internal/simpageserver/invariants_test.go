@@ -420,7 +420,7 @@ func TestI16SeesATimelineThatASuccessorLost(t *testing.T) {
 	if err := w.fleet.CheckQuiescent(); err != nil {
 		t.Fatal(err)
 	}
-	w.fleet.Store().deleteTimeline(remoteID{shard, timelineOf(1)})
+	w.fleet.Store().deleteTimeline(remoteID{shard, timelineOf(1)}, 1)
 	if err := w.fleet.CheckQuiescent(); err == nil || !strings.Contains(err.Error(), "I16") {
 		t.Fatalf("at rest: %v", err)
 	}

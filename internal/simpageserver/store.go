@@ -19,7 +19,8 @@ type Store struct {
 	tenants     map[neon.TenantID]map[remoteID]*remoteTimeline
 	heatmaps    map[neon.ShardID]heatmap
 	logs        map[neon.TimelineID]walSource
-	counts      countSet // of the shards that have heatmaps
+	buried      map[remoteID]neon.Generation // deleted timelines, by the newest owner that deleted them
+	counts      countSet                     // of the shards that have heatmaps
 	shardBytes  uint64
 	shardLayers uint64
 	walRate     int64
@@ -39,6 +40,7 @@ func NewStore(o StoreOptions) *Store {
 		tenants:     map[neon.TenantID]map[remoteID]*remoteTimeline{},
 		heatmaps:    map[neon.ShardID]heatmap{},
 		logs:        map[neon.TimelineID]walSource{},
+		buried:      map[remoteID]neon.Generation{},
 		shardBytes:  o.ShardBytes,
 		shardLayers: o.ShardLayers,
 		walRate:     o.WALRate,
@@ -66,6 +68,7 @@ type indexPart struct {
 	marks    marks
 	detached bool // from an ancestor it once had
 	deleted  bool // deletion was acknowledged and is under way
+	cutOff   bool // nobody could reach its owner when it was uploaded
 }
 
 type remoteTimeline struct {
@@ -133,10 +136,15 @@ func (s *Store) load(shard neon.ShardID, gen neon.Generation) map[neon.TimelineI
 	return found
 }
 
-// putIndex uploads layers and then the index that names them.
+// putIndex uploads layers and then the index that names them. What an owner that
+// nobody can reach uploads of a timeline that its successor has deleted is ignored:
+// no controller can prevent it, see the package's documentation.
 func (s *Store) putIndex(id remoteID, ix indexPart, added ...layer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if ix.gen < s.buried[id] && ix.cutOff {
+		return
+	}
 	timelines := s.tenants[id.shard.Tenant]
 	if timelines == nil {
 		timelines = map[remoteID]*remoteTimeline{}
@@ -217,11 +225,13 @@ func (s *Store) has(id remoteID, gen neon.Generation) bool {
 	return ix != nil && !ix.deleted
 }
 
-// deleteTimeline removes all objects of one timeline of one shard.
-func (s *Store) deleteTimeline(id remoteID) {
+// deleteTimeline removes all objects of one timeline of one shard, for the owner
+// in a generation.
+func (s *Store) deleteTimeline(id remoteID, gen neon.Generation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.tenants[id.shard.Tenant], id)
+	s.buried[id] = max(s.buried[id], gen)
 }
 
 // deletePrefix removes what a tenant delete removes: everything of one shard or,

@@ -86,7 +86,7 @@ func (c *core) settle(now time.Duration, shard neon.ShardID, s *slot) []*timelin
 	kept := s.tenant.timelines[:0]
 	for _, tl := range s.tenant.timelines {
 		if tl.deleting && now >= tl.gone {
-			c.store.deleteTimeline(remoteID{shard, tl.id})
+			c.store.deleteTimeline(remoteID{shard, tl.id}, s.gen)
 			continue
 		}
 		kept = append(kept, tl)
@@ -173,7 +173,7 @@ func (c *core) remove(now time.Duration, shard neon.ShardID, s *slot, id neon.Ti
 }
 
 func (c *core) putIndex(shard neon.ShardID, s *slot, tl *timeline, added ...layer) {
-	c.store.putIndex(remoteID{shard, tl.id}, indexPart{gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks, detached: tl.detached, deleted: tl.deleting}, added...)
+	c.store.putIndex(remoteID{shard, tl.id}, indexPart{gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks, detached: tl.detached, deleted: tl.deleting, cutOff: c.cutOff != nil && c.cutOff()}, added...)
 }
 
 // reached tells which of the wanted positions a shard has: all, some timelines

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -232,8 +234,14 @@ func (e *episode) stacks() {
 	}
 }
 
-// explain logs all that happened to the shards of the first violations.
+// explain logs all that happened to the shards of the first violations. With
+// -artifacts the whole history is kept in a file.
 func (e *episode) explain() {
+	name := filepath.Join(e.ArtifactDir(), fmt.Sprintf("history-%d.jsonl", e.seed))
+	if f, err := os.Create(name); err == nil {
+		err = errors.Join(e.Oracle().Dump(f), f.Close())
+		e.Logf("seed %d: history in %s (with -artifacts): %v", e.seed, name, err)
+	}
 	for i, v := range e.Oracle().Violations() {
 		if i == 3 {
 			return

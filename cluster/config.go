@@ -38,7 +38,9 @@ type Timeouts struct {
 	// far beyond the slowest write of a healthy disk under load (100 ms), and
 	// with the hand-over still within a second.
 	Store time.Duration
-	// Canary is the pause between two test writes to the disk. Default 100 ms.
+	// Canary is the pause between two test writes to the disk. Default 200 ms:
+	// with Store and the hand-over still within a second, and half of what a
+	// follower does when nobody asks for anything at 100 ms.
 	Canary time.Duration
 	// Recovery is how long the disk must be healthy again before this server
 	// may lead. Default 2 s: until then the healthy servers have elected.
@@ -56,7 +58,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Lease, t.Heartbeat*5/8)
 	set(&t.Commit, 250*time.Millisecond)
 	set(&t.Store, 500*time.Millisecond)
-	set(&t.Canary, 100*time.Millisecond)
+	set(&t.Canary, 200*time.Millisecond)
 	set(&t.Recovery, 2*time.Second)
 	return t
 }

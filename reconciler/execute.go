@@ -58,7 +58,9 @@ func (t *term) look(k *task, sc *Scene, step Step) error {
 		return errDeferred
 	}
 	defer t.queue.release(step.Node)
-	ctx, cancel := context.WithTimeout(t.ctx, t.Options.LookTimeout)
+	up, stop := t.whileUp(step.Node)
+	defer stop()
+	ctx, cancel := context.WithTimeout(up, t.Options.LookTimeout)
 	defer cancel()
 	began := t.seen.reading()
 	conf, err := t.Locations.Location(ctx, sc.Node(step.Node), k.id)
@@ -94,12 +96,20 @@ func (t *term) put(k *task, sc *Scene, step Step) error {
 	if step.Flush {
 		opts.Flush = t.Options.FlushBeforeMove
 	}
-	ctx, cancel := context.WithTimeout(t.ctx, t.Options.PutTimeout)
+	up, stop := t.whileUp(step.Node)
+	defer stop()
+	if up.Err() != nil {
+		return fmt.Errorf("node %d is not available", step.Node)
+	}
+	ctx, cancel := context.WithTimeout(up, t.Options.PutTimeout)
 	defer cancel()
 	t.seen.beginCall(k.id, step.Node, conf.Generation)
 	err := t.Locations.PutLocation(ctx, node, k.id, body, opts)
 	now, _ := t.Log.State().Node(step.Node)
 	t.seen.endCall(k.id, step.Node, step.Conf, err == nil && now.Incarnation == node.Incarnation)
+	if err != nil && up.Err() != nil {
+		return t.ctx.Err() // the node went down: what to do now is decided anew
+	}
 	return err
 }
 

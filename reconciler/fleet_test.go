@@ -53,6 +53,7 @@ type fleet struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	down    map[neon.NodeID]bool
+	hung    neon.NodeID // calls to it wait for their callers' patience
 	at      map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
 	owners  map[neon.ShardID]map[neon.Generation]neon.NodeID
 	told    map[neon.ShardID]neon.NodeID
@@ -77,8 +78,12 @@ var errLost = errors.New("the answer was lost")
 // enter is what every call begins with.
 func (f *fleet) enter(ctx context.Context, n neon.NodeID) error {
 	f.mu.Lock()
-	latency := f.latency
+	latency, hung := f.latency, f.hung
 	f.mu.Unlock()
+	if n == hung && n != 0 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	if err := pause(ctx, latency); err != nil {
 		return err
 	}

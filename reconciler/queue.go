@@ -26,9 +26,11 @@ type task struct {
 	queued   bool   // waits in a pool's queue
 	basis    uint64 // log index of the newest decision the last pass was based on
 	running  bool
-	again    bool // woken while running
-	parked   bool // waits for a slot of a node
-	acted    bool // made at least one call or proposal since it was last completed
+	again    bool   // woken while running
+	kicked   bool   // by somebody, not only by a change of the record
+	newest   uint64 // log index of the newest decision among those changes
+	parked   bool   // waits for a slot of a node
+	acted    bool   // made at least one call or proposal since it was last completed
 	step     *Step
 	passed   string // the failpoint before the next step
 	blocked  bool   // its last pass found nothing that could be done
@@ -105,7 +107,7 @@ func (q *queue) wakeLocked(p Priority, id neon.ShardID) {
 		q.tasks[id] = t
 		q.start(p, t)
 	case t.running || t.parked || t.step != nil:
-		t.again = true
+		t.again, t.kicked = true, true
 		t.priority = max(t.priority, p)
 	case t.timer != nil:
 		t.priority = max(t.priority, p)
@@ -124,10 +126,19 @@ func (q *queue) wakeLocked(p Priority, id neon.ShardID) {
 func (q *queue) touched(id neon.ShardID, basis uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t := q.tasks[id]; t != nil && t.timer != nil && t.basis >= basis {
-		return
+	switch t := q.tasks[id]; {
+	case t != nil && t.timer != nil && t.basis >= basis:
+	case t != nil && (t.running || t.parked || t.step != nil):
+		t.again, t.newest = true, max(t.newest, basis)
+	default:
+		q.wakeLocked(Normal, id)
 	}
-	q.wakeLocked(Normal, id)
+}
+
+// begin is the start of a pass.
+func (t *task) begin() {
+	t.running, t.again, t.queued = true, false, false
+	t.kicked, t.newest = false, 0
 }
 
 // start runs a task in a pool, or queues it for one.
@@ -138,7 +149,7 @@ func (q *queue) start(pool Priority, t *task) {
 		return
 	}
 	q.running[pool]++
-	t.running, t.again, t.queued = true, false, false
+	t.begin()
 	q.wg.Add(1)
 	go q.run(pool, t)
 }
@@ -158,7 +169,7 @@ func (q *queue) next(pool Priority) *task {
 	if !q.closed {
 		for t := q.ready[pool].pop(); t != nil; t = q.ready[pool].pop() {
 			if t.queued && (pool == slow) == (t.step != nil) {
-				t.running, t.again, t.queued = true, false, false
+				t.begin()
 				return t
 			}
 		}
@@ -180,13 +191,18 @@ func (q *queue) finish(t *task) {
 	delete(q.tasks, t.id)
 }
 
-// retry ends a failed pass and repeats it after a while, or when woken.
+// retry ends a failed pass and repeats it after a while, or when woken: at once if
+// that happened during the pass.
 func (q *queue) retry(t *task, after time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t.running, t.again = false, false
-	if q.closed {
+	switch {
+	case q.closed:
 		delete(q.tasks, t.id)
+		return
+	case t.kicked || t.newest > t.basis:
+		q.start(t.priority, t)
 		return
 	}
 	t.timer = time.AfterFunc(after, func() {

@@ -18,6 +18,7 @@ import (
 
 	"quorate/internal/neon"
 	"quorate/internal/simpageserver"
+	"quorate/reconciler"
 	"quorate/testcluster"
 )
 
@@ -159,6 +160,11 @@ func (e *episode) describe() testcluster.Builder {
 		b.Maintenance = 5*time.Second + e.upTo(20*time.Second)
 	}
 	b.Behaviour = e.behaviour
+	rehome := time.Minute + e.upTo(10*time.Minute)
+	b.Tune = func(o *reconciler.Options) {
+		o.MaxWarmingUp = 30 * time.Second // the default is as long as the time to converge
+		o.RehomeSecondary = rehome
+	}
 	return b
 }
 

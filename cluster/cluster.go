@@ -23,16 +23,18 @@ type Cluster struct {
 	cancel     context.CancelFunc
 	background group
 
-	raft     *raft.Raft
-	fsm      *fsm
-	dir      *dataDir // nil without Config.DataDir
-	met      *met
-	disk     string // this disk's incarnation
-	health   *health
-	canary   canary
-	gossip   atomic.Pointer[gossip]
-	started  atomic.Bool // raft runs
-	yielding atomic.Bool // a search for another leader is under way
+	raft   *raft.Raft
+	fsm    *fsm
+	dir    *dataDir // nil without Config.DataDir
+	met    *met
+	disk   string // this disk's incarnation
+	health *health
+	canary canary
+	// journalTest is a test write that needs the file system's journal; nil without one.
+	journalTest canary
+	gossip      atomic.Pointer[gossip]
+	started     atomic.Bool // raft runs
+	yielding    atomic.Bool // a search for another leader is under way
 
 	stopCanary func()
 	stores     stores

@@ -34,9 +34,9 @@ type Timeouts struct {
 	// Default 250 ms: reads on followers do not wait for it, and each round is
 	// paid for by a leader with nothing to do.
 	Commit time.Duration
-	// Store is how long a leader waits for one write of its log. Default 500 ms:
-	// far beyond the slowest write of a healthy disk under load (100 ms), and
-	// with the hand-over still within a second.
+	// Store is how long a leader waits for one write of its log before it looks for
+	// somebody to give way to. Default 500 ms: far beyond the slowest write of a
+	// healthy disk under load (100 ms), and with the hand-over still within a second.
 	Store time.Duration
 	// Canary is the pause between two test writes to the disk. Default 200 ms:
 	// with Store and the hand-over still within a second, and half of what a

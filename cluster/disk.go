@@ -27,7 +27,8 @@ func (c *Cluster) openDisk() error {
 	}
 	c.log = c.log.With("server", c.id)
 	c.health = newHealth(c.log, c.timeouts.Recovery)
-	c.health.changed = c.diskChanged
+	c.health.changed, c.health.awaitRival = c.diskChanged, c.awaitRival
+	c.health.leads = func() bool { return c.started.Load() && c.raft.State() == raft.Leader }
 	open := c.cfg.Stores
 	if open == nil {
 		open = boltStores(c.log)
@@ -83,7 +84,7 @@ func (c *Cluster) openCanary() error {
 	if err != nil {
 		return err
 	}
-	c.canary, c.stopCanary = test, stop
+	c.canary, c.stopCanary, c.journalTest = test, stop, journalTest(c.dir.path)
 	if err := test(); err != nil {
 		return fmt.Errorf("%w: test write in %s: %w", ErrDisk, c.dir.path, err)
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -17,8 +18,8 @@ import (
 // also leads, so a write that hangs would leave a leader that heartbeats for ever
 // and does nothing, and a term that cannot be written makes raft panic.
 //
-//   - A leader's log write that takes longer than the deadline fails, so raft
-//     steps down. If the write then succeeds after all, its entries are removed
+//   - A leader's log write that takes longer than the deadline fails, if somebody
+//     else could lead (see rival.go), so raft steps down. If the write then succeeds after all, its entries are removed
 //     again before anything else is written: raft was told that they do not exist,
 //     and a later leader's shorter log would otherwise keep them as its tail.
 //   - Everybody else waits. A follower that fails to write may have cut its log
@@ -117,7 +118,7 @@ func (g *guard) retract(j *job) bool {
 func (g *guard) close() {
 	close(g.done)
 	joined := make(chan struct{})
-	go func() { g.wg.Wait(); close(joined) }()
+	go func() { g.wg.Wait(); g.health.asking.Wait(); close(joined) }()
 	select {
 	case <-joined:
 	case <-time.After(g.deadline):
@@ -133,6 +134,9 @@ func (g *guard) try(j *job, limited bool) error {
 	began := time.Now()
 	jobs := g.jobs
 	late := false
+	asking, stop := context.WithCancel(context.Background())
+	defer stop()
+	var hangs <-chan struct{}
 	end := func(err error) error {
 		if late {
 			g.health.settled()
@@ -147,7 +151,10 @@ func (g *guard) try(j *job, limited bool) error {
 		case err := <-j.done:
 			return end(err)
 		case <-timer.C:
-			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk, deadline)
+			hangs = g.health.overdue(asking, limited)
+		case <-hangs:
+			hangs = nil
+			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk, time.Since(began).Round(time.Millisecond))
 			g.health.stall(err)
 			late = true
 			switch {

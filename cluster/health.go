@@ -22,6 +22,12 @@ type health struct {
 	recovery time.Duration
 	changed  func() // called without locks when the verdict may have changed
 
+	// awaitRival returns when a server that leads and whose write is overdue should
+	// give way, or when ctx ends; nil: at once. See rival.go.
+	awaitRival func(ctx context.Context)
+	leads      func() bool
+	asking     sync.WaitGroup
+
 	mu      sync.Mutex
 	stalled int       // writes that are past the deadline and not back
 	failing bool      // the last write failed
@@ -34,7 +40,7 @@ type health struct {
 }
 
 func newHealth(log *slog.Logger, recovery time.Duration) *health {
-	return &health{log: log, recovery: recovery, changed: func() {}, fatalCh: make(chan error, 1)}
+	return &health{log: log, recovery: recovery, changed: func() {}, leads: func() bool { return false }, fatalCh: make(chan error, 1)}
 }
 
 // able reports whether the disk works at this moment.
@@ -139,6 +145,9 @@ func (h *health) probe(ctx context.Context, test canary, deadline time.Duration)
 	timer := time.NewTimer(deadline)
 	defer timer.Stop()
 	late := false
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	var hangs <-chan struct{}
 	for {
 		select {
 		case err := <-back:
@@ -148,8 +157,10 @@ func (h *health) probe(ctx context.Context, test canary, deadline time.Duration)
 			h.wrote(time.Since(began), err)
 			return true
 		case <-timer.C:
-			late = true
-			h.stall(fmt.Errorf("%w: a test write takes longer than %v", ErrDisk, deadline))
+			hangs = h.overdue(asking, h.leads())
+		case <-hangs:
+			hangs, late = nil, true
+			h.stall(fmt.Errorf("%w: a test write takes longer than %v", ErrDisk, time.Since(began).Round(time.Millisecond)))
 		case <-ctx.Done():
 			select {
 			case <-back:

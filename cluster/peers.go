@@ -264,6 +264,10 @@ func (c *Cluster) answer(ctx context.Context, f peerFrame) ([]byte, error) {
 			return nil, errPeerFrame
 		}
 		return json.Marshal(c.crash.testify(q))
+	case callTestWrite:
+		ctx, cancel := context.WithTimeout(ctx, c.timeouts.Store)
+		defer cancel()
+		return nil, c.testWrite(ctx)
 	default:
 		return nil, errPeerFrame
 	}

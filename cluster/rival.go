@@ -1,0 +1,166 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// A leader whose write is overdue gives way only to a server that can write.
+// Servers often share what makes a write slow: one disk under three processes, one
+// array under three machines. Then an election gains nothing and costs a round of
+// everything a new leader does, so the leader asks first: each voter makes a test
+// write behind the log writes that it has under way, and one that is soon done with
+// it, and healthy for long enough to be elected, is a rival.
+//
+// Without a rival the leader waits on, and asks again, for patienceFactor times
+// Store in all: a leader that cannot write must not look like one for ever.
+
+// patienceFactor bounds the wait of a leader that nobody can replace, in units of
+// Timeouts.Store: 2 s by default. The journal of a busy disk that was shared with
+// compilers and package managers held writes up for 0.5 to 1.2 s.
+const patienceFactor = 4
+
+var errNoRival = errors.New("cluster: not healthy enough to lead")
+
+// overdue is called when a write has taken longer than Timeouts.Store. The channel
+// is closed when the write counts as hanging: at once for a server that does not
+// lead. What it starts ends with ctx.
+func (h *health) overdue(ctx context.Context, leads bool) <-chan struct{} {
+	hangs := make(chan struct{})
+	if !leads || h.awaitRival == nil {
+		close(hangs)
+		return hangs
+	}
+	h.asking.Go(func() {
+		h.awaitRival(ctx)
+		if ctx.Err() == nil {
+			close(hangs)
+		}
+	})
+	return hangs
+}
+
+// awaitRival returns when another voter is known to be able to write, when waiting
+// for one has taken too long, or when ctx ends.
+func (c *Cluster) awaitRival(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, (patienceFactor-1)*c.timeouts.Store)
+	defer cancel()
+	patience := c.timeouts.Store * 3 / 10
+	for ctx.Err() == nil && c.ctx.Err() == nil {
+		round, done := context.WithTimeout(ctx, patience)
+		found := c.findRival(round)
+		if !found {
+			<-round.Done()
+		}
+		done()
+		if found {
+			return
+		}
+	}
+}
+
+// findRival asks all other voters at once, until one is a rival or ctx ends.
+func (c *Cluster) findRival(ctx context.Context) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	defer cancel()
+	rivals := make(chan struct{}, maxServers)
+	answers := make(chan struct{}, maxServers)
+	asked := 0
+	for _, s := range c.servers() {
+		l := c.peers.link(string(s.ID))
+		if string(s.ID) == c.id || s.Suffrage != raft.Voter || l == nil || asked == maxServers {
+			continue
+		}
+		asked++
+		calls.Go(func() {
+			if _, err := l.call(ctx, callTestWrite, nil); err == nil {
+				rivals <- struct{}{}
+				return
+			}
+			answers <- struct{}{}
+		})
+	}
+	for range asked {
+		select {
+		case <-rivals:
+			return true
+		case <-answers:
+		}
+	}
+	return false
+}
+
+// testWrite proves that this server could lead: its disk has been well for long
+// enough, and a write that waits for the file system's journal and for the log
+// writes under way comes back.
+func (c *Cluster) testWrite(ctx context.Context) error {
+	if !c.health.fit() {
+		return errNoRival
+	}
+	write := c.journalTest
+	if write == nil {
+		write = c.canary
+	}
+	if write == nil {
+		return errNoRival
+	}
+	if err := c.guard.test(ctx, write); err != nil {
+		return err
+	}
+	if !c.health.fit() {
+		return errNoRival
+	}
+	return nil
+}
+
+// test runs write after what is being written now, and gives up when ctx ends. A
+// write that hangs then is left to the goroutine that writes; the next test waits
+// behind it.
+func (g *guard) test(ctx context.Context, write func() error) error {
+	j := newJob(write, 0)
+	select {
+	case g.jobs <- j:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.done:
+		return ErrClosed
+	}
+	select {
+	case err := <-j.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.done:
+		return ErrClosed
+	}
+}
+
+// testFile is changed in size by each test write, so that syncing it needs the journal.
+const testFile = "test_write"
+
+func journalTest(dir string) canary {
+	name := filepath.Join(dir, testFile)
+	return func() (err error) {
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		if info, err := f.Stat(); err == nil && info.Size() > 4096 {
+			if err := f.Truncate(0); err != nil {
+				return err
+			}
+		}
+		if _, err := f.Write(make([]byte, 64)); err != nil {
+			return err
+		}
+		return f.Sync()
+	}
+}

@@ -1,0 +1,131 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A disk that all three share is slow for everybody: nobody would lead better.
+func TestALeaderWhoseDiskEverybodySharesWaitsForIt(t *testing.T) {
+	for _, load := range []string{"idle", "writing"} {
+		t.Run(load, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := startMemory(t, 3)
+				lead := tr.leader()
+				lead.mustPropose(t, "before")
+				term, ctx := lead.Term(), lead.currentLead().ctx
+				hang(tr.nodes...)
+				wrote := make(chan error, 1)
+				if load == "writing" {
+					go func() {
+						_, err := lead.Propose(context.Background(), []byte("meanwhile"))
+						wrote <- err
+					}()
+				}
+				time.Sleep(3 * lead.timeouts.Store)
+				if ctx.Err() != nil {
+					t.Fatalf("it gave way: %v", context.Cause(ctx))
+				}
+				resume(tr.nodes...)
+				if load == "writing" {
+					if err := <-wrote; err != nil {
+						t.Fatalf("the write that was under way: %v", err)
+					}
+				}
+				lead.mustPropose(t, "after")
+				if lead.Term() != term {
+					t.Fatalf("there was an election: term %d became %d", term, lead.Term())
+				}
+			})
+		})
+	}
+}
+
+func TestALeaderThatNobodyCanReplaceDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead := tr.leader()
+		ctx := lead.currentLead().ctx
+		began := time.Now()
+		hang(tr.nodes...)
+		defer resume(tr.nodes...)
+		if _, err := lead.Propose(t.Context(), []byte("x")); !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrNotLeader) {
+			t.Fatalf("a write on a disk that hangs returned %v", err)
+		}
+		<-ctx.Done()
+		if took := time.Since(began); took > (patienceFactor+1)*lead.timeouts.Store {
+			t.Errorf("it led for another %v", took)
+		}
+	})
+}
+
+// One follower shares the leader's trouble, the other does not: it is the rival.
+func TestALeaderGivesWayToTheOnlyServerThatWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead := tr.leader()
+		well := tr.follower()
+		began := time.Now()
+		for _, nd := range tr.nodes {
+			if nd != well {
+				hang(nd)
+			}
+		}
+		ctx := lead.currentLead().ctx
+		<-ctx.Done()
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("giving way took %v", took)
+		}
+		resume(tr.nodes...)
+		tr.leader().mustPropose(t, "after")
+	})
+}
+
+func TestATestWriteOfADiskThatHangsEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		nd := tr.follower()
+		if err := nd.testWrite(t.Context()); err != nil {
+			t.Fatalf("a healthy disk: %v", err)
+		}
+		hang(nd)
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := nd.testWrite(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
+		resume(nd)
+		eventually(t, "it writes again", func() bool { return nd.testWrite(t.Context()) == nil })
+	})
+}
+
+func TestTheJournalTestKeepsItsFileSmall(t *testing.T) {
+	dir := t.TempDir()
+	write := journalTest(dir)
+	for range 200 {
+		if err := write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, testFile))
+	if err != nil || info.Size() == 0 || info.Size() > 8192 {
+		t.Errorf("after 200 writes: %v, %v", info, err)
+	}
+}
+
+func hang(nodes ...*node) {
+	for _, nd := range nodes {
+		nd.disk.Hang()
+	}
+}
+
+func resume(nodes ...*node) {
+	for _, nd := range nodes {
+		nd.disk.Resume()
+	}
+}

@@ -27,8 +27,9 @@ type Timeouts struct {
 	// elected needlessly, at 250 ms none; at 500 ms one of 22 frozen leaders cost
 	// more than 1.5 s.
 	Heartbeat, Election time.Duration
-	// Lease is how long a leader goes on without a majority. Default five
-	// eighths of Heartbeat, 250 ms.
+	// Lease is how long a leader goes on without a majority. Default Heartbeat, the
+	// most that raft allows: nothing is safe because of the lease (reads ask the
+	// voters), and 250 ms of it were once exceeded by a saturated processor alone.
 	Lease time.Duration
 	// Commit is the pause after which an idle leader repeats the commit index.
 	// Default 250 ms: reads on followers do not wait for it, and each round is
@@ -55,7 +56,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	}
 	set(&t.Heartbeat, 400*time.Millisecond)
 	set(&t.Election, t.Heartbeat)
-	set(&t.Lease, t.Heartbeat*5/8)
+	set(&t.Lease, t.Heartbeat)
 	set(&t.Commit, 250*time.Millisecond)
 	set(&t.Store, 500*time.Millisecond)
 	set(&t.Canary, 200*time.Millisecond)

@@ -75,20 +75,22 @@ func (c *Cluster) SnapshotTo(ctx context.Context, w io.Writer) error {
 	return out.Flush()
 }
 
+// openSnapshot opens a snapshot of all that is applied: the newest one if nothing
+// came after it (raft names a snapshot by index and millisecond, so a second one
+// could not even be told from the first), else one that it takes.
 func (c *Cluster) openSnapshot() (*raft.SnapshotMeta, io.ReadCloser, error) {
-	future := c.raft.Snapshot()
-	err := c.await(future)
-	if err == nil {
-		return future.Open()
-	}
-	if !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	list, err := c.stores.snaps.List()
+	if err != nil {
 		return nil, nil, err
 	}
-	list, listErr := c.stores.snaps.List()
-	if listErr != nil || len(list) == 0 {
-		return nil, nil, errors.Join(err, listErr)
+	if len(list) > 0 && list[0].Index == c.raft.AppliedIndex() {
+		return c.stores.snaps.Open(list[0].ID)
 	}
-	return c.stores.snaps.Open(list[0].ID)
+	future := c.raft.Snapshot()
+	if err := c.await(future); err != nil {
+		return nil, nil, err
+	}
+	return future.Open()
 }
 
 type contextReader struct {

@@ -58,7 +58,7 @@ func history() []Command {
 		FinishDeleteTenant{ID: other},
 		BeginDeleteTenant{ID: other}, // refused
 		ReAttach{Node: 2},
-	}, append(safekeeperHistory(tenant), handHistory(tenant, ids)...)...)
+	}, safekeeperHistory(tenant)...)
 }
 
 // TestGoldenFilesLoadForever replays the log and loads the snapshot that version 1

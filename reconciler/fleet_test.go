@@ -48,12 +48,16 @@ func (l *memoryLog) ReadState(context.Context) (*fsm.State, error) { return l.st
 // fleet is a set of pageservers that obey the rules of generations and fail the
 // test when somebody breaks them.
 type fleet struct {
-	t       *testing.T
-	log     *memoryLog
-	mu      sync.Mutex
-	rng     *rand.Rand
-	down    map[neon.NodeID]bool
-	hung    neon.NodeID // calls to it wait for their callers' patience
+	t      *testing.T
+	log    *memoryLog
+	mu     sync.Mutex
+	rng    *rand.Rand
+	down   map[neon.NodeID]bool
+	hung   neon.NodeID // calls to it wait for their callers' patience
+	deaf   neon.NodeID // answers no heartbeats
+	onList func()      // called between a listing and its answer
+
+	onPut   func(neon.NodeID) error // decides on every call that changes a location
 	at      map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
 	owners  map[neon.ShardID]map[neon.Generation]neon.NodeID
 	told    map[neon.ShardID]neon.NodeID
@@ -101,6 +105,11 @@ func (f *fleet) PutLocation(ctx context.Context, node *fsm.Node, id neon.ShardID
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.onPut != nil {
+		if err := f.onPut(node.ID); err != nil {
+			return err
+		}
+	}
 	f.puts++
 	have := f.at[node.ID]
 	if have == nil {
@@ -166,10 +175,19 @@ func (f *fleet) Locations(ctx context.Context, node *fsm.Node) (list []neon.List
 	for id, c := range f.at[node.ID] {
 		list = append(list, neon.ListedLocation{Shard: id, Config: &c})
 	}
+	if f.onList != nil {
+		f.onList()
+	}
 	return list, nil
 }
 
 func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilization, error) {
+	f.mu.Lock()
+	deaf := f.deaf == node.ID
+	f.mu.Unlock()
+	if deaf {
+		return nil, errDown
+	}
 	return &neon.Utilization{MaxShardCount: 2500}, f.enter(ctx, node.ID)
 }
 

@@ -110,6 +110,7 @@ func (w *nodeWatch) awaitListing(n neon.NodeID, id neon.ShardID) bool {
 
 // activate lists a node on an operator's order and commits that it is active.
 func (w *nodeWatch) activate(ctx context.Context, node *fsm.Node) error {
+	began := w.seen.reading()
 	found, strays, err := w.fetch(ctx, node)
 	if err != nil {
 		return neon.Errorf(neon.PreconditionFailed, "node %d cannot be listed: %w", node.ID, err)
@@ -117,7 +118,7 @@ func (w *nodeWatch) activate(ctx context.Context, node *fsm.Node) error {
 	if err := w.detachStrays(ctx, node, strays); err != nil {
 		return neon.Errorf(neon.Conflict, "node %d: %w", node.ID, err)
 	}
-	w.seen.list(node.ID, node.Incarnation, w.seen.reading(), found)
+	w.seen.list(node.ID, node.Incarnation, began, found)
 	_, err = w.Log.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: node.ID, To: neon.NodeActive}}})
 	if err == nil {
 		w.wakeNode(w.Log.State(), node.ID)

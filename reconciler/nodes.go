@@ -129,10 +129,35 @@ func (w *nodeWatch) changed() {
 	for _, id := range woken {
 		w.wakeNode(st, id)
 	}
+	w.poke()
+}
+
+// poke has the rules looked at.
+func (w *nodeWatch) poke() {
 	select {
 	case w.moved <- struct{}{}:
 	default:
 	}
+}
+
+// silent lists the schedulable nodes whose last heartbeats were not answered (one
+// that is lost on the way does not count), and tells whether every schedulable one
+// was asked in this term.
+func (w *nodeWatch) silent() (ids []neon.NodeID, asked bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	asked = true
+	patience := w.Options.HeartbeatInterval + w.Options.ProbeTimeout
+	for id, e := range w.watch {
+		if !e.last.Schedulable() {
+			continue
+		}
+		asked = asked && e.probed
+		if e.failing && time.Since(e.lastSuccess) > patience {
+			ids = append(ids, id)
+		}
+	}
+	return ids, asked
 }
 
 func (w *nodeWatch) say(last, n *fsm.Node) {
@@ -179,6 +204,7 @@ func (w *nodeWatch) probe(node fsm.Node) {
 		w.mu.Unlock()
 		return
 	}
+	news := !e.probed || e.failing != (err != nil)
 	e.probed, e.failing = true, err != nil
 	e.due = now.Add(w.Options.HeartbeatInterval)
 	if err != nil {
@@ -188,7 +214,9 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	}
 	stale := now.Sub(e.listedAt) > e.relist
 	w.mu.Unlock()
-
+	if news {
+		w.poke() // the rules ask who answers
+	}
 	if err == nil {
 		if inc, ok := w.seen.listedAt(node.ID); !ok || inc != node.Incarnation || !node.Available() || stale {
 			if w.list(&node) == nil && !node.Available() {
@@ -280,11 +308,20 @@ func (w *nodeWatch) offlineFor(n neon.NodeID) time.Duration {
 	return 0
 }
 
-// allListed tells whether every available node was listed in this term.
+// allListed tells whether every available node was listed in this term. One that
+// has re-attached since can hold nothing but what it had before.
 func (w *nodeWatch) allListed(st *fsm.State) bool {
 	for n := range st.Nodes() {
-		if inc, ok := w.seen.listedAt(n.ID); n.Available() && (!ok || inc != n.Incarnation) {
-			return false
+		inc, ok := w.seen.listedAt(n.ID)
+		switch n.Availability {
+		case neon.NodeActive:
+			if !ok || inc != n.Incarnation {
+				return false
+			}
+		case neon.NodeWarmingUp:
+			if !w.seen.everListed(n.ID) {
+				return false
+			}
 		}
 	}
 	return true

@@ -86,8 +86,8 @@ func (o *outbox) failed(id neon.TenantID, err error) {
 	}
 	o.Logger.Info("compute could not be notified, it will be tried again", "tenant", id, "err", err)
 	tenant, ok := o.Log.State().Tenant(id)
-	if !ok {
-		return
+	if !ok || tenant.Policy.Kind != neon.PlaceAttached {
+		return // compute need not know any more
 	}
 	for _, shard := range tenant.Shards() {
 		o.wait.failed(shard, neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", shard, err))

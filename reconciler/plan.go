@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"slices"
 
 	"quorate/fsm"
 	"quorate/internal/neon"
@@ -39,7 +40,7 @@ type Scene struct {
 	Elsewhere []neon.NodeID
 
 	// AllListed tells that every available node was listed in this term, so that
-	// no location can be anywhere but Elsewhere.
+	// no reachable location can be anywhere but Elsewhere.
 	AllListed bool
 
 	// Fresh is the generation that was issued in this term and that no call has
@@ -50,6 +51,12 @@ type Scene struct {
 	// replaying, for the current move; 0 for none.
 	Warm     neon.NodeID
 	CaughtUp neon.NodeID
+
+	// Failed are the nodes on which something failed in this pass that serving does
+	// not depend on: the rest goes on without them. Hopeless are those that failed
+	// for long: nothing is handed over from there.
+	Failed   []neon.NodeID
+	Hopeless []neon.NodeID
 
 	// Notifies tells that there is a compute hook.
 	Notifies bool
@@ -79,6 +86,10 @@ type Step struct {
 	Conf  Conf        // with Put
 	Flush bool        // with Put: the origin flushes first
 	Why   string      // with Blocked: for people
+
+	// Optional says that a failure does not hold up the rest: serving the shard does
+	// not depend on it.
+	Optional bool
 }
 
 // Next names the next step. It is pure and total, and it never names a step that
@@ -86,9 +97,6 @@ type Step struct {
 // is sent, compute is told before the old location goes, and what is unknown is
 // looked at before it costs a generation.
 func Next(s *Scene) Step {
-	if s.Shard.ByHand {
-		return Step{Kind: Done}
-	}
 	if s.Tenant.Scheduling == neon.ShardStop && !s.Tenant.Deleting {
 		return Step{Kind: Done}
 	}
@@ -142,6 +150,9 @@ func (s *Scene) up(n neon.NodeID) bool {
 	node := s.Node(n)
 	return node != nil && node.Available()
 }
+
+// tidies tells whether a node is one to tidy up, as far as this pass has seen.
+func (s *Scene) tidies(n neon.NodeID) bool { return s.up(n) && !slices.Contains(s.Failed, n) }
 
 func (s *Scene) owes() bool { return s.Notifies && s.Shard.OwesNotification() }
 
@@ -220,7 +231,7 @@ func (s *Scene) takeOver(at Sight) Step {
 		return Step{Kind: Issue, Node: d} // an older attachment of its own: respawned with the new number
 	}
 	if at.Conf.Mode == neon.Secondary && s.Warm != d {
-		return Step{Kind: Warm, Node: d}
+		return Step{Kind: Warm, Node: d, From: o}
 	}
 	from := s.On(o).Conf
 	if from.Mode != neon.AttachedStale {
@@ -231,10 +242,12 @@ func (s *Scene) takeOver(at Sight) Step {
 }
 
 // origin is the reachable attached location with the highest generation outside
-// the intended node, and otherwise a reachable one that has to be looked at.
+// the intended node, and otherwise a reachable one that has to be looked at. A node
+// that answers nothing but heartbeats must not keep the shard from being served:
+// after a while it counts as one that cannot be reached.
 func (s *Scene) origin() (best, unknown neon.NodeID) {
 	consider := func(n neon.NodeID) {
-		if n == 0 || n == s.Shard.Attached || !s.up(n) {
+		if n == 0 || n == s.Shard.Attached || !s.up(n) || slices.Contains(s.Hopeless, n) {
 			return
 		}
 		switch at := s.On(n); {
@@ -289,14 +302,15 @@ func (s *Scene) cutOver() Step {
 func (s *Scene) warmSecondaries() Step {
 	want := s.secondaryConf()
 	for _, n := range s.Shard.Secondary {
-		if at := s.On(n); s.up(n) && at.Known && !at.attached() && at.Conf != want {
-			return Step{Kind: Put, Node: n, Conf: want}
+		if at := s.On(n); s.tidies(n) && at.Known && !at.attached() && at.Conf != want {
+			return Step{Kind: Put, Node: n, Conf: want, Optional: true}
 		}
 	}
 	return Step{Kind: Done}
 }
 
-// clearOthers demotes and detaches what the intent does not name. For a tenant
+// clearOthers demotes and detaches what the intent does not name; one node that
+// fails does not keep the others from being tidied up. For a tenant
 // that wants nothing attached it also waits until every node was listed.
 func (s *Scene) clearOthers() Step {
 	if step := s.warmSecondaries(); step.Kind != Done {
@@ -304,20 +318,34 @@ func (s *Scene) clearOthers() Step {
 	}
 	for _, n := range s.Shard.Secondary {
 		switch at := s.On(n); {
-		case !s.up(n):
+		case !s.tidies(n):
 		case !at.Known:
-			return Step{Kind: Look, Node: n}
+			return Step{Kind: Look, Node: n, Optional: true}
 		case at.attached():
-			return Step{Kind: Put, Node: n, Conf: s.secondaryConf()}
+			return Step{Kind: Put, Node: n, Conf: s.secondaryConf(), Optional: true}
 		}
 	}
 	for _, n := range s.Elsewhere {
-		if at := s.On(n); s.up(n) && !s.Shard.Intends(n) && !at.absent() {
-			return Step{Kind: Put, Node: n}
+		if at := s.On(n); s.tidies(n) && !s.Shard.Intends(n) && !at.absent() {
+			return Step{Kind: Put, Node: n, Optional: true}
 		}
 	}
-	if s.Tenant.Deleting && !s.AllListed {
+	if s.Tenant.Deleting {
+		return s.nowhereElse()
+	}
+	return Step{Kind: Done}
+}
+
+// nowhereElse ends the clearing for a deletion, which removes data for good: a node
+// that has just re-attached may serve the shard, though it takes no calls yet.
+func (s *Scene) nowhereElse() Step {
+	if !s.AllListed {
 		return Step{Kind: Blocked, Why: "not every node was listed yet"}
+	}
+	for _, n := range s.Elsewhere {
+		if node := s.Node(n); node != nil && node.Availability == neon.NodeWarmingUp && !s.On(n).absent() {
+			return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf("node %d has just started and may have it", n)}
+		}
 	}
 	return Step{Kind: Done}
 }

@@ -19,6 +19,9 @@ type world struct {
 	tenant fsm.Tenant
 	shard  fsm.Shard
 	down   map[neon.NodeID]bool
+	sick   map[neon.NodeID]bool // everything that is sent to it fails
+	failed []neon.NodeID        // in this pass
+	blame  map[neon.NodeID]int
 	real   map[neon.NodeID]Conf
 	known  map[neon.NodeID]bool
 	owner  map[neon.Generation]neon.NodeID
@@ -34,6 +37,7 @@ const worldNodes = 4
 func (w *world) scene() *Scene {
 	sc := &Scene{
 		Tenant: w.tenant, Shard: w.shard, Fresh: w.fresh, Warm: w.warm, CaughtUp: w.caught, Notifies: w.hook, AllListed: true,
+		Failed: w.failed,
 		Node: func(id neon.NodeID) *fsm.Node {
 			a := neon.NodeActive
 			if w.down[id] {
@@ -52,6 +56,9 @@ func (w *world) scene() *Scene {
 		if !w.known[id] || w.real[id].Mode != "" {
 			sc.Elsewhere = append(sc.Elsewhere, id)
 		}
+		if w.blame[id] >= hopelessAfter {
+			sc.Hopeless = append(sc.Hopeless, id)
+		}
 	}
 	return sc
 }
@@ -60,6 +67,13 @@ func (w *world) scene() *Scene {
 func (w *world) obey(step Step) {
 	if step.Node != 0 && w.down[step.Node] {
 		w.t.Fatalf("%s for node %d, which is down", stepName(step.Kind), step.Node)
+	}
+	if culprit := step.Node; w.sick[step.Node] || step.Kind == CatchUp && w.sick[step.From] {
+		if step.Kind == CatchUp {
+			culprit = step.From
+		}
+		w.fail(step, culprit)
+		return
 	}
 	switch step.Kind {
 	case Look:
@@ -82,6 +96,22 @@ func (w *world) obey(step Step) {
 			w.t.Fatalf("moves to node %d, which is %v and not warm", step.Node, at)
 		}
 		w.shard.Attached, w.shard.Secondary, w.shard.PreferredNode = step.Node, []neon.NodeID{w.shard.Attached}, 0
+	}
+}
+
+// fail is a call that failed and may have had its effect.
+func (w *world) fail(step Step, culprit neon.NodeID) {
+	if step.Kind == Put {
+		if rapid.Bool().Draw(w.t, "in effect") {
+			w.put(step)
+		}
+		w.known[step.Node] = false
+	}
+	w.blame[culprit]++
+	if step.Optional {
+		w.failed = append(w.failed, culprit)
+	} else {
+		w.failed = nil // the pass is over
 	}
 }
 
@@ -146,7 +176,7 @@ func (w *world) put(step Step) {
 
 func drawWorld(t *rapid.T) *world {
 	w := &world{
-		t: t, down: map[neon.NodeID]bool{}, real: map[neon.NodeID]Conf{}, known: map[neon.NodeID]bool{},
+		t: t, down: map[neon.NodeID]bool{}, sick: map[neon.NodeID]bool{}, blame: map[neon.NodeID]int{}, real: map[neon.NodeID]Conf{}, known: map[neon.NodeID]bool{},
 		owner: map[neon.Generation]neon.NodeID{}, hook: rapid.Bool().Draw(t, "hook"),
 	}
 	node := rapid.Custom(func(t *rapid.T) neon.NodeID { return neon.NodeID(rapid.IntRange(1, worldNodes).Draw(t, "node")) })
@@ -171,6 +201,7 @@ func drawWorld(t *rapid.T) *world {
 	for id := neon.NodeID(1); id <= worldNodes; id++ {
 		w.known[id] = rapid.Bool().Draw(t, "known")
 		w.down[id] = id != w.shard.Attached && rapid.IntRange(0, 3).Draw(t, "down") == 0
+		w.sick[id] = id != w.shard.Attached && id != w.shard.PreferredNode && rapid.IntRange(0, 3).Draw(t, "sick") == 0
 		mode := rapid.SampledFrom(modes).Draw(t, "mode")
 		if mode == "" {
 			continue
@@ -190,15 +221,16 @@ func drawWorld(t *rapid.T) *world {
 
 // From any truth, and from any part of it seen, the planner reaches the intent in
 // a few steps, and no step on the way breaks a promise. Losing all that was seen
-// in the middle, as when the leader dies, changes nothing about that.
+// in the middle, as when the leader dies, changes nothing about that, and neither do
+// nodes on which everything fails, unless it is the intended one.
 func TestPlannerReachesIntentFromAnySight(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		deaths := rapid.SliceOfN(rapid.IntRange(0, 12), 0, 2).Draw(t, "leader dies at")
 		var trace []string
-		for i := range 60 {
+		for i := range 100 {
 			if slices.Contains(deaths, i) {
-				w.known = map[neon.NodeID]bool{}
+				w.known, w.failed, w.blame = map[neon.NodeID]bool{}, nil, map[neon.NodeID]int{}
 				w.fresh, w.warm, w.caught = 0, 0, 0
 			}
 			step := Next(w.scene())
@@ -228,7 +260,7 @@ func (w *world) reached(trace []string) {
 		w.t.Fatalf("does not move to node %d\n%v", p, trace)
 	}
 	for id := neon.NodeID(1); id <= worldNodes; id++ {
-		if w.down[id] || id == w.shard.Attached {
+		if w.down[id] || w.sick[id] || id == w.shard.Attached {
 			continue
 		}
 		mode := w.real[id].Mode

@@ -26,17 +26,21 @@ type task struct {
 	queued   bool   // waits in a pool's queue
 	basis    uint64 // log index of the newest decision the last pass was based on
 	running  bool
-	again    bool   // woken while running
-	kicked   bool   // by somebody, not only by a change of the record
-	newest   uint64 // log index of the newest decision among those changes
-	parked   bool   // waits for a slot of a node
-	acted    bool   // made at least one call or proposal since it was last completed
+	again    bool        // woken while running
+	kicked   bool        // by somebody, not only by a change of the record
+	newest   uint64      // log index of the newest decision among those changes
+	parked   bool        // waits for a slot of a node
+	slot     neon.NodeID // a node of which it was given a slot that it has not used yet
+	acted    bool        // made at least one call or proposal since it was last completed
 	step     *Step
 	passed   string // the failpoint before the next step
 	blocked  bool   // its last pass found nothing that could be done
 	failures int
 	lastErr  string
-	timer    *time.Timer // back-off under way
+	late     *failure                // the first optional step of this pass that failed
+	skipped  []neon.NodeID           // nodes where such steps failed in this pass
+	trouble  map[neon.NodeID]trouble // with nodes other than the intended one
+	timer    *time.Timer             // back-off under way
 }
 
 // queue hands shards to bounded pools of workers. A wake-up carries no data:
@@ -139,6 +143,45 @@ func (q *queue) touched(id neon.ShardID, basis uint64) {
 func (t *task) begin() {
 	t.running, t.again, t.queued = true, false, false
 	t.kicked, t.newest = false, 0
+	t.late, t.skipped = nil, nil
+}
+
+// failure is a step that failed.
+type failure struct {
+	step Step
+	err  error
+}
+
+// trouble is how often something failed on a node, and since when.
+type trouble struct {
+	times int
+	since time.Time
+}
+
+// blame counts a failure on a node.
+func (t *task) blame(n neon.NodeID) {
+	if t.trouble == nil {
+		t.trouble = make(map[neon.NodeID]trouble)
+	}
+	x := t.trouble[n]
+	if x.times++; x.times == 1 {
+		x.since = time.Now()
+	}
+	t.trouble[n] = x
+}
+
+// hopelessAfter is how many failures at least make a node one that hands nothing
+// over.
+const hopelessAfter = 3
+
+// hopeless lists the nodes on which things have failed for at least that long.
+func (t *task) hopeless(long time.Duration) (ids []neon.NodeID) {
+	for n, x := range t.trouble {
+		if x.times >= hopelessAfter && time.Since(x.since) >= long {
+			ids = append(ids, n)
+		}
+	}
+	return ids
 }
 
 // start runs a task in a pool, or queues it for one.
@@ -183,6 +226,7 @@ func (q *queue) finish(t *task) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t.running = false
+	q.handBack(t)
 	if t.again && !q.closed {
 		t.again = false
 		q.start(t.priority, t)
@@ -197,6 +241,7 @@ func (q *queue) retry(t *task, after time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t.running, t.again = false, false
+	q.handBack(t)
 	switch {
 	case q.closed:
 		delete(q.tasks, t.id)
@@ -221,14 +266,20 @@ func (q *queue) long(t *task, step Step) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t.running, t.step = false, &step
+	q.handBack(t)
 	q.start(slow, t)
 }
 
 // acquire takes a slot of a node. When there is none the task is parked and comes
-// back by itself: the caller must return at once.
+// back by itself, with the slot that was given back: the caller must return at once.
 func (q *queue) acquire(n neon.NodeID, t *task) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if t.slot == n {
+		t.slot = 0
+		return true
+	}
+	q.handBack(t)
 	if q.slots[n] < q.perNode {
 		q.slots[n]++
 		return true
@@ -238,13 +289,27 @@ func (q *queue) acquire(n neon.NodeID, t *task) bool {
 	return false
 }
 
-// release gives a slot back and brings in whoever waits for it.
+// release gives a slot back.
 func (q *queue) release(n neon.NodeID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.slots[n]--
+	q.releaseLocked(n)
+}
+
+// handBack passes on a slot that a task was given while it was parked and then had
+// no use for: those who still wait would wait for ever otherwise.
+func (q *queue) handBack(t *task) {
+	if n := t.slot; n != 0 {
+		t.slot = 0
+		q.releaseLocked(n)
+	}
+}
+
+// releaseLocked hands a slot to whoever waits for it longest, or frees it.
+func (q *queue) releaseLocked(n neon.NodeID) {
 	waiting := q.parked[n]
 	if len(waiting) == 0 || q.closed {
+		q.slots[n]--
 		return
 	}
 	t := waiting[0]
@@ -253,7 +318,7 @@ func (q *queue) release(n neon.NodeID) {
 	} else {
 		q.parked[n] = waiting[1:]
 	}
-	t.parked = false
+	t.parked, t.slot = false, n
 	q.start(t.priority, t)
 }
 

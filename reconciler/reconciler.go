@@ -116,13 +116,9 @@ func (r *Reconciler) Status(id neon.ShardID) (s ShardStatus) {
 		return s
 	}
 	s.Reconciling, s.Failures, s.LastError = t.queue.lookup(id)
-	st := t.Log.State()
-	if sh, ok := st.Shard(id); ok {
+	if sh, ok := t.Log.State().Shard(id); ok {
 		s.PendingNotify = t.Hook != nil && sh.OwesNotification()
-		if s.Observed = t.seen.observed(&sh); sh.ByHand {
-			tenant, _ := st.Tenant(id.Tenant)
-			s.Observed = assumed(&Scene{Tenant: tenant, Shard: sh})
-		}
+		s.Observed = t.seen.observed(&sh)
 	}
 	return s
 }

@@ -21,6 +21,23 @@ func (t *term) loads() map[neon.NodeID]scheduler.Load {
 	return out
 }
 
+// answering are the loads for decisions that nobody asked for: nodes that do not
+// answer their heartbeats take nothing. It is false as long as some node that
+// could take something was not asked in this term; that is about to change.
+func (t *term) answering() (map[neon.NodeID]scheduler.Load, bool) {
+	silent, asked := t.nodes.silent()
+	if !asked {
+		return nil, false
+	}
+	loads := t.loads()
+	for _, id := range silent {
+		l := loads[id]
+		l.Silent = true
+		loads[id] = l
+	}
+	return loads, true
+}
+
 // evacuate moves every shard that is attached on an offline node, a batch per log
 // entry and its generation with it. It does not ask how the node came to be
 // offline or who leads since when.
@@ -32,8 +49,12 @@ func (t *term) evacuate() {
 			if n, ok := st.Node(id); !ok || n.Availability != neon.NodeOffline {
 				break
 			}
+			loads, asked := t.answering()
+			if !asked {
+				return
+			}
 			var intents []fsm.Intent
-			intents, from, more = scheduler.New(st, t.loads()).Evacuate(id, from, t.Options.EvacuationBatch)
+			intents, from, more = scheduler.New(st, loads).Evacuate(id, from, t.Options.EvacuationBatch)
 			if len(intents) == 0 {
 				continue
 			}
@@ -64,9 +85,13 @@ func (t *term) repair() {
 	}
 	t.mu.Unlock()
 	slices.SortFunc(ids, neon.ShardID.Compare)
+	loads, asked := t.answering()
+	if !asked {
+		return
+	}
 	for batch := range slices.Chunk(ids, t.Options.EvacuationBatch) {
 		st := t.Log.State()
-		sched := scheduler.New(st, t.loads())
+		sched := scheduler.New(st, loads)
 		var intents []fsm.Intent
 		for _, id := range batch {
 			if sh, ok := st.Shard(id); ok {
@@ -81,6 +106,10 @@ func (t *term) repair() {
 
 // rehome places secondaries of nodes that have been offline for long anew.
 func (t *term) rehome() {
+	loads, asked := t.answering()
+	if !asked {
+		return
+	}
 	for _, id := range t.offline() {
 		if t.nodes.offlineFor(id) < t.Options.RehomeSecondary {
 			continue
@@ -88,7 +117,7 @@ func (t *term) rehome() {
 		from := neon.ShardID{}
 		for more := true; more && t.ctx.Err() == nil; {
 			var intents []fsm.Intent
-			intents, from, more = scheduler.New(t.Log.State(), t.loads()).ReplaceSecondaries(id, from, t.Options.EvacuationBatch)
+			intents, from, more = scheduler.New(t.Log.State(), loads).ReplaceSecondaries(id, from, t.Options.EvacuationBatch)
 			t.commit(intents)
 		}
 	}

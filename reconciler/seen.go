@@ -16,6 +16,8 @@ type seen struct {
 	shards map[neon.ShardID]*shardSeen
 	listed map[neon.NodeID]uint64 // nodes whose listing is complete, by incarnation
 	on     map[neon.NodeID]int    // how many entries of shards there are for each node
+	forgot map[neon.NodeID]uint64 // clock at which all about a node became unknown
+	ever   map[neon.NodeID]bool   // nodes that were listed, whatever became of it
 }
 
 // shardSeen is what is known of one shard.
@@ -37,7 +39,10 @@ type location struct {
 }
 
 func newSeen() *seen {
-	return &seen{shards: make(map[neon.ShardID]*shardSeen), listed: make(map[neon.NodeID]uint64), on: make(map[neon.NodeID]int)}
+	return &seen{
+		shards: make(map[neon.ShardID]*shardSeen), listed: make(map[neon.NodeID]uint64),
+		on: make(map[neon.NodeID]int), forgot: make(map[neon.NodeID]uint64), ever: make(map[neon.NodeID]bool),
+	}
 }
 
 func (s *seen) shard(id neon.ShardID) *shardSeen {
@@ -156,10 +161,13 @@ func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
 }
 
 // looked records the answer of a look that began at a clock reading, unless a
-// call has touched the location since.
+// call has touched the location since, or the answer is of an earlier process.
 func (s *seen) looked(id neon.ShardID, n neon.NodeID, conf *Conf, began uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.forgot[n] > began {
+		return
+	}
 	sh := s.shard(id)
 	l := s.locate(sh, n)
 	if l.calls > 0 || l.at > began {
@@ -200,6 +208,7 @@ func (s *seen) forgetNode(n neon.NodeID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listed, n)
+	s.forgot[n] = s.now()
 	for _, sh := range s.shards {
 		if l := sh.find(n); l != nil {
 			l.known, l.conf, l.at = false, Conf{}, s.now()
@@ -226,10 +235,14 @@ func (s *seen) forgetShard(id neon.ShardID) {
 }
 
 // list takes over a complete listing of a node that began at a clock reading and
-// returns the shards whose location on the node changed by it.
+// returns the shards whose location on the node changed by it. One that was fetched
+// from an earlier process says nothing.
 func (s *seen) list(n neon.NodeID, incarnation uint64, began uint64, found map[neon.ShardID]*Conf) (changed []neon.ShardID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.forgot[n] > began {
+		return nil
+	}
 	for id, conf := range found {
 		sh := s.shard(id)
 		l := sh.find(n)
@@ -252,7 +265,7 @@ func (s *seen) list(n neon.NodeID, incarnation uint64, began uint64, found map[n
 		*l = next
 	}
 	changed = append(changed, s.unlisted(n, began, found)...)
-	s.listed[n] = incarnation
+	s.listed[n], s.ever[n] = incarnation, true
 	return changed
 }
 
@@ -282,6 +295,12 @@ func (s *seen) listedAt(n neon.NodeID) (incarnation uint64, ok bool) {
 	defer s.mu.Unlock()
 	incarnation, ok = s.listed[n]
 	return incarnation, ok
+}
+
+func (s *seen) everListed(n neon.NodeID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ever[n]
 }
 
 // observed is what is known of a shard, in wire form, for people.

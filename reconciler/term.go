@@ -76,7 +76,7 @@ func (t *term) survey() {
 // place keeps the set of shards whose intent lacks what the policy wants.
 func (t *term) place(st *fsm.State, sh *fsm.Shard) {
 	tenant, ok := st.Tenant(sh.ID.Tenant)
-	lacks := ok && !sh.ByHand && (tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 ||
+	lacks := ok && (tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 ||
 		len(sh.Secondary) != tenant.Policy.WantedSecondaries())
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -197,7 +197,11 @@ func (t *term) work(k *task) {
 			return
 		}
 		if step.Kind == Notify {
-			if notified {
+			switch {
+			case notified && k.late != nil:
+				t.failed(k, sc, k.late.step, k.late.err)
+				return
+			case notified:
 				t.completed(k, "ok_no_notify")
 				t.queue.finish(k) // the acknowledgement will wake it
 				return
@@ -226,6 +230,10 @@ func (t *term) completed(k *task, status string) {
 
 // ended finishes a pass whose next step is none.
 func (t *term) ended(k *task, st *fsm.State, sc *Scene, step Step) bool {
+	if k.late != nil && (step.Kind == Done || step.Kind == Blocked) {
+		t.failed(k, sc, k.late.step, k.late.err)
+		return true
+	}
 	switch step.Kind {
 	case Done:
 		t.queue.note(k, clean, "")
@@ -255,6 +263,7 @@ func (t *term) scene(st *fsm.State, k *task) (*Scene, bool) {
 	}
 	k.basis = max(sh.Sequence, tenant.Sequence)
 	sc := &Scene{Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, AllListed: !tenant.Deleting || t.nodes.allListed(st)}
+	sc.Failed, sc.Hopeless = k.skipped, k.hopeless(t.Options.MaxOffline)
 	sc.Node = func(id neon.NodeID) *fsm.Node {
 		n, ok := st.Node(id)
 		if !ok || n.Tombstone {
@@ -269,7 +278,8 @@ func (t *term) scene(st *fsm.State, k *task) (*Scene, bool) {
 	return sc, true
 }
 
-// step executes one short step; false means that the task was given away.
+// step executes one short step; false means that the task was given away. After an
+// optional one that failed the pass goes on, and the failure is told at its end.
 func (t *term) step(k *task, sc *Scene, step Step) bool {
 	err := t.execute(k, sc, step)
 	switch {
@@ -281,6 +291,16 @@ func (t *term) step(k *task, sc *Scene, step Step) bool {
 		t.completed(k, "cancel")
 		t.queue.finish(k)
 		return false
+	}
+	if step.Node != 0 && step.Node != sc.Shard.Attached {
+		k.blame(step.Node)
+	}
+	if step.Optional {
+		k.skipped = append(k.skipped, step.Node)
+		if k.late == nil {
+			k.late = &failure{step, err}
+		}
+		return true
 	}
 	t.failed(k, sc, step, err)
 	return false

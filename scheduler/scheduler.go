@@ -20,6 +20,11 @@ type Load struct {
 	// Shards is the number of locations the node reports, MaxShards how many it
 	// takes; DefaultMaxShards is used for zero.
 	Shards, MaxShards int
+
+	// Silent says that the node did not answer its last heartbeats. It is not judged
+	// for that yet, but nothing new is placed on it: nodes often die together, and
+	// not all are found out at once.
+	Silent bool
 }
 
 // DefaultMaxShards is the number of shards a pageserver is assumed to take when
@@ -89,7 +94,7 @@ func New(state *fsm.State, loads map[neon.NodeID]Load) *Scheduler {
 	for n := range state.Nodes() {
 		s.index[n.ID] = len(s.nodes)
 		s.nodes = append(s.nodes, node{
-			id: n.ID, az: n.AZ, zone: -1, class: classOf(n), counts: state.Counts(n.ID), load: loads[n.ID],
+			id: n.ID, az: n.AZ, zone: -1, class: classOf(n, loads[n.ID]), counts: state.Counts(n.ID), load: loads[n.ID],
 		})
 	}
 	for i := range s.nodes {
@@ -116,9 +121,9 @@ func New(state *fsm.State, loads map[neon.NodeID]Load) *Scheduler {
 	return s
 }
 
-func classOf(n *fsm.Node) class {
+func classOf(n *fsm.Node, l Load) class {
 	switch {
-	case n.Schedulable():
+	case n.Schedulable() && !l.Silent:
 		return schedulable
 	case n.Available():
 		return available

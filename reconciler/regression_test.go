@@ -1,0 +1,599 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// TestASlotThatIsNotNeededIsPassedOn: a shard that comes back from waiting for a
+// slot may have nothing to do on that node any more. The next one must get it, or
+// it waits for a call to a node that nobody calls.
+func TestASlotThatIsNotNeededIsPassedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		passes := map[neon.ShardID]int{}
+		done := map[neon.ShardID]bool{}
+		o := smallOptions()
+		o.NormalWorkers = 1
+		var q *queue
+		q = newQueue(o, func(k *task) {
+			if k.step != nil {
+				k.step = nil
+				q.finish(k)
+				return
+			}
+			mu.Lock()
+			passes[k.id]++
+			again := passes[k.id] > 1 && k.id != shardN(1) // decided otherwise meanwhile
+			done[k.id] = again
+			mu.Unlock()
+			if again {
+				switch k.id {
+				case shardN(2):
+					q.finish(k)
+				case shardN(3):
+					q.long(k, Step{Kind: Warm})
+				case shardN(4):
+					q.retry(k, time.Hour)
+				default:
+					if q.acquire(8, k) {
+						q.release(8)
+						q.finish(k)
+					}
+				}
+				return
+			}
+			if !q.acquire(7, k) {
+				return
+			}
+			if k.id == shardN(1) {
+				for i := 2; i <= 6; i++ {
+					q.wake(High, shardN(i))
+				}
+				time.Sleep(time.Second)
+			}
+			q.release(7)
+			q.finish(k)
+		})
+		q.wake(Normal, shardN(1))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for i := 2; i <= 6; i++ {
+			if !done[shardN(i)] {
+				t.Errorf("shard %d still waits for a node that nobody calls", i)
+			}
+		}
+		q.mu.Lock()
+		if q.slots[7] != 0 || q.slots[8] != 0 {
+			t.Errorf("slots are lost: %v", q.slots)
+		}
+		q.mu.Unlock()
+		q.close()
+	})
+}
+
+// TestAllShardsOfANodeThatHangsAreMoved: more calls than the node takes at a time
+// are under way or wait for it when it is judged dead.
+func TestAllShardsOfANodeThatHangsAreMoved(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.depose()
+		b.opts.PerNode = 2
+		b.lead()
+		ids := b.create(30, 1, neon.Attached(0))
+		b.settle()
+		dead := b.busiest()
+		b.fleet.set(func() { b.fleet.hung = dead })
+		b.configure(ids, `{"gc_horizon":7}`)
+		wait(b.opts.MaxOffline + 5*time.Second)
+		b.fleet.set(func() { b.fleet.down[dead] = true })
+		if n := b.attachedOn(dead); n != 0 {
+			t.Fatalf("%d shards were not moved", n)
+		}
+		b.check()
+	})
+}
+
+// configure changes the configuration of tenants.
+func (b *bench) configure(ids []neon.TenantID, text string) {
+	b.t.Helper()
+	conf, err := neon.ParseTenantConfig([]byte(text), neon.RejectUnknown)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, id := range ids {
+		tenant, _ := b.log.State().Tenant(id)
+		b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Config: &conf})
+	}
+}
+
+// TestNodesThatDieOneAfterAnotherTakeNothing: when the first of them is judged, the
+// others are dead without a verdict. Moving shards there would spend generations,
+// and move everything again when they come back.
+func TestNodesThatDieOneAfterAnotherTakeNothing(t *testing.T) {
+	for _, kill := range []bool{false, true} {
+		scenario(t, 3, func(b *bench) {
+			b.create(20, 2, neon.Attached(1))
+			b.settle()
+			intents := map[neon.ShardID]fsm.Shard{}
+			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
+				intents[sh.ID] = sh
+			}
+			for n := neon.NodeID(1); n <= 3; n++ {
+				b.fleet.set(func() { b.fleet.down[n] = true })
+				wait(1100 * time.Millisecond)
+			}
+			if kill { // its successor has not asked anybody yet
+				b.depose()
+				b.lead()
+			}
+			wait(time.Minute)
+			for id, was := range intents {
+				if now, _ := b.log.State().Shard(id); now.Attached != was.Attached || now.Generation != was.Generation {
+					b.t.Errorf("%s was moved from node %d to %d", id, was.Attached, now.Attached)
+				}
+			}
+			b.fleet.set(func() { clear(b.fleet.down) })
+			wait(10 * time.Second)
+			b.settle()
+			b.check()
+		})
+	}
+}
+
+// TestANewLeaderEvacuatesOnlyToNodesThatAnswer: it finds the verdict on one node in
+// the log, and another dead without a verdict.
+func TestANewLeaderEvacuatesOnlyToNodesThatAnswer(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(20, 1, neon.Attached(0))
+		b.settle()
+		b.depose()
+		b.fleet.set(func() { b.fleet.down[1], b.fleet.down[2] = true, true })
+		b.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: 1, To: neon.NodeOffline}}})
+		was := b.attachedOn(2)
+		b.lead()
+		wait(2 * time.Second)
+		if n := b.attachedOn(1); n != 0 {
+			b.t.Errorf("%d shards stay on the dead node", n)
+		}
+		if n := b.attachedOn(2); n != was {
+			b.t.Errorf("%d shards were moved to a node that does not answer", n-was)
+		}
+	})
+}
+
+// TestOneHungNodeDoesNotDelayTheVerdictOnAnother: every node is asked on its own.
+func TestOneHungNodeDoesNotDelayTheVerdictOnAnother(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.fleet.set(func() { b.fleet.hung = 1 })
+		wait(time.Second)
+		b.fleet.set(func() { b.fleet.down[2] = true })
+		wait(b.opts.MaxOffline + b.opts.HeartbeatInterval + time.Second)
+		if n, _ := b.log.State().Node(2); n.Availability != neon.NodeOffline {
+			b.t.Errorf("node 2 is %s", n.Availability)
+		}
+	})
+}
+
+// TestARestartIsNoFailure: a node that re-attached is given the longer time, and
+// its shards stay.
+func TestARestartIsNoFailure(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(20, 1, neon.Attached(1))
+		b.settle()
+		n := b.busiest()
+		was := b.attachedOn(n)
+		b.fleet.set(func() { b.fleet.down[n] = true })
+		b.must(fsm.ReAttach{Node: n})
+		b.now.ReAttached(n)
+		wait(b.opts.MaxWarmingUp - 2*time.Second)
+		if now := b.attachedOn(n); now != was {
+			b.t.Errorf("%d of %d shards left a node that warms up", was-now, was)
+		}
+		wait(10 * time.Second)
+		if now := b.attachedOn(n); now != 0 {
+			b.t.Errorf("%d shards stay on a node that never came up", now)
+		}
+	})
+}
+
+// TestDeletionWaitsForANodeThatHasJustStarted: it serves the tenant since its
+// re-attach, though it is not used yet. Removing the data under it would let it
+// write into what was deleted.
+func TestDeletionWaitsForANodeThatHasJustStarted(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		sh, _ := b.log.State().Shard(id)
+		b.fleet.set(func() { b.fleet.deaf = sh.Attached })
+		b.must(fsm.ReAttach{Node: sh.Attached})
+		b.now.ReAttached(sh.Attached)
+		b.must(fsm.BeginDeleteTenant{ID: id.Tenant})
+		ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Second)
+		defer cancel()
+		if err := b.now.Await(ctx, b.log.State().Index, id); neon.CodeOf(err) != neon.Timeout {
+			b.t.Errorf("awaiting the detach of a tenant that is attached: %v", err)
+		}
+		b.fleet.set(func() { b.fleet.deaf = 0 })
+		ctx, cancel = context.WithTimeout(b.t.Context(), 10*time.Second)
+		defer cancel()
+		if err := b.now.Await(ctx, b.log.State().Index, id); err != nil {
+			b.t.Error(err)
+		}
+		b.fleet.set(func() {
+			if _, there := b.fleet.at[sh.Attached][id]; there {
+				b.t.Error("it is still attached")
+			}
+		})
+	})
+}
+
+// refusing is a control plane that takes its time to refuse.
+type refusing struct{}
+
+func (refusing) NotifyAttach(ctx context.Context, _ *neon.NotifyAttach) error {
+	if err := pause(ctx, time.Second); err != nil {
+		return err
+	}
+	return errors.New("it waits for this deletion itself")
+}
+
+// TestDeletionDoesNotWaitForCompute: what a control plane that fails is owed is
+// owed by nobody any more.
+func TestDeletionDoesNotWaitForCompute(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.depose()
+		b.hook = refusing{}
+		b.lead()
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		wait(500 * time.Millisecond)
+		b.fleet.set(func() { b.fleet.latency = 900 * time.Millisecond })
+		r := b.must(fsm.BeginDeleteTenant{ID: id.Tenant})
+		if err := b.now.Await(b.t.Context(), r.Index, id); err != nil {
+			b.t.Error(err)
+		}
+	})
+}
+
+// TestActivationBelievesNothingOlderThanACall: what an operator's order finds on a
+// node may have been overtaken while it was on its way.
+func TestActivationBelievesNothingOlderThanACall(t *testing.T) {
+	scenario(t, 1, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		know := b.now.current.Load().seen
+		attached := Conf{Mode: neon.AttachedSingle, Generation: 9}
+		b.fleet.set(func() {
+			delete(b.fleet.at[1], id)
+			b.fleet.onList = func() {
+				know.beginCall(id, 1, 9)
+				know.endCall(id, 1, attached, true)
+			}
+		})
+		if err := b.now.ActivateNode(b.t.Context(), 1); err != nil {
+			b.t.Fatal(err)
+		}
+		b.fleet.set(func() { b.fleet.onList = nil })
+		if at := sightOf(know, id, 1); at.Conf != attached {
+			b.t.Errorf("an older listing made it %+v", at)
+		}
+	})
+}
+
+// TestSeenIgnoresAnswersOfAnEarlierProcess: what was asked before a node restarted
+// tells nothing of what it holds now, also of shards that were not known there.
+func TestSeenIgnoresAnswersOfAnEarlierProcess(t *testing.T) {
+	s, id := newSeen(), shardN(1)
+	began := s.reading()
+	s.forgetNode(5)
+	s.list(5, 1, began, map[neon.ShardID]*Conf{id: &single})
+	if at := sightOf(s, id, 5); at.Known {
+		t.Errorf("a listing of the earlier process settled it: %v", at)
+	}
+	s.looked(id, 5, &single, began)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Errorf("a look at the earlier process settled it: %v", at)
+	}
+	s.list(5, 2, s.reading(), map[neon.ShardID]*Conf{id: &single})
+	if at := sightOf(s, id, 5); !at.attached() {
+		t.Errorf("a listing of the new process did not: %v", at)
+	}
+}
+
+// TestHeatmapsFollowThePolicy: a tenant that wants a secondary uploads heatmaps
+// also while it has none, as after a split.
+func TestHeatmapsFollowThePolicy(t *testing.T) {
+	sc := &Scene{Tenant: fsm.Tenant{Policy: neon.Attached(1)}, Shard: fsm.Shard{Attached: 1}}
+	plain := &Scene{Tenant: fsm.Tenant{Policy: neon.Attached(0)}, Shard: fsm.Shard{Attached: 1}}
+	if sc.locationConfig() == plain.locationConfig() {
+		t.Error("no heatmaps for a tenant that has no secondary at the moment")
+	}
+	plain.Shard.Secondary = []neon.NodeID{2}
+	if sc.locationConfig() != plain.locationConfig() {
+		t.Error("no heatmaps for a secondary that is there for a move only")
+	}
+}
+
+// TestComputeIsToldAgainAfterATenantWasPutAway: whoever forgot it must hear of it,
+// also when it comes back to the same node.
+func TestComputeIsToldAgainAfterATenantWasPutAway(t *testing.T) {
+	scenario(t, 1, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		place := func(p neon.Placement, in fsm.Intent) {
+			tenant, _ := b.log.State().Tenant(id.Tenant)
+			sh, _ := b.log.State().Shard(id)
+			in.Shard, in.Sequence = id, sh.Sequence
+			b.must(fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Policy: &p, Intents: []fsm.Intent{in}})
+			b.settle()
+		}
+		place(neon.Placement{}, fsm.Intent{})
+		b.fleet.set(func() { delete(b.fleet.told, id) })
+		place(neon.Attached(0), fsm.Intent{Attached: 1})
+		b.check()
+	})
+}
+
+// TestComputeIsToldOfAMoveThatWasTakenBack: two moves in opposite directions, of
+// which the first notification was refused: the last one must not be taken for
+// what compute knows already.
+func TestComputeIsToldOfAMoveThatWasTakenBack(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		sh, _ := b.log.State().Shard(id)
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy, but remembered") })
+		to := migrate(b, sh)
+		wait(5 * time.Second)
+		b.fleet.set(func() { b.fleet.told[id] = to }) // it took it after all
+		now, _ := b.log.State().Shard(id)
+		migrate(b, now)
+		wait(5 * time.Second)
+		b.fleet.set(func() { b.fleet.hookErr = nil })
+		wait(30 * time.Second)
+		b.settle()
+		b.check()
+		if now, _ := b.log.State().Shard(id); now.Attached != sh.Attached {
+			b.t.Errorf("it is on node %d, not back on %d", now.Attached, sh.Attached)
+		}
+	})
+}
+
+// TestASecondaryThatFailsHoldsNothingUp: neither other secondaries nor the end of a
+// location that is not wanted any more depend on a node that refuses every call.
+func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		sh, _ := b.log.State().Shard(id)
+		from := sh.Attached
+		var other []neon.NodeID
+		for n := neon.NodeID(1); n <= 4; n++ {
+			if n != from {
+				other = append(other, n)
+			}
+		}
+		// It comes back from the dead with what it had, when everything is elsewhere.
+		b.fleet.set(func() { b.fleet.down[from] = true })
+		wait(15 * time.Second)
+		b.settle()
+		sh, _ = b.log.State().Shard(id)
+		var spare []neon.NodeID
+		for _, n := range other {
+			if n != sh.Attached {
+				spare = append(spare, n)
+			}
+		}
+		b.fleet.set(func() {
+			b.fleet.onPut = func(n neon.NodeID) error {
+				if n == spare[0] {
+					return errors.New("refused")
+				}
+				return nil
+			}
+			b.fleet.down[from] = false
+		})
+		tenant, _ := b.log.State().Tenant(id.Tenant)
+		policy := neon.Attached(2)
+		b.must(fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Policy: &policy, Intents: []fsm.Intent{{
+			Shard: id, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: spare,
+		}}})
+		wait(30 * time.Second)
+		b.fleet.set(func() {
+			if _, there := b.fleet.at[from][id]; there {
+				b.t.Errorf("the old location stays on node %d", from)
+			}
+			if c := b.fleet.at[spare[1]][id]; c.Mode != neon.Secondary {
+				b.t.Errorf("the other secondary is %q", c.Mode)
+			}
+			b.fleet.onPut = nil
+		})
+		if b.now.Status(id).LastError == "" {
+			b.t.Error("nobody is told of the failure")
+		}
+		wait(30 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+// TestAnOriginThatFailsForeverHandsNothingOver: it answers heartbeats and nothing
+// else. The shard is not kept from the node it should be served from.
+func TestAnOriginThatFailsForeverHandsNothingOver(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		sh, _ := b.log.State().Shard(id)
+		b.fleet.set(func() {
+			b.fleet.onPut = func(n neon.NodeID) error {
+				if n == sh.Attached {
+					return errors.New("broken")
+				}
+				return nil
+			}
+		})
+		to := migrate(b, sh)
+		wait(b.opts.MaxOffline - time.Second)
+		if now, _ := b.log.State().Shard(id); now.GenNode != sh.Attached {
+			b.t.Error("it was given up at once")
+		}
+		wait(30 * time.Second)
+		b.fleet.set(func() {
+			if c := b.fleet.at[to][id]; c.Mode != neon.AttachedSingle || b.fleet.told[id] != to {
+				b.t.Errorf("the destination is %q and compute was told node %d", c.Mode, b.fleet.told[id])
+			}
+			b.fleet.onPut = nil
+		})
+		wait(30 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+// TestADeadSecondaryDoesNotHoldUpItsShard: what cannot be reached is passed over,
+// in a first attachment, a fail-over and a live migration.
+func TestADeadSecondaryDoesNotHoldUpItsShard(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		ids := b.create(10, 1, neon.Attached(1))
+		b.settle()
+		b.fleet.set(func() { b.fleet.down[1] = true })
+		wait(b.opts.MaxOffline + 5*time.Second)
+		b.settle()
+		for _, id := range ids {
+			shard := neon.ShardID{Tenant: id, Count: 1}
+			if err := b.now.Await(b.t.Context(), b.log.State().Index, shard); err != nil {
+				b.t.Error(err)
+			}
+			sh, _ := b.log.State().Shard(shard)
+			if to := migrate(b, sh); to == 1 {
+				continue
+			}
+			if err := b.now.Await(b.t.Context(), b.log.State().Index, shard); err != nil {
+				b.t.Error(err)
+			}
+		}
+	})
+}
+
+// TestACallIsNotBelievedAcrossARestart: a pageserver that restarts while a call is
+// under way may have carried it out before or never.
+func TestACallIsNotBelievedAcrossARestart(t *testing.T) {
+	scenario(t, 1, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		b.fleet.set(func() { b.fleet.latency = time.Second })
+		b.configure([]neon.TenantID{id.Tenant}, `{"gc_horizon":7}`)
+		wait(500 * time.Millisecond)
+		b.must(fsm.ReAttach{Node: 1})
+		if at := sightOf(b.now.current.Load().seen, id, 1); at.Known {
+			b.t.Fatalf("known while a call is under way: %v", at)
+		}
+		wait(700 * time.Millisecond)
+		b.fleet.set(func() { b.fleet.latency = time.Millisecond })
+		if at := sightOf(b.now.current.Load().seen, id, 1); at.Known && at.Conf.Generation == 1 {
+			b.t.Errorf("the answer to the earlier process counts: %v", at)
+		}
+		b.now.ReAttached(1)
+		wait(5 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+// TestAFlappingNodeEndsAsTheLogSays: verdicts come and go while its shards move to
+// and fro.
+func TestAFlappingNodeEndsAsTheLogSays(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(30, 1, neon.Attached(1))
+		b.settle()
+		b.fleet.set(func() { b.fleet.latency = 50 * time.Millisecond; b.fleet.flaky = 0.1 })
+		for i := range 6 {
+			n := neon.NodeID(i%3 + 1)
+			b.fleet.set(func() { b.fleet.down[n] = true })
+			wait(b.opts.MaxOffline + time.Duration(i*150)*time.Millisecond)
+			b.fleet.set(func() { b.fleet.down[n] = false })
+			wait(time.Duration(i*170) * time.Millisecond)
+		}
+		b.fleet.set(func() { b.fleet.latency = time.Millisecond; b.fleet.flaky = 0 })
+		wait(time.Minute)
+		b.settle()
+		b.check()
+	})
+}
+
+// TestANewLeaderPaysWhatItsPredecessorOwes: it finds everything as it should be, and
+// compute not knowing of it.
+func TestANewLeaderPaysWhatItsPredecessorOwes(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("down") })
+		b.create(5, 2, neon.Attached(0))
+		wait(5 * time.Second)
+		b.depose()
+		puts := 0
+		b.fleet.set(func() { b.fleet.hookErr = nil; puts = b.fleet.puts })
+		b.lead()
+		wait(5 * time.Second)
+		b.settle()
+		b.check()
+		if b.fleet.puts != puts {
+			b.t.Errorf("%d calls were made for it", b.fleet.puts-puts)
+		}
+	})
+}
+
+// slowFor is a control plane that never answers for one tenant.
+type slowFor struct {
+	Hook
+	tenant neon.TenantID
+}
+
+func (h slowFor) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error {
+	if body.Tenant == h.tenant {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return h.Hook.NotifyAttach(ctx, body)
+}
+
+// TestNotificationsOfOneTenantDoNotHoldUpOthers: also not when there are more shards
+// waiting for it than workers.
+func TestNotificationsOfOneTenantDoNotHoldUpOthers(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.depose()
+		b.opts.NormalWorkers, b.opts.HighWorkers = 2, 2
+		b.hook = slowFor{b.fleet, neon.TenantID{0xaa, 0, 0, 16}}
+		b.lead()
+		b.create(1, 16, neon.Attached(0))
+		ids := b.create(5, 1, neon.Attached(0))
+		wait(2 * time.Second)
+		for _, id := range ids {
+			if sh, _ := b.log.State().Shard(neon.ShardID{Tenant: id, Count: 1}); sh.OwesNotification() {
+				b.t.Errorf("compute was not told of %s", id)
+			}
+		}
+	})
+}
+
+// TestWhatIsDetachedIsNotThere: a location that was detached leaves no entry that
+// could be taken for one.
+func TestWhatIsDetachedIsNotThere(t *testing.T) {
+	s, id := newSeen(), shardN(1)
+	s.list(5, 1, s.reading(), map[neon.ShardID]*Conf{id: &single})
+	s.beginCall(id, 5, 0)
+	s.endCall(id, 5, Conf{}, true)
+	if at := sightOf(s, id, 5); !at.absent() {
+		t.Errorf("after a detach: %v", at)
+	}
+	if o := s.observed(&fsm.Shard{ID: id}); len(o) != 0 {
+		t.Errorf("people are shown %v", o)
+	}
+	if c := unwire(&neon.LocationConfig{Mode: neon.Detached}); *c != (Conf{}) {
+		t.Errorf("a listed detached location is %v", c)
+	}
+}

@@ -29,6 +29,10 @@ var bodies = map[string]string{
 	"PUT /v1/tenant/:tenant_id/time_travel_remote_storage":            `{"shard_counts":[0,2]}`,
 	"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config": `{"state":"Archived"}`,
 	"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease":      `{"lsn":"0/16B5A50"}`,
+	"POST /debug/v1/attach-hook":                                      `{"tenant_shard_id":"` + tenantB + `","node_id":99,"generation_override":1,"config":{"gc_period":"1h"}}`,
+	"PUT /control/v1/preferred_azs":                                   `{"` + tenantB + `-0102":"az-1","` + tenantB + `":null}`,
+	"POST /control/v1/metadata_health/update":                         `{"healthy_tenant_shards":["` + tenantB + `"],"unhealthy_tenant_shards":["` + tenantB + `-0102"]}`,
+	"POST /control/v1/metadata_health/outdated":                       `{"not_scrubbed_for":"1m 30s"}`,
 	"PUT /debug/v1/failpoints":                                        `[{"name":"x","actions":"off"}]`,
 	"POST /debug/v1/inspect":                                          `{"tenant_shard_id":"` + tenantB + `-0102"}`,
 }

@@ -131,6 +131,10 @@ var tenantRoutes = []route{
 	{method: "GET", path: "/control/v1/tenant/:tenant_id/timeline/:timeline_id", scope: ScopeScrubber, ready: true, label: "v1_tenant_timeline_describe", handle: (*Server).timelineDescribe},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: ScopeAdmin, label: "control_v1_tenant_policy", handle: (*Server).tenantPolicy},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_migrate", handle: (*Server).shardMigrate},
+	{method: "PUT", path: "/control/v1/preferred_azs", scope: ScopeAdmin, label: "control_v1_preferred_azs", body: largeBody, handle: (*Server).preferredAZs},
+	{method: "POST", path: "/control/v1/metadata_health/update", scope: ScopeScrubber, label: "control_v1_metadata_health_update", body: largeBody, handle: (*Server).metadataHealthUpdate},
+	{method: "GET", path: "/control/v1/metadata_health/unhealthy", scope: ScopeAdmin, duty: onAny, label: "control_v1_metadata_health_list_unhealthy", handle: (*Server).metadataUnhealthy},
+	{method: "POST", path: "/control/v1/metadata_health/outdated", scope: ScopeAdmin, label: "control_v1_metadata_health_list_outdated", handle: (*Server).metadataOutdated},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate_secondary", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_migrate_secondary", handle: (*Server).shardMigrateSecondary},
 }
 
@@ -160,6 +164,8 @@ var virtualRoutes = []route{
 var debugRoutes = []route{
 	{method: "GET", path: "/debug/v1/tenant", scope: ScopeAdmin, label: "debug_v1_tenant", deadline: remoteDeadline, handle: (*Server).tenantDump},
 	{method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: ScopeAdmin, duty: onAny, label: "debug_v1_tenant_locate", handle: (*Server).tenantLocate},
+	{method: "POST", path: "/debug/v1/attach-hook", scope: ScopeAdmin, label: "debug_v1_attach_hook", handle: (*Server).attachHook},
+	{method: "POST", path: "/debug/v1/tenant/:tenant_id/drop", scope: ScopePageserverAPI, limited: true, label: "debug_v1_tenant_drop", handle: (*Server).tenantDrop},
 	{method: "POST", path: "/debug/v1/tenant/:tenant_id/import", scope: ScopePageserverAPI, limited: true, label: "debug_v1_tenant_import", deadline: remoteDeadline, handle: (*Server).tenantImport},
 	{method: "GET", path: "/debug/v1/scheduler", scope: ScopeAdmin, label: "debug_v1_scheduler", handle: (*Server).schedulerDump},
 	{method: "POST", path: "/debug/v1/consistency_check", scope: ScopeAdmin, label: "debug_v1_consistency_check", deadline: remoteDeadline, handle: (*Server).consistencyCheck},

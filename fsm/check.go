@@ -110,6 +110,9 @@ func (c *checker) shard(s *Shard) {
 	if s.GenNode != 0 && (!s.HasGeneration || s.Generation == 0) {
 		c.fail("shard %s has an owner but no generation", s.ID)
 	}
+	if s.ByHand && t.Deleting {
+		c.fail("shard %s is left to others though it is being deleted", s.ID)
+	}
 	if s.Notified && s.GenNode == 0 {
 		c.fail("shard %s is known to compute but owned by nobody", s.ID)
 	}

@@ -49,6 +49,7 @@ func (c SetIntents) apply(t *txn) (r Result) {
 
 func (t *txn) setIntent(s Shard, in Intent) {
 	s.Attached, s.Secondary, s.PreferredNode = in.Attached, slices.Clip(in.Secondary), in.PreferredNode
+	s.takeBack()
 	s.Sequence = t.Index
 	t.setShard(s)
 }

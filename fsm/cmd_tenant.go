@@ -30,6 +30,9 @@ type CreateTenant struct {
 	NoGeneration bool            `cbor:"8,keyasint,omitempty"`
 
 	Shards []NewShard `cbor:"9,keyasint"`
+
+	// At is the Unix time of the creation in milliseconds.
+	At int64 `cbor:"10,keyasint,omitempty"`
 }
 
 func (c CreateTenant) apply(t *txn) Result {
@@ -53,17 +56,25 @@ func (c CreateTenant) apply(t *txn) Result {
 		}
 	}
 	t.setTenant(tenant)
-	first, known := max(c.Generation, t.floor()), !c.NoGeneration
-	if g, ok := t.graves.find(grave{tenant: c.ID}); ok {
-		first, known = max(first, g.generation), true
-	}
+	first, remembered := t.first(c.ID, c.Generation)
 	for i, n := range c.Shards {
 		t.setShard(Shard{
-			ID: ids[i], Generation: first, HasGeneration: known,
+			ID: ids[i], Generation: first, HasGeneration: remembered || !c.NoGeneration,
 			Attached: n.Attached, Secondary: slices.Clip(n.Secondary), PreferredAZ: n.PreferredAZ, Sequence: t.Index,
+			ScrubbedAt: c.At,
 		})
 	}
 	return Result{}
+}
+
+// first is the number from which a new tenant counts, at least the one asked for,
+// and whether an earlier tenant of that id is remembered.
+func (t *txn) first(id neon.TenantID, asked neon.Generation) (g neon.Generation, remembered bool) {
+	g = max(asked, t.floor())
+	if old, ok := t.graves.find(grave{tenant: id}); ok {
+		return max(g, old.generation), true
+	}
+	return g, false
 }
 
 // UpdateTenant changes policy, scheduling or configuration, and the intents that
@@ -109,6 +120,9 @@ func (c UpdateTenant) apply(t *txn) Result {
 	}
 	t.setTenant(tenant)
 	t.adopt(tenant, c.Generation)
+	if c.Policy != nil || c.Config != nil {
+		t.takeBack(tenant)
+	}
 	for _, in := range c.Intents {
 		s, _ := t.Shard(in.Shard)
 		t.setIntent(s, in)
@@ -159,6 +173,7 @@ func (c BeginDeleteTenant) apply(t *txn) Result {
 	tenant.Policy, tenant.Scheduling = neon.Placement{}, neon.ShardActive
 	t.setTenant(tenant)
 	t.adopt(tenant, nil)
+	t.takeBack(tenant)
 	return Result{}
 }
 
@@ -176,15 +191,34 @@ func (c FinishDeleteTenant) apply(t *txn) Result {
 	if !tenant.Deleting {
 		return refuse(neon.PreconditionFailed, "deletion of tenant %s was not begun", c.ID)
 	}
-	t.tenants.Delete(Tenant{ID: c.ID})
-	t.touched.Tenants = append(t.touched.Tenants, c.ID)
-	g := grave{tenant: c.ID}
+	t.forgetTenant(tenant)
+	t.dropTimelines(c.ID)
+	return Result{}
+}
+
+// forgetTenant forgets a tenant but for its numbers.
+func (t *txn) forgetTenant(tenant Tenant) {
+	t.tenants.Delete(tenant)
+	t.touched.Tenants = append(t.touched.Tenants, tenant.ID)
+	g := grave{tenant: tenant.ID}
 	for _, id := range tenant.Shards() {
 		s, _ := t.Shard(id)
 		g.generation = max(g.generation, s.Generation)
 		t.deleteShard(id)
 	}
 	t.graves.add(g)
-	t.dropTimelines(c.ID)
+}
+
+// DropTenant forgets a tenant at once, whatever pageservers have of it: for
+// support. What is recorded of its timelines stays, in case it is imported again.
+// To drop an unknown tenant is accepted.
+type DropTenant struct {
+	ID neon.TenantID `cbor:"1,keyasint"`
+}
+
+func (c DropTenant) apply(t *txn) Result {
+	if tenant, ok := t.Tenant(c.ID); ok {
+		t.forgetTenant(tenant)
+	}
 	return Result{}
 }

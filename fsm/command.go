@@ -85,6 +85,11 @@ var commands = map[Kind]reflect.Type{
 	27: reflect.TypeFor[BeginMembership](),
 	28: reflect.TypeFor[EndMembership](),
 	29: reflect.TypeFor[AckMembership](),
+
+	50: reflect.TypeFor[AttachByHand](),
+	51: reflect.TypeFor[DropTenant](),
+	52: reflect.TypeFor[SetPreferredAZs](),
+	53: reflect.TypeFor[SetMetadataHealth](),
 }
 
 func (SetCluster) kind() Kind          { return 1 }
@@ -111,6 +116,11 @@ func (ImportTimeline) kind() Kind          { return 26 }
 func (BeginMembership) kind() Kind         { return 27 }
 func (EndMembership) kind() Kind           { return 28 }
 func (AckMembership) kind() Kind           { return 29 }
+
+func (AttachByHand) kind() Kind      { return 50 }
+func (DropTenant) kind() Kind        { return 51 }
+func (SetPreferredAZs) kind() Kind   { return 52 }
+func (SetMetadataHealth) kind() Kind { return 53 }
 
 // The frame of a command in the log: format, kind, request id, CBOR payload.
 const (

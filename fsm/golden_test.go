@@ -58,7 +58,7 @@ func history() []Command {
 		FinishDeleteTenant{ID: other},
 		BeginDeleteTenant{ID: other}, // refused
 		ReAttach{Node: 2},
-	}, safekeeperHistory(tenant)...)
+	}, append(safekeeperHistory(tenant), handHistory(tenant, ids)...)...)
 }
 
 // TestGoldenFilesLoadForever replays the log and loads the snapshot that version 1

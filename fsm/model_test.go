@@ -255,6 +255,7 @@ func (m *machine) createTenant(t *rapid.T) Command {
 		ID: drawTenant.Draw(t, "tenant"), Count: drawCount.Draw(t, "count"), Stripe: neon.DefaultStripeSize,
 		Policy: drawPolicy.Draw(t, "policy"), Scheduling: drawScheduling.Draw(t, "scheduling"),
 		Generation: drawGeneration.Draw(t, "generation"), NoGeneration: rapid.IntRange(0, 4).Draw(t, "no generation") == 0,
+		At: rapid.Int64().Draw(t, "at"),
 	}
 	for range c.Count.Shards() {
 		c.Shards = append(c.Shards, NewShard{
@@ -299,6 +300,9 @@ func (m *machine) updateTenant(t *rapid.T) Command {
 func (m *machine) command(t *rapid.T) Command {
 	if rapid.IntRange(0, 3).Draw(t, "safekeeping") == 0 {
 		return m.safekeeping(t)
+	}
+	if rapid.IntRange(0, 7).Draw(t, "by hand") == 0 {
+		return m.byHand(t)
 	}
 	switch rapid.IntRange(0, 15).Draw(t, "command") {
 	case 0:
@@ -379,9 +383,9 @@ func dump(s *State) string {
 			t.ID, t.Count, t.Stripe, t.Policy, t.Scheduling, t.Config.JSON(), t.Deleting, t.Sequence)
 	}
 	for sh := range s.ShardsFrom(neon.ShardID{}) {
-		b = fmt.Appendf(b, "shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d,%s notified=%v told=%d sequence=%d\n",
+		b = fmt.Appendf(b, "shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d,%s notified=%v told=%d byhand=%v unhealthy=%v scrubbed=%d sequence=%d\n",
 			sh.ID, sh.Generation, sh.HasGeneration, sh.GenNode, sh.Attached, sh.Secondary, sh.PreferredNode, sh.PreferredAZ,
-			sh.Notified, sh.Told, sh.Sequence)
+			sh.Notified, sh.Told, sh.ByHand, sh.Unhealthy, sh.ScrubbedAt, sh.Sequence)
 	}
 	b = dumpSafekeeping(b, s)
 	s.done.values(func(q request) bool {

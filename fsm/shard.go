@@ -38,6 +38,16 @@ type Shard struct {
 	PreferredNode neon.NodeID
 	PreferredAZ   neon.AZ
 
+	// ByHand tells that somebody attaches and detaches this shard on pageservers
+	// themselves: it is numbered and validated as any other, and otherwise left
+	// alone until a decision about its place or its configuration is made here.
+	ByHand bool
+
+	// Unhealthy is the last judgement on what the shard has in remote storage, and
+	// ScrubbedAt its Unix time in milliseconds. A new shard is healthy.
+	Unhealthy  bool
+	ScrubbedAt int64
+
 	// Sequence is the log index of the last change to the intent; SetIntents
 	// refuses a decision that was based on another one.
 	Sequence uint64

@@ -123,13 +123,14 @@ func appendTenant(b []byte, t *Tenant) []byte {
 
 func appendShard(b []byte, s *Shard) []byte {
 	b, _ = s.ID.AppendBinary(b)
-	b = append(b, boolByte(s.HasGeneration)|boolByte(s.Notified)<<1)
+	b = append(b, boolByte(s.HasGeneration)|boolByte(s.Notified)<<1|boolByte(s.ByHand)<<2|boolByte(s.Unhealthy)<<3)
 	b = binary.AppendUvarint(b, uint64(s.Generation))
 	b = binary.AppendUvarint(b, uint64(s.Told))
 	b = binary.AppendUvarint(b, uint64(s.GenNode))
 	b = binary.AppendUvarint(b, uint64(s.Attached))
 	b = binary.AppendUvarint(b, uint64(s.PreferredNode))
 	b = binary.AppendUvarint(b, s.Sequence)
+	b = binary.AppendUvarint(b, uint64(s.ScrubbedAt))
 	b = binary.AppendUvarint(b, uint64(len(s.Secondary)))
 	for _, n := range s.Secondary {
 		b = binary.AppendUvarint(b, uint64(n))
@@ -247,13 +248,14 @@ func (d *decoder) shard() (s Shard) {
 	d.fill(id[:])
 	d.fail(s.ID.UnmarshalBinary(id[:]))
 	flags := d.byte()
-	s.HasGeneration, s.Notified = flags&1 != 0, flags&2 != 0
+	s.HasGeneration, s.Notified, s.ByHand, s.Unhealthy = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0
 	s.Generation = neon.Generation(d.uvarint())
 	s.Told = neon.NodeID(d.uvarint())
 	s.GenNode = neon.NodeID(d.uvarint())
 	s.Attached = neon.NodeID(d.uvarint())
 	s.PreferredNode = neon.NodeID(d.uvarint())
 	s.Sequence = d.uvarint()
+	s.ScrubbedAt = int64(d.uvarint())
 	n := d.uvarint()
 	if n > maxSecondaries {
 		d.fail(fmt.Errorf("shard %s with %d secondaries", s.ID, n))

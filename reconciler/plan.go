@@ -97,6 +97,9 @@ type Step struct {
 // is sent, compute is told before the old location goes, and what is unknown is
 // looked at before it costs a generation.
 func Next(s *Scene) Step {
+	if s.Shard.ByHand {
+		return Step{Kind: Done}
+	}
 	if s.Tenant.Scheduling == neon.ShardStop && !s.Tenant.Deleting {
 		return Step{Kind: Done}
 	}

@@ -116,9 +116,13 @@ func (r *Reconciler) Status(id neon.ShardID) (s ShardStatus) {
 		return s
 	}
 	s.Reconciling, s.Failures, s.LastError = t.queue.lookup(id)
-	if sh, ok := t.Log.State().Shard(id); ok {
+	st := t.Log.State()
+	if sh, ok := st.Shard(id); ok {
 		s.PendingNotify = t.Hook != nil && sh.OwesNotification()
-		s.Observed = t.seen.observed(&sh)
+		if s.Observed = t.seen.observed(&sh); sh.ByHand {
+			tenant, _ := st.Tenant(id.Tenant)
+			s.Observed = assumed(&Scene{Tenant: tenant, Shard: sh})
+		}
 	}
 	return s
 }

@@ -76,7 +76,7 @@ func (t *term) survey() {
 // place keeps the set of shards whose intent lacks what the policy wants.
 func (t *term) place(st *fsm.State, sh *fsm.Shard) {
 	tenant, ok := st.Tenant(sh.ID.Tenant)
-	lacks := ok && (tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 ||
+	lacks := ok && !sh.ByHand && (tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 ||
 		len(sh.Secondary) != tenant.Policy.WantedSecondaries())
 	t.mu.Lock()
 	defer t.mu.Unlock()

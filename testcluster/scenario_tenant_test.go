@@ -16,6 +16,7 @@ import (
 func scenarios() []scenario {
 	all := append(tenantStories(), nodeStories()...)
 	all = append(all, safekeeperStories()...)
+	all = append(all, byHandStories()...)
 	return append(all, leaderStories()...)
 }
 

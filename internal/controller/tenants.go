@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"time"
 
 	"quorate/fsm"
 	"quorate/internal/neon"
@@ -37,7 +38,7 @@ func createCommand(req neon.TenantCreateRequest) (fsm.CreateTenant, error) {
 		return fsm.CreateTenant{}, neon.Errorf(neon.BadRequest, "Attempted to create a specific shard, this API is for creating the whole tenant")
 	}
 	c := fsm.CreateTenant{
-		ID: req.Tenant.Tenant, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(0),
+		At: time.Now().UnixMilli(), ID: req.Tenant.Tenant, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(0),
 		Scheduling: neon.ShardActive, Config: req.Config,
 	}
 	if p := req.ShardParameters; p != nil {
@@ -140,7 +141,7 @@ func (t *Tenants) changeConfig(ctx context.Context, id neon.TenantID, change fun
 		}
 		shards = tenant.Shards()
 		conf, err := change(tenant.Config)
-		if err != nil || conf == tenant.Config {
+		if err != nil || conf == tenant.Config && !byHand(s, tenant) {
 			return nil, err
 		}
 		return fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Config: &conf}, nil

@@ -27,7 +27,7 @@ func (t *Tenants) SetPolicy(ctx context.Context, id neon.TenantID, req neon.Poli
 			c.Scheduling = new(neon.ShardActive)
 		}
 		unplaced = t.replace(s, tenant, &c)
-		if unchanged(tenant, c) {
+		if unchanged(tenant, c) && !byHand(s, tenant) {
 			return nil, nil
 		}
 		return c, nil
@@ -90,7 +90,7 @@ func (t *Tenants) SetLocation(ctx context.Context, id neon.ShardID, conf neon.Lo
 			c.Generation = conf.Generation
 		}
 		unplaced = t.replace(s, tenant, &c)
-		if unchanged(tenant, c) {
+		if unchanged(tenant, c) && !byHand(s, tenant) {
 			return nil, nil
 		}
 		return c, nil

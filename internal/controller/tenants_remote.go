@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"quorate/fsm"
 	"quorate/internal/neon"
@@ -85,7 +86,7 @@ func (t *Tenants) Import(ctx context.Context, id neon.TenantID) (resp neon.Tenan
 }
 
 func importCommand(id neon.TenantID, scan neon.RemoteScan) fsm.CreateTenant {
-	c := fsm.CreateTenant{ID: id, Stripe: unsplitStripe, Policy: neon.Attached(0), Scheduling: neon.ShardActive}
+	c := fsm.CreateTenant{ID: id, Stripe: unsplitStripe, Policy: neon.Attached(0), Scheduling: neon.ShardActive, At: time.Now().UnixMilli()}
 	for _, sh := range scan.Shards {
 		c.Count = max(c.Count, sh.Shard.Count)
 		if sh.Generation != nil {

@@ -108,6 +108,8 @@ var genericRoutes = []route{
 	{method: "GET", path: "/status", scope: scopeNone, duty: here, label: "status", handle: (*Server).status},
 	{method: "GET", path: "/live", scope: scopeNone, duty: here, label: "live", handle: (*Server).live},
 	{method: "GET", path: "/ready", scope: scopeNone, duty: here, label: "ready", handle: (*Server).readyStatus},
+	{method: "GET", path: "/profile/cpu", scope: scopeNone, duty: here, label: "profile_cpu", handle: (*Server).profileCPU},
+	{method: "GET", path: "/profile/heap", scope: scopeNone, duty: here, label: "profile_heap", handle: (*Server).profileHeap},
 }
 
 var upcallRoutes = []route{

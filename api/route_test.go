@@ -10,9 +10,10 @@ import (
 )
 
 // pathOf fills in the parameters of a route with things that do not exist.
+// Nobody waits for a profile.
 func pathOf(rt route) string {
 	return strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":safekeeper_id", "99", ":timeline_id", timelineX,
-		":tenant_shard_id", tenantB, "*rest", "timeline").Replace(rt.path)
+		":tenant_shard_id", tenantB, "*rest", "timeline", "/profile/cpu", "/profile/cpu?format=none").Replace(rt.path)
 }
 
 func TestEveryRouteIsAccountedFor(t *testing.T) {
@@ -43,7 +44,7 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 
 // The table of who may do what, written down a second time on purpose.
 var wantScopes = map[Scope][]string{
-	scopeNone:        {"GET /metrics", "GET /status", "GET /live", "GET /ready"},
+	scopeNone:        {"GET /metrics", "GET /status", "GET /live", "GET /ready", "GET /profile/cpu", "GET /profile/heap"},
 	ScopeGenerations: {"POST /upcall/v1/re-attach", "POST /upcall/v1/validate"},
 	ScopeInfra:       {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id"},
 	ScopeScrubber:    {"POST /control/v1/metadata_health/update", "GET /control/v1/tenant/:tenant_id", "GET /control/v1/tenant/:tenant_id/timeline/:timeline_id"},

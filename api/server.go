@@ -98,6 +98,8 @@ type Server struct {
 	scrape  http.Handler
 	bodies  *semaphore.Weighted
 
+	profiler *profiler
+
 	unknown  route // of paths and methods that are not served
 	fallback *route
 }
@@ -107,7 +109,7 @@ func New(o Options) *Server {
 	if o.RatePerSec == 0 {
 		o.RatePerSec = defaultRate
 	}
-	s := &Server{Options: o, bodies: semaphore.NewWeighted(bufferedBodies)}
+	s := &Server{Options: o, bodies: semaphore.NewWeighted(bufferedBodies), profiler: newProfiler()}
 	if o.PublicKey != nil {
 		s.auth = newAuthenticator(o.PublicKey)
 	}

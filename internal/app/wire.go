@@ -92,7 +92,7 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 	deps := controller.Deps{
 		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader, Pageservers: calls.pageservers,
 		Safekeepers: calls.safekeepers, SafekeeperWatch: keeperView{a.keeper}, SafekeeperHook: a.keeperHook,
-		Resolve: a.cfg.Resolve,
+		Resolve: a.cfg.Resolve, Locks: controller.NewLocks(a.log),
 		Options: controller.Options{
 			UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss,
 			UseHTTPSSafekeepers: a.cfg.Safekeepers.Scheme == "https", OntoSafekeepers: a.cfg.Safekeepers.Timelines,

@@ -110,7 +110,7 @@ type Failpoints interface {
 	Sleep(ctx context.Context, name string) error
 }
 
-// Deps is what the resources are made of. Every field but Failpoints is needed.
+// Deps is what the resources are made of. Every field but Failpoints and Locks is needed.
 type Deps struct {
 	Log         Log
 	Reality     Reality
@@ -127,6 +127,9 @@ type Deps struct {
 
 	// Resolve tells whether a host name has an address.
 	Resolve func(ctx context.Context, host string) error
+
+	// Locks keep long requests about one tenant apart; nil: they run together.
+	Locks *Locks
 
 	Options Options
 	Logger  *slog.Logger

@@ -11,12 +11,17 @@ import (
 // returns once that is committed; the shards follow. When they cannot all be
 // placed that is a Conflict, although the policy was changed.
 func (t *Tenants) SetPolicy(ctx context.Context, id neon.TenantID, req neon.PolicyRequest) error {
+	release, err := t.Locks.acquire(ctx, id, exclusive("UpdatePolicy"))
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := t.delay(ctx, "tenant-update-policy-exclusive-lock"); err != nil {
 		return err
 	}
 	var shards []neon.ShardID
 	var unplaced error
-	_, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
+	_, err = commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
 		tenant, err := known(s, id)
 		if err != nil {
 			return nil, err

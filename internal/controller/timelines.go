@@ -28,6 +28,11 @@ func (t *Timelines) Create(ctx context.Context, id neon.TenantID, req neon.Timel
 	if req.Import != nil {
 		return resp, neon.Errorf(neon.BadRequest, "importing a timeline is not supported by this controller")
 	}
+	release, err := t.Locks.acquire(ctx, id, shared("TimelineCreate"))
+	if err != nil {
+		return resp, err
+	}
+	defer release()
 	if err := t.delay(ctx, "tenant-create-timeline-shared-lock"); err != nil {
 		return resp, err
 	}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"io"
+	"net/http"
+	"runtime/pprof"
+	"time"
+
+	"quorate/internal/neon"
+)
+
+const (
+	profileSeconds    = 5  // of a CPU profile, when nothing else is asked for
+	profileMost       = 60 // seconds
+	profileMostPerSec = 1000
+)
+
+// profiler takes one CPU profile at a time: the runtime has no room for more.
+type profiler struct {
+	slot   chan struct{} // taken while a profile runs
+	cancel chan struct{} // ends it early
+}
+
+func newProfiler() *profiler {
+	return &profiler{slot: make(chan struct{}, 1), cancel: make(chan struct{})}
+}
+
+// acquire takes the slot, by force from whoever has it.
+func (p *profiler) acquire(ctx context.Context, force bool) error {
+	select {
+	case p.slot <- struct{}{}:
+		return nil
+	default:
+	}
+	for force {
+		select {
+		case p.slot <- struct{}{}:
+			return nil
+		case p.cancel <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return neon.Errorf(neon.Conflict, "profiler already running (use ?force=true to cancel it)")
+}
+
+// cpu samples this process for a while.
+func (p *profiler) cpu(ctx context.Context, d time.Duration, force bool) ([]byte, error) {
+	if err := p.acquire(ctx, force); err != nil {
+		return nil, err
+	}
+	defer func() { <-p.slot }()
+	var packed bytes.Buffer
+	if err := pprof.StartCPUProfile(&packed); err != nil {
+		return nil, neon.Errorf(neon.Conflict, "profiler already running: %w", err)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.cancel:
+	case <-ctx.Done():
+	}
+	pprof.StopCPUProfile()
+	z, err := gzip.NewReader(&packed)
+	if err != nil {
+		return nil, neon.Errorf(neon.Internal, "profile: %w", err)
+	}
+	return io.ReadAll(z)
+}
+
+// attachment answers with a file.
+func attachment(name string, data []byte) answer {
+	return answer{body: data, header: http.Header{
+		"Content-Type":        {"application/octet-stream"},
+		"Content-Disposition": {`attachment; filename="` + name + `"`},
+	}}
+}
+
+// profileFormat reads what the profile is to look like.
+func (c *call) profileFormat(also ...string) (string, error) {
+	format, ok, err := c.query("format")
+	switch {
+	case err != nil:
+		return "", err
+	case !ok, format == "pprof":
+		return "pprof", nil
+	}
+	for _, f := range append(also, "svg") {
+		if f == format {
+			return "", neon.Errorf(neon.Internal, "profiles are not available as %s, use format=pprof", format)
+		}
+	}
+	return "", neon.Errorf(neon.BadRequest, "invalid format %s", format)
+}
+
+func (s *Server) profileCPU(c *call) (answer, error) {
+	_, bad := c.profileFormat()
+	if bad != nil && classify(bad) == neon.BadRequest {
+		return answer{}, bad
+	}
+	seconds, ok, err := c.queryUint("seconds")
+	switch {
+	case err != nil:
+		return answer{}, err
+	case !ok:
+		seconds = profileSeconds
+	case seconds < 1 || seconds > profileMost:
+		return answer{}, neon.Errorf(neon.BadRequest, "duration must be 1-%d secs", profileMost)
+	}
+	// The rate is checked only: the runtime samples a hundred times a second.
+	rate, _, err := c.queryUint("frequency")
+	if err != nil {
+		return answer{}, err
+	}
+	if rate > profileMostPerSec {
+		return answer{}, neon.Errorf(neon.BadRequest, "frequency must be <=%d Hz", profileMostPerSec)
+	}
+	force, _, err := c.queryBool("force")
+	if err != nil {
+		return answer{}, err
+	}
+	if bad != nil {
+		return answer{}, bad
+	}
+	data, err := s.profiler.cpu(c.ctx, time.Duration(seconds)*time.Second, force)
+	return attachment("profile.pb", data), err
+}
+
+func (s *Server) profileHeap(c *call) (answer, error) {
+	if _, err := c.profileFormat("jemalloc"); err != nil {
+		return answer{}, err
+	}
+	var data bytes.Buffer
+	if err := pprof.Lookup("heap").WriteTo(&data, 0); err != nil {
+		return answer{}, neon.Errorf(neon.Internal, "profile: %w", err)
+	}
+	return attachment("heap.pb.gz", data.Bytes()), nil
+}

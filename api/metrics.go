@@ -26,6 +26,7 @@ type Metrics struct {
 
 	spawned   prometheus.Counter
 	completed *prometheus.CounterVec
+	optimised prometheus.Counter
 
 	pageserverErrors   *prometheus.CounterVec
 	pageserverLatency  *prometheus.HistogramVec
@@ -54,6 +55,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		spawned: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: metricPrefix + "reconcile_spawn", Help: "Reconciles begun",
 		}),
+		optimised: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: metricPrefix + "schedule_optimization", Help: "Shards begun to be moved to a better place",
+		}),
 		completed:          counter("reconcile_complete", "Reconciles ended, by status", "status"),
 		pageserverErrors:   counter("pageserver_request_error", "Failed requests to pageservers", "pageserver_id", "path", "method"),
 		pageserverLatency:  histogram("pageserver_request_latency", "Seconds of requests to pageservers", "pageserver_id", "path", "method"),
@@ -63,7 +67,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, status := range []string{"ok", "ok_no_notify", "error", "cancel"} {
 		m.completed.WithLabelValues(status)
 	}
-	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed,
+	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed, m.optimised,
 		m.pageserverErrors, m.pageserverLatency, m.passthroughErrors, m.passthroughLatency)
 	m.safekeeper = newSafekeeperMetrics(reg)
 	return m
@@ -74,6 +78,9 @@ func (m *Metrics) Spawned() { m.spawned.Inc() }
 
 // Completed counts a reconcile that ended: ok, ok_no_notify, error or cancel.
 func (m *Metrics) Completed(status string) { m.completed.WithLabelValues(status).Inc() }
+
+// Optimised counts shards that were begun to be moved to a better place.
+func (m *Metrics) Optimised(n int) { m.optimised.Add(float64(n)) }
 
 // Call is one finished request to a pageserver or safekeeper.
 type Call struct {

@@ -46,9 +46,11 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 var wantScopes = map[Scope][]string{
 	scopeNone:        {"GET /metrics", "GET /status", "GET /live", "GET /ready", "GET /profile/cpu", "GET /profile/heap"},
 	ScopeGenerations: {"POST /upcall/v1/re-attach", "POST /upcall/v1/validate"},
-	ScopeInfra:       {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id"},
-	ScopeScrubber:    {"POST /control/v1/metadata_health/update", "GET /control/v1/tenant/:tenant_id", "GET /control/v1/tenant/:tenant_id/timeline/:timeline_id"},
-	ScopePeer:        {"PUT /control/v1/step_down"},
+	ScopeInfra: {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id",
+		"DELETE /control/v1/node/:node_id/delete", "PUT /control/v1/node/:node_id/drain", "DELETE /control/v1/node/:node_id/drain",
+		"PUT /control/v1/node/:node_id/fill", "DELETE /control/v1/node/:node_id/fill"},
+	ScopeScrubber: {"POST /control/v1/metadata_health/update", "GET /control/v1/tenant/:tenant_id", "GET /control/v1/tenant/:tenant_id/timeline/:timeline_id"},
+	ScopePeer:     {"PUT /control/v1/step_down"},
 	ScopePageserverAPI: {
 		"POST /v1/tenant", "DELETE /v1/tenant/:tenant_id", "PUT /v1/tenant/config", "PATCH /v1/tenant/config",
 		"GET /v1/tenant/:tenant_id/config", "PUT /v1/tenant/:tenant_id/location_config",
@@ -63,6 +65,8 @@ var wantScopes = map[Scope][]string{
 	scopeAny: {"POST /v1/tenant/:tenant_id/secondary/download", "PUT /debug/v1/failpoints"},
 	ScopeAdmin: {
 		"GET /control/v1/node/:node_id/shards", "PUT /control/v1/node/:node_id/config", "GET /control/v1/leader",
+		"DELETE /control/v1/node/:node_id", "PUT /control/v1/node/:node_id/delete",
+		"POST /debug/v1/node/:node_id/drop", "GET /debug/v1/tombstone", "DELETE /debug/v1/tombstone/:node_id", "GET /debug/v1/operation",
 		"GET /control/v1/tenant", "PUT /control/v1/tenant/:tenant_id/policy", "PUT /control/v1/tenant/:tenant_id/migrate",
 		"PUT /control/v1/tenant/:tenant_id/migrate_secondary",
 		"PUT /control/v1/preferred_azs", "GET /control/v1/metadata_health/unhealthy", "POST /control/v1/metadata_health/outdated",

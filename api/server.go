@@ -58,12 +58,13 @@ type Failpoints interface {
 
 // Options is what a Server is made of.
 type Options struct {
-	Tenants   *controller.Tenants
-	Shards    *controller.Shards
-	Nodes     *controller.Nodes
-	Upcalls   *controller.Upcalls
-	Timelines *controller.Timelines
-	Debug     *controller.Debug
+	Tenants    *controller.Tenants
+	Shards     *controller.Shards
+	Nodes      *controller.Nodes
+	Operations *controller.Operations
+	Upcalls    *controller.Upcalls
+	Timelines  *controller.Timelines
+	Debug      *controller.Debug
 
 	// Failpoints lets tests hold this replica; nil: it cannot be held.
 	Failpoints Failpoints

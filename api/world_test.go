@@ -100,7 +100,7 @@ func newServer(r *replica, s setup) *Server {
 	r.t.Cleanup(transport.CloseIdleConnections)
 	return New(Options{
 		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
-		Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
+		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  r, Readiness: r, State: r.State,
 		Cluster: func() Cluster { return Cluster{ID: "c", Server: fmt.Sprint(r.at), Members: []Member{}} },
@@ -270,6 +270,17 @@ func (r *replica) Status(id neon.ShardID) controller.ShardStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return controller.ShardStatus{Observed: r.observed[id]}
+}
+
+func (r *replica) SeenOn(n neon.NodeID) (ids []neon.ShardID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, locations := range r.observed {
+		if _, seen := locations[n]; seen {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func (r *replica) Loads() map[neon.NodeID]scheduler.Load { return nil }

@@ -76,6 +76,12 @@ func (c *checker) nodes() {
 		if !knownAvailability(n.Availability) {
 			c.fail("node %d has availability %q", n.ID, n.Availability)
 		}
+		if op := n.Operation; op.Kind != OperationNone && (op.Kind > OperationDelete || n.Tombstone || !op.Interrupted && n.Scheduling != op.Kind.during() || !op.Prior.Valid()) {
+			c.fail("node %d with policy %s has operation %+v", n.ID, n.Scheduling, op)
+		}
+		if op := n.Operation; op.Kind == OperationNone && op != (Operation{}) {
+			c.fail("node %d has the rest of an operation: %+v", n.ID, op)
+		}
 	}
 }
 
@@ -128,7 +134,7 @@ func (c *checker) shard(s *Shard) {
 		}
 	}
 	s.nodes(func(n neon.NodeID) {
-		if _, ok := c.s.Node(n); !ok {
+		if node, ok := c.s.Node(n); !ok || node.Tombstone && s.Intends(n) {
 			c.fail("shard %s refers to node %d, which does not exist", s.ID, n)
 		}
 	})

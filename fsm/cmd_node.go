@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"math"
+	"slices"
 
 	"quorate/internal/neon"
 )
@@ -71,7 +72,8 @@ func (c RegisterNode) apply(t *txn) Result {
 	return Result{}
 }
 
-// SetNodeScheduling records an operator's wish for a node.
+// SetNodeScheduling records an operator's wish for a node. It is refused while a
+// long operation runs, whose policy it would take away.
 type SetNodeScheduling struct {
 	Node       neon.NodeID         `cbor:"1,keyasint"`
 	Scheduling neon.NodeScheduling `cbor:"2,keyasint"`
@@ -84,6 +86,9 @@ func (c SetNodeScheduling) apply(t *txn) Result {
 	}
 	if !c.Scheduling.Valid() {
 		return refuse(neon.BadRequest, "unknown scheduling policy %q", c.Scheduling)
+	}
+	if op := n.Operation; op.Kind != OperationNone {
+		return refuse(neon.PreconditionFailed, "Ongoing background operation forbids configuring: %s %d", op.Kind, c.Node)
 	}
 	if n.Scheduling != c.Scheduling {
 		n.Scheduling = c.Scheduling
@@ -139,7 +144,8 @@ func knownAvailability(a neon.NodeAvailability) bool {
 // generation was issued to the node gets the next number, at once and in one
 // entry. Result.ReAttached lists those, and, as Secondary, every other shard that
 // is intended on the node, so that no warm copy is thrown away. A deleted node
-// is refused.
+// is refused. A long operation on the node is interrupted: its process is another
+// one, and a deletion that was begun waits, with the node paused, to be begun again.
 type ReAttach struct {
 	Node neon.NodeID `cbor:"1,keyasint"`
 }
@@ -152,13 +158,15 @@ func (c ReAttach) apply(t *txn) Result {
 		}
 		return r
 	}
-	var own []Shard
 	for s := range t.NodeShards(c.Node) {
 		if s.GenNode == c.Node && s.exhausted() {
 			return refuse(neon.Internal, "generations of %s are used up", s.ID)
 		}
-		own = append(own, s)
 	}
+	if n.Operation.Kind != OperationNone {
+		t.giveUpMoves(c.Node, n.Operation.Kind)
+	}
+	own := slices.Collect(t.NodeShards(c.Node))
 	switch n.Scheduling {
 	case neon.SchedulingPauseForRestart, neon.SchedulingDraining, neon.SchedulingFilling:
 		n.Scheduling = neon.SchedulingActive
@@ -166,6 +174,7 @@ func (c ReAttach) apply(t *txn) Result {
 		n.Scheduling = neon.SchedulingPause
 	}
 	n.Availability = neon.NodeWarmingUp
+	n.Operation.Interrupted = n.Operation.Kind != OperationNone
 	n.Incarnation++
 	t.setNode(n)
 

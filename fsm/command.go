@@ -86,6 +86,10 @@ var commands = map[Kind]reflect.Type{
 	28: reflect.TypeFor[EndMembership](),
 	29: reflect.TypeFor[AckMembership](),
 
+	40: reflect.TypeFor[BeginNodeOperation](),
+	41: reflect.TypeFor[EndNodeOperation](),
+	42: reflect.TypeFor[DeleteNode](),
+	43: reflect.TypeFor[ForgetTombstone](),
 	50: reflect.TypeFor[AttachByHand](),
 	51: reflect.TypeFor[DropTenant](),
 	52: reflect.TypeFor[SetPreferredAZs](),
@@ -117,10 +121,14 @@ func (BeginMembership) kind() Kind         { return 27 }
 func (EndMembership) kind() Kind           { return 28 }
 func (AckMembership) kind() Kind           { return 29 }
 
-func (AttachByHand) kind() Kind      { return 50 }
-func (DropTenant) kind() Kind        { return 51 }
-func (SetPreferredAZs) kind() Kind   { return 52 }
-func (SetMetadataHealth) kind() Kind { return 53 }
+func (BeginNodeOperation) kind() Kind { return 40 }
+func (EndNodeOperation) kind() Kind   { return 41 }
+func (DeleteNode) kind() Kind         { return 42 }
+func (ForgetTombstone) kind() Kind    { return 43 }
+func (AttachByHand) kind() Kind       { return 50 }
+func (DropTenant) kind() Kind         { return 51 }
+func (SetPreferredAZs) kind() Kind    { return 52 }
+func (SetMetadataHealth) kind() Kind  { return 53 }
 
 // The frame of a command in the log: format, kind, request id, CBOR payload.
 const (

@@ -28,7 +28,7 @@ func history() []Command {
 	withTLS := addr(9002)
 	withTLS.HTTPSPort, withTLS.GRPCHost, withTLS.GRPCPort = 9443, "grpc.example", 51051
 	ids := neon.ShardIDs(tenant, 2)
-	return append([]Command{
+	all := append([]Command{
 		SetCluster{ID: "golden"},
 		SetLeader{Leader{ServerID: "n1", Address: "http://n1:1234", StartedAt: 1700000000000, Term: 2}},
 		RegisterNode{ID: 1, Addr: addr(9001), AZ: a},
@@ -59,6 +59,30 @@ func history() []Command {
 		BeginDeleteTenant{ID: other}, // refused
 		ReAttach{Node: 2},
 	}, append(safekeeperHistory(tenant), handHistory(tenant, ids)...)...)
+	return append(all, operationHistory(uint64(len(all)), a, addr)...)
+}
+
+// operationHistory is what happens to nodes after the entry last.
+func operationHistory(last uint64, a neon.AZ, addr func(port uint16) NodeAddr) []Command {
+	return []Command{
+		RegisterNode{ID: 4, Addr: addr(9006), AZ: a},
+		BeginNodeOperation{Node: 4, Kind: OperationDrain, Prior: neon.SchedulingActive},
+		EndNodeOperation{Node: 4, Begun: last + 2, Ending: Cancelled},
+		BeginNodeOperation{Node: 4, Kind: OperationFill, Prior: neon.SchedulingActive},
+		BeginNodeOperation{Node: 4, Kind: OperationDelete, Prior: neon.SchedulingFilling}, // refused
+		EndNodeOperation{Node: 4, Begun: last + 4, Ending: Finished},
+		BeginNodeOperation{Node: 4, Kind: OperationDelete, Force: true, Prior: neon.SchedulingActive},
+		DeleteNode{Node: 4, Begun: last + 7},
+		BeginNodeOperation{Node: 1, Kind: OperationDelete, Prior: neon.SchedulingActive},
+		RegisterNode{ID: 5, Addr: addr(9008), AZ: a},
+		DeleteNode{Node: 5},
+		ForgetTombstone{Node: 5},
+		DeleteNode{Node: 2},
+		RegisterNode{ID: 6, Addr: addr(9010), AZ: a},
+		BeginNodeOperation{Node: 6, Kind: OperationFill, Prior: neon.SchedulingActive, Alone: true}, // refused
+		BeginNodeOperation{Node: 6, Kind: OperationFill, Prior: neon.SchedulingActive},
+		ReAttach{Node: 6},
+	}
 }
 
 // TestGoldenFilesLoadForever replays the log and loads the snapshot that version 1

@@ -140,6 +140,10 @@ func (m *machine) current(t *rapid.T, before *State, c Command, r Result) {
 			sh, ok := before.Shard(it.Shard)
 			stale(it.Shard, !ok || sh.Attached != it.Node || sh.Generation != it.Generation)
 		}
+	case EndNodeOperation:
+		if n, _ := before.Node(c.Node); r.Err == nil && (n.Operation.Begun != c.Begun || n.Operation.Kind == OperationNone) {
+			t.Fatalf("%#v was accepted for %+v", c, n)
+		}
 	case UpdateTenant:
 		tenant, _ := before.Tenant(c.ID)
 		if r.Err == nil && tenant.Sequence != c.Sequence {
@@ -304,7 +308,7 @@ func (m *machine) command(t *rapid.T) Command {
 	if rapid.IntRange(0, 7).Draw(t, "by hand") == 0 {
 		return m.byHand(t)
 	}
-	switch rapid.IntRange(0, 15).Draw(t, "command") {
+	switch rapid.IntRange(0, 19).Draw(t, "command") {
 	case 0:
 		return SetCluster{ID: rapid.SampledFrom([]string{"one", "two"}).Draw(t, "cluster")}
 	case 1:
@@ -334,6 +338,20 @@ func (m *machine) command(t *rapid.T) Command {
 		return AckNotifications{Acks: []Ack{{Shard: sh.ID, Node: rapid.SampledFrom([]neon.NodeID{sh.GenNode, sh.Attached, 1}).Draw(t, "node")}}}
 	case 13:
 		return IssueGenerations{Items: m.issues(t)}
+	case 14:
+		n, _ := m.s.Node(drawNode.Draw(t, "node"))
+		return BeginNodeOperation{
+			Node: n.ID, Kind: OperationKind(rapid.IntRange(0, 4).Draw(t, "kind")), Force: rapid.IntRange(0, 3).Draw(t, "force") == 0, Alone: rapid.Bool().Draw(t, "alone"),
+			Prior: rapid.SampledFrom([]neon.NodeScheduling{n.Scheduling, n.Scheduling, neon.SchedulingActive}).Draw(t, "prior"),
+		}
+	case 15:
+		n, _ := m.s.Node(drawNode.Draw(t, "node"))
+		return EndNodeOperation{Node: n.ID, Begun: sequence(t, n.Operation.Begun), Ending: Ending(rapid.IntRange(0, 3).Draw(t, "ending"))}
+	case 16:
+		n, _ := m.s.Node(drawNode.Draw(t, "node"))
+		return DeleteNode{Node: n.ID, Begun: sequence(t, n.Operation.Begun)}
+	case 17:
+		return ForgetTombstone{Node: drawNode.Draw(t, "node")}
 	}
 	return SetIntents{Intents: m.intents(t, 3)}
 }
@@ -375,8 +393,12 @@ type failer interface {
 func dump(s *State) string {
 	b := fmt.Appendf(nil, "index %d cluster %q epoch %d leader %+v\n", s.Index, s.ClusterID, s.Epoch, s.Leader)
 	for _, n := range s.nodes {
-		b = fmt.Appendf(b, "node %d %+v zone=%s %s %s tombstone=%v incarnation=%d sequence=%d %+v\n",
+		b = fmt.Appendf(b, "node %d %+v zone=%s %s %s tombstone=%v incarnation=%d sequence=%d %+v",
 			n.ID, n.Addr, n.AZ, n.Scheduling, n.Availability, n.Tombstone, n.Incarnation, n.Sequence, s.Counts(n.ID))
+		if op := n.Operation; op.Kind != OperationNone {
+			b = fmt.Appendf(b, " %s force=%v prior=%s begun=%d total=%d", op.Kind, op.Force, op.Prior, op.Begun, op.Total)
+		}
+		b = append(b, '\n')
 	}
 	for t := range s.TenantsFrom(neon.TenantID{}) {
 		b = fmt.Appendf(b, "tenant %s count=%d stripe=%d %s %s config=%s deleting=%v sequence=%d\n",

@@ -31,6 +31,10 @@ type Node struct {
 	// Incarnation counts the re-attaches, that is the process starts we know of.
 	Incarnation uint64 `cbor:"7,keyasint"`
 
+	// Operation is the long operation under way; its Kind is OperationNone when
+	// there is none.
+	Operation Operation `cbor:"9,keyasint,omitzero"`
+
 	// Sequence is the log index of the last change to this record.
 	Sequence uint64 `cbor:"8,keyasint"`
 }

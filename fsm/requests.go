@@ -46,3 +46,13 @@ type grave struct {
 func newGraves() memory[grave] {
 	return newMemory(keptGraves, func(a, b grave) bool { return compareIDs(a.tenant, b.tenant) < 0 })
 }
+
+// Done tells at which index a command of that type was applied under a request id,
+// if that is remembered.
+func (s *State) Done(id RequestID, c Command) (index uint64, ok bool) {
+	if id == (RequestID{}) {
+		return 0, false
+	}
+	q, ok := s.done.find(request{id: id, kind: c.kind()})
+	return q.index, ok
+}

@@ -40,7 +40,9 @@ func TestStoreDoesWhatApplyDoes(t *testing.T) {
 			}
 		}
 	}
-	store.Apply(batch)
+	if len(batch) > 0 {
+		store.Apply(batch)
+	}
 	if store.State().Hash() != s.Hash() || published[len(published)-1].s != store.State() {
 		t.Fatal("the last state differs or was not published")
 	}

@@ -94,6 +94,17 @@ func (t *txn) setNode(n Node) {
 	t.touched.Nodes = append(t.touched.Nodes, n.ID)
 }
 
+// removeNode forgets a node that no shard refers to.
+func (t *txn) removeNode(id neon.NodeID) {
+	i, found := t.nodeIndex(id)
+	if !found {
+		return
+	}
+	t.ownNodes()
+	t.nodes, t.counts = slices.Delete(t.nodes, i, i+1), slices.Delete(t.counts, i, i+1)
+	t.touched.Nodes = append(t.touched.Nodes, id)
+}
+
 func (t *txn) setTenant(n Tenant) {
 	n.Sequence = t.Index
 	t.tenants.Set(n)

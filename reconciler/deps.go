@@ -51,6 +51,12 @@ type Migrations interface {
 	// is complete.
 	SecondaryDownload(ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration) (done bool, err error)
 
+	// SecondaryStatus tells how warm a secondary is.
+	SecondaryStatus(ctx context.Context, node *fsm.Node, shard neon.ShardID) (neon.SecondaryProgress, error)
+
+	// HeatmapUpload makes an attached location publish what a secondary should hold.
+	HeatmapUpload(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
+
 	// Timelines returns the last record of every timeline.
 	Timelines(ctx context.Context, node *fsm.Node, shard neon.ShardID) (map[neon.TimelineID]neon.Lsn, error)
 
@@ -67,12 +73,16 @@ type Hook interface {
 type Metrics interface {
 	Spawned()
 	Completed(status string)
+
+	// Optimised counts shards that were begun to be moved to a better place.
+	Optimised(n int)
 }
 
 type noMetrics struct{}
 
 func (noMetrics) Spawned()         {}
 func (noMetrics) Completed(string) {}
+func (noMetrics) Optimised(int)    {}
 
 // Options are the reconciler's settings; zero values mean the defaults, which are
 // those of the existing controller unless said otherwise.
@@ -100,6 +110,16 @@ type Options struct {
 	RepairInterval   time.Duration // 5 s between tries to place what could not be placed
 	EvacuationBatch  int           // 1000 shards per log entry, about 60 KB
 	StartScanTimeout time.Duration // 15 s for the listing of all nodes at the start of a term
+
+	OperationInterval time.Duration // 250 ms between looks at the operations on nodes
+	OperationMoves    int           // 64 shards under way at a time for all of them together
+	Stalled           time.Duration // 30 s without progress: a move for an operation waits no longer to be warm
+	MaxSecondaryLag   uint64        // 256 MiB that a drain leaves to download after the cut-over, at most
+
+	OptimiseInterval time.Duration // 20 s between looks for better places
+	OptimiseMoves    int           // 16 proposals at a time
+	OptimiseScan     int           // 10000 shards looked at in one interval
+	ColdRetry        time.Duration // 5 s between looks at a destination that is not warm
 }
 
 func (o Options) withDefaults() Options {
@@ -134,6 +154,16 @@ func (o Options) withDefaults() Options {
 	d(&o.RepairInterval, 5*time.Second)
 	n(&o.EvacuationBatch, 1000)
 	d(&o.StartScanTimeout, 15*time.Second)
+	d(&o.OperationInterval, 250*time.Millisecond)
+	n(&o.OperationMoves, 64)
+	d(&o.Stalled, 30*time.Second)
+	if o.MaxSecondaryLag == 0 {
+		o.MaxSecondaryLag = 256 << 20
+	}
+	d(&o.OptimiseInterval, 20*time.Second)
+	n(&o.OptimiseMoves, 16)
+	n(&o.OptimiseScan, 10000)
+	d(&o.ColdRetry, 5*time.Second)
 	return o
 }
 

@@ -8,3 +8,7 @@ var ErrAbsent = errors.New("no such location")
 // errDeferred ends a pass that cannot go on now and will be woken by what it
 // waits for: a listing, a node's free slot, an acknowledgement.
 var errDeferred = errors.New("deferred")
+
+// errCold ends a pass whose destination is not warm enough yet, though nothing
+// failed: the move goes on later.
+var errCold = errors.New("secondary isn't ready")

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,11 +40,11 @@ func (t *term) issue(sc *Scene, step Step) error {
 // move commits that a warm secondary is the intended node from now on. A refusal
 // means that the shard moved since it was read.
 func (t *term) move(sc *Scene, step Step) error {
-	in, err := scheduler.New(t.Log.State(), t.loads()).Migrate(sc.Shard, step.Node, scheduler.OverrideScheduler)
-	if err != nil {
-		return err
+	in, ok := scheduler.New(t.Log.State(), t.loads()).Arrive(sc.Shard)
+	if !ok || in.Attached != step.Node {
+		return nil // it was decided otherwise meanwhile
 	}
-	_, err = t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: []fsm.Intent{in}})
+	_, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: []fsm.Intent{in}})
 	return err
 }
 
@@ -119,12 +120,16 @@ func (t *term) longStep(k *task) {
 	step := *k.step
 	sc, ok := t.scene(t.Log.State(), k)
 	var err error
-	if ok && t.ctx.Err() == nil {
+	lives := func(n neon.NodeID) bool { return n == 0 || sc.Node(n) != nil } // it may have been deleted meanwhile
+	if ok && t.ctx.Err() == nil && lives(step.Node) && lives(step.From) {
 		ctx, stop := t.whileUp(step.Node)
-		if step.Kind == Warm {
-			err = t.warm(ctx, sc, step)
-		} else {
+		switch {
+		case step.Kind == CatchUp:
 			err = t.catchUp(ctx, sc, step)
+		case sc.Shard.Attached == step.Node:
+			err = t.warm(ctx, sc, step)
+		default:
+			err = t.prewarm(ctx, sc, step)
 		}
 		stop()
 	}
@@ -132,9 +137,15 @@ func (t *term) longStep(k *task) {
 	k.step = nil
 	k.again = true
 	t.queue.mu.Unlock()
+	if errors.Is(err, errCold) && t.ctx.Err() == nil {
+		t.queue.note(k, cold, fmt.Sprintf("secondary on node %d isn't ready", step.Node))
+		t.queue.retry(k, t.Options.ColdRetry)
+		return
+	}
 	if err != nil && t.ctx.Err() == nil {
-		// The origin may have stopped serving: look before the next try.
-		t.seen.looked(k.id, step.From, nil, t.seen.reading())
+		// The origin may have stopped serving, or a secondary be gone: look before
+		// the next try.
+		t.seen.looked(k.id, cmp.Or(step.From, step.Node), nil, t.seen.reading())
 		t.failed(k, sc, step, err)
 		return
 	}
@@ -146,27 +157,6 @@ func (t *term) whileUp(n neon.NodeID) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.ctx)
 	stop := t.nodes.onDown(n, cancel)
 	return ctx, func() { stop(); cancel() }
-}
-
-// warm lets the destination download. A destination that stays cold does not stop
-// the move: the cut-over is only slower.
-func (t *term) warm(ctx context.Context, sc *Scene, step Step) error {
-	ctx, cancel := context.WithTimeout(ctx, t.Options.WarmTimeout)
-	defer cancel()
-	for ctx.Err() == nil {
-		if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node && now.PreferredNode != step.Node {
-			return nil // somebody changed their mind
-		}
-		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID, t.Options.WarmRequest)
-		if err != nil || done {
-			if err != nil {
-				t.Logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node, "err", err)
-			}
-			break
-		}
-	}
-	t.seen.progress(sc.Shard.ID, func(sh *shardSeen) { sh.warm = step.Node })
-	return nil
 }
 
 // catchUp lets the destination replay what the origin has now. A timeline that

@@ -6,10 +6,17 @@ import (
 	"quorate/internal/neon"
 )
 
-// Failpoints are places at which tests hold the reconciler.
+// Failpoints are places at which tests hold the reconciler or make it fail. Their
+// errors are that of ctx.
 type Failpoints interface {
-	// Pausable returns when the process may go on; its error is that of ctx.
+	// Sleep returns after the time set for the place.
+	Sleep(ctx context.Context, name string) error
+
+	// Pausable returns when the process may go on.
 	Pausable(ctx context.Context, name string) error
+
+	// Return tells whether to fail at the place, and with which argument.
+	Return(ctx context.Context, name string) (arg string, hit bool, err error)
 }
 
 // pointBefore names the place that a shard passes right before a step; empty for

@@ -65,6 +65,9 @@ type fleet struct {
 	flaky   float64 // share of calls whose answer is lost after they took effect
 	latency time.Duration
 	puts    int
+	lag     uint64      // what every secondary still has to download
+	slow    bool        // downloads end without having everything
+	refuse  neon.NodeID // a node that takes no new locations
 }
 
 func newFleet(t *testing.T, log *memoryLog) *fleet {
@@ -77,6 +80,7 @@ func newFleet(t *testing.T, log *memoryLog) *fleet {
 }
 
 var errDown = errors.New("connection refused")
+var errRefused = errors.New("no space left on device")
 var errLost = errors.New("the answer was lost")
 
 // enter is what every call begins with.
@@ -111,6 +115,9 @@ func (f *fleet) PutLocation(ctx context.Context, node *fsm.Node, id neon.ShardID
 		}
 	}
 	f.puts++
+	if f.refuse == node.ID && c.Mode != neon.Detached {
+		return errRefused
+	}
 	have := f.at[node.ID]
 	if have == nil {
 		have = map[neon.ShardID]neon.LocationConfig{}
@@ -191,8 +198,33 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 	return &neon.Utilization{MaxShardCount: 2500}, f.enter(ctx, node.ID)
 }
 
-func (f *fleet) SecondaryDownload(ctx context.Context, node *fsm.Node, _ neon.ShardID, _ time.Duration) (bool, error) {
-	return true, f.enter(ctx, node.ID)
+func (f *fleet) SecondaryDownload(ctx context.Context, node *fsm.Node, _ neon.ShardID, wait time.Duration) (bool, error) {
+	if err := f.enter(ctx, node.ID); err != nil {
+		return false, err
+	}
+	f.mu.Lock()
+	slow := f.slow
+	f.mu.Unlock()
+	if slow {
+		return false, pause(ctx, wait)
+	}
+	return true, nil
+}
+
+func (f *fleet) SecondaryStatus(ctx context.Context, node *fsm.Node, id neon.ShardID) (p neon.SecondaryProgress, err error) {
+	if err := f.enter(ctx, node.ID); err != nil {
+		return p, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.at[node.ID][id].Mode != neon.Secondary {
+		return p, ErrAbsent
+	}
+	return neon.SecondaryProgress{HeatmapMtime: new(neon.Millis), BytesTotal: 100 << 30, BytesDownloaded: 100<<30 - min(100<<30, f.lag)}, nil
+}
+
+func (f *fleet) HeatmapUpload(ctx context.Context, node *fsm.Node, _ neon.ShardID) error {
+	return f.enter(ctx, node.ID)
 }
 
 func (f *fleet) Timelines(ctx context.Context, node *fsm.Node, _ neon.ShardID) (map[neon.TimelineID]neon.Lsn, error) {
@@ -233,6 +265,7 @@ type bench struct {
 	fleet  *fleet
 	opts   Options
 	hook   Hook
+	points Failpoints
 	now    *Reconciler
 	stop   context.CancelFunc
 	joined chan struct{}
@@ -268,7 +301,7 @@ func (b *bench) must(c fsm.Command) fsm.Result {
 func (b *bench) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.term++
-	r := New(Deps{Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook, Options: b.opts, Logger: slog.New(slog.DiscardHandler)})
+	r := New(Deps{Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts, Logger: slog.New(slog.DiscardHandler)})
 	b.log.mu.Lock()
 	b.now = r
 	b.log.mu.Unlock()
@@ -311,6 +344,13 @@ func (b *bench) create(n int, count neon.ShardCount, policy neon.Placement) (ids
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// pin makes a tenant one that is not moved for its own good.
+func (b *bench) pin(id neon.TenantID) {
+	b.t.Helper()
+	tenant, _ := b.log.State().Tenant(id)
+	b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential)})
 }
 
 // check demands that the pageservers are what the log says: everything attached

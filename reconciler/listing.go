@@ -30,7 +30,8 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 		wake = w.seen.list(node.ID, node.Incarnation, began, found)
 	}
 	w.mu.Lock()
-	if e := w.watch[node.ID]; e != nil {
+	e := w.watch[node.ID]
+	if e != nil {
 		e.listFailed = err != nil
 		wake = append(wake, e.waiting...)
 		e.waiting = nil
@@ -39,6 +40,9 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 		}
 	}
 	w.mu.Unlock()
+	if e == nil {
+		w.seen.dropNode(node.ID) // it was deleted meanwhile
+	}
 	w.queue.wake(Normal, wake...)
 	if err != nil {
 		if w.ctx.Err() == nil {

@@ -83,8 +83,7 @@ func (w *nodeWatch) run() {
 func (w *nodeWatch) changed() {
 	st := w.Log.State()
 	now := time.Now()
-	var restarted []neon.NodeID
-	var woken []neon.NodeID
+	var restarted, woken, deleted []neon.NodeID
 	w.mu.Lock()
 	alive := make(map[neon.NodeID]bool)
 	for n := range st.Nodes() {
@@ -120,9 +119,13 @@ func (w *nodeWatch) changed() {
 				cancel()
 			}
 			delete(w.watch, id)
+			deleted = append(deleted, id)
 		}
 	}
 	w.mu.Unlock()
+	for _, id := range deleted {
+		w.seen.dropNode(id)
+	}
 	for _, id := range restarted {
 		w.seen.forgetNode(id)
 	}

@@ -35,6 +35,7 @@ type task struct {
 	step     *Step
 	passed   string // the failpoint before the next step
 	blocked  bool   // its last pass found nothing that could be done
+	cold     bool   // its last pass found the destination not warm enough
 	failures int
 	lastErr  string
 	late     *failure                // the first optional step of this pass that failed
@@ -342,7 +343,7 @@ func (q *queue) note(t *task, end ending, why string) (failures int) {
 	} else {
 		t.failures = 0
 	}
-	t.blocked, t.lastErr = end == blocked, why
+	t.blocked, t.cold, t.lastErr = end == blocked, end == cold, why
 	return t.failures
 }
 
@@ -352,6 +353,7 @@ type ending uint8
 const (
 	clean ending = iota
 	blocked
+	cold
 	failed
 )
 
@@ -366,6 +368,25 @@ func (q *queue) size() (n int) {
 		}
 	}
 	return n
+}
+
+// stuckAfter is how many failures in a row make a shard one that nobody waits for.
+const stuckAfter = 10
+
+// load is the number of shards being worked on, and of those that only wait: for
+// their destination to be warm, or after many failures.
+func (q *queue) load() (busy, waits int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, t := range q.tasks {
+		switch {
+		case t.cold, t.failures >= stuckAfter:
+			waits++
+		case !t.blocked:
+			busy++
+		}
+	}
+	return busy, waits
 }
 
 // stuck counts the shards that failed at least n times in a row.

@@ -127,6 +127,14 @@ func (r *Reconciler) Status(id neon.ShardID) (s ShardStatus) {
 	return s
 }
 
+// SeenOn lists the shards that were seen on a node, or may be there.
+func (r *Reconciler) SeenOn(n neon.NodeID) []neon.ShardID {
+	if t := r.current.Load(); t != nil {
+		return t.seen.anyOn(n)
+	}
+	return nil
+}
+
 // Loads are the last utilisations, for placing.
 func (r *Reconciler) Loads() map[neon.NodeID]scheduler.Load {
 	if t := r.current.Load(); t != nil {
@@ -150,22 +158,45 @@ func (r *Reconciler) Utilization(id neon.NodeID) (neon.Utilization, bool) {
 func (r *Reconciler) Pending() (active, stuck int) {
 	if t := r.current.Load(); t != nil {
 		active = t.queue.size()
-		stuck = t.queue.stuck(10)
+		stuck = t.queue.stuck(stuckAfter)
 	}
 	return active, stuck
 }
 
 // ReconcileAll looks at every shard and returns how many were not as they should
-// be; 0 means that nothing is left to do. It waits for the work it found for as
-// long as ctx allows.
+// be or could be better placed, and how many operations run; 0 means that nothing
+// is left to do. It waits for the work it found for as long as ctx allows, but not
+// for destinations to become warm.
 func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 	t := r.current.Load()
 	if t == nil {
 		return 0, errNoTerm
 	}
-	active := t.queue.size()
+	found := max(t.queue.size()+operating(t.Log.State()), t.wakeDirty())
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		size := t.queue.size() + operating(t.Log.State())
+		found = max(found, size)
+		_, waits := t.queue.load()
+		if size <= waits {
+			better := t.better.pass(t.Log.State().ShardCount() + 1)
+			if better == 0 {
+				return found, nil
+			}
+			found = max(found, better)
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return found, nil
+		}
+	}
+}
+
+// wakeDirty makes every shard that is not as it should be be looked at.
+func (t *term) wakeDirty() (dirty int) {
 	st := t.Log.State()
-	dirty := 0
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
 		sc, ok := t.scene(st, &task{id: sh.ID})
 		if !ok {
@@ -176,19 +207,7 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 			t.queue.wake(Normal, sh.ID)
 		}
 	}
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		busy := t.queue.size()
-		if busy == 0 {
-			return max(active, dirty), nil
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return max(active, dirty, busy), nil
-		}
-	}
+	return dirty
 }
 
 // ReAttached must be called after a re-attach was committed and before it is

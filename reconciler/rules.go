@@ -123,11 +123,20 @@ func (t *term) rehome() {
 	}
 }
 
-func (t *term) commit(intents []fsm.Intent) {
+// commit proposes intents and returns the shards for which they were refused.
+func (t *term) commit(intents []fsm.Intent) (refused []neon.ShardID) {
 	if len(intents) == 0 || t.ctx.Err() != nil {
-		return
+		return nil
 	}
-	if _, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: intents}); err != nil && t.ctx.Err() == nil {
+	r, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: intents})
+	if err == nil {
+		return r.Refused
+	}
+	if t.ctx.Err() == nil {
 		t.Logger.Info("intents were not committed, the rule will propose them again", "err", err)
 	}
+	for _, in := range intents {
+		refused = append(refused, in.Shard)
+	}
+	return refused
 }

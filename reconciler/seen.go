@@ -222,6 +222,19 @@ func (s *seen) forgetNode(n neon.NodeID) {
 	}
 }
 
+// dropNode forgets a node that was deleted, and all there was on it. Whoever has its
+// id later is somebody else.
+func (s *seen) dropNode(n neon.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listed, n)
+	delete(s.ever, n)
+	for _, sh := range s.shards {
+		s.remove(sh, n)
+	}
+	delete(s.on, n)
+}
+
 // forgetShard drops what is known of a shard that does not exist any more.
 func (s *seen) forgetShard(id neon.ShardID) {
 	s.mu.Lock()
@@ -301,6 +314,30 @@ func (s *seen) everListed(n neon.NodeID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ever[n]
+}
+
+// attachedOn lists the shards that are, or may be, attached on a node.
+func (s *seen) attachedOn(n neon.NodeID) (ids []neon.ShardID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, sh := range s.shards {
+		if l := sh.find(n); l != nil && (!l.known || l.conf.Mode.Attached()) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// anyOn lists the shards that are, or may be, on a node.
+func (s *seen) anyOn(n neon.NodeID) (ids []neon.ShardID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, sh := range s.shards {
+		if l := sh.find(n); l != nil && (!l.known || l.conf.Mode != "") {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // observed is what is known of a shard, in wire form, for people.

@@ -14,12 +14,13 @@ import (
 // thrown away with it; nothing of it is carried into the next.
 type term struct {
 	Deps
-	ctx   context.Context
-	seen  *seen
-	queue *queue
-	hook  *outbox
-	nodes *nodeWatch
-	wait  *waiters
+	ctx    context.Context
+	seen   *seen
+	queue  *queue
+	hook   *outbox
+	nodes  *nodeWatch
+	wait   *waiters
+	better *optimiser
 
 	mu       sync.Mutex
 	touched  fsm.Touched
@@ -38,6 +39,7 @@ func newTerm(ctx context.Context, d Deps) *term {
 	t.queue = newQueue(d.Options, t.work)
 	t.hook = newOutbox(t)
 	t.nodes = newNodeWatch(t)
+	t.better = &optimiser{term: t}
 	return t
 }
 
@@ -48,6 +50,8 @@ func (t *term) run() {
 	wg.Go(t.feed)
 	wg.Go(t.nodes.run)
 	wg.Go(t.rules)
+	wg.Go(t.operate)
+	wg.Go(t.better.run)
 	t.survey()
 	wg.Go(func() {
 		t.nodes.firstRound()

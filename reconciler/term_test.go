@@ -201,6 +201,7 @@ func TestLiveMigrationEndsTheSameWhereverTheLeaderDies(t *testing.T) {
 	for kill := range 16 {
 		scenario(t, 3, func(b *bench) {
 			id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}
+			b.pin(id.Tenant)
 			b.settle()
 			b.fleet.set(func() { b.fleet.latency = 10 * time.Millisecond })
 			sh, _ := b.log.State().Shard(id)
@@ -223,6 +224,7 @@ func TestPrewarmedMigrationEndsOnThePreferredNode(t *testing.T) {
 	for kill := range 10 {
 		scenario(t, 3, func(b *bench) {
 			id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+			b.pin(id.Tenant)
 			b.settle()
 			b.fleet.set(func() { b.fleet.latency = 10 * time.Millisecond })
 			sh, _ := b.log.State().Shard(id)

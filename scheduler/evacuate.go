@@ -58,7 +58,7 @@ func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 	if d.preferred == d.attached || d.preferred == dead {
 		d.preferred = 0
 	}
-	if s.node(dead) != nil && d.counted() < t.Policy.WantedSecondaries() {
+	if n, ok := s.state.Node(dead); ok && !n.Tombstone && n.Scheduling != neon.SchedulingDeleting && d.counted() < t.Policy.WantedSecondaries() {
 		d.secondary = append(d.secondary, dead)
 	}
 	s.put(&d)

@@ -74,13 +74,6 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 	}
 }
 
-func (m *machine) countNodes() (n int) {
-	for range m.state.Nodes() {
-		n++
-	}
-	return n
-}
-
 // placed runs a decision and demands that every location it added is on a node
 // that was schedulable, or is a demoted one.
 func (m *machine) placed(t *rapid.T, decide func() error) {

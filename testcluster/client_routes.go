@@ -177,6 +177,64 @@ func (c *Client) ConfigureNode(ctx context.Context, req neon.NodeConfigure) erro
 	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+req.ID.String()+"/config", req, nil)
 }
 
+// Drain begins to move what is attached on a pageserver away; CancelDrain ends that.
+func (c *Client) Drain(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/drain", nil, nil)
+}
+
+// DrainBesideOthers is Drain while other nodes may have operations too.
+func (c *Client) DrainBesideOthers(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/drain?concurrent=true", nil, nil)
+}
+
+// CancelDrain ends a drain.
+func (c *Client) CancelDrain(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodDelete, "/control/v1/node/"+id.String()+"/drain", nil, nil)
+}
+
+// Fill begins to bring attached shards to a pageserver.
+func (c *Client) Fill(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/fill", nil, nil)
+}
+
+// CancelFill ends a fill.
+func (c *Client) CancelFill(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodDelete, "/control/v1/node/"+id.String()+"/fill", nil, nil)
+}
+
+// DeleteNode begins to delete a pageserver gracefully.
+func (c *Client) DeleteNode(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/delete", nil, nil)
+}
+
+// ForceDeleteNode begins to delete a pageserver that is not waited for.
+func (c *Client) ForceDeleteNode(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/delete?force=true", nil, nil)
+}
+
+// CancelDeleteNode ends a deletion that has not come to its end.
+func (c *Client) CancelDeleteNode(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodDelete, "/control/v1/node/"+id.String()+"/delete", nil, nil)
+}
+
+// DeleteNodeNow deletes a pageserver the older way, in one request.
+func (c *Client) DeleteNodeNow(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodDelete, "/control/v1/node/"+id.String(), nil, nil)
+}
+
+// Operations lists the operations on nodes that run.
+func (c *Client) Operations(ctx context.Context) (list []struct {
+	Node neon.NodeID `json:"node_id"`
+	Kind string      `json:"operation"`
+}, err error) {
+	return list, c.Call(ctx, http.MethodGet, "/debug/v1/operation", nil, &list)
+}
+
+// Tombstones lists the deleted pageservers.
+func (c *Client) Tombstones(ctx context.Context) (list []neon.NodeDescribe, err error) {
+	return list, c.Call(ctx, http.MethodGet, "/debug/v1/tombstone", nil, &list)
+}
+
 // ReAttach is the upcall of a pageserver that started.
 func (c *Client) ReAttach(ctx context.Context, req neon.ReAttachRequest) (resp neon.ReAttachResponse, err error) {
 	return resp, c.Call(ctx, http.MethodPost, "/upcall/v1/re-attach", req, &resp)

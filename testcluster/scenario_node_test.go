@@ -34,6 +34,15 @@ func (s *script) move(shard neon.ShardID, to neon.NodeID, p pace) {
 	})
 }
 
+// pin makes a tenant one that is not moved for its own good, as an operator must
+// who wants a shard where it would not be placed.
+func (s *script) pin(n int) {
+	s.Helper()
+	s.do("pin a tenant", func(ctx context.Context, c *testcluster.Client) error {
+		return c.Policy(ctx, idOf(n), neon.PolicyRequest{Scheduling: new(neon.ShardEssential)})
+	})
+}
+
 // arrives waits until a shard is attached on a node, active and alone.
 func (s *script) arrives(shard neon.ShardID, to neon.NodeID) {
 	s.Helper()
@@ -106,6 +115,7 @@ func evacuateStory(s *script) {
 
 func migrateStory(s *script) {
 	s.populate()
+	s.pin(0)
 	shard := shardOf(0, 1, 4)
 	from := s.home(shard)
 	to := from%4 + 1
@@ -128,6 +138,7 @@ func migrateStory(s *script) {
 
 func gracefulStory(s *script) {
 	s.populate()
+	s.pin(2)
 	shard := shardOf(2, 1, 2)
 	from := s.home(shard)
 	to := from%4 + 1

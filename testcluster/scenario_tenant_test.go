@@ -17,6 +17,7 @@ func scenarios() []scenario {
 	all := append(tenantStories(), nodeStories()...)
 	all = append(all, safekeeperStories()...)
 	all = append(all, byHandStories()...)
+	all = append(all, operationStories()...)
 	return append(all, leaderStories()...)
 }
 
@@ -288,6 +289,7 @@ func lostReplyStory(s *script) {
 func hookStory(s *script) {
 	s.create(0, 2, neon.Attached(1))
 	s.create(1, 0, neon.Attached(1))
+	s.pin(1)
 	s.rest()
 	shard := shardOf(1, 0, 0)
 	from := s.home(shard)

@@ -33,6 +33,7 @@ type flags struct {
 	safekeeperConcurrency            int
 	ontoSafekeepers, httpsSafekeeper bool
 	diskLoss                         bool
+	maxSecondaryLag                  uint64
 
 	raft raftFlags
 }
@@ -127,6 +128,7 @@ func (f *flags) registerServing(fs *pflag.FlagSet) {
 }
 
 func (f *flags) registerWork(fs *pflag.FlagSet) {
+	fs.Uint64Var(&f.maxSecondaryLag, "max-secondary-lag-bytes", 0, "largest lag of a secondary that a drain moves to; 0 is 256 MiB")
 	durationVar(fs, &f.maxOffline, "max-offline-interval", 30*time.Second, "silence after which a pageserver is offline")
 	durationVar(fs, &f.maxWarmingUp, "max-warming-up-interval", 300*time.Second, "silence after a re-attach after which a pageserver is offline")
 	durationVar(fs, &f.heartbeat, "heartbeat-interval", 5*time.Second, "pause between heartbeats to pageservers")
@@ -183,7 +185,6 @@ func registerUnused(fs *pflag.FlagSet) {
 	fs.Uint8("initial-split-shards", 2, "shards after the first split"+later)
 	durationVar(fs, new(duration), "chaos-interval", 0, "pause between random migrations"+later)
 	fs.String("chaos-exit-crontab", "", "`schedule` of random exits"+later)
-	fs.Uint64("max-secondary-lag-bytes", 0, "largest lag of a secondary that a drain moves to"+later)
-	fs.Var(&boolValue{}, "kick-secondary-downloads", "start downloads after secondaries are placed"+later)
+	fs.Var(&boolValue{}, "kick-secondary-downloads", "accepted; a destination that is not warm is always told to download")
 	durationVar(fs, new(duration), "shard-split-request-timeout", 0, "longest split request"+later)
 }

@@ -53,6 +53,14 @@ func (p pageservers) SecondaryDownload(ctx context.Context, node *fsm.Node, shar
 	return done, err
 }
 
+func (p pageservers) SecondaryStatus(ctx context.Context, node *fsm.Node, shard neon.ShardID) (neon.SecondaryProgress, error) {
+	return p.client.SecondaryStatus(ctx, addressOf(node), shard)
+}
+
+func (p pageservers) HeatmapUpload(ctx context.Context, node *fsm.Node, shard neon.ShardID) error {
+	return p.client.HeatmapUpload(ctx, addressOf(node), shard)
+}
+
 func (p pageservers) Timelines(ctx context.Context, node *fsm.Node, shard neon.ShardID) (map[neon.TimelineID]neon.Lsn, error) {
 	list, err := p.client.TimelineList(ctx, addressOf(node), shard)
 	if err != nil {

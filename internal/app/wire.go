@@ -106,7 +106,7 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 	a.tenants, a.timelines = controller.NewTenants(deps), controller.NewTimelines(deps)
 	options := api.Options{
 		Tenants: a.tenants, Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
-		Upcalls: controller.NewUpcalls(deps), Timelines: a.timelines, Debug: controller.NewDebug(deps),
+		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: a.timelines, Debug: controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,
 		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -74,7 +75,7 @@ func TestFreshLeaderRefusesNothingFromMemory(t *testing.T) {
 			return NewShards(deps).Migrate(ctx, neon.ShardID{Tenant: tenantOne, Count: 1}, neon.MigrateRequest{Node: 2, Config: neon.MigrationConfig{OverrideScheduler: true}})
 		},
 		"node": func(ctx context.Context) error {
-			return NewNodes(deps).Configure(ctx, neon.NodeConfigure{ID: 1, Scheduling: new(neon.SchedulingFilling)})
+			return NewNodes(deps).Configure(ctx, neon.NodeConfigure{ID: 1, Scheduling: new(neon.SchedulingFilling)}, Exclusively)
 		},
 		"describe": func(ctx context.Context) error { _, err := tenants.Describe(ctx, tenantOne); return err },
 		"locate":   func(ctx context.Context) error { _, err := tenants.Locate(ctx, tenantOne); return err },
@@ -275,5 +276,48 @@ func TestRegistrationOfAnUnknownNameIsRefused(t *testing.T) {
 	err := NewNodes(deps).Register(t.Context(), neon.NodeRegister{ID: 1, HTTPAddr: "x"})
 	if neon.CodeOf(err) != neon.Unavailable || len(l.proposed) > 0 {
 		t.Errorf("%v, proposed %v", err, l.proposed)
+	}
+}
+
+// The shards of a node are those that should be there and those that were seen
+// there, each once; what is not known of a location is null.
+func TestShardsOfANodeIncludeStrays(t *testing.T) {
+	l := newLog(t)
+	l.addNodes(2)
+	reality := &fakeReality{}
+	deps := newDeps(l, reality, &fakePageservers{})
+	create(t, NewTenants(deps), 2)
+	ids := neon.ShardIDs(tenantOne, 2)
+	at := func(id neon.ShardID) (attached, other neon.NodeID) {
+		sh, _ := l.State().Shard(id)
+		return sh.Attached, 3 - sh.Attached
+	}
+	_, stray := at(ids[0])
+	home, _ := at(ids[1])
+	reality.status = map[neon.ShardID]ShardStatus{
+		ids[0]: {Observed: map[neon.NodeID]*neon.LocationConfig{stray: {Mode: neon.Secondary}}},
+		ids[1]: {Observed: map[neon.NodeID]*neon.LocationConfig{home: nil}},
+	}
+	for n := range neon.NodeID(2) {
+		got, err := NewNodes(deps).Shards(t.Context(), n+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, id := range ids {
+			attached, _ := at(id)
+			var intended, observed *bool
+			if attached == n+1 {
+				intended = new(false)
+			}
+			if i == 0 && n+1 == stray {
+				observed = new(true)
+			}
+			at := slices.IndexFunc(got.Shards, func(s neon.NodeShard) bool { return s.Shard == id })
+			if (at >= 0) != (intended != nil || observed != nil) {
+				t.Errorf("node %d, shard %s: %+v", n+1, id, got.Shards)
+			} else if at >= 0 && !reflect.DeepEqual(got.Shards[at], neon.NodeShard{Shard: id, IntendedSecondary: intended, ObservedSecondary: observed}) {
+				t.Errorf("node %d, shard %s: %+v", n+1, id, got.Shards[at])
+			}
+		}
 	}
 }

@@ -38,6 +38,10 @@ type Reality interface {
 
 	Status(id neon.ShardID) ShardStatus
 
+	// SeenOn lists, in no order, the shards that were seen on a pageserver, or may be
+	// there, whether they should or not.
+	SeenOn(node neon.NodeID) []neon.ShardID
+
 	// Loads are what the pageservers last said about their fullness.
 	Loads() map[neon.NodeID]scheduler.Load
 }
@@ -104,10 +108,17 @@ type Pageservers interface {
 	Passthrough(ctx context.Context, node *fsm.Node, method, pathAndQuery string) (*http.Response, error)
 }
 
-// Failpoints are places at which tests delay requests.
+// Failpoints are places at which tests delay requests, hold them, or make them fail.
+// Their errors are that of ctx.
 type Failpoints interface {
-	// Sleep returns after the time set for the place; its error is that of ctx.
+	// Sleep returns after the time set for the place.
 	Sleep(ctx context.Context, name string) error
+
+	// Pausable returns when the process may go on.
+	Pausable(ctx context.Context, name string) error
+
+	// Return tells whether to fail at the place, and with which argument.
+	Return(ctx context.Context, name string) (arg string, hit bool, err error)
 }
 
 // Deps is what the resources are made of. Every field but Failpoints and Locks is needed.
@@ -122,8 +133,7 @@ type Deps struct {
 	SafekeeperWatch SafekeeperWatch
 	SafekeeperHook  SafekeeperHook // nil: compute need not be told
 
-	// Failpoints are places at which tests delay requests; nil: none.
-	Failpoints Failpoints
+	Failpoints Failpoints // nil: none
 
 	// Resolve tells whether a host name has an address.
 	Resolve func(ctx context.Context, host string) error

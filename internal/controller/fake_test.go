@@ -107,8 +107,16 @@ func (f *fakeReality) Await(ctx context.Context, index uint64, shards ...neon.Sh
 	}
 	return nil
 }
-func (f *fakeReality) Kick(...neon.ShardID)                  {}
-func (f *fakeReality) Status(id neon.ShardID) ShardStatus    { return f.status[id] }
+func (f *fakeReality) Kick(...neon.ShardID)               {}
+func (f *fakeReality) Status(id neon.ShardID) ShardStatus { return f.status[id] }
+func (f *fakeReality) SeenOn(n neon.NodeID) (ids []neon.ShardID) {
+	for id, s := range f.status {
+		if _, seen := s.Observed[n]; seen {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
 func (f *fakeReality) Loads() map[neon.NodeID]scheduler.Load { return nil }
 
 func (f *fakeReality) ReAttached(neon.NodeID, Disk, []fsm.Location)          {}

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 
 	"quorate/fsm"
 	"quorate/internal/neon"
@@ -105,8 +106,17 @@ func describeRecord(n *fsm.Node) neon.NodeDescribe {
 }
 
 // Configure sets the scheduling policy and then the availability of a pageserver.
-// Making one active that was not detaches what should not be on it first.
-func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure) error {
+// Making one active that was not detaches what should not be on it first. While a
+// long operation runs on the node, or on any that the client does not expect, it is
+// refused.
+func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Others) error {
+	before, err := n.Log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
+	if what, runs := ongoing(before, req.ID, others); runs {
+		return neon.Errorf(neon.PreconditionFailed, "Ongoing background operation forbids configuring: %s", what)
+	}
 	if req.Scheduling != nil {
 		if err := n.setScheduling(ctx, req.ID, *req.Scheduling); err != nil {
 			return err
@@ -146,15 +156,24 @@ func (n *Nodes) setScheduling(ctx context.Context, id neon.NodeID, to neon.NodeS
 	return err
 }
 
-// Shards lists the shards that are or should be on a node; none for an unknown
-// one.
+// Shards lists the shards that are or should be on a node, by id; none for an
+// unknown one.
 func (n *Nodes) Shards(ctx context.Context, id neon.NodeID) (neon.NodeShards, error) {
 	s, err := n.Log.ReadState(ctx)
 	if err != nil {
 		return neon.NodeShards{}, err
 	}
 	out := neon.NodeShards{ID: id, Shards: []neon.NodeShard{}}
+	ids := n.Reality.SeenOn(id)
 	for sh := range s.NodeShards(id) {
+		ids = append(ids, sh.ID)
+	}
+	slices.SortFunc(ids, neon.ShardID.Compare)
+	for _, shard := range slices.Compact(ids) {
+		sh, ok := s.Shard(shard)
+		if !ok {
+			continue
+		}
 		e := neon.NodeShard{Shard: sh.ID}
 		if sh.Intends(id) {
 			e.IntendedSecondary = new(sh.HasSecondary(id))

@@ -1,0 +1,234 @@
+package fsm
+
+import (
+	"slices"
+
+	"quorate/internal/neon"
+)
+
+// OperationKind is what a long operation does to a node.
+type OperationKind uint8
+
+// The kinds of operations. None is the absence of one.
+const (
+	OperationNone   OperationKind = iota
+	OperationDrain                // move every attached shard away, then wait for a restart
+	OperationFill                 // bring attached shards back until the node has its share
+	OperationDelete               // move everything away, then forget the node
+)
+
+// String is the word that clients know the kind by.
+func (k OperationKind) String() string {
+	if k > OperationDelete {
+		return "unknown"
+	}
+	return [...]string{"none", "drain", "fill", "delete"}[k]
+}
+
+// during is the scheduling policy of a node while an operation runs.
+func (k OperationKind) during() neon.NodeScheduling {
+	switch k {
+	case OperationDrain:
+		return neon.SchedulingDraining
+	case OperationFill:
+		return neon.SchedulingFilling
+	}
+	return neon.SchedulingDeleting
+}
+
+// Operation is a long operation on a node. It is there from the moment an operator
+// asked for it until it ended; whoever leads meanwhile works on it.
+type Operation struct {
+	Kind OperationKind `cbor:"1,keyasint"`
+
+	// Force, with Delete, waits for nothing on the node.
+	Force bool `cbor:"2,keyasint,omitempty"`
+
+	// Prior is the scheduling policy to return to when it is cancelled.
+	Prior neon.NodeScheduling `cbor:"3,keyasint"`
+
+	// Begun is the log index at which it was begun, and names it.
+	Begun uint64 `cbor:"4,keyasint"`
+
+	// Total is how many attached shards the node had then: against what it has
+	// now it is the progress.
+	Total int `cbor:"5,keyasint"`
+
+	// Interrupted is set when the node's process was replaced. Its policy is its
+	// own again; whoever leads ends the operation.
+	Interrupted bool `cbor:"6,keyasint,omitempty"`
+}
+
+// BeginNodeOperation starts a long operation and sets the scheduling policy that
+// goes with it. It was decided on a node with the policy Prior and no operation,
+// with Alone on a cluster without any, and is refused as a Conflict when that
+// moved. Only a forced deletion takes the place of another operation.
+type BeginNodeOperation struct {
+	Node  neon.NodeID         `cbor:"1,keyasint"`
+	Kind  OperationKind       `cbor:"2,keyasint"`
+	Force bool                `cbor:"3,keyasint,omitempty"`
+	Prior neon.NodeScheduling `cbor:"4,keyasint"`
+	Alone bool                `cbor:"5,keyasint,omitempty"`
+}
+
+func (c BeginNodeOperation) apply(t *txn) Result {
+	n, r := t.liveNode(c.Node)
+	if r.Err != nil {
+		return r
+	}
+	if c.Kind == OperationNone || c.Kind > OperationDelete || c.Force && c.Kind != OperationDelete {
+		return refuse(neon.BadRequest, "node %d: impossible operation %d", c.Node, c.Kind)
+	}
+	if n.Operation.Kind != OperationNone && !c.Force {
+		return refuse(neon.Conflict, "node %d has %s in progress", c.Node, n.Operation.Kind)
+	}
+	if other, runs := t.Operating(); c.Alone && runs && other.ID != c.Node {
+		return refuse(neon.Conflict, "node %d has %s in progress", other.ID, other.Operation.Kind)
+	}
+	if n.Scheduling != c.Prior {
+		return refuse(neon.Conflict, "scheduling policy of node %d is %s, not %s", c.Node, n.Scheduling, c.Prior)
+	}
+	prior := c.Prior
+	if n.Operation.Kind != OperationNone && !n.Operation.Interrupted {
+		prior = n.Operation.Prior
+	}
+	n.Operation = Operation{Kind: c.Kind, Force: c.Force, Prior: prior, Begun: t.Index, Total: t.Counts(c.Node).Attached}
+	n.Scheduling = c.Kind.during()
+	t.setNode(n)
+	return Result{}
+}
+
+// Operating finds the first node with an operation.
+func (s *State) Operating() (Node, bool) {
+	for n := range s.Nodes() {
+		if n.Operation.Kind != OperationNone {
+			return *n, true
+		}
+	}
+	return Node{}, false
+}
+
+// Ending is how an operation ends.
+type Ending uint8
+
+// The endings of an operation.
+const (
+	Finished  Ending = iota // it did what it could
+	Cancelled               // an operator changed their mind
+	Abandoned               // it was interrupted
+)
+
+// EndNodeOperation ends the operation that was begun at an index: a finished
+// drain leaves the node waiting for its restart, a finished fill leaves it Active,
+// and what is cancelled returns to the policy it had, its moves that have not come
+// to the cut-over being given up. What was interrupted leaves the policy alone,
+// however it ends. A deletion is finished by DeleteNode only. It is refused as a
+// Conflict when that operation is over.
+type EndNodeOperation struct {
+	Node   neon.NodeID `cbor:"1,keyasint"`
+	Begun  uint64      `cbor:"2,keyasint"`
+	Ending Ending      `cbor:"3,keyasint"`
+}
+
+func (c EndNodeOperation) apply(t *txn) Result {
+	n, r := t.liveNode(c.Node)
+	if r.Err != nil {
+		return r
+	}
+	op := n.Operation
+	switch {
+	case op.Kind == OperationNone || op.Begun != c.Begun:
+		return refuse(neon.Conflict, "node %d has no operation that was begun at %d", c.Node, c.Begun)
+	case c.Ending > Abandoned, c.Ending == Abandoned && !op.Interrupted:
+		return refuse(neon.BadRequest, "%s of node %d cannot end as %d", op.Kind, c.Node, c.Ending)
+	case op.Interrupted:
+	case c.Ending == Cancelled:
+		n.Scheduling = op.Prior
+		t.giveUpMoves(c.Node, op.Kind)
+	case c.Ending == Finished && op.Kind == OperationDrain:
+		n.Scheduling = neon.SchedulingPauseForRestart
+	case c.Ending == Finished && op.Kind == OperationFill:
+		n.Scheduling = neon.SchedulingActive
+	default:
+		return refuse(neon.BadRequest, "%s of node %d cannot end as %d", op.Kind, c.Node, c.Ending)
+	}
+	n.Operation = Operation{}
+	t.setNode(n)
+	return Result{}
+}
+
+// giveUpMoves clears the preference of the shards that an operation is warming a
+// destination for. A secondary that was made for it is trimmed as one too many.
+func (t *txn) giveUpMoves(node neon.NodeID, kind OperationKind) {
+	moving := t.AttachedOn(node, neon.ShardID{})
+	if kind == OperationFill {
+		moving = t.SecondaryOn(node, neon.ShardID{})
+	}
+	for _, s := range slices.Collect(moving) {
+		if s.PreferredNode != 0 && (kind != OperationFill || s.PreferredNode == node) {
+			s.PreferredNode, s.Sequence = 0, t.Index
+			t.setShard(s)
+		}
+	}
+}
+
+// DeleteNode makes a node a tombstone. Begun, unless it is 0, names the deletion
+// that this is the end of, and the command is refused as a Conflict when that is
+// over. Intents that still name the node lose it, whatever the policy of their
+// tenant: what was attached there is placed anew by whoever leads.
+type DeleteNode struct {
+	Node  neon.NodeID `cbor:"1,keyasint"`
+	Begun uint64      `cbor:"2,keyasint,omitempty"`
+}
+
+func (c DeleteNode) apply(t *txn) Result {
+	n, r := t.liveNode(c.Node)
+	if r.Err != nil {
+		return r
+	}
+	if op := n.Operation; c.Begun != 0 && (op.Kind != OperationDelete || op.Begun != c.Begun || op.Interrupted) {
+		return refuse(neon.Conflict, "node %d has no deletion that was begun at %d", c.Node, c.Begun)
+	}
+	n.Tombstone, n.Availability, n.Operation = true, neon.NodeOffline, Operation{}
+	t.setNode(n)
+	for _, s := range slices.Collect(t.NodeShards(c.Node)) {
+		if !s.Intends(c.Node) {
+			continue
+		}
+		if s.Attached == c.Node {
+			s.Attached = 0
+		}
+		s.Secondary = slices.DeleteFunc(slices.Clone(s.Secondary), func(id neon.NodeID) bool { return id == c.Node })
+		if s.PreferredNode == c.Node {
+			s.PreferredNode = 0
+		}
+		s.takeBack()
+		s.Sequence = t.Index
+		t.setShard(s)
+	}
+	return Result{}
+}
+
+// ForgetTombstone forgets a deleted node, whose id may register again. It is
+// refused as a Conflict for a node that is in use; one that is not known is
+// forgotten already. Shards whose newest generation was issued to it keep the
+// number and lose the owner: nobody else can ever have that number.
+type ForgetTombstone struct {
+	Node neon.NodeID `cbor:"1,keyasint"`
+}
+
+func (c ForgetTombstone) apply(t *txn) Result {
+	n, known := t.Node(c.Node)
+	if !known {
+		return Result{}
+	}
+	if !n.Tombstone {
+		return refuse(neon.Conflict, "Node %d is in use, consider using tombstone API first", c.Node)
+	}
+	for _, s := range slices.Collect(t.NodeShards(c.Node)) {
+		s.GenNode, s.Notified = 0, false
+		t.setShard(s)
+	}
+	t.removeNode(c.Node)
+	return Result{}
+}

@@ -30,6 +30,7 @@ const defaultDataDir = "storage_controller_data"
 
 // serve runs the replica until a signal ends ctx.
 func serve(ctx context.Context, f *flags) error {
+	spareProcs()
 	log := tracelog.New(os.Stdout, tracelog.ParseLevel(os.Getenv("RUST_LOG")))
 	slog.SetDefault(log)
 	cfg, err := f.config(log)

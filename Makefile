@@ -6,7 +6,7 @@ PKGS := ./...
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test sim race fuzz bench bench-failover lint vuln tidy check clean
+.PHONY: help build run test contract sim race fuzz bench bench-failover lint vuln tidy check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ test: ## all tests with the race detector
 	$(GO) test -race -shuffle=on -timeout 9m $(PKGS)
 
 race: test ## the same: tests always run with the race detector
+
+contract: ## every row of the contract with existing clients ticked by a test, and the count
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	CONTRACT_TICKS=$$dir $(GO) test -count=1 -run Contract $$(git grep -l '"quorate/internal/contract"' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's,^,./,') && ok=yes; \
+	$(GO) run ./internal/contract/count $$dir && test "$$ok" = yes
 
 sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)
 	$(GO) test ./testcluster -run 'TestSimulation' -count=1 -timeout 60m -args -sim.hours=$(or $(HOURS),2) -sim.seed=$(or $(SEED),1)

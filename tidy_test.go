@@ -41,6 +41,9 @@ var allowed = map[string]struct {
 	"internal/storconcli":    {[]string{"internal/neon"}, "speaks to controllers by HTTP alone, also to others than ours"},
 	"cmd/storcon_cli":        {[]string{"internal/storconcli"}, "the terminal"},
 	"cmd/quorate":            {[]string{"testcluster", "testcluster/demo", "testcluster/bench", "internal/neon"}, "flags"},
+
+	"internal/contract":       {nil, "data"},
+	"internal/contract/count": {[]string{"internal/contract"}, "a count"},
 }
 
 // pure packages must not reach for the clock, for chance or for the outside.

@@ -16,10 +16,16 @@ func newScrape(o Options) http.Handler {
 	return promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{DisableCompression: true})
 }
 
+// textFormat is the content type of the metrics.
+const textFormat = "text/plain; version=0.0.4"
+
 // metricsText prints all series.
 func (s *Server) metricsText(c *call) (answer, error) {
 	w := &recorder{header: http.Header{}}
-	s.scrape.ServeHTTP(w, c.request)
+	plain := c.request.Clone(c.ctx)
+	plain.Header = http.Header{} // there is one format, whatever is asked for
+	s.scrape.ServeHTTP(w, plain)
+	w.header.Set("Content-Type", textFormat)
 	return answer{status: w.status, header: w.header, body: w.body.Bytes()}, nil
 }
 

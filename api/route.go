@@ -154,7 +154,7 @@ var virtualRoutes = []route{
 	{method: "DELETE", path: "/v1/tenant/:tenant_id", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant", deadline: remoteDeadline, handle: (*Server).tenantDelete},
 	{method: "PUT", path: "/v1/tenant/config", scope: ScopePageserverAPI, ready: true, label: "v1_tenant_config", handle: (*Server).tenantConfigSet},
 	{method: "PATCH", path: "/v1/tenant/config", scope: ScopePageserverAPI, ready: true, label: "v1_tenant_config", handle: (*Server).tenantConfigPatch},
-	{method: "GET", path: "/v1/tenant/:tenant_id/config", scope: ScopePageserverAPI, duty: onAny, limited: true, label: "v1_tenant_config", handle: (*Server).tenantConfig},
+	{method: "GET", path: "/v1/tenant/:tenant_id/config", scope: ScopePageserverAPI, duty: onAny, ready: true, limited: true, label: "v1_tenant_config", handle: (*Server).tenantConfig},
 	{method: "PUT", path: "/v1/tenant/:tenant_id/location_config", scope: ScopePageserverAPI, ready: true, label: "v1_tenant_location_config", handle: (*Server).tenantLocationConfig},
 	{method: "POST", path: "/v1/tenant/:tenant_id/timeline", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline", deadline: remoteDeadline, handle: (*Server).timelineCreate},
 	{method: "DELETE", path: "/v1/tenant/:tenant_id/timeline/:timeline_id", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline", deadline: remoteDeadline, handle: (*Server).timelineDelete},
@@ -172,7 +172,7 @@ var virtualRoutes = []route{
 
 var debugRoutes = []route{
 	{method: "GET", path: "/debug/v1/tenant", scope: ScopeAdmin, label: "debug_v1_tenant", deadline: remoteDeadline, handle: (*Server).tenantDump},
-	{method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: ScopeAdmin, duty: onAny, label: "debug_v1_tenant_locate", handle: (*Server).tenantLocate},
+	{method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: ScopeAdmin, duty: onAny, ready: true, label: "debug_v1_tenant_locate", handle: (*Server).tenantLocate},
 	{method: "POST", path: "/debug/v1/attach-hook", scope: ScopeAdmin, label: "debug_v1_attach_hook", handle: (*Server).attachHook},
 	{method: "POST", path: "/debug/v1/tenant/:tenant_id/drop", scope: ScopePageserverAPI, limited: true, label: "debug_v1_tenant_drop", handle: (*Server).tenantDrop},
 	{method: "POST", path: "/debug/v1/tenant/:tenant_id/import", scope: ScopePageserverAPI, limited: true, label: "debug_v1_tenant_import", deadline: remoteDeadline, handle: (*Server).tenantImport},

@@ -148,6 +148,7 @@ func TestReadinessIsAwaitedWhereTheContractSaysSo(t *testing.T) {
 		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible", "PUT /v1/tenant/config",
 	}
 	want = append(want, safekeeperReady...)
+	want = append(want, "GET /debug/v1/tenant/:tenant_id/locate", "GET /v1/tenant/:tenant_id/config")
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v", got)

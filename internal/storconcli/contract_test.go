@@ -2,57 +2,19 @@ package storconcli
 
 import (
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"quorate/internal/contract"
 )
-
-// contract lists every subcommand of storcon_cli with its flags; a flag that must
-// be given has a `!`.
-const contract = `
-node-register --node-id! --listen-pg-addr! --listen-pg-port! --listen-grpc-addr --listen-grpc-port --listen-http-addr! --listen-http-port! --listen-https-port --availability-zone-id!
-node-configure --node-id! --availability --scheduling
-node-delete --node-id!
-node-start-delete --node-id! --force
-node-cancel-delete --node-id! --timeout!
-node-delete-tombstone --node-id!
-node-tombstones
-nodes
-node-drop --node-id! --unclean
-tenant-policy --tenant-id! --placement --scheduling
-tenants
-tenant-create --tenant-id!
-tenant-delete --tenant-id!
-tenant-shard-split --tenant-id! --shard-count! --stripe-size
-tenant-shard-migrate --tenant-shard-id! --node! --prewarm --override-scheduler
-tenant-shard-watch --tenant-shard-id!
-tenant-shard-migrate-secondary --tenant-shard-id! --node!
-tenant-shard-cancel-reconcile --tenant-shard-id!
-set-tenant-config --tenant-id! --config!
-patch-tenant-config --tenant-id! --config!
-tenant-set-time-based-eviction --tenant-id! --period! --threshold!
-tenant-describe --tenant-id!
-tenant-set-preferred-az --tenant-id! --preferred-az
-tenant-drop --tenant-id! --unclean
-bulk-migrate --nodes --concurrency --max-shards --dry-run
-start-drain --node-id!
-cancel-drain --node-id! --timeout!
-start-fill --node-id!
-cancel-fill --node-id! --timeout!
-safekeepers
-safekeeper-scheduling --node-id! --scheduling-policy!
-download-heatmap-layers --tenant-shard-id! --timeline-id! --concurrency
-timeline-locate --tenant-id! --timeline-id!
-timeline-safekeeper-migrate --tenant-id! --timeline-id! --new-sk-set!
-timeline-safekeeper-migrate-abort --tenant-id! --timeline-id!
-`
-
-// globalFlags go before and behind the subcommand. The last two are additions.
-var globalFlags = []string{"--api", "--jwt", "--ssl-ca-file", "--output", "--request-timeout"}
 
 func newTestRoot() *cobra.Command {
 	root := newRoot(&session{env: Env{Stdout: io.Discard, Stderr: io.Discard}})
@@ -60,55 +22,69 @@ func newTestRoot() *cobra.Command {
 	return root
 }
 
-func rows() (all [][]string) {
-	for line := range strings.Lines(strings.TrimSpace(contract)) {
-		all = append(all, strings.Fields(line))
-	}
-	return all
-}
+// ownFlags of all subcommands are additions to the contract.
+var ownFlags = []string{"--output", "--request-timeout", "--version", "--help"}
 
-func TestEverySubcommandAndFlagOfTheContractExists(t *testing.T) {
-	root := newTestRoot()
+// TestContractSubcommands ticks a subcommand that has exactly its flags, the right
+// ones required, and that the scripts in testdata run successfully with each of
+// them; the flags
+// of all subcommands have tests of their own.
+func TestContractSubcommands(t *testing.T) {
+	root, ran := newTestRoot(), succeeded(t)
 	var names []string
-	flags := 0
-	for _, row := range rows() {
-		names = append(names, row[0])
-		cmd, _, err := root.Find(row[:1])
-		if err != nil || cmd == root {
-			t.Errorf("no subcommand %s: %v", row[0], err)
-			continue
-		}
-		var have []string
-		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
-			name := "--" + f.Name
-			if f.Annotations[cobra.BashCompOneRequiredFlag] != nil {
-				name += "!"
+	for _, row := range contract.Rows(contract.Subcommand) {
+		names = append(names, row.Name)
+		t.Run(row.Name, func(t *testing.T) {
+			if strings.HasPrefix(row.Name, "--") {
+				t.Skip("in a test of its own")
 			}
-			have = append(have, name)
+			cmd, _, err := root.Find([]string{row.Name})
+			if err != nil || cmd == root {
+				t.Fatalf("no such subcommand: %v", err)
+			}
+			want := slices.Sorted(slices.Values(row.Words("flags")))
+			if have := flagsOf(cmd); !slices.Equal(have, want) {
+				t.Errorf("has the flags %v, want %v", have, want)
+			}
+			if ran[row.Name] == "" {
+				t.Error("no script runs it")
+			}
+			given := strings.FieldsFunc(ran[row.Name], func(r rune) bool { return r == ' ' || r == '=' })
+			for _, flag := range want {
+				if !slices.Contains(given, strings.TrimSuffix(flag, "!")) {
+					t.Errorf("no script runs it with %s", flag)
+				}
+			}
+			row.Tick(t)
 		})
-		want := slices.Sorted(slices.Values(row[1:]))
-		slices.Sort(have)
-		if !slices.Equal(have, want) {
-			t.Errorf("%s has the flags %v, want %v", row[0], have, want)
-		}
-		flags += len(want)
 	}
 	for _, cmd := range root.Commands() {
 		if !slices.Contains(append(names, "completion", "help"), cmd.Name()) {
 			t.Errorf("subcommand %s is not in the contract", cmd.Name())
 		}
 	}
-	for _, name := range globalFlags {
-		if root.PersistentFlags().Lookup(strings.TrimPrefix(name, "--")) == nil {
-			t.Errorf("no global flag %s", name)
+	root.PersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if name := "--" + f.Name; !slices.Contains(append(names, ownFlags...), name) {
+			t.Errorf("flag %s is not in the contract", name)
 		}
-	}
-	t.Logf("contract: %d of %d subcommands with %d flags, %d global flags", len(names), len(rows()), flags, len(globalFlags))
+	})
 }
 
-// TestEverySubcommandHasAScript fails for a subcommand, or a flag of it, that no
-// script in testdata runs successfully.
-func TestEverySubcommandHasAScript(t *testing.T) {
+// flagsOf are the flags of one subcommand; one that must be given has a `!`.
+func flagsOf(cmd *cobra.Command) (have []string) {
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		name := "--" + f.Name
+		if f.Annotations[cobra.BashCompOneRequiredFlag] != nil {
+			name += "!"
+		}
+		have = append(have, name)
+	})
+	slices.Sort(have)
+	return have
+}
+
+// succeeded is what the scripts run and what sends a request, by subcommand.
+func succeeded(t *testing.T) map[string]string {
 	ran := map[string]string{}
 	for _, file := range scripts(t) {
 		text, err := os.ReadFile(file)
@@ -119,24 +95,57 @@ func TestEverySubcommandHasAScript(t *testing.T) {
 			line, rest, _ := strings.Cut(block, "\n")
 			_, outcome, _ := strings.Cut(rest, "----")
 			outcome, _, _ = strings.Cut(outcome, "====")
-			for _, row := range rows() {
-				if slices.Contains(strings.Fields(strings.TrimPrefix(line, "run ")), row[0]) && strings.Contains(outcome, "\n> ") {
-					ran[row[0]] += " " + line
-				}
+			if !strings.Contains(outcome, "\n> ") {
+				continue
+			}
+			for word := range strings.FieldsSeq(strings.TrimPrefix(line, "run ")) {
+				ran[word] += " " + line
 			}
 		}
 	}
-	for _, row := range rows() {
-		if ran[row[0]] == "" {
-			t.Errorf("no script runs %s", row[0])
-			continue
+	return ran
+}
+
+func TestContractFlagsOfAllSubcommands(t *testing.T) {
+	var header string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header = r.Header.Get("Authorization")
+		_, _ = io.WriteString(w, oneNode)
+	}))
+	t.Cleanup(server.Close)
+	for _, args := range [][]string{
+		{"--api", server.URL, "--jwt", "token", "nodes"}, {"nodes", "--jwt=token", "--api=" + server.URL + "/"},
+	} {
+		header = ""
+		if code, out, stderr := invoke(t, Env{}, args...); code != ExitDone || header != "Bearer token" || !strings.Contains(out, "Offline") {
+			t.Errorf("%v: exit %d, sends %q: %s", args, code, header, stderr)
 		}
-		given := strings.FieldsFunc(ran[row[0]], func(r rune) bool { return r == ' ' || r == '=' })
-		for _, flag := range row[1:] {
-			if !slices.Contains(given, strings.TrimSuffix(flag, "!")) {
-				t.Errorf("no script runs %s with %s", row[0], flag)
+	}
+	contract.Find(contract.Subcommand, "--api").Tick(t)
+	contract.Find(contract.Subcommand, "--jwt").Tick(t)
+}
+
+// TestContractExitCodes ends the program in every way that has a code.
+func TestContractExitCodes(t *testing.T) {
+	url := answering(t, oneNode)
+	refusing := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(refusing.Close)
+	for name, args := range map[string][]string{
+		"done":                      {"--api", url, "nodes"},
+		"--help":                    {"--help"},
+		"refused by the controller": {"--api", refusing.URL, "nodes"},
+		"controller out of reach":   {"--api", "http://127.0.0.1:1", "nodes"},
+		"no arguments":              nil,
+		"unknown subcommand":        {"--api", url, "nodez"},
+		"missing flag":              {"--api", url, "node-delete"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row := contract.Find(contract.Exit, "storcon_cli: "+name)
+			if code, _, stderr := invoke(t, Env{}, args...); strconv.Itoa(code) != row.Cell("code") {
+				t.Errorf("exits with %d, want %s: %s", code, row.Cell("code"), stderr)
 			}
-		}
+			row.Tick(t)
+		})
 	}
 }
 

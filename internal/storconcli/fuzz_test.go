@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"quorate/internal/contract"
 )
 
 // FuzzAnswers prints whatever a controller may answer, in every format: no answer
@@ -60,8 +62,8 @@ func FuzzAnswers(f *testing.F) {
 func FuzzArguments(f *testing.F) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "null") }))
 	f.Cleanup(server.Close)
-	for _, row := range rows() {
-		f.Add(strings.ReplaceAll(strings.Join(row, " "), "!", " 1"))
+	for _, row := range contract.Rows(contract.Subcommand) {
+		f.Add(strings.ReplaceAll(row.Name+" "+row.Cell("flags"), "!", " 1"))
 	}
 	f.Add("set-tenant-config --tenant-id 11111111111111111111111111111111 --config {}")
 	f.Add("patch-tenant-config --tenant-id 11111111111111111111111111111111 --config {\"gc_period\":null}")

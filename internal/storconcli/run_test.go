@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"quorate/internal/contract"
 )
 
 // invoke runs the program and returns its output on both streams.
@@ -106,7 +108,8 @@ func TestYAMLSaysTheSameAsJSON(t *testing.T) {
 	}
 }
 
-func TestCertificatesAreVerified(t *testing.T) {
+func TestContractCertificatesAreVerified(t *testing.T) {
+	contract.Find(contract.Subcommand, "--ssl-ca-file").Tick(t)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, oneNode) }))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()

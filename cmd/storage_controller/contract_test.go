@@ -1,0 +1,328 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"quorate/internal/app"
+	"quorate/internal/contract"
+)
+
+func publicKeyPEM(t *testing.T) string {
+	pub, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// configOf is what a replica is made with, given the flags.
+func configOf(t *testing.T, args ...string) app.Config {
+	t.Helper()
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--listen") || strings.HasPrefix(a, "-l") }) {
+		args = append(args, "--listen=127.0.0.1:1")
+	}
+	cfg, err := mustParse(t, args...).config(slog.Default())
+	if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return cfg
+}
+
+// TestContractFlags tries every flag that does not need a start, in both spellings.
+func TestContractFlags(t *testing.T) {
+	root := newRoot()
+	root.InitDefaultHelpFlag()
+	for _, row := range contract.Rows(contract.Flag) {
+		t.Run(row.Name, func(t *testing.T) {
+			name := strings.TrimLeft(row.Name, "-")
+			fl := root.Flags().Lookup(name)
+			if len(name) == 1 {
+				fl = root.Flags().ShorthandLookup(name)
+			}
+			if fl == nil {
+				t.Fatal("not a flag")
+			}
+			checkDefault(t, row, fl)
+			if row.Cell("effect") == "start" {
+				return // has a test of its own
+			}
+			sample := row.Cell("sample")
+			if sample == "PEM" {
+				sample = publicKeyPEM(t)
+			}
+			spellings := [][]string{{row.Name, sample}, {row.Name + "=" + sample}}
+			if row.Cell("kind") == "switch" {
+				spellings = [][]string{{row.Name}}
+				if got := configOf(t, row.Name+"=false"); !reflect.DeepEqual(got, configOf(t)) {
+					t.Error("false is not the default")
+				}
+			}
+			for _, args := range spellings {
+				got := configOf(t, args...)
+				if row.Cell("effect") == "config" && reflect.DeepEqual(got, configOf(t)) {
+					t.Skipf("%q changes nothing", args)
+				}
+			}
+			row.Tick(t)
+		})
+	}
+}
+
+func checkDefault(t *testing.T, row contract.Row, fl *pflag.Flag) {
+	t.Helper()
+	want := []string{row.Cell("default")}
+	if want[0] == "-" {
+		want = []string{"", "0", "0s"}
+	}
+	if !slices.Contains(want, fl.DefValue) {
+		t.Errorf("its default is %q, want %q", fl.DefValue, want)
+	}
+	if takesNone := fl.NoOptDefVal != ""; takesNone != (row.Cell("kind") == "switch") {
+		t.Errorf("it is given without a value: %v", takesNone)
+	}
+}
+
+// TestContractEnvironment sets the variables that stand in for flags.
+func TestContractEnvironment(t *testing.T) {
+	for _, row := range contract.Rows(contract.Environment) {
+		if row.Cell("effect") != "flag" {
+			continue
+		}
+		t.Run(row.Name, func(t *testing.T) {
+			value := func(args ...string) string {
+				fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+				(&flags{}).register(fs)
+				if err := fs.Parse(args); err != nil {
+					t.Fatal(err)
+				}
+				return fs.Lookup(strings.TrimPrefix(row.Cell("flag"), "--")).Value.String()
+			}
+			t.Setenv(row.Name, "from the environment")
+			if got := value(); got != "from the environment" {
+				t.Errorf("the flag is %q", got)
+			}
+			if got := value(row.Cell("flag"), "given"); got != "given" {
+				t.Errorf("the environment wins: %q", got)
+			}
+			row.Tick(t)
+		})
+	}
+}
+
+// process is the program, started with flags and environment of a test.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	url  string
+	mu   sync.Mutex
+	text bytes.Buffer
+	done chan struct{} // closed when it has ended
+}
+
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+func (p *process) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
+}
+
+// launch starts the program in an empty directory. The word PORT in arguments
+// stands for a free port.
+func launch(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(freePort(t))
+	p := &process{t: t, url: "http://127.0.0.1:" + port, done: make(chan struct{})}
+	given := slices.Clone(args)
+	for i := range given {
+		given[i] = strings.ReplaceAll(given[i], "PORT", port)
+	}
+	p.cmd = exec.Command(self, given...)
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = t.TempDir(), p, p
+	p.cmd.Env = append([]string{asController + "=1", "HOME=" + p.cmd.Dir}, env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = p.cmd.Wait(); close(p.done) }()
+	t.Cleanup(func() { _ = p.cmd.Process.Kill(); <-p.done })
+	return p
+}
+
+// until waits for a condition, or for the end of the process.
+func (p *process) until(what string, ok func() bool) {
+	p.t.Helper()
+	deadline, tick := time.After(20*time.Second), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-p.done:
+			p.t.Fatalf("ended before it was %s\n%s", what, p.output())
+		case <-deadline:
+			p.t.Fatalf("not %s in time\n%s", what, p.output())
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *process) ready() *process {
+	p.t.Helper()
+	p.until("ready", func() bool {
+		resp, err := http.Get(p.url + "/ready")
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	return p
+}
+
+// put sends a request and does not mind when there is no answer.
+func (p *process) put(path, body string) {
+	p.t.Helper()
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPut, p.url+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		_ = resp.Body.Close()
+	}
+}
+
+// exits waits for the end and returns the exit code.
+func (p *process) exits() string {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(20 * time.Second):
+		p.t.Fatalf("does not end\n%s", p.output())
+	}
+	return strconv.Itoa(p.cmd.ProcessState.ExitCode())
+}
+
+var devFlags = []string{"--dev", "--listen=127.0.0.1:PORT"}
+
+// TestContractExitCodes ends the program in every way that has a code.
+func TestContractExitCodes(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sent := func(s syscall.Signal) func(p *process) {
+		return func(p *process) { _ = p.ready().cmd.Process.Signal(s) }
+	}
+	failing := func(action string) func(p *process) {
+		return func(p *process) {
+			p.ready().put("/debug/v1/failpoints", `[{"name":"sleep-on-step-down-handling","actions":"`+action+`"}]`)
+			p.put("/control/v1/step_down", "")
+		}
+	}
+	nothing := func(*process) {}
+	for _, c := range []struct {
+		name string
+		args []string
+		do   func(*process)
+		says string
+	}{
+		{"SIGINT", devFlags, sent(syscall.SIGINT), ""},
+		{"SIGTERM", devFlags, sent(syscall.SIGTERM), ""},
+		{"SIGQUIT", devFlags, sent(syscall.SIGQUIT), ""},
+		{"--help", []string{"--help"}, nothing, "--heartbeat-interval"},
+		{"--version", []string{"--version"}, nothing, "storage_controller"},
+		{"error at the start", append(slices.Clone(devFlags), "--data-dir", file), nothing, "Error: "},
+		{"port is taken", []string{"--dev", "--listen", taken.Addr().String()}, nothing, "Error: "},
+		{"strict mode without a secret", devFlags[1:], nothing, "Error: "},
+		{"failpoint with exit", devFlags, failing("exit"), ""},
+		{"failpoint with panic", devFlags, failing("panic"), ""},
+		{"no arguments", nil, nothing, "--listen"},
+		{"unknown flag", append(slices.Clone(devFlags), "--lissen"), nothing, "error: "},
+		{"malformed value", append(slices.Clone(devFlags), "--heartbeat-interval", "soon"), nothing, "error: "},
+		{"nothing to listen on", []string{"--dev"}, nothing, "error: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			row := contract.Find(contract.Exit, "storage_controller: "+c.name)
+			p := launch(t, nil, c.args...)
+			c.do(p)
+			if code := p.exits(); code != row.Cell("code") || !strings.Contains(p.output(), c.says) {
+				t.Errorf("exits with %s, want %s\n%s", code, row.Cell("code"), p.output())
+			}
+			for flag, says := range map[string][]string{"--dev": {"SIGTERM"}, "--help": {"--help"}, "--version": {"--version"}} {
+				if slices.Contains(says, c.name) {
+					contract.Find(contract.Flag, flag).Tick(t)
+				}
+			}
+			row.Tick(t)
+		})
+	}
+	for short, long := range map[string]string{"-h": "--help", "-V": "--version"} {
+		t.Run(short, func(t *testing.T) {
+			a, b := launch(t, nil, short), launch(t, nil, long)
+			if a.exits() != "0" || b.exits() != "0" || a.output() != b.output() {
+				t.Errorf("%s prints\n%s", short, a.output())
+			}
+			contract.Find(contract.Flag, short).Tick(t)
+		})
+	}
+}
+
+// TestContractEnvironmentOfAProcess starts with variables that are not flags.
+func TestContractEnvironmentOfAProcess(t *testing.T) {
+	var harmless []string
+	for _, row := range contract.Rows(contract.Environment) {
+		if row.Cell("effect") == "accepted" {
+			harmless = append(harmless, row.Name+"=%:whatever")
+		}
+	}
+	p := launch(t, harmless, devFlags...).ready()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if code, text := p.exits(), strings.Replace(p.output(), " WARN Starting in dev mode", "", 1); code != "0" || strings.Contains(text, " WARN ") || strings.Contains(text, " ERROR ") {
+		t.Errorf("exits with %s\n%s", code, text)
+	}
+	for _, v := range harmless {
+		name, _, _ := strings.Cut(v, "=")
+		contract.Find(contract.Environment, name).Tick(t)
+	}
+	quiet := launch(t, []string{"RUST_LOG=warn"}, devFlags...).ready()
+	_ = quiet.cmd.Process.Signal(syscall.SIGTERM)
+	if code := quiet.exits(); code != "0" || !strings.Contains(quiet.output(), " WARN ") || strings.Contains(quiet.output(), " INFO ") || !strings.Contains(p.output(), " INFO ") {
+		t.Errorf("with RUST_LOG=warn: exit %s\n%s", code, quiet.output())
+	}
+	contract.Find(contract.Environment, "RUST_LOG").Tick(t)
+}

@@ -257,19 +257,26 @@ func TestCommandsOfAnySizeUpToTheLimit(t *testing.T) {
 	}
 }
 
+// While one write is under way, what comes in meanwhile goes into the next ones together.
 func TestProposalsShareEntries(t *testing.T) {
-	tr := startTCP(t, 1, Timeouts{})
-	lead := tr.leader()
-	before := lead.AppliedIndex()
-	var wg sync.WaitGroup
-	const n = 512
-	for i := range n {
-		wg.Go(func() { lead.mustPropose(t, fmt.Sprint(i)) })
-	}
-	wg.Wait()
-	if entries := lead.AppliedIndex() - before; entries > n/4 {
-		t.Errorf("%d commands took %d entries", n, entries)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 1)
+		lead := tr.leader()
+		lead.mustPropose(t, "before")
+		before := lead.AppliedIndex()
+		hang(lead)
+		var wg sync.WaitGroup
+		const n = 512
+		for i := range n {
+			wg.Go(func() { lead.mustPropose(t, fmt.Sprint(i)) })
+		}
+		synctest.Wait()
+		resume(lead)
+		wg.Wait()
+		if entries := lead.AppliedIndex() - before; entries > n/4 {
+			t.Errorf("%d commands took %d entries", n, entries)
+		}
+	})
 }
 
 func TestOnlyAnswersBeforeSubmissionSayThatNothingHappened(t *testing.T) {

@@ -27,7 +27,7 @@ func (c *Cluster) openDisk() error {
 	}
 	c.log = c.log.With("server", c.id)
 	c.health = newHealth(c.log, c.timeouts.Recovery)
-	c.health.changed, c.health.awaitRival = c.diskChanged, c.awaitRival
+	c.health.changed, c.health.awaitRivals = c.diskChanged, c.awaitRivals
 	c.health.leads = func() bool { return c.started.Load() && c.raft.State() == raft.Leader }
 	open := c.cfg.Stores
 	if open == nil {

@@ -22,11 +22,11 @@ type health struct {
 	recovery time.Duration
 	changed  func() // called without locks when the verdict may have changed
 
-	// awaitRival returns when a server that leads and whose write is overdue should
+	// awaitRivals returns when a server that leads and whose write is overdue should
 	// give way, or when ctx ends; nil: at once. See rival.go.
-	awaitRival func(ctx context.Context)
-	leads      func() bool
-	asking     sync.WaitGroup
+	awaitRivals func(ctx context.Context)
+	leads       func() bool
+	asking      sync.WaitGroup
 
 	mu      sync.Mutex
 	stalled int       // writes that are past the deadline and not back

@@ -10,15 +10,15 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A leader whose write is overdue gives way only to a server that can write.
+// A leader whose write is overdue gives way only if the others can do without it.
 // Servers often share what makes a write slow: one disk under three processes, one
 // array under three machines. Then an election gains nothing and costs a round of
 // everything a new leader does, so the leader asks first: each voter makes a test
-// write behind the log writes that it has under way, and one that is soon done with
-// it, and healthy for long enough to be elected, is a rival.
+// write behind the log writes that it has under way. Those that are soon done with
+// it, and healthy for long enough to be elected, must be a majority by themselves.
 //
-// Without a rival the leader waits on, and asks again, for patienceFactor times
-// Store in all: a leader that cannot write must not look like one for ever.
+// Otherwise the leader waits on, and asks again, for patienceFactor times Store in
+// all: a leader that cannot write must not look like one for ever.
 
 // patienceFactor bounds the wait of a leader that nobody can replace, in units of
 // Timeouts.Store: 2 s by default. The journal of a busy disk that was shared with
@@ -32,12 +32,12 @@ var errNoRival = errors.New("cluster: not healthy enough to lead")
 // lead. What it starts ends with ctx.
 func (h *health) overdue(ctx context.Context, leads bool) <-chan struct{} {
 	hangs := make(chan struct{})
-	if !leads || h.awaitRival == nil {
+	if !leads || h.awaitRivals == nil {
 		close(hangs)
 		return hangs
 	}
 	h.asking.Go(func() {
-		h.awaitRival(ctx)
+		h.awaitRivals(ctx)
 		if ctx.Err() == nil {
 			close(hangs)
 		}
@@ -45,15 +45,15 @@ func (h *health) overdue(ctx context.Context, leads bool) <-chan struct{} {
 	return hangs
 }
 
-// awaitRival returns when another voter is known to be able to write, when waiting
-// for one has taken too long, or when ctx ends.
-func (c *Cluster) awaitRival(ctx context.Context) {
+// awaitRivals returns when a majority without this server is known to be able to
+// write, when waiting for one has taken too long, or when ctx ends.
+func (c *Cluster) awaitRivals(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, (patienceFactor-1)*c.timeouts.Store)
 	defer cancel()
 	patience := c.timeouts.Store * 3 / 10
 	for ctx.Err() == nil && c.ctx.Err() == nil {
 		round, done := context.WithTimeout(ctx, patience)
-		found := c.findRival(round)
+		found := c.majorityWrites(round)
 		if !found {
 			<-round.Done()
 		}
@@ -64,37 +64,37 @@ func (c *Cluster) awaitRival(ctx context.Context) {
 	}
 }
 
-// findRival asks all other voters at once, until one is a rival or ctx ends.
-func (c *Cluster) findRival(ctx context.Context) bool {
+// majorityWrites asks all other voters at once, until enough of them have written or
+// none is left to wait for.
+func (c *Cluster) majorityWrites(ctx context.Context) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	defer cancel()
-	rivals := make(chan struct{}, maxServers)
-	answers := make(chan struct{}, maxServers)
-	asked := 0
+	wrote := make(chan bool, maxServers)
+	voters, asked := 0, 0
 	for _, s := range c.servers() {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
 		l := c.peers.link(string(s.ID))
-		if string(s.ID) == c.id || s.Suffrage != raft.Voter || l == nil || asked == maxServers {
+		if string(s.ID) == c.id || l == nil || asked == maxServers {
 			continue
 		}
 		asked++
 		calls.Go(func() {
-			if _, err := l.call(ctx, callTestWrite, nil); err == nil {
-				rivals <- struct{}{}
-				return
-			}
-			answers <- struct{}{}
+			_, err := l.call(ctx, callTestWrite, nil)
+			wrote <- err == nil
 		})
 	}
-	for range asked {
-		select {
-		case <-rivals:
-			return true
-		case <-answers:
+	missing := voters/2 + 1
+	for ; asked >= missing && missing > 0; asked-- {
+		if <-wrote {
+			missing--
 		}
 	}
-	return false
+	return missing == 0
 }
 
 // testWrite proves that this server could lead: its disk has been well for long

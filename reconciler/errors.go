@@ -12,3 +12,6 @@ var errDeferred = errors.New("deferred")
 // errCold ends a pass whose destination is not warm enough yet, though nothing
 // failed: the move goes on later.
 var errCold = errors.New("secondary isn't ready")
+
+// errOrigin is a failure of the node that a migration comes from.
+var errOrigin = errors.New("origin")

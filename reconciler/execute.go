@@ -122,7 +122,7 @@ func (t *term) longStep(k *task) {
 	var err error
 	lives := func(n neon.NodeID) bool { return n == 0 || sc.Node(n) != nil } // it may have been deleted meanwhile
 	if ok && t.ctx.Err() == nil && lives(step.Node) && lives(step.From) {
-		ctx, stop := t.whileUp(step.Node)
+		ctx, stop := t.whileUp(step.Node, step.From)
 		switch {
 		case step.Kind == CatchUp:
 			err = t.catchUp(ctx, sc, step)
@@ -130,6 +130,9 @@ func (t *term) longStep(k *task) {
 			err = t.warm(ctx, sc, step)
 		default:
 			err = t.prewarm(ctx, sc, step)
+		}
+		if ctx.Err() != nil {
+			err = nil // a node went down: what to do now is decided anew
 		}
 		stop()
 	}
@@ -146,17 +149,31 @@ func (t *term) longStep(k *task) {
 		// The origin may have stopped serving, or a secondary be gone: look before
 		// the next try.
 		t.seen.looked(k.id, cmp.Or(step.From, step.Node), nil, t.seen.reading())
+		if errors.Is(err, errOrigin) {
+			k.blame(step.From)
+		}
 		t.failed(k, sc, step, err)
 		return
 	}
 	t.queue.finish(k)
 }
 
-// whileUp is the term's context, ended also when a node stops being available.
-func (t *term) whileUp(n neon.NodeID) (context.Context, context.CancelFunc) {
+// whileUp is the term's context, ended also when one of some nodes, zero for none,
+// stops being available.
+func (t *term) whileUp(nodes ...neon.NodeID) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.ctx)
-	stop := t.nodes.onDown(n, cancel)
-	return ctx, func() { stop(); cancel() }
+	var stops []func()
+	for _, n := range nodes {
+		if n != 0 {
+			stops = append(stops, t.nodes.onDown(n, cancel))
+		}
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel()
+	}
 }
 
 // catchUp lets the destination replay what the origin has now. A timeline that
@@ -166,7 +183,7 @@ func (t *term) catchUp(ctx context.Context, sc *Scene, step Step) error {
 	defer cancel()
 	want, err := t.Migrations.Timelines(ctx, sc.Node(step.From), sc.Shard.ID)
 	if err != nil {
-		return fmt.Errorf("baseline of node %d: %w", step.From, err)
+		return fmt.Errorf("%w: baseline of node %d: %w", errOrigin, step.From, err)
 	}
 	for len(want) > 0 {
 		if err := t.Migrations.WaitLSN(ctx, sc.Node(step.Node), sc.Shard.ID, want, 10*time.Second); err != nil && ctx.Err() != nil {

@@ -48,16 +48,16 @@ func (l *memoryLog) ReadState(context.Context) (*fsm.State, error) { return l.st
 // fleet is a set of pageservers that obey the rules of generations and fail the
 // test when somebody breaks them.
 type fleet struct {
-	t      *testing.T
-	log    *memoryLog
-	mu     sync.Mutex
-	rng    *rand.Rand
-	down   map[neon.NodeID]bool
-	hung   neon.NodeID // calls to it wait for their callers' patience
-	deaf   neon.NodeID // answers no heartbeats
-	onList func()      // called between a listing and its answer
-
-	onPut   func(neon.NodeID) error // decides on every call that changes a location
+	t       *testing.T
+	log     *memoryLog
+	mu      sync.Mutex
+	rng     *rand.Rand
+	down    map[neon.NodeID]bool
+	hung    neon.NodeID                                  // calls to it wait for their callers' patience
+	deaf    neon.NodeID                                  // answers no heartbeats
+	onList  func()                                       // called between a listing and its answer
+	onPut   func(neon.NodeID, neon.ShardID) error        // decides on every call that changes a location
+	has     map[neon.NodeID]map[neon.TimelineID]neon.Lsn // timelines; one for a node that is not here
 	at      map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
 	owners  map[neon.ShardID]map[neon.Generation]neon.NodeID
 	told    map[neon.ShardID]neon.NodeID
@@ -110,7 +110,7 @@ func (f *fleet) PutLocation(ctx context.Context, node *fsm.Node, id neon.ShardID
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.onPut != nil {
-		if err := f.onPut(node.ID); err != nil {
+		if err := f.onPut(node.ID, id); err != nil {
 			return err
 		}
 	}
@@ -228,7 +228,13 @@ func (f *fleet) HeatmapUpload(ctx context.Context, node *fsm.Node, _ neon.ShardI
 }
 
 func (f *fleet) Timelines(ctx context.Context, node *fsm.Node, _ neon.ShardID) (map[neon.TimelineID]neon.Lsn, error) {
-	return map[neon.TimelineID]neon.Lsn{{1}: 100}, f.enter(ctx, node.ID)
+	f.mu.Lock()
+	has, ok := f.has[node.ID]
+	f.mu.Unlock()
+	if !ok {
+		has = map[neon.TimelineID]neon.Lsn{{1}: 100}
+	}
+	return has, f.enter(ctx, node.ID)
 }
 
 func (f *fleet) WaitLSN(ctx context.Context, node *fsm.Node, _ neon.ShardID, _ map[neon.TimelineID]neon.Lsn, _ time.Duration) error {

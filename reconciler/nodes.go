@@ -79,12 +79,13 @@ func (w *nodeWatch) run() {
 	}
 }
 
-// changed compares the nodes of the state with what was known of them.
+// changed compares the nodes of the state with what was known of them. Whoever needs
+// to know now may call it too.
 func (w *nodeWatch) changed() {
-	st := w.Log.State()
 	now := time.Now()
-	var restarted, woken, deleted []neon.NodeID
+	var restarted, woken, downed, deleted []neon.NodeID
 	w.mu.Lock()
+	st := w.Log.State()
 	alive := make(map[neon.NodeID]bool)
 	for n := range st.Nodes() {
 		alive[n.ID] = true
@@ -107,6 +108,7 @@ func (w *nodeWatch) changed() {
 			for _, cancel := range e.downs {
 				cancel()
 			}
+			downed = append(downed, n.ID)
 		}
 		if n.Available() && !last.Available() {
 			woken = append(woken, n.ID)
@@ -131,6 +133,11 @@ func (w *nodeWatch) changed() {
 	}
 	for _, id := range woken {
 		w.wakeNode(st, id)
+	}
+	for _, id := range append(woken, downed...) {
+		// Not only those that are meant to be there: what is left there can be taken
+		// away now, and migrations from there need not wait for compute any more.
+		w.queue.wake(Normal, w.seen.attachedOn(id)...)
 	}
 	w.poke()
 }
@@ -284,6 +291,9 @@ func (w *nodeWatch) utilizations() map[neon.NodeID]*neon.Utilization {
 // onDown registers a cancel for the moment a node stops being available or its
 // process is replaced; the returned function takes it back.
 func (w *nodeWatch) onDown(n neon.NodeID, cancel context.CancelFunc) (stop func()) {
+	if now, ok := w.Log.State().Node(n); ok && now.Available() && !w.available(n) {
+		w.changed() // it was decided on a state that has not been looked at here
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := w.watch[n]
@@ -299,6 +309,13 @@ func (w *nodeWatch) onDown(n neon.NodeID, cancel context.CancelFunc) (stop func(
 		defer w.mu.Unlock()
 		delete(e.downs, k)
 	}
+}
+
+func (w *nodeWatch) available(n neon.NodeID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.watch[n]
+	return e != nil && e.last.Available()
 }
 
 // offlineFor is how long this leader has seen a node be Offline.

@@ -12,8 +12,8 @@ import (
 
 // warm lets the destination download. A destination that stays cold does not stop
 // the move: the cut-over is only slower.
-func (t *term) warm(ctx context.Context, sc *Scene, step Step) error {
-	ctx, cancel := context.WithTimeout(ctx, t.Options.WarmTimeout)
+func (t *term) warm(up context.Context, sc *Scene, step Step) error {
+	ctx, cancel := context.WithTimeout(up, t.Options.WarmTimeout)
 	defer cancel()
 	for ctx.Err() == nil {
 		if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node {
@@ -27,7 +27,9 @@ func (t *term) warm(ctx context.Context, sc *Scene, step Step) error {
 			break
 		}
 	}
-	t.seen.progress(sc.Shard.ID, func(sh *shardSeen) { sh.warm = step.Node })
+	if up.Err() == nil {
+		t.seen.progress(sc.Shard.ID, func(sh *shardSeen) { sh.warm = step.Node })
+	}
 	return nil
 }
 

@@ -120,6 +120,8 @@ type Options struct {
 	OptimiseMoves    int           // 16 proposals at a time
 	OptimiseScan     int           // 10000 shards looked at in one interval
 	ColdRetry        time.Duration // 5 s between looks at a destination that is not warm
+
+	Chaos Chaos
 }
 
 func (o Options) withDefaults() Options {

@@ -52,6 +52,7 @@ func (t *term) run() {
 	wg.Go(t.rules)
 	wg.Go(t.operate)
 	wg.Go(t.better.run)
+	wg.Go(t.chaos)
 	t.survey()
 	wg.Go(func() {
 		t.nodes.firstRound()

@@ -51,14 +51,18 @@ const trustAfter = 45 * time.Second
 func (n *nemesis) suspect(id neon.NodeID) (ended func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.suspects[id]++
-	n.Oracle().Unreachable(id)
+	return n.suspectLocked(id)
+}
+
+func (e *episode) suspectLocked(id neon.NodeID) (ended func()) {
+	e.suspects[id]++
+	e.Oracle().Unreachable(id)
 	return func() {
 		time.AfterFunc(trustAfter, func() {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if n.suspects[id]--; n.suspects[id] == 0 {
-				n.Oracle().Reachable(id)
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if e.suspects[id]--; e.suspects[id] == 0 {
+				e.Oracle().Reachable(id)
 			}
 		})
 	}

@@ -71,6 +71,7 @@ type tally struct {
 	acknowledged, failed    int // requests
 	faults, rounds, late    int
 	reads                   int
+	orders                  int           // long operations begun or cancelled
 	slowest                 time.Duration // from the end of the faults until all was well
 	notifications, location uint64
 }
@@ -83,14 +84,15 @@ func (t *tally) add(o tally) {
 	t.rounds += o.rounds
 	t.late += o.late
 	t.reads += o.reads
+	t.orders += o.orders
 	t.notifications += o.notifications
 	t.location += o.location
 	t.slowest = max(t.slowest, o.slowest)
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d requests acknowledged, %d failed, %d checked reads, %d faults, %d rounds, %d location changes, %d late effects, %d notifications, slowest convergence %s",
-		t.acknowledged, t.failed, t.reads, t.faults, t.rounds, t.location, t.late, t.notifications, t.slowest.Round(time.Millisecond))
+	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d rounds, %d location changes, %d late effects, %d notifications, slowest convergence %s",
+		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.rounds, t.location, t.late, t.notifications, t.slowest.Round(time.Millisecond))
 }
 
 // episode is one cluster under work and faults.
@@ -103,14 +105,15 @@ type episode struct {
 
 	mu       sync.Mutex
 	tally    tally
-	tenants  []*simTenant        // living ones, of all workers
-	suspects map[neon.NodeID]int // pageservers that the controllers may take for dead
-	next     int                 // number of the next tenant and timeline
+	tenants  []*simTenant           // living ones, of all workers
+	suspects map[neon.NodeID]int    // pageservers that the controllers may take for dead
+	deleted  map[neon.NodeID]func() // pageservers whose deletion was ordered, and what to do at its end
+	next     int                    // number of the next tenant and timeline
 }
 
 func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 	rng := rand.New(rand.NewPCG(seed, 0x51b))
-	e := &episode{T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int)}
+	e := &episode{T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int), deleted: make(map[neon.NodeID]func())}
 	b := e.describe()
 	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, heartbeats every %s, offline after %s, snapshots every %d entries",
 		seed, b.Controllers, b.Pageservers, b.Zones, b.HeartbeatInterval, b.MaxOffline, b.Snapshots.Every)
@@ -333,10 +336,15 @@ func (e *episode) atRest(ctx context.Context) error {
 
 // restorePolicies undoes what keeps shards from being scheduled.
 func (e *episode) restorePolicies(ctx context.Context) {
-	for _, n := range e.Fleet().Nodes() {
-		id := n.ID()
+	e.endOperations(ctx)
+	var nodes []neon.NodeDescribe
+	e.persist(ctx, "list the pageservers", func(ctx context.Context, c *testcluster.Client) (err error) {
+		nodes, err = c.Nodes(ctx)
+		return err
+	})
+	for _, n := range nodes {
 		e.persist(ctx, "activate a pageserver's scheduling", func(ctx context.Context, c *testcluster.Client) error {
-			return c.ConfigureNode(ctx, neon.NodeConfigure{ID: id, Scheduling: ptr(neon.SchedulingActive)})
+			return c.ConfigureNode(ctx, neon.NodeConfigure{ID: n.ID, Scheduling: ptr(neon.SchedulingActive)})
 		})
 	}
 	for _, t := range e.tenants {

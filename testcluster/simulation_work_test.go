@@ -60,7 +60,7 @@ func (w *worker) one() {
 		return
 	}
 	t := w.mine[w.rng.IntN(len(w.mine))]
-	switch w.rng.IntN(18) {
+	switch w.rng.IntN(20) {
 	case 0, 1:
 		w.create(ctx, c)
 	case 2:
@@ -79,6 +79,8 @@ func (w *worker) one() {
 		w.deleteTimeline(ctx, c, t)
 	case 17:
 		w.schedule(ctx, c)
+	case 18, 19:
+		w.operate(ctx, c)
 	}
 }
 

@@ -34,6 +34,8 @@ type flags struct {
 	ontoSafekeepers, httpsSafekeeper bool
 	diskLoss                         bool
 	maxSecondaryLag                  uint64
+	chaosInterval                    duration
+	chaosExit                        schedule
 
 	raft raftFlags
 }
@@ -128,6 +130,8 @@ func (f *flags) registerServing(fs *pflag.FlagSet) {
 }
 
 func (f *flags) registerWork(fs *pflag.FlagSet) {
+	durationVar(fs, &f.chaosInterval, "chaos-interval", 0, "pause between random migrations by which the leader tests its own cluster; 0 is never")
+	fs.Var(&f.chaosExit, "chaos-exit-crontab", "`schedule` (sec min hour day month weekday) of exits of the leader; with --chaos-interval")
 	fs.Uint64Var(&f.maxSecondaryLag, "max-secondary-lag-bytes", 0, "largest lag of a secondary that a drain moves to; 0 is 256 MiB")
 	durationVar(fs, &f.maxOffline, "max-offline-interval", 30*time.Second, "silence after which a pageserver is offline")
 	durationVar(fs, &f.maxWarmingUp, "max-warming-up-interval", 300*time.Second, "silence after a re-attach after which a pageserver is offline")
@@ -183,8 +187,6 @@ func registerUnused(fs *pflag.FlagSet) {
 	fs.Uint8("max-split-shards", 16, "most shards by automatic splits"+later)
 	fs.Uint64("initial-split-threshold", 0, "size in bytes at which a tenant is first split"+later)
 	fs.Uint8("initial-split-shards", 2, "shards after the first split"+later)
-	durationVar(fs, new(duration), "chaos-interval", 0, "pause between random migrations"+later)
-	fs.String("chaos-exit-crontab", "", "`schedule` of random exits"+later)
 	fs.Var(&boolValue{}, "kick-secondary-downloads", "accepted; a destination that is not warm is always told to download")
 	durationVar(fs, new(duration), "shard-split-request-timeout", 0, "longest split request"+later)
 }

@@ -115,7 +115,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		RepoDir:         f.repoDir,
 		Reconciler: reconciler.Options{
 			HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(), MaxWarmingUp: f.maxWarmingUp.std(),
-			NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency, MaxSecondaryLag: f.maxSecondaryLag,
+			NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency, MaxSecondaryLag: f.maxSecondaryLag, Chaos: f.chaos(),
 		},
 		TenantRateLimit: int(f.tenantRateLimit),
 		DiskLoss:        f.diskLoss,

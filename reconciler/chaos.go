@@ -1,0 +1,137 @@
+package reconciler
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// Chaos makes a leader disturb its own cluster, to show that it does not matter.
+type Chaos struct {
+	// Interval is the pause between disturbances; 0: there are none. Each moves many
+	// shards to their secondaries, or one to another node of its zone after warming it.
+	Interval time.Duration
+
+	// NextExit is the next time at which the leading process is to be ended; false,
+	// or nil, means never. Only the leader exits, so that others can take over.
+	NextExit func(after time.Time) (time.Time, bool)
+
+	// Exit ends the process; it goes with NextExit.
+	Exit func()
+}
+
+// chaosBatch is how many shards are moved to their secondaries at a time.
+const chaosBatch = 128
+
+// chaos disturbs the cluster until the term ends.
+func (t *term) chaos() {
+	c := t.Options.Chaos
+	if c.Interval <= 0 {
+		return
+	}
+	tick := time.NewTicker(c.Interval)
+	defer tick.Stop()
+	exit := t.exitTimer()
+	defer exit.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if rand.IntN(2) == 0 {
+				t.Logger.Info("Chaos iteration: MigrationsToSecondary...")
+				t.commit(t.toSecondaries())
+			} else {
+				t.Logger.Info("Chaos iteration: GracefulMigrationsAnywhere...")
+				t.commit(t.elsewhere())
+			}
+		case <-exit.C:
+			t.Logger.Warn("Injecting chaos: force kill")
+			c.Exit()
+			return
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// exitTimer runs out at the next exit, or never.
+func (t *term) exitTimer() *time.Timer {
+	if next := t.Options.Chaos.NextExit; next != nil {
+		if at, ok := next(time.Now()); ok {
+			return time.NewTimer(time.Until(at))
+		}
+	}
+	never := time.NewTimer(time.Hour)
+	never.Stop()
+	return never
+}
+
+// victims lists the shards that may be disturbed: those of tenants that nobody
+// pinned, not on their way already. Those outside their home zone come first, so
+// that the cluster does not drift.
+func (t *term) victims(st *fsm.State) (away, home []fsm.Shard) {
+	for sh := range st.ShardsFrom(neon.ShardID{}) {
+		tenant, _ := st.Tenant(sh.ID.Tenant)
+		if tenant.Scheduling != neon.ShardActive || tenant.Deleting || sh.ByHand || sh.Attached == 0 || sh.PreferredNode != 0 {
+			continue
+		}
+		if n, _ := st.Node(sh.Attached); !sh.PreferredAZ.IsZero() && n.AZ != sh.PreferredAZ {
+			away = append(away, sh)
+		} else {
+			home = append(home, sh)
+		}
+	}
+	shuffle(away)
+	shuffle(home)
+	return away, home
+}
+
+func shuffle(s []fsm.Shard) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
+
+func (t *term) toSecondaries() (intents []fsm.Intent) {
+	st := t.Log.State()
+	sched := scheduler.New(st, t.loads())
+	away, home := t.victims(st)
+	for _, sh := range append(away, home...) {
+		if len(intents) == chaosBatch {
+			break
+		}
+		if len(sh.Secondary) == 0 {
+			continue
+		}
+		to := sh.Secondary[rand.IntN(len(sh.Secondary))]
+		if in, err := sched.Migrate(sh, to, scheduler.OverrideScheduler); err == nil {
+			t.Logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached, "to", to)
+			intents = append(intents, in)
+		}
+	}
+	return intents
+}
+
+func (t *term) elsewhere() []fsm.Intent {
+	st := t.Log.State()
+	away, home := t.victims(st)
+	all := append(away, home...)
+	if len(all) == 0 {
+		return nil
+	}
+	sh := all[rand.IntN(len(all))]
+	var to []neon.NodeID
+	for n := range st.Nodes() {
+		if n.ID != sh.Attached && n.Schedulable() && (sh.PreferredAZ.IsZero() || n.AZ == sh.PreferredAZ) {
+			to = append(to, n.ID)
+		}
+	}
+	if len(to) == 0 {
+		t.Logger.Info("no candidate nodes found for migrating shard within its home AZ", "shard", sh.ID)
+		return nil
+	}
+	in, err := scheduler.New(st, t.loads()).Prewarm(sh, to[rand.IntN(len(to))], scheduler.OverrideScheduler)
+	if err != nil {
+		return nil
+	}
+	t.Logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached, "to", in.PreferredNode)
+	return []fsm.Intent{in}
+}

@@ -228,12 +228,13 @@ func TestReadsOfReplicatedStateAreAnsweredByFollowers(t *testing.T) {
 	w.addNodes(1)
 	w.addSafekeepers(1)
 	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	w.must(fsm.BeginImport{Tenant: tenantID(t, tenantA), Timeline: timelineID(t, timelineX)})
 	for _, rt := range routes() {
 		if rt.duty != onAny {
 			continue
 		}
 		path := strings.NewReplacer(":tenant_id", tenantA, ":node_id", "1", ":safekeeper_id", "1").Replace(rt.path)
-		body := `{"tenants":[],"tenant_shard_id":"` + tenantA + `"}`
+		body := `{"tenants":[],"tenant_shard_id":"` + tenantA + `","timeline_id":"` + timelineX + `","generation":0}`
 		if g := w.replicas[1].do(rt.method, path, body); g.status != 200 {
 			t.Errorf("%s %s: %d %s", rt.method, path, g.status, g.body)
 		}

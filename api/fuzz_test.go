@@ -16,6 +16,8 @@ import (
 var bodies = map[string]string{
 	"POST /upcall/v1/re-attach":                                       `{"node_id":99,"register":null,"empty_local_disk":true}`,
 	"POST /upcall/v1/validate":                                        `{"tenants":[{"id":"` + tenantB + `-0001","gen":1}]}`,
+	"GET /upcall/v1/timeline_import_status":                           `{"tenant_shard_id":"` + tenantB + `-0001","timeline_id":"` + timelineX + `","generation":1}`,
+	"POST /upcall/v1/timeline_import_status":                          `{"tenant_shard_id":"` + tenantB + `-0001","timeline_id":"` + timelineX + `","generation":1,"status":{"InProgress":{"V1":{"jobs":2,"completed":1,"import_plan_hash":3,"job_soft_size_limit":4}}}}`,
 	"POST /control/v1/node":                                           `{"node_id":0,"listen_pg_addr":"a","listen_pg_port":1,"listen_http_addr":"a","listen_http_port":1,"listen_https_port":2,"listen_grpc_addr":"g","listen_grpc_port":3,"availability_zone_id":"z","node_ip_addr":"::1"}`,
 	"PUT /control/v1/node/:node_id/config":                            `{"node_id":99,"availability":"Active","scheduling":"Pause"}`,
 	"PUT /control/v1/tenant/:tenant_id/policy":                        `{"placement":{"Attached":1},"scheduling":"Stop"}`,

@@ -115,6 +115,8 @@ var genericRoutes = []route{
 var upcallRoutes = []route{
 	{method: "POST", path: "/upcall/v1/re-attach", scope: ScopeGenerations, label: "upcall_v1_reattach", patience: upcallPatience, handle: (*Server).reAttach},
 	{method: "POST", path: "/upcall/v1/validate", scope: ScopeGenerations, duty: onAny, label: "upcall_v1_validate", patience: upcallPatience, body: largeBody, handle: (*Server).validate},
+	{method: "GET", path: "/upcall/v1/timeline_import_status", scope: ScopeGenerations, duty: onAny, label: "upcall_v1_timeline_import_status", patience: upcallPatience, handle: (*Server).importStatus},
+	{method: "POST", path: "/upcall/v1/timeline_import_status", scope: ScopeGenerations, label: "upcall_v1_timeline_import_status", patience: upcallPatience, handle: (*Server).importReport},
 }
 
 var nodeRoutes = []route{

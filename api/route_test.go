@@ -45,7 +45,7 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 // The table of who may do what, written down a second time on purpose.
 var wantScopes = map[Scope][]string{
 	scopeNone:        {"GET /metrics", "GET /status", "GET /live", "GET /ready", "GET /profile/cpu", "GET /profile/heap"},
-	ScopeGenerations: {"POST /upcall/v1/re-attach", "POST /upcall/v1/validate"},
+	ScopeGenerations: {"POST /upcall/v1/re-attach", "POST /upcall/v1/validate", "GET /upcall/v1/timeline_import_status", "POST /upcall/v1/timeline_import_status"},
 	ScopeInfra: {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id",
 		"DELETE /control/v1/node/:node_id/delete", "PUT /control/v1/node/:node_id/drain", "DELETE /control/v1/node/:node_id/drain",
 		"PUT /control/v1/node/:node_id/fill", "DELETE /control/v1/node/:node_id/fill"},

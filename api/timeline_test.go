@@ -125,7 +125,6 @@ func TestRemoteRequestsNeedAnAttachedTenant(t *testing.T) {
 		{"POST", path, body, 409, `{"msg":"Conflict: Shard ` + tenantA + ` tenant has policy Secondary"}`},
 		{"GET", path, body, 409, `{"msg":"Conflict: Cannot call timeline API on non-attached tenant"}`},
 		{"GET", "/v1/tenant/xyz/timeline", "", 400, `{"msg":"\"failed to parse tenant_shard_id\""}`},
-		{"POST", path, `{"new_timeline_id":"` + timelineX + `","import_pgdata":{"location":{},"idempotency_key":"x"}}`, 400, `{"msg":"\"importing a timeline is not supported by this controller\""}`},
 	})
 }
 

@@ -60,6 +60,7 @@ type setup struct {
 	key      ed25519.PublicKey
 	rate     int
 	options  controller.Options
+	hook     controller.ImportHook
 	wrap     func(*replica, http.Handler) http.Handler
 }
 
@@ -93,7 +94,7 @@ func newServer(r *replica, s setup) *Server {
 			}
 			return nil
 		},
-		Options: s.options, Logger: slog.New(slog.DiscardHandler),
+		Options: s.options, Logger: slog.New(slog.DiscardHandler), ImportHook: s.hook,
 	}
 	reg := prometheus.NewRegistry()
 	transport := &http.Transport{DisableCompression: true}

@@ -50,6 +50,7 @@ func Check(s *State) error {
 	s.shards.Scan(func(sh Shard) bool { c.shard(&sh); return len(c.errs) < 32 })
 	c.derived()
 	c.safekeeping()
+	c.timelineWork()
 	return errors.Join(c.errs...)
 }
 

@@ -128,11 +128,22 @@ type CreateTimeline struct {
 	Timeline neon.TimelineID `cbor:"2,keyasint"`
 	StartLsn neon.Lsn        `cbor:"3,keyasint"`
 	Set      []neon.NodeID   `cbor:"4,keyasint,omitempty"`
+
+	// Imported makes it hold only while the timeline is being imported: its
+	// deletion must not be overtaken.
+	Imported bool `cbor:"5,keyasint,omitempty"`
 }
 
 func (c CreateTimeline) apply(t *txn) Result {
 	if tenant, ok := t.Tenant(c.Tenant); !ok || tenant.Deleting {
 		return refuse(neon.NotFound, "Tenant %s not found", c.Tenant)
+	}
+	ref := neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline}
+	if i, ok := t.Import(ref); c.Imported && (!ok || i.Finished) {
+		return refuse(neon.NotFound, "Import for %s not found", ref)
+	}
+	if _, going := t.TimelineDelete(ref); going {
+		return refuse(neon.Conflict, "timeline %s is being deleted", ref)
 	}
 	if tl, ok := t.State.Timeline(c.Tenant, c.Timeline); ok {
 		if tl.Deleted {
@@ -211,15 +222,17 @@ func (t *txn) bury(tenant neon.TenantID, id neon.TimelineID) {
 	t.timelines.Delete(Timeline{Tenant: tenant, ID: id})
 }
 
-// DeleteTimeline makes all safekeepers of a timeline drop it. The proposer has
-// seen that no pageserver has anything left of it. Repeating it is accepted, and so
-// is a timeline without a record, which has no safekeepers of ours.
+// DeleteTimeline makes all safekeepers of a timeline drop it, and ends its recorded
+// deletion. The proposer has seen that no pageserver has anything left of it.
+// Repeating it is accepted, and so is a timeline without a record, which has no
+// safekeepers of ours.
 type DeleteTimeline struct {
 	Tenant   neon.TenantID   `cbor:"1,keyasint"`
 	Timeline neon.TimelineID `cbor:"2,keyasint"`
 }
 
 func (c DeleteTimeline) apply(t *txn) Result {
+	t.forgetWork(neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline})
 	tl, ok := t.State.Timeline(c.Tenant, c.Timeline)
 	if !ok || tl.Deleted {
 		return Result{}

@@ -174,6 +174,7 @@ func (c BeginDeleteTenant) apply(t *txn) Result {
 	t.setTenant(tenant)
 	t.adopt(tenant, nil)
 	t.takeBack(tenant)
+	t.forgetTenantWork(c.ID)
 	return Result{}
 }
 
@@ -198,6 +199,7 @@ func (c FinishDeleteTenant) apply(t *txn) Result {
 
 // forgetTenant forgets a tenant but for its numbers.
 func (t *txn) forgetTenant(tenant Tenant) {
+	t.forgetTenantWork(tenant.ID)
 	t.tenants.Delete(tenant)
 	t.touched.Tenants = append(t.touched.Tenants, tenant.ID)
 	g := grave{tenant: tenant.ID}

@@ -94,6 +94,11 @@ var commands = map[Kind]reflect.Type{
 	51: reflect.TypeFor[DropTenant](),
 	52: reflect.TypeFor[SetPreferredAZs](),
 	53: reflect.TypeFor[SetMetadataHealth](),
+	60: reflect.TypeFor[BeginImport](),
+	61: reflect.TypeFor[UpdateImport](),
+	62: reflect.TypeFor[FinishImport](),
+	63: reflect.TypeFor[BeginDeleteTimeline](),
+	64: reflect.TypeFor[CancelDeleteTimeline](),
 }
 
 func (SetCluster) kind() Kind          { return 1 }
@@ -129,6 +134,12 @@ func (AttachByHand) kind() Kind       { return 50 }
 func (DropTenant) kind() Kind         { return 51 }
 func (SetPreferredAZs) kind() Kind    { return 52 }
 func (SetMetadataHealth) kind() Kind  { return 53 }
+
+func (BeginImport) kind() Kind          { return 60 }
+func (UpdateImport) kind() Kind         { return 61 }
+func (FinishImport) kind() Kind         { return 62 }
+func (BeginDeleteTimeline) kind() Kind  { return 63 }
+func (CancelDeleteTimeline) kind() Kind { return 64 }
 
 // The frame of a command in the log: format, kind, request id, CBOR payload.
 const (

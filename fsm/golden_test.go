@@ -59,7 +59,8 @@ func history() []Command {
 		BeginDeleteTenant{ID: other}, // refused
 		ReAttach{Node: 2},
 	}, append(safekeeperHistory(tenant), handHistory(tenant, ids)...)...)
-	return append(all, operationHistory(uint64(len(all)), a, addr)...)
+	all = append(all, operationHistory(uint64(len(all)), a, addr)...)
+	return append(all, workHistory(tenant)...)
 }
 
 // operationHistory is what happens to nodes after the entry last.

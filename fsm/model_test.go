@@ -74,6 +74,7 @@ func (m *machine) apply(t *rapid.T, id RequestID, c Command) Result {
 	}
 	m.grants(t, before, after, r.Grants)
 	m.configurations(t, after)
+	m.imports(t, before, after)
 	if !r.Duplicate {
 		m.current(t, before, c, r)
 	}
@@ -308,6 +309,9 @@ func (m *machine) command(t *rapid.T) Command {
 	if rapid.IntRange(0, 7).Draw(t, "by hand") == 0 {
 		return m.byHand(t)
 	}
+	if rapid.IntRange(0, 5).Draw(t, "timeline work") == 0 {
+		return m.timelineWork(t)
+	}
 	switch rapid.IntRange(0, 19).Draw(t, "command") {
 	case 0:
 		return SetCluster{ID: rapid.SampledFrom([]string{"one", "two"}).Draw(t, "cluster")}
@@ -410,6 +414,7 @@ func dump(s *State) string {
 			sh.Notified, sh.Told, sh.ByHand, sh.Unhealthy, sh.ScrubbedAt, sh.Sequence)
 	}
 	b = dumpSafekeeping(b, s)
+	b = dumpWork(b, s)
 	s.done.values(func(q request) bool {
 		b = fmt.Appendf(b, "request %x kind=%d index=%d\n", q.id, q.kind, q.index)
 		return true

@@ -23,6 +23,8 @@ const (
 	snapshotFormat = 1
 )
 
+var errRepeat = errors.New("records repeat")
+
 // ErrBadSnapshot is met when a snapshot is not one, is damaged or is cut short.
 var ErrBadSnapshot = errors.New("snapshot is damaged")
 
@@ -40,6 +42,9 @@ type snapshotHeader struct {
 	Safekeepers []Safekeeper `cbor:"20,keyasint,omitempty"`
 	Timelines   int          `cbor:"21,keyasint,omitempty"`
 	Ops         int          `cbor:"22,keyasint,omitempty"`
+
+	Imports int `cbor:"60,keyasint,omitempty"`
+	Deletes int `cbor:"61,keyasint,omitempty"`
 }
 
 // SnapshotWriter writes one State; it may run while newer states are made.
@@ -77,6 +82,7 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Nodes: s.nodes,
 		Tenants: s.tenants.Len(), Shards: s.shards.Len(), Requests: s.done.byAge.Len(), Graves: s.graves.byAge.Len(),
 		Safekeepers: s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
+		Imports: s.imports.Len(), Deletes: s.deletes.Len(),
 	})
 	if err != nil {
 		return err
@@ -100,6 +106,8 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 	})
 	s.timelines.Scan(func(t Timeline) bool { b = appendTimeline(b, &t); return put() })
 	s.ops.Scan(func(o SafekeeperOp) bool { b = appendOp(b, &o); return put() })
+	s.imports.Scan(func(i Import) bool { b = appendImport(b, &i); return put() })
+	s.deletes.Scan(func(t TimelineDelete) bool { b = appendTimelineDelete(b, &t); return put() })
 	if err != nil {
 		return err
 	}
@@ -213,8 +221,9 @@ func (d *decoder) state() *State {
 		s.graves.add(g)
 	}
 	d.safekeeping(s, &head)
+	d.timelineWork(s, &head)
 	if d.err == nil && (s.tenants.Len() != head.Tenants || s.shards.Len() != head.Shards) {
-		d.err = errors.New("records repeat")
+		d.err = errRepeat
 	}
 	s.reindex()
 	return s

@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"quorate/internal/neon"
 )
@@ -66,7 +65,7 @@ func (d *decoder) safekeeping(s *State, head *snapshotHeader) {
 		s.ops.Load(d.op())
 	}
 	if d.err == nil && (s.timelines.Len() != head.Timelines || s.ops.Len() != head.Ops) {
-		d.err = fmt.Errorf("records repeat")
+		d.err = errRepeat
 	}
 }
 

@@ -35,6 +35,9 @@ type State struct {
 	safekeepers []Safekeeper // by id; replaced, never modified
 	timelines   *btree.BTreeG[Timeline]
 	ops         *btree.BTreeG[SafekeeperOp]
+
+	imports *btree.BTreeG[Import]
+	deletes *btree.BTreeG[TimelineDelete]
 }
 
 // Leader says who leads, for clients and for replicas that forward.
@@ -74,6 +77,9 @@ func NewState() *State {
 
 		timelines: btree.NewBTreeGOptions(func(a, b Timeline) bool { return compareTimelines(a, b) < 0 }, treeOptions),
 		ops:       btree.NewBTreeGOptions(func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 }, treeOptions),
+
+		imports: btree.NewBTreeGOptions(func(a, b Import) bool { return compareRefs(a.Ref(), b.Ref()) < 0 }, treeOptions),
+		deletes: btree.NewBTreeGOptions(func(a, b TimelineDelete) bool { return compareRefs(a.Ref(), b.Ref()) < 0 }, treeOptions),
 	}
 }
 

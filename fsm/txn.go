@@ -24,6 +24,9 @@ type Touched struct {
 	// Safekeepers have a new record or owe something else than before.
 	Safekeepers []neon.NodeID
 
+	// Timelines tells that an import or the deletion of a timeline went on.
+	Timelines bool
+
 	// Grants are the generations issued for an attach that the leader will ask
 	// for. Those of a re-attach are not here: the pageserver has them already.
 	Grants []Grant
@@ -34,6 +37,7 @@ func begin(s *State) *txn {
 	t.tenants, t.shards, t.byNode = s.tenants.Copy(), s.shards.Copy(), s.byNode.Copy()
 	t.done, t.graves = s.done.copy(), s.graves.copy()
 	t.timelines, t.ops = s.timelines.Copy(), s.ops.Copy()
+	t.imports, t.deletes = s.imports.Copy(), s.deletes.Copy()
 	return t
 }
 
@@ -43,6 +47,7 @@ func (t *txn) snapshot() *State {
 	s.tenants, s.shards, s.byNode = t.tenants.Copy(), t.shards.Copy(), t.byNode.Copy()
 	s.done, s.graves = t.done.copy(), t.graves.copy()
 	s.timelines, s.ops = t.timelines.Copy(), t.ops.Copy()
+	s.imports, s.deletes = t.imports.Copy(), t.deletes.Copy()
 	t.nodesOwned = false
 	return &s
 }

@@ -46,7 +46,7 @@ func states(ctx context.Context, c *testcluster.Cluster) ([]*fsm.State, error) {
 
 // checkEverything is all that must hold when nothing is left to do.
 func checkEverything(ctx context.Context, c *testcluster.Cluster) error {
-	return errors.Join(c.CheckAll(ctx), checkReplicas(ctx, c), checkIntents(ctx, c), checkTold(ctx, c), checkSafekeepers(ctx, c))
+	return errors.Join(c.CheckAll(ctx), checkReplicas(ctx, c), checkIntents(ctx, c), checkTold(ctx, c), checkSafekeepers(ctx, c), checkTimelineWork(ctx, c))
 }
 
 // checkReplicas demands that every replica has the same state and that it holds together.
@@ -132,6 +132,7 @@ func (s *script) normalised() string {
 				sh.Attached != 0 && sh.GenNode == sh.Attached, len(sh.Secondary), sh.HasGeneration, sh.OwesNotification())
 		}
 		b.WriteString(walLines(s, tenant.ID))
+		b.WriteString(importLines(all[0], tenant.ID))
 		if tenant.Policy.Kind == neon.PlaceAttached {
 			b.WriteString(s.timelines(ctx, tenant.ID))
 		}

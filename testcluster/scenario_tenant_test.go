@@ -18,6 +18,7 @@ func scenarios() []scenario {
 	all = append(all, safekeeperStories()...)
 	all = append(all, byHandStories()...)
 	all = append(all, operationStories()...)
+	all = append(all, timelineStories()...)
 	return append(all, leaderStories()...)
 }
 

@@ -47,6 +47,7 @@ type App struct {
 	reconciler *reconciler.Reconciler
 	keeper     *safekeeping.Keeper
 	keeperHook controller.SafekeeperHook // nil: compute need not be told
+	importHook controller.ImportHook     // nil: nobody need be told
 	tenants    *controller.Tenants
 	timelines  *controller.Timelines
 	leadership *leadership

@@ -88,6 +88,11 @@ func (h hook) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error {
 	return h.client.NotifyAttach(ctx, *body).Err
 }
 
+// ImportComplete tells the control plane in one attempt.
+func (h hook) ImportComplete(ctx context.Context, body neon.ImportComplete) error {
+	return h.client.ImportComplete(ctx, body).Err
+}
+
 // observe counts the calls to pageservers.
 func observe(m *api.Metrics) func(pageserver.Call) {
 	return func(c pageserver.Call) {

@@ -42,15 +42,15 @@ func (a *App) wire() error {
 	if a.cfg.Failpoints != nil {
 		deps.Failpoints = a.cfg.Failpoints
 	}
+	if a.cfg.ControlPlaneURL != "" {
+		a.importHook = a.controlPlane(conf)
+	}
 	switch {
 	case a.cfg.LocalComputes:
 		local := localhook.New(localhook.Options{Dir: a.cfg.RepoDir, Dial: a.cfg.dialContext, Logger: a.log})
 		deps.Hook, a.keeperHook = local, localKeepers{local}
 	case a.cfg.ControlPlaneURL != "":
-		remote := hook{computehook.New(computehook.Options{
-			BaseURL: a.cfg.ControlPlaneURL, Token: a.cfg.Tokens.ControlPlane,
-			Transport: a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)),
-		})}
+		remote := a.controlPlane(conf)
 		deps.Hook, a.keeperHook = remote, remote
 	}
 	a.reconciler = reconciler.New(deps)
@@ -62,6 +62,14 @@ func (a *App) wire() error {
 	a.readiness = &readiness{app: a}
 	a.api = a.newAPI(outward{calls, toSafekeepers}, metrics, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)))
 	return nil
+}
+
+// controlPlane makes a client of the control plane.
+func (a *App) controlPlane(conf *tls.Config) hook {
+	return hook{computehook.New(computehook.Options{
+		BaseURL: a.cfg.ControlPlaneURL, Token: a.cfg.Tokens.ControlPlane,
+		Transport: a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)),
+	})}
 }
 
 // outgoing remembers a transport, whose idle connections Close ends.
@@ -92,7 +100,7 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 	deps := controller.Deps{
 		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader, Pageservers: calls.pageservers,
 		Safekeepers: calls.safekeepers, SafekeeperWatch: keeperView{a.keeper}, SafekeeperHook: a.keeperHook,
-		Resolve: a.cfg.Resolve, Locks: controller.NewLocks(a.log),
+		ImportHook: a.importHook, Resolve: a.cfg.Resolve, Locks: controller.NewLocks(a.log),
 		Options: controller.Options{
 			UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss,
 			UseHTTPSSafekeepers: a.cfg.Safekeepers.Scheme == "https", OntoSafekeepers: a.cfg.Safekeepers.Timelines,
@@ -104,6 +112,7 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 		deps.Failpoints = a.cfg.Failpoints
 	}
 	a.tenants, a.timelines = controller.NewTenants(deps), controller.NewTimelines(deps)
+	a.store.Subscribe(a.timelines.Changed)
 	options := api.Options{
 		Tenants: a.tenants, Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
 		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: a.timelines, Debug: controller.NewDebug(deps),

@@ -100,6 +100,11 @@ func (c *Client) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeep
 	return c.put(ctx, "/notify-safekeepers", body)
 }
 
+// ImportComplete makes one attempt to tell how the import of a timeline ended.
+func (c *Client) ImportComplete(ctx context.Context, body neon.ImportComplete) Outcome {
+	return c.put(ctx, "/import_complete", body)
+}
+
 func (c *Client) put(ctx context.Context, path string, body any) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()

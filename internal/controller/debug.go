@@ -41,7 +41,11 @@ func (d *Debug) Shards(ctx context.Context) ([]neon.ShardDump, error) {
 		if tenant.Policy.Kind == neon.PlaceDetached && len(status.Observed) == 0 && !status.Reconciling {
 			continue
 		}
-		all = append(all, dump(tenant, sh, status))
+		e := dump(tenant, sh, status)
+		if s.Importing(tenant.ID) {
+			e.Importing = neon.ImportImporting
+		}
+		all = append(all, e)
 	}
 	return all, nil
 }

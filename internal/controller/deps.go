@@ -135,6 +135,8 @@ type Deps struct {
 
 	Failpoints Failpoints // nil: none
 
+	ImportHook ImportHook // nil: nobody need be told how an import ended
+
 	// Resolve tells whether a host name has an address.
 	Resolve func(ctx context.Context, host string) error
 

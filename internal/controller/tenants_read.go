@@ -53,6 +53,7 @@ func (t *Tenants) Describe(ctx context.Context, id neon.TenantID) (neon.TenantDe
 func (t *Tenants) describe(s *fsm.State, tenant fsm.Tenant) (neon.TenantDescribe, bool) {
 	d := neon.TenantDescribe{Tenant: tenant.ID, StripeSize: tenant.Stripe, Policy: tenant.Policy, Config: tenant.Config}
 	d.Shards = make([]neon.ShardDescribe, 0, tenant.Count.Shards())
+	importing := s.Importing(tenant.ID)
 	gone := tenant.Policy.Kind == neon.PlaceDetached
 	for sh := range s.TenantShards(tenant.ID) {
 		status := t.Reality.Status(sh.ID)
@@ -61,6 +62,7 @@ func (t *Tenants) describe(s *fsm.State, tenant fsm.Tenant) (neon.TenantDescribe
 			Shard: sh.ID, Attached: nodeOrNull(sh.Attached), Secondary: sh.Secondary,
 			LastError: status.LastError, Reconciling: status.Reconciling,
 			PendingComputeNotification: status.PendingNotify,
+			Importing:                  importing,
 			Scheduling:                 tenant.Scheduling, PreferredAZ: sh.PreferredAZ,
 		})
 	}

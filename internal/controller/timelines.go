@@ -11,10 +11,16 @@ import (
 )
 
 // Timelines carries timeline requests to the pageservers that own the shards.
-type Timelines struct{ Deps }
+type Timelines struct {
+	Deps
+	turns turns
+	work  chan struct{} // a note that there may be something to do
+}
 
 // NewTimelines makes a Timelines.
-func NewTimelines(d Deps) *Timelines { return &Timelines{d} }
+func NewTimelines(d Deps) *Timelines {
+	return &Timelines{Deps: d, turns: turns{holders: make(map[neon.TimelineRef]*turn)}, work: make(chan struct{}, 1)}
+}
 
 // shardCalls bounds the calls of one request under way at a time.
 const shardCalls = 32
@@ -23,17 +29,17 @@ const shardCalls = 32
 // shard 0 chose, on the others, so that all have the same beginning. Locations
 // that a migration is about to leave still serve, so they get it too. Then the
 // timeline is put on safekeepers, if that is the controller's task; one that is only
-// read has none.
+// read has none, and one that is imported gets them at the end of the import.
 func (t *Timelines) Create(ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest) (resp neon.TimelineCreateResponse, err error) {
-	if req.Import != nil {
-		return resp, neon.Errorf(neon.BadRequest, "importing a timeline is not supported by this controller")
-	}
 	release, err := t.Locks.acquire(ctx, id, shared("TimelineCreate"))
 	if err != nil {
 		return resp, err
 	}
 	defer release()
 	if err := t.delay(ctx, "tenant-create-timeline-shared-lock"); err != nil {
+		return resp, err
+	}
+	if err := t.mayCreate(ctx, id, req); err != nil {
 		return resp, err
 	}
 	err = t.mutate(ctx, id, func(owners []owner) error {
@@ -49,10 +55,36 @@ func (t *Timelines) Create(ctx context.Context, id neon.TenantID, req neon.Timel
 		})
 	})
 	readOnly := req.Branch != nil && req.Branch.ReadOnly
-	if err == nil && (t.Options.OntoSafekeepers || readOnly) {
-		resp.Safekeepers, err = t.place(ctx, id, resp.Info, !readOnly)
+	switch {
+	case err != nil:
+		return resp, err
+	case req.Import != nil:
+		// Where its log begins is known only at the end of the import.
+		err = t.beginImport(ctx, neon.TimelineRef{Tenant: id, Timeline: req.Timeline})
+	case t.Options.OntoSafekeepers || readOnly:
+		resp.Safekeepers, err = t.place(ctx, onto{tenant: id, info: resp.Info, writable: !readOnly})
 	}
 	return resp, err
+}
+
+// mayCreate refuses a timeline that is being deleted, and a branch of one: shards
+// that have begun to delete it and those that have not would do different things.
+func (t *Timelines) mayCreate(ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest) error {
+	s, err := t.Log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
+	involved := []neon.TimelineID{req.Timeline}
+	if req.Branch != nil {
+		involved = append(involved, req.Branch.Ancestor)
+	}
+	for _, tl := range involved {
+		ref := neon.TimelineRef{Tenant: id, Timeline: tl}
+		if _, going := s.TimelineDelete(ref); going {
+			return neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
+		}
+	}
+	return nil
 }
 
 // pin makes a request say what the shard that was asked first has chosen.
@@ -89,71 +121,6 @@ func (t *Timelines) createOn(ctx context.Context, o owner, req neon.TimelineCrea
 		}
 	}
 	return info, nil
-}
-
-// Deletion is how far the deletion of a timeline is.
-type Deletion uint8
-
-// The stages of a deletion.
-const (
-	DeletionRuns Deletion = iota
-	DeletionDone
-)
-
-// Delete deletes a timeline, or asks how far that is: on all shards but the first,
-// then, when they have nothing left, on the first, and only then on safekeepers. It
-// is to be called again until it is done.
-func (t *Timelines) Delete(ctx context.Context, id neon.TenantID, timeline neon.TimelineID) (stage Deletion, err error) {
-	err = t.mutate(ctx, id, func(owners []owner) error {
-		stage = DeletionRuns
-		if ok, err := t.deleteOn(ctx, owners[1:], timeline); err != nil || !ok {
-			return err
-		}
-		ok, err := t.deleteOn(ctx, owners[:1], timeline)
-		if ok {
-			stage = DeletionDone
-		}
-		return err
-	})
-	if err == nil && stage == DeletionDone {
-		err = t.drop(ctx, id, timeline)
-	}
-	return stage, err
-}
-
-// deleteOn tells whether none of the shards has anything left of a timeline.
-func (t *Timelines) deleteOn(ctx context.Context, owners []owner, timeline neon.TimelineID) (bool, error) {
-	statuses := make([]int, len(owners))
-	err := each(ctx, owners, func(ctx context.Context, o owner) error {
-		status, err := t.Pageservers.TimelineDelete(ctx, &o.node, o.shard, timeline)
-		statuses[o.at] = status
-		return deleteError(err)
-	})
-	if err != nil {
-		return false, err
-	}
-	for _, status := range statuses {
-		if status != http.StatusNotFound {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func deleteError(err error) error {
-	if err == nil {
-		return nil
-	}
-	switch status, msg := statusOf(err), messageOf(err); {
-	case status == 0:
-		return err // no answer: as the client of pageservers classes it
-	case status == http.StatusServiceUnavailable, status == http.StatusPreconditionFailed && msg == "Requested tenant is missing":
-		return &neon.Error{Code: neon.Unavailable, Msg: msg, Err: err}
-	case status == http.StatusConflict:
-		return &neon.Error{Code: neon.Conflict, Msg: msg, Err: err}
-	default:
-		return &neon.Error{Code: neon.Internal, Msg: msg, Err: err}
-	}
 }
 
 // each runs f for every owner, some at a time, until one fails.

@@ -26,17 +26,26 @@ const (
 	safekeeperTries = 3
 )
 
+// onto is a timeline that is to be put on safekeepers.
+type onto struct {
+	tenant   neon.TenantID
+	info     neon.TimelineInfo
+	writable bool
+	imported bool // its import has to be going on still
+}
+
 // place puts a timeline that the pageservers have just created on safekeepers, and
 // says on which. The set is in the log before any of them hears of it, and a
 // repeated creation finds it there. With a quorum of the set the timeline is
 // created: a member that missed it owes to pull it from the others.
-func (t *Timelines) place(ctx context.Context, tenant neon.TenantID, info neon.TimelineInfo, writable bool) (*neon.SafekeeperSet, error) {
+func (t *Timelines) place(ctx context.Context, p onto) (*neon.SafekeeperSet, error) {
+	tenant, info := p.tenant, p.info
 	decide := func(s *fsm.State) (fsm.Command, error) {
 		if tl, ok := s.Timeline(tenant, info.Timeline); ok && !tl.Deleted {
 			return nil, nil
 		}
-		c := fsm.CreateTimeline{Tenant: tenant, Timeline: info.Timeline, StartLsn: info.LastRecordLsn}
-		if !writable {
+		c := fsm.CreateTimeline{Tenant: tenant, Timeline: info.Timeline, StartLsn: info.LastRecordLsn, Imported: p.imported}
+		if !p.writable {
 			return c, nil
 		}
 		set, err := t.choose(s, tenant)
@@ -181,23 +190,5 @@ func (t *Timelines) tryHard(ctx context.Context, sk *fsm.Safekeeper, f func(cont
 			return err
 		}
 	}
-	return err
-}
-
-// drop makes the safekeepers of a timeline drop it, after the pageservers have.
-// They are seen to in the background.
-func (t *Timelines) drop(ctx context.Context, tenant neon.TenantID, id neon.TimelineID) error {
-	s, err := t.Log.ReadState(ctx)
-	if err != nil {
-		return err
-	}
-	tl, ok := s.Timeline(tenant, id)
-	if !ok || tl.Deleted {
-		return nil
-	}
-	for _, member := range tl.Members() {
-		t.Logger.Info("writing pending op for sk id "+member.String(), "tenant", tenant, "timeline", id)
-	}
-	_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.DeleteTimeline{Tenant: tenant, Timeline: id})
 	return err
 }

@@ -35,6 +35,7 @@ func FuzzWire(f *testing.F) {
 		TimelineCreateRequest{}, Placement{}, NotifyAttach{},
 		SafekeeperUpsert{}, SafekeeperPolicyRequest{}, Membership{}, SafekeeperTimelineCreate{}, PullTimelineRequest{}, MembershipSwitched{},
 		TimelineLocate{}, TimelineImportRequest{}, SafekeeperMigrateRequest{}, NotifySafekeepers{},
+		ShardImport{}, ImportStatusRequest{}, ImportStatusReport{}, ImportComplete{},
 	}
 	for i := range decoders {
 		for _, text := range goldenLines(f, "") {

@@ -30,6 +30,10 @@ type Behaviour struct {
 	HeatmapDelay time.Duration
 	// DeleteTimeline is how long a timeline stays in deletion after its 202.
 	DeleteTimeline time.Duration
+	// ImportTime is how long the import of a timeline takes; ImportFails, when set,
+	// says why one fails, empty if it does not.
+	ImportTime  time.Duration
+	ImportFails func(neon.ShardID, neon.TimelineID) string
 	// DiskBytes is the size of the disk; zero means 1 TiB.
 	DiskBytes uint64
 	// Utilization, when set, rewrites what the pageserver is about to report.

@@ -20,7 +20,7 @@
 //   - Hook: the control plane that controllers notify about attachments.
 //
 // What is not modelled: page contents, WAL bytes, splits inside a pageserver,
-// offloading and imports of timelines.
+// offloading of timelines.
 // In an object store the index that an unreachable, superseded pageserver uploads
 // of a timeline which its successor has deleted stays, and a later owner would find
 // it; here it is ignored.

@@ -31,6 +31,7 @@ const (
 	RouteUnblockGC         Route = "unblock_gc"
 	RouteLease             Route = "lsn_lease"
 	RouteHeatmapLayers     Route = "download_heatmap_layers"
+	RouteActivateImport    Route = "activate_post_import"
 	RouteMarkInvisible     Route = "mark_invisible"
 	RouteScanRemote        Route = "scan_remote_storage"
 	RouteWaitLsn           Route = "wait_lsn"
@@ -42,6 +43,7 @@ const (
 	RouteDeletionFlush     Route = "deletion_flush"
 	RouteNotifyAttach      Route = "notify_attach"
 	RouteNotifySafekeepers Route = "notify_safekeepers"
+	RouteImportComplete    Route = "import_complete"
 	RouteUnknown           Route = "unknown"
 )
 

@@ -35,6 +35,8 @@ func (p *process) perform(c *call) reply {
 		return p.checkpoint(c)
 	case RouteArchival, RouteBlockGC, RouteUnblockGC, RouteMarkInvisible:
 		return p.markTimeline(c)
+	case RouteActivateImport:
+		return p.activateImport(c)
 	case RouteDetachAncestor:
 		return p.detachAncestor(c)
 	case RouteLease:
@@ -118,6 +120,7 @@ func (p *process) moved(now time.Duration, core *core, c *call, t transition) {
 }
 
 func (p *process) loaded(shard neon.ShardID, s *slot) {
+	p.startImports(shard, s)
 	ids := make([]neon.TimelineID, 0, len(s.tenant.timelines))
 	for _, tl := range s.tenant.timelines {
 		if !tl.deleting {

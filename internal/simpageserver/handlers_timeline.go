@@ -128,7 +128,7 @@ func decodeCreation(body []byte) (req timelineCreation, f *failure) {
 	req = timelineCreation{id: wire.Timeline, meta: timelineMeta{version: defaultPgVersion}}
 	switch {
 	case wire.Import != nil:
-		return req, fail(http.StatusInternalServerError, "imports are not simulated")
+		req.meta.kind, req.meta.key = imported, wire.Import.IdempotencyKey
 	case wire.Branch != nil:
 		req.meta.kind, req.meta.ancestor = branched, wire.Branch.Ancestor
 		if wire.Branch.StartLsn != nil {
@@ -154,6 +154,7 @@ func (p *process) createTimeline(c *call) reply {
 		if f != nil {
 			return f.reply()
 		}
+		p.startImports(c.shard, s)
 		return answer(http.StatusCreated, core.describe(now, c.shard, tl))
 	})
 }
@@ -170,6 +171,9 @@ func (p *process) timelines(c *call) reply {
 		}
 		list := []timelineJSON{}
 		for _, tl := range core.settle(now, c.shard, s) {
+			if tl.imports.going {
+				continue
+			}
 			list = append(list, core.describe(now, c.shard, tl))
 		}
 		return answer(http.StatusOK, list)

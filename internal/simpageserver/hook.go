@@ -15,7 +15,7 @@ import (
 
 // Hook is the control plane that controllers notify: it remembers what compute
 // was told and misbehaves by the same fault rules as a node, with the routes
-// RouteNotifyAttach and RouteNotifySafekeepers. A mood is a rule: slow is
+// RouteNotifyAttach, RouteNotifySafekeepers and RouteImportComplete. A mood is a rule: slow is
 // FaultDelay, busy is FaultRefuse with 423, throttling 429, and so on. A request
 // that a rule refuses tells compute nothing; one whose reply is lost does.
 //
@@ -32,6 +32,8 @@ type Hook struct {
 	told  map[neon.TenantID][]Notification
 	count uint64
 	keep  int
+
+	imports map[neon.TimelineRef][]neon.ImportComplete
 }
 
 // Notification is one notify-attach that compute took.
@@ -50,7 +52,7 @@ type HookOptions struct {
 
 // NewHook makes a hook. Close it when nobody calls it any more.
 func NewHook(opt HookOptions) *Hook {
-	h := &Hook{oracle: opt.Oracle, epoch: time.Now(), told: map[neon.TenantID][]Notification{}, keep: opt.Keep}
+	h := &Hook{oracle: opt.Oracle, epoch: time.Now(), told: map[neon.TenantID][]Notification{}, keep: opt.Keep, imports: map[neon.TimelineRef][]neon.ImportComplete{}}
 	if h.keep == 0 {
 		h.keep = 16
 	}
@@ -109,7 +111,15 @@ func (h *Hook) LastNode(shard neon.ShardID) (neon.NodeID, bool) {
 	return 0, false
 }
 
-// ServeHTTP answers PUT …/notify-attach and PUT …/notify-safekeepers.
+// Imports copies what was heard of the end of an import, oldest first. It may be
+// heard more than once.
+func (h *Hook) Imports(ref neon.TimelineRef) []neon.ImportComplete {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.imports[ref])
+}
+
+// ServeHTTP answers PUT …/notify-attach, …/notify-safekeepers and …/import_complete.
 func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !h.work.enter() {
 		reset(w)
@@ -125,6 +135,8 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out = h.handle(r.Context(), RouteNotifyAttach, body)
 	case r.Method == http.MethodPut && name == "notify-safekeepers":
 		out = h.handle(r.Context(), RouteNotifySafekeepers, body)
+	case r.Method == http.MethodPut && name == "import_complete":
+		out = h.handle(r.Context(), RouteImportComplete, body)
 	default:
 		out = fail(http.StatusNotFound, "page not found").reply()
 	}
@@ -158,10 +170,20 @@ func (h *Hook) handle(caller context.Context, route Route, body []byte) reply {
 		return aborted
 	}
 	out := ok(jsonNull)
-	if route == RouteNotifyAttach {
+	switch route {
+	case RouteNotifyAttach:
 		if f := h.take(n, caller.Err() != nil); f != nil {
 			out = f.reply()
 		}
+	case RouteImportComplete:
+		var done neon.ImportComplete
+		if err := json.Unmarshal(body, &done); err != nil {
+			return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
+		}
+		h.mu.Lock()
+		ref := neon.TimelineRef{Tenant: done.Tenant, Timeline: done.Timeline}
+		h.imports[ref] = append(h.imports[ref], done)
+		h.mu.Unlock()
 	}
 	switch {
 	case b.lose, !h.sleep(b.after):

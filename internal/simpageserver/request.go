@@ -215,6 +215,7 @@ var timelineRoutes = map[string]Route{
 	"POST lsn_lease":               RouteLease,
 	"POST download_heatmap_layers": RouteHeatmapLayers,
 	"PUT mark_invisible":           RouteMarkInvisible,
+	"PUT activate_post_import":     RouteActivateImport,
 }
 
 func (c *call) matchTenant(method, tail string) *failure {

@@ -69,6 +69,8 @@ type indexPart struct {
 	detached bool // from an ancestor it once had
 	deleted  bool // deletion was acknowledged and is under way
 	cutOff   bool // nobody could reach its owner when it was uploaded
+
+	importing bool // its import has not ended
 }
 
 type remoteTimeline struct {
@@ -222,7 +224,7 @@ func (s *Store) has(id remoteID, gen neon.Generation) bool {
 		return false
 	}
 	ix := r.selectable(gen)
-	return ix != nil && !ix.deleted
+	return ix != nil && !ix.deleted && !ix.importing
 }
 
 // deleteTimeline removes all objects of one timeline of one shard, for the owner

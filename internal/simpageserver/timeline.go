@@ -16,6 +16,7 @@ type timelineMeta struct {
 	version  int // PostgreSQL's major version
 	ancestor neon.TimelineID
 	start    neon.Lsn // of a branch: where it leaves its ancestor
+	key      string   // of an import: what makes two requests the same
 }
 
 type timelineKind uint8
@@ -23,6 +24,7 @@ type timelineKind uint8
 const (
 	bootstrapped timelineKind = iota
 	branched
+	imported
 )
 
 // tenant is the part of an attached shard that only matters once it has
@@ -41,6 +43,7 @@ type timeline struct {
 	active   time.Duration // when it began to follow the log
 	marks    marks
 	detached bool // from an ancestor it once had
+	imports  importing
 	deleting bool
 	gone     time.Duration // when a deletion is finished
 }
@@ -51,6 +54,9 @@ const bootstrapLsn neon.Lsn = 0x1500000
 // lastRecord is the end of what the pageserver has of a timeline's log. After an
 // attach it starts at the last upload and catches up at the replay rate.
 func (c *core) lastRecord(now time.Duration, tl *timeline) neon.Lsn {
+	if tl.imports.going {
+		return tl.disk
+	}
 	head := c.store.head(tl.id, now)
 	if c.behave.ReplayRate > 0 {
 		head = min(head, tl.disk+grown(c.behave.ReplayRate, now-tl.active))
@@ -69,7 +75,7 @@ func (c *core) load(active time.Duration, shard neon.ShardID, gen neon.Generatio
 	for id, ix := range found {
 		t.timelines = append(t.timelines, &timeline{
 			id: id, meta: ix.meta, layers: ix.layers, disk: ix.disk, active: active,
-			marks: ix.marks, detached: ix.detached, deleting: ix.deleted, gone: active + c.behave.DeleteTimeline,
+			marks: ix.marks, detached: ix.detached, imports: importing{going: ix.importing}, deleting: ix.deleted, gone: active + c.behave.DeleteTimeline,
 		})
 	}
 	slices.SortFunc(t.timelines, func(a, b *timeline) int { return compareTimelines(a.id, b.id) })
@@ -96,7 +102,15 @@ func (c *core) settle(now time.Duration, shard neon.ShardID, s *slot) []*timelin
 	return kept
 }
 
+// timeline finds a timeline that can be used; one that is being imported cannot.
 func (c *core) timeline(now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID) *timeline {
+	if tl := c.anyTimeline(now, shard, s, id); tl != nil && !tl.imports.going {
+		return tl
+	}
+	return nil
+}
+
+func (c *core) anyTimeline(now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID) *timeline {
 	tls := c.settle(now, shard, s)
 	at, ok := slices.BinarySearchFunc(tls, id, func(tl *timeline, id neon.TimelineID) int { return compareTimelines(tl.id, id) })
 	if !ok {
@@ -130,7 +144,7 @@ func (c *core) create(now time.Duration, shard neon.ShardID, s *slot, req timeli
 		}
 		req.meta.version = from.meta.version
 	}
-	if tl := c.timeline(now, shard, s, req.id); tl != nil {
+	if tl := c.anyTimeline(now, shard, s, req.id); tl != nil {
 		if tl.deleting || tl.meta != req.meta {
 			return nil, failf(http.StatusConflict, "Conflict: timeline %s already exists with different parameters", req.id)
 		}
@@ -142,7 +156,7 @@ func (c *core) create(now time.Duration, shard neon.ShardID, s *slot, req timeli
 		start = req.meta.start
 	}
 	c.store.beginLog(req.id, start, now)
-	tl := &timeline{id: req.id, meta: req.meta, disk: start, active: now}
+	tl := &timeline{id: req.id, meta: req.meta, disk: start, active: now, imports: importing{going: req.meta.kind == imported}}
 	if s.tenant == nil {
 		s.tenant = &tenant{}
 	}
@@ -155,7 +169,7 @@ func (c *core) create(now time.Duration, shard neon.ShardID, s *slot, req timeli
 // remove marks a timeline deleted, durably. The rest happens in the background;
 // done tells that there is nothing left.
 func (c *core) remove(now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID) (done bool, f *failure) {
-	tl := c.timeline(now, shard, s, id)
+	tl := c.anyTimeline(now, shard, s, id)
 	if tl == nil {
 		return true, nil
 	}
@@ -173,7 +187,7 @@ func (c *core) remove(now time.Duration, shard neon.ShardID, s *slot, id neon.Ti
 }
 
 func (c *core) putIndex(shard neon.ShardID, s *slot, tl *timeline, added ...layer) {
-	c.store.putIndex(remoteID{shard, tl.id}, indexPart{gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks, detached: tl.detached, deleted: tl.deleting, cutOff: c.cutOff != nil && c.cutOff()}, added...)
+	c.store.putIndex(remoteID{shard, tl.id}, indexPart{gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks, detached: tl.detached, importing: tl.imports.going, deleted: tl.deleting, cutOff: c.cutOff != nil && c.cutOff()}, added...)
 }
 
 // reached tells which of the wanted positions a shard has: all, some timelines

@@ -42,31 +42,40 @@ func (n *Node) newUpcaller() (u *upcaller, closeIdle func()) {
 	return u, own.CloseIdleConnections
 }
 
-// once tries every base in turn, starting with the one that answered last.
+// once is a POST.
 func (u *upcaller) once(ctx context.Context, name string, in, out any) error {
+	return u.send(ctx, upcall{http.MethodPost, name}, in, out)
+}
+
+// upcall is what is asked of a controller.
+type upcall struct{ method, name string }
+
+// send tries every base in turn, starting with the one that answered last. A GET
+// has a body as well.
+func (u *upcaller) send(ctx context.Context, what upcall, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
-		return fmt.Errorf("upcall %s: %w", name, err)
+		return fmt.Errorf("upcall %s: %w", what.name, err)
 	}
 	var errs []error
 	for range u.bases {
-		err := u.post(ctx, strings.TrimSuffix(u.bases[u.next], "/")+"/"+name, body, out)
+		req, err := http.NewRequest(what.method, strings.TrimSuffix(u.bases[u.next], "/")+"/"+what.name, bytes.NewReader(body))
+		if err == nil {
+			err = u.one(ctx, req, out)
+		}
 		if err == nil {
 			return nil
 		}
 		errs = append(errs, err)
 		u.next = (u.next + 1) % len(u.bases)
 	}
-	return fmt.Errorf("upcall %s: %w", name, errors.Join(errs...))
+	return fmt.Errorf("upcall %s: %w", what.name, errors.Join(errs...))
 }
 
-func (u *upcaller) post(ctx context.Context, url string, body []byte, out any) error {
+func (u *upcaller) one(ctx context.Context, req *http.Request, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, u.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
+	req = req.WithContext(ctx)
 	req.Header.Set("Content-Type", "application/json")
 	if u.token != "" {
 		req.Header.Set("Authorization", "Bearer "+u.token)
@@ -81,7 +90,7 @@ func (u *upcaller) post(ctx context.Context, url string, body []byte, out any) e
 		return err
 	}
 	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("%s: status %d: %.200s", url, resp.StatusCode, text)
+		return fmt.Errorf("%s: status %d: %.200s", req.URL, resp.StatusCode, text)
 	}
 	return json.Unmarshal(text, out)
 }

@@ -1,0 +1,173 @@
+package testcluster_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/internal/simpageserver"
+	"quorate/testcluster"
+)
+
+func timelineStories() []scenario {
+	b := testcluster.Builder{Pageservers: 3, Safekeepers: 3, Behaviour: simpageserver.Behaviour{ImportTime: 2 * time.Second, ImportFails: secondFails}}
+	slow := testcluster.Builder{Pageservers: 2, Safekeepers: 3, Behaviour: simpageserver.Behaviour{DeleteTimeline: 3 * time.Second}}
+	return []scenario{
+		{name: "timeline import", builder: b, run: importStory},
+		{name: "timeline deletion that nobody waits for", builder: slow, run: abandonedDeletionStory},
+	}
+}
+
+// secondFails makes the import of the second timeline fail on one shard.
+func secondFails(shard neon.ShardID, id neon.TimelineID) string {
+	if id == timelineOf(1) && shard.Number == 1 {
+		return "no bucket"
+	}
+	return ""
+}
+
+// beginImport starts the import of a timeline.
+func (s *script) beginImport(tenant, n int) {
+	s.Helper()
+	req := neon.TimelineCreateRequest{Timeline: timelineOf(n), Import: &neon.TimelineImport{
+		Location: json.RawMessage(`{"LocalFs":{"path":"/bucket"}}`), IdempotencyKey: fmt.Sprint(n),
+	}}
+	s.do("begin an import", func(ctx context.Context, c *testcluster.Client) error {
+		_, err := c.CreateTimeline(ctx, idOf(tenant), req)
+		return err
+	})
+}
+
+// imported waits until the control plane has heard of the end of an import, and
+// demands that it was that.
+func (s *script) imported(tenant, n int, fails string) {
+	s.Helper()
+	var all []neon.ImportComplete
+	s.eventually("the import ends", func(context.Context) error {
+		if all = s.Hook().Imports(neon.TimelineRef{Tenant: idOf(tenant), Timeline: timelineOf(n)}); len(all) == 0 {
+			return errors.New("the control plane has not heard of it")
+		}
+		return nil
+	})
+	for _, heard := range all {
+		if got := heard.Error; (got == nil) != (fails == "") || got != nil && *got != fails {
+			s.Errorf("step %q: the import of timeline %d ended with %v", s.step_, n, heard.Error)
+		}
+	}
+}
+
+func importStory(s *script) {
+	two := []neon.ShardID{shardOf(0, 0, 2), shardOf(0, 1, 2)}
+	s.create(0, 2, neon.Attached(1))
+	s.step("begin")
+	s.beginImport(0, 0)
+	s.step("a shard moves meanwhile")
+	s.move(two[0], s.home(two[0])%3+1, immediately)
+	s.step("a pageserver restarts meanwhile")
+	at := s.home(two[1])
+	s.KillPageserver(at)
+	s.pageserver(at)
+	s.verdicts()
+	s.step("the end")
+	s.imported(0, 0, "")
+	s.Fleet().Durable(timelineOf(0), two...)
+	s.step("asked for once more")
+	s.beginImport(0, 0)
+	s.step("another one fails")
+	s.beginImport(0, 1)
+	s.imported(0, 1, `{"0102":"no bucket"}`)
+	s.step("and is deleted")
+	s.deleteTimeline(0, 1)
+	s.step("deleted while it runs")
+	s.beginImport(0, 2)
+	s.step("now")
+	s.deleteTimeline(0, 2)
+	s.step("of a tenant that is deleted")
+	s.create(1, 0, neon.Attached(0))
+	s.beginImport(1, 3)
+	s.deleteTenant(1)
+	s.step("after that")
+	s.pass(5 * time.Second)
+	for tenant, n := range map[int]int{0: 2, 1: 3} {
+		if all := s.Hook().Imports(neon.TimelineRef{Tenant: idOf(tenant), Timeline: timelineOf(n)}); len(all) > 0 {
+			s.Errorf("the control plane heard of the end of a deleted import: %+v", all)
+		}
+	}
+	s.paidOff()
+}
+
+// abandonedDeletionStory deletes a timeline for a client that goes away at once.
+func abandonedDeletionStory(s *script) {
+	two := []neon.ShardID{shardOf(0, 0, 2), shardOf(0, 1, 2)}
+	ref := neon.TimelineRef{Tenant: idOf(0), Timeline: timelineOf(1)}
+	s.create(0, 2, neon.Attached(0))
+	s.timeline(0, 0, -1, two...)
+	s.timeline(0, 1, 0, two...)
+	s.step("refused")
+	s.do("an ancestor is not deleted", func(ctx context.Context, c *testcluster.Client) error {
+		err := c.DeleteTimeline(ctx, idOf(0), timelineOf(0))
+		if err == nil {
+			s.Error("a timeline with a branch was deleted")
+		}
+		if testcluster.StatusOf(err) == 500 {
+			return nil
+		}
+		return err
+	})
+	s.step("asked for")
+	s.Fleet().Removing(ref.Timeline, ref.Tenant)
+	s.eventually("it is recorded", func(ctx context.Context) error {
+		short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		defer cancel()
+		_ = s.Client().DeleteTimeline(short, ref.Tenant, ref.Timeline) // whatever comes of it
+		all, err := states(ctx, s.Cluster)
+		if err != nil {
+			return err
+		}
+		if _, ok := all[0].TimelineDelete(ref); !ok {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	s.step("nobody asks again")
+	s.eventually("it is deleted all the same", func(ctx context.Context) error { return checkTimelineWork(ctx, s.Cluster) })
+	s.Fleet().Removed(ref.Timeline, ref.Tenant)
+	s.step("the id is free again")
+	s.timeline(0, 2, 0, two...)
+	s.paidOff()
+}
+
+// checkTimelineWork demands that no import and no deletion is under way.
+func checkTimelineWork(ctx context.Context, c *testcluster.Cluster) error {
+	all, err := states(ctx, c)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range all {
+		for i := range s.Imports() {
+			if !i.Finished {
+				errs = append(errs, fmt.Errorf("timeline %s is still being imported: %+v", i.Ref(), i.Shards))
+			}
+		}
+		for d := range s.TimelineDeletes() {
+			errs = append(errs, fmt.Errorf("timeline %s is still being deleted", d.Ref()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// importLines are the imports of a tenant at the end of a story.
+func importLines(s *fsm.State, id neon.TenantID) string {
+	text := ""
+	for i := range s.Imports() {
+		if i.Tenant == id {
+			text += fmt.Sprintf("  import of %s finished %v\n", i.Timeline, i.Finished)
+		}
+	}
+	return text
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"unicode/utf8"
 )
 
 // DecodeBody reads the JSON value of a request body into into. What follows the
@@ -22,11 +23,15 @@ func DecodeBody(r io.Reader, limit int64, into any) error {
 	if len(b) == 0 {
 		return Errorf(BadRequest, "missing request body")
 	}
-	if err := json.NewDecoder(bytes.NewReader(b)).Decode(into); err != nil {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(into); err != nil {
 		if errors.Is(err, io.EOF) {
 			return Errorf(BadRequest, "missing request body")
 		}
 		return Errorf(BadRequest, "Failed to parse json request: %w", err)
+	}
+	if !utf8.Valid(b[:d.InputOffset()]) { // encoding/json would mend it in silence
+		return Errorf(BadRequest, "Failed to parse json request: invalid unicode code point")
 	}
 	return nil
 }

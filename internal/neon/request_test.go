@@ -200,3 +200,14 @@ func TestDecodeBody(t *testing.T) {
 		t.Errorf("broken transport: %v", err)
 	}
 }
+
+func TestBodiesAreUnicodeUpToTheEndOfTheirValue(t *testing.T) {
+	for body, ok := range map[string]bool{"{\"x\":\"\xff\"}": false, "{\"\xc3\x28\":1}": false, "{\"x\":\"é\"} \xff": true} {
+		var into map[string]any
+		err := DecodeBody(strings.NewReader(body), 100, &into)
+		var e *Error
+		if (err == nil) != ok || err != nil && (!errors.As(err, &e) || e.Code != BadRequest) {
+			t.Errorf("%q: %v", body, err)
+		}
+	}
+}

@@ -142,7 +142,7 @@ func (t *term) longStep(k *task) {
 	t.queue.mu.Unlock()
 	if errors.Is(err, errCold) && t.ctx.Err() == nil {
 		t.queue.note(k, cold, fmt.Sprintf("secondary on node %d isn't ready", step.Node))
-		t.queue.retry(k, t.Options.ColdRetry)
+		t.queue.retry(k, t.coldRetry())
 		return
 	}
 	if err != nil && t.ctx.Err() == nil {

@@ -65,9 +65,10 @@ type fleet struct {
 	flaky   float64 // share of calls whose answer is lost after they took effect
 	latency time.Duration
 	puts    int
-	lag     uint64      // what every secondary still has to download
-	slow    bool        // downloads end without having everything
-	refuse  neon.NodeID // a node that takes no new locations
+	lag     uint64                    // what every secondary still has to download
+	lagOf   func(neon.ShardID) uint64 // instead, if set
+	slow    bool                      // downloads end without having everything
+	refuse  neon.NodeID               // a node that takes no new locations
 }
 
 func newFleet(t *testing.T, log *memoryLog) *fleet {
@@ -220,7 +221,11 @@ func (f *fleet) SecondaryStatus(ctx context.Context, node *fsm.Node, id neon.Sha
 	if f.at[node.ID][id].Mode != neon.Secondary {
 		return p, ErrAbsent
 	}
-	return neon.SecondaryProgress{HeatmapMtime: new(neon.Millis), BytesTotal: 100 << 30, BytesDownloaded: 100<<30 - min(100<<30, f.lag)}, nil
+	lag := f.lag
+	if f.lagOf != nil {
+		lag = f.lagOf(id)
+	}
+	return neon.SecondaryProgress{HeatmapMtime: new(neon.Millis), BytesTotal: 100 << 30, BytesDownloaded: 100<<30 - min(100<<30, lag)}, nil
 }
 
 func (f *fleet) HeatmapUpload(ctx context.Context, node *fsm.Node, _ neon.ShardID) error {

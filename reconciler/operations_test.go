@@ -398,3 +398,55 @@ func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 		}
 	})
 }
+
+// However many destinations stay cold, they keep nobody else from going home, and
+// cause little work.
+func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
+	scenario(t, 6, func(b *bench) {
+		b.create(400, 1, neon.Attached(1))
+		b.settle()
+		b.fleet.set(func() { b.fleet.down[1], b.fleet.down[4] = true, true }) // a whole zone
+		wait(15 * time.Minute)
+		b.settle()
+		cold := func(id neon.ShardID) bool { return id.Tenant[1] == 0 && id.Tenant[2] < 200 }
+		looks := 0
+		b.fleet.set(func() {
+			clear(b.fleet.down)
+			b.fleet.lagOf = func(id neon.ShardID) uint64 {
+				if looks++; cold(id) {
+					return 11 << 30
+				}
+				return 0
+			}
+		})
+		away := func(of func(neon.ShardID) bool) (n int) {
+			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
+				if node, _ := b.log.State().Node(sh.Attached); node.AZ != sh.PreferredAZ && of(sh.ID) {
+					n++
+				}
+			}
+			return n
+		}
+		warm := func(id neon.ShardID) bool { return !cold(id) }
+		before := away(cold)
+		if before < 40 || away(warm) < 40 {
+			b.t.Fatalf("%d and %d shards are away", before, away(warm))
+		}
+		wait(10 * time.Minute)
+		if n := away(warm); n != 0 || away(cold) != before {
+			b.t.Errorf("%d shards could go home and did not, and of %d others %d are still away", n, before, away(cold))
+		}
+		looks = 0
+		wait(time.Minute)
+		if looks > 2*60/5*coldShare*2 {
+			b.t.Errorf("%d looks at cold destinations in a minute", looks)
+		}
+		b.fleet.set(func() { b.fleet.lagOf = nil })
+		wait(5 * time.Minute)
+		b.settle()
+		b.check()
+		if away(cold) != 0 {
+			b.t.Errorf("%d shards are away", away(cold))
+		}
+	})
+}

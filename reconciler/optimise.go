@@ -56,8 +56,8 @@ func (o *optimiser) pass(scan int) int {
 // idle tells whether nothing is under way but what is stuck, waits for something
 // to change, or waits for its destination to be warm.
 func (o *optimiser) idle(st *fsm.State) bool {
-	busy, waits := o.queue.load()
-	return busy == 0 && waits < o.Options.OperationMoves && operating(st) == 0
+	busy, _ := o.queue.load()
+	return busy == 0 && operating(st) == 0
 }
 
 // plan looks at up to scan shards, beginning with the tenant after the last one.

@@ -72,6 +72,16 @@ func (t *term) prewarm(ctx context.Context, sc *Scene, step Step) error {
 	return errCold
 }
 
+// coldShare is how many cold destinations are looked at in one ColdRetry. With more
+// of them each is looked at less often, so that the pageservers and the pool of long
+// steps do not suffer, and no move has to be given up for another.
+const coldShare = 32
+
+func (t *term) coldRetry() time.Duration {
+	_, waits := t.queue.load()
+	return t.Options.ColdRetry * time.Duration(1+waits/coldShare)
+}
+
 // purpose is the operation that a shard moves for, if it does for any.
 func (t *term) purpose(sc *Scene, to neon.NodeID) fsm.OperationKind {
 	if n := sc.Node(sc.Shard.Attached); n != nil && (n.Operation.Kind == fsm.OperationDrain || n.Operation.Kind == fsm.OperationDelete) {

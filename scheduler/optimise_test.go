@@ -60,8 +60,9 @@ func (w *world) locations() (n int) {
 	return n
 }
 
-// Whatever the shards' places were, optimising comes to rest in a bounded number
-// of steps, and then nothing that only fluctuates makes it begin again.
+// Whatever the shards' places and the states of the nodes were, optimising comes to
+// rest in a bounded number of steps, and then neither repairs nor anything that only
+// fluctuates make it begin again.
 func TestOptimisingComesToRest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
@@ -76,16 +77,42 @@ func TestOptimisingComesToRest(t *testing.T) {
 		for range rapid.IntRange(0, 12).Draw(t, "disorder") {
 			w.disturb(t, nodes)
 		}
+		full := make(map[neon.NodeID]bool)
+		for id := range neon.NodeID(nodes) {
+			switch rapid.IntRange(0, 7).Draw(t, "state") {
+			case 0:
+				w.apply(fsm.SetNodeScheduling{Node: id + 1, Scheduling: neon.SchedulingPause})
+			case 1:
+				w.judge(id+1, neon.NodeOffline)
+				w.evacuate(id+1, 10)
+				w.replaceSecondaries(id+1, 10)
+			case 2:
+				full[id+1] = true
+			}
+		}
+		w.fluctuate(t, full)
 		w.repair()
 		w.optimise(10 * w.locations())
-		for id := range neon.NodeID(nodes) {
-			w.loads[id+1] = Load{DiskWanted: rapid.Uint64Range(0, 190).Draw(t, "wanted"), DiskUsable: 100, Shards: rapid.IntRange(0, 4000).Draw(t, "shards")}
+		for range 3 {
+			w.fluctuate(t, full)
+			w.repair()
+			if steps := w.optimise(0); steps > 0 {
+				t.Fatalf("utilisation alone was a reason for %d moves", steps)
+			}
 		}
-		if steps := w.optimise(0); steps > 0 {
-			t.Fatalf("utilisation alone was a reason for %d moves", steps)
-		}
-		w.repair()
 	})
+}
+
+// fluctuate changes the loads of all nodes; the full ones stay full and the others
+// do not become so.
+func (w *world) fluctuate(t *rapid.T, full map[neon.NodeID]bool) {
+	for n := range w.state.Nodes() {
+		least, most := uint64(0), uint64(190)
+		if full[n.ID] {
+			least, most = 200, 900
+		}
+		w.loads[n.ID] = Load{DiskWanted: rapid.Uint64Range(least, most).Draw(t, "wanted"), DiskUsable: 100, Shards: rapid.IntRange(0, 4000).Draw(t, "shards")}
+	}
 }
 
 // disturb puts one shard where it is as an operator might.

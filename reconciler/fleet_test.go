@@ -347,14 +347,19 @@ func (b *bench) settle() {
 func (b *bench) create(n int, count neon.ShardCount, policy neon.Placement) (ids []neon.TenantID) {
 	for i := range n {
 		id := neon.TenantID{0xaa, byte(i >> 8), byte(i), byte(count)}
-		shards, err := scheduler.New(b.log.State(), nil).PlaceTenant(id, count, policy)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		b.must(fsm.CreateTenant{ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive, Shards: shards})
+		b.createAs(id, count, policy)
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+func (b *bench) createAs(id neon.TenantID, count neon.ShardCount, policy neon.Placement) {
+	b.t.Helper()
+	shards, err := scheduler.New(b.log.State(), nil).PlaceTenant(id, count, policy)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.must(fsm.CreateTenant{ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive, Shards: shards})
 }
 
 // pin makes a tenant one that is not moved for its own good.

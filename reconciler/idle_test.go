@@ -1,0 +1,28 @@
+package reconciler
+
+import (
+	"context"
+	"testing"
+
+	"quorate/internal/neon"
+)
+
+// Once somebody waited for what they created, nothing is left to do: the wake-ups
+// that follow from it are not work.
+func TestWhatWasWaitedForLeavesNothingToDo(t *testing.T) {
+	for range 20 {
+		scenario(t, 3, func(b *bench) {
+			for range 10 {
+				before := b.log.State().Index
+				tenant := neon.TenantID{0xbb, byte(before)}
+				b.createAs(tenant, 8, neon.Attached(1))
+				if err := b.now.Await(context.Background(), b.log.State().Index, neon.ShardIDs(tenant, 8)...); err != nil {
+					b.t.Fatal(err)
+				}
+			}
+			if n, err := b.now.ReconcileAll(context.Background()); n != 0 || err != nil {
+				b.t.Errorf("%d shards are left, %v", n, err)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"testing"
 	"time"
@@ -98,4 +99,20 @@ func TestHealthOfRemoteStorageIsKept(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.do("POST", "/control/v1/metadata_health/outdated", `{"not_scrubbed_for":"0s"}`).body), &got); err != nil || len(got.Records) != 1 {
 		t.Errorf("%v, %v", got, err)
 	}
+}
+
+func TestReconcilesAreCancelled(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	w.addNodes(1)
+	r := w.replicas[1]
+	r.do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	path := "/control/v1/tenant/" + tenantA + "/cancel_reconcile"
+	play(t, r, []step{
+		{"PUT", path, "", 200, `null`},
+		{"PUT", "/control/v1/tenant/" + tenantB + "/cancel_reconcile", "", 404, `{"msg":"NotFound: Tenant shard not found"}`},
+	})
+	w.replicas[0].await = func(context.Context) error {
+		return neon.Errorf(neon.Internal, "Reconcile error on shard %s: Cancelled", tenantA)
+	}
+	r.do("PUT", path, "").want(t, 500, `{"msg":"Reconcile error on shard `+tenantA+`: Cancelled"}`)
 }

@@ -146,6 +146,14 @@ func (s *Server) shardMigrateSecondary(c *call) (answer, error) {
 	return reply(nothing{}, s.Shards.MigrateSecondary(c.ctx, id, req))
 }
 
+func (s *Server) shardCancel(c *call) (answer, error) {
+	id, err := c.shard("tenant_id")
+	if err != nil {
+		return answer{}, err
+	}
+	return done(s.Shards.Cancel(c.ctx, id))
+}
+
 func (c *call) migration() (id neon.ShardID, req neon.MigrateRequest, err error) {
 	if id, err = c.shard("tenant_id"); err != nil {
 		return id, req, err

@@ -27,6 +27,7 @@ type Metrics struct {
 	spawned   prometheus.Counter
 	completed *prometheus.CounterVec
 	optimised prometheus.Counter
+	long      *prometheus.CounterVec
 
 	pageserverErrors   *prometheus.CounterVec
 	pageserverLatency  *prometheus.HistogramVec
@@ -59,6 +60,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: metricPrefix + "schedule_optimization", Help: "Shards begun to be moved to a better place",
 		}),
 		completed:          counter("reconcile_complete", "Reconciles ended, by status", "status"),
+		long:               counter("reconcile_long_running", "Reconciles that are over the threshold", "tenant_id", "shard_number", "sequence"),
 		pageserverErrors:   counter("pageserver_request_error", "Failed requests to pageservers", "pageserver_id", "path", "method"),
 		pageserverLatency:  histogram("pageserver_request_latency", "Seconds of requests to pageservers", "pageserver_id", "path", "method"),
 		passthroughErrors:  counter("passthrough_request_error", "Failed requests passed through to pageservers", "pageserver_id", "path", "method"),
@@ -67,7 +69,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, status := range []string{"ok", "ok_no_notify", "error", "cancel"} {
 		m.completed.WithLabelValues(status)
 	}
-	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed, m.optimised,
+	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed, m.optimised, m.long,
 		m.pageserverErrors, m.pageserverLatency, m.passthroughErrors, m.passthroughLatency)
 	m.safekeeper = newSafekeeperMetrics(reg)
 	return m
@@ -81,6 +83,20 @@ func (m *Metrics) Completed(status string) { m.completed.WithLabelValues(status)
 
 // Optimised counts shards that were begun to be moved to a better place.
 func (m *Metrics) Optimised(n int) { m.optimised.Add(float64(n)) }
+
+// LongRunning counts a reconcile that is over the threshold; LongEnded forgets it.
+func (m *Metrics) LongRunning(shard neon.ShardID, sequence uint64) {
+	m.long.WithLabelValues(longLabels(shard, sequence)...).Inc()
+}
+
+// LongEnded ends LongRunning.
+func (m *Metrics) LongEnded(shard neon.ShardID, sequence uint64) {
+	m.long.DeleteLabelValues(longLabels(shard, sequence)...)
+}
+
+func longLabels(shard neon.ShardID, sequence uint64) []string {
+	return []string{shard.Tenant.String(), strconv.Itoa(int(shard.Number)), strconv.FormatUint(sequence, 10)}
+}
 
 // Call is one finished request to a pageserver or safekeeper.
 type Call struct {

@@ -142,6 +142,7 @@ var tenantRoutes = []route{
 	{method: "GET", path: "/control/v1/tenant/:tenant_id/timeline/:timeline_id", scope: ScopeScrubber, ready: true, label: "v1_tenant_timeline_describe", handle: (*Server).timelineDescribe},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: ScopeAdmin, label: "control_v1_tenant_policy", handle: (*Server).tenantPolicy},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_migrate", handle: (*Server).shardMigrate},
+	{method: "PUT", path: "/control/v1/tenant/:tenant_id/cancel_reconcile", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_cancel_reconcile", handle: (*Server).shardCancel},
 	{method: "PUT", path: "/control/v1/preferred_azs", scope: ScopeAdmin, label: "control_v1_preferred_azs", body: largeBody, handle: (*Server).preferredAZs},
 	{method: "POST", path: "/control/v1/metadata_health/update", scope: ScopeScrubber, label: "control_v1_metadata_health_update", body: largeBody, handle: (*Server).metadataHealthUpdate},
 	{method: "GET", path: "/control/v1/metadata_health/unhealthy", scope: ScopeAdmin, duty: onAny, label: "control_v1_metadata_health_list_unhealthy", handle: (*Server).metadataUnhealthy},

@@ -76,6 +76,11 @@ type Metrics interface {
 
 	// Optimised counts shards that were begun to be moved to a better place.
 	Optimised(n int)
+
+	// LongRunning and LongEnded frame the part of a reconcile that is over the
+	// threshold; the sequence is that of the shard's intent.
+	LongRunning(shard neon.ShardID, sequence uint64)
+	LongEnded(shard neon.ShardID, sequence uint64)
 }
 
 type noMetrics struct{}
@@ -83,6 +88,9 @@ type noMetrics struct{}
 func (noMetrics) Spawned()         {}
 func (noMetrics) Completed(string) {}
 func (noMetrics) Optimised(int)    {}
+
+func (noMetrics) LongRunning(neon.ShardID, uint64) {}
+func (noMetrics) LongEnded(neon.ShardID, uint64)   {}
 
 // Options are the reconciler's settings; zero values mean the defaults, which are
 // those of the existing controller unless said otherwise.
@@ -120,6 +128,7 @@ type Options struct {
 	OptimiseMoves    int           // 16 proposals at a time
 	OptimiseScan     int           // 10000 shards looked at in one interval
 	ColdRetry        time.Duration // 5 s between looks at a destination that is not warm
+	LongReconcile    time.Duration // 120 s, beyond which the operator is told
 
 	Chaos Chaos
 }
@@ -166,6 +175,7 @@ func (o Options) withDefaults() Options {
 	n(&o.OptimiseMoves, 16)
 	n(&o.OptimiseScan, 10000)
 	d(&o.ColdRetry, 5*time.Second)
+	d(&o.LongReconcile, 120*time.Second)
 	return o
 }
 

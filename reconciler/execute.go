@@ -52,6 +52,7 @@ func (t *term) move(sc *Scene, step Step) error {
 // is on its way already.
 func (t *term) look(k *task, sc *Scene, step Step) error {
 	if t.nodes.awaitListing(step.Node, k.id) {
+		t.calm(k)
 		t.queue.finish(k)
 		return errDeferred
 	}
@@ -59,7 +60,7 @@ func (t *term) look(k *task, sc *Scene, step Step) error {
 		return errDeferred
 	}
 	defer t.queue.release(step.Node)
-	up, stop := t.whileUp(step.Node)
+	up, stop := t.whileUp(k, step.Node)
 	defer stop()
 	ctx, cancel := context.WithTimeout(up, t.Options.LookTimeout)
 	defer cancel()
@@ -97,7 +98,7 @@ func (t *term) put(k *task, sc *Scene, step Step) error {
 	if step.Flush {
 		opts.Flush = t.Options.FlushBeforeMove
 	}
-	up, stop := t.whileUp(step.Node)
+	up, stop := t.whileUp(k, step.Node)
 	defer stop()
 	if up.Err() != nil {
 		return fmt.Errorf("node %d is not available", step.Node)
@@ -122,7 +123,7 @@ func (t *term) longStep(k *task) {
 	var err error
 	lives := func(n neon.NodeID) bool { return n == 0 || sc.Node(n) != nil } // it may have been deleted meanwhile
 	if ok && t.ctx.Err() == nil && lives(step.Node) && lives(step.From) {
-		ctx, stop := t.whileUp(step.Node, step.From)
+		ctx, stop := t.whileUp(k, step.Node, step.From)
 		switch {
 		case step.Kind == CatchUp:
 			err = t.catchUp(ctx, sc, step)
@@ -135,6 +136,10 @@ func (t *term) longStep(k *task) {
 			err = nil // a node went down: what to do now is decided anew
 		}
 		stop()
+	}
+	if t.queue.isCancelled(k) {
+		err = nil
+		t.seen.progress(k.id, func(sh *shardSeen) { sh.warm = 0 }) // it is not for being cut short
 	}
 	t.queue.mu.Lock()
 	k.step = nil
@@ -159,9 +164,10 @@ func (t *term) longStep(k *task) {
 }
 
 // whileUp is the term's context, ended also when one of some nodes, zero for none,
-// stops being available.
-func (t *term) whileUp(nodes ...neon.NodeID) (context.Context, context.CancelFunc) {
+// stops being available, or somebody cancels the work on the shard.
+func (t *term) whileUp(k *task, nodes ...neon.NodeID) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.ctx)
+	t.queue.during(k, cancel)
 	var stops []func()
 	for _, n := range nodes {
 		if n != 0 {
@@ -169,6 +175,7 @@ func (t *term) whileUp(nodes ...neon.NodeID) (context.Context, context.CancelFun
 		}
 	}
 	return ctx, func() {
+		t.queue.during(k, nil)
 		for _, stop := range stops {
 			stop()
 		}

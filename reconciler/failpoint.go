@@ -63,6 +63,10 @@ func (t *term) hold(k *task, sc *Scene, step Step) (again bool) {
 		return false
 	}
 	k.passed = name
-	_ = t.Failpoints.Pausable(t.ctx, name) // when the term ends, the caller sees it
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	t.queue.during(k, cancel)
+	defer t.queue.during(k, nil)
+	_ = t.Failpoints.Pausable(ctx, name) // when the term ends, the caller sees it
 	return true
 }

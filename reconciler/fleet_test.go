@@ -281,6 +281,8 @@ type bench struct {
 	stop   context.CancelFunc
 	joined chan struct{}
 	term   uint64
+
+	watch *watch // nil: nobody looks
 }
 
 func newBench(t *testing.T, nodes int) *bench {
@@ -312,7 +314,11 @@ func (b *bench) must(c fsm.Command) fsm.Result {
 func (b *bench) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.term++
-	r := New(Deps{Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts, Logger: slog.New(slog.DiscardHandler)})
+	d := Deps{Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts, Logger: slog.New(slog.DiscardHandler)}
+	if b.watch != nil {
+		d.Metrics, d.Failpoints, d.Logger = b.watch, b.watch, slog.New(slog.NewTextHandler(b.watch, nil))
+	}
+	r := New(d)
 	b.log.mu.Lock()
 	b.now = r
 	b.log.mu.Unlock()

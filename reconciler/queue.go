@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -42,6 +43,10 @@ type task struct {
 	skipped  []neon.NodeID           // nodes where such steps failed in this pass
 	trouble  map[neon.NodeID]trouble // with nodes other than the intended one
 	timer    *time.Timer             // back-off under way
+
+	cancelled bool               // an operator wants this pass to end
+	stop      context.CancelFunc // ends the present call
+	alarm     *alarm             // of a reconcile under way
 }
 
 // queue hands shards to bounded pools of workers. A wake-up carries no data:
@@ -338,6 +343,7 @@ func (q *queue) lookup(id neon.ShardID) (active bool, failures int, lastErr stri
 func (q *queue) note(t *task, end ending, why string) (failures int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	t.cancelled = false
 	if end == failed {
 		t.failures++
 	} else {

@@ -172,7 +172,7 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 	if t == nil {
 		return 0, errNoTerm
 	}
-	found := max(t.queue.size()+operating(t.Log.State()), t.wakeDirty())
+	found := max(t.queue.size()+operating(t.Log.State()), t.hook.flush(ctx), t.wakeDirty())
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
@@ -182,7 +182,7 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 		if size <= waits {
 			better := t.better.pass(t.Log.State().ShardCount() + 1)
 			if better == 0 {
-				return found, nil
+				return max(found, t.hook.owed()), nil
 			}
 			found = max(found, better)
 		}

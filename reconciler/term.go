@@ -27,6 +27,7 @@ type term struct {
 	wakeup   chan struct{}
 	unplaced map[neon.ShardID]struct{} // shards whose intent lacks what their policy wants
 	ready    chan struct{}
+	long     map[*alarm]struct{} // reconciles that take long
 }
 
 func newTerm(ctx context.Context, d Deps) *term {
@@ -35,6 +36,7 @@ func newTerm(ctx context.Context, d Deps) *term {
 		wakeup:   make(chan struct{}, 1),
 		unplaced: make(map[neon.ShardID]struct{}),
 		ready:    make(chan struct{}),
+		long:     make(map[*alarm]struct{}),
 	}
 	t.queue = newQueue(d.Options, t.work)
 	t.hook = newOutbox(t)
@@ -62,6 +64,7 @@ func (t *term) run() {
 	wg.Wait()
 	t.queue.close()
 	t.hook.close()
+	t.calmAll()
 	t.wait.fail(neon.Errorf(neon.Unavailable, "leadership ended: %w", context.Cause(t.ctx)))
 }
 
@@ -70,6 +73,7 @@ func (t *term) run() {
 // to do whatever the nodes' listings will say; the others wait for the listings.
 func (t *term) survey() {
 	st := t.Log.State()
+	t.Logger.Info("Populating tenant shards' states from initial pageserver scan...", "shards", st.ShardCount())
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
 		t.place(st, &sh)
 		if sh.Attached != 0 && sh.GenNode != sh.Attached {
@@ -183,14 +187,20 @@ func (t *term) work(k *task) {
 			t.queue.finish(k)
 			return
 		}
+		if t.queue.isCancelled(k) {
+			t.cancelled(k)
+			return
+		}
 		st := t.Log.State()
 		sc, ok := t.scene(st, k)
 		if !ok {
+			t.calm(k)
 			t.wait.done(k.id, st.Index)
 			t.queue.finish(k)
 			return
 		}
 		step := Next(sc)
+		t.begun(k, sc, step)
 		if t.hold(k, sc, step) {
 			continue
 		}
@@ -215,10 +225,7 @@ func (t *term) work(k *task) {
 			t.hook.submit(k.id.Tenant)
 			continue
 		}
-		if !k.acted {
-			k.acted = true
-			t.Metrics.Spawned()
-		}
+		t.gaveUp(sc, step)
 		if !t.step(k, sc, step) {
 			return
 		}
@@ -227,6 +234,7 @@ func (t *term) work(k *task) {
 
 // completed counts the end of a reconcile that did something.
 func (t *term) completed(k *task, status string) {
+	t.calm(k)
 	if k.acted {
 		k.acted = false
 		t.Metrics.Completed(status)
@@ -292,6 +300,8 @@ func (t *term) step(k *task, sc *Scene, step Step) bool {
 		return true
 	case errors.Is(err, errDeferred):
 		return false
+	case t.queue.isCancelled(k):
+		return true // which is the first thing that is looked at
 	case t.ctx.Err() != nil:
 		t.completed(k, "cancel")
 		t.queue.finish(k)
@@ -315,6 +325,9 @@ func (t *term) step(k *task, sc *Scene, step Step) bool {
 func (t *term) failed(k *task, sc *Scene, step Step, err error) {
 	failures := t.queue.note(k, failed, err.Error())
 	t.completed(k, "error")
+	if failures%stuckAfter == 0 {
+		t.stuck(k.id, failures)
+	}
 	t.Logger.Info("reconcile error", "shard", k.id, "step", stepName(step.Kind), "node", step.Node, "failures", failures, "err", err)
 	t.wait.failed(k.id, neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", k.id, err))
 	after := t.Options.RetryMin << min(failures-1, 16)

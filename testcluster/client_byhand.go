@@ -35,3 +35,8 @@ func (c *Client) ImportTenant(ctx context.Context, t neon.TenantID) (resp neon.T
 func (c *Client) PreferredAZs(ctx context.Context, req neon.PreferredAZsRequest) (resp neon.PreferredAZsResponse, err error) {
 	return resp, c.Call(ctx, http.MethodPut, "/control/v1/preferred_azs", req, &resp)
 }
+
+// CancelReconcile ends what is being done about a shard.
+func (c *Client) CancelReconcile(ctx context.Context, s neon.ShardID) error {
+	return c.Call(ctx, http.MethodPut, "/control/v1/tenant/"+s.String()+"/cancel_reconcile", nil, nil)
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"quorate/internal/neon"
+	"quorate/internal/simpageserver"
 	"quorate/testcluster"
 )
 
@@ -18,6 +19,7 @@ func byHandStories() []scenario {
 	return []scenario{
 		{name: "attached by hand", builder: zones, run: byHandStory},
 		{name: "dropped and imported", builder: zones, run: dropStory},
+		{name: "cancelled", builder: zones, run: cancelStory},
 	}
 }
 
@@ -152,4 +154,42 @@ func dropStory(s *script) {
 		}
 		return nil
 	})
+}
+
+// cancelStory cancels a move that does not get on. The shard arrives when the
+// pageservers are well again, since that is where it should be.
+func cancelStory(s *script) {
+	shard := shardOf(0, 0, 0)
+	s.create(0, 0, neon.Attached(1))
+	s.timeline(0, 0, -1, shard)
+	s.policy(0, neon.PolicyRequest{Scheduling: ptr(neon.ShardEssential)}) // it is to stay where it goes
+	s.rest()
+	s.step("slow")
+	for _, n := range s.Fleet().Nodes() {
+		n.SetFaults(simpageserver.Fault{Kind: simpageserver.FaultDelayReply, Route: simpageserver.RouteLocationPut, Delay: 20 * time.Second})
+	}
+	to := s.home(shard)%4 + 1
+	s.do("migrate", func(ctx context.Context, c *testcluster.Client) error {
+		err := c.WithPatience(time.Second).Migrate(ctx, shard, neon.MigrateRequest{Node: to, Config: neon.MigrationConfig{OverrideScheduler: true}})
+		if s.home(shard) == to {
+			return nil // it takes longer than anybody waits
+		}
+		return err
+	})
+	s.step("cancelled")
+	s.do("cancel", func(ctx context.Context, c *testcluster.Client) error {
+		err := c.CancelReconcile(ctx, shard)
+		if testcluster.StatusOf(err) == http.StatusInternalServerError {
+			return nil // it was cut short
+		}
+		return err
+	})
+	s.step("well again")
+	for _, n := range s.Fleet().Nodes() {
+		n.SetFaults()
+	}
+	s.rest()
+	if at := s.home(shard); at != to {
+		s.Errorf("shard %s went to node %s, not %s", shard, at, to)
+	}
 }

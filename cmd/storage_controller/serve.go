@@ -116,6 +116,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		Reconciler: reconciler.Options{
 			HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(), MaxWarmingUp: f.maxWarmingUp.std(),
 			NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency, MaxSecondaryLag: f.maxSecondaryLag, Chaos: f.chaos(),
+			LongReconcile: f.longReconcile.std(),
 		},
 		TenantRateLimit: int(f.tenantRateLimit),
 		DiskLoss:        f.diskLoss,

@@ -36,6 +36,10 @@ type Reality interface {
 	// Kick makes shards be looked at now, before all that nobody waits for.
 	Kick(shards ...neon.ShardID)
 
+	// Cancel ends what is being done about a shard and waits for that end, with
+	// Await's errors; Internal when it was cut short.
+	Cancel(ctx context.Context, id neon.ShardID) error
+
 	Status(id neon.ShardID) ShardStatus
 
 	// SeenOn lists, in no order, the shards that were seen on a pageserver, or may be

@@ -91,3 +91,18 @@ func describeNode(n neon.NodeID) string {
 func settled(sh fsm.Shard) fsm.Intent {
 	return fsm.Intent{Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: sh.Secondary}
 }
+
+// Cancel ends what is being done about a shard, and waits shortly for that end. To
+// cancel nothing is no error; work that was cut short is.
+func (h *Shards) Cancel(ctx context.Context, id neon.ShardID) error {
+	s, err := h.Log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := s.Shard(id); !ok {
+		return neon.Errorf(neon.NotFound, "Tenant shard not found")
+	}
+	ctx, cancel := context.WithTimeout(ctx, shortWait)
+	defer cancel()
+	return h.Reality.Cancel(ctx, id)
+}

@@ -1,0 +1,267 @@
+package reconciler
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// watch is what an operator sees, and a place at which tests hold workers.
+type watch struct {
+	mu    sync.Mutex
+	log   bytes.Buffer
+	held  string // the place at which workers stay
+	long  map[neon.ShardID]int
+	ended map[string]int
+}
+
+func newWatch() *watch { return &watch{long: map[neon.ShardID]int{}, ended: map[string]int{}} }
+
+func (w *watch) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(b)
+}
+
+func (w *watch) lines(text string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Count(w.log.String(), text)
+}
+
+func (w *watch) Spawned()      {}
+func (w *watch) Optimised(int) {}
+
+func (w *watch) Completed(status string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended[status]++
+}
+
+func (w *watch) LongRunning(id neon.ShardID, _ uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.long[id]++
+}
+
+func (w *watch) LongEnded(id neon.ShardID, _ uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.long, id)
+}
+
+func (w *watch) longs() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.long)
+}
+
+func (w *watch) hold(place string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = place
+}
+
+func (w *watch) Pausable(ctx context.Context, place string) error {
+	for {
+		w.mu.Lock()
+		held := w.held == place
+		w.mu.Unlock()
+		if !held {
+			return ctx.Err()
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *watch) Sleep(context.Context, string) error { return nil }
+
+func (w *watch) Return(context.Context, string) (string, bool, error) { return "", false, nil }
+
+func observed(t *testing.T, nodes int, f func(*bench, *watch)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch()
+		b := newBench(t, nodes)
+		b.depose()
+		b.watch = w
+		b.opts.LongReconcile = 5 * time.Second
+		b.lead()
+		defer func() { b.depose() }()
+		b.settle()
+		f(b, w)
+	})
+}
+
+func first(b *bench) fsm.Shard {
+	for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
+		return sh
+	}
+	b.t.Fatal("there is no shard")
+	return fsm.Shard{}
+}
+
+func TestALongReconcileIsToldUntilItEnds(t *testing.T) {
+	const line = "Reconcile passed the long running threshold of 5s"
+	observed(t, 3, func(b *bench, w *watch) {
+		b.create(5, 1, neon.Attached(0))
+		b.settle()
+		wait(10 * time.Second)
+		if w.longs() != 0 || w.lines(line) != 0 {
+			b.t.Fatal("short ones are told")
+		}
+		w.hold("reconciler-live-migrate-post-generation-inc")
+		migrate(b, first(b))
+		wait(4 * time.Second)
+		if w.longs() != 0 {
+			b.t.Error("told too early")
+		}
+		wait(2 * time.Second)
+		if w.longs() != 1 || w.lines(line) != 1 {
+			b.t.Errorf("%d series and %d lines", w.longs(), w.lines(line))
+		}
+		w.hold("")
+		wait(time.Second)
+		b.settle()
+		if w.longs() != 0 {
+			b.t.Error("its end was not told")
+		}
+		w.hold("reconciler-live-migrate-post-generation-inc")
+		migrate(b, first(b))
+		wait(6 * time.Second)
+		b.depose()
+		if w.longs() != 0 {
+			b.t.Error("a series outlives its leader")
+		}
+		w.hold("")
+		b.lead()
+		b.settle()
+		b.check()
+	})
+}
+
+func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
+	places := []string{
+		"reconciler-live-migrate-pre-generation-inc", "reconciler-live-migrate-post-generation-inc",
+		"reconciler-live-migrate-pre-await-lsn", "reconciler-live-migrate-post-notify", "reconciler-live-migrate-post-detach",
+	}
+	for _, place := range places {
+		observed(t, 3, func(b *bench, w *watch) {
+			b.create(1, 1, neon.Attached(0))
+			b.settle()
+			id := first(b).ID
+			tenant, _ := b.log.State().Tenant(id.Tenant)
+			b.must(fsm.UpdateTenant{ID: tenant.ID, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential)}) // it is to stay where it goes
+			if err := b.now.Cancel(context.Background(), id); err != nil {
+				b.t.Errorf("with nothing to cancel: %v", err)
+			}
+			w.hold(place)
+			to := migrate(b, first(b))
+			wait(time.Second)
+			err := b.now.Cancel(context.Background(), id)
+			if err == nil || err.Error() != "Reconcile error on shard "+id.String()+": Cancelled" {
+				b.t.Errorf("%s: %v", place, err)
+			}
+			if w.ended["cancel"] != 1 {
+				b.t.Errorf("%s: %v", place, w.ended)
+			}
+			if err := b.now.Cancel(context.Background(), id); err != nil {
+				b.t.Errorf("%s: cancelled a second time: %v", place, err)
+			}
+			w.hold("")
+			wait(11 * time.Second)
+			b.settle()
+			b.check()
+			if at := first(b).Attached; at != to {
+				b.t.Errorf("%s: it went to %d, not %d", place, at, to)
+			}
+		})
+	}
+}
+
+func TestCancelEndsACall(t *testing.T) {
+	observed(t, 3, func(b *bench, w *watch) {
+		b.create(1, 1, neon.Attached(0))
+		b.settle()
+		b.fleet.set(func() { b.fleet.latency = 800 * time.Millisecond })
+		migrate(b, first(b))
+		wait(300 * time.Millisecond)
+		began := time.Now()
+		if err := b.now.Cancel(context.Background(), first(b).ID); err == nil || time.Since(began) > 100*time.Millisecond {
+			b.t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		b.fleet.set(func() { b.fleet.latency = time.Millisecond })
+		wait(11 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+// While the origin of a live migration serves, compute must be told first: whoever
+// waits goes on waiting, and the operator hears of it.
+func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
+	const blocked, gone = "Live migration blocked by compute notification error, retrying: busy", "Giving up on compute notification"
+	observed(t, 3, func(b *bench, w *watch) {
+		b.create(1, 1, neon.Attached(0))
+		b.settle()
+		sh := first(b)
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
+		to := migrate(b, sh)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := b.now.Await(ctx, b.log.State().Index, sh.ID); neon.CodeOf(err) != neon.Timeout {
+			b.t.Errorf("who waits hears %v", err)
+		}
+		if w.lines(blocked) < 3 || w.lines(gone) != 0 {
+			b.t.Errorf("told %d times, gave up %d times", w.lines(blocked), w.lines(gone))
+		}
+		if at := b.fleet.at[sh.Attached][sh.ID]; at.Mode != neon.AttachedStale {
+			b.t.Errorf("the origin is %s", at.Mode)
+		}
+		b.fleet.set(func() { b.fleet.down[sh.Attached] = true })
+		wait(8 * time.Second)
+		if w.lines(gone) != 1 || b.fleet.at[to][sh.ID].Mode != neon.AttachedSingle {
+			b.t.Errorf("gave up %d times, the destination is %s", w.lines(gone), b.fleet.at[to][sh.ID].Mode)
+		}
+		b.fleet.set(func() { b.fleet.hookErr = nil; b.fleet.down[sh.Attached] = false })
+		wait(11 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+// A look over everything tries at once what is owed to compute, and a tenant that
+// compute does not take is told to the operator.
+func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {
+	observed(t, 3, func(b *bench, w *watch) {
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
+		b.create(1, 1, neon.Attached(0))
+		wait(time.Second)
+		for range 12 {
+			if n, err := b.now.ReconcileAll(context.Background()); n != 1 || err != nil {
+				b.t.Fatalf("%d owed, %v", n, err)
+			}
+			if !b.now.Status(first(b).ID).PendingNotify {
+				b.t.Error("nothing is owed")
+			}
+		}
+		if n := w.lines("background_reconcile: Shard reconciliation is stuck: 10 consecutive launches"); n != 1 {
+			b.t.Errorf("told %d times", n)
+		}
+		b.fleet.set(func() { b.fleet.hookErr = nil })
+		if _, err := b.now.ReconcileAll(context.Background()); err != nil || b.now.Status(first(b).ID).PendingNotify {
+			b.t.Errorf("still owed: %v", err)
+		}
+		b.settle()
+		b.check()
+	})
+}

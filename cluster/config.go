@@ -36,7 +36,7 @@ type Timeouts struct {
 	// paid for by a leader with nothing to do.
 	Commit time.Duration
 	// Store is how long a leader waits for one write of its log before it looks for
-	// somebody to give way to. Default 500 ms: far beyond the slowest write of a
+	// somebody to give way to. Default 700 ms: far beyond the slowest write of a
 	// healthy disk under load (100 ms), and with the hand-over still within a second.
 	Store time.Duration
 	// Canary is the pause between two test writes to the disk. Default 200 ms:
@@ -58,7 +58,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Election, t.Heartbeat)
 	set(&t.Lease, t.Heartbeat)
 	set(&t.Commit, 250*time.Millisecond)
-	set(&t.Store, 500*time.Millisecond)
+	set(&t.Store, 700*time.Millisecond)
 	set(&t.Canary, 200*time.Millisecond)
 	set(&t.Recovery, 2*time.Second)
 	return t

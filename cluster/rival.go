@@ -21,9 +21,9 @@ import (
 // all: a leader that cannot write must not look like one for ever.
 
 // patienceFactor bounds the wait of a leader that nobody can replace, in units of
-// Timeouts.Store: 2 s by default. The journal of a busy disk that was shared with
+// Timeouts.Store: 2.1 s by default. The journal of a busy disk that was shared with
 // compilers and package managers held writes up for 0.5 to 1.2 s.
-const patienceFactor = 4
+const patienceFactor = 3
 
 var errNoRival = errors.New("cluster: not healthy enough to lead")
 
@@ -50,7 +50,7 @@ func (h *health) overdue(ctx context.Context, leads bool) <-chan struct{} {
 func (c *Cluster) awaitRivals(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, (patienceFactor-1)*c.timeouts.Store)
 	defer cancel()
-	patience := c.timeouts.Store * 3 / 10
+	patience := c.timeouts.Store / 5
 	for ctx.Err() == nil && c.ctx.Err() == nil {
 		round, done := context.WithTimeout(ctx, patience)
 		found := c.majorityWrites(round)

@@ -27,7 +27,7 @@ func TestALeaderWhoseDiskEverybodySharesWaitsForIt(t *testing.T) {
 						wrote <- err
 					}()
 				}
-				time.Sleep(3 * lead.timeouts.Store)
+				time.Sleep(2 * lead.timeouts.Store)
 				if ctx.Err() != nil {
 					t.Fatalf("it gave way: %v", context.Cause(ctx))
 				}
@@ -77,7 +77,7 @@ func TestALeaderKeepsTheLeadWhenTheOthersAreNoMajority(t *testing.T) {
 				hang(nd)
 			}
 		}
-		time.Sleep(3 * lead.timeouts.Store)
+		time.Sleep(2 * lead.timeouts.Store)
 		if ctx.Err() != nil {
 			t.Fatalf("it gave way: %v", context.Cause(ctx))
 		}

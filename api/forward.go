@@ -83,6 +83,9 @@ func (s *Server) pursue(c *call, last error) (answer, error) {
 	unknown := classify(last) == neon.OutcomeUnknown
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		address, self, err := s.Leadership.Leader(search)
+		if errors.Is(err, ErrSteppedDown) && !unknown {
+			return answer{}, err
+		}
 		if err != nil {
 			break
 		}

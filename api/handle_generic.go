@@ -69,16 +69,13 @@ func (s *Server) leader(c *call) (answer, error) {
 
 // stepDown hands leadership over, if this replica has it, and tells what was seen.
 func (s *Server) stepDown(c *call) (answer, error) {
+	s.Logger.Info("Received step down request from peer")
 	if s.Failpoints != nil {
 		if err := s.Failpoints.Sleep(c.ctx, "sleep-on-step-down-handling"); err != nil {
 			return answer{}, err
 		}
 	}
-	if !s.Leadership.IsLeader() {
-		return reply(neon.GlobalObserved{}, nil)
-	}
-	seen := s.Debug.Observed()
-	return reply(seen, s.Leadership.StepDown(c.ctx))
+	return reply(s.Leadership.StepDown(c.ctx))
 }
 
 // Cluster is the answer of GET /debug/v1/cluster: the members as the replica that

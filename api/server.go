@@ -26,16 +26,22 @@ type Leadership interface {
 	IsLeader() bool
 
 	// Leader waits for a leader as long as ctx allows. The address is the base URL
-	// of its HTTP API.
+	// of its HTTP API. It fails at once with ErrSteppedDown when this replica has
+	// stepped down and there is nobody to wait for.
 	Leader(ctx context.Context) (address string, self bool, err error)
 
 	// While derives a context that ends once the replica at the address is known
 	// not to lead any more, so that nobody waits for an answer of a frozen one.
 	While(ctx context.Context, address string) (context.Context, context.CancelFunc)
 
-	// StepDown hands leadership over. It is no error not to lead.
-	StepDown(ctx context.Context) error
+	// StepDown hands leadership over and tells what was seen under it. On a replica
+	// that does not lead it tells what it told when it last did.
+	StepDown(ctx context.Context) (neon.GlobalObserved, error)
 }
+
+// ErrSteppedDown is answered by a replica that was asked to step down while there
+// is no other one.
+var ErrSteppedDown = neon.Errorf(neon.Unavailable, "Leader is stepped down instance")
 
 // Readiness tells whether the controller has looked around: a leader after its
 // first round of heartbeats and listings, a follower once it has caught up.

@@ -234,11 +234,11 @@ func (r *replica) While(ctx context.Context, address string) (context.Context, c
 	return ctx, cancel
 }
 
-func (r *replica) StepDown(context.Context) error {
+func (r *replica) StepDown(context.Context) (neon.GlobalObserved, error) {
 	if r.IsLeader() {
 		r.setLeader((r.at + 1) % len(r.replicas))
 	}
-	return nil
+	return neon.GlobalObserved{}, nil
 }
 
 func (r *replica) Ready() bool {

@@ -191,4 +191,8 @@ type Deps struct {
 	Metrics    Metrics
 	Options    Options
 	Logger     *slog.Logger
+
+	// Ended, when set, is called at the end of each term, when nothing of it runs
+	// any more and Status still tells what was seen.
+	Ended func()
 }

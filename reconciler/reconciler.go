@@ -34,6 +34,9 @@ func (r *Reconciler) Run(ctx context.Context, number uint64) error {
 	r.current.Store(t)
 	defer r.current.Store(nil)
 	t.run()
+	if d.Ended != nil {
+		d.Ended()
+	}
 	return context.Cause(ctx)
 }
 

@@ -15,6 +15,7 @@ type flags struct {
 	listen, listenHTTPS string
 	addressForPeers     string
 	repoDir             string
+	candidate           bool
 	dev, version        bool
 
 	publicKey                                       string
@@ -113,6 +114,7 @@ func (f *flags) registerServing(fs *pflag.FlagSet) {
 	fs.StringVar(&f.listenHTTPS, "listen-https", "", "`host:port` of the HTTP API over TLS")
 	fs.StringVar(&f.addressForPeers, "address-for-peers", "", "base `URL` at which other replicas and clients reach this one")
 	fs.StringVar(&f.repoDir, "neon-local-repo-dir", "", "`directory` of the neon_local environment")
+	fs.BoolVar(&f.candidate, "start-as-candidate", false, "ask the instance that uses the data directory of --neon-local-repo-dir to step down (members of a cluster elect their leader)")
 	fs.BoolVar(&f.dev, "dev", false, "development mode: run without tokens and hooks")
 	fs.StringVar(&f.publicKey, "public-key", os.Getenv("PUBLIC_KEY"), "Ed25519 public key in `PEM` that signs callers' tokens (env PUBLIC_KEY)")
 	fs.StringVar(&f.jwtToken, "jwt-token", os.Getenv("PAGESERVER_JWT_TOKEN"), "`token` for pageservers (env PAGESERVER_JWT_TOKEN)")
@@ -150,7 +152,7 @@ func (f *flags) registerWork(fs *pflag.FlagSet) {
 }
 
 func (r *raftFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&r.dataDir, "data-dir", "", "`directory` of the log and the snapshots (default: derived from --neon-local-repo-dir and --address-for-peers, else ./storage_controller_data)")
+	fs.StringVar(&r.dataDir, "data-dir", "", "`directory` of the log and the snapshots (default: storage_controller_raft in --neon-local-repo-dir, whose instances take turns at it, else ./storage_controller_data)")
 	fs.StringVar(&r.serverID, "server-id", "", "id of this replica in the cluster (default: made once and kept in the data directory)")
 	fs.StringVar(&r.members, "members", "", "`id=host:port,…` of all first members, the same on each; needs --server-id")
 	fs.StringVar(&r.listen, "raft-listen", "", "`host:port` for the other replicas (default: this replica's address in --members, else 127.0.0.1:0)")
@@ -181,7 +183,6 @@ func registerUnused(fs *pflag.FlagSet) {
 	fs.String("database-url", os.Getenv("DATABASE_URL"), "Postgres `URL`"+note+"the state is in --data-dir)")
 	fs.Lookup("database-url").DefValue = ""
 	durationVar(fs, new(duration), "db-connect-timeout", 5*time.Second, "time to reach the database"+note+"there is none)")
-	fs.Bool("start-as-candidate", false, "wait for leadership"+note+"the leader is elected)")
 	later := note + "the operation is not part of this version)"
 	fs.Uint64("split-threshold", 0, "size in bytes at which a shard is split"+later)
 	fs.Uint8("max-split-shards", 16, "most shards by automatic splits"+later)

@@ -55,17 +55,25 @@ func TestFlagsOfNeonLocalAreTaken(t *testing.T) {
 		!cfg.DiskLoss || cfg.Tokens.Pageserver != "a" || cfg.CAFile != "/r/rootCA.crt" {
 		t.Errorf("read as %+v", cfg)
 	}
-	if want := filepath.Join("/r", "storage_controller_raft", "127.0.0.1_1234"); cfg.Cluster.DataDir != want {
+	if want := filepath.Join("/r", "storage_controller_raft"); cfg.Cluster.DataDir != want {
 		t.Errorf("data directory %s, want %s", cfg.Cluster.DataDir, want)
 	}
 }
 
-func TestTwoControllersOfOneRepoDoNotShareADirectory(t *testing.T) {
-	a := mustParse(t, "--listen", "127.0.0.1:1", "--neon-local-repo-dir", "/r", "--address-for-peers", "http://127.0.0.1:1/").dataDir()
-	b := mustParse(t, "--listen", "127.0.0.1:2", "--neon-local-repo-dir", "/r", "--address-for-peers", "http://127.0.0.1:2/").dataDir()
-	c := mustParse(t, "--listen", "127.0.0.1:3", "--neon-local-repo-dir", "/r").dataDir()
-	if a == b || b == c || a == c {
-		t.Errorf("%s, %s and %s", a, b, c)
+func TestInstancesOfOneRepoTakeTurnsAtOneDirectory(t *testing.T) {
+	one := mustParse(t, "--listen", "127.0.0.1:1", "--neon-local-repo-dir", "/r", "--address-for-peers", "http://127.0.0.1:1/")
+	two := mustParse(t, "--listen", "127.0.0.1:2", "--neon-local-repo-dir", "/r", "--start-as-candidate")
+	if one.dataDir() != two.dataDir() || !one.shared() || !two.shared() || one.candidate || !two.candidate {
+		t.Errorf("%s and %s", one.dataDir(), two.dataDir())
+	}
+	for _, own := range [][]string{{"--members=a=127.0.0.1:1", "--server-id=a"}, {"--bootstrap-expect=3"}, {"--join=127.0.0.1:1"}, {"--data-dir=/d"}} {
+		f := mustParse(t, append(own, "--neon-local-repo-dir", "/r", "--listen=127.0.0.1:3")...)
+		if f.shared() || f.raft.dataDir == "" && f.dataDir() == one.dataDir() {
+			t.Errorf("with %v the directory is shared", own)
+		}
+	}
+	if mustParse(t, "--listen", "127.0.0.1:1").shared() {
+		t.Error("without an environment the directory is shared")
 	}
 }
 

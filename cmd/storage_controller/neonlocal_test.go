@@ -46,6 +46,8 @@ type environment struct {
 	dir     string
 	key     ed25519.PrivateKey
 	port    int
+	number  int           // of the instance
+	extra   []string      // arguments
 	started time.Duration // until the last start was ready
 }
 
@@ -54,7 +56,7 @@ func newEnvironment(t *testing.T) *environment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &environment{t: t, dir: t.TempDir(), key: priv, port: freePort(t)}
+	e := &environment{t: t, dir: t.TempDir(), key: priv, port: freePort(t), number: 1}
 	der, err := x509.MarshalPKCS8PrivateKey(priv)
 	if err != nil {
 		t.Fatal(err)
@@ -66,8 +68,21 @@ func newEnvironment(t *testing.T) *environment {
 	e.write("auth_public_key.pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 	e.write("config", []byte("private_key_path = \"auth_private_key.pem\"\npublic_key_path = \"auth_public_key.pem\"\n"))
 	e.write("endpoints/.keep/x", nil)
-	e.write("storage_controller_1/storage_controller.log", nil)
+	e.write(e.own("storage_controller.log"), nil)
 	return e
+}
+
+// another is a further instance of the same environment.
+func (e *environment) another() *environment {
+	second := *e
+	second.port, second.number = freePort(e.t), e.number+1
+	second.write(second.own("storage_controller.log"), nil)
+	return &second
+}
+
+// own is the name of a file in the directory of the instance.
+func (e *environment) own(name string) string {
+	return "storage_controller_" + strconv.Itoa(e.number) + "/" + name
 }
 
 func freePort(t *testing.T) int {
@@ -107,7 +122,7 @@ func (e *environment) args() []string {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	return []string{
+	return append([]string{
 		"--dev", "--database-url", "postgresql://localhost:1235/storage_controller",
 		"--max-offline-interval", "10s", "--max-warming-up-interval", "30s", "--heartbeat-interval", "1s",
 		"--address-for-peers", e.url(), "--listen", "127.0.0.1:" + strconv.Itoa(e.port),
@@ -117,7 +132,7 @@ func (e *environment) args() []string {
 		`--public-key="` + strings.ReplaceAll(string(public), "\n", "\r\n") + `"`,
 		"--long-reconcile-threshold=1m 30s", "--neon-local-repo-dir=" + e.dir,
 		"--timelines-onto-safekeepers", "--timeline-safekeeper-count=1",
-	}
+	}, e.extra...)
 }
 
 // start does what neon_local does: the pid file is locked on a descriptor that
@@ -125,7 +140,29 @@ func (e *environment) args() []string {
 // 100 ms.
 func (e *environment) start() *exec.Cmd {
 	e.t.Helper()
-	dir := e.path("storage_controller_1")
+	begun := time.Now()
+	cmd := e.spawn()
+	e.poll(100*time.Millisecond, "ready", e.ready)
+	e.started = time.Since(begun)
+	if !e.pidFileLocked() {
+		e.t.Fatal("the process has let go of the inherited pid file")
+	}
+	return cmd
+}
+
+func (e *environment) ready() bool {
+	resp, err := http.Get(e.url() + "ready")
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode == 200 && string(body) == "null"
+}
+
+func (e *environment) spawn() *exec.Cmd {
+	e.t.Helper()
+	dir := e.path(e.own(""))
 	log, err := os.OpenFile(filepath.Join(dir, "storage_controller.log"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		e.t.Fatal(err)
@@ -147,7 +184,6 @@ func (e *environment) start() *exec.Cmd {
 	cmd.Env = []string{"RUST_BACKTRACE=1", "HOME=" + e.dir, "LD_LIBRARY_PATH=/nowhere/lib", asController + "=1"}
 	cmd.ExtraFiles = []*os.File{pid}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	begun := time.Now()
 	if err := cmd.Start(); err != nil {
 		e.t.Fatal(err)
 	}
@@ -156,24 +192,11 @@ func (e *environment) start() *exec.Cmd {
 	if err = errors.Join(err, pid.Close()); err != nil {
 		e.t.Fatal(err)
 	}
-	e.poll(100*time.Millisecond, "ready", func() bool {
-		resp, err := http.Get(e.url() + "ready")
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		body, _ := io.ReadAll(resp.Body)
-		return resp.StatusCode == 200 && string(body) == "null"
-	})
-	e.started = time.Since(begun)
-	if !e.pidFileLocked() {
-		e.t.Fatal("the process has let go of the inherited pid file")
-	}
 	return cmd
 }
 
 func (e *environment) pidFileLocked() bool {
-	f, err := os.Open(e.path("storage_controller_1/storage_controller.pid"))
+	f, err := os.Open(e.path(e.own("storage_controller.pid")))
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -211,7 +234,7 @@ func (e *environment) poll(every time.Duration, what string, ok func() bool) {
 }
 
 func (e *environment) log() string {
-	text, _ := os.ReadFile(e.path("storage_controller_1/storage_controller.log"))
+	text, _ := os.ReadFile(e.path(e.own("storage_controller.log")))
 	return string(text)
 }
 
@@ -230,27 +253,36 @@ func (e *environment) checkLog() {
 
 func (e *environment) call(method, path, scope string, in, out any) {
 	e.t.Helper()
-	body, err := json.Marshal(in)
+	status, text, err := e.try(method, path, scope, in)
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(e.t.Context(), method, e.url()+path, bytes.NewReader(body))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+e.token(scope))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode/100 != 2 {
-		e.t.Fatalf("%s %s: %d %s", method, path, resp.StatusCode, text)
+	if status/100 != 2 {
+		e.t.Fatalf("%s %s: %d %s", method, path, status, text)
 	}
 	if err := json.Unmarshal(text, out); err != nil {
 		e.t.Fatalf("%s %s: %v in %s", method, path, err, text)
 	}
+}
+
+// try makes one request and takes any answer.
+func (e *environment) try(method, path, scope string, in any) (status int, text []byte, err error) {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return 0, nil, err
+	}
+	req, err := http.NewRequest(method, e.url()+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+e.token(scope))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	text, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, text, err
 }
 
 func TestStartsAndStopsAsNeonLocalDoesIt(t *testing.T) {
@@ -298,13 +330,18 @@ func (e *environment) addCompute(tenant neon.TenantID) <-chan string {
 	return told
 }
 
-func (e *environment) addPageservers(n int) {
+// addPageservers starts n pageservers that make their upcalls to the instances.
+func (e *environment) addPageservers(n int, others ...*environment) *simpageserver.Fleet {
+	upcalls := []string{e.url() + "upcall/v1/"}
+	for _, o := range others {
+		upcalls = append(upcalls, o.url()+"upcall/v1/")
+	}
 	fleet := simpageserver.NewFleet(simpageserver.Options{})
 	e.t.Cleanup(fleet.Close)
 	for i := range n {
 		id := neon.NodeID(i + 1)
 		node, err := fleet.AddNode(simpageserver.NodeOptions{
-			ID: id, AZ: neon.MakeAZ("az"), Upcalls: []string{e.url() + "upcall/v1/"}, Token: e.token("generations_api"), Register: true,
+			ID: id, AZ: neon.MakeAZ("az"), Upcalls: upcalls, Token: e.token("generations_api"), Register: true,
 		})
 		if err != nil {
 			e.t.Fatal(err)
@@ -327,6 +364,7 @@ func (e *environment) addPageservers(n int) {
 		}
 		return active == n
 	})
+	return fleet
 }
 
 func TestComputesOfNeonLocalFollowTheirTenant(t *testing.T) {

@@ -50,6 +50,13 @@ func serve(ctx context.Context, f *flags) error {
 	if f.raft.diskSignals {
 		defer hangBySignal(ctx, &cfg.Cluster)()
 	}
+	if f.shared() {
+		entry := app.EnterWhenFree
+		if f.candidate {
+			entry = app.EnterAsCandidate
+		}
+		return app.RunShared(ctx, cfg, entry)
+	}
 	a, err := app.New(ctx, cfg)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -147,21 +154,28 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	return cfg, err
 }
 
-// dataDir is the directory when none is given. Two controllers of one neon_local
-// environment differ in their address, and so never share one.
+// dataDir is the directory when none is given.
 func (f *flags) dataDir() string {
 	if f.repoDir == "" {
 		return defaultDataDir
 	}
-	name := f.addressForPeers
-	if u, err := url.Parse(name); err == nil && u.Host != "" {
-		name = u.Host
+	dir := filepath.Join(f.repoDir, "storage_controller_raft")
+	if f.shared() {
+		return dir
 	}
+	name := f.raft.serverID
 	if name == "" {
 		name = f.listen + f.listenHTTPS
 	}
-	name = strings.NewReplacer(":", "_", "/", "_", "[", "", "]", "").Replace(name)
-	return filepath.Join(f.repoDir, "storage_controller_raft", name)
+	return dir + "_" + strings.NewReplacer(":", "_", "/", "_", "[", "", "]", "").Replace(name)
+}
+
+// shared tells whether the data directory is that of a neon_local environment,
+// whose instances take turns at it. A replica that was told its peers has a
+// directory of its own.
+func (f *flags) shared() bool {
+	r := &f.raft
+	return f.repoDir != "" && r.dataDir == "" && r.members == "" && r.expect == 0 && len(r.join) == 0
 }
 
 func (r *raftFlags) config() (cfg cluster.Config, err error) {

@@ -62,26 +62,36 @@ type App struct {
 // New binds the listeners, opens the data directory and joins the cluster. The
 // replica takes part in elections from here on, and answers requests once Run is
 // called. An App that is not run must be closed.
-func New(ctx context.Context, cfg Config) (_ *App, err error) {
+func New(ctx context.Context, cfg Config) (*App, error) {
 	cfg.fill()
-	a := &App{
-		cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(),
-		applied: make(chan struct{}, 1), failed: make(chan error, 1),
-	}
-	if a.web, err = listen(&a.cfg); err != nil {
+	w, err := listen(&cfg)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			a.web.abandon()
-		}
-	}()
+	a, err := open(ctx, cfg, w)
+	if err != nil {
+		w.abandon()
+	}
+	return a, err
+}
+
+// open makes the replica behind listeners that are bound already.
+func open(ctx context.Context, cfg Config, w *web) (*App, error) {
+	a := &App{
+		cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(), web: w, leadership: &leadership{},
+		applied: make(chan struct{}, 1), failed: make(chan error, 1),
+	}
 	if a.cfg.HTTP.Address == "" {
 		a.cfg.HTTP.Address = a.web.url()
 	}
 	a.cfg.Cluster.HTTPAddr = a.cfg.HTTP.Address
+	a.leadership.stepped.give = a.leadership.transfer
+	a.leadership.stepped.slow = func(elapsed time.Duration) {
+		a.log.Warn("Stopping reconciliations during step down is taking too long", "elapsed_sec", int(elapsed.Seconds()))
+	}
 	a.store = fsm.NewStore()
 	a.store.Subscribe(a.onApplied)
+	var err error
 	if a.cluster, err = cluster.Open(ctx, a.cfg.Cluster, machine{store: a.store, granted: cfg.Granted, foreseen: cfg.Foreseen}); err != nil {
 		return nil, fmt.Errorf("open the cluster: %w", err)
 	}
@@ -113,20 +123,7 @@ func (a *App) fail(err error) {
 func (a *App) Run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() { a.learnClusterID(background) })
-	wg.Go(func() { a.readiness.catchUp(background) })
-	wg.Go(func() {
-		err := a.cluster.RunWhileLeader(background, a.lead)
-		if background.Err() == nil && err != nil {
-			a.fail(err)
-		}
-	})
-	wg.Go(func() { a.watchDisk(background) })
-	socket, err := a.serveControl()
-	if err != nil {
-		a.fail(err)
-	}
+	work := a.begin(background)
 	a.web.serve(a.api, background)
 	a.log.Info("Serving HTTP", "address", a.cfg.HTTP.Address, "server", a.cluster.ID())
 
@@ -143,23 +140,58 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	a.handOver(closing)
 	a.web.stop(closing)
-	socket.close()
-	cancel()
-	wg.Wait()
+	work.end()
 	return errors.Join(cause, a.close(closing))
 }
 
+// work is what a replica does besides answering requests.
+type work struct {
+	cancel context.CancelFunc
+	socket *control
+	wg     sync.WaitGroup
+}
+
+// begin starts the work of the replica; it ends with ctx at the latest.
+func (a *App) begin(ctx context.Context) *work {
+	w := &work{}
+	ctx, w.cancel = context.WithCancel(ctx)
+	w.wg.Go(func() { a.learnClusterID(ctx) })
+	w.wg.Go(func() { a.readiness.catchUp(ctx) })
+	w.wg.Go(func() {
+		err := a.cluster.RunWhileLeader(ctx, a.lead)
+		if ctx.Err() == nil && err != nil {
+			a.fail(err)
+		}
+	})
+	w.wg.Go(func() { a.watchDisk(ctx) })
+	var err error
+	if w.socket, err = a.serveControl(); err != nil {
+		a.fail(err)
+	}
+	return w
+}
+
+// end stops the work and joins it.
+func (w *work) end() {
+	w.socket.close()
+	w.cancel()
+	w.wg.Wait()
+}
+
 // handOver gives leadership away while requests are still answered, so that they
-// are forwarded to the successor instead of failing.
+// are forwarded to the successor instead of failing, and lets go of the clients.
 func (a *App) handOver(ctx context.Context) {
-	if ctx.Err() != nil || !a.cluster.IsLeader() || len(a.cluster.Members()) < 2 {
+	if ctx.Err() != nil || len(a.cluster.Members()) < 2 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
-	defer cancel()
-	if err := a.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNotLeader) {
-		a.log.Info("Stopping without handing leadership over", "err", err)
+	if a.cluster.IsLeader() {
+		ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+		defer cancel()
+		if err := a.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNotLeader) {
+			a.log.Info("Stopping without handing leadership over", "err", err)
+		}
 	}
+	a.web.linger(ctx)
 }
 
 // Close releases an App that was never run.

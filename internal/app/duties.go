@@ -18,9 +18,11 @@ import (
 // ends and everything it started has ended, or with an error that makes going on
 // pointless.
 func (a *App) lead(ctx context.Context, term uint64) error {
+	defer a.leadership.stepped.began()()
 	if err := a.takeOffice(ctx, term); err != nil {
 		return err
 	}
+	a.log.Info("Populating tenant shards' states from the log and the pageservers", "term", term)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.reconciler.Run(ctx, term) })
 	g.Go(func() error { return a.tenants.ResumeDeletes(ctx) })

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"quorate/api"
 	"quorate/cluster"
 	"quorate/internal/neon"
 )
@@ -19,6 +21,8 @@ const leaderPoll = 10 * time.Millisecond
 type leadership struct {
 	cluster *cluster.Cluster
 	replica *Replica
+	stepped stepDown
+	retired atomic.Pointer[successor] // set once this replica has put its part down
 
 	mu      sync.Mutex
 	waiting map[*follow]struct{} // requests under way at a leader
@@ -26,7 +30,17 @@ type leadership struct {
 	wg      sync.WaitGroup
 }
 
-// follow is one request under way at the leader with this id.
+// successor tells who uses the data directory after this replica.
+type successor interface {
+	// current names the instance that leads now, "" when there is none, and the base
+	// URL of its API.
+	current() (name, address string)
+
+	// expected tells whether it makes sense to wait for one.
+	expected() bool
+}
+
+// follow is one request under way at the leader with this name.
 type follow struct {
 	leader string
 	cancel context.CancelFunc
@@ -34,24 +48,41 @@ type follow struct {
 
 var errLeaderGone = errors.New("the leader this request went to does not lead any more")
 
-func (l *leadership) IsLeader() bool { return l.cluster.IsLeader() }
+func (l *leadership) IsLeader() bool { return l.retired.Load() == nil && l.cluster.IsLeader() }
+
+// known is the leader as far as this replica knows: a name, "" when there is none,
+// and the base URL of its API without a trailing slash, "" when it is not known.
+func (l *leadership) known() (name, address string) {
+	if next := l.retired.Load(); next != nil {
+		name, address = (*next).current()
+		return name, strings.TrimSuffix(address, "/")
+	}
+	info, ok := l.cluster.Leader()
+	if !ok {
+		return "", ""
+	}
+	if address = info.HTTPAddr; address == "" {
+		address = l.addressOf(info.ID)
+	}
+	return info.ID, strings.TrimSuffix(address, "/")
+}
 
 // Leader waits until there is a leader whose address is known, at most until ctx
 // ends, which is then the error. address is the base URL of its HTTP API without
 // a trailing slash.
 func (l *leadership) Leader(ctx context.Context) (address string, self bool, err error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		if l.cluster.IsLeader() {
+		if l.IsLeader() {
 			return l.addressOf(l.cluster.ID()), true, nil
 		}
-		if info, ok := l.cluster.Leader(); ok && info.ID != l.cluster.ID() {
-			address := info.HTTPAddr
-			if address == "" {
-				address = l.addressOf(info.ID)
-			}
-			if address != "" {
-				return strings.TrimSuffix(address, "/"), false, nil
-			}
+		name, address := l.known()
+		next := l.retired.Load()
+		switch {
+		case next == nil && name == l.cluster.ID(): // it has not begun to lead yet
+		case name != "" && address != "":
+			return address, false, nil
+		case next != nil && !(*next).expected():
+			return "", false, api.ErrSteppedDown
 		}
 		select {
 		case <-time.After(pause):
@@ -69,31 +100,17 @@ func (l *leadership) addressOf(id string) string {
 	return ""
 }
 
-// StepDown hands leadership to the healthiest other replica. It does nothing on
-// a replica that does not lead.
-func (l *leadership) StepDown(ctx context.Context) error {
-	err := l.cluster.TransferLeadership(ctx, "")
-	switch {
-	case err == nil, errors.Is(err, cluster.ErrNotLeader):
-		return nil
-	case errors.Is(err, cluster.ErrPeerUnreachable):
-		return &neon.Error{Code: neon.Unavailable, Msg: "There is no healthy replica to hand leadership to", Err: err}
-	default:
-		return &neon.Error{Code: neon.Unavailable, Msg: "Leadership was not handed over: " + err.Error(), Err: err}
-	}
-}
-
 // While derives a context that ends when this replica learns that the leader at
 // the address does not lead any more: a frozen one would never answer. The
 // returned function must be called.
 func (l *leadership) While(ctx context.Context, address string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	info, ok := l.cluster.Leader()
-	if !ok {
+	name, _ := l.known()
+	if name == "" {
 		cancel(errLeaderGone)
 		return ctx, func() {}
 	}
-	f := &follow{leader: info.ID, cancel: func() { cancel(errLeaderGone) }}
+	f := &follow{leader: name, cancel: func() { cancel(errLeaderGone) }}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.waiting == nil {
@@ -120,10 +137,10 @@ func (l *leadership) wait() { l.wg.Wait() }
 func (l *leadership) poll() {
 	for {
 		time.Sleep(leaderPoll)
-		info, _ := l.cluster.Leader()
+		name, _ := l.known()
 		l.mu.Lock()
 		for f := range l.waiting {
-			if f.leader != info.ID {
+			if f.leader != name {
 				f.cancel()
 			}
 		}

@@ -10,12 +10,23 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // drainTimeout is how long requests under way may finish once the server stops
 // accepting.
 const drainTimeout = 5 * time.Second
+
+// lingerTime is how long a replica that others can stand in for goes on answering
+// after it has handed leadership over. Every answer asks the client to close the
+// connection, so that nobody has one open, and a request on its way, when the
+// server stops: who comes later is refused at once, and knows that nothing happened.
+const lingerTime = 300 * time.Millisecond
+
+// unusedTime is how long a stopping server waits for the first byte on a new
+// connection. Clients open some in reserve; the library would wait 5 s for them.
+const unusedTime = 100 * time.Millisecond
 
 // web is the HTTP side of the replica: its listeners and the server behind them.
 type web struct {
@@ -24,6 +35,11 @@ type web struct {
 	scheme    string         // of the first listener
 	log       *slog.Logger
 	wg        sync.WaitGroup
+	handler   atomic.Pointer[http.Handler]
+	leaving   atomic.Bool
+
+	mu     sync.Mutex
+	unused map[net.Conn]struct{} // connections on which nothing has come yet
 }
 
 // listen binds the addresses of cfg without serving them yet: a port that is
@@ -72,13 +88,27 @@ func listen(cfg *Config) (_ *web, err error) {
 // url is the base URL of the first listener, with a trailing slash.
 func (w *web) url() string { return w.scheme + "://" + w.listeners[0].Addr().String() + "/" }
 
+// handle changes who answers the requests that come from now on.
+func (w *web) handle(h http.Handler) { w.handler.Store(&h) }
+
+// ServeHTTP passes a request on to whoever answers now.
+func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+	if w.leaving.Load() {
+		out.Header().Set("Connection", "close")
+	}
+	(*w.handler.Load()).ServeHTTP(out, r)
+}
+
 func (w *web) serve(h http.Handler, base context.Context) {
+	w.handle(h)
+	w.unused = make(map[net.Conn]struct{})
 	w.server = &http.Server{
-		Handler:           h,
+		Handler:           w,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnState:         w.note,
 		ErrorLog:          slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
 	}
 	for _, l := range w.listeners {
@@ -90,11 +120,41 @@ func (w *web) serve(h http.Handler, base context.Context) {
 	}
 }
 
+// note keeps track of the connections on which nothing has come yet.
+func (w *web) note(c net.Conn, state http.ConnState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if state == http.StateNew {
+		w.unused[c] = struct{}{}
+	} else {
+		delete(w.unused, c)
+	}
+}
+
+// closeUnused ends the connections that clients keep in reserve.
+func (w *web) closeUnused() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.unused {
+		_ = c.Close()
+	}
+}
+
+// linger answers for a while longer, and lets go of every client.
+func (w *web) linger(ctx context.Context) {
+	w.leaving.Store(true)
+	select {
+	case <-time.After(lingerTime):
+	case <-ctx.Done():
+	}
+}
+
 // stop lets the requests under way finish, for at most drainTimeout, and ends
 // the rest.
 func (w *web) stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
+	defer time.AfterFunc(unusedTime, w.closeUnused).Stop()
 	if err := w.server.Shutdown(ctx); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			w.log.Warn("Timed out joining HTTP server task", "err", err)

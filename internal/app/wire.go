@@ -37,7 +37,7 @@ func (a *App) wire() error {
 	})}
 	deps := reconciler.Deps{
 		Log: a.replica, Locations: calls, Prober: calls, Migrations: calls,
-		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log,
+		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log, Ended: a.leadership.stepped.termEnded,
 	}
 	if a.cfg.Failpoints != nil {
 		deps.Failpoints = a.cfg.Failpoints
@@ -58,7 +58,7 @@ func (a *App) wire() error {
 	toSafekeepers := a.safekeeperCalls(conf, metrics)
 	a.keeper = a.newKeeper(toSafekeepers, metrics)
 	a.store.Subscribe(a.keeper.Changed)
-	a.leadership = &leadership{cluster: a.cluster, replica: a.replica}
+	a.leadership.cluster, a.leadership.replica = a.cluster, a.replica
 	a.readiness = &readiness{app: a}
 	a.api = a.newAPI(outward{calls, toSafekeepers}, metrics, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)))
 	return nil
@@ -113,9 +113,11 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 	}
 	a.tenants, a.timelines = controller.NewTenants(deps), controller.NewTimelines(deps)
 	a.store.Subscribe(a.timelines.Changed)
+	debug := controller.NewDebug(deps)
+	a.leadership.stepped.look = debug.Observed
 	options := api.Options{
 		Tenants: a.tenants, Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
-		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: a.timelines, Debug: controller.NewDebug(deps),
+		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: a.timelines, Debug: debug,
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,
 		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,

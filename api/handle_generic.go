@@ -87,6 +87,7 @@ type Cluster struct {
 	Term         uint64   `json:"term"`
 	CommitIndex  uint64   `json:"commit_index"`
 	AppliedIndex uint64   `json:"applied_index"`
+	Level        uint64   `json:"feature_level"` // that all members know
 	Members      []Member `json:"members"`
 }
 
@@ -98,7 +99,8 @@ type Member struct {
 	Role        string `json:"role"` // leader, voter or learner
 	LastContact string `json:"last_contact"`
 	Applied     uint64 `json:"applied_index"`
-	Lag         uint64 `json:"lag"` // entries behind the leader
+	Lag         uint64 `json:"lag"`           // entries behind the leader
+	Level       uint64 `json:"feature_level"` // that its version knows; 0: not known
 }
 
 func (s *Server) clusterStatus(*call) (answer, error) { return reply(s.Cluster(), nil) }

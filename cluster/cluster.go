@@ -152,7 +152,7 @@ func (c *Cluster) openNetwork() error {
 
 func (c *Cluster) greeting() greeting {
 	return greeting{
-		Cluster: *c.clusterID.Load(), ID: c.id, Raft: c.cfg.Advertise, HTTP: c.cfg.HTTPAddr, Disk: c.disk,
+		Cluster: *c.clusterID.Load(), ID: c.id, Raft: c.cfg.Advertise, HTTP: c.cfg.HTTPAddr, Disk: c.disk, Level: c.cfg.Level,
 	}
 }
 

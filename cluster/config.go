@@ -83,6 +83,9 @@ type Config struct {
 	RaftListen, Advertise string
 	// HTTPAddr is told to the other servers. Opaque to this package.
 	HTTPAddr string
+	// Level is told to the other servers: what this version of the Machine knows.
+	// Opaque to this package.
+	Level uint64
 	// Members is the initial membership, identical on every server. With
 	// Members, Expect and Join all empty this server bootstraps alone.
 	Members []Member

@@ -114,6 +114,9 @@ func (c *Cluster) storeError(err error) error {
 // startError: the log was verified, so what is left is a snapshot that the
 // machine does not take.
 func (c *Cluster) startError(err error) error {
+	if errors.Is(c.fsm.restoreErr, ErrTooOld) {
+		return c.fsm.restoreErr
+	}
 	if c.fsm.restoreErr != nil && c.cfg.DataDir != "" {
 		return corrupt(filepath.Join(c.cfg.DataDir, snapshotDir), c.fsm.restoreErr)
 	}

@@ -25,6 +25,9 @@ var (
 	ErrDataDirInUse = errors.New("cluster: data directory in use")
 	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the file and the way out.
 	ErrCorrupt = errors.New("cluster: corrupt data")
+	// ErrTooOld is what a Machine wraps when its version is too old for what it is
+	// to restore: nothing is damaged then.
+	ErrTooOld = errors.New("cluster: this version is too old for the data")
 	// ErrDisk: the disk hangs, is full, or refuses writes.
 	ErrDisk = errors.New("cluster: disk unhealthy")
 	// ErrPeerUnreachable: no connection to the peer.

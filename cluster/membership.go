@@ -128,6 +128,9 @@ type MemberStatus struct {
 	Term         uint64 `json:"term"`
 	State        string `json:"state"`
 	Sick         bool   `json:"sick"`
+	// Level is its Config.Level as it was when the standing connection was made; 0
+	// while it is not connected.
+	Level uint64 `json:"level"`
 }
 
 // Members returns the membership.
@@ -143,9 +146,11 @@ func (c *Cluster) Members() []MemberStatus {
 		}
 		if m.Self {
 			m.fill(c.report(), commit)
-			m.RaftAddr, m.Connected, m.LastContact = c.cfg.Advertise, true, 0
+			m.RaftAddr, m.Connected, m.LastContact, m.Level = c.cfg.Advertise, true, 0, c.cfg.Level
 		} else if l := c.peers.link(id); l != nil {
-			m.Connected = l.up()
+			if m.Connected = l.up(); m.Connected {
+				m.Level = c.peers.level(id)
+			}
 			if seen := l.seen.Load(); seen != 0 {
 				m.LastContact = time.Since(time.Unix(0, seen))
 			}

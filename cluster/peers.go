@@ -58,6 +58,9 @@ func (p *peers) learn(g greeting) {
 		if g.Raft == "" {
 			g.Raft = p.addrs[g.ID].Raft
 		}
+		if g.Level == 0 { // only the server itself tells
+			g.Level = p.addrs[g.ID].Level
+		}
 		p.addrs[g.ID] = g
 	}
 }
@@ -77,6 +80,12 @@ func (p *peers) httpAddr(id string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.addrs[id].HTTP
+}
+
+func (p *peers) level(id string) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.addrs[id].Level
 }
 
 func (p *peers) link(id string) *link {

@@ -41,6 +41,7 @@ type greeting struct {
 	Raft    string `json:"raft,omitempty"`
 	HTTP    string `json:"http,omitempty"`
 	Disk    string `json:"disk,omitempty"` // see met
+	Level   uint64 `json:"level,omitempty"`
 	// Refusal is set by an acceptor that turns the connection down.
 	Refusal string `json:"refusal,omitempty"`
 }

@@ -94,6 +94,7 @@ var commands = map[Kind]reflect.Type{
 	51: reflect.TypeFor[DropTenant](),
 	52: reflect.TypeFor[SetPreferredAZs](),
 	53: reflect.TypeFor[SetMetadataHealth](),
+	59: reflect.TypeFor[SetLevel](),
 	60: reflect.TypeFor[BeginImport](),
 	61: reflect.TypeFor[UpdateImport](),
 	62: reflect.TypeFor[FinishImport](),
@@ -151,19 +152,27 @@ const (
 // stop: skipping an entry would make its state another one.
 var ErrUnknownCommand = errors.New("log entry holds a command this version does not know")
 
-var decodeMode = func() cbor.DecMode {
+// decodeMode reads commands. A field that it does not know belongs to a newer
+// version, and must not be passed over.
+var decodeMode = mode(cbor.ExtraDecErrorUnknownField)
+
+// headMode reads the head of a snapshot, which has the level to judge it by.
+var headMode = mode(cbor.ExtraDecErrorNone)
+
+func mode(extra cbor.ExtraDecErrorCond) cbor.DecMode {
 	m, err := cbor.DecOptions{
-		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
-		MaxArrayElements: 1 << 20,
-		MaxMapPairs:      1 << 16,
-		MaxNestedLevels:  16,
-		IndefLength:      cbor.IndefLengthForbidden,
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		MaxArrayElements:  1 << 20,
+		MaxMapPairs:       1 << 16,
+		MaxNestedLevels:   16,
+		IndefLength:       cbor.IndefLengthForbidden,
+		ExtraReturnErrors: extra,
 	}.DecMode()
 	if err != nil {
 		panic(err)
 	}
 	return m
-}()
+}
 
 // Encode frames a command for the log.
 func Encode(id RequestID, c Command) ([]byte, error) {
@@ -178,6 +187,13 @@ func Encode(id RequestID, c Command) ([]byte, error) {
 	return append(b, payload...), nil
 }
 
+func commandType(k Kind) (t reflect.Type, known bool) {
+	if t, known = commands[k]; !known {
+		t, known = laterCommands[k]
+	}
+	return t, known
+}
+
 // Decode reads a frame. ErrUnknownCommand tells a newer leader from garbage.
 func Decode(b []byte) (RequestID, Command, error) {
 	var id RequestID
@@ -185,13 +201,17 @@ func Decode(b []byte) (RequestID, Command, error) {
 		return id, nil, fmt.Errorf("log entry of %d bytes is no command", len(b))
 	}
 	kind := Kind(binary.BigEndian.Uint16(b[1:]))
-	typ, known := commands[kind]
+	typ, known := commandType(kind)
 	if b[0] != frameFormat || !known {
 		return id, nil, fmt.Errorf("%w (format %d, kind %d)", ErrUnknownCommand, b[0], kind)
 	}
 	copy(id[:], b[3:])
 	v := reflect.New(typ)
 	if err := decodeMode.Unmarshal(b[frameHeader:], v.Interface()); err != nil {
+		var newer *cbor.UnknownFieldError
+		if errors.As(err, &newer) {
+			return id, nil, fmt.Errorf("%w (%s has an unknown field)", ErrUnknownCommand, typ.Name())
+		}
 		return id, nil, fmt.Errorf("decode %s: %w", typ.Name(), err)
 	}
 	return id, v.Elem().Interface().(Command), nil

@@ -60,7 +60,8 @@ func history() []Command {
 		ReAttach{Node: 2},
 	}, append(safekeeperHistory(tenant), handHistory(tenant, ids)...)...)
 	all = append(all, operationHistory(uint64(len(all)), a, addr)...)
-	return append(all, workHistory(tenant)...)
+	all = append(all, workHistory(tenant)...)
+	return append(all, SetLevel{Level: 1}) // refused
 }
 
 // operationHistory is what happens to nodes after the entry last.

@@ -312,6 +312,9 @@ func (m *machine) command(t *rapid.T) Command {
 	if rapid.IntRange(0, 5).Draw(t, "timeline work") == 0 {
 		return m.timelineWork(t)
 	}
+	if rapid.IntRange(0, 31).Draw(t, "upgrade") == 0 {
+		return SetLevel{Level: rapid.Uint64Range(0, Level+1).Draw(t, "level")}
+	}
 	switch rapid.IntRange(0, 19).Draw(t, "command") {
 	case 0:
 		return SetCluster{ID: rapid.SampledFrom([]string{"one", "two"}).Draw(t, "cluster")}
@@ -395,7 +398,7 @@ type failer interface {
 
 // dump prints every record of a state in words that do not depend on any codec.
 func dump(s *State) string {
-	b := fmt.Appendf(nil, "index %d cluster %q epoch %d leader %+v\n", s.Index, s.ClusterID, s.Epoch, s.Leader)
+	b := fmt.Appendf(nil, "index %d cluster %q epoch %d leader %+v level %d\n", s.Index, s.ClusterID, s.Epoch, s.Leader, s.AgreedLevel())
 	for _, n := range s.nodes {
 		b = fmt.Appendf(b, "node %d %+v zone=%s %s %s tombstone=%v incarnation=%d sequence=%d %+v",
 			n.ID, n.Addr, n.AZ, n.Scheduling, n.Availability, n.Tombstone, n.Incarnation, n.Sequence, s.Counts(n.ID))

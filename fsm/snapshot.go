@@ -38,6 +38,7 @@ type snapshotHeader struct {
 	Shards    int    `cbor:"7,keyasint"`
 	Requests  int    `cbor:"8,keyasint"`
 	Graves    int    `cbor:"9,keyasint"`
+	Level     uint64 `cbor:"10,keyasint,omitempty"`
 
 	Safekeepers []Safekeeper `cbor:"20,keyasint,omitempty"`
 	Timelines   int          `cbor:"21,keyasint,omitempty"`
@@ -79,7 +80,7 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 
 func (s *State) encode(w *bufio.Writer) (err error) {
 	head, err := cbor.Marshal(snapshotHeader{
-		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Nodes: s.nodes,
+		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Level: s.level, Nodes: s.nodes,
 		Tenants: s.tenants.Len(), Shards: s.shards.Len(), Requests: s.done.byAge.Len(), Graves: s.graves.byAge.Len(),
 		Safekeepers: s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
 		Imports: s.imports.Len(), Deletes: s.deletes.Len(),
@@ -154,7 +155,8 @@ func boolByte(v bool) byte {
 }
 
 // ReadSnapshot reads a whole snapshot and checks it: the checksum, the counts
-// and every invariant that Check knows.
+// and every invariant that Check knows. The errors are ErrBadSnapshot and
+// ErrNewerState.
 func ReadSnapshot(r io.Reader) (*State, error) {
 	var magic [len(snapshotMagic) + 1]byte
 	if _, err := io.ReadFull(r, magic[:]); err != nil || string(magic[:len(snapshotMagic)]) != snapshotMagic {
@@ -182,6 +184,9 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 	if d.err == nil {
 		d.err = Check(s)
 	}
+	if errors.Is(d.err, ErrNewerState) {
+		return nil, d.err
+	}
 	if d.err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, d.err)
 	}
@@ -197,11 +202,18 @@ type decoder struct {
 
 func (d *decoder) state() *State {
 	var head snapshotHeader
-	if err := decodeMode.Unmarshal(d.bytes(1<<26), &head); err != nil && d.err == nil {
+	if err := headMode.Unmarshal(d.bytes(1<<26), &head); err != nil && d.err == nil {
 		d.err = fmt.Errorf("header: %w", err)
 	}
 	s := NewState()
+	if err := checkLevel(head.Level); err != nil && d.err == nil {
+		if _, d.err = io.Copy(io.Discard, d.r); d.err == nil { // it is not damaged
+			d.err = err
+		}
+		return s
+	}
 	s.Index, s.ClusterID, s.Epoch, s.Leader, s.nodes = head.Index, head.ClusterID, head.Epoch, head.Leader, head.Nodes
+	s.level = head.Level
 	for i := 0; i < head.Tenants && d.err == nil; i++ {
 		s.tenants.Load(d.tenant())
 	}

@@ -24,6 +24,8 @@ type State struct {
 	// Leader is the replica that last took up its duties.
 	Leader Leader
 
+	level uint64 // see AgreedLevel; 0: the first
+
 	tenants *btree.BTreeG[Tenant]
 	shards  *btree.BTreeG[Shard]
 	byNode  *btree.BTreeG[nodeShard]

@@ -66,7 +66,12 @@ func (t *txn) run(index uint64, id RequestID, c Command) Result {
 			return Result{Index: q.index, Duplicate: true}
 		}
 	}
-	r := c.apply(t)
+	var r Result
+	if err := Admit(&t.State, c); err != nil {
+		r.Err = err.(*neon.Error)
+	} else {
+		r = c.apply(t)
+	}
 	r.Index = index
 	if r.Err == nil && id != (RequestID{}) {
 		t.done.add(request{id: id, kind: c.kind(), index: index})

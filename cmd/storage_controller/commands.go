@@ -76,7 +76,7 @@ func newMembersCommand() *cobra.Command {
 func printMembers(out io.Writer, members []cluster.MemberStatus) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintln(w, "ID\tRAFT\tHTTP\tROLE\tAPPLIED\tLAG\tLAST CONTACT")
+	fmt.Fprintln(w, "ID\tRAFT\tHTTP\tROLE\tAPPLIED\tLAG\tLEVEL\tLAST CONTACT")
 	for _, m := range members {
 		role := "learner"
 		switch {
@@ -89,7 +89,7 @@ func printMembers(out io.Writer, members []cluster.MemberStatus) {
 		if m.LastContact >= 0 {
 			contact = m.LastContact.Round(time.Millisecond).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", m.ID, m.RaftAddr, m.HTTPAddr, role, m.AppliedIndex, m.Lag, contact)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", m.ID, m.RaftAddr, m.HTTPAddr, role, m.AppliedIndex, m.Lag, m.Level, contact)
 	}
 }
 

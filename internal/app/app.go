@@ -42,6 +42,8 @@ type App struct {
 	web      *web
 	cluster  *cluster.Cluster
 	store    *fsm.Store
+	machine  *machine
+	halt     sync.Once
 	replica  *Replica
 
 	reconciler *reconciler.Reconciler
@@ -91,13 +93,15 @@ func open(ctx context.Context, cfg Config, w *web) (*App, error) {
 	}
 	a.store = fsm.NewStore()
 	a.store.Subscribe(a.onApplied)
+	a.machine = &machine{store: a.store, granted: cfg.Granted, foreseen: cfg.Foreseen, fail: a.fail, halted: make(chan struct{})}
+	a.cfg.Cluster.Level = fsm.Level
 	var err error
-	if a.cluster, err = cluster.Open(ctx, a.cfg.Cluster, machine{store: a.store, granted: cfg.Granted, foreseen: cfg.Foreseen}); err != nil {
+	if a.cluster, err = cluster.Open(ctx, a.cfg.Cluster, a.machine); err != nil {
 		return nil, fmt.Errorf("open the cluster: %w", err)
 	}
-	a.replica = &Replica{log: a.cluster, store: a.store}
+	a.replica = &Replica{log: a.cluster, store: a.store, outdated: a.machine.outdate.Load}
 	if err = a.wire(); err != nil {
-		return nil, errors.Join(err, a.cluster.Close(ctx))
+		return nil, errors.Join(err, a.close(ctx))
 	}
 	return a, nil
 }
@@ -203,12 +207,18 @@ func (a *App) Close() error {
 func (a *App) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
-	err := a.cluster.Close(ctx)
+	err := a.closeCluster(ctx)
 	a.leadership.wait()
 	for _, t := range a.transports {
 		t.CloseIdleConnections()
 	}
 	return err
+}
+
+// closeCluster ends this replica's part in the cluster.
+func (a *App) closeCluster(ctx context.Context) error {
+	a.halt.Do(func() { close(a.machine.halted) })
+	return a.cluster.Close(ctx)
 }
 
 // Address is the base URL of the API, with a trailing slash.

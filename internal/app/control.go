@@ -28,6 +28,7 @@ const controlTimeout = 10 * time.Minute
 // control serves the commands about the membership and the snapshots.
 type control struct {
 	cluster *cluster.Cluster
+	replica *Replica
 	server  *http.Server
 	wg      sync.WaitGroup
 }
@@ -51,13 +52,14 @@ func (a *App) serveControl() (*control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	c := &control{cluster: a.cluster}
+	c := &control{cluster: a.cluster, replica: a.replica}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /members", c.members)
 	mux.HandleFunc("POST /members", c.add)
 	mux.HandleFunc("DELETE /members/{id}", c.remove)
 	mux.HandleFunc("POST /transfer", c.transfer)
 	mux.HandleFunc("GET /snapshot", c.snapshot)
+	c.next(mux)
 	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	c.wg.Go(func() { _ = c.server.Serve(l) })
 	return c, nil

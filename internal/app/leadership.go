@@ -26,8 +26,7 @@ type leadership struct {
 
 	mu      sync.Mutex
 	waiting map[*follow]struct{} // requests under way at a leader
-	polling bool
-	wg      sync.WaitGroup
+	polling chan struct{}        // closed when poll has ended; nil while it does not run
 }
 
 // successor tells who uses the data directory after this replica.
@@ -117,9 +116,9 @@ func (l *leadership) While(ctx context.Context, address string) (context.Context
 		l.waiting = make(map[*follow]struct{})
 	}
 	l.waiting[f] = struct{}{}
-	if !l.polling {
-		l.polling = true
-		l.wg.Go(l.poll)
+	if l.polling == nil {
+		l.polling = make(chan struct{})
+		go l.poll(l.polling) // wait joins it
 	}
 	return ctx, func() {
 		l.mu.Lock()
@@ -129,12 +128,24 @@ func (l *leadership) While(ctx context.Context, address string) (context.Context
 	}
 }
 
-// wait joins poll once no request is under way any more.
-func (l *leadership) wait() { l.wg.Wait() }
+// wait joins what was started for requests, once none is under way any more.
+func (l *leadership) wait() {
+	l.stepped.mu.Lock()
+	stepping := l.stepped.running
+	l.stepped.mu.Unlock()
+	l.mu.Lock()
+	polling := l.polling
+	l.mu.Unlock()
+	for _, running := range []chan struct{}{stepping, polling} {
+		if running != nil {
+			<-running
+		}
+	}
+}
 
 // poll cancels the requests whose leader is gone. It runs only while there are
 // requests under way, and ends with the last of them.
-func (l *leadership) poll() {
+func (l *leadership) poll(ended chan struct{}) {
 	for {
 		time.Sleep(leaderPoll)
 		name, _ := l.known()
@@ -145,7 +156,8 @@ func (l *leadership) poll() {
 			}
 		}
 		if len(l.waiting) == 0 {
-			l.polling = false
+			l.polling = nil
+			close(ended)
 			l.mu.Unlock()
 			return
 		}

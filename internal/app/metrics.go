@@ -71,11 +71,12 @@ func (a *App) describe() api.Cluster {
 	out := api.Cluster{
 		ID: s.ClusterID, Server: s.ID, Leader: s.Leader, Term: s.Term,
 		CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, Members: []api.Member{},
+		Level: a.replica.State().AgreedLevel(),
 	}
 	for _, m := range a.cluster.Members() {
 		member := api.Member{
 			ID: m.ID, RaftAddr: m.RaftAddr, HTTPAddr: m.HTTPAddr, Role: "learner",
-			LastContact: "never", Applied: m.AppliedIndex, Lag: m.Lag,
+			LastContact: "never", Applied: m.AppliedIndex, Lag: m.Lag, Level: m.Level,
 		}
 		switch {
 		case m.Leader:

@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"sync/atomic"
 
 	"quorate/cluster"
 	"quorate/fsm"
@@ -16,26 +18,50 @@ type machine struct {
 	granted func(fsm.Grant) // nil: nobody wants to know
 
 	foreseen func(*fsm.State) // nil: nobody wants to know
+
+	fail    func(error)   // ends the process
+	halted  chan struct{} // closed when it ends
+	outdate atomic.Bool   // the log goes on beyond what this version knows
 }
 
-func (m machine) Apply(batch []cluster.Entry) []any {
-	entries := make([]fsm.Entry, len(batch))
-	for i, e := range batch {
-		entries[i] = fsm.Entry{Index: e.Index, Data: e.Data}
+func (m *machine) Apply(batch []cluster.Entry) []any {
+	entries := make([]fsm.Entry, 0, len(batch))
+	var newer error
+	for _, e := range batch {
+		if newer = fsm.Readable(e.Data); newer != nil || m.outdate.Load() {
+			break
+		}
+		entries = append(entries, fsm.Entry{Index: e.Index, Data: e.Data})
 	}
 	if m.granted != nil || m.foreseen != nil {
 		m.foresee(entries)
 	}
-	out := make([]any, len(batch))
-	for i, r := range m.store.Apply(entries) {
-		out[i] = r
+	out := make([]any, 0, len(batch))
+	for _, r := range m.store.Apply(entries) {
+		out = append(out, r)
+	}
+	if newer != nil {
+		m.halt(fmt.Errorf("entry %d of the log: %w", batch[len(out)].Index, newer))
+	}
+	for len(out) < len(batch) {
+		out = append(out, fsm.Result{Err: errOutdated})
 	}
 	return out
 }
 
+var errOutdated = neon.Errorf(neon.Unavailable, "This replica runs a version that is too old for the cluster")
+
+// halt ends the process at an entry that it can not apply. Until then nothing may
+// seem to be applied that is not.
+func (m *machine) halt(err error) {
+	m.outdate.Store(true)
+	m.fail(err)
+	<-m.halted
+}
+
 // foresee reports the states that a batch leads to and the generations it is going
 // to issue, before the state that holds them is published.
-func (m machine) foresee(batch []fsm.Entry) {
+func (m *machine) foresee(batch []fsm.Entry) {
 	s := m.store.State()
 	for _, e := range batch {
 		id, c, err := fsm.Decode(e.Data)
@@ -56,9 +82,22 @@ func (m machine) foresee(batch []fsm.Entry) {
 	}
 }
 
-func (m machine) Snapshot() (io.WriterTo, error) { return m.store.Snapshot(), nil }
+func (m *machine) Snapshot() (io.WriterTo, error) {
+	if m.outdate.Load() {
+		return nil, errOutdated
+	}
+	return m.store.Snapshot(), nil
+}
 
-func (m machine) Restore(r io.Reader) error { return m.store.Restore(r) }
+func (m *machine) Restore(r io.Reader) error {
+	err := m.store.Restore(r)
+	if errors.Is(err, fsm.ErrNewerState) {
+		err = fmt.Errorf("%w: %w", cluster.ErrTooOld, err)
+		m.outdate.Store(true)
+		m.fail(err)
+	}
+	return err
+}
 
 // log is the part of cluster.Cluster that a Replica stands on.
 type log interface {
@@ -72,6 +111,8 @@ type log interface {
 type Replica struct {
 	log   log
 	store *fsm.Store
+
+	outdated func() bool // nil: never
 }
 
 // State is the newest state this replica has applied. It may lag behind what
@@ -85,6 +126,9 @@ func (r *Replica) ReadState(ctx context.Context) (*fsm.State, error) {
 	if err := r.log.ReadBarrier(ctx); err != nil {
 		return nil, readError(err)
 	}
+	if r.outdated != nil && r.outdated() {
+		return nil, errOutdated
+	}
 	return r.store.State(), nil
 }
 
@@ -94,6 +138,9 @@ func (r *Replica) ReadState(ctx context.Context) (*fsm.State, error) {
 // nothing happened, and OutcomeUnknown, after which it may happen still: the
 // same id again is recognised.
 func (r *Replica) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+	if err := fsm.Admit(r.store.State(), c); err != nil {
+		return fsm.Result{}, err
+	}
 	data, err := fsm.Encode(id, c)
 	if err != nil {
 		return fsm.Result{}, neon.Errorf(neon.Internal, "propose: %w", err)

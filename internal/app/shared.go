@@ -206,7 +206,7 @@ func (s *shared) retire(ctx context.Context) error {
 	s.work = nil
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
-	return s.app.cluster.Close(ctx)
+	return s.app.closeCluster(ctx)
 }
 
 // standBy forwards until the turn is this instance's again: somebody else has had

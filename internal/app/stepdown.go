@@ -72,7 +72,7 @@ func (l *leadership) StepDown(ctx context.Context) (neon.GlobalObserved, error) 
 		done = make(chan struct{})
 		s.running, s.seen = done, nil
 		term := s.term
-		l.wg.Go(func() { s.run(term) })
+		go s.run(term) // wait joins it
 	}
 	s.mu.Unlock()
 	select {

@@ -1,0 +1,88 @@
+package fsm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"quorate/internal/neon"
+)
+
+// Level numbers what a version can read in the log and in snapshots. It grows with
+// each version that adds a command, or a field to a command or a record.
+const Level = firstLevel + laterLevels
+
+// firstLevel is that of the first version, and of a state that was never raised.
+const firstLevel = 1
+
+// ErrNewerState is met by a version that is older than the level of the cluster. It
+// must stop: what it does not know it would apply differently.
+var ErrNewerState = errors.New("the cluster has been upgraded beyond this version")
+
+// Leveled is a command that not every version knows, or not with the content it has.
+type Leveled interface {
+	// Level is the lowest one whose versions know the command as it is.
+	Level() uint64
+}
+
+// LevelOf is the lowest level whose versions know a command as it is.
+func LevelOf(c Command) uint64 {
+	if l, ok := c.(Leveled); ok {
+		return l.Level()
+	}
+	return firstLevel
+}
+
+// AgreedLevel is the level that all members know. Commands above it are refused.
+func (s *State) AgreedLevel() uint64 { return max(s.level, firstLevel) }
+
+// SetLevel raises the agreed level. The leader proposes it when every member runs a
+// version that knows it; older ones can not join from then on.
+type SetLevel struct {
+	Level uint64 `cbor:"1,keyasint"`
+}
+
+func (SetLevel) kind() Kind { return 59 }
+
+func (c SetLevel) apply(t *txn) Result {
+	if c.Level <= t.AgreedLevel() {
+		return refuse(neon.Conflict, "the cluster is at feature level %d already", t.AgreedLevel())
+	}
+	if err := checkLevel(c.Level); err != nil { // see Readable: nobody gets here
+		return refuse(neon.Internal, "%w", err)
+	}
+	t.level = c.Level
+	return Result{}
+}
+
+// Admit tells whether a command may go into the log of a cluster in state s. The
+// error says what has to happen before.
+func Admit(s *State, c Command) error {
+	need, have := LevelOf(c), s.AgreedLevel()
+	if need <= have {
+		return nil
+	}
+	return neon.Errorf(neon.PreconditionFailed,
+		"%s needs feature level %d and the cluster is at %d: all its members must run a version that knows it", reflect.TypeOf(c).Name(), need, have)
+}
+
+// Readable tells whether a version may go on after an entry of the log. What it does
+// not know stands behind a SetLevel beyond its Level, which is where it stops.
+func Readable(entry []byte) error {
+	if len(entry) < frameHeader || Kind(binary.BigEndian.Uint16(entry[1:])) != (SetLevel{}).kind() {
+		return nil
+	}
+	_, c, err := Decode(entry)
+	if err != nil {
+		return err
+	}
+	return checkLevel(c.(SetLevel).Level)
+}
+
+func checkLevel(level uint64) error {
+	if level > Level {
+		return fmt.Errorf("%w: it is at feature level %d, and this version knows up to %d; install the version of the other members", ErrNewerState, level, Level)
+	}
+	return nil
+}

@@ -269,6 +269,7 @@ type Membership struct {
 	Term         uint64   `json:"term"`
 	CommitIndex  uint64   `json:"commit_index"`
 	AppliedIndex uint64   `json:"applied_index"`
+	Level        uint64   `json:"feature_level"` // that all members know
 	Members      []Member `json:"members"`
 }
 

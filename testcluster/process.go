@@ -181,6 +181,32 @@ func (p *process) diskSignal(what string, s os.Signal) error {
 	return err
 }
 
+// Install makes a controller run another binary from its next start on.
+func (c *Cluster) Install(i int, binary string) error {
+	p, ok := c.replicas[i].(*process)
+	if !ok {
+		return fmt.Errorf("install %s: %w", binary, ErrMode)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.binary = binary
+	return nil
+}
+
+// DataDir is where a controller keeps its log; empty in Virtual.
+func (c *Cluster) DataDir(i int) string {
+	switch r := c.replicas[i].(type) {
+	case *process:
+		return r.spec.dataDir
+	case *inProcess:
+		return r.config.Cluster.DataDir
+	}
+	return ""
+}
+
+// Log is the end of what a controller has logged.
+func (c *Cluster) Log(i int) string { return string(c.replicas[i].logs()) }
+
 // PID is the process of a controller that runs; 0 when it does not, or when it
 // is none of its own.
 func (c *Cluster) PID(i int) int {

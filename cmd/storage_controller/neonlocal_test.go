@@ -75,7 +75,9 @@ func newEnvironment(t *testing.T) *environment {
 // another is a further instance of the same environment.
 func (e *environment) another() *environment {
 	second := *e
-	second.port, second.number = freePort(e.t), e.number+1
+	for second.number++; second.port == e.port; { // nobody listens there yet
+		second.port = freePort(e.t)
+	}
 	second.write(second.own("storage_controller.log"), nil)
 	return &second
 }

@@ -69,6 +69,7 @@ type fleet struct {
 	lagOf   func(neon.ShardID) uint64 // instead, if set
 	slow    bool                      // downloads end without having everything
 	refuse  neon.NodeID               // a node that takes no new locations
+	mute    bool                      // no secondary has a heatmap
 }
 
 func newFleet(t *testing.T, log *memoryLog) *fleet {
@@ -224,6 +225,9 @@ func (f *fleet) SecondaryStatus(ctx context.Context, node *fsm.Node, id neon.Sha
 	lag := f.lag
 	if f.lagOf != nil {
 		lag = f.lagOf(id)
+	}
+	if f.mute {
+		return p, nil
 	}
 	return neon.SecondaryProgress{HeatmapMtime: new(neon.Millis), BytesTotal: 100 << 30, BytesDownloaded: 100<<30 - min(100<<30, lag)}, nil
 }

@@ -110,3 +110,30 @@ func TestAStuckShardDoesNotKeepOthersFromBeingOptimised(t *testing.T) {
 		}
 	})
 }
+
+// TestASecondaryWithoutAHeatmapIsNotWarm: it has everything of nothing. Only a tenant
+// without timelines has no more than that.
+func TestASecondaryWithoutAHeatmapIsNotWarm(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+		b.settle()
+		sh, _ := b.log.State().Shard(id)
+		to := 3 - sh.Attached
+		b.pin(id.Tenant)
+		b.fleet.set(func() { b.fleet.mute = true })
+		in, err := scheduler.New(b.log.State(), nil).Prewarm(sh, to, scheduler.OverrideScheduler)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.must(fsm.SetIntents{Intents: []fsm.Intent{in}})
+		wait(2 * time.Minute)
+		if now, _ := b.log.State().Shard(id); now.Attached != sh.Attached {
+			t.Fatal("it was moved to a node of which nobody knows what it should have")
+		}
+		b.fleet.set(func() { b.fleet.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{sh.Attached: {}} })
+		wait(2 * time.Minute)
+		if now, _ := b.log.State().Shard(id); now.Attached != to {
+			t.Error("a tenant without timelines waits for a heatmap")
+		}
+	})
+}

@@ -61,6 +61,7 @@ type setup struct {
 	rate     int
 	options  controller.Options
 	hook     controller.ImportHook
+	points   controller.Failpoints
 	wrap     func(*replica, http.Handler) http.Handler
 }
 
@@ -94,7 +95,7 @@ func newServer(r *replica, s setup) *Server {
 			}
 			return nil
 		},
-		Options: s.options, Logger: slog.New(slog.DiscardHandler), ImportHook: s.hook,
+		Options: s.options, Logger: slog.New(slog.DiscardHandler), ImportHook: s.hook, Failpoints: s.points,
 	}
 	reg := prometheus.NewRegistry()
 	transport := &http.Transport{DisableCompression: true}

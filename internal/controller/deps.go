@@ -176,6 +176,18 @@ const (
 	decisions = 8
 )
 
+// fail passes a place at which tests make requests fail.
+func (d *Deps) fail(ctx context.Context, place string) error {
+	if d.Failpoints == nil {
+		return nil
+	}
+	_, hit, err := d.Failpoints.Return(ctx, place)
+	if hit {
+		return neon.Errorf(neon.BadRequest, "failpoint %s", place)
+	}
+	return err
+}
+
 // delay passes a place at which tests delay requests.
 func (d *Deps) delay(ctx context.Context, place string) error {
 	if d.Failpoints == nil {

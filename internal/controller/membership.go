@@ -79,6 +79,9 @@ func (t *Timelines) MigrateSafekeepers(ctx context.Context, ref neon.TimelineRef
 			_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.BeginMembership{
 				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation, NewSet: want,
 			})
+			if err == nil {
+				err = t.fail(ctx, "sk-migration-after-step-3")
+			}
 		}
 		if err != nil && neon.CodeOf(err) != neon.Conflict {
 			return err

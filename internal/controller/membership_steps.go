@@ -47,18 +47,30 @@ func (t *Timelines) advance(ctx context.Context, s *fsm.State, tl *fsm.Timeline)
 	if err := t.acknowledge(ctx, tl, fsm.AckMembership{Set: tl.Generation}); err != nil {
 		return err
 	}
+	if err := t.fail(ctx, "sk-migration-after-step-4"); err != nil {
+		return err
+	}
 	sync := have[len(tl.Set)/2]
 	if err := t.pullAll(ctx, s, tl, conf); err != nil {
+		return err
+	}
+	if err := t.fail(ctx, "sk-migration-after-step-5"); err != nil {
 		return err
 	}
 	t.Logger.Info("waiting for safekeepers to sync position", "timeline", tl.Ref().String(), "term", sync.term, "lsn", sync.lsn)
 	if _, err := t.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.NewSet, atLeast: sync}); err != nil {
 		return err
 	}
+	if err := t.fail(ctx, "sk-migration-after-step-7"); err != nil {
+		return err
+	}
 	_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
 		Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation, Verdict: fsm.MembershipCommit,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return t.fail(ctx, "sk-migration-after-step-8")
 }
 
 // settle makes a configuration that is not joint known: to a quorum of its members,
@@ -74,10 +86,19 @@ func (t *Timelines) settle(ctx context.Context, s *fsm.State, tl *fsm.Timeline) 
 	if err := t.acknowledge(ctx, tl, fsm.AckMembership{Set: tl.Generation}); err != nil {
 		return err
 	}
+	if err := t.fail(ctx, "sk-migration-step-9-after-set-membership"); err != nil {
+		return err
+	}
 	if err := t.excludeAll(ctx, s, tl, conf); err != nil {
 		return err
 	}
-	return t.tellCompute(ctx, tl, conf)
+	if err := t.fail(ctx, "sk-migration-step-9-after-exclude"); err != nil {
+		return err
+	}
+	if err := t.tellCompute(ctx, tl, conf); err != nil {
+		return err
+	}
+	return t.fail(ctx, "sk-migration-after-step-9")
 }
 
 func (t *Timelines) acknowledge(ctx context.Context, tl *fsm.Timeline, ack fsm.AckMembership) error {
@@ -214,6 +235,9 @@ func (t *Timelines) excludeAll(ctx context.Context, s *fsm.State, tl *fsm.Timeli
 		})
 	}
 	wg.Wait()
+	if err := t.fail(ctx, "sk-migration-step-9-mid-exclude"); err != nil {
+		return err
+	}
 	if len(done.Ops) == 0 {
 		return nil
 	}

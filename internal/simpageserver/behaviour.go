@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"quorate/internal/neon"
+	"quorate/internal/simpageserver/archival"
 )
 
 // Behaviour is how fast and how well a pageserver works when nothing is
@@ -34,6 +35,12 @@ type Behaviour struct {
 	// says why one fails, empty if it does not.
 	ImportTime  time.Duration
 	ImportFails func(neon.ShardID, neon.TimelineID) string
+	// Offload makes the background work offload archived timelines, in this order of
+	// steps; ArchivalStep passes between two steps of an offload or an archival
+	// request, and between an archival and its upload.
+	Offload      bool
+	OffloadOrder archival.Order
+	ArchivalStep time.Duration
 	// DiskBytes is the size of the disk; zero means 1 TiB.
 	DiskBytes uint64
 	// Utilization, when set, rewrites what the pageserver is about to report.

@@ -15,8 +15,8 @@ type marks struct {
 	archived, gcBlocked, invisible bool
 }
 
-// markTimeline is PUT …/archival_config and …/mark_invisible, POST …/block_gc and
-// …/unblock_gc: durable when it is answered, and harmless when repeated.
+// markTimeline is PUT …/mark_invisible, POST …/block_gc and …/unblock_gc: durable when
+// it is answered, and harmless when repeated.
 func (p *process) markTimeline(c *call) reply {
 	change := func(m *marks) {}
 	switch c.route {
@@ -26,20 +26,10 @@ func (p *process) markTimeline(c *call) reply {
 		change = func(m *marks) { m.gcBlocked = false }
 	case RouteMarkInvisible:
 		change = func(m *marks) { m.invisible = true }
-	case RouteArchival:
-		var req neon.ArchivalRequest
-		if err := json.Unmarshal(c.body, &req); err != nil {
-			return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
-		}
-		archived := req.State == neon.Archived
-		change = func(m *marks) { m.archived = archived }
 	}
 	return p.onTimeline(c, func(_ time.Duration, core *core, s *slot, tl *timeline) reply {
 		next := tl.marks
 		change(&next)
-		if f := s.tenant.mayArchive(tl, next); f != nil {
-			return f.reply()
-		}
 		if next != tl.marks {
 			tl.marks = next
 			core.putIndex(c.shard, s, tl)
@@ -50,17 +40,17 @@ func (p *process) markTimeline(c *call) reply {
 
 // mayArchive refuses to archive a timeline that others still need, and to bring
 // one back whose ancestor is archived.
-func (t *tenant) mayArchive(tl *timeline, next marks) *failure {
-	if next.archived == tl.marks.archived {
+func (t *tenant) mayArchive(tl *timeline, archive bool) *failure {
+	if archive == tl.arch.Dirty {
 		return nil
 	}
 	for _, other := range t.timelines {
 		child := other.meta.kind == branched && other.meta.ancestor == tl.id
 		parent := tl.meta.kind == branched && tl.meta.ancestor == other.id
 		switch {
-		case next.archived && child && !other.marks.archived:
+		case archive && child && !other.arch.Dirty:
 			return fail(http.StatusPreconditionFailed, "Precondition failed: Cannot archive timeline which has unarchived child timelines")
-		case !next.archived && parent && other.marks.archived:
+		case !archive && parent && other.arch.Dirty:
 			return fail(http.StatusPreconditionFailed, "Precondition failed: ancestor timeline is archived")
 		}
 	}

@@ -33,7 +33,13 @@ func (p *process) perform(c *call) reply {
 		return p.deleteTimeline(c)
 	case RouteCheckpoint:
 		return p.checkpoint(c)
-	case RouteArchival, RouteBlockGC, RouteUnblockGC, RouteMarkInvisible:
+	case RouteArchival:
+		return p.archiveTimeline(c)
+	case RouteOffload:
+		return p.offloadTimeline(c)
+	case RouteTimelinesOffloaded:
+		return p.timelinesOffloaded(c)
+	case RouteBlockGC, RouteUnblockGC, RouteMarkInvisible:
 		return p.markTimeline(c)
 	case RouteActivateImport:
 		return p.activateImport(c)

@@ -103,7 +103,7 @@ func (c *core) describe(now time.Duration, shard neon.ShardID, tl *timeline) tim
 		j.Ancestor, j.AncestorLsn = &ancestor, &at
 	}
 	j.Archived, j.Invisible = tl.marks.archived, tl.marks.invisible
-	if tl.deleting {
+	if tl.deleting || tl.arch.Stopping {
 		j.State = "Stopping"
 	}
 	for _, l := range tl.layers {
@@ -171,7 +171,7 @@ func (p *process) timelines(c *call) reply {
 		}
 		list := []timelineJSON{}
 		for _, tl := range core.settle(now, c.shard, s) {
-			if tl.imports.going {
+			if !tl.usable() {
 				continue
 			}
 			list = append(list, core.describe(now, c.shard, tl))

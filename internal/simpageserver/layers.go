@@ -104,7 +104,7 @@ func (c *core) maintain(now time.Duration, shard neon.ShardID, s *slot) {
 	}
 	for _, tl := range c.settle(now, shard, s) {
 		c.upload(now, shard, s, tl)
-		if len(tl.layers) >= compactAt {
+		if len(tl.layers) >= compactAt && tl.usable() {
 			c.compact(shard, s, tl)
 		}
 	}

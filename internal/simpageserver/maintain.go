@@ -27,6 +27,7 @@ func (p *process) tick(ctx context.Context) error {
 	p.with(func(now time.Duration, c *core) {
 		for shard, s := range c.slots {
 			c.maintain(now, shard, s)
+			p.autoOffload(c, shard, s)
 		}
 	})
 	return p.deletions(ctx)

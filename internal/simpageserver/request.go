@@ -191,16 +191,18 @@ var topRoutes = map[string]Route{
 }
 
 var tenantRoutes = map[string]Route{
-	"PUT location_config":     RouteLocationPut,
-	"GET ":                    RouteTenantGet,
-	"DELETE ":                 RouteTenantDelete,
-	"POST timeline":           RouteTimelineCreate,
-	"GET timeline":            RouteTimelineList,
-	"POST wait_lsn":           RouteWaitLsn,
-	"POST secondary/download": RouteSecondaryDownload,
-	"GET secondary/status":    RouteSecondaryStatus,
-	"POST heatmap_upload":     RouteHeatmapUpload,
-	"GET scan_remote_storage": RouteScanRemote,
+	"PUT location_config": RouteLocationPut,
+	"GET ":                RouteTenantGet,
+	"DELETE ":             RouteTenantDelete,
+	"POST timeline":       RouteTimelineCreate,
+	"GET timeline":        RouteTimelineList,
+
+	"GET timeline_and_offloaded": RouteTimelinesOffloaded,
+	"POST wait_lsn":              RouteWaitLsn,
+	"POST secondary/download":    RouteSecondaryDownload,
+	"GET secondary/status":       RouteSecondaryStatus,
+	"POST heatmap_upload":        RouteHeatmapUpload,
+	"GET scan_remote_storage":    RouteScanRemote,
 }
 
 var timelineRoutes = map[string]Route{
@@ -209,6 +211,7 @@ var timelineRoutes = map[string]Route{
 	"PUT checkpoint": RouteCheckpoint,
 
 	"PUT archival_config":          RouteArchival,
+	"PUT offload":                  RouteOffload,
 	"PUT detach_ancestor":          RouteDetachAncestor,
 	"POST block_gc":                RouteBlockGC,
 	"POST unblock_gc":              RouteUnblockGC,

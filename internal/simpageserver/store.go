@@ -19,6 +19,7 @@ type Store struct {
 	tenants     map[neon.TenantID]map[remoteID]*remoteTimeline
 	heatmaps    map[neon.ShardID]heatmap
 	logs        map[neon.TimelineID]walSource
+	manifests   map[neon.ShardID][]manifest  // ascending by generation
 	buried      map[remoteID]neon.Generation // deleted timelines, by the newest owner that deleted them
 	counts      countSet                     // of the shards that have heatmaps
 	shardBytes  uint64
@@ -40,6 +41,7 @@ func NewStore(o StoreOptions) *Store {
 		tenants:     map[neon.TenantID]map[remoteID]*remoteTimeline{},
 		heatmaps:    map[neon.ShardID]heatmap{},
 		logs:        map[neon.TimelineID]walSource{},
+		manifests:   map[neon.ShardID][]manifest{},
 		buried:      map[remoteID]neon.Generation{},
 		shardBytes:  o.ShardBytes,
 		shardLayers: o.ShardLayers,
@@ -250,6 +252,7 @@ func (s *Store) deletePrefix(shard neon.ShardID) {
 		delete(s.tenants, shard.Tenant)
 	}
 	delete(s.heatmaps, shard)
+	s.dropManifests(shard)
 	if shard.IsUnsharded() {
 		for id := range s.counts.shards(shard.Tenant) {
 			delete(s.heatmaps, id)

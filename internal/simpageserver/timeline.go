@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quorate/internal/neon"
+	"quorate/internal/simpageserver/archival"
 )
 
 // timelineMeta is what a timeline was created from; it also decides whether a
@@ -44,6 +45,7 @@ type timeline struct {
 	marks    marks
 	detached bool // from an ancestor it once had
 	imports  importing
+	arch     archival.Timeline
 	deleting bool
 	gone     time.Duration // when a deletion is finished
 }
@@ -54,7 +56,7 @@ const bootstrapLsn neon.Lsn = 0x1500000
 // lastRecord is the end of what the pageserver has of a timeline's log. After an
 // attach it starts at the last upload and catches up at the replay rate.
 func (c *core) lastRecord(now time.Duration, tl *timeline) neon.Lsn {
-	if tl.imports.going {
+	if !tl.usable() {
 		return tl.disk
 	}
 	head := c.store.head(tl.id, now)
@@ -72,10 +74,11 @@ func (c *core) load(active time.Duration, shard neon.ShardID, gen neon.Generatio
 		return nil
 	}
 	t := &tenant{}
+	listed := c.store.offloaded(shard, gen)
 	for id, ix := range found {
 		t.timelines = append(t.timelines, &timeline{
 			id: id, meta: ix.meta, layers: ix.layers, disk: ix.disk, active: active,
-			marks: ix.marks, detached: ix.detached, imports: importing{going: ix.importing}, deleting: ix.deleted, gone: active + c.behave.DeleteTimeline,
+			marks: ix.marks, detached: ix.detached, imports: importing{going: ix.importing}, arch: archival.Attached(ix.marks.archived, listed[id]), deleting: ix.deleted, gone: active + c.behave.DeleteTimeline,
 		})
 	}
 	slices.SortFunc(t.timelines, func(a, b *timeline) int { return compareTimelines(a.id, b.id) })
@@ -89,22 +92,30 @@ func (c *core) settle(now time.Duration, shard neon.ShardID, s *slot) []*timelin
 	if s.tenant == nil {
 		return nil
 	}
-	kept := s.tenant.timelines[:0]
+	kept, listed := s.tenant.timelines[:0], false
 	for _, tl := range s.tenant.timelines {
 		if tl.deleting && now >= tl.gone {
 			c.store.deleteTimeline(remoteID{shard, tl.id}, s.gen)
+			listed = listed || tl.arch.Manifest
 			continue
 		}
 		kept = append(kept, tl)
 	}
 	clear(s.tenant.timelines[len(kept):])
 	s.tenant.timelines = kept
+	if listed {
+		c.putManifest(shard, s)
+	}
 	return kept
 }
 
-// timeline finds a timeline that can be used; one that is being imported cannot.
+// usable tells whether requests may see a timeline: not while it is imported, and
+// not while it is offloaded.
+func (tl *timeline) usable() bool { return !tl.imports.going && tl.arch.Loaded }
+
+// timeline finds a timeline that can be used.
 func (c *core) timeline(now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID) *timeline {
-	if tl := c.anyTimeline(now, shard, s, id); tl != nil && !tl.imports.going {
+	if tl := c.anyTimeline(now, shard, s, id); tl != nil && tl.usable() {
 		return tl
 	}
 	return nil
@@ -131,8 +142,11 @@ type timelineCreation struct {
 // when it returns. The same request again returns the same timeline.
 func (c *core) create(now time.Duration, shard neon.ShardID, s *slot, req timelineCreation) (*timeline, *failure) {
 	if req.meta.kind == branched {
-		from := c.timeline(now, shard, s, req.meta.ancestor)
-		if from == nil || from.deleting {
+		from := c.anyTimeline(now, shard, s, req.meta.ancestor)
+		if from != nil && (from.arch.Dirty || !from.arch.Loaded) {
+			return nil, failf(http.StatusNotAcceptable, "ancestor timeline %s is archived", req.meta.ancestor)
+		}
+		if from == nil || from.deleting || !from.usable() {
 			return nil, failf(http.StatusInternalServerError, "Cannot branch off timeline %s: not found", req.meta.ancestor)
 		}
 		last := c.lastRecord(now, from)
@@ -145,7 +159,7 @@ func (c *core) create(now time.Duration, shard neon.ShardID, s *slot, req timeli
 		req.meta.version = from.meta.version
 	}
 	if tl := c.anyTimeline(now, shard, s, req.id); tl != nil {
-		if tl.deleting || tl.meta != req.meta {
+		if tl.deleting || tl.meta != req.meta || !tl.arch.Loaded {
 			return nil, failf(http.StatusConflict, "Conflict: timeline %s already exists with different parameters", req.id)
 		}
 		c.upload(now, shard, s, tl)
@@ -156,7 +170,7 @@ func (c *core) create(now time.Duration, shard neon.ShardID, s *slot, req timeli
 		start = req.meta.start
 	}
 	c.store.beginLog(req.id, start, now)
-	tl := &timeline{id: req.id, meta: req.meta, disk: start, active: now, imports: importing{going: req.meta.kind == imported}}
+	tl := &timeline{id: req.id, meta: req.meta, disk: start, active: now, imports: importing{going: req.meta.kind == imported}, arch: archival.New()}
 	if s.tenant == nil {
 		s.tenant = &tenant{}
 	}
@@ -176,6 +190,9 @@ func (c *core) remove(now time.Duration, shard neon.ShardID, s *slot, id neon.Ti
 	if tl.deleting {
 		return false, nil
 	}
+	if tl.arch.Taken != archival.Free {
+		return false, fail(http.StatusConflict, "Conflict: timeline deletion or offload is already in progress")
+	}
 	for _, child := range s.tenant.timelines {
 		if child.meta.kind == branched && child.meta.ancestor == id {
 			return false, fail(http.StatusPreconditionFailed, "Precondition failed: Cannot delete timeline which has child timelines")
@@ -187,6 +204,10 @@ func (c *core) remove(now time.Duration, shard neon.ShardID, s *slot, id neon.Ti
 }
 
 func (c *core) putIndex(shard neon.ShardID, s *slot, tl *timeline, added ...layer) {
+	tl.marks.archived = tl.arch.Dirty
+	if tl.arch.Loaded {
+		defer tl.arch.Upload()
+	}
 	c.store.putIndex(remoteID{shard, tl.id}, indexPart{gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks, detached: tl.detached, importing: tl.imports.going, deleted: tl.deleting, cutOff: c.cutOff != nil && c.cutOff()}, added...)
 }
 

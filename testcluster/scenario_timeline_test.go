@@ -16,9 +16,11 @@ import (
 func timelineStories() []scenario {
 	b := testcluster.Builder{Pageservers: 3, Safekeepers: 3, Behaviour: simpageserver.Behaviour{ImportTime: 2 * time.Second, ImportFails: secondFails}}
 	slow := testcluster.Builder{Pageservers: 2, Safekeepers: 3, Behaviour: simpageserver.Behaviour{DeleteTimeline: 3 * time.Second}}
+	offloading := testcluster.Builder{Pageservers: 3, Maintenance: 200 * time.Millisecond, Behaviour: simpageserver.Behaviour{Offload: true, ArchivalStep: 100 * time.Millisecond}}
 	return []scenario{
 		{name: "timeline import", builder: b, run: importStory},
 		{name: "timeline deletion that nobody waits for", builder: slow, run: abandonedDeletionStory},
+		{name: "timelines offloaded and brought back", builder: offloading, run: offloadStory},
 	}
 }
 
@@ -139,6 +141,72 @@ func abandonedDeletionStory(s *script) {
 	s.step("the id is free again")
 	s.timeline(0, 2, 0, two...)
 	s.paidOff()
+}
+
+// archive archives a timeline or brings it back, and demands that it is that, on all
+// shards, for whoever owns them.
+func (s *script) archive(n int, state neon.ArchivalState, shards ...neon.ShardID) {
+	s.Helper()
+	s.do("change what is archived", func(ctx context.Context, c *testcluster.Client) error {
+		var null any
+		path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/archival_config", shards[0].Tenant, timelineOf(n))
+		return c.Call(ctx, "PUT", path, neon.ArchivalRequest{State: state}, &null)
+	})
+	s.isArchived(n, state, shards...)
+}
+
+func (s *script) isArchived(n int, state neon.ArchivalState, shards ...neon.ShardID) {
+	s.Helper()
+	if err := s.Fleet().CheckArchived(timelineOf(n), state == neon.Archived, shards...); err != nil {
+		s.Errorf("step %q: %v", s.step_, err)
+	}
+}
+
+// offloadedTimelines waits until the first shard has offloaded so many timelines.
+func (s *script) offloadedTimelines(want int) {
+	s.Helper()
+	s.eventually("timelines are offloaded", func(ctx context.Context) error {
+		var got struct{ Timelines, Offloaded []any }
+		err := s.Client().Call(ctx, "GET", "/v1/tenant/"+idOf(0).String()+"/timeline_and_offloaded", nil, &got)
+		if err == nil && len(got.Offloaded) != want {
+			err = fmt.Errorf("%d timelines are offloaded, want %d", len(got.Offloaded), want)
+		}
+		return err
+	})
+}
+
+// offloadStory archives timelines on pageservers that offload by themselves, and
+// brings them back at all moments of that.
+func offloadStory(s *script) {
+	two := []neon.ShardID{shardOf(0, 0, 2), shardOf(0, 1, 2)}
+	s.create(0, 2, neon.Attached(1))
+	s.timeline(0, 0, -1, two...)
+	s.timeline(0, 1, 0, two...)
+	s.timeline(0, 2, 0, two...)
+	s.step("archive")
+	s.archive(1, neon.Archived, two...)
+	s.offloadedTimelines(1)
+	s.step("archive it once more")
+	s.archive(1, neon.Archived, two...)
+	s.step("a shard moves")
+	s.move(two[1], s.home(two[1])%3+1, immediately)
+	s.rest()
+	s.isArchived(1, neon.Archived, two...)
+	s.step("bring it back")
+	s.archive(1, neon.Unarchived, two...)
+	for n := range 8 {
+		s.step("to and fro")
+		s.archive(1, neon.Archived, two...)
+		s.pass(time.Duration(n) * 77 * time.Millisecond)
+		s.archive(1, neon.Unarchived, two...)
+	}
+	s.step("delete one that is offloaded")
+	s.archive(2, neon.Archived, two...)
+	s.offloadedTimelines(1)
+	s.deleteTimeline(0, 2)
+	s.step("rest")
+	s.rest()
+	s.isArchived(1, neon.Unarchived, two...)
 }
 
 // checkTimelineWork demands that no import and no deletion is under way.

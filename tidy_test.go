@@ -39,7 +39,7 @@ var allowed = map[string]struct {
 	"internal/simpageserver": {[]string{"internal/simpageserver/archival", "internal/neon"}, "must not share a line with what it checks"},
 
 	"internal/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
-	"testcluster":                     {[]string{"api", "cluster", "fsm", "scheduler", "reconciler", "internal/app", "internal/simpageserver", "internal/simsafekeeper", "internal/neon", "internal/tracelog"}, "builds whole clusters"},
+	"testcluster":                     {[]string{"api", "cluster", "fsm", "scheduler", "reconciler", "internal/app", "internal/failpoint", "internal/simpageserver", "internal/simsafekeeper", "internal/neon", "internal/tracelog"}, "builds whole clusters"},
 	"cmd/storage_controller":          {[]string{"api", "cluster", "fsm", "reconciler", "internal/app", "internal/cron", "internal/failpoint", "internal/neon", "internal/tracelog"}, "flags"},
 	"internal/storconcli":             {[]string{"internal/neon"}, "speaks to controllers by HTTP alone, also to others than ours"},
 	"cmd/storcon_cli":                 {[]string{"internal/storconcli"}, "the terminal"},

@@ -28,7 +28,7 @@ type replicaSpec struct {
 // allocate settles the addresses and directories of all controllers.
 func (c *Cluster) allocate() error {
 	b := &c.builder
-	c.fleet = simpageserver.NewFleet(simpageserver.Options{Seed: b.Seed, Oracle: c.oracle(), Logger: b.Logger, Behaviour: b.Behaviour})
+	c.fleet = simpageserver.NewFleet(simpageserver.Options{Seed: b.Seed, Oracle: c.oracle(), Logger: b.Logger, Behaviour: b.Behaviour, Store: simpageserver.NewStore(b.Store)})
 	specs := make([]replicaSpec, b.Controllers)
 	var members []cluster.Member
 	var ports []string // asked for all at once, so that none is found twice

@@ -69,12 +69,19 @@ type Builder struct {
 	// Behaviour is how the pageservers work.
 	Behaviour simpageserver.Behaviour
 
+	// Store is what shards hold; the zero value has empty ones.
+	Store simpageserver.StoreOptions
+
 	// Maintenance is how often pageservers upload, compact and validate; 0 is never.
 	Maintenance time.Duration
 
 	// Tune, when set, changes the settings of the leader's work further. It has
 	// no effect on Processes.
 	Tune func(*reconciler.Options)
+
+	// Failpoints lets tests hold the controllers and make them fail. Processes have
+	// that by --dev.
+	Failpoints bool
 
 	// Binary is the storage_controller of Processes.
 	Binary string

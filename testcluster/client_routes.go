@@ -222,6 +222,12 @@ func (c *Client) DeleteNodeNow(ctx context.Context, id neon.NodeID) error {
 	return c.Call(ctx, http.MethodDelete, "/control/v1/node/"+id.String(), nil, nil)
 }
 
+// Failpoint sets what happens at a place of whichever controller answers.
+func (c *Client) Failpoint(ctx context.Context, name, actions string) error {
+	body := []map[string]string{{"name": name, "actions": actions}}
+	return c.Call(ctx, http.MethodPut, "/debug/v1/failpoints", body, nil)
+}
+
 // Operations lists the operations on nodes that run.
 func (c *Client) Operations(ctx context.Context) (list []struct {
 	Node neon.NodeID `json:"node_id"`

@@ -9,6 +9,7 @@ import (
 
 	"quorate/cluster"
 	"quorate/internal/app"
+	"quorate/internal/failpoint"
 	"quorate/internal/tracelog"
 )
 
@@ -53,6 +54,9 @@ func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network)
 	if b.Safekeepers > 0 {
 		cfg.Safekeepers = app.Safekeepers{Timelines: true, PerTimeline: b.perTimeline()}
 		cfg.Foreseen = c.foreseen
+	}
+	if b.Failpoints {
+		cfg.Failpoints = failpoint.New(cfg.Logger, func(string) {})
 	}
 	if b.Tune != nil {
 		b.Tune(&cfg.Reconciler)

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"quorate/fsm"
 	"quorate/internal/neon"
 )
 
@@ -122,6 +123,7 @@ func stateDescs() map[string]*prometheus.Desc {
 	add("https_pageserver_nodes", "Registered pageservers with a port for HTTPS")
 	add("safekeeper_nodes", "Registered safekeepers")
 	add("https_safekeeper_nodes", "Registered safekeepers with a port for HTTPS")
+	add("schedule_az_violation", "Shards that are attached in another zone than they prefer")
 	add("leadership_status", "1 for what this replica is", "status")
 	add("node_shards", "Intended locations", "az", "node_id")
 	add("node_attached_shards", "Intended attached locations", "az", "node_id")
@@ -160,6 +162,7 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 			httpsKeepers++
 		}
 	}
+	gauge("schedule_az_violation", misplaced(st))
 	gauge("safekeeper_nodes", keepers)
 	gauge("https_safekeeper_nodes", httpsKeepers)
 	gauge("tenant_shards", st.ShardCount())
@@ -179,4 +182,18 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge("leadership_status", is, r)
 	}
+}
+
+// misplaced counts the shards that are attached outside of the zone they prefer.
+func misplaced(st *fsm.State) (count int) {
+	zones := make(map[neon.NodeID]neon.AZ)
+	for n := range st.Nodes() {
+		zones[n.ID] = n.AZ
+	}
+	for sh := range st.ShardsFrom(neon.ShardID{}) {
+		if at, ok := zones[sh.Attached]; ok && sh.PreferredAZ != (neon.AZ{}) && sh.PreferredAZ != at {
+			count++
+		}
+	}
+	return count
 }

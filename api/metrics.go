@@ -35,7 +35,11 @@ type Metrics struct {
 	passthroughLatency *prometheus.HistogramVec
 
 	safekeeper safekeeperMetrics
+	log        logMetrics
 }
+
+// outcomes are how reconciles end.
+var outcomes = []string{"ok", "ok_no_notify", "error", "cancel"}
 
 // NewMetrics makes the series and registers them.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
@@ -66,12 +70,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		passthroughErrors:  counter("passthrough_request_error", "Failed requests passed through to pageservers", "pageserver_id", "path", "method"),
 		passthroughLatency: histogram("passthrough_request_latency", "Seconds of requests passed through to pageservers", "pageserver_id", "path", "method"),
 	}
-	for _, status := range []string{"ok", "ok_no_notify", "error", "cancel"} {
+	for _, status := range outcomes {
 		m.completed.WithLabelValues(status)
 	}
 	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed, m.optimised, m.long,
 		m.pageserverErrors, m.pageserverLatency, m.passthroughErrors, m.passthroughLatency)
-	m.safekeeper = newSafekeeperMetrics(reg)
+	m.safekeeper, m.log = newSafekeeperMetrics(reg), newLogMetrics(reg)
+	declare(reg)
 	return m
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"quorate/cluster"
 	"quorate/fsm"
@@ -113,6 +114,8 @@ type Replica struct {
 	store *fsm.Store
 
 	outdated func() bool // nil: never
+
+	observe func(fsm.Command, time.Duration, error) // of every command; nil: nobody
 }
 
 // State is the newest state this replica has applied. It may lag behind what
@@ -138,6 +141,15 @@ func (r *Replica) ReadState(ctx context.Context) (*fsm.State, error) {
 // nothing happened, and OutcomeUnknown, after which it may happen still: the
 // same id again is recognised.
 func (r *Replica) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+	begun := time.Now()
+	result, err := r.propose(ctx, id, c)
+	if r.observe != nil {
+		r.observe(c, time.Since(begun), err)
+	}
+	return result, err
+}
+
+func (r *Replica) propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
 	if err := fsm.Admit(r.store.State(), c); err != nil {
 		return fsm.Result{}, err
 	}

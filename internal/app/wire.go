@@ -25,8 +25,9 @@ func (a *App) wire() error {
 	if err != nil {
 		return err
 	}
-	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRaftMetrics(a.cluster))
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRaftMetrics(a.cluster), newProcessMetrics())
 	metrics := api.NewMetrics(a.registry)
+	a.replica.observe = metrics.Command
 	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	pooled := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
 	heartbeats := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
@@ -54,6 +55,7 @@ func (a *App) wire() error {
 		deps.Hook, a.keeperHook = remote, remote
 	}
 	a.reconciler = reconciler.New(deps)
+	a.registry.MustRegister(queueMetrics(a.reconciler)...)
 	a.store.Subscribe(a.reconciler.Changed)
 	toSafekeepers := a.safekeeperCalls(conf, metrics)
 	a.keeper = a.newKeeper(toSafekeepers, metrics)

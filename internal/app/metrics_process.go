@@ -1,0 +1,78 @@
+package app
+
+import (
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"quorate/reconciler"
+)
+
+// processMetrics are the series about the process that dashboards expect beside
+// the usual ones.
+type processMetrics struct {
+	served atomic.Uint64 // how often they were asked for
+
+	build, threads, io, memory, serves *prometheus.Desc
+}
+
+func newProcessMetrics() *processMetrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return &processMetrics{
+		build:   desc("libmetrics_build_info", "Always 1", "revision", "build_tag"),
+		threads: desc("process_threads", "Threads of the operating system"),
+		io:      desc("libmetrics_disk_io_bytes_total", "Bytes that went between the process and its disks", "io_operation"),
+		memory:  desc("libmetrics_maxrss_kb", "Most memory the process has had, in KiB", "io_operation"),
+		serves:  desc("libmetrics_serve_count", "How often the metrics were asked for"),
+	}
+}
+
+// Describe is part of prometheus.Collector.
+func (m *processMetrics) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.build, m.threads, m.io, m.memory, m.serves} {
+		out <- d
+	}
+}
+
+// blockSize is the unit in which the kernel counts what goes to and from disks.
+const blockSize = 512
+
+// Collect is part of prometheus.Collector. What the system does not tell is 0.
+func (m *processMetrics) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	revision := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	gauge(m.build, 1, revision, "")
+	tasks, _ := os.ReadDir("/proc/self/task")
+	gauge(m.threads, float64(len(tasks)))
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	gauge(m.io, float64(usage.Inblock*blockSize), "read")
+	gauge(m.io, float64(usage.Oublock*blockSize), "write")
+	gauge(m.memory, float64(usage.Maxrss), "read")
+	out <- prometheus.MustNewConstMetric(m.serves, prometheus.CounterValue, float64(m.served.Add(1)))
+}
+
+// queueMetrics are the gauges about the leader's work.
+func queueMetrics(r *reconciler.Reconciler) []prometheus.Collector {
+	gauge := func(name, help string, value func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "storage_controller_" + name, Help: help}, func() float64 { return float64(value()) })
+	}
+	return []prometheus.Collector{
+		gauge("pending_reconciles", "Shards that are worked on or wait for it", func() int { active, _ := r.Pending(); return active }),
+		gauge("stuck_reconciles", "Shards that have failed many times in a row", func() int { _, stuck := r.Pending(); return stuck }),
+	}
+}

@@ -27,7 +27,7 @@ race: test ## the same: tests always run with the race detector
 
 contract: ## every row of the contract with existing clients ticked by a test, and the count
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	CONTRACT_TICKS=$$dir $(GO) test -count=1 -run Contract $$(git grep -l '"quorate/internal/contract"' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's,^,./,') && ok=yes; \
+	CONTRACT_TICKS=$$dir $(GO) test -count=1 -run "Contract|Failpoint" $$(git grep -l '"quorate/internal/contract"' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's,^,./,') && ok=yes; \
 	$(GO) run ./internal/contract/count $$dir && test "$$ok" = yes
 
 sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)

@@ -146,6 +146,19 @@ func (c *Client) Timelines(ctx context.Context, t neon.TenantID) (list []neon.Ti
 	return list, c.Call(ctx, http.MethodGet, "/v1/tenant/"+t.String()+"/timeline", nil, &list)
 }
 
+// AllTimelines lists the ids of the timelines of a tenant, offloaded ones included.
+func (c *Client) AllTimelines(ctx context.Context, t neon.TenantID) (list []neon.TimelineID, err error) {
+	type one struct {
+		Timeline neon.TimelineID `json:"timeline_id"`
+	}
+	var all struct{ Timelines, Offloaded []one }
+	err = c.Call(ctx, http.MethodGet, "/v1/tenant/"+t.String()+"/timeline_and_offloaded", nil, &all)
+	for _, tl := range append(all.Timelines, all.Offloaded...) {
+		list = append(list, tl.Timeline)
+	}
+	return list, err
+}
+
 // Timeline tells about one timeline.
 func (c *Client) Timeline(ctx context.Context, t neon.TenantID, tl neon.TimelineID) (info neon.TimelineInfo, err error) {
 	return info, c.Call(ctx, http.MethodGet, fmt.Sprintf("/v1/tenant/%s/timeline/%s", t, tl), nil, &info)

@@ -136,7 +136,7 @@ func (e *entry) compareTimelines(ctx context.Context, c *Client, t neon.TenantID
 	if len(e.timelines) == 0 {
 		return nil
 	}
-	list, err := c.Timelines(ctx, t)
+	list, err := c.AllTimelines(ctx, t)
 	if StatusOf(err) == http.StatusNotFound && e.deletes > 0 {
 		return nil
 	}
@@ -144,7 +144,7 @@ func (e *entry) compareTimelines(ctx context.Context, c *Client, t neon.TenantID
 		return []error{fmt.Errorf("timelines of tenant %s: %w", t, err)}
 	}
 	for tl, kept := range e.timelines {
-		there := slices.ContainsFunc(list, func(i neon.TimelineInfo) bool { return i.Timeline == tl })
+		there := slices.Contains(list, tl)
 		if kept && !there {
 			wrong = append(wrong, fmt.Errorf("timeline %s of tenant %s was created and is not there", tl, t))
 		}

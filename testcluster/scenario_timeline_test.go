@@ -209,7 +209,8 @@ func offloadStory(s *script) {
 	s.isArchived(1, neon.Unarchived, two...)
 }
 
-// checkTimelineWork demands that no import and no deletion is under way.
+// checkTimelineWork demands that no import and no deletion is under way, but of
+// tenants that are not attached: these wait until they are.
 func checkTimelineWork(ctx context.Context, c *testcluster.Cluster) error {
 	all, err := states(ctx, c)
 	if err != nil {
@@ -217,13 +218,19 @@ func checkTimelineWork(ctx context.Context, c *testcluster.Cluster) error {
 	}
 	var errs []error
 	for _, s := range all {
+		attached := func(id neon.TenantID) bool {
+			t, _ := s.Tenant(id)
+			return t.Policy.Kind == neon.PlaceAttached
+		}
 		for i := range s.Imports() {
-			if !i.Finished {
+			if !i.Finished && attached(i.Tenant) {
 				errs = append(errs, fmt.Errorf("timeline %s is still being imported: %+v", i.Ref(), i.Shards))
 			}
 		}
 		for d := range s.TimelineDeletes() {
-			errs = append(errs, fmt.Errorf("timeline %s is still being deleted", d.Ref()))
+			if attached(d.Tenant) {
+				errs = append(errs, fmt.Errorf("timeline %s is still being deleted", d.Ref()))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -162,6 +162,7 @@ func (e *episode) describe() testcluster.Builder {
 	if e.rng.IntN(3) > 0 {
 		b.Maintenance = 5*time.Second + e.upTo(20*time.Second)
 	}
+	e.behaviour.Offload, e.behaviour.ArchivalStep, e.behaviour.ImportTime = e.rng.IntN(3) > 0, e.upTo(200*time.Millisecond), e.upTo(20*time.Second)
 	b.Behaviour = e.behaviour
 	rehome := time.Minute + e.upTo(10*time.Minute)
 	b.Tune = func(o *reconciler.Options) {

@@ -60,7 +60,11 @@ func (w *worker) one() {
 		return
 	}
 	t := w.mine[w.rng.IntN(len(w.mine))]
-	switch w.rng.IntN(20) {
+	switch w.rng.IntN(23) {
+	case 20, 21:
+		w.archive(ctx, c, t)
+	case 22:
+		w.importTimeline(ctx, c, t)
 	case 0, 1:
 		w.create(ctx, c)
 	case 2:

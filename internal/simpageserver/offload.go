@@ -245,6 +245,24 @@ func (f *Fleet) CheckArchived(tl neon.TimelineID, archived bool, shards ...neon.
 	return c.err()
 }
 
+// checkStranded is I31.
+func (f *Fleet) checkStranded(c *findings) {
+	for _, n := range f.Nodes() {
+		n.mu.Lock()
+		for shard, s := range n.core.slots {
+			if n.proc == nil || s.busy || !s.mode.attached() || s.tenant == nil {
+				continue
+			}
+			for _, tl := range s.tenant.timelines {
+				if tl.arch.Stopping || tl.arch.Manifest && !tl.arch.Index {
+					c.add("I31: timeline %s of shard %s on node %s is stranded: %+v", tl.id, shard, n.opt.ID, tl.arch)
+				}
+			}
+		}
+		n.mu.Unlock()
+	}
+}
+
 // timelinesOffloaded is GET …/timeline_and_offloaded.
 func (p *process) timelinesOffloaded(c *call) reply {
 	type offloadedJSON struct {

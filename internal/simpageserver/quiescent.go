@@ -25,7 +25,7 @@ func (f *Fleet) Removing(tl neon.TimelineID, t neon.TenantID) { f.opt.Oracle.rem
 func (f *Fleet) Removed(tl neon.TimelineID, t neon.TenantID) { f.opt.Oracle.removed(tl, t) }
 
 // CheckQuiescent checks what must hold once faults have stopped and the
-// controller has nothing left to do: I7, I8, I11, I14, I16 and I17. A shard that
+// controller has nothing left to do: I7, I8, I11, I14, I16, I17 and I31. A shard that
 // is attached nowhere is taken to be meant so; see CheckPlacement. The error
 // lists the first ten findings. It does not record violations, since only the
 // caller knows whether it is quiet.
@@ -41,6 +41,7 @@ func (f *Fleet) CheckQuiescent() error {
 	for _, r := range f.opt.Oracle.atRest() {
 		f.checkRest(&c, r)
 	}
+	f.checkStranded(&c)
 	return c.err()
 }
 

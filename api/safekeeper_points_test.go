@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"quorate/internal/contract"
 	"quorate/internal/controller"
 	"quorate/internal/neon"
 )
@@ -33,7 +34,7 @@ func (p *onePoint) Return(_ context.Context, name string) (string, bool, error) 
 // A migration that fails behind any of its steps goes on when it is asked for again,
 // and ends in the generation in which it would have ended at once. Up to the commit
 // it can be taken back.
-func TestSafekeeperMigrationFailsAtEachStep(t *testing.T) {
+func TestContractSafekeeperMigrationFailsAtEachStep(t *testing.T) {
 	points := &onePoint{}
 	w := newWorld(t, setup{points: points, options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 2}})
 	r := w.replicas[0]
@@ -58,6 +59,7 @@ func TestSafekeeperMigrationFailsAtEachStep(t *testing.T) {
 		"sk-migration-step-9-mid-exclude", "sk-migration-step-9-after-exclude", "sk-migration-after-step-9") {
 		points.set(name)
 		r.do("POST", path, `{"new_sk_set":[2,3]}`).want(t, 400, `{"msg":"\"failpoint `+name+`\""}`)
+		contract.Find(contract.Failpoint, name).Tick(t)
 	}
 	points.set("")
 	r.do("POST", path, `{"new_sk_set":[2,3]}`).want(t, 200, `null`)

@@ -34,6 +34,15 @@ func (s *Scheduler) PlaceTenant(id neon.TenantID, count neon.ShardCount, policy 
 	return shards, first
 }
 
+// Assume counts the shards of a tenant as if it existed: it is about to be
+// created, and others have to be placed beside it meanwhile.
+func (s *Scheduler) Assume(id neon.TenantID, shards []fsm.NewShard) {
+	s.enter(id)
+	for _, sh := range shards {
+		s.put(&draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ})
+	}
+}
+
 // Replace decides anew, under a policy, all shards of a tenant that exists, and
 // returns the intents that differ from what is. It is for the change of a policy:
 // an attached location is kept wherever it is, a missing one is made of the best

@@ -14,6 +14,7 @@ import (
 type Tenants struct {
 	Deps
 	orphans chan neon.TenantID // deletions that a request has left unfinished
+	placing placing
 }
 
 // NewTenants makes a Tenants.
@@ -62,6 +63,7 @@ func createCommand(req neon.TenantCreateRequest) (fsm.CreateTenant, error) {
 func (t *Tenants) create(ctx context.Context, cmd fsm.CreateTenant) (neon.TenantCreateResponse, error) {
 	var unplaced error
 	created := false
+	defer t.placing.settled(cmd.ID)
 	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
 		created = false
 		if tenant, ok := s.Tenant(cmd.ID); ok {
@@ -70,7 +72,7 @@ func (t *Tenants) create(ctx context.Context, cmd fsm.CreateTenant) (neon.Tenant
 			}
 			return nil, nil
 		}
-		cmd.Shards, unplaced = t.scheduler(s).PlaceTenant(cmd.ID, cmd.Count, cmd.Policy)
+		cmd.Shards, unplaced = t.placing.place(t.scheduler(s), s, &cmd)
 		if unplaced != nil && cmd.Shards == nil {
 			return nil, scheduleFailed(unplaced)
 		}

@@ -1,0 +1,42 @@
+package controller
+
+import (
+	"sync"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+	"quorate/scheduler"
+)
+
+// placing are the tenants whose place is chosen and whose creation is not in the
+// state yet. Creations that run at the same time are all decided on one state:
+// without this each of them would choose the same, emptiest nodes.
+type placing struct {
+	mu      sync.Mutex
+	tenants map[neon.TenantID][]fsm.NewShard
+}
+
+// place chooses where a new tenant goes, with regard to the tenants that are being
+// created. The choice is in force until settled is called.
+func (p *placing) place(sched *scheduler.Scheduler, s *fsm.State, c *fsm.CreateTenant) ([]fsm.NewShard, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, shards := range p.tenants {
+		if _, committed := s.Tenant(id); !committed && id != c.ID {
+			sched.Assume(id, shards)
+		}
+	}
+	shards, err := sched.PlaceTenant(c.ID, c.Count, c.Policy)
+	if p.tenants == nil {
+		p.tenants = make(map[neon.TenantID][]fsm.NewShard)
+	}
+	p.tenants[c.ID] = shards
+	return shards, err
+}
+
+// settled forgets a choice that was committed or came to nothing.
+func (p *placing) settled(id neon.TenantID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.tenants, id)
+}

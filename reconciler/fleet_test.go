@@ -281,6 +281,7 @@ type bench struct {
 	opts   Options
 	hook   Hook
 	points Failpoints
+	metric Metrics
 	now    *Reconciler
 	stop   context.CancelFunc
 	joined chan struct{}
@@ -319,6 +320,9 @@ func (b *bench) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.term++
 	d := Deps{Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts, Logger: slog.New(slog.DiscardHandler)}
+	if b.metric != nil {
+		d.Metrics = b.metric
+	}
 	if b.watch != nil {
 		d.Metrics, d.Failpoints, d.Logger = b.watch, b.watch, slog.New(slog.NewTextHandler(b.watch, nil))
 	}

@@ -93,6 +93,9 @@ func (w *nodeWatch) changed() {
 		if e == nil {
 			e = &watched{last: *n, since: now, due: now, downs: make(map[int]context.CancelFunc)}
 			w.watch[n.ID] = e
+			if n.Availability == neon.NodeOffline {
+				w.wentAway(st, n.ID)
+			}
 			continue
 		}
 		last := e.last
@@ -112,6 +115,9 @@ func (w *nodeWatch) changed() {
 		}
 		if n.Available() && !last.Available() {
 			woken = append(woken, n.ID)
+		}
+		if n.Availability == neon.NodeOffline && last.Availability != neon.NodeOffline {
+			w.wentAway(st, n.ID)
 		}
 		w.say(&last, n)
 	}
@@ -184,6 +190,13 @@ func (w *nodeWatch) say(last, n *fsm.Node) {
 func (w *nodeWatch) wakeNode(st *fsm.State, id neon.NodeID) {
 	for sh := range st.NodeShards(id) {
 		w.queue.wake(Normal, sh.ID)
+	}
+}
+
+// wentAway takes down which shards have a location on a node that went offline.
+func (w *nodeWatch) wentAway(st *fsm.State, id neon.NodeID) {
+	for sh := range st.NodeShards(id) {
+		w.report.wentAway(sh.ID, id)
 	}
 }
 

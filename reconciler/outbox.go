@@ -173,6 +173,9 @@ func (o *outbox) failed(id neon.TenantID, failures int, err error) {
 			o.Logger.Warn("Live migration blocked by compute notification error, retrying: "+err.Error(), "shard", shard)
 			continue
 		}
+		if o.report.taken(shard) {
+			o.Metrics.Completed("ok_no_notify")
+		}
 		o.wait.failed(shard, neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", shard, err))
 	}
 }

@@ -169,12 +169,14 @@ func (r *Reconciler) Pending() (active, stuck int) {
 // ReconcileAll looks at every shard and returns how many were not as they should
 // be or could be better placed, and how many operations run; 0 means that nothing
 // is left to do. It waits for the work it found for as long as ctx allows, but not
-// for destinations to become warm.
+// for destinations to become warm. A shard whose work keeps failing meanwhile is
+// an error that names it.
 func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 	t := r.current.Load()
 	if t == nil {
 		return 0, errNoTerm
 	}
+	mark := t.report.mark()
 	found := max(t.queue.size()+operating(t.Log.State()), t.hook.flush(ctx), t.wakeDirty())
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
@@ -185,16 +187,27 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 		if size <= waits {
 			better := t.better.pass(t.Log.State().ShardCount() + 1)
 			if better == 0 {
-				return max(found, t.hook.owed()), nil
+				return max(found, t.hook.owed()), t.failedSince(mark, 1)
 			}
 			found = max(found, better)
+		}
+		if err := t.failedSince(mark, patience); err != nil {
+			return found, err
 		}
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return found, nil
+			return found, t.failedSince(mark, 1)
 		}
 	}
+}
+
+// failedSince is the error for those who wait for everything to be in order.
+func (t *term) failedSince(mark uint64, times int) error {
+	if id, err := t.report.failedSince(mark, times); err != nil {
+		return reconcileError(id, err)
+	}
+	return nil
 }
 
 // wakeDirty makes every shard that is not as it should be be looked at.

@@ -21,6 +21,7 @@ type term struct {
 	nodes  *nodeWatch
 	wait   *waiters
 	better *optimiser
+	report *report
 
 	mu       sync.Mutex
 	touched  fsm.Touched
@@ -32,7 +33,7 @@ type term struct {
 
 func newTerm(ctx context.Context, d Deps) *term {
 	t := &term{
-		Deps: d, ctx: ctx, seen: newSeen(), wait: newWaiters(),
+		Deps: d, ctx: ctx, seen: newSeen(), wait: newWaiters(), report: newReport(),
 		wakeup:   make(chan struct{}, 1),
 		unplaced: make(map[neon.ShardID]struct{}),
 		ready:    make(chan struct{}),
@@ -148,6 +149,7 @@ func (t *term) feed() {
 
 func (t *term) forget(id neon.ShardID) {
 	t.seen.forgetShard(id)
+	t.report.forget(id)
 	t.mu.Lock()
 	delete(t.unplaced, id)
 	t.mu.Unlock()
@@ -180,6 +182,7 @@ func (t *term) work(k *task) {
 		t.longStep(k)
 		return
 	}
+	k.acted = t.report.taken(k.id) || k.acted
 	notified := false
 	for {
 		if t.ctx.Err() != nil {
@@ -217,7 +220,11 @@ func (t *term) work(k *task) {
 				t.failed(k, sc, k.late.step, k.late.err)
 				return
 			case notified:
-				t.completed(k, "ok_no_notify")
+				t.calm(k)
+				if k.acted {
+					k.acted = false
+					t.report.notifying(k.id)
+				}
 				t.queue.finish(k) // the acknowledgement will wake it
 				return
 			}
@@ -241,6 +248,16 @@ func (t *term) completed(k *task, status string) {
 	}
 }
 
+// inOrder counts the end of a reconcile that left nothing to do.
+func (t *term) inOrder(k *task, st *fsm.State) {
+	away := func(id neon.NodeID) bool { n, ok := st.Node(id); return ok && !n.Available() }
+	if t.report.inOrder(k.id, away) && !k.acted {
+		k.acted = true
+		t.Metrics.Spawned()
+	}
+	t.completed(k, "ok")
+}
+
 // ended finishes a pass whose next step is none.
 func (t *term) ended(k *task, st *fsm.State, sc *Scene, step Step) bool {
 	if k.late != nil && (step.Kind == Done || step.Kind == Blocked) {
@@ -250,7 +267,7 @@ func (t *term) ended(k *task, st *fsm.State, sc *Scene, step Step) bool {
 	switch step.Kind {
 	case Done:
 		t.queue.note(k, clean, "")
-		t.completed(k, "ok")
+		t.inOrder(k, st)
 		t.wait.done(k.id, st.Index)
 		t.queue.finish(k)
 	case Blocked:
@@ -329,9 +346,15 @@ func (t *term) failed(k *task, sc *Scene, step Step, err error) {
 		t.stuck(k.id, failures)
 	}
 	t.Logger.Info("reconcile error", "shard", k.id, "step", stepName(step.Kind), "node", step.Node, "failures", failures, "err", err)
-	t.wait.failed(k.id, neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", k.id, err))
+	t.report.failed(k.id, err)
+	t.wait.failed(k.id, reconcileError(k.id, err))
 	after := t.Options.RetryMin << min(failures-1, 16)
 	t.queue.retry(k, min(after, t.Options.RetryMax))
+}
+
+// reconcileError is how clients know a failure.
+func reconcileError(id neon.ShardID, err error) error {
+	return neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", id, err)
 }
 
 func stepName(k Kind) string {

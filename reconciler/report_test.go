@@ -1,0 +1,139 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
+)
+
+// tally counts how reconciles begin and end.
+type tally struct {
+	noMetrics
+	mu sync.Mutex
+	by map[string]int
+}
+
+func (y *tally) Spawned() { y.Completed("spawned") }
+
+func (y *tally) Completed(status string) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.by[status]++
+}
+
+// take returns what was counted since it was last called.
+func (y *tally) take() map[string]int {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	by := y.by
+	y.by = map[string]int{}
+	return by
+}
+
+func (y *tally) demand(t *testing.T, what string, want map[string]int) {
+	t.Helper()
+	got := y.take()
+	for _, status := range []string{"spawned", "ok", "ok_no_notify", "error", "cancel"} {
+		if got[status] != want[status] {
+			t.Errorf("%s: %d %s, want %d", what, got[status], status, want[status])
+		}
+	}
+}
+
+// counting starts the leader of a bench anew with a tally.
+func counting(b *bench) *tally {
+	y := &tally{by: map[string]int{}}
+	b.depose()
+	b.metric = y
+	b.lead()
+	b.settle()
+	return y
+}
+
+// A reconcile is one from its beginning to the moment compute knows, however many
+// passes that takes.
+func TestReconcileThatTellsComputeCountsOnce(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		y := counting(b)
+		b.create(1, 1, neon.Attached(0))
+		b.settle()
+		y.demand(t, "attaching", map[string]int{"spawned": 1, "ok": 1})
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
+		b.create(1, 2, neon.Attached(0))
+		wait(time.Second)
+		y.demand(t, "attaching while compute is busy", map[string]int{"spawned": 2, "ok_no_notify": 2})
+		b.fleet.set(func() { b.fleet.hookErr = nil })
+		b.settle()
+		y.take()
+		b.depose()
+		b.lead()
+		b.settle()
+		y.demand(t, "a new leader", nil)
+	})
+}
+
+// Whoever watches the counters sees that a node which was offline is dealt with:
+// one reconcile for each shard with a location there, whatever was found.
+func TestReturnOfANodeIsOneReconcilePerShard(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		y := counting(b)
+		for _, id := range b.create(4, 1, neon.Attached(1)) { // not to be moved home again
+			tenant, _ := b.log.State().Tenant(id)
+			b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential)})
+		}
+		b.settle()
+		b.fleet.set(func() { b.fleet.down[2] = true })
+		wait(b.opts.MaxOffline + 5*time.Second)
+		b.settle()
+		y.take()
+		b.fleet.set(func() { b.fleet.down[2] = false })
+		wait(5 * time.Second)
+		b.settle()
+		y.demand(t, "return", map[string]int{"spawned": 4, "ok": 4})
+	})
+}
+
+// Who asks for everything to be reconciled learns what cannot be.
+func TestReconcileAllNamesTheShardThatKeepsFailing(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		b.create(2, 1, neon.Attached(0))
+		b.settle()
+		broken := neon.ShardID{Tenant: neon.TenantID{0xaa, 0, 0, 2}, Count: 2} // the first of the next tenant
+		failures := 0
+		b.fleet.set(func() {
+			b.fleet.onPut = func(_ neon.NodeID, id neon.ShardID) error {
+				if id == broken {
+					failures++
+					return errors.New("out of order")
+				}
+				return nil
+			}
+		})
+		b.create(1, 2, neon.Attached(0))
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		_, err := b.now.ReconcileAll(ctx)
+		if err == nil || !strings.Contains(err.Error(), "Reconcile error on shard "+broken.String()+": ") || !strings.Contains(err.Error(), "out of order") {
+			t.Errorf("%v", err)
+		}
+		b.fleet.set(func() {
+			b.fleet.onPut = func(neon.NodeID, neon.ShardID) error {
+				if failures > 0 {
+					failures = 0
+					return errors.New("once more")
+				}
+				return nil
+			}
+		})
+		if _, err := b.now.ReconcileAll(ctx); err != nil {
+			t.Errorf("what was mended while it waited: %v", err)
+		}
+		b.settle()
+	})
+}

@@ -66,6 +66,12 @@ type Client struct {
 // reconciler's calls to one node, and a few for API requests.
 const idlePerNode = 96
 
+// idleTime is how long an unused connection is kept: long enough for the calls of
+// one piece of work, and no longer. A pageserver or safekeeper that is told to stop
+// waits for connections which have not carried a request yet, without a bound, and a
+// transport dials such connections whenever another one becomes free meanwhile.
+const idleTime = time.Second
+
 // NewTransport makes a transport for many calls to few hosts. dial and conf may be
 // nil. No proxy is used and no answer is compressed.
 func NewTransport(dial func(ctx context.Context, network, address string) (net.Conn, error), conf *tls.Config) *http.Transport {
@@ -73,7 +79,7 @@ func NewTransport(dial func(ctx context.Context, network, address string) (net.C
 		DialContext:         dial,
 		TLSClientConfig:     conf,
 		MaxIdleConnsPerHost: idlePerNode,
-		IdleConnTimeout:     90 * time.Second,
+		IdleConnTimeout:     idleTime,
 		DisableCompression:  true,
 	}
 }

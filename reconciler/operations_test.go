@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -409,11 +410,11 @@ func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 		wait(15 * time.Minute)
 		b.settle()
 		cold := func(id neon.ShardID) bool { return id.Tenant[1] == 0 && id.Tenant[2] < 200 }
-		looks := 0
+		var looks atomic.Int64
 		b.fleet.set(func() {
 			clear(b.fleet.down)
 			b.fleet.lagOf = func(id neon.ShardID) uint64 {
-				if looks++; cold(id) {
+				if looks.Add(1); cold(id) {
 					return 11 << 30
 				}
 				return 0
@@ -436,10 +437,10 @@ func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 		if n := away(warm); n != 0 || away(cold) != before {
 			b.t.Errorf("%d shards could go home and did not, and of %d others %d are still away", n, before, away(cold))
 		}
-		looks = 0
+		looks.Store(0)
 		wait(time.Minute)
-		if looks > 2*60/5*coldShare*2 {
-			b.t.Errorf("%d looks at cold destinations in a minute", looks)
+		if n := looks.Load(); n > 2*60/5*coldShare*2 {
+			b.t.Errorf("%d looks at cold destinations in a minute", n)
 		}
 		b.fleet.set(func() { b.fleet.lagOf = nil })
 		wait(5 * time.Minute)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"quorate/api"
 	"quorate/cluster"
@@ -147,7 +147,10 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 			return cfg, err
 		}
 	}
-	cfg.Cluster, err = f.raft.config()
+	if cfg.Cluster, err = f.raft.config(); err != nil {
+		return cfg, err
+	}
+	cfg.Cluster.TLS, err = f.raft.tls(f.certReload.std(), log)
 	if cfg.Cluster.DataDir == "" {
 		cfg.Cluster.DataDir = f.dataDir()
 	}
@@ -215,8 +218,7 @@ func (r *raftFlags) config() (cfg cluster.Config, err error) {
 			return cfg, fmt.Errorf("%w: --gossip-key is not base64: %w", errUsage, err)
 		}
 	}
-	cfg.TLS, err = r.tls()
-	return cfg, err
+	return cfg, nil
 }
 
 // parseMembers reads `id=host:port,…`.
@@ -241,27 +243,12 @@ func parseMembers(text string) ([]cluster.Member, error) {
 }
 
 // tls is the mutual authentication between replicas; nil without files.
-func (r *raftFlags) tls() (*tls.Config, error) {
+func (r *raftFlags) tls(reload time.Duration, log *slog.Logger) (*tls.Config, error) {
 	if r.certFile == "" && r.keyFile == "" && r.caFile == "" {
 		return nil, nil
 	}
 	if r.certFile == "" || r.keyFile == "" || r.caFile == "" {
 		return nil, fmt.Errorf("%w: --raft-tls-cert, --raft-tls-key and --raft-tls-ca go together", errUsage)
 	}
-	cert, err := tls.LoadX509KeyPair(r.certFile, r.keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("peer certificate: %w", err)
-	}
-	text, err := os.ReadFile(r.caFile)
-	if err != nil {
-		return nil, fmt.Errorf("peer roots: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("peer roots: no certificate in %s", r.caFile)
-	}
-	return &tls.Config{
-		Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool,
-		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
-	}, nil
+	return app.PeerTLS(app.PeerFiles{Cert: r.certFile, Key: r.keyFile, CA: r.caFile, Reload: reload}, log)
 }

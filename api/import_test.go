@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"quorate/fsm"
+	"quorate/internal/contract"
 	"quorate/internal/controller"
 	"quorate/internal/neon"
 )
@@ -135,9 +136,9 @@ func TestImportIsReportedAndEnds(t *testing.T) {
 	}
 }
 
-func TestFailedImportIsAnnouncedWithItsErrors(t *testing.T) {
-	hook := &heard{}
-	w := newWorld(t, setup{hook: hook})
+func TestContractFailedImportIsAnnouncedWithItsErrors(t *testing.T) {
+	hook, points := &heard{}, &onePoint{}
+	w := newWorld(t, setup{hook: hook, points: points})
 	shards := sharded(t, w)
 	r := w.replicas[0]
 	r.do("POST", "/v1/tenant/"+tenantA+"/timeline", importBody)
@@ -150,6 +151,12 @@ func TestFailedImportIsAnnouncedWithItsErrors(t *testing.T) {
 	}
 	if slices.ContainsFunc(w.calls.calls(), func(c string) bool { return strings.Contains(c, "activate") }) {
 		t.Error("a timeline that was not imported was activated")
+	}
+	for _, name := range []string{"tenant-create-timeline-shared-lock", "timeline-import-pre-cplane-notification"} {
+		if !slices.Contains(points.passed, name) {
+			t.Errorf("%s was not passed, but %v", name, points.passed)
+		}
+		contract.Find(contract.Failpoint, name).Tick(t)
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 
 // onePoint is a registry of failpoints in which one makes requests fail.
 type onePoint struct {
-	mu   sync.Mutex
-	name string
+	mu     sync.Mutex
+	name   string
+	passed []string // places at which a request may be held or delayed
 }
 
 func (p *onePoint) set(name string) {
@@ -22,8 +23,15 @@ func (p *onePoint) set(name string) {
 	p.name = name
 }
 
-func (*onePoint) Sleep(context.Context, string) error    { return nil }
-func (*onePoint) Pausable(context.Context, string) error { return nil }
+func (p *onePoint) Sleep(_ context.Context, name string) error    { return p.pass(name) }
+func (p *onePoint) Pausable(_ context.Context, name string) error { return p.pass(name) }
+
+func (p *onePoint) pass(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.passed = append(p.passed, name)
+	return nil
+}
 
 func (p *onePoint) Return(_ context.Context, name string) (string, bool, error) {
 	p.mu.Lock()

@@ -5,9 +5,11 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -210,9 +212,11 @@ func (p *process) ready() *process {
 }
 
 // put sends a request and does not mind when there is no answer.
-func (p *process) put(path, body string) {
+func (p *process) put(path, body string) { p.t.Helper(); p.send(http.MethodPut, path, body) }
+
+func (p *process) send(method, path, body string) {
 	p.t.Helper()
-	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPut, p.url+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, strings.NewReader(body))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -325,4 +329,42 @@ func TestContractEnvironmentOfAProcess(t *testing.T) {
 		t.Errorf("with RUST_LOG=warn: exit %s\n%s", code, quiet.output())
 	}
 	contract.Find(contract.Environment, "RUST_LOG").Tick(t)
+}
+
+// TestContractFeatureFlagsReachPageservers has a source of flags, and a pageserver
+// that takes them; an invalid configuration is told and ignored.
+func TestContractFeatureFlagsReachPageservers(t *testing.T) {
+	given := make(chan string, 100)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch r.Method + " " + r.URL.Path {
+		case "GET /api/projects/7/feature_flags/local_evaluation":
+			_, _ = io.WriteString(w, `{"flags":["`+r.Header.Get("Authorization")+`"]}`)
+		case "GET /v1/location_config":
+			_, _ = io.WriteString(w, `{"tenant_shards":[]}`)
+		case "POST /v1/feature_flag_spec":
+			given <- string(body)
+		}
+	}))
+	t.Cleanup(other.Close)
+	config := `{"project_id":"7","server_api_key":"key","client_api_key":"c","private_api_url":"` + other.URL + `","public_api_url":"p","refresh_interval":"50ms"}`
+	p := launch(t, []string{"POSTHOG_CONFIG=" + config}, devFlags...).ready()
+	port := strings.TrimPrefix(other.URL, "http://127.0.0.1:")
+	p.send("POST", "/control/v1/node", `{"node_id":1,"listen_pg_addr":"127.0.0.1","listen_pg_port":1,"listen_http_addr":"127.0.0.1","listen_http_port":`+port+`,"availability_zone_id":"a"}`)
+	p.put("/control/v1/node/1/config", `{"node_id":1,"availability":"Active"}`)
+	select {
+	case got := <-given:
+		if want := `"{\"flags\":[\"Bearer key\"]}"`; got != want {
+			t.Errorf("given %s, want %s", got, want)
+		}
+	case <-time.After(20 * time.Second):
+		t.Errorf("nothing was given\n%s", p.output())
+	}
+	for _, bad := range []string{"{", "{}"} {
+		p := launch(t, []string{"POSTHOG_CONFIG=" + bad}, devFlags...).ready()
+		if !strings.Contains(p.output(), " WARN Invalid POSTHOG_CONFIG") {
+			t.Errorf("%s is not told:\n%s", bad, p.output())
+		}
+	}
+	contract.Find(contract.Environment, "POSTHOG_CONFIG").Tick(t)
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"quorate/internal/contract"
 	"quorate/internal/neon"
 	"quorate/internal/simpageserver"
 )
@@ -156,7 +157,8 @@ func (e *environment) stepDown() string {
 
 // The second instance takes over from the first one without a failed request, and
 // the first one forwards; then the other way round.
-func TestSecondInstanceTakesOverAndTheFirstForwards(t *testing.T) {
+func TestContractSecondInstanceTakesOverAndTheFirstForwards(t *testing.T) {
+	contract.Find(contract.Flag, "--start-as-candidate").Tick(t)
 	p, first := startFirst(t)
 	p.leads(p.one)
 	w := p.write(p.one)

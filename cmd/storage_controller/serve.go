@@ -131,6 +131,11 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	}
 	cfg.Safekeepers = app.Safekeepers{Timelines: f.ontoSafekeepers, PerTimeline: f.safekeepersPerTimeline}
 	cfg.Safekeepers.Options.PerSafekeeper = f.safekeeperConcurrency
+	if text := os.Getenv("POSTHOG_CONFIG"); text != "" {
+		if cfg.FeatureFlags, err = app.ParseFeatureFlags(text); err != nil {
+			log.Warn("Invalid POSTHOG_CONFIG, feature flags are not given to pageservers", "err", err)
+		}
+	}
 	if f.httpsSafekeeper {
 		cfg.Safekeepers.Scheme = "https"
 	}

@@ -49,7 +49,9 @@ type App struct {
 	reconciler *reconciler.Reconciler
 	keeper     *safekeeping.Keeper
 	keeperHook controller.SafekeeperHook // nil: compute need not be told
-	importHook controller.ImportHook     // nil: nobody need be told
+	calls      pageservers
+	flagSource http.RoundTripper
+	importHook controller.ImportHook // nil: nobody need be told
 	tenants    *controller.Tenants
 	timelines  *controller.Timelines
 	leadership *leadership

@@ -54,6 +54,9 @@ type Config struct {
 	// DiskLoss tells whether a pageserver that reports an empty disk is believed.
 	DiskLoss bool
 
+	// FeatureFlags are given to all pageservers.
+	FeatureFlags FeatureFlags
+
 	// Network opens all sockets; nil means TCP.
 	Network cluster.Network
 

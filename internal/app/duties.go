@@ -27,6 +27,7 @@ func (a *App) lead(ctx context.Context, term uint64) error {
 	g.Go(func() error { return a.reconciler.Run(ctx, term) })
 	g.Go(func() error { return a.tenants.ResumeDeletes(ctx) })
 	g.Go(func() error { return a.keeper.Run(ctx, term) })
+	g.Go(func() error { return a.giveFlags(ctx) })
 	g.Go(func() error { return a.timelines.ResumeMigrations(ctx) })
 	g.Go(func() error { return a.timelines.ResumeTimelines(ctx) })
 	g.Go(func() error { return a.raiseLevel(ctx) })

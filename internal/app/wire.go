@@ -36,6 +36,7 @@ func (a *App) wire() error {
 		Transport: pooled, Heartbeats: heartbeats, Token: a.cfg.Tokens.Pageserver,
 		UseHTTPS: a.cfg.PageserverScheme == "https", Observe: observe(metrics),
 	})}
+	a.calls, a.flagSource = calls, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
 	deps := reconciler.Deps{
 		Log: a.replica, Locations: calls, Prober: calls, Migrations: calls,
 		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log, Ended: a.leadership.stepped.termEnded,

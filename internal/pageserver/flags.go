@@ -1,0 +1,22 @@
+package pageserver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+)
+
+// UpdateFeatureFlags gives a pageserver the text of a specification of feature
+// flags. Older ones do not know the call, see IsStatus.
+func (c *Client) UpdateFeatureFlags(ctx context.Context, to Addr, spec string) error {
+	_, err := c.do(ctx, to, request{
+		label: "update_feature_flag_spec", method: http.MethodPost, path: "/v1/feature_flag_spec", body: spec, timeout: lookTimeout,
+	})
+	return err
+}
+
+// IsStatus tells whether a pageserver answered with the status.
+func IsStatus(err error, status int) bool {
+	var s *StatusError
+	return errors.As(err, &s) && s.Status == status
+}

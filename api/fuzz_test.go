@@ -23,6 +23,7 @@ var bodies = map[string]string{
 	"PUT /control/v1/tenant/:tenant_id/policy":                        `{"placement":{"Attached":1},"scheduling":"Stop"}`,
 	"PUT /control/v1/tenant/:tenant_id/migrate":                       `{"node_id":1,"origin_node_id":2,"migration_config":{"prewarm":false,"override_scheduler":true,"secondary_warmup_timeout":"1m 30s"}}`,
 	"PUT /control/v1/tenant/:tenant_id/migrate_secondary":             `{"node_id":1}`,
+	"PUT /control/v1/tenant/:tenant_id/shard_split":                   `{"new_shard_count":4,"new_stripe_size":128}`,
 	"POST /v1/tenant":                                                 `{"new_tenant_id":"` + tenantB + `-0001","generation":1,"shard_parameters":{"count":2,"stripe_size":8},"placement_policy":"Detached","gc_period":"1h"}`,
 	"PUT /v1/tenant/config":                                           `{"tenant_id":"` + tenantB + `","eviction_policy":{"kind":"NoEviction"}}`,
 	"PATCH /v1/tenant/config":                                         `{"tenant_id":"` + tenantB + `","gc_period":null}`,

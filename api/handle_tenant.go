@@ -81,6 +81,19 @@ func (s *Server) tenantPolicy(c *call) (answer, error) {
 	return done(s.Tenants.SetPolicy(c.ctx, id, req))
 }
 
+func (s *Server) tenantSplit(c *call) (answer, error) {
+	id, err := c.tenant()
+	if err != nil {
+		return answer{}, err
+	}
+	var req neon.ShardSplitRequest
+	if err := c.decode(&req); err != nil {
+		return answer{}, err
+	}
+	shards, err := s.Splits.Split(c.ctx, id, req)
+	return reply(neon.ShardSplitResponse{Shards: shards}, err)
+}
+
 func (s *Server) tenantDescribe(c *call) (answer, error) {
 	id, err := c.tenant()
 	if err != nil {

@@ -66,6 +66,9 @@ const (
 	// travelDeadline is for putting many objects of many shards back.
 	travelDeadline = time.Hour
 
+	// splitDeadline only ends the waiting: a split that was begun goes on.
+	splitDeadline = 30 * time.Minute
+
 	// defaultPatience is how long a replica looks for a leader, longer than any
 	// wait of 30 s on the leader it was already following.
 	defaultPatience = 40 * time.Second
@@ -141,6 +144,7 @@ var tenantRoutes = []route{
 	{method: "GET", path: "/control/v1/tenant/:tenant_id", scope: ScopeScrubber, ready: true, label: "control_v1_tenant_describe", handle: (*Server).tenantDescribe},
 	{method: "GET", path: "/control/v1/tenant/:tenant_id/timeline/:timeline_id", scope: ScopeScrubber, ready: true, label: "v1_tenant_timeline_describe", handle: (*Server).timelineDescribe},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: ScopeAdmin, label: "control_v1_tenant_policy", handle: (*Server).tenantPolicy},
+	{method: "PUT", path: "/control/v1/tenant/:tenant_id/shard_split", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_shard_split", deadline: splitDeadline, handle: (*Server).tenantSplit},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_migrate", handle: (*Server).shardMigrate},
 	{method: "PUT", path: "/control/v1/tenant/:tenant_id/cancel_reconcile", scope: ScopeAdmin, ready: true, label: "control_v1_tenant_cancel_reconcile", handle: (*Server).shardCancel},
 	{method: "PUT", path: "/control/v1/preferred_azs", scope: ScopeAdmin, label: "control_v1_preferred_azs", body: largeBody, handle: (*Server).preferredAZs},

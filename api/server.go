@@ -66,6 +66,7 @@ type Failpoints interface {
 type Options struct {
 	Tenants    *controller.Tenants
 	Shards     *controller.Shards
+	Splits     *controller.Splits
 	Nodes      *controller.Nodes
 	Operations *controller.Operations
 	Upcalls    *controller.Upcalls

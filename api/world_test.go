@@ -101,7 +101,8 @@ func newServer(r *replica, s setup) *Server {
 	transport := &http.Transport{DisableCompression: true}
 	r.t.Cleanup(transport.CloseIdleConnections)
 	return New(Options{
-		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
+		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps),
+		Splits: controller.NewSplits(deps, nil, controller.SplitOptions{}), Nodes: controller.NewNodes(deps),
 		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  r, Readiness: r, State: r.State,

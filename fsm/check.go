@@ -47,6 +47,7 @@ func Check(s *State) error {
 	c := &checker{s: s}
 	c.nodes()
 	c.tenants()
+	c.splits()
 	s.shards.Scan(func(sh Shard) bool { c.shard(&sh); return len(c.errs) < 32 })
 	c.derived()
 	c.safekeeping()

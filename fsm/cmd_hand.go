@@ -31,6 +31,8 @@ func (c AttachByHand) apply(t *txn) (r Result) {
 	switch {
 	case tenant.Deleting:
 		return refuse(neon.Conflict, "Tenant %s is being deleted", tenant.ID)
+	case t.Splitting(tenant.ID):
+		return refuse(neon.Conflict, "Tenant %s is being split", tenant.ID)
 	case !slices.Contains(tenant.Shards(), c.Shard):
 		return refuse(neon.NotFound, "Tenant shard %s not found", c.Shard)
 	case c.Node != 0 && !t.living(c.Node):

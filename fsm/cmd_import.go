@@ -26,6 +26,9 @@ func (c BeginImport) apply(t *txn) Result {
 	if _, going := t.TimelineDelete(ref); going {
 		return refuse(neon.Conflict, "timeline %s is being deleted", ref)
 	}
+	if t.Splitting(c.Tenant) {
+		return refuse(neon.Conflict, "Tenant %s is being split", c.Tenant)
+	}
 	if _, known := t.Import(ref); known {
 		return Result{}
 	}

@@ -22,7 +22,8 @@ func (c SetCluster) apply(t *txn) Result {
 }
 
 // SetLeader records the replica that took up its duties in a term. It is refused
-// when a later term has one already.
+// when a later term has one already. Splits that were begun in an earlier term and
+// not committed are aborted.
 type SetLeader struct {
 	Leader Leader `cbor:"1,keyasint"`
 }
@@ -30,6 +31,9 @@ type SetLeader struct {
 func (c SetLeader) apply(t *txn) Result {
 	if c.Leader.Term < t.Leader.Term {
 		return refuse(neon.Conflict, "term %d is over, the leader of term %d is %s", c.Leader.Term, t.Leader.Term, t.Leader.ServerID)
+	}
+	if c.Leader.Term > t.Leader.Term {
+		t.orphanSplits()
 	}
 	t.Leader = c.Leader
 	t.touched.Leader = true
@@ -146,6 +150,7 @@ func knownAvailability(a neon.NodeAvailability) bool {
 // is intended on the node, so that no warm copy is thrown away. A deleted node
 // is refused. A long operation on the node is interrupted: its process is another
 // one, and a deletion that was begun waits, with the node paused, to be begun again.
+// A split of such a shard that is not committed is aborted by it.
 type ReAttach struct {
 	Node neon.NodeID `cbor:"1,keyasint"`
 }
@@ -184,6 +189,7 @@ func (c ReAttach) apply(t *txn) Result {
 		if s.GenNode == c.Node {
 			g := t.issue(s, c.Node)
 			loc.Mode, loc.Generation = neon.AttachedSingle, g.Generation
+			t.disturbSplit(s.ID, "pageserver "+c.Node.String()+" has restarted")
 			r.Grants = append(r.Grants, g)
 		}
 		r.ReAttached = append(r.ReAttached, loc)

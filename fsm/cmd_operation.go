@@ -175,7 +175,8 @@ func (t *txn) giveUpMoves(node neon.NodeID, kind OperationKind) {
 // DeleteNode makes a node a tombstone. Begun, unless it is 0, names the deletion
 // that this is the end of, and the command is refused as a Conflict when that is
 // over. Intents that still name the node lose it, whatever the policy of their
-// tenant: what was attached there is placed anew by whoever leads.
+// tenant: what was attached there is placed anew by whoever leads, and its split,
+// if one is under way, is aborted.
 type DeleteNode struct {
 	Node  neon.NodeID `cbor:"1,keyasint"`
 	Begun uint64      `cbor:"2,keyasint,omitempty"`
@@ -197,6 +198,7 @@ func (c DeleteNode) apply(t *txn) Result {
 		}
 		if s.Attached == c.Node {
 			s.Attached = 0
+			t.disturbSplit(s.ID, "pageserver "+c.Node.String()+" was deleted")
 		}
 		s.Secondary = slices.DeleteFunc(slices.Clone(s.Secondary), func(id neon.NodeID) bool { return id == c.Node })
 		if s.PreferredNode == c.Node {

@@ -21,8 +21,8 @@ type Intent struct {
 }
 
 // SetIntents moves the intents of many shards, each on its own condition: the
-// shard is unchanged since the decision, its tenant is not being deleted, the
-// nodes exist, and the intent fits the tenant's policy. Items whose condition
+// shard is unchanged since the decision, its tenant is neither being deleted nor
+// split, the nodes exist, and the intent fits the tenant's policy. Items whose condition
 // does not hold are listed in Result.Refused.
 type SetIntents struct {
 	Intents []Intent `cbor:"1,keyasint"`
@@ -33,7 +33,7 @@ func (c SetIntents) apply(t *txn) (r Result) {
 		s, ok := t.Shard(in.Shard)
 		tenant, _ := t.Tenant(in.Shard.Tenant)
 		issue := in.Issue && in.Attached != 0
-		if !ok || s.Sequence != in.Sequence || tenant.Deleting || !t.fits(tenant.Policy, in) || issue && s.exhausted() {
+		if !ok || s.Sequence != in.Sequence || tenant.Deleting || t.Splitting(tenant.ID) || !t.fits(tenant.Policy, in) || issue && s.exhausted() {
 			r.Refused = append(r.Refused, in.Shard)
 			continue
 		}
@@ -85,7 +85,8 @@ type Issue struct {
 }
 
 // IssueGenerations numbers attachments. An item is refused when the shard is no
-// longer intended on the node or its generation moved; the others are granted.
+// longer intended on the node, its generation moved or its tenant is being split;
+// the others are granted.
 type IssueGenerations struct {
 	Items []Issue `cbor:"1,keyasint"`
 }
@@ -93,7 +94,7 @@ type IssueGenerations struct {
 func (c IssueGenerations) apply(t *txn) (r Result) {
 	for _, it := range c.Items {
 		s, ok := t.Shard(it.Shard)
-		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation || !t.living(it.Node) || s.exhausted() {
+		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation || !t.living(it.Node) || t.Splitting(it.Shard.Tenant) || s.exhausted() {
 			r.Refused = append(r.Refused, it.Shard)
 			continue
 		}

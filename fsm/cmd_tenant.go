@@ -97,6 +97,9 @@ func (c UpdateTenant) apply(t *txn) Result {
 	if !ok || tenant.Deleting {
 		return refuse(neon.NotFound, "Tenant %s not found", c.ID)
 	}
+	if t.Splitting(c.ID) {
+		return refuse(neon.Conflict, "Tenant %s is being split", c.ID)
+	}
 	if tenant.Sequence != c.Sequence {
 		return refuse(neon.Conflict, "tenant %s was changed by somebody else", c.ID)
 	}
@@ -169,6 +172,9 @@ func (c BeginDeleteTenant) apply(t *txn) Result {
 	if !ok {
 		return refuse(neon.NotFound, "Tenant %s not found", c.ID)
 	}
+	if t.Splitting(c.ID) {
+		return refuse(neon.Conflict, "Tenant %s is being split", c.ID)
+	}
 	tenant.Deleting = true
 	tenant.Policy, tenant.Scheduling = neon.Placement{}, neon.ShardActive
 	t.setTenant(tenant)
@@ -201,6 +207,7 @@ func (c FinishDeleteTenant) apply(t *txn) Result {
 func (t *txn) forgetTenant(tenant Tenant) {
 	t.forgetTenantWork(tenant.ID)
 	t.tenants.Delete(tenant)
+	t.splits.Delete(Split{Tenant: tenant.ID})
 	t.touched.Tenants = append(t.touched.Tenants, tenant.ID)
 	g := grave{tenant: tenant.ID}
 	for _, id := range tenant.Shards() {

@@ -100,6 +100,11 @@ var commands = map[Kind]reflect.Type{
 	62: reflect.TypeFor[FinishImport](),
 	63: reflect.TypeFor[BeginDeleteTimeline](),
 	64: reflect.TypeFor[CancelDeleteTimeline](),
+	30: reflect.TypeFor[BeginSplit](),
+	31: reflect.TypeFor[CommitSplit](),
+	32: reflect.TypeFor[AbortSplit](),
+	33: reflect.TypeFor[ThawSplit](),
+	34: reflect.TypeFor[ForgetLeftovers](),
 }
 
 func (SetCluster) kind() Kind          { return 1 }
@@ -135,6 +140,11 @@ func (AttachByHand) kind() Kind       { return 50 }
 func (DropTenant) kind() Kind         { return 51 }
 func (SetPreferredAZs) kind() Kind    { return 52 }
 func (SetMetadataHealth) kind() Kind  { return 53 }
+func (BeginSplit) kind() Kind         { return 30 }
+func (CommitSplit) kind() Kind        { return 31 }
+func (AbortSplit) kind() Kind         { return 32 }
+func (ThawSplit) kind() Kind          { return 33 }
+func (ForgetLeftovers) kind() Kind    { return 34 }
 
 func (BeginImport) kind() Kind          { return 60 }
 func (UpdateImport) kind() Kind         { return 61 }

@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write the golden log and snapshot of th
 // history is a sequence with every command, most accepted and some refused. It is
 // what the golden files of version 1 hold: it may not change.
 func history() []Command {
-	tenant, other := neon.TenantID{1, 15: 1}, neon.TenantID{2, 15: 2}
+	tenant, other, third := neon.TenantID{1, 15: 1}, neon.TenantID{2, 15: 2}, neon.TenantID{5, 15: 5}
 	config, err := neon.ParseTenantConfig([]byte(`{"gc_horizon":4096,"gc_period":"300s"}`), neon.RejectUnknown)
 	if err != nil {
 		panic(err)
@@ -58,6 +58,18 @@ func history() []Command {
 		FinishDeleteTenant{ID: other},
 		BeginDeleteTenant{ID: other}, // refused
 		ReAttach{Node: 2},
+		CreateTenant{ID: third, Stripe: 32768, Policy: neon.Attached(1), Scheduling: neon.ShardActive,
+			Shards: []NewShard{{Attached: 1, Secondary: []neon.NodeID{2}, PreferredAZ: a}}},
+		IssueGenerations{Items: []Issue{{Shard: neon.Unsharded(third), Node: 1}}},
+		BeginSplit{Tenant: third, Sequence: 23, Count: 2, Stripe: 2048, Parents: []SplitParent{{Shard: neon.Unsharded(third), Node: 1, Generation: 1}}},
+		AbortSplit{Tenant: third, Began: 25, Code: neon.Conflict, Reason: "no"},
+		CommitSplit{Tenant: third, Began: 25}, // refused
+		ThawSplit{Tenant: third, Began: 25},
+		BeginSplit{Tenant: third, Sequence: 28, Count: 2, Stripe: 2048, Parents: []SplitParent{{Shard: neon.Unsharded(third), Node: 1, Generation: 2}}},
+		CommitSplit{Tenant: third, Began: 29, Secondary: [][]neon.NodeID{{2}, {3, 1}}, At: 1700000000003},
+		ForgetLeftovers{Tenant: third, Leftovers: []Leftover{{Shard: neon.Unsharded(third), Node: 1}}},
+		BeginSplit{Tenant: tenant, Sequence: 10, Count: 4, Stripe: 2048, Parents: []SplitParent{{Shard: ids[0], Node: 2, Generation: 4}, {Shard: ids[1], Node: 2, Generation: 2}}},
+		SetNodeScheduling{Node: 3, Scheduling: neon.SchedulingActive},
 	}, append(safekeeperHistory(tenant), handHistory(tenant, ids)...)...)
 	all = append(all, operationHistory(uint64(len(all)), a, addr)...)
 	all = append(all, workHistory(tenant)...)

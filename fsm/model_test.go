@@ -134,12 +134,12 @@ func (m *machine) current(t *rapid.T, before *State, c Command, r Result) {
 	case SetIntents:
 		for _, in := range c.Intents {
 			sh, ok := before.Shard(in.Shard)
-			stale(in.Shard, !ok || sh.Sequence != in.Sequence)
+			stale(in.Shard, !ok || sh.Sequence != in.Sequence || before.Splitting(in.Shard.Tenant))
 		}
 	case IssueGenerations:
 		for _, it := range c.Items {
 			sh, ok := before.Shard(it.Shard)
-			stale(it.Shard, !ok || sh.Attached != it.Node || sh.Generation != it.Generation)
+			stale(it.Shard, !ok || sh.Attached != it.Node || sh.Generation != it.Generation || before.Splitting(it.Shard.Tenant))
 		}
 	case EndNodeOperation:
 		if n, _ := before.Node(c.Node); r.Err == nil && (n.Operation.Begun != c.Begun || n.Operation.Kind == OperationNone) {
@@ -315,7 +315,7 @@ func (m *machine) command(t *rapid.T) Command {
 	if rapid.IntRange(0, 31).Draw(t, "upgrade") == 0 {
 		return SetLevel{Level: rapid.Uint64Range(0, Level+1).Draw(t, "level")}
 	}
-	switch rapid.IntRange(0, 19).Draw(t, "command") {
+	switch rapid.IntRange(0, 23).Draw(t, "command") {
 	case 0:
 		return SetCluster{ID: rapid.SampledFrom([]string{"one", "two"}).Draw(t, "cluster")}
 	case 1:
@@ -359,6 +359,10 @@ func (m *machine) command(t *rapid.T) Command {
 		return DeleteNode{Node: n.ID, Begun: sequence(t, n.Operation.Begun)}
 	case 17:
 		return ForgetTombstone{Node: drawNode.Draw(t, "node")}
+	case 18, 19:
+		return m.beginSplit(t)
+	case 20, 21:
+		return m.moveSplit(t)
 	}
 	return SetIntents{Intents: m.intents(t, 3)}
 }
@@ -415,6 +419,10 @@ func dump(s *State) string {
 		b = fmt.Appendf(b, "shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d,%s notified=%v told=%d byhand=%v unhealthy=%v scrubbed=%d sequence=%d\n",
 			sh.ID, sh.Generation, sh.HasGeneration, sh.GenNode, sh.Attached, sh.Secondary, sh.PreferredNode, sh.PreferredAZ,
 			sh.Notified, sh.Told, sh.ByHand, sh.Unhealthy, sh.ScrubbedAt, sh.Sequence)
+	}
+	for sp := range s.Splits() {
+		b = fmt.Appendf(b, "split %s %s began=%d count=%d stripe=%d parents=%v leftovers=%v code=%q reason=%q\n",
+			sp.Tenant, sp.Phase, sp.Began, sp.Count, sp.Stripe, sp.Parents, sp.Leftovers, sp.Code, sp.Reason)
 	}
 	b = dumpSafekeeping(b, s)
 	b = dumpWork(b, s)

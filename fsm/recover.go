@@ -43,5 +43,13 @@ func Recover(s *State, clusterID string) (*State, error) {
 		g.generation += min(RecoveryGap, math.MaxUint32-g.generation)
 		t.graves.add(g)
 	}
+	var splits []Split
+	t.splits.Scan(func(sp Split) bool { splits = append(splits, sp); return true })
+	for _, sp := range splits {
+		if sp.Phase == SplitAsking {
+			sp.Phase, sp.Code, sp.Reason = SplitAborting, neon.Conflict, "The cluster was restored from a snapshot"
+			t.splits.Set(sp)
+		}
+	}
 	return t.snapshot(), nil
 }

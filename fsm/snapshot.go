@@ -40,6 +40,7 @@ type snapshotHeader struct {
 	Graves    int    `cbor:"9,keyasint"`
 	Level     uint64 `cbor:"10,keyasint,omitempty"`
 
+	Splits      []Split      `cbor:"30,keyasint,omitempty"`
 	Safekeepers []Safekeeper `cbor:"20,keyasint,omitempty"`
 	Timelines   int          `cbor:"21,keyasint,omitempty"`
 	Ops         int          `cbor:"22,keyasint,omitempty"`
@@ -79,11 +80,14 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 }
 
 func (s *State) encode(w *bufio.Writer) (err error) {
+	var splits []Split
+	s.splits.Scan(func(sp Split) bool { splits = append(splits, sp); return true })
 	head, err := cbor.Marshal(snapshotHeader{
 		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Level: s.level, Nodes: s.nodes,
 		Tenants: s.tenants.Len(), Shards: s.shards.Len(), Requests: s.done.byAge.Len(), Graves: s.graves.byAge.Len(),
 		Safekeepers: s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
 		Imports: s.imports.Len(), Deletes: s.deletes.Len(),
+		Splits: splits,
 	})
 	if err != nil {
 		return err
@@ -214,6 +218,12 @@ func (d *decoder) state() *State {
 	}
 	s.Index, s.ClusterID, s.Epoch, s.Leader, s.nodes = head.Index, head.ClusterID, head.Epoch, head.Leader, head.Nodes
 	s.level = head.Level
+	for _, sp := range head.Splits {
+		s.splits.Set(sp)
+	}
+	if s.splits.Len() != len(head.Splits) {
+		d.fail(errors.New("splits repeat"))
+	}
 	for i := 0; i < head.Tenants && d.err == nil; i++ {
 		s.tenants.Load(d.tenant())
 	}

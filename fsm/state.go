@@ -29,8 +29,9 @@ type State struct {
 	tenants *btree.BTreeG[Tenant]
 	shards  *btree.BTreeG[Shard]
 	byNode  *btree.BTreeG[nodeShard]
-	nodes   []Node       // by id; replaced, never modified
-	counts  []NodeCounts // parallel to nodes
+	splits  *btree.BTreeG[Split] // by tenant
+	nodes   []Node               // by id; replaced, never modified
+	counts  []NodeCounts         // parallel to nodes
 	done    memory[request]
 	graves  memory[grave]
 
@@ -74,6 +75,7 @@ func NewState() *State {
 		tenants: btree.NewBTreeGOptions(func(a, b Tenant) bool { return compareIDs(a.ID, b.ID) < 0 }, treeOptions),
 		shards:  btree.NewBTreeGOptions(func(a, b Shard) bool { return a.ID.Less(b.ID) }, treeOptions),
 		byNode:  btree.NewBTreeGOptions(lessNodeShard, treeOptions),
+		splits:  btree.NewBTreeGOptions(func(a, b Split) bool { return compareIDs(a.Tenant, b.Tenant) < 0 }, treeOptions),
 		done:    newRequests(),
 		graves:  newGraves(),
 

@@ -30,12 +30,16 @@ type Touched struct {
 	// Grants are the generations issued for an attach that the leader will ask
 	// for. Those of a re-attach are not here: the pageserver has them already.
 	Grants []Grant
+
+	// Unseen are the places where a split makes locations come and go: whatever was
+	// seen there before does not hold any more.
+	Unseen []Leftover
 }
 
 func begin(s *State) *txn {
 	t := &txn{State: *s}
 	t.tenants, t.shards, t.byNode = s.tenants.Copy(), s.shards.Copy(), s.byNode.Copy()
-	t.done, t.graves = s.done.copy(), s.graves.copy()
+	t.splits, t.done, t.graves = s.splits.Copy(), s.done.copy(), s.graves.copy()
 	t.timelines, t.ops = s.timelines.Copy(), s.ops.Copy()
 	t.imports, t.deletes = s.imports.Copy(), s.deletes.Copy()
 	return t
@@ -45,7 +49,7 @@ func begin(s *State) *txn {
 func (t *txn) snapshot() *State {
 	s := t.State
 	s.tenants, s.shards, s.byNode = t.tenants.Copy(), t.shards.Copy(), t.byNode.Copy()
-	s.done, s.graves = t.done.copy(), t.graves.copy()
+	s.splits, s.done, s.graves = t.splits.Copy(), t.done.copy(), t.graves.copy()
 	s.timelines, s.ops = t.timelines.Copy(), t.ops.Copy()
 	s.imports, s.deletes = t.imports.Copy(), t.deletes.Copy()
 	t.nodesOwned = false

@@ -58,7 +58,8 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 
 // fetch lists a node and tells the shards that exist from strays. The state that
 // decides it is read after the listing and linearizably: a shard created
-// meanwhile must not be taken for a stray.
+// meanwhile must not be taken for a stray, nor may a child of a split that is
+// under way.
 func (w *nodeWatch) fetch(ctx context.Context, node *fsm.Node) (map[neon.ShardID]*Conf, []neon.ShardID, error) {
 	list, err := w.Locations.Locations(ctx, node)
 	if err != nil {
@@ -71,13 +72,30 @@ func (w *nodeWatch) fetch(ctx context.Context, node *fsm.Node) (map[neon.ShardID
 	found := make(map[neon.ShardID]*Conf, len(list))
 	var strays []neon.ShardID
 	for _, l := range list {
-		if _, ok := st.Shard(l.Shard); !ok {
+		if _, ok := st.Shard(l.Shard); !ok && !st.Splitting(l.Shard.Tenant) {
 			strays = append(strays, l.Shard)
 			continue
 		}
 		found[l.Shard] = unwire(l.Config)
 	}
+	for _, id := range strays {
+		w.parentOf(st, id, found)
+	}
 	return found, strays, nil
+}
+
+// parentOf takes the parent of a stray, which a split that was aborted has left, for
+// something that is there: the pageserver does not list it any more and still has its
+// files, until it is detached.
+func (w *nodeWatch) parentOf(st *fsm.State, stray neon.ShardID, found map[neon.ShardID]*Conf) {
+	tenant, ok := st.Tenant(stray.Tenant)
+	if !ok || stray.Count.Shards() <= tenant.Count.Shards() {
+		return
+	}
+	parent := tenant.Shards()[int(stray.Number)%tenant.Count.Shards()]
+	if _, listed := found[parent]; !listed {
+		found[parent] = &Conf{Mode: neon.Secondary}
+	}
 }
 
 func (w *nodeWatch) detachStrays(ctx context.Context, node *fsm.Node, strays []neon.ShardID) error {

@@ -24,6 +24,7 @@ type operation struct {
 	node   neon.NodeID
 	plan   []neon.ShardID            // not looked at yet
 	moving map[neon.ShardID]struct{} // on their way
+	looked map[neon.ShardID]struct{} // by a drain: all that were ever planned
 	quiet  time.Time                 // until when there is nothing to plan
 }
 
@@ -33,6 +34,7 @@ type verdict uint8
 const (
 	settled verdict = iota // nothing any more
 	waiting                // it is on its way, or will be able to go
+	later                  // it has to be looked at anew in the next round
 	act                    // commit an intent
 )
 
@@ -125,7 +127,10 @@ func (o *operations) follow(st *fsm.State) {
 			op.Operation = n.Operation
 			continue
 		}
-		op := &operation{Operation: n.Operation, node: n.ID, moving: make(map[neon.ShardID]struct{})}
+		op := &operation{
+			Operation: n.Operation, node: n.ID,
+			moving: make(map[neon.ShardID]struct{}), looked: make(map[neon.ShardID]struct{}),
+		}
 		o.begin(st, op)
 		o.running[n.ID] = op
 		o.Logger.Info(title(op.Kind)+" background operation starting", "node", n.ID, "shards", len(op.plan))
@@ -167,6 +172,7 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 			op.moving[sh.ID] = struct{}{}
 		case op.Kind == fsm.OperationDelete, sh.Attached == op.node, sh.GenNode == op.node:
 			op.plan = append(op.plan, sh.ID)
+			op.looked[sh.ID] = struct{}{}
 		}
 	}
 	for _, id := range o.seen.attachedOn(op.node) {
@@ -174,6 +180,18 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 			op.moving[id] = struct{}{}
 		}
 	}
+}
+
+// came lists what is attached on the node of a drain and was not there when it was
+// planned: the shards that a planned one was split into.
+func (o *operations) came(op *operation) (ids []neon.ShardID) {
+	for sh := range o.Log.State().AttachedOn(op.node, neon.ShardID{}) {
+		if _, known := op.looked[sh.ID]; !known {
+			op.looked[sh.ID] = struct{}{}
+			ids = append(ids, sh.ID)
+		}
+	}
+	return ids
 }
 
 // advance looks at what is under way and begins as many moves as there is room for.
@@ -186,6 +204,10 @@ func (o *operations) advance(st *fsm.State, op *operation, room int) {
 		case settled:
 			delete(op.moving, id)
 			return
+		case later:
+			delete(op.moving, id)
+			op.plan = append(op.plan, id)
+			return
 		case act:
 			intents = append(intents, in)
 		}
@@ -195,7 +217,10 @@ func (o *operations) advance(st *fsm.State, op *operation, room int) {
 		consider(id, true)
 	}
 	limit := len(op.moving) + room
-	for len(op.plan) > 0 && len(op.moving) < limit {
+	for range len(op.plan) {
+		if len(op.moving) >= limit {
+			break
+		}
 		id := op.plan[0]
 		op.plan = op.plan[1:]
 		if _, under := op.moving[id]; !under {
@@ -225,6 +250,9 @@ func (o *operations) next(l *look) (fsm.Intent, verdict) {
 	tenant, ok2 := l.st.Tenant(l.id.Tenant)
 	if !ok || !ok2 || tenant.Deleting {
 		return fsm.Intent{}, settled
+	}
+	if l.st.Splitting(tenant.ID) {
+		return fsm.Intent{}, later
 	}
 	switch l.op.Kind {
 	case fsm.OperationDrain:
@@ -328,13 +356,18 @@ func (o *operations) arrived(l *look) verdict {
 	return waiting
 }
 
-// finish ends an operation that has nothing under way. A deletion looks once more
-// whether anything came back to the node meanwhile.
+// finish ends an operation that has nothing under way. A drain and a deletion look
+// once more whether anything came to the node meanwhile.
 func (o *operations) finish(op *operation) {
 	if time.Now().Before(op.quiet) {
 		return
 	}
 	var end fsm.Command = fsm.EndNodeOperation{Node: op.node, Begun: op.Begun, Ending: fsm.Finished}
+	if op.Kind == fsm.OperationDrain {
+		if op.plan = o.came(op); len(op.plan) > 0 {
+			return
+		}
+	}
 	if op.Kind == fsm.OperationDelete {
 		st := o.Log.State()
 		o.begin(st, op)

@@ -60,6 +60,9 @@ type Scene struct {
 
 	// Notifies tells that there is a compute hook.
 	Notifies bool
+
+	// Frozen tells that the tenant is being split: nothing of it may be touched.
+	Frozen bool
 }
 
 // Kind names what a step does.
@@ -97,6 +100,9 @@ type Step struct {
 // is sent, compute is told before the old location goes, and what is unknown is
 // looked at before it costs a generation.
 func Next(s *Scene) Step {
+	if s.Frozen {
+		return Step{Kind: Blocked, Why: "the tenant is being split"}
+	}
 	if s.Shard.ByHand {
 		return Step{Kind: Done}
 	}

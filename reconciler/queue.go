@@ -339,6 +339,14 @@ func (q *queue) lookup(id neon.ShardID) (active bool, failures int, lastErr stri
 	return !t.blocked, t.failures, t.lastErr
 }
 
+// working tells whether a worker has a shard, or a long step of it is to come.
+func (q *queue) working(id neon.ShardID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := q.tasks[id]
+	return t != nil && (t.running || t.step != nil)
+}
+
 // note records how a pass ended, for those who ask.
 func (q *queue) note(t *task, end ending, why string) (failures int) {
 	q.mu.Lock()

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -167,7 +168,7 @@ func (r *Reconciler) Pending() (active, stuck int) {
 }
 
 // ReconcileAll looks at every shard and returns how many were not as they should
-// be or could be better placed, and how many operations run; 0 means that nothing
+// be or could be better placed, and how many operations and splits run; 0 means that nothing
 // is left to do. It waits for the work it found for as long as ctx allows, but not
 // for destinations to become warm. A shard whose work keeps failing meanwhile is
 // an error that names it.
@@ -177,11 +178,12 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 		return 0, errNoTerm
 	}
 	mark := t.report.mark()
-	found := max(t.queue.size()+operating(t.Log.State()), t.hook.flush(ctx), t.wakeDirty())
+	t.repair()
+	found := max(t.pending(), t.hook.flush(ctx), t.wakeDirty())
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		size := t.queue.size() + operating(t.Log.State())
+		size := t.pending()
 		found = max(found, size)
 		_, waits := t.queue.load()
 		if size <= waits {
@@ -210,6 +212,12 @@ func (t *term) failedSince(mark uint64, times int) error {
 	return nil
 }
 
+// pending is how many shards, operations on nodes and splits are being worked on.
+func (t *term) pending() int {
+	st := t.Log.State()
+	return t.queue.size() + operating(st) + unsettled(st)
+}
+
 // wakeDirty makes every shard that is not as it should be be looked at.
 func (t *term) wakeDirty() (dirty int) {
 	st := t.Log.State()
@@ -224,6 +232,41 @@ func (t *term) wakeDirty() (dirty int) {
 		}
 	}
 	return dirty
+}
+
+// unsettled counts the splits that somebody has to go on with.
+func unsettled(st *fsm.State) (n int) {
+	for sp := range st.Splits() {
+		there := slices.ContainsFunc(sp.Leftovers, func(l fsm.Leftover) bool {
+			node, ok := st.Node(l.Node)
+			return ok && node.Available()
+		})
+		if sp.Active() || there {
+			n++
+		}
+	}
+	return n
+}
+
+// Quiet waits until no worker is in the middle of a call for any of the shards. It
+// is of use only once the state keeps workers from beginning another one.
+func (r *Reconciler) Quiet(ctx context.Context, shards ...neon.ShardID) error {
+	t := r.current.Load()
+	if t == nil {
+		return errNoTerm
+	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for slices.ContainsFunc(shards, t.queue.working) {
+		select {
+		case <-poll.C:
+		case <-t.ctx.Done():
+			return errNoTerm
+		case <-ctx.Done():
+			return neon.Errorf(neon.Timeout, "Timeout waiting for the workers of %s", shards[0])
+		}
+	}
+	return nil
 }
 
 // ReAttached must be called after a re-attach was committed and before it is

@@ -235,6 +235,17 @@ func (s *seen) dropNode(n neon.NodeID) {
 	delete(s.on, n)
 }
 
+// forget makes places unknown, whatever was heard of them: something else than a
+// call of the workers changes them.
+func (s *seen) forget(places []fsm.Leftover) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range places {
+		l := s.locate(s.shard(p.Shard), p.Node)
+		l.known, l.conf, l.at = false, Conf{}, s.now()
+	}
+}
+
 // forgetShard drops what is known of a shard that does not exist any more.
 func (s *seen) forgetShard(id neon.ShardID) {
 	s.mu.Lock()

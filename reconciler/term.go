@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,6 +102,7 @@ func (t *term) place(st *fsm.State, sh *fsm.Shard) {
 // what to look at.
 func (t *term) changed(c fsm.Touched) {
 	t.seen.grant(c.Grants)
+	t.seen.forget(c.Unseen)
 	t.mu.Lock()
 	t.touched.Shards = append(t.touched.Shards, c.Shards...)
 	t.touched.Tenants = append(t.touched.Tenants, c.Tenants...)
@@ -143,8 +145,27 @@ func (t *term) feed() {
 		}
 		if len(c.Nodes) > 0 {
 			t.nodes.changed()
+		} else if t.released(st, c.Tenants) {
+			t.nodes.poke()
 		}
 	}
+}
+
+// released tells whether a tenant that was changed has shards without a place: what
+// kept them from getting one may be over.
+func (t *term) released(st *fsm.State, tenants []neon.TenantID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.unplaced) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(tenants, func(id neon.TenantID) bool {
+		tenant, ok := st.Tenant(id)
+		return ok && !st.Splitting(id) && slices.ContainsFunc(tenant.Shards(), func(shard neon.ShardID) bool {
+			_, lacks := t.unplaced[shard]
+			return lacks
+		})
+	})
 }
 
 func (t *term) forget(id neon.ShardID) {
@@ -292,7 +313,7 @@ func (t *term) scene(st *fsm.State, k *task) (*Scene, bool) {
 		return nil, false
 	}
 	k.basis = max(sh.Sequence, tenant.Sequence)
-	sc := &Scene{Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, AllListed: !tenant.Deleting || t.nodes.allListed(st)}
+	sc := &Scene{Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, Frozen: st.Splitting(tenant.ID), AllListed: !tenant.Deleting || t.nodes.allListed(st)}
 	sc.Failed, sc.Hopeless = k.skipped, k.hopeless(t.Options.MaxOffline)
 	sc.Node = func(id neon.NodeID) *fsm.Node {
 		n, ok := st.Node(id)

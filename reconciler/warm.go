@@ -124,7 +124,8 @@ func (t *term) patience(sc *Scene, op fsm.OperationKind) time.Duration {
 func (t *term) download(ctx context.Context, sc *Scene, step Step, l loading) neon.SecondaryProgress {
 	since := time.Now()
 	for ctx.Err() == nil {
-		if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node {
+		st := t.Log.State()
+		if now, ok := st.Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node || st.Splitting(now.ID.Tenant) {
 			break
 		}
 		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID, min(t.Options.WarmRequest, warmRequest))

@@ -44,7 +44,7 @@ func (s *Scheduler) lost(id neon.NodeID) bool {
 func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	t := &s.tenant
-	if t.Deleting || t.Scheduling == neon.ShardStop || t.Policy.Kind != neon.PlaceAttached {
+	if s.held() || t.Scheduling == neon.ShardStop || t.Policy.Kind != neon.PlaceAttached {
 		return fsm.Intent{}, false
 	}
 	d := s.take(sh)
@@ -90,7 +90,7 @@ func (s *Scheduler) ReplaceSecondaries(node neon.NodeID, from neon.ShardID, max 
 func (s *Scheduler) rehome(sh *fsm.Shard, dead neon.NodeID) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	t := &s.tenant
-	if t.Deleting || frozen(t) || t.Policy.Kind == neon.PlaceDetached {
+	if s.held() || frozen(t) || t.Policy.Kind == neon.PlaceDetached {
 		return fsm.Intent{}, false
 	}
 	d := s.take(sh)

@@ -42,7 +42,7 @@ func (f *filling) consider(sh *fsm.Shard) {
 	s.enter(sh.ID.Tenant)
 	from := s.node(sh.Attached)
 	switch {
-	case s.tenant.Deleting, frozen(&s.tenant), s.tenant.Policy.Kind != neon.PlaceAttached, from == nil:
+	case s.held(), frozen(&s.tenant), s.tenant.Policy.Kind != neon.PlaceAttached, from == nil:
 	case sh.PreferredNode == f.to.id:
 		f.under++
 		f.given[sh.ID.Tenant]++

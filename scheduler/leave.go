@@ -14,7 +14,7 @@ import (
 // to a node that can take it. Whether its tenant may be moved is not asked.
 func (s *Scheduler) Leave(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
-	if s.tenant.Deleting || s.tenant.Policy.Kind != neon.PlaceAttached || sh.Attached == 0 || s.UnderWay(sh) {
+	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || sh.Attached == 0 || s.UnderWay(sh) {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)
@@ -44,7 +44,7 @@ func (s *Scheduler) UnderWay(sh fsm.Shard) bool {
 // one can take it. False means that the shard has none there.
 func (s *Scheduler) LeaveSecondary(sh fsm.Shard, node neon.NodeID) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
-	if s.tenant.Deleting || !sh.HasSecondary(node) {
+	if s.held() || !sh.HasSecondary(node) {
 		return fsm.Intent{}, false
 	}
 	if in, ok := s.rehome(&sh, node); ok {
@@ -73,7 +73,7 @@ func (s *Scheduler) FailOver(sh fsm.Shard) (fsm.Intent, bool) {
 func (s *Scheduler) Arrive(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	p := sh.PreferredNode
-	if s.tenant.Deleting || s.tenant.Policy.Kind != neon.PlaceAttached || p == 0 || !sh.HasSecondary(p) || s.node(p) == nil {
+	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || p == 0 || !sh.HasSecondary(p) || s.node(p) == nil {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)

@@ -82,7 +82,7 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 // over.
 func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
-	if len(s.open) == 0 || s.tenant.Deleting || frozen(&s.tenant) {
+	if len(s.open) == 0 || s.held() || frozen(&s.tenant) {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)

@@ -49,9 +49,10 @@ type Scheduler struct {
 	zones []zone // of the schedulable nodes, by name
 
 	// The tenant under decision, and the nodes with a location of it.
-	tenant   fsm.Tenant
-	entered  bool
-	occupied []int
+	tenant    fsm.Tenant
+	splitting bool // the tenant
+	entered   bool
+	occupied  []int
 
 	scratch []neon.NodeID
 }
@@ -161,7 +162,7 @@ func (s *Scheduler) enter(id neon.TenantID) {
 	if !ok {
 		tenant = fsm.Tenant{ID: id}
 	}
-	s.tenant, s.entered = tenant, true
+	s.tenant, s.splitting, s.entered = tenant, s.state.Splitting(id), true
 	for sh := range s.state.TenantShards(id) {
 		s.occupy(sh.Attached, +1)
 		for _, n := range sh.Secondary {
@@ -169,6 +170,10 @@ func (s *Scheduler) enter(id neon.TenantID) {
 		}
 	}
 }
+
+// held tells whether nothing of the tenant may be placed now: it is being deleted
+// or split.
+func (s *Scheduler) held() bool { return s.tenant.Deleting || s.splitting }
 
 func (s *Scheduler) occupy(id neon.NodeID, by int) {
 	if i, ok := s.index[id]; ok {

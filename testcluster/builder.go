@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"quorate/cluster"
+	"quorate/internal/app"
 	"quorate/internal/simpageserver"
 	"quorate/reconciler"
 )
@@ -82,6 +83,9 @@ type Builder struct {
 	// Failpoints lets tests hold the controllers and make them fail. Processes have
 	// that by --dev.
 	Failpoints bool
+
+	// Splits are the settings of shard splits. They have no effect on Processes.
+	Splits app.SplitOptions
 
 	// Binary is the storage_controller of Processes.
 	Binary string

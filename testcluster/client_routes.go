@@ -58,6 +58,14 @@ func (c *Client) DeleteTenant(ctx context.Context, t neon.TenantID) error {
 	return err
 }
 
+// Split cuts a tenant into more shards and returns them.
+func (c *Client) Split(ctx context.Context, t neon.TenantID, req neon.ShardSplitRequest) (resp neon.ShardSplitResponse, err error) {
+	c.ledger.change(t, func(e *entry) { e.splits = append(e.splits, int(req.Count)) })
+	err = c.Call(ctx, http.MethodPut, "/control/v1/tenant/"+t.String()+"/shard_split", req, &resp)
+	c.ledger.ack(t, err, func(e *entry) { e.shards = len(resp.Shards) })
+	return resp, err
+}
+
 // Describe tells everything about one tenant.
 func (c *Client) Describe(ctx context.Context, t neon.TenantID) (d neon.TenantDescribe, err error) {
 	return d, c.Call(ctx, http.MethodGet, "/control/v1/tenant/"+t.String(), nil, &d)

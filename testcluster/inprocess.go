@@ -48,6 +48,7 @@ func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network)
 		Network: r.gate, Control: app.ControlNone, Granted: c.granted,
 		ControlPlaneURL: c.hookURL, TenantRateLimit: 1 << 20,
 		Resolve: func(context.Context, string) error { return nil },
+		Splits:  b.Splits,
 		Logger:  tracelog.New(r.log, slog.LevelDebug),
 	}
 	cfg.Reconciler.HeartbeatInterval, cfg.Reconciler.MaxOffline = b.HeartbeatInterval, b.MaxOffline

@@ -22,6 +22,7 @@ type Ledger struct {
 // entry is what is known of one tenant.
 type entry struct {
 	shards  int
+	splits  []int               // shard counts that splits without an acknowledgement may have led to
 	created bool                // acknowledged
 	deletes int                 // tries to delete, whatever their outcome
 	deleted bool                // acknowledged
@@ -41,6 +42,11 @@ func (l *Ledger) Acknowledged() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.acks
+}
+
+// MaySplit tells that a tenant may come to have more shards without a request.
+func (l *Ledger) MaySplit(t neon.TenantID, shards int) {
+	l.change(t, func(e *entry) { e.splits = append(e.splits, shards) })
 }
 
 // change records something about a tenant. A nil ledger records nothing.
@@ -99,7 +105,7 @@ func (l *Ledger) copy() map[neon.TenantID]entry {
 	out := make(map[neon.TenantID]entry, len(l.tenants))
 	for t, e := range l.tenants {
 		c := *e
-		c.configs = slices.Clone(e.configs)
+		c.configs, c.splits = slices.Clone(e.configs), slices.Clone(e.splits)
 		c.timelines = make(map[neon.TimelineID]bool, len(e.timelines))
 		for tl, kept := range e.timelines {
 			c.timelines[tl] = kept
@@ -119,7 +125,7 @@ func (e *entry) compare(t neon.TenantID, d neon.TenantDescribe, there bool) erro
 		return fmt.Errorf("tenant %s was created and is not there", t)
 	case !there:
 		return nil
-	case len(d.Shards) != e.shards:
+	case len(d.Shards) < e.shards, len(d.Shards) != e.shards && !slices.Contains(e.splits, len(d.Shards)):
 		return fmt.Errorf("tenant %s was created with %d shards and has %d", t, e.shards, len(d.Shards))
 	case e.unsure || len(e.configs) == 0:
 		return nil

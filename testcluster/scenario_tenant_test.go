@@ -19,6 +19,8 @@ func scenarios() []scenario {
 	all = append(all, byHandStories()...)
 	all = append(all, operationStories()...)
 	all = append(all, timelineStories()...)
+	all = append(all, splitStories()...)
+	all = append(all, splitMeetsStories()...)
 	return append(all, leaderStories()...)
 }
 

@@ -205,7 +205,7 @@ func (n *nemesis) rules() (rules []simpageserver.Fault) {
 	routes := []simpageserver.Route{
 		"", simpageserver.RouteLocationPut, simpageserver.RouteLocationPut, simpageserver.RouteLocationList, simpageserver.RouteLocationGet,
 		simpageserver.RouteUtilization, simpageserver.RouteTimelineCreate, simpageserver.RouteTenantDelete, simpageserver.RouteWaitLsn,
-		simpageserver.RouteSecondaryDownload,
+		simpageserver.RouteSecondaryDownload, simpageserver.RouteShardSplit, simpageserver.RouteShardSplit,
 	}
 	kinds := []simpageserver.FaultKind{
 		simpageserver.FaultDelay, simpageserver.FaultDelay, simpageserver.FaultDelayReply, simpageserver.FaultRefuse, simpageserver.FaultHang,

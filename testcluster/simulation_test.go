@@ -139,7 +139,7 @@ func (e *episode) describe() testcluster.Builder {
 	b := testcluster.Builder{
 		Mode: testcluster.Virtual, Controllers: 3, Hook: true, Seed: e.seed,
 		Pageservers: 3 + e.rng.IntN(4), Zones: 1 + e.rng.IntN(3),
-		HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second,
+		HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second, Splits: simSplits(),
 	}
 	switch e.rng.IntN(8) {
 	case 0:
@@ -154,6 +154,7 @@ func (e *episode) describe() testcluster.Builder {
 		e.behaviour = simpageserver.Behaviour{
 			SlotBusy: e.upTo(50 * time.Millisecond), Activation: e.upTo(time.Second), ActivationJitter: e.upTo(time.Second),
 			DownloadRate: 1 << 20, ReplayRate: 1 << 16, HeatmapDelay: time.Second, DeleteTimeline: e.upTo(2 * time.Second),
+			SplitStage: e.upTo(2 * time.Second),
 		}
 	}
 	if e.rng.IntN(2) == 0 {

@@ -22,8 +22,9 @@ const (
 // simTenant is what its worker knows of one tenant. Only the worker changes it.
 type simTenant struct {
 	id        neon.TenantID
-	count     int
-	shards    []neon.ShardID
+	shards    []neon.ShardID // under the episode's mutex
+	want      int            // shards that a split is to lead to; 0: none is under way
+	large     bool           // and nobody has to ask for it
 	timelines []neon.TimelineID
 	configs   []neon.TenantConfig // any of these may be in force
 	paused    bool
@@ -60,7 +61,7 @@ func (w *worker) one() {
 		return
 	}
 	t := w.mine[w.rng.IntN(len(w.mine))]
-	switch w.rng.IntN(23) {
+	switch w.rng.IntN(25) {
 	case 20, 21:
 		w.archive(ctx, c, t)
 	case 22:
@@ -85,6 +86,8 @@ func (w *worker) one() {
 		w.schedule(ctx, c)
 	case 18, 19:
 		w.operate(ctx, c)
+	case 23, 24:
+		w.split(ctx, c, t)
 	}
 }
 
@@ -114,7 +117,7 @@ func (w *worker) create(ctx context.Context, c *testcluster.Client) {
 	n := w.number()
 	count := []int{0, 1, 2, 4}[w.rng.IntN(4)]
 	p := neon.Attached(w.rng.IntN(2))
-	t := &simTenant{id: idOf(n), count: count}
+	t := &simTenant{id: idOf(n)}
 	req := neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: t.id}, Placement: &p}
 	if count > 0 {
 		req.ShardParameters = &neon.ShardParameters{Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize}
@@ -212,13 +215,17 @@ func (w *worker) migrate(ctx context.Context, c *testcluster.Client) {
 		return
 	}
 	nodes := w.Fleet().Nodes()
-	w.count(c.Migrate(ctx, t.shards[w.rng.IntN(len(t.shards))], neon.MigrateRequest{
+	shards := w.shardsOf(t)
+	w.count(c.Migrate(ctx, shards[w.rng.IntN(len(shards))], neon.MigrateRequest{
 		Node:   nodes[w.rng.IntN(len(nodes))].ID(),
 		Config: neon.MigrationConfig{OverrideScheduler: w.rng.IntN(4) > 0, Prewarm: w.rng.IntN(2) == 0},
 	}))
 }
 
 func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
+	if t.want != 0 {
+		return // nobody knows for which shards it would be acknowledged
+	}
 	id := timelineOf(w.number())
 	req := neon.TimelineCreateRequest{Timeline: id, Bootstrap: &neon.TimelineBootstrap{PgVersion: ptr(neon.PgVersion(16))}}
 	if len(t.timelines) > 0 && w.rng.IntN(2) == 0 {

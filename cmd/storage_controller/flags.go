@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"quorate/internal/app"
 	"quorate/internal/neon"
 )
 
@@ -37,6 +38,9 @@ type flags struct {
 	maxSecondaryLag                  uint64
 	chaosInterval                    duration
 	chaosExit                        schedule
+
+	splits       app.SplitOptions
+	splitTimeout duration
 
 	raft raftFlags
 }
@@ -104,6 +108,7 @@ func (b *boolValue) Type() string { return "true|false" }
 func (f *flags) register(fs *pflag.FlagSet) {
 	f.registerServing(fs)
 	f.registerWork(fs)
+	f.registerSplits(fs)
 	f.raft.register(fs)
 	registerUnused(fs)
 	fs.BoolVarP(&f.version, "version", "V", false, "print the version")
@@ -151,6 +156,14 @@ func (f *flags) registerWork(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.diskLoss, "handle-ps-local-disk-loss", false, "believe a pageserver that reports an empty disk")
 }
 
+func (f *flags) registerSplits(fs *pflag.FlagSet) {
+	fs.Uint64Var(&f.splits.Threshold, "split-threshold", 0, "size in `bytes` above which a shard is split (0: never)")
+	fs.Uint8Var(&f.splits.MaxShards, "max-split-shards", 16, "most shards by automatic splits (0 and 1: none)")
+	fs.Uint64Var(&f.splits.InitialThreshold, "initial-split-threshold", 0, "size in `bytes` above which an unsharded tenant is split (0: never)")
+	fs.Uint8Var(&f.splits.InitialShards, "initial-split-shards", 2, "shards after that")
+	durationVar(fs, &f.splitTimeout, "shard-split-request-timeout", 0, "longest split request to a pageserver (0s: no limit)")
+}
+
 func (r *raftFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&r.dataDir, "data-dir", "", "`directory` of the log and the snapshots (default: storage_controller_raft in --neon-local-repo-dir, whose instances take turns at it, else ./storage_controller_data)")
 	fs.StringVar(&r.serverID, "server-id", "", "id of this replica in the cluster (default: made once and kept in the data directory)")
@@ -183,11 +196,5 @@ func registerUnused(fs *pflag.FlagSet) {
 	fs.String("database-url", os.Getenv("DATABASE_URL"), "Postgres `URL`"+note+"the state is in --data-dir)")
 	fs.Lookup("database-url").DefValue = ""
 	durationVar(fs, new(duration), "db-connect-timeout", 5*time.Second, "time to reach the database"+note+"there is none)")
-	later := note + "the operation is not part of this version)"
-	fs.Uint64("split-threshold", 0, "size in bytes at which a shard is split"+later)
-	fs.Uint8("max-split-shards", 16, "most shards by automatic splits"+later)
-	fs.Uint64("initial-split-threshold", 0, "size in bytes at which a tenant is first split"+later)
-	fs.Uint8("initial-split-shards", 2, "shards after the first split"+later)
 	fs.Var(&boolValue{}, "kick-secondary-downloads", "accepted; a destination that is not warm is always told to download")
-	durationVar(fs, new(duration), "shard-split-request-timeout", 0, "longest split request"+later)
 }

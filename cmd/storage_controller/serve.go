@@ -127,6 +127,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		},
 		TenantRateLimit: int(f.tenantRateLimit),
 		DiskLoss:        f.diskLoss,
+		Splits:          f.splits,
 		Logger:          log,
 	}
 	cfg.Safekeepers = app.Safekeepers{Timelines: f.ontoSafekeepers, PerTimeline: f.safekeepersPerTimeline}
@@ -139,6 +140,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	if f.httpsSafekeeper {
 		cfg.Safekeepers.Scheme = "https"
 	}
+	cfg.Splits.RequestTimeout = f.splitTimeout.std()
 	if f.httpsPageserver {
 		cfg.PageserverScheme = "https"
 	}

@@ -3,7 +3,7 @@
 //
 // A replica is: the Raft member (cluster) with the state machine (fsm) on top of
 // it; the HTTP listeners with the API, served by every replica; and, while it
-// leads, the reconciler and the deletions that were begun. Leadership is a
+// leads, the reconciler and the deletions and splits that were begun. Leadership is a
 // context: when it is lost, everything of the term has ended before the next one
 // begins.
 package app
@@ -54,6 +54,7 @@ type App struct {
 	importHook controller.ImportHook // nil: nobody need be told
 	tenants    *controller.Tenants
 	timelines  *controller.Timelines
+	splits     *controller.Splits
 	leadership *leadership
 	readiness  *readiness
 	api        *api.Server

@@ -11,6 +11,7 @@ import (
 
 	"quorate/cluster"
 	"quorate/fsm"
+	"quorate/internal/controller"
 	"quorate/internal/failpoint"
 	"quorate/reconciler"
 )
@@ -47,6 +48,9 @@ type Config struct {
 	// Reconciler are the settings of the leader's work.
 	Reconciler reconciler.Options
 
+	// Splits are the settings of shard splits.
+	Splits SplitOptions
+
 	// TenantRateLimit is how many rate-limited requests a second a tenant may
 	// make; 0 means the default of 10.
 	TenantRateLimit int
@@ -82,6 +86,9 @@ type Config struct {
 	// Logger; nil discards.
 	Logger *slog.Logger
 }
+
+// SplitOptions are the settings of shard splits, automatic ones included.
+type SplitOptions = controller.SplitOptions
 
 // HTTP is where the API is served. At least one of Listen and ListenTLS is set.
 type HTTP struct {

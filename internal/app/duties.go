@@ -31,6 +31,7 @@ func (a *App) lead(ctx context.Context, term uint64) error {
 	g.Go(func() error { return a.timelines.ResumeMigrations(ctx) })
 	g.Go(func() error { return a.timelines.ResumeTimelines(ctx) })
 	g.Go(func() error { return a.raiseLevel(ctx) })
+	g.Go(func() error { return a.splits.Run(ctx) })
 	err := g.Wait()
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || neon.CodeOf(err) == neon.NotLeader) {
 		return nil

@@ -116,10 +116,11 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 	}
 	a.tenants, a.timelines = controller.NewTenants(deps), controller.NewTimelines(deps)
 	a.store.Subscribe(a.timelines.Changed)
+	a.splits = controller.NewSplits(deps, splitCalls{pageservers: calls.pageservers, quiet: a.reconciler.Quiet}, a.cfg.Splits)
 	debug := controller.NewDebug(deps)
 	a.leadership.stepped.look = debug.Observed
 	options := api.Options{
-		Tenants: a.tenants, Shards: controller.NewShards(deps), Nodes: controller.NewNodes(deps),
+		Tenants: a.tenants, Shards: controller.NewShards(deps), Splits: a.splits, Nodes: controller.NewNodes(deps),
 		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: a.timelines, Debug: debug,
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,

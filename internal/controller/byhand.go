@@ -28,6 +28,9 @@ func (t *Tenants) AttachHook(ctx context.Context, req neon.AttachHookRequest) (r
 	if req.Config != nil {
 		c.Config = *req.Config
 	}
+	if err := thaw(ctx, t.Log, req.Shard.Tenant); err != nil {
+		return resp, asInternal(err)
+	}
 	r, err := t.Log.Propose(ctx, fsm.RequestID{}, c)
 	if err != nil {
 		return resp, asInternal(err)

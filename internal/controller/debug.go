@@ -45,6 +45,9 @@ func (d *Debug) Shards(ctx context.Context) ([]neon.ShardDump, error) {
 		if s.Importing(tenant.ID) {
 			e.Importing = neon.ImportImporting
 		}
+		if s.Splitting(tenant.ID) {
+			e.Splitting = neon.SplitSplitting
+		}
 		all = append(all, e)
 	}
 	return all, nil

@@ -12,6 +12,9 @@ import (
 // generation: what a superseded location has acknowledged, its successor may never
 // see. The owners are by shard number and at least one.
 func (t *Timelines) mutate(ctx context.Context, id neon.TenantID, run func([]owner) error) error {
+	if err := thaw(ctx, t.Log, id); err != nil {
+		return err
+	}
 	return t.guard(ctx, func(s *fsm.State) ([]owner, error) { return owners(s, id) }, run)
 }
 
@@ -30,7 +33,8 @@ func (t *Timelines) guard(ctx context.Context, find func(*fsm.State) ([]owner, e
 	}
 	for _, o := range before {
 		sh, ok := s.Shard(o.shard)
-		if !ok || sh.Generation != o.generation || sh.GenNode != o.node.ID {
+		// During a split nobody knows whether the children have what the parent has.
+		if !ok || s.Splitting(o.shard.Tenant) || sh.Generation != o.generation || sh.GenNode != o.node.ID {
 			return neon.Errorf(neon.Unavailable, "Tenant attachment changed, please retry")
 		}
 	}
@@ -42,6 +46,9 @@ func owners(s *fsm.State, id neon.TenantID) ([]owner, error) {
 	tenant, ok := s.Tenant(id)
 	if !ok {
 		return nil, neon.Errorf(neon.NotFound, "Tenant not found")
+	}
+	if s.Splitting(id) {
+		return nil, neon.Errorf(neon.Unavailable, "Tenant %s is being split, please retry", id)
 	}
 	all := make([]owner, 0, tenant.Count.Shards())
 	for sh := range s.TenantShards(id) {

@@ -64,6 +64,9 @@ type mover func(*scheduler.Scheduler, fsm.Shard) (fsm.Intent, error)
 
 // move commits the intent that a mover decides on.
 func (h *Shards) move(ctx context.Context, id neon.ShardID, req neon.MigrateRequest, decide mover) (uint64, error) {
+	if err := thaw(ctx, h.Log, id.Tenant); err != nil {
+		return 0, err
+	}
 	return commit(ctx, h.Log, func(s *fsm.State) (fsm.Command, error) {
 		if n, ok := s.Node(req.Node); !ok || n.Tombstone {
 			return nil, neon.Errorf(neon.BadRequest, "Node %d not found", req.Node)

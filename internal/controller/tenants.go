@@ -135,6 +135,9 @@ func (t *Tenants) PatchConfig(ctx context.Context, id neon.TenantID, patch []byt
 }
 
 func (t *Tenants) changeConfig(ctx context.Context, id neon.TenantID, change func(neon.TenantConfig) (neon.TenantConfig, error)) error {
+	if err := thaw(ctx, t.Log, id); err != nil {
+		return err
+	}
 	var shards []neon.ShardID
 	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
 		tenant, err := known(s, id)

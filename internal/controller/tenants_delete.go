@@ -30,6 +30,9 @@ const (
 // is finished by the leader, whether this call succeeds or not, and by the next
 // leader if this one dies.
 func (t *Tenants) Delete(ctx context.Context, id neon.TenantID) error {
+	if err := thaw(ctx, t.Log, id); err != nil {
+		return err
+	}
 	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
 		tenant, ok := s.Tenant(id)
 		switch {

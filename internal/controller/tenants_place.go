@@ -19,6 +19,9 @@ func (t *Tenants) SetPolicy(ctx context.Context, id neon.TenantID, req neon.Poli
 	if err := t.delay(ctx, "tenant-update-policy-exclusive-lock"); err != nil {
 		return err
 	}
+	if err := thaw(ctx, t.Log, id); err != nil {
+		return err
+	}
 	var shards []neon.ShardID
 	var unplaced error
 	_, err = commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
@@ -79,6 +82,9 @@ func (t *Tenants) SetLocation(ctx context.Context, id neon.ShardID, conf neon.Lo
 	}
 	if _, ok := s.Tenant(id.Tenant); !ok {
 		return t.onboard(ctx, id, conf)
+	}
+	if err := thaw(ctx, t.Log, id.Tenant); err != nil {
+		return neon.LocationConfigResponse{}, err
 	}
 	var unplaced error
 	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {

@@ -54,6 +54,7 @@ func (t *Tenants) describe(s *fsm.State, tenant fsm.Tenant) (neon.TenantDescribe
 	d := neon.TenantDescribe{Tenant: tenant.ID, StripeSize: tenant.Stripe, Policy: tenant.Policy, Config: tenant.Config}
 	d.Shards = make([]neon.ShardDescribe, 0, tenant.Count.Shards())
 	importing := s.Importing(tenant.ID)
+	splitting := s.Splitting(tenant.ID)
 	gone := tenant.Policy.Kind == neon.PlaceDetached
 	for sh := range s.TenantShards(tenant.ID) {
 		status := t.Reality.Status(sh.ID)
@@ -63,6 +64,7 @@ func (t *Tenants) describe(s *fsm.State, tenant fsm.Tenant) (neon.TenantDescribe
 			LastError: status.LastError, Reconciling: status.Reconciling,
 			PendingComputeNotification: status.PendingNotify,
 			Importing:                  importing,
+			Splitting:                  splitting,
 			Scheduling:                 tenant.Scheduling, PreferredAZ: sh.PreferredAZ,
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"math/bits"
 )
 
 // ShardNumber is the position of a shard in its tenant, from 0.
@@ -97,6 +98,25 @@ func (s ShardID) MarshalText() ([]byte, error) {
 func (s *ShardID) UnmarshalText(b []byte) (err error) {
 	*s, err = ParseShardID(string(b))
 	return err
+}
+
+// Children lists what a shard becomes when its tenant is split to count shards, by
+// number.
+func (s ShardID) Children(count ShardCount) []ShardID {
+	var ids []ShardID
+	for n := int(s.Number); n < count.Shards(); n += s.Count.Shards() {
+		ids = append(ids, ShardID{Tenant: s.Tenant, Number: ShardNumber(n), Count: count})
+	}
+	return ids
+}
+
+// CanSplit tells whether pageservers split shards of one count into those of
+// another: every shard into the same power of two, more than one.
+func CanSplit(from, to ShardCount) bool {
+	if to.Shards() <= from.Shards() || to.Shards()%from.Shards() != 0 {
+		return false
+	}
+	return bits.OnesCount(uint(to.Shards()/from.Shards())) == 1
 }
 
 // ShardIDs lists the ids of a tenant with the given count, by number.

@@ -41,6 +41,10 @@ type Behaviour struct {
 	Offload      bool
 	OffloadOrder archival.Order
 	ArchivalStep time.Duration
+	// SplitStage is how long each stage of a split takes, and SplitFailsAt the stage
+	// after which splits fail; SplitUntouched is never.
+	SplitStage   time.Duration
+	SplitFailsAt SplitStage
 	// DiskBytes is the size of the disk; zero means 1 TiB.
 	DiskBytes uint64
 	// Utilization, when set, rewrites what the pageserver is about to report.

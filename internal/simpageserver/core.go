@@ -16,6 +16,7 @@ type core struct {
 	rng       *rand.Rand
 	behave    Behaviour
 	slots     map[neon.ShardID]*slot
+	leftovers map[neon.ShardID]*slot // directories without a location: on disk only
 	lists     []deletionList
 	attached  int // slots whose mode is attached
 	secondary int
@@ -24,7 +25,7 @@ type core struct {
 }
 
 func newCore(id neon.NodeID, store *Store, rng *rand.Rand) *core {
-	return &core{id: id, store: store, rng: rng, slots: map[neon.ShardID]*slot{}}
+	return &core{id: id, store: store, rng: rng, slots: map[neon.ShardID]*slot{}, leftovers: map[neon.ShardID]*slot{}}
 }
 
 // locationChange is one decoded PUT location_config.
@@ -86,6 +87,7 @@ func (c *core) begin(now time.Duration, ch *locationChange) (t transition, done 
 		return t, false, failf(http.StatusConflict, "Conflict: tenant shard %s: operation in progress", ch.shard)
 	}
 	if s == nil {
+		delete(c.leftovers, ch.shard) // the directory is removed, or taken over
 		if ch.mode == modeNone {
 			return transition{shard: ch.shard}, true, nil
 		}
@@ -121,7 +123,7 @@ func (c *core) finish(now time.Duration, ch *locationChange) transition {
 	t := transition{shard: ch.shard, from: s.mode, fromGen: s.gen, to: ch.mode, gen: ch.gen}
 	c.uncount(s)
 	had := c.residentBytes(now, ch.shard, s)
-	s.busy, s.broken, s.tenant = false, false, nil
+	s.busy, s.broken, s.splitting, s.tenant = false, false, false, nil
 	switch {
 	case ch.mode == modeNone:
 		delete(c.slots, ch.shard)

@@ -19,7 +19,7 @@
 //     invariants and a bounded history. It never stops the run.
 //   - Hook: the control plane that controllers notify about attachments.
 //
-// What is not modelled: page contents, WAL bytes, splits inside a pageserver.
+// What is not modelled: page contents, WAL bytes.
 // In an object store the index that an unreachable, superseded pageserver uploads
 // of a timeline which its successor has deleted stays, and a later owner would find
 // it; here it is ignored.

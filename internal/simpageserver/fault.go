@@ -40,6 +40,8 @@ const (
 	RouteSecondaryDownload  Route = "secondary_download"
 	RouteSecondaryStatus    Route = "secondary_status"
 	RouteHeatmapUpload      Route = "heatmap_upload"
+	RouteShardSplit         Route = "shard_split"
+	RouteTopTenants         Route = "top_tenants"
 	RouteUtilization        Route = "utilization"
 	RouteStatus             Route = "status"
 	RouteDeletionFlush      Route = "deletion_flush"

@@ -57,6 +57,10 @@ func (p *process) perform(c *call) reply {
 		return p.secondary(c)
 	case RouteHeatmapUpload:
 		return p.heatmapUpload(c)
+	case RouteShardSplit:
+		return p.splitShard(c)
+	case RouteTopTenants:
+		return p.topTenants(c)
 	case RouteUtilization:
 		return p.utilization()
 	case RouteDeletionFlush:

@@ -64,7 +64,7 @@ func (p *process) execute(c *core, d deletionList) {
 	}
 	for _, u := range d.layers {
 		id := remoteID{d.shard, u.timeline}
-		if index, bad := c.store.deleteLayer(id, u.layer, newest); bad {
+		if index, bad := c.store.deleteLayer(id, u.layer, newest, oracle.reader); bad {
 			oracle.lost(p.index, id, u.layer, index)
 		}
 	}

@@ -28,6 +28,7 @@ import (
 //	I15 a tenant's objects go after its locations, and it does not come back
 //	I16 an acknowledged timeline is in an index that every future owner sees
 //	I17 a timeline that was acknowledged as deleted does not come back
+//	I21 at rest, the attached shards of a tenant are all of one count
 //	I31 at rest, no timeline is stopped, nor offloaded and in use at the same time
 //
 // I10 is about what the controller believes and cannot be seen from here. What

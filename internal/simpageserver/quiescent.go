@@ -25,24 +25,48 @@ func (f *Fleet) Removing(tl neon.TimelineID, t neon.TenantID) { f.opt.Oracle.rem
 func (f *Fleet) Removed(tl neon.TimelineID, t neon.TenantID) { f.opt.Oracle.removed(tl, t) }
 
 // CheckQuiescent checks what must hold once faults have stopped and the
-// controller has nothing left to do: I7, I8, I11, I14, I16, I17 and I31. A shard that
+// controller has nothing left to do: I7, I8, I11, I14, I16, I17, I21 and I31. A shard that
 // is attached nowhere is taken to be meant so; see CheckPlacement. The error
 // lists the first ten findings. It does not record violations, since only the
 // caller knows whether it is quiet.
 func (f *Fleet) CheckQuiescent() error {
 	var c findings
 	for _, n := range f.Nodes() {
+		for _, shard := range n.leftovers() {
+			if _, lives := f.opt.Oracle.reader(shard); lives {
+				continue // its split was aborted when it could not be reached, and it lives elsewhere
+			}
+			c.add("I11: node %s still has the directory of shard %s", n.opt.ID, shard)
+		}
 		for shard, v := range n.Locations() {
 			if n.Running() && v.State == InProgress {
 				c.add("I11: shard %s is in progress on node %s", shard, n.opt.ID)
 			}
 		}
 	}
+	counts := map[neon.TenantID]neon.ShardID{}
 	for _, r := range f.opt.Oracle.atRest() {
 		f.checkRest(&c, r)
+		if first, seen := counts[r.shard.Tenant]; seen && first.Count != r.shard.Count {
+			c.add("I21: shards %s and %s are attached at the same time", first, r.shard)
+		}
+		counts[r.shard.Tenant] = r.shard
 	}
 	f.checkStranded(&c)
 	return c.err()
+}
+
+// leftovers are the directories without a location of a running node.
+func (n *Node) leftovers() (all []neon.ShardID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.proc == nil {
+		return nil
+	}
+	for shard := range n.core.leftovers {
+		all = append(all, shard)
+	}
+	return all
 }
 
 // restFacts is one shard with live attachments, copied out of the oracle.

@@ -188,10 +188,12 @@ var topRoutes = map[string]Route{
 	"GET utilization":     RouteUtilization,
 	"GET location_config": RouteLocationList,
 	"GET tenant":          RouteTenantList,
+	"POST top_tenants":    RouteTopTenants,
 }
 
 var tenantRoutes = map[string]Route{
 	"PUT location_config": RouteLocationPut,
+	"PUT shard_split":     RouteShardSplit,
 	"GET ":                RouteTenantGet,
 	"DELETE ":             RouteTenantDelete,
 	"POST timeline":       RouteTimelineCreate,

@@ -18,18 +18,25 @@ type reattachTenant struct {
 // restart forgets what only memory held.
 func (c *core) restart() {
 	c.stopping = false
+	for shard, s := range c.leftovers {
+		if c.slots[shard] == nil {
+			c.slots[shard] = s
+		}
+	}
+	clear(c.leftovers)
 	for shard, s := range c.slots {
 		if s.mode == modeNone {
 			delete(c.slots, shard)
 			continue
 		}
-		s.busy, s.broken, s.lazy, s.tenant = false, false, false, nil
+		s.busy, s.broken, s.lazy, s.splitting, s.tenant = false, false, false, false, nil
 	}
 }
 
 // wipe loses the disk.
 func (c *core) wipe() {
 	c.slots, c.lists, c.attached, c.secondary = map[neon.ShardID]*slot{}, nil, 0, 0
+	clear(c.leftovers)
 }
 
 // reattach applies the controller's answer: what it omits is purged, what it

@@ -68,6 +68,8 @@ type slot struct {
 	busy   bool // a structural change is under way: listed as null
 	broken bool
 	lazy   bool // activation queued behind others; the first access jumps the queue
+
+	splitting bool // a split of it is under way
 }
 
 // State is what a location is doing.

@@ -22,6 +22,7 @@ type Store struct {
 	manifests   map[neon.ShardID][]manifest  // ascending by generation
 	buried      map[remoteID]neon.Generation // deleted timelines, by the newest owner that deleted them
 	counts      countSet                     // of the shards that have heatmaps
+	logical     map[neon.TenantID]uint64     // sizes that pageservers report
 	shardBytes  uint64
 	shardLayers uint64
 	walRate     int64
@@ -43,6 +44,7 @@ func NewStore(o StoreOptions) *Store {
 		logs:        map[neon.TimelineID]walSource{},
 		manifests:   map[neon.ShardID][]manifest{},
 		buried:      map[remoteID]neon.Generation{},
+		logical:     map[neon.TenantID]uint64{},
 		shardBytes:  o.ShardBytes,
 		shardLayers: o.ShardLayers,
 		walRate:     o.WALRate,
@@ -54,8 +56,11 @@ type remoteID struct {
 	timeline neon.TimelineID
 }
 
-// layer names one layer object. gen is the generation that wrote it.
+// layer names one layer object. owner is the shard under whose name it is, which
+// for what a child of a split has not yet rewritten is an ancestor; gen is the
+// generation that wrote it.
 type layer struct {
+	owner  owner
 	lo, hi neon.Lsn
 	gen    neon.Generation
 	size   uint32
@@ -172,8 +177,9 @@ func (s *Store) putIndex(id remoteID, ix indexPart, added ...layer) {
 
 // deleteLayer removes one layer object. It reports the generation of an index
 // that still names it and that an attach in generation newest or later could
-// load; such a delete loses data.
-func (s *Store) deleteLayer(id remoteID, l layer, newest neon.Generation) (inUse neon.Generation, bad bool) {
+// load; such a delete loses data. The same goes for the indices of other shards of
+// the tenant in which reader finds somebody attached.
+func (s *Store) deleteLayer(id remoteID, l layer, newest neon.Generation, reader func(neon.ShardID) (neon.Generation, bool)) (inUse neon.Generation, bad bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.tenants[id.shard.Tenant][id]
@@ -181,6 +187,22 @@ func (s *Store) deleteLayer(id remoteID, l layer, newest neon.Generation) (inUse
 		return 0, false
 	}
 	delete(r.layers, l)
+	for other, o := range s.tenants[id.shard.Tenant] {
+		if other.timeline != id.timeline || other.shard == id.shard {
+			continue
+		}
+		if gen, ok := reader(other.shard); ok {
+			if inUse, bad = o.names(l, gen); bad {
+				return inUse, bad
+			}
+		}
+	}
+	return r.names(l, newest)
+}
+
+// names finds an index that an attach in a generation or a later one could load and
+// that names a layer.
+func (r *remoteTimeline) names(l layer, newest neon.Generation) (gen neon.Generation, found bool) {
 	oldest := r.selectable(newest)
 	for i := range r.indices {
 		ix := &r.indices[i]
@@ -208,13 +230,22 @@ func (s *Store) missing(shard neon.ShardID, gen neon.Generation) (lost []neon.Ti
 			continue
 		}
 		for _, l := range ix.layers {
-			if _, ok := r.layers[l]; !ok {
+			if !s.stored(remoteID{l.owner.of(shard.Tenant), id.timeline}, l) {
 				lost = append(lost, id.timeline)
 				break
 			}
 		}
 	}
 	return lost
+}
+
+func (s *Store) stored(id remoteID, l layer) bool {
+	r := s.tenants[id.shard.Tenant][id]
+	if r == nil {
+		return false
+	}
+	_, ok := r.layers[l]
+	return ok
 }
 
 // has tells whether an attach in a generation would find the timeline.

@@ -1,0 +1,226 @@
+package fsm
+
+import (
+	"slices"
+
+	"quorate/internal/neon"
+)
+
+// BeginSplit records that a tenant is to be split, before any pageserver hears of
+// it. From here on the tenant is frozen. It is based on the tenant record with
+// this Sequence and on all its shards as they are attached, and refused as a
+// Conflict when any of that moved.
+//
+// Result.Grants are the generations of the children: those of their parents, on
+// the same nodes.
+type BeginSplit struct {
+	Tenant   neon.TenantID   `cbor:"1,keyasint"`
+	Sequence uint64          `cbor:"2,keyasint"`
+	Count    neon.ShardCount `cbor:"3,keyasint"`
+	Stripe   neon.StripeSize `cbor:"4,keyasint"`
+	Parents  []SplitParent   `cbor:"5,keyasint"` // all shards, by number
+}
+
+func (c BeginSplit) apply(t *txn) (r Result) {
+	last, had := t.Split(c.Tenant)
+	if r := c.check(t, had && last.Active()); r.Err != nil {
+		return r
+	}
+	sp := Split{
+		Tenant: c.Tenant, Began: t.Index, Count: c.Count, Stripe: c.Stripe,
+		Parents: slices.Clip(c.Parents), Leftovers: last.Leftovers,
+	}
+	for _, p := range sp.Parents {
+		t.touched.Unseen = append(t.touched.Unseen, Leftover{Shard: p.Shard, Node: p.Node})
+		for _, child := range sp.Children(p.Shard) {
+			r.Grants = append(r.Grants, Grant{Shard: child, Generation: p.Generation, Node: p.Node})
+			t.touched.Unseen = append(t.touched.Unseen, Leftover{Shard: child, Node: p.Node})
+		}
+	}
+	t.setSplit(sp)
+	return r
+}
+
+func (c BeginSplit) check(t *txn, splitting bool) Result {
+	tenant, ok := t.Tenant(c.Tenant)
+	switch {
+	case !ok || tenant.Deleting:
+		return refuse(neon.NotFound, "Tenant %s not found", c.Tenant)
+	case splitting:
+		return refuse(neon.Conflict, "Tenant is already splitting")
+	case t.Importing(c.Tenant):
+		return refuse(neon.Conflict, "Cannot shard split during timeline import")
+	case tenant.Sequence != c.Sequence:
+		return refuse(neon.Conflict, "tenant %s was changed by somebody else", c.Tenant)
+	case tenant.Policy.Kind != neon.PlaceAttached:
+		return refuse(neon.BadRequest, "Cannot split a tenant that is not attached")
+	case tenant.Scheduling == neon.ShardStop:
+		return refuse(neon.PreconditionFailed, "Cannot split a tenant whose scheduling is stopped")
+	case !neon.CanSplit(tenant.Count, c.Count):
+		return refuse(neon.BadRequest, "Cannot split %d shards into %d", tenant.Count.Shards(), c.Count)
+	case c.Stripe == 0, tenant.Count.Shards() > 1 && c.Stripe != tenant.Stripe:
+		return refuse(neon.BadRequest, "Cannot change the stripe size of tenant %s from %d to %d", c.Tenant, tenant.Stripe, c.Stripe)
+	case len(c.Parents) != tenant.Count.Shards():
+		return refuse(neon.Conflict, "tenant %s has %d shards, not %d", c.Tenant, tenant.Count.Shards(), len(c.Parents))
+	}
+	for i, id := range tenant.Shards() {
+		s, _ := t.Shard(id)
+		p := c.Parents[i]
+		if p.Shard != id || p.Node == 0 || s.Attached != p.Node || s.GenNode != p.Node || s.Generation != p.Generation || !t.living(p.Node) {
+			return refuse(neon.Conflict, "Shard %s unexpectedly rescheduled during split", id)
+		}
+		if s.exhausted() {
+			return refuse(neon.Internal, "generations of %s are used up", id)
+		}
+	}
+	return Result{}
+}
+
+// CommitSplit makes the children the tenant. The proposer has seen that on every
+// parent's node all its children are attached in its generation, and the parent is
+// not. It is refused as a Conflict unless the try that Began then is still asking
+// and no parent's generation has moved since.
+type CommitSplit struct {
+	Tenant neon.TenantID `cbor:"1,keyasint"`
+	Began  uint64        `cbor:"2,keyasint"`
+
+	// Secondary are the warm locations of the children, by number; without it a
+	// child has those of its parent. Nodes that do not fit are left out.
+	Secondary [][]neon.NodeID `cbor:"3,keyasint,omitempty"`
+
+	// At is the Unix time in milliseconds, from which on the children count as healthy.
+	At int64 `cbor:"4,keyasint,omitempty"`
+}
+
+func (c CommitSplit) apply(t *txn) Result {
+	sp, tenant, r := t.split(c.Tenant, c.Began, SplitAsking)
+	if r.Err != nil {
+		return r
+	}
+	for _, p := range sp.Parents {
+		if s, _ := t.Shard(p.Shard); s.Generation != p.Generation || s.GenNode != p.Node || s.Attached != p.Node {
+			return refuse(neon.Conflict, "shard %s was attached anew while it was split", p.Shard)
+		}
+	}
+	for _, p := range sp.Parents {
+		parent, _ := t.Shard(p.Shard)
+		parent.nodes(func(n neon.NodeID) {
+			sp.Leftovers = append(slices.Clip(sp.Leftovers), Leftover{Shard: p.Shard, Node: n})
+		})
+		t.deleteShard(p.Shard)
+		for _, id := range sp.Children(p.Shard) {
+			child := parent
+			child.ID, child.PreferredNode, child.Sequence = id, 0, t.Index
+			child.Notified, child.Told, child.ByHand = false, p.Node, false
+			child.Unhealthy, child.ScrubbedAt = false, c.At
+			if int(id.Number) < len(c.Secondary) {
+				child.Secondary = c.Secondary[id.Number]
+			}
+			child.Secondary = t.fitting(child.Secondary, child.Attached)
+			t.setShard(child)
+			t.touched.Unseen = append(t.touched.Unseen, Leftover{Shard: id, Node: p.Node})
+		}
+	}
+	tenant.Count, tenant.Stripe = sp.Count, sp.Stripe
+	t.setTenant(tenant)
+	sp.Phase, sp.Parents = SplitDone, nil
+	t.setSplit(sp)
+	return Result{}
+}
+
+// fitting keeps of a list of secondaries what may stand beside an attached one.
+func (t *txn) fitting(list []neon.NodeID, attached neon.NodeID) (kept []neon.NodeID) {
+	for _, n := range list {
+		if n != attached && t.living(n) && !slices.Contains(kept, n) && len(kept) < maxSecondaries {
+			kept = append(kept, n)
+		}
+	}
+	return kept
+}
+
+// split finds a split that is in a phase.
+func (t *txn) split(id neon.TenantID, began uint64, phase SplitPhase) (Split, Tenant, Result) {
+	sp, ok := t.Split(id)
+	tenant, _ := t.Tenant(id)
+	if !ok || sp.Began != began || sp.Phase != phase {
+		return sp, tenant, refuse(neon.Conflict, "the split of tenant %s is not %s any more", id, phase)
+	}
+	return sp, tenant, Result{}
+}
+
+// AbortSplit gives up a split that is asking. The tenant stays frozen until the
+// children are removed.
+type AbortSplit struct {
+	Tenant neon.TenantID `cbor:"1,keyasint"`
+	Began  uint64        `cbor:"2,keyasint"`
+	Code   neon.Code     `cbor:"3,keyasint"` // what those who asked for the split are told
+	Reason string        `cbor:"4,keyasint"`
+}
+
+// maxReason bounds the text of a reason in bytes.
+const maxReason = 4096
+
+func (c AbortSplit) apply(t *txn) Result {
+	sp, _, r := t.split(c.Tenant, c.Began, SplitAsking)
+	if r.Err != nil {
+		return r
+	}
+	t.abortSplit(sp, c.Code, c.Reason)
+	return Result{}
+}
+
+// ThawSplit ends a split that was aborted. The proposer has seen that no child is
+// left on a pageserver that can be reached. Every parent gets a new generation,
+// unless it got one meanwhile, so that nothing a child has written will ever be
+// read; one whose node was deleted will get it with its next place.
+type ThawSplit struct {
+	Tenant neon.TenantID `cbor:"1,keyasint"`
+	Began  uint64        `cbor:"2,keyasint"`
+}
+
+func (c ThawSplit) apply(t *txn) (r Result) {
+	sp, tenant, r := t.split(c.Tenant, c.Began, SplitAborting)
+	if r.Err != nil {
+		return r
+	}
+	for _, p := range sp.Parents {
+		s, _ := t.Shard(p.Shard)
+		if s.Generation == p.Generation && s.Attached == p.Node && !s.exhausted() {
+			r.Grants = append(r.Grants, t.issue(s, p.Node))
+		}
+	}
+	t.touched.Grants = append(t.touched.Grants, r.Grants...)
+	t.setTenant(tenant) // wakes whoever found it frozen
+	t.settleSplit(sp)
+	return r
+}
+
+// settleSplit leaves of a split what is still to be removed, or nothing.
+func (t *txn) settleSplit(sp Split) {
+	if len(sp.Leftovers) == 0 {
+		t.deleteSplit(sp.Tenant)
+		return
+	}
+	sp.Phase, sp.Parents, sp.Code, sp.Reason = SplitDone, nil, "", ""
+	t.setSplit(sp)
+}
+
+// ForgetLeftovers records that locations of shards that are no more were removed.
+type ForgetLeftovers struct {
+	Tenant    neon.TenantID `cbor:"1,keyasint"`
+	Leftovers []Leftover    `cbor:"2,keyasint"`
+}
+
+func (c ForgetLeftovers) apply(t *txn) Result {
+	sp, ok := t.Split(c.Tenant)
+	if !ok {
+		return Result{}
+	}
+	sp.Leftovers = slices.DeleteFunc(slices.Clone(sp.Leftovers), func(l Leftover) bool { return slices.Contains(c.Leftovers, l) })
+	if sp.Active() {
+		t.setSplit(sp)
+	} else {
+		t.settleSplit(sp)
+	}
+	return Result{}
+}

@@ -1,0 +1,65 @@
+package pageserver
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"quorate/internal/neon"
+)
+
+const (
+	// splitTimeout bounds a split without a limit of its own: longer than any that
+	// succeeded, so that a call that never returns does not stay for ever.
+	splitTimeout = time.Hour
+
+	topTenantsTimeout = 5 * time.Second
+)
+
+// ShardSplit asks for the split of an attached shard and returns its children. It
+// is tried once: what is left after a failure has to be looked at. A timeout of 0
+// sets no limit.
+func (c *Client) ShardSplit(ctx context.Context, to Addr, shard neon.ShardID, req neon.ShardSplitRequest, timeout time.Duration) ([]neon.ShardID, error) {
+	if timeout <= 0 {
+		timeout = splitTimeout
+	}
+	a, err := c.do(ctx, to, request{
+		label: "tenant_shard_split", method: http.MethodPut, path: tenantPath(shard) + "/shard_split", body: req, timeout: timeout,
+	})
+	var resp neon.ShardSplitResponse
+	if err == nil {
+		err = a.into(to, &resp)
+	}
+	return resp.Shards, err
+}
+
+// TopTenants lists the largest attached shards.
+func (c *Client) TopTenants(ctx context.Context, to Addr, req neon.TopTenantsRequest) ([]neon.TopTenant, error) {
+	a, err := c.do(ctx, to, request{
+		label: "top_tenants", method: http.MethodPost, path: "/v1/top_tenants", body: req, timeout: topTenantsTimeout, limit: listBody,
+	})
+	var resp neon.TopTenantsResponse
+	if err == nil {
+		err = a.into(to, &resp)
+	}
+	return resp.Shards, err
+}
+
+// TimelineIDs lists all timelines of an attached location, offloaded ones included.
+func (c *Client) TimelineIDs(ctx context.Context, to Addr, shard neon.ShardID) ([]neon.TimelineID, error) {
+	a, err := c.do(ctx, to, request{
+		label: "timelines_and_offloaded", method: http.MethodGet, path: tenantPath(shard) + "/timeline_and_offloaded", timeout: timelineTimeout, limit: listBody,
+	})
+	var resp neon.TimelinesAndOffloaded
+	if err == nil {
+		err = a.into(to, &resp)
+	}
+	var ids []neon.TimelineID
+	for _, t := range resp.Timelines {
+		ids = append(ids, t.ID)
+	}
+	for _, t := range resp.Offloaded {
+		ids = append(ids, t.ID)
+	}
+	return ids, err
+}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +33,11 @@ func NewCandidate() http.Handler {
 		a := answer{status: http.StatusServiceUnavailable, body: null}
 		switch path := r.URL.EscapedPath(); {
 		case r.Method == http.MethodGet && path == "/metrics":
-			scrape.ServeHTTP(w, r)
+			text := &recorder{header: http.Header{}}
+			scrape.ServeHTTP(text, r)
+			h["Content-Type"] = text.header["Content-Type"]
+			h.Set("Content-Length", strconv.Itoa(text.body.Len()))
+			_, _ = w.Write(text.body.Bytes())
 			return
 		case r.Method == http.MethodGet && path == "/status":
 			a.status = http.StatusOK

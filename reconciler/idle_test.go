@@ -20,6 +20,9 @@ func TestWhatWasWaitedForLeavesNothingToDo(t *testing.T) {
 					b.t.Fatal(err)
 				}
 			}
+			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
+				b.now.Kick(Normal, sh.ID)
+			}
 			if n, err := b.now.ReconcileAll(context.Background()); n != 0 || err != nil {
 				b.t.Errorf("%d shards are left, %v", n, err)
 			}

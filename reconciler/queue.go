@@ -403,6 +403,19 @@ func (q *queue) load() (busy, waits int) {
 	return busy, waits
 }
 
+// laborious is the number of shards that take time: they warm, catch up, wait to be
+// warm or have failed.
+func (q *queue) laborious() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, t := range q.tasks {
+		if t.step != nil || t.cold || t.failures > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // stuck counts the shards that failed at least n times in a row.
 func (q *queue) stuck(n int) (count int) {
 	q.mu.Lock()

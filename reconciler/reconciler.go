@@ -179,12 +179,14 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 	}
 	mark := t.report.mark()
 	t.repair()
-	found := max(t.pending(), t.hook.flush(ctx), t.wakeDirty())
+	// A shard that is only looked at, as after every change, is not work.
+	found := max(t.orders(), t.hook.flush(ctx), t.wakeDirty())
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		size := t.pending()
-		found = max(found, size)
+		orders := t.orders()
+		size := t.queue.size() + orders
+		found = max(found, t.queue.laborious()+orders)
 		_, waits := t.queue.load()
 		if size <= waits {
 			better := t.better.pass(t.Log.State().ShardCount() + 1)
@@ -199,7 +201,7 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return found, t.failedSince(mark, 1)
+			return max(found, size), t.failedSince(mark, 1)
 		}
 	}
 }
@@ -212,10 +214,10 @@ func (t *term) failedSince(mark uint64, times int) error {
 	return nil
 }
 
-// pending is how many shards, operations on nodes and splits are being worked on.
-func (t *term) pending() int {
+// orders is how many operations on nodes and splits are being worked on.
+func (t *term) orders() int {
 	st := t.Log.State()
-	return t.queue.size() + operating(st) + unsettled(st)
+	return operating(st) + unsettled(st)
 }
 
 // wakeDirty makes every shard that is not as it should be be looked at.

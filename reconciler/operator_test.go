@@ -265,3 +265,24 @@ func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {
 		b.check()
 	})
 }
+
+// A move may be given less time to warm its destination than usual; the next one has
+// the usual time again.
+func TestPatienceIsForOneMove(t *testing.T) {
+	observed(t, 3, func(b *bench, _ *watch) {
+		b.create(1, 1, neon.Attached(0))
+		b.settle()
+		id := first(b).ID
+		term := b.now.current.Load()
+		usual := term.patienceFor(id)
+		b.now.SetPatience(id, Patience{Warm: time.Second})
+		if p := term.patienceFor(id); p.Warm != time.Second || p.Request != usual.Request {
+			b.t.Errorf("%+v, usually %+v", p, usual)
+		}
+		migrate(b, first(b))
+		b.settle()
+		if p := term.patienceFor(id); p != usual {
+			b.t.Errorf("after the move %+v, usually %+v", p, usual)
+		}
+	})
+}

@@ -24,21 +24,23 @@ type term struct {
 	better *optimiser
 	report *report
 
-	mu       sync.Mutex
-	touched  fsm.Touched
-	wakeup   chan struct{}
-	unplaced map[neon.ShardID]struct{} // shards whose intent lacks what their policy wants
-	ready    chan struct{}
-	long     map[*alarm]struct{} // reconciles that take long
+	mu        sync.Mutex
+	touched   fsm.Touched
+	wakeup    chan struct{}
+	unplaced  map[neon.ShardID]struct{} // shards whose intent lacks what their policy wants
+	ready     chan struct{}
+	long      map[*alarm]struct{} // reconciles that take long
+	patiences map[neon.ShardID]Patience
 }
 
 func newTerm(ctx context.Context, d Deps) *term {
 	t := &term{
 		Deps: d, ctx: ctx, seen: newSeen(), wait: newWaiters(), report: newReport(),
-		wakeup:   make(chan struct{}, 1),
-		unplaced: make(map[neon.ShardID]struct{}),
-		ready:    make(chan struct{}),
-		long:     make(map[*alarm]struct{}),
+		wakeup:    make(chan struct{}, 1),
+		unplaced:  make(map[neon.ShardID]struct{}),
+		ready:     make(chan struct{}),
+		long:      make(map[*alarm]struct{}),
+		patiences: make(map[neon.ShardID]Patience),
 	}
 	t.queue = newQueue(d.Options, t.work)
 	t.hook = newOutbox(t)
@@ -288,6 +290,7 @@ func (t *term) ended(k *task, st *fsm.State, sc *Scene, step Step) bool {
 	switch step.Kind {
 	case Done:
 		t.queue.note(k, clean, "")
+		t.arrived(k.id)
 		t.inOrder(k, st)
 		t.wait.done(k.id, st.Index)
 		t.queue.finish(k)

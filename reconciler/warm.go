@@ -13,13 +13,14 @@ import (
 // warm lets the destination download. A destination that stays cold does not stop
 // the move: the cut-over is only slower.
 func (t *term) warm(up context.Context, sc *Scene, step Step) error {
-	ctx, cancel := context.WithTimeout(up, t.Options.WarmTimeout)
+	patience := t.patienceFor(sc.Shard.ID)
+	ctx, cancel := context.WithTimeout(up, patience.Warm)
 	defer cancel()
 	for ctx.Err() == nil {
 		if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node {
 			return nil // somebody changed their mind
 		}
-		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID, t.Options.WarmRequest)
+		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID, patience.Request)
 		if err != nil || done {
 			if err != nil {
 				t.Logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node, "err", err)

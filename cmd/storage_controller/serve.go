@@ -38,6 +38,7 @@ func serve(ctx context.Context, f *flags) error {
 		return err
 	}
 	log.Info("Starting storage controller", "version", version(), "data_dir", cfg.Cluster.DataDir)
+	checkFeatureFlags(os.Getenv("POSTHOG_CONFIG"), log)
 	if f.dev {
 		log.Warn("Starting in dev mode: secrets and hooks are optional, do not use this in production")
 		cfg.Failpoints = failpoint.New(log, func(why string) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -137,6 +138,10 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 type reality struct{ *reconciler.Reconciler }
 
 func (r reality) Kick(shards ...neon.ShardID) { r.Reconciler.Kick(reconciler.High, shards...) }
+
+func (r reality) SetPatience(id neon.ShardID, warm, request time.Duration) {
+	r.Reconciler.SetPatience(id, reconciler.Patience{Warm: warm, Request: request})
+}
 
 func (r reality) Status(id neon.ShardID) controller.ShardStatus {
 	s := r.Reconciler.Status(id)

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"time"
 
 	"quorate/fsm"
 	"quorate/internal/neon"
@@ -36,7 +37,11 @@ func (h *Shards) Migrate(ctx context.Context, id neon.ShardID, req neon.MigrateR
 		if there {
 			return settled(sh), nil
 		}
-		return move(s, sh, req.Node, override)
+		in, err := move(s, sh, req.Node, override)
+		if c := req.Config; err == nil && !c.Prewarm && (c.WarmupTimeout != nil || c.DownloadTimeout != nil) {
+			h.Reality.SetPatience(id, orZero(c.WarmupTimeout), orZero(c.DownloadTimeout))
+		}
+		return in, err
 	})
 	if err != nil {
 		return err
@@ -108,4 +113,11 @@ func (h *Shards) Cancel(ctx context.Context, id neon.ShardID) error {
 	ctx, cancel := context.WithTimeout(ctx, shortWait)
 	defer cancel()
 	return h.Reality.Cancel(ctx, id)
+}
+
+func orZero(d *neon.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return time.Duration(*d)
 }

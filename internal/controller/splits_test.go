@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"quorate/fsm"
+	"quorate/internal/contract"
 	"quorate/internal/neon"
 )
 
@@ -411,6 +412,9 @@ func TestFailpointsOfSplits(t *testing.T) {
 				t.Errorf("passed %v", at.passed)
 			}
 		})
+		if name != "" {
+			contract.Find(contract.Failpoint, name).Tick(t)
+		}
 	}
 }
 

@@ -93,12 +93,12 @@ func TestContractFailpointsAreToldWhenPassed(t *testing.T) {
 	e.send("PUT", "control/v1/step_down", nil)
 	deadline := time.Now().Add(5 * time.Second)
 	for _, row := range contract.Rows(contract.Failpoint) {
-		if row.Cell("style") == "return" {
-			continue
+		if row.Cell("style") == "return" || row.Name == "timeline-import-pre-cplane-notification" {
+			continue // these have tests of their own
 		}
 		t.Run(row.Name, func(t *testing.T) {
 			if !e.seenInLog(row, deadline) {
-				t.Skip("is not passed")
+				t.Fatal("is not passed")
 			}
 			row.Tick(t)
 		})

@@ -85,7 +85,7 @@ func TestContractFlags(t *testing.T) {
 			for _, args := range spellings {
 				got := configOf(t, args...)
 				if row.Cell("effect") == "config" && reflect.DeepEqual(got, configOf(t)) {
-					t.Skipf("%q changes nothing", args)
+					t.Errorf("%q changes nothing", args)
 				}
 			}
 			row.Tick(t)

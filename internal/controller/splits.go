@@ -89,6 +89,9 @@ func NewSplits(d Deps, calls SplitCalls, o SplitOptions) *Splits {
 // splitPoll is how often somebody who waits for a split looks at its record.
 const splitPoll = 20 * time.Millisecond
 
+// splitCheck is how often they make sure that the record they look at is alive.
+const splitCheck = time.Second
+
 // Split cuts a tenant into req.Count shards and returns them. It waits until that
 // is committed, compute was told and the secondaries exist, with success even if
 // the last two take longer. A tenant that has so many shards is left as it is. After
@@ -193,6 +196,8 @@ func (p *Splits) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, er
 	id, count := asked.Tenant, asked.Count
 	poll := time.NewTicker(splitPoll)
 	defer poll.Stop()
+	check := time.NewTicker(splitCheck)
+	defer check.Stop()
 	for {
 		s := p.Log.State()
 		tenant, ok := s.Tenant(id)
@@ -209,6 +214,12 @@ func (p *Splits) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, er
 		}
 		select {
 		case <-poll.C:
+		case <-check.C:
+			// A replica that has ended its part, such as an instance that stepped down
+			// for another, sees nothing any more: its successor rolls splits back.
+			if _, err := p.Log.ReadState(ctx); neon.CodeOf(err) == neon.ShuttingDown {
+				return nil, p.whyAborted(asked)
+			}
 		case <-ctx.Done():
 			return nil, neon.Errorf(neon.Timeout, "Timeout waiting for the split of tenant %s, which goes on", id)
 		}

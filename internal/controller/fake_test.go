@@ -79,11 +79,11 @@ func (l *fakeLog) State() *fsm.State {
 }
 
 func (l *fakeLog) ReadState(context.Context) (*fsm.State, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.fail != nil {
 		return nil, l.fail
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.lag = nil
 	return l.store.State(), nil
 }

@@ -21,8 +21,9 @@ func (t *txn) floor() neon.Generation {
 // Recover prepares a restored snapshot to be the beginning of a new cluster. The
 // numbers issued after the snapshot was taken are not known, so all are jumped
 // over: those of the shards, those remembered of deleted tenants, and those of
-// tenants that were only created later (see floor). The cluster gets another id,
-// so that no member of the old one can meet it.
+// tenants that were only created later (see floor). What somebody has chosen by
+// himself since, in a creation or an attachment by hand, may lie beyond that. The
+// cluster gets another id, so that no member of the old one can meet it.
 func Recover(s *State, clusterID string) (*State, error) {
 	t := begin(s)
 	t.ClusterID = clusterID

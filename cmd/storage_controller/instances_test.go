@@ -126,11 +126,12 @@ func (e *environment) leadership() string {
 func (p *instances) leads(e *environment) {
 	p.Helper()
 	e.poll(20*time.Millisecond, "leading", func() bool { return e.ready() && e.leadership() == "leader" })
-	var leader neon.Leader
-	e.call("GET", "control/v1/leader", "admin", nil, &leader)
-	if leader.Address != e.url() {
-		p.Errorf("the leader is at %s, not %s", leader.Address, e.url())
-	}
+	// It says so once that is committed, a moment after it leads.
+	e.poll(20*time.Millisecond, "told as the leader", func() bool {
+		var leader neon.Leader
+		e.call("GET", "control/v1/leader", "admin", nil, &leader)
+		return leader.Address == e.url()
+	})
 }
 
 // check looks whether the pageservers have seen anything that must not be.

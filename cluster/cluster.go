@@ -169,7 +169,8 @@ func (c *Cluster) openRaft() error {
 		return err
 	}
 	var lead atomic.Pointer[raft.Raft]
-	c.guard.leading = func() bool { r := lead.Load(); return r != nil && r.State() == raft.Leader }
+	leads := func() bool { r := lead.Load(); return r != nil && r.State() == raft.Leader }
+	c.guard.leading, c.health.leads = leads, leads
 	r, err := raft.NewRaft(rc, c.fsm, c.guard, c.guard, c.stores.snaps, c.transport)
 	if err != nil {
 		return c.startError(err)

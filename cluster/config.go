@@ -39,6 +39,10 @@ type Timeouts struct {
 	// somebody to give way to. Default 700 ms: far beyond the slowest write of a
 	// healthy disk under load (100 ms), and with the hand-over still within a second.
 	Store time.Duration
+	// Patience is how much longer it waits while no majority without it can write
+	// either. Default two fifths of Store, 280 ms: a leader that cannot write
+	// gives way within a second, whatever the others can do.
+	Patience time.Duration
 	// Canary is the pause between two test writes to the disk. Default 200 ms:
 	// with Store and the hand-over still within a second, and half of what a
 	// follower does when nobody asks for anything at 100 ms.
@@ -59,6 +63,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	set(&t.Lease, t.Heartbeat)
 	set(&t.Commit, 250*time.Millisecond)
 	set(&t.Store, 700*time.Millisecond)
+	set(&t.Patience, t.Store*2/5)
 	set(&t.Canary, 200*time.Millisecond)
 	set(&t.Recovery, 2*time.Second)
 	return t

@@ -27,8 +27,7 @@ func (c *Cluster) openDisk() error {
 	}
 	c.log = c.log.With("server", c.id)
 	c.health = newHealth(c.log, c.timeouts.Recovery)
-	c.health.changed, c.health.awaitRivals = c.diskChanged, c.awaitRivals
-	c.health.leads = func() bool { return c.started.Load() && c.raft.State() == raft.Leader }
+	c.health.changed, c.health.lookForRivals = c.diskChanged, c.lookForRivals
 	open := c.cfg.Stores
 	if open == nil {
 		open = boltStores(c.log)
@@ -52,6 +51,7 @@ func (c *Cluster) openDisk() error {
 		return err
 	}
 	c.guard = newGuard(c.stores, c.health, c.timeouts.Store)
+	c.guard.patience = c.timeouts.Patience
 	return c.openCanary()
 }
 

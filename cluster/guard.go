@@ -31,6 +31,7 @@ type guard struct {
 	stable   raft.StableStore
 	health   *health
 	deadline time.Duration
+	patience time.Duration // beyond the deadline, while nobody could lead better
 	leading  func() bool
 
 	jobs   chan *job
@@ -118,7 +119,7 @@ func (g *guard) retract(j *job) bool {
 func (g *guard) close() {
 	close(g.done)
 	joined := make(chan struct{})
-	go func() { g.wg.Wait(); g.health.asking.Wait(); close(joined) }()
+	go func() { g.wg.Wait(); close(joined) }()
 	select {
 	case <-joined:
 	case <-time.After(g.deadline):
@@ -151,7 +152,7 @@ func (g *guard) try(j *job, limited bool) error {
 		case err := <-j.done:
 			return end(err)
 		case <-timer.C:
-			hangs = g.health.overdue(asking, limited)
+			hangs = g.health.overdue(asking, limited, g.patience)
 		case <-hangs:
 			hangs = nil
 			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk, time.Since(began).Round(time.Millisecond))

@@ -22,11 +22,10 @@ type health struct {
 	recovery time.Duration
 	changed  func() // called without locks when the verdict may have changed
 
-	// awaitRivals returns when a server that leads and whose write is overdue should
-	// give way, or when ctx ends; nil: at once. See rival.go.
-	awaitRivals func(ctx context.Context)
-	leads       func() bool
-	asking      sync.WaitGroup
+	// leads tells whether this server leads. lookForRivals: see there; nil where there
+	// is nobody to ask.
+	leads         func() bool
+	lookForRivals func(ctx context.Context, patience time.Duration) <-chan struct{}
 
 	mu      sync.Mutex
 	stalled int       // writes that are past the deadline and not back
@@ -65,6 +64,17 @@ func (h *health) stall(err error) {
 	h.mu.Unlock()
 	h.log.Info("the disk hangs; this server does not lead until it recovers", "err", err)
 	h.changed()
+}
+
+// overdue is called when a write has taken longer than it may. The channel is closed
+// when the write counts as hanging, for a server that does not lead at once.
+func (h *health) overdue(ctx context.Context, leads bool, patience time.Duration) <-chan struct{} {
+	if leads && h.lookForRivals != nil {
+		return h.lookForRivals(ctx, patience)
+	}
+	hangs := make(chan struct{})
+	close(hangs)
+	return hangs
 }
 
 // settled ends a stall that its caller did not wait for.
@@ -132,17 +142,17 @@ func (h *health) watch(ctx context.Context, test canary, t Timeouts) {
 		case <-ctx.Done():
 			return
 		}
-		if !h.probe(ctx, test, t.Store) {
+		if !h.probe(ctx, test, t) {
 			return
 		}
 	}
 }
 
-func (h *health) probe(ctx context.Context, test canary, deadline time.Duration) bool {
+func (h *health) probe(ctx context.Context, test canary, t Timeouts) bool {
 	back := make(chan error, 1)
 	began := time.Now()
 	go func() { back <- test() }()
-	timer := time.NewTimer(deadline)
+	timer := time.NewTimer(t.Store)
 	defer timer.Stop()
 	late := false
 	asking, stop := context.WithCancel(ctx)
@@ -157,14 +167,15 @@ func (h *health) probe(ctx context.Context, test canary, deadline time.Duration)
 			h.wrote(time.Since(began), err)
 			return true
 		case <-timer.C:
-			hangs = h.overdue(asking, h.leads())
+			// The hang may have begun right after the test write before this one.
+			hangs = h.overdue(asking, h.leads(), t.Patience-t.Canary)
 		case <-hangs:
 			hangs, late = nil, true
 			h.stall(fmt.Errorf("%w: a test write takes longer than %v", ErrDisk, time.Since(began).Round(time.Millisecond)))
 		case <-ctx.Done():
 			select {
 			case <-back:
-			case <-time.After(deadline):
+			case <-time.After(t.Store):
 			}
 			return false
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -17,42 +18,34 @@ import (
 // write behind the log writes that it has under way. Those that are soon done with
 // it, and healthy for long enough to be elected, must be a majority by themselves.
 //
-// Otherwise the leader waits on, and asks again, for patienceFactor times Store in
-// all: a leader that cannot write must not look like one for ever.
-
-// patienceFactor bounds the wait of a leader that nobody can replace, in units of
-// Timeouts.Store: 2.1 s by default. The journal of a busy disk that was shared with
-// compilers and package managers held writes up for 0.5 to 1.2 s.
-const patienceFactor = 3
+// Otherwise the leader waits on, and asks again, for Timeouts.Patience: a leader that
+// cannot write gives way within a second, whatever the others can do.
 
 var errNoRival = errors.New("cluster: not healthy enough to lead")
 
-// overdue is called when a write has taken longer than Timeouts.Store. The channel
-// is closed when the write counts as hanging: at once for a server that does not
-// lead. What it starts ends with ctx.
-func (h *health) overdue(ctx context.Context, leads bool) <-chan struct{} {
+// lookForRivals is called when a write of a leader is overdue. The channel is closed
+// when the leader should give way: when a majority without this server is known to
+// be able to write, or when waiting for one has taken the patience. What it starts
+// ends with ctx.
+func (c *Cluster) lookForRivals(ctx context.Context, patience time.Duration) <-chan struct{} {
 	hangs := make(chan struct{})
-	if !leads || h.awaitRivals == nil {
-		close(hangs)
-		return hangs
-	}
-	h.asking.Go(func() {
-		h.awaitRivals(ctx)
+	look := func() {
+		c.awaitRivals(ctx, patience)
 		if ctx.Err() == nil {
 			close(hangs)
 		}
-	})
+	}
+	if patience <= 0 || !c.background.Go(look) {
+		close(hangs)
+	}
 	return hangs
 }
 
-// awaitRivals returns when a majority without this server is known to be able to
-// write, when waiting for one has taken too long, or when ctx ends.
-func (c *Cluster) awaitRivals(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, (patienceFactor-1)*c.timeouts.Store)
+func (c *Cluster) awaitRivals(ctx context.Context, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	patience := c.timeouts.Store / 5
 	for ctx.Err() == nil && c.ctx.Err() == nil {
-		round, done := context.WithTimeout(ctx, patience)
+		round, done := context.WithTimeout(ctx, c.timeouts.Patience/3)
 		found := c.majorityWrites(round)
 		if !found {
 			<-round.Done()
@@ -65,7 +58,7 @@ func (c *Cluster) awaitRivals(ctx context.Context) {
 }
 
 // majorityWrites asks all other voters at once, until enough of them have written or
-// none is left to wait for.
+// too few are left to wait for.
 func (c *Cluster) majorityWrites(ctx context.Context) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	var calls sync.WaitGroup

@@ -143,10 +143,10 @@ func (t *Timelines) driveDelete(ctx context.Context, permits chan struct{}, d fs
 	}
 	for pause := resumeMin; ctx.Err() == nil; pause = min(2*pause, resumeMax) {
 		s, err := t.Log.ReadState(ctx)
-		if now, ok := s.TimelineDelete(d.Ref()); err == nil && (!ok || now != d) {
-			return
-		}
 		if err == nil {
+			if now, ok := s.TimelineDelete(d.Ref()); !ok || now != d {
+				return
+			}
 			select {
 			case permits <- struct{}{}:
 				if _, err = t.deletePass(ctx, d); errors.Is(err, errOver) {

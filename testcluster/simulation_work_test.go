@@ -26,6 +26,7 @@ type simTenant struct {
 	want      int            // shards that a split is to lead to; 0: none is under way
 	large     bool           // and nobody has to ask for it
 	timelines []neon.TimelineID
+	half      []neon.TimelineID   // whose creation was given up: some shards may have them
 	configs   []neon.TenantConfig // any of these may be in force
 	paused    bool
 }
@@ -233,14 +234,23 @@ func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *s
 		req.Branch = &neon.TimelineBranch{Ancestor: t.timelines[w.rng.IntN(len(t.timelines))], PgVersion: ptr(neon.PgVersion(16))}
 	}
 	_, err := c.CreateTimeline(ctx, t.id, req)
-	if w.count(err) {
-		w.Fleet().Durable(id, t.shards...)
-		t.timelines = append(t.timelines, id)
+	if !w.count(err) {
+		t.half = append(t.half, id)
+		return
 	}
+	w.Fleet().Durable(id, t.shards...)
+	t.timelines = append(t.timelines, id)
 }
 
-// deleteTimeline deletes the newest timeline, which has no branches.
+// deleteTimeline deletes the newest timeline, which has no branches: what is left of
+// creations that were given up goes before, or some shards would refuse for ever.
 func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
+	for n := len(t.half); n > 0; n = len(t.half) {
+		if !w.count(c.DeleteTimeline(ctx, t.id, t.half[n-1])) {
+			return
+		}
+		t.half = t.half[:n-1]
+	}
 	if len(t.timelines) == 0 {
 		return
 	}

@@ -138,6 +138,27 @@ func TestPausedTenantsAreEvacuatedAndStoppedOnesAreNotTouched(t *testing.T) {
 	})
 }
 
+// The policy says that they should be served, and nothing of their shards changes.
+func TestPausedTenantsThatAreNowhereGetAPlaceAndStoppedOnesDoNot(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		ids := b.create(3, 2, neon.Placement{Kind: neon.PlaceDetached})
+		b.settle()
+		policies := []neon.ShardScheduling{neon.ShardPause, neon.ShardStop, neon.ShardActive}
+		for i, id := range ids {
+			tenant, _ := b.log.State().Tenant(id)
+			b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Policy: new(neon.Attached(0)), Scheduling: &policies[i]})
+		}
+		wait(30 * time.Second)
+		for i, id := range ids {
+			for sh := range b.log.State().TenantShards(id) {
+				if placed := sh.Attached != 0; placed != (policies[i] != neon.ShardStop) {
+					b.t.Errorf("%s: placed is %v", policies[i], placed)
+				}
+			}
+		}
+	})
+}
+
 func TestANodeBackFromTheDeadIsTidiedUp(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(40, 1, neon.Attached(1))

@@ -76,13 +76,14 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 // deleted nodes. It looks at what is, not at what happened, so it may be asked
 // again and again; false means that nothing is to be done or can be done. An
 // attached location on a node that is offline is left to Evacuate, a secondary
-// there to ReplaceSecondaries, and a tenant under Pause or Stop to its operator.
+// there to ReplaceSecondaries, and a tenant under Stop to its operator; one under
+// Pause as well, unless the shard is attached nowhere: nobody pauses an outage.
 //
 // A secondary on the preferred node is not counted: it is being warmed to take
 // over.
 func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
-	if len(s.open) == 0 || s.held() || frozen(&s.tenant) {
+	if len(s.open) == 0 || s.held() || frozen(&s.tenant) && !s.nowhere(&sh) {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)
@@ -92,6 +93,11 @@ func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 		return fsm.Intent{}, false
 	}
 	return d.intent(&sh), true
+}
+
+// nowhere tells whether a shard that should be served, and may be touched, is not.
+func (s *Scheduler) nowhere(sh *fsm.Shard) bool {
+	return s.tenant.Policy.Kind == neon.PlaceAttached && s.tenant.Scheduling != neon.ShardStop && sh.Attached == 0
 }
 
 // frozen tells whether an operator forbade to schedule a tenant.

@@ -138,6 +138,9 @@ func (m *machine) repairAll(t *rapid.T) {
 	for sh := range m.state.ShardsFrom(neon.ShardID{}) {
 		tenant, _ := m.state.Tenant(sh.ID.Tenant)
 		if frozen(&tenant) {
+			if tenant.Scheduling == neon.ShardPause && tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 {
+				t.Fatalf("%s of a paused tenant is served nowhere", sh.ID)
+			}
 			continue
 		}
 		d := draft{secondary: sh.Secondary, preferred: sh.PreferredNode}

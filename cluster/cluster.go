@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,22 +201,28 @@ func (c *Cluster) lastEntry() (index, term uint64) {
 }
 
 // await waits for an answer of raft. When raft shuts down it forgets committed
-// entries that its state machine goroutine has not taken yet; the goroutine that
-// waits for one of those cannot be ended.
+// entries that its state machine goroutine has not taken yet, and nothing answers
+// for them; so the future is told where the end of raft can be seen. Futures have
+// a field for that, which raft sets for some of them only, and no method: those
+// that lack it have their answer from the beginning.
 func (c *Cluster) await(f raft.Future) error {
-	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-c.raftDown:
+	endWith(f, c.raftDown)
+	return f.Error()
+}
+
+// endWith makes a future that is never answered end when down is closed, and
+// reports whether it could.
+func endWith(f raft.Future, down chan struct{}) bool {
+	v := reflect.Indirect(reflect.ValueOf(f))
+	if v.Kind() != reflect.Struct {
+		return false
 	}
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(time.Millisecond):
-		return raft.ErrRaftShutdown
+	field := v.FieldByName("ShutdownCh")
+	if !field.CanSet() || field.Type() != reflect.TypeOf(down) || !field.IsNil() {
+		return false
 	}
+	field.Set(reflect.ValueOf(down))
+	return true
 }
 
 func (c *Cluster) closedOr(err error) error {

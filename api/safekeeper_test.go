@@ -131,7 +131,7 @@ func TestSafekeepersAreRegisteredDescribedAndConfigured(t *testing.T) {
 		{"GET", path + "/1", "", 200, sk("7677", "Activating")},
 		{"POST", path + "/1/scheduling_policy", `{"scheduling_policy":"Pause"}`, 200, `null`},
 		{"POST", path + "/1", upsert(1) + `,"https_port":null}`, 204, ``},
-		{"GET", path, "", 200, `[` + sk("7677", "Pause") + `]`},
+		{"GET", path, "", 200, `[` + sk("null", "Pause") + `]`}, // the way back from https
 	})
 	secure := newWorld(t, setup{options: controller.Options{UseHTTPSSafekeepers: true}})
 	secure.replicas[0].do("POST", path+"/1", upsert(1)+`}`).want(t, 412,

@@ -14,8 +14,7 @@ const maxMembers = 255
 const lastGeneration = neon.SafekeeperGeneration(math.MaxInt32)
 
 // UpsertSafekeeper adds a safekeeper, which starts as Activating, or updates all
-// but the scheduling policy of a known one. HTTPSPort 0 leaves the port that is
-// known.
+// but the scheduling policy of a known one.
 type UpsertSafekeeper struct {
 	ID        neon.NodeID `cbor:"1,keyasint"`
 	Region    string      `cbor:"2,keyasint"`
@@ -41,9 +40,6 @@ func (c UpsertSafekeeper) apply(t *txn) Result {
 	}
 	if known {
 		next.Scheduling, next.Sequence = old.Scheduling, old.Sequence
-		if next.HTTPSPort == 0 {
-			next.HTTPSPort = old.HTTPSPort
-		}
 	}
 	if !known || next != old {
 		t.setSafekeeper(next)

@@ -9,7 +9,8 @@ import (
 	"quorate/internal/neon"
 )
 
-// probeTries is how often one heartbeat tries; probePause is between two tries.
+// A heartbeat that is not answered is tried at least probeTries times, and again
+// until the next one is due: a safekeeper that starts is heard at once.
 const (
 	probeTries = 3
 	probePause = 100 * time.Millisecond
@@ -46,7 +47,7 @@ func (t *term) strangers() bool {
 }
 
 // round asks every safekeeper that is not decommissioned and makes those active
-// that were only waiting for their first answer.
+// that were only waiting to be heard.
 func (t *term) round() {
 	var (
 		wg      sync.WaitGroup
@@ -67,7 +68,7 @@ func (t *term) round() {
 			switch {
 			case !alive:
 				offline++
-			case k.Scheduling == neon.SafekeeperActivating:
+			case k.Scheduling == neon.SafekeeperActivating && t.proven(k.ID):
 				arrived = append(arrived, k.ID)
 			}
 		})
@@ -85,10 +86,19 @@ func (t *term) round() {
 	}
 }
 
+// proven tells whether a safekeeper has answered for a whole interval, so that
+// whoever registers one finds it as he left it for a while.
+func (t *term) proven(id neon.NodeID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.seen[id].first) >= t.Options.HeartbeatInterval
+}
+
 // ask tells whether a safekeeper answers.
 func (t *term) ask(k *fsm.Safekeeper) bool {
 	var err error
-	for n := range probeTries {
+	began := time.Now()
+	for n := 0; n < probeTries || time.Since(began) < t.Options.HeartbeatInterval-probePause; n++ {
 		if n > 0 && pause(t.ctx, probePause) != nil {
 			return false
 		}
@@ -96,7 +106,11 @@ func (t *term) ask(k *fsm.Safekeeper) bool {
 		if u, err = t.Calls.Utilization(t.ctx, k); err == nil {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			t.seen[k.ID] = sign{at: time.Now(), timelines: u.Timelines}
+			s := sign{first: t.seen[k.ID].first, at: time.Now(), timelines: u.Timelines}
+			if s.first.IsZero() {
+				s.first = s.at
+			}
+			t.seen[k.ID] = s
 			return true
 		}
 	}

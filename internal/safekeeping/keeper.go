@@ -179,7 +179,7 @@ type term struct {
 
 // sign is the last sign of life.
 type sign struct {
-	at        time.Time
+	first, at time.Time
 	timelines uint64
 }
 

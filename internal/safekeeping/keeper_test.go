@@ -133,15 +133,19 @@ func during(t *testing.T, w *world, o Options, f func(k *Keeper, log *bytes.Buff
 	<-done
 }
 
-// TestFirstAnswerMakesActive: a safekeeper that answers is used, one that does not is
+// TestWhoAnswersBecomesActive: a safekeeper that answers is used, one that does not is
 // waited for, and one that is decommissioned is not even asked.
-func TestFirstAnswerMakesActive(t *testing.T) {
+func TestWhoAnswersBecomesActive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
 		w.must(fsm.SetSafekeeperScheduling{Safekeeper: 3, To: neon.SafekeeperDecomissioned})
 		w.down[2] = true
 		during(t, w, Options{}, func(k *Keeper, log *bytes.Buffer) {
 			time.Sleep(time.Second)
+			if sk, _ := w.State().Safekeeper(1); sk.Scheduling != neon.SafekeeperActivating {
+				t.Errorf("safekeeper 1 is %s at once: whoever registered it cannot know what to find", sk.Scheduling)
+			}
+			time.Sleep(10 * time.Second)
 			want := map[neon.NodeID]neon.SafekeeperScheduling{1: neon.SafekeeperActive, 2: neon.SafekeeperActivating, 3: neon.SafekeeperDecomissioned}
 			for id, policy := range want {
 				if sk, _ := w.State().Safekeeper(id); sk.Scheduling != policy {
@@ -210,6 +214,24 @@ func TestFailingOpsDoNotStarveOthers(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			if calls := w.took(); !slices.Equal(calls, []string{"1 delete 9"}) {
 				t.Errorf("called %q", calls)
+			}
+		})
+	})
+}
+
+// TestAStartingSafekeeperIsHeardAtOnce: not only in the next round.
+func TestAStartingSafekeeperIsHeardAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.down[1] = true
+		during(t, w, Options{HeartbeatInterval: 5 * time.Second}, func(_ *Keeper, log *bytes.Buffer) {
+			time.Sleep(12 * time.Second)
+			w.mu.Lock()
+			w.down[1] = false
+			w.mu.Unlock()
+			time.Sleep(500 * time.Millisecond)
+			if !strings.Contains(log.String(), "Heartbeat round complete for 1 safekeepers, 0 offline") {
+				t.Errorf("logged %s", log)
 			}
 		})
 	})

@@ -17,7 +17,17 @@ type Failpoints interface {
 
 	// Return tells whether to fail at the place, and with which argument.
 	Return(ctx context.Context, name string) (arg string, hit bool, err error)
+
+	// Armed tells whether anything would happen at the place.
+	Armed(name string) bool
 }
+
+// beforeIssue is the place before a generation is asked for.
+const beforeIssue = "reconciler-pre-increment-generation"
+
+// apart tells whether to number attachments one by one although many could be
+// numbered in one entry: somebody wants to hold them in between.
+func (t *term) apart() bool { return t.Failpoints != nil && t.Failpoints.Armed(beforeIssue) }
 
 // pointBefore names the place that a shard passes right before a step; empty for
 // steps without one. The names are those that existing tests know: a migration is
@@ -31,7 +41,7 @@ func pointBefore(sc *Scene, step Step) string {
 		if o, _ := sc.origin(); o != 0 && sc.Shard.GenNode != d {
 			return "reconciler-live-migrate-pre-generation-inc"
 		}
-		return "reconciler-pre-increment-generation"
+		return beforeIssue
 	case step.Kind == CatchUp:
 		return "reconciler-live-migrate-pre-await-lsn"
 	case step.Kind != Put:

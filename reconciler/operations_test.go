@@ -213,6 +213,12 @@ func (p *places) Return(context.Context, string) (arg string, hit bool, err erro
 	return "", false, nil
 }
 
+func (p *places) Armed(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hold[name] != nil
+}
+
 // While the loop of an operation is slowed down its end takes effect at once, and
 // nothing is done for it afterwards.
 func TestASlowedOperationIsCancelledAtOnce(t *testing.T) {

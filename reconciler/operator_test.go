@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ import (
 type watch struct {
 	mu    sync.Mutex
 	log   bytes.Buffer
-	held  string // the place at which workers stay
+	held  []string // the places at which workers stay
 	long  map[neon.ShardID]int
 	ended map[string]int
 }
@@ -64,24 +65,28 @@ func (w *watch) longs() int {
 	return len(w.long)
 }
 
-func (w *watch) hold(place string) {
+func (w *watch) hold(places ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.held = place
+	w.held = places
 }
 
 func (w *watch) Pausable(ctx context.Context, place string) error {
+	_, _ = w.Write([]byte("at failpoint " + place + "\n"))
 	for {
-		w.mu.Lock()
-		held := w.held == place
-		w.mu.Unlock()
-		if !held {
+		if !w.Armed(place) {
 			return ctx.Err()
 		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return err
 		}
 	}
+}
+
+func (w *watch) Armed(place string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Contains(w.held, place)
 }
 
 func (w *watch) Sleep(context.Context, string) error { return nil }
@@ -284,5 +289,57 @@ func TestPatienceIsForOneMove(t *testing.T) {
 		if p := term.patienceFor(id); p != usual {
 			b.t.Errorf("after the move %+v, usually %+v", p, usual)
 		}
+	})
+}
+
+// An evacuation can be held before it numbers anything, and the nodes that come back
+// meanwhile, with newer numbers, lose their attachments to those it chose.
+func TestAnEvacuationHeldByATestRacesWithTheReturnOfTheNodes(t *testing.T) {
+	observed(t, 4, func(b *bench, w *watch) {
+		const active = "heartbeat-pre-node-state-configure"
+		b.create(1, 2, neon.Attached(0))
+		b.settle()
+		var gone []neon.NodeID
+		for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
+			if !slices.Contains(gone, sh.Attached) {
+				gone = append(gone, sh.Attached)
+			}
+		}
+		w.hold(beforeIssue)
+		b.fleet.set(func() {
+			for _, n := range gone {
+				b.fleet.down[n] = true
+			}
+		})
+		wait(b.opts.MaxOffline + 2*time.Second)
+		if w.lines("going offline") != len(gone) || w.lines("at failpoint "+beforeIssue) < 2 {
+			b.t.Fatalf("the evacuation is not held: %s", &w.log)
+		}
+		w.hold(beforeIssue, active)
+		for _, n := range gone {
+			r := b.must(fsm.ReAttach{Node: n})
+			b.now.ReAttached(n)
+			b.fleet.set(func() {
+				b.fleet.down[n] = false
+				for _, l := range r.ReAttached {
+					b.fleet.at[n][l.Shard] = neon.LocationConfig{Mode: l.Mode, Generation: new(l.Generation), ShardNumber: l.Shard.Number, ShardCount: l.Shard.Count}
+				}
+			})
+		}
+		before := w.lines("at failpoint " + epilogue)
+		wait(3 * time.Second)
+		w.hold(epilogue, active)
+		wait(3 * time.Second)
+		if w.lines("at failpoint "+epilogue) < before+2 {
+			b.t.Fatalf("the evacuation did not go on: %s", &w.log)
+		}
+		w.hold(epilogue)
+		wait(3 * time.Second)
+		if w.lines("transition to active") != len(gone) {
+			b.t.Errorf("the nodes are not used: %s", &w.log)
+		}
+		w.hold()
+		b.settle()
+		b.check()
 	})
 }

@@ -58,6 +58,11 @@ func (t *term) evacuate() {
 			if len(intents) == 0 {
 				continue
 			}
+			if t.apart() {
+				for i := range intents {
+					intents[i].Issue = false
+				}
+			}
 			r, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: intents})
 			if err != nil {
 				return // the rule holds on: the next round tries again

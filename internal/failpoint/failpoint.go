@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -109,6 +110,17 @@ func (r *Registry) Sleep(ctx context.Context, name string) error {
 // its own.
 func (r *Registry) Return(ctx context.Context, name string) (arg string, hit bool, err error) {
 	return r.take(ctx, name)
+}
+
+// Armed tells whether a point has actions that do something, now or later.
+func (r *Registry) Armed(name string) bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.points[name]
+	return p != nil && slices.ContainsFunc(p.actions, func(a action) bool { return a.kind != off && a.left != 0 })
 }
 
 // take takes the action whose turn it is.

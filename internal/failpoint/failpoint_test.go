@@ -115,6 +115,9 @@ func TestMalformedActionsChangeNothing(t *testing.T) {
 			t.Errorf("%q was taken", bad)
 		}
 	}
+	if !r.Armed("x") || r.Armed("y") {
+		t.Error("armed are others than those with actions")
+	}
 	if arg, hit, _ := r.Return(t.Context(), "x"); !hit || arg != "1" {
 		t.Error("the actions were lost")
 	}

@@ -64,6 +64,15 @@ type Migrations interface {
 	WaitLSN(ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn, timeout time.Duration) error
 }
 
+// HookRefusal is the error of a Hook that has reached somebody, who will not or not
+// now.
+type HookRefusal struct{ Err error }
+
+func (r *HookRefusal) Error() string { return r.Err.Error() }
+
+// Unwrap gives the reason.
+func (r *HookRefusal) Unwrap() error { return r.Err }
+
 // Hook tells compute where a tenant's shards are. A nil error means applied.
 type Hook interface {
 	NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error

@@ -62,6 +62,7 @@ type fleet struct {
 	owners  map[neon.ShardID]map[neon.Generation]neon.NodeID
 	told    map[neon.ShardID]neon.NodeID
 	hookErr error
+	notes   int     // notifications that came
 	flaky   float64 // share of calls whose answer is lost after they took effect
 	latency time.Duration
 	puts    int
@@ -256,6 +257,7 @@ func (f *fleet) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.notes++
 	if f.hookErr != nil {
 		return f.hookErr
 	}

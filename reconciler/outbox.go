@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,10 +12,12 @@ import (
 	"quorate/internal/neon"
 )
 
-// Pauses between tries of a notification that failed.
+// Pauses between tries of a notification that failed. A control plane that answers
+// that it will not is not asked again at once.
 const (
-	notifyRetryMin = 100 * time.Millisecond
-	notifyRetryMax = 10 * time.Second
+	notifyRetryMin   = 100 * time.Millisecond
+	notifyRefusedMin = time.Second
+	notifyRetryMax   = 10 * time.Second
 )
 
 // outbox delivers what the log says is owed to compute. One sender per tenant at
@@ -33,8 +36,10 @@ type outbox struct {
 // delivery is what one sender does. All but poke belongs to the outbox's lock.
 type delivery struct {
 	again    bool // asked for again while being sent
+	waits    bool // between two tries
 	attempts int
 	failures int           // in a row
+	tried    []fsm.Ack     // what the last try was about
 	poke     chan struct{} // ends the pause before the next try
 }
 
@@ -42,8 +47,10 @@ func newOutbox(t *term) *outbox {
 	return &outbox{term: t, pending: make(map[neon.TenantID]*delivery), permits: make(chan struct{}, max(1, t.Options.HookCalls))}
 }
 
-// submit asks for a tenant's notification to be delivered.
-func (o *outbox) submit(id neon.TenantID) {
+// submit asks for a tenant's notification to be delivered. One that failed is tried
+// again when its time comes, unless somebody waits for it or there is news.
+func (o *outbox) submit(id neon.TenantID, urgent bool) {
+	_, acks := o.compose(o.Log.State(), id)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
@@ -51,7 +58,9 @@ func (o *outbox) submit(id neon.TenantID) {
 	}
 	if d := o.pending[id]; d != nil {
 		d.again = true
-		d.hurry()
+		if d.waits && (urgent || !slices.Equal(acks, d.tried)) {
+			d.hurry()
+		}
 		return
 	}
 	d := &delivery{poke: make(chan struct{}, 1)}
@@ -68,20 +77,25 @@ func (d *delivery) hurry() {
 
 // deliver sends until nothing that can be sent is owed.
 func (o *outbox) deliver(id neon.TenantID, d *delivery) {
-	wait := notifyRetryMin
+	wait := time.Duration(0)
 	for o.ctx.Err() == nil {
-		sent, err := o.send(id)
-		failures, over := o.note(id, d, sent, err)
-		if err != nil {
-			o.failed(id, failures, err)
-			if d.pause(o.ctx, wait) != nil {
-				break
-			}
-			wait = min(2*wait, notifyRetryMax)
+		acks, err := o.send(id)
+		failures, over := o.note(id, d, acks, err)
+		if over {
+			return
+		}
+		if err == nil {
+			wait = 0
 			continue
 		}
-		if wait = notifyRetryMin; over {
-			return
+		o.failed(id, failures, err)
+		shortest := notifyRetryMin
+		if errors.As(err, new(*HookRefusal)) {
+			shortest = notifyRefusedMin
+		}
+		wait = min(max(2*wait, shortest), notifyRetryMax)
+		if o.pause(id, d, wait) != nil {
+			break
 		}
 	}
 	o.mu.Lock()
@@ -91,12 +105,14 @@ func (o *outbox) deliver(id neon.TenantID, d *delivery) {
 
 // note counts a try and tells how many have failed in a row, and whether there is
 // nothing left to be sent.
-func (o *outbox) note(id neon.TenantID, d *delivery, sent bool, err error) (failures int, over bool) {
+func (o *outbox) note(id neon.TenantID, d *delivery, acks []fsm.Ack, err error) (failures int, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	d.attempts++
+	d.tried = acks
 	if err != nil {
 		d.failures++
+		d.waits = true
 		return d.failures, false
 	}
 	d.failures = 0
@@ -107,43 +123,71 @@ func (o *outbox) note(id neon.TenantID, d *delivery, sent bool, err error) (fail
 	return 0, over
 }
 
-// pause waits until the next try is due or asked for.
-func (d *delivery) pause(ctx context.Context, wait time.Duration) error {
+// pause waits until the next try is due, asked for, or about something else.
+func (o *outbox) pause(id neon.TenantID, d *delivery, wait time.Duration) error {
+	defer func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		d.waits = false
+		select {
+		case <-d.poke: // is about the try that follows
+		default:
+		}
+	}()
+	if _, acks := o.compose(o.Log.State(), id); !slices.Equal(acks, d.tried) {
+		return o.ctx.Err()
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-o.ctx.Done():
+		return o.ctx.Err()
 	case <-d.poke:
 	case <-timer.C:
 	}
 	return nil
 }
 
-// flush makes everything that is owed be tried at once and returns, after each was,
-// how many are owed still.
-func (o *outbox) flush(ctx context.Context) int {
+// flush makes everything that is owed be tried at once, unless it is being tried
+// already, and returns, after each was, how many of them had failed before.
+func (o *outbox) flush(ctx context.Context) (failing int) {
 	before := make(map[*delivery]int)
 	o.mu.Lock()
 	for _, d := range o.pending {
 		before[d] = d.attempts
-		d.hurry()
+		if d.failures > 0 {
+			failing++
+		}
+		if d.waits {
+			d.hurry()
+		}
 	}
 	o.mu.Unlock()
-	for {
-		waiting, owed := 0, 0
-		o.mu.Lock()
-		for _, d := range o.pending {
-			owed++
-			if attempts, ok := before[d]; ok && attempts == d.attempts {
-				waiting++
-			}
-		}
-		o.mu.Unlock()
-		if waiting == 0 || pause(ctx, 10*time.Millisecond) != nil {
-			return owed
+	tried := func(d *delivery) bool {
+		attempts, ok := before[d]
+		return !ok || attempts != d.attempts
+	}
+	for !o.all(tried) && pause(ctx, 10*time.Millisecond) == nil {
+	}
+	return failing
+}
+
+// settled tells whether nothing is being sent: what is owed has failed at least
+// once and waits.
+func (o *outbox) settled() bool {
+	return o.all(func(d *delivery) bool { return d.waits })
+}
+
+// all tells whether a condition holds for all deliveries there are.
+func (o *outbox) all(holds func(*delivery) bool) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, d := range o.pending {
+		if !holds(d) {
+			return false
 		}
 	}
+	return true
 }
 
 // owed is the number of tenants that compute has to be told about.
@@ -209,23 +253,23 @@ func (t *term) gaveUp(sc *Scene, step Step) {
 
 // send makes one notification and commits its acknowledgement. It sends nothing
 // while a shard of the tenant was never attached, or when nothing is owed.
-func (o *outbox) send(id neon.TenantID) (sent bool, err error) {
+func (o *outbox) send(id neon.TenantID) (acks []fsm.Ack, err error) {
 	body, acks := o.compose(o.Log.State(), id)
 	if len(acks) == 0 {
-		return false, nil
+		return nil, nil
 	}
 	select {
 	case o.permits <- struct{}{}:
 	case <-o.ctx.Done():
-		return false, context.Cause(o.ctx)
+		return acks, context.Cause(o.ctx)
 	}
 	err = o.Hook.NotifyAttach(o.ctx, body)
 	<-o.permits
 	if err != nil {
-		return false, err
+		return acks, err
 	}
 	_, err = o.Log.Propose(o.ctx, fsm.RequestID{}, fsm.AckNotifications{Acks: acks})
-	return err == nil, err
+	return acks, err
 }
 
 // compose makes the body from the newest state: a shard whose newest generation

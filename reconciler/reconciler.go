@@ -178,6 +178,7 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 		return 0, errNoTerm
 	}
 	mark := t.report.mark()
+	t.evacuate()
 	t.repair()
 	// A shard that is only looked at, as after every change, is not work.
 	found := max(t.orders(), t.hook.flush(ctx), t.wakeDirty())
@@ -190,7 +191,7 @@ func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
 		_, waits := t.queue.load()
 		if size <= waits {
 			better := t.better.pass(t.Log.State().ShardCount() + 1)
-			if better == 0 {
+			if better == 0 && t.hook.settled() {
 				return max(found, t.hook.owed()), t.failedSince(mark, 1)
 			}
 			found = max(found, better)

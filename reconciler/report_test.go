@@ -137,3 +137,37 @@ func TestReconcileAllNamesTheShardThatKeepsFailing(t *testing.T) {
 		b.settle()
 	})
 }
+
+// Whoever asks for everything to be reconciled sees compute told once each time,
+// whether it can be or not, and nothing is told behind his back.
+func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		b.create(1, 1, neon.Attached(1))
+		b.settle()
+		sh := first(b)
+		node, _ := b.log.State().Node(sh.Attached)
+		b.fleet.set(func() {
+			b.fleet.hookErr = &HookRefusal{errors.New("Control plane tenant busy")}
+			b.fleet.down[sh.Attached] = true
+			b.fleet.notes = 0
+		})
+		b.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: sh.Attached, From: neon.NodeActive, To: neon.NodeOffline, Incarnation: node.Incarnation}}})
+		all := func(what string, want, notes int, owes bool) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			n, err := b.now.ReconcileAll(ctx)
+			b.fleet.mu.Lock()
+			defer b.fleet.mu.Unlock()
+			if now := first(b); err != nil || n != want || b.fleet.notes != notes || now.OwesNotification() != owes {
+				t.Errorf("%s: %d found, %d notifications, owed %v; %v", what, n, b.fleet.notes, now.OwesNotification(), err)
+			}
+			b.fleet.notes = 0
+		}
+		all("right after the verdict", 1, 1, true)
+		wait(30 * time.Millisecond)
+		all("compute is busy", 1, 1, true)
+		b.fleet.set(func() { b.fleet.hookErr = nil })
+		all("compute takes it", 1, 1, false)
+		all("nothing is left", 0, 0, false)
+	})
+}

@@ -252,7 +252,7 @@ func (t *term) work(k *task) {
 				return
 			}
 			notified = true
-			t.hook.submit(k.id.Tenant)
+			t.hook.submit(k.id.Tenant, k.priority == High)
 			continue
 		}
 		t.gaveUp(sc, step)

@@ -85,7 +85,11 @@ func (p pageservers) WaitLSN(ctx context.Context, node *fsm.Node, shard neon.Sha
 type hook struct{ client *computehook.Client }
 
 func (h hook) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error {
-	return h.client.NotifyAttach(ctx, *body).Err
+	o := h.client.NotifyAttach(ctx, *body)
+	if o.Err != nil && o.Kind != computehook.Retryable {
+		return &reconciler.HookRefusal{Err: o.Err}
+	}
+	return o.Err
 }
 
 // ImportComplete tells the control plane in one attempt.

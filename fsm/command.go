@@ -169,8 +169,11 @@ var decodeMode = mode(cbor.ExtraDecErrorUnknownField)
 // headMode reads the head of a snapshot, which has the level to judge it by.
 var headMode = mode(cbor.ExtraDecErrorNone)
 
+// mode takes any text: what was written has to be readable for ever, and a text that
+// a pageserver said, or one that was cut, need not be UTF-8.
 func mode(extra cbor.ExtraDecErrorCond) cbor.DecMode {
 	m, err := cbor.DecOptions{
+		UTF8:              cbor.UTF8DecodeInvalid,
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		MaxArrayElements:  1 << 20,
 		MaxMapPairs:       1 << 16,

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -89,6 +90,26 @@ func TestCommittedSplitKeepsNodeAndGenerationOfTheParents(t *testing.T) {
 	s, _ = must(t, s, ForgetLeftovers{Tenant: modelTenant(1), Leftovers: sp.Leftovers})
 	if _, ok := s.Split(modelTenant(1)); ok {
 		t.Error("a split without leftovers is remembered")
+	}
+}
+
+// What a pageserver says may be long, cut in the middle of a letter, or no text at all.
+func TestAnyReasonOfASplitIsReadable(t *testing.T) {
+	for _, reason := range []string{strings.Repeat("x", maxReason-1) + "ä", "\xff\x00"} {
+		s, _ := must(t, small(t), ReAttach{Node: 1})
+		s, _ = splitOf(t, s)
+		sp, _ := s.Split(modelTenant(1))
+		c := AbortSplit{Tenant: sp.Tenant, Began: sp.Began, Code: neon.Conflict, Reason: reason}
+		entry, err := Encode(RequestID{}, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, read, err := Decode(entry)
+		if err != nil || read != Command(c) {
+			t.Errorf("written %q, read %v: %v", reason[len(reason)-2:], read, err)
+		}
+		s, _ = must(t, s, c)
+		restored(t, s)
 	}
 }
 

@@ -175,6 +175,9 @@ func (c BeginDeleteTenant) apply(t *txn) Result {
 	if t.Splitting(c.ID) {
 		return refuse(neon.Conflict, "Tenant %s is being split", c.ID)
 	}
+	if tenant.Deleting {
+		return Result{} // under the Sequence it has
+	}
 	tenant.Deleting = true
 	tenant.Policy, tenant.Scheduling = neon.Placement{}, neon.ShardActive
 	t.setTenant(tenant)
@@ -185,9 +188,12 @@ func (c BeginDeleteTenant) apply(t *txn) Result {
 }
 
 // FinishDeleteTenant forgets a tenant whose deletion was begun. The proposer has
-// seen that no location is left and that the remote data is gone.
+// seen that no location is left and that the remote data is gone. Sequence, unless
+// it is 0, is that of the tenant record since then: the command is refused as a
+// Conflict when it is about an earlier tenant of that id.
 type FinishDeleteTenant struct {
-	ID neon.TenantID `cbor:"1,keyasint"`
+	ID       neon.TenantID `cbor:"1,keyasint"`
+	Sequence uint64        `cbor:"2,keyasint,omitempty"`
 }
 
 func (c FinishDeleteTenant) apply(t *txn) Result {
@@ -197,6 +203,9 @@ func (c FinishDeleteTenant) apply(t *txn) Result {
 	}
 	if !tenant.Deleting {
 		return refuse(neon.PreconditionFailed, "deletion of tenant %s was not begun", c.ID)
+	}
+	if c.Sequence != 0 && c.Sequence != tenant.Sequence {
+		return refuse(neon.Conflict, "that deletion of tenant %s is over", c.ID)
 	}
 	t.forgetTenant(tenant)
 	t.dropTimelines(c.ID)

@@ -208,6 +208,38 @@ func TestDeletedAndCreatedAgainTenantIsNotWiped(t *testing.T) {
 	}
 }
 
+// Whoever was slow with a deletion leaves the next one of the same tenant alone: its
+// shards may still be attached.
+func TestDeletionEndsNoOtherOfTheSameTenant(t *testing.T) {
+	l := newLog(t)
+	l.addNodes(2)
+	ps := &fakePageservers{broken: map[neon.NodeID]bool{1: true, 2: true}}
+	tenants := NewTenants(newDeps(l, &fakeReality{}, ps))
+	create(t, tenants, 1)
+	again := func() {
+		l.must(fsm.FinishDeleteTenant{ID: tenantOne})
+		create(t, tenants, 1)
+		l.must(fsm.BeginDeleteTenant{ID: tenantOne})
+	}
+	ps.wipe = func() { ps.wipe = nil; again() }
+	if err := tenants.Delete(t.Context(), tenantOne); err != nil || ps.tries() != 1 {
+		t.Errorf("%v, and the data was removed %d times", err, ps.tries())
+	}
+	ps.breakDown(1, false)
+	l.before = func(c fsm.Command) {
+		if _, ok := c.(fsm.FinishDeleteTenant); ok {
+			l.before = nil
+			again()
+		}
+	}
+	if err := tenants.Delete(t.Context(), tenantOne); err != nil {
+		t.Error(err)
+	}
+	if tenant, ok := l.State().Tenant(tenantOne); !ok || !tenant.Deleting {
+		t.Errorf("%+v, %v", tenant, ok)
+	}
+}
+
 // ResumeDeletes finishes what it finds at its start and what requests leave to it.
 func TestDeletionsAreResumedUntilTheyAreDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -131,6 +131,7 @@ type fakePageservers struct {
 	mu     sync.Mutex
 	wiped  []neon.NodeID
 	broken map[neon.NodeID]bool
+	wipe   func() // while a tenant's data is being removed
 }
 
 func (f *fakePageservers) breakDown(n neon.NodeID, broken bool) {
@@ -149,6 +150,9 @@ func (f *fakePageservers) TenantDelete(_ context.Context, n *fsm.Node, _ neon.Te
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.wiped = append(f.wiped, n.ID)
+	if f.wipe != nil {
+		f.wipe()
+	}
 	if f.broken[n.ID] {
 		return fmt.Errorf("broken")
 	}

@@ -64,25 +64,31 @@ func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint
 	if err := await(ctx, t.Reality, index, tenant.Shards()...); err != nil {
 		return err
 	}
-	if err := t.removeData(ctx, id); err != nil {
+	if err := t.removeData(ctx, tenant); err != nil {
 		return err
 	}
-	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.FinishDeleteTenant{ID: id})
+	r, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.FinishDeleteTenant{ID: id, Sequence: tenant.Sequence})
+	if r.Err != nil && r.Err.Code == neon.Conflict {
+		return nil // somebody else has finished it
+	}
 	return err
 }
 
-// removeData has any pageserver remove what the tenant has in remote storage.
-func (t *Tenants) removeData(ctx context.Context, id neon.TenantID) error {
+// removeData has any pageserver remove what a tenant has in remote storage that
+// nobody has attached any more. An error of nil tells that it is gone, or that the
+// deletion is over.
+func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
+	id := gone.ID
 	var failed error
 	avoid := make(map[neon.NodeID]bool)
 	for range removeTries {
-		// A leader that was deposed unawares must not delete a tenant that was
-		// deleted and created again meanwhile.
+		// Somebody else may have finished the deletion, and the tenant been created
+		// again meanwhile, and even be attached while it is deleted again.
 		s, err := t.Log.ReadState(ctx)
 		if err != nil {
 			return err
 		}
-		if tenant, ok := s.Tenant(id); !ok || !tenant.Deleting {
+		if tenant, ok := s.Tenant(id); !ok || tenant.Sequence != gone.Sequence {
 			return nil
 		}
 		node := anyAvailable(s, avoid)

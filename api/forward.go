@@ -43,6 +43,15 @@ func (s *Server) dispatch(c *call) (answer, error) {
 	if c.request.Method != http.MethodGet {
 		c.ctx = controller.WithRequest(c.ctx, requestKey(c))
 	}
+	a, err := s.lead(c)
+	if k := classify(err); err != nil && controller.HasActed(c.ctx) && (k == neon.NotLeader || k == neon.ShuttingDown) {
+		err = neon.Errorf(neon.OutcomeUnknown, "%w", err) // those say that nothing happened
+	}
+	return a, err
+}
+
+// lead answers a request here as far as this replica may, and else finds who does.
+func (s *Server) lead(c *call) (answer, error) {
 	carried := c.request.Header.Get(hopHeader) != ""
 	last := error(errNoLeader)
 	if c.route.duty != onLeader || s.Leadership.IsLeader() {
@@ -80,7 +89,7 @@ func (s *Server) again(c *call, err error) bool {
 func (s *Server) pursue(c *call, last error) (answer, error) {
 	search, cancel := context.WithTimeout(c.ctx, c.route.patience)
 	defer cancel()
-	unknown := classify(last) == neon.OutcomeUnknown
+	unknown := classify(last) == neon.OutcomeUnknown || controller.HasActed(c.ctx)
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		address, self, err := s.Leadership.Leader(search)
 		if errors.Is(err, ErrSteppedDown) && !unknown {
@@ -102,7 +111,7 @@ func (s *Server) pursue(c *call, last error) (answer, error) {
 			return a, nil
 		}
 		last = err
-		unknown = unknown || classify(err) == neon.OutcomeUnknown
+		unknown = unknown || classify(err) == neon.OutcomeUnknown || controller.HasActed(c.ctx)
 		if !sleep(search, pause) {
 			break
 		}

@@ -222,6 +222,32 @@ func TestUnknownOutcomeIsSaidWhenNobodyCanTell(t *testing.T) {
 	}
 }
 
+// Whoever has done a part of a request and then finds that it does not lead may not
+// say that nothing happened, neither to the client nor to the replica it came from.
+func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
+	for _, ended := range []error{errFollows, neon.Errorf(neon.ShuttingDown, "bye"), neon.Errorf(neon.Unavailable, "leadership ended")} {
+		for _, carried := range []bool{false, true} {
+			w := newWorld(t, setup{replicas: 2})
+			w.addNodes(1)
+			w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+			w.replicas[0].await = func(context.Context) error {
+				w.setLeader(-1)
+				return ended
+			}
+			rt := route{scope: scopeAny, label: "x", deadline: time.Second, patience: 20 * time.Millisecond, handle: (*Server).tenantDelete}
+			rec, req := httptest.NewRecorder(), httptest.NewRequest("DELETE", "/x", nil)
+			if carried {
+				req.Header.Set(hopHeader, "1")
+			}
+			w.replicas[0].server.serve(&rt, rec, req, params("tenant_id", tenantA))
+			if rec.Code != 503 || !carried && !strings.HasPrefix(rec.Body.String(), `{"msg":"Outcome unknown: `) ||
+				carried && rec.Header().Get(againHeader) != string(neon.OutcomeUnknown) {
+				t.Errorf("%v, carried %v: %d %v %s", ended, carried, rec.Code, rec.Header(), rec.Body)
+			}
+		}
+	}
+}
+
 func TestReadsOfReplicatedStateAreAnsweredByFollowers(t *testing.T) {
 	var s spy
 	w := newWorld(t, setup{replicas: 2, wrap: s.wrap})

@@ -179,11 +179,17 @@ func (w *world) attach(id neon.TenantID) {
 
 var errFollows = neon.Errorf(neon.NotLeader, "This replica does not lead")
 
-func (r *replica) Propose(_ context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+func (r *replica) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
 	if !r.IsLeader() {
 		return fsm.Result{}, errFollows
 	}
-	next := func() (fsm.Result, error) { return r.commit(id, c) }
+	next := func() (fsm.Result, error) {
+		res, err := r.commit(id, c)
+		if err == nil {
+			controller.Acted(ctx)
+		}
+		return res, err
+	}
 	r.mu.Lock()
 	f := r.propose
 	r.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 
 	"quorate/cluster"
 	"quorate/fsm"
+	"quorate/internal/controller"
 	"quorate/internal/neon"
 )
 
@@ -158,6 +159,9 @@ func (r *Replica) propose(ctx context.Context, id fsm.RequestID, c fsm.Command) 
 		return fsm.Result{}, neon.Errorf(neon.Internal, "propose: %w", err)
 	}
 	answer, err := r.log.Propose(ctx, data)
+	if errors.Is(err, cluster.ErrOutcomeUnknown) {
+		controller.Acted(ctx)
+	}
 	if err != nil {
 		return fsm.Result{}, proposeError(err)
 	}
@@ -165,6 +169,7 @@ func (r *Replica) propose(ctx context.Context, id fsm.RequestID, c fsm.Command) 
 	if result.Err != nil {
 		return result, result.Err
 	}
+	controller.Acted(ctx)
 	return result, nil
 }
 

@@ -27,6 +27,7 @@ func (t *Timelines) guard(ctx context.Context, find func(*fsm.State) ([]owner, e
 	if err != nil {
 		return err
 	}
+	Acted(ctx)
 	outcome := run(before)
 	if s, err = t.Log.ReadState(ctx); err != nil {
 		return err

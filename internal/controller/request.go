@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"quorate/fsm"
@@ -11,17 +12,37 @@ import (
 
 type requestKey struct{}
 
+// request is what is known of a client's request on this replica.
+type request struct {
+	key   [32]byte
+	acted atomic.Bool
+}
+
 // WithRequest names the request that ctx belongs to. The same request, tried again
 // through whichever replica, has the same key, and its commands are recognised.
 func WithRequest(ctx context.Context, key [32]byte) context.Context {
-	return context.WithValue(ctx, requestKey{}, key)
+	return context.WithValue(ctx, requestKey{}, &request{key: key})
+}
+
+// Acted notes that something has been done, or may have been, for the request that
+// ctx belongs to: no later error of it may say that nothing was.
+func Acted(ctx context.Context) {
+	if r, ok := ctx.Value(requestKey{}).(*request); ok {
+		r.acted.Store(true)
+	}
+}
+
+// HasActed tells whether something may have been done for the request.
+func HasActed(ctx context.Context) bool {
+	r, ok := ctx.Value(requestKey{}).(*request)
+	return ok && r.acted.Load()
 }
 
 // requestID is the name under which the commands of a request go into the log;
 // zero for what nobody asked for.
 func requestID(ctx context.Context) (id fsm.RequestID) {
-	if key, ok := ctx.Value(requestKey{}).([32]byte); ok {
-		copy(id[:], key[:])
+	if r, ok := ctx.Value(requestKey{}).(*request); ok {
+		copy(id[:], r.key[:])
 	}
 	return id
 }

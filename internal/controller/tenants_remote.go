@@ -32,6 +32,7 @@ func (t *Tenants) TimeTravel(ctx context.Context, id neon.TenantID, to neon.Time
 			if node == nil {
 				return neon.Errorf(neon.Conflict, "Scheduling error: No pageservers found")
 			}
+			Acted(ctx)
 			if _, _, err := t.Pageservers.Call(ctx, node, shard, neon.TravelRemoteStorage(to)); err != nil {
 				return neon.Errorf(neon.Internal, "Error doing time travel recovery for shard %s on node %d (%s): %w",
 					shard, node.ID, node.Addr.HTTPHost, err)

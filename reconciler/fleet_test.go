@@ -55,6 +55,7 @@ type fleet struct {
 	down    map[neon.NodeID]bool
 	hung    neon.NodeID                                  // calls to it wait for their callers' patience
 	deaf    neon.NodeID                                  // answers no heartbeats
+	frozen  time.Duration                                // how long heartbeats take that then fail
 	onList  func()                                       // called between a listing and its answer
 	onPut   func(neon.NodeID, neon.ShardID) error        // decides on every call that changes a location
 	has     map[neon.NodeID]map[neon.TimelineID]neon.Lsn // timelines; one for a node that is not here
@@ -193,8 +194,12 @@ func (f *fleet) Locations(ctx context.Context, node *fsm.Node) (list []neon.List
 
 func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilization, error) {
 	f.mu.Lock()
-	deaf := f.deaf == node.ID
+	deaf, frozen := f.deaf == node.ID, f.frozen
 	f.mu.Unlock()
+	if frozen > 0 {
+		time.Sleep(frozen) // whoever asks stands still too
+		return nil, context.DeadlineExceeded
+	}
 	if deaf {
 		return nil, errDown
 	}

@@ -18,6 +18,10 @@ const (
 	relistShare    = 20 * time.Millisecond // for each location
 )
 
+// provingFailures is how many heartbeats in a row must have failed for a verdict: one
+// that was under way while this process was frozen says nothing about the node.
+const provingFailures = 2
+
 // retryProbe is the pause between heartbeats while a node does not answer.
 const retryProbe = 500 * time.Millisecond
 
@@ -47,6 +51,7 @@ type watched struct {
 	busy        bool // a probe or a listing is under way
 	probed      bool
 	failing     bool
+	failures    int // in a row
 	listFailed  bool
 	listedAt    time.Time
 	relist      time.Duration // after listedAt
@@ -231,9 +236,10 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	e.probed, e.failing = true, err != nil
 	e.due = now.Add(w.Options.HeartbeatInterval)
 	if err != nil {
+		e.failures++
 		e.due = now.Add(min(retryProbe, w.Options.HeartbeatInterval))
 	} else {
-		e.lastSuccess, e.utilization = now, u
+		e.failures, e.lastSuccess, e.utilization = 0, now, u
 	}
 	stale := now.Sub(e.listedAt) > e.relist
 	w.mu.Unlock()
@@ -269,7 +275,7 @@ func (w *nodeWatch) judge() {
 		if e.lastSuccess.After(from) {
 			from = e.lastSuccess
 		}
-		if e.last.Availability != neon.NodeOffline && e.failing && now.Sub(from) >= limit {
+		if e.last.Availability != neon.NodeOffline && e.failures >= provingFailures && now.Sub(from) >= limit {
 			verdicts = append(verdicts, fsm.Verdict{Node: id, From: e.last.Availability, To: neon.NodeOffline, Incarnation: e.last.Incarnation})
 		}
 	}

@@ -181,6 +181,24 @@ func TestOneHungNodeDoesNotDelayTheVerdictOnAnother(t *testing.T) {
 	})
 }
 
+// TestALeaderThatWasFrozenJudgesNobody: while it stood still nobody could answer it,
+// and the heartbeats that were under way then prove nothing.
+func TestALeaderThatWasFrozenJudgesNobody(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(10, 1, neon.Attached(0))
+		b.settle()
+		b.fleet.set(func() { b.fleet.frozen = b.opts.MaxOffline + time.Second })
+		wait(b.opts.HeartbeatInterval)
+		b.fleet.set(func() { b.fleet.frozen = 0 })
+		wait(b.opts.MaxOffline + 10*time.Second)
+		for n := range b.log.State().Nodes() {
+			if n.Availability != neon.NodeActive || b.log.State().Counts(n.ID).Attached == 0 {
+				b.t.Errorf("node %d is %s and has %d shards", n.ID, n.Availability, b.log.State().Counts(n.ID).Attached)
+			}
+		}
+	})
+}
+
 // TestARestartIsNoFailure: a node that re-attached is given the longer time, and
 // its shards stay.
 func TestARestartIsNoFailure(t *testing.T) {

@@ -279,6 +279,36 @@ func TestProposalsShareEntries(t *testing.T) {
 	})
 }
 
+// A proposal that was given up keeps its place in the queue until somebody takes it
+// out; whoever comes after it must not wait for that longer than they want to.
+func TestProposersWaitNoLongerThanTheyWantTo(t *testing.T) {
+	lead := startTCP(t, 1, Timeouts{}).leader()
+	lead.machine.mu.Lock() // nothing is applied any more
+	defer lead.machine.mu.Unlock()
+	limit := time.After(20 * time.Second)
+	for range 3 {
+		returned := make(chan error, maxProposals)
+		for range maxProposals {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				_, err := lead.Propose(ctx, bigCommand(MaxCommand/64, 0))
+				returned <- err
+			}()
+		}
+		for i := range maxProposals {
+			select {
+			case err := <-returned:
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatal(err)
+				}
+			case <-limit:
+				t.Fatalf("%d of %d wait on", maxProposals-i, maxProposals)
+			}
+		}
+	}
+}
+
 func TestOnlyAnswersBeforeSubmissionSayThatNothingHappened(t *testing.T) {
 	for _, err := range []error{raft.ErrNotLeader, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout} {
 		if got := submitError(err); !errors.Is(got, ErrNotLeader) || errors.Is(got, ErrOutcomeUnknown) {

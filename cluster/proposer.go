@@ -42,7 +42,7 @@ const (
 type proposer struct {
 	c       *Cluster
 	slots   chan struct{}  // one per proposal between Propose and its result
-	queue   chan *proposal // never full: as large as slots
+	queue   chan *proposal // full only of those that were given up
 	entries chan submitted // what settle waits for, in the order of submission
 
 	inFlight atomic.Int64  // entries submitted and without a result
@@ -90,7 +90,13 @@ func (c *Cluster) Propose(ctx context.Context, data []byte) (result any, err err
 		return nil, ErrClosed
 	}
 	prop := &proposal{data: data, done: make(chan outcome, 1)}
-	p.queue <- prop
+	select {
+	case p.queue <- prop:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrOverloaded, ctx.Err())
+	case <-c.ctx.Done():
+		return nil, ErrClosed
+	}
 	select {
 	case o := <-prop.done:
 		return o.result, o.err

@@ -30,6 +30,8 @@ type Hook struct {
 
 	mu    sync.Mutex
 	told  map[neon.TenantID][]Notification
+	taken map[neon.TenantID]uint64 // the youngest notification that compute took, by its arrival
+	came  uint64                   // counts arrivals
 	count uint64
 	keep  int
 
@@ -40,7 +42,7 @@ type Hook struct {
 type Notification struct {
 	At   time.Duration // since the hook was made
 	Body neon.NotifyAttach
-	Late bool // the caller had gone by then
+	Late bool // the caller had gone by then, or one that came after it was taken before it
 }
 
 // HookOptions configures a Hook.
@@ -52,7 +54,7 @@ type HookOptions struct {
 
 // NewHook makes a hook. Close it when nobody calls it any more.
 func NewHook(opt HookOptions) *Hook {
-	h := &Hook{oracle: opt.Oracle, epoch: time.Now(), told: map[neon.TenantID][]Notification{}, keep: opt.Keep, imports: map[neon.TimelineRef][]neon.ImportComplete{}}
+	h := &Hook{oracle: opt.Oracle, epoch: time.Now(), told: map[neon.TenantID][]Notification{}, taken: map[neon.TenantID]uint64{}, keep: opt.Keep, imports: map[neon.TimelineRef][]neon.ImportComplete{}}
 	if h.keep == 0 {
 		h.keep = 16
 	}
@@ -84,8 +86,8 @@ func (h *Hook) History(t neon.TenantID) []Notification {
 	return slices.Clone(h.told[t])
 }
 
-// LastNode is the node that compute was last told for a shard. Notifications whose
-// caller had gone count only while there is no other: see Oracle.
+// LastNode is the node that compute was last told for a shard. Late notifications
+// count only while there is no other: see Oracle.
 func (h *Hook) LastNode(shard neon.ShardID) (neon.NodeID, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -154,6 +156,10 @@ func (h *Hook) handle(caller context.Context, route Route, body []byte) reply {
 	if err := json.Unmarshal(body, &n); err != nil {
 		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
 	}
+	h.mu.Lock()
+	h.came++
+	arrival := h.came
+	h.mu.Unlock()
 	b := h.faults.strike(time.Since(h.epoch), route, neon.ShardID{Tenant: n.Tenant})
 	switch {
 	case b.reset:
@@ -172,7 +178,7 @@ func (h *Hook) handle(caller context.Context, route Route, body []byte) reply {
 	out := ok(jsonNull)
 	switch route {
 	case RouteNotifyAttach:
-		if f := h.take(n, caller.Err() != nil); f != nil {
+		if f := h.take(n, arrival, caller.Err() != nil); f != nil {
 			out = f.reply()
 		}
 	case RouteImportComplete:
@@ -194,8 +200,10 @@ func (h *Hook) handle(caller context.Context, route Route, body []byte) reply {
 	return out
 }
 
-// take tells compute.
-func (h *Hook) take(n neon.NotifyAttach, late bool) *failure {
+// take tells compute. One leader sends one notification of a tenant after another, so
+// that one which a younger one has overtaken is of a leader that was deposed, or was
+// given up: nothing in it says so, and no controller can prevent it.
+func (h *Hook) take(n neon.NotifyAttach, arrival uint64, late bool) *failure {
 	nodes := make([]neon.NodeID, len(n.Shards))
 	for _, s := range n.Shards {
 		if int(s.Number) >= len(nodes) || nodes[s.Number] != 0 {
@@ -207,6 +215,8 @@ func (h *Hook) take(n neon.NotifyAttach, late bool) *failure {
 		return failf(http.StatusBadRequest, "%d shards", len(nodes))
 	}
 	h.mu.Lock()
+	late = late || arrival < h.taken[n.Tenant]
+	h.taken[n.Tenant] = max(h.taken[n.Tenant], arrival)
 	all := append(h.told[n.Tenant], Notification{At: time.Since(h.epoch), Body: n, Late: late})
 	if len(all) > h.keep {
 		all = slices.Clone(all[len(all)-h.keep:])

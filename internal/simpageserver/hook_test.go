@@ -87,3 +87,39 @@ func TestHookGoesOnWhenTheCallerGivesUp(t *testing.T) {
 		t.Error("a late notification is not marked")
 	}
 }
+
+// A leader that is deposed has a notification under way while its successor makes
+// another one: when the older one is carried out last, nobody meant that.
+func TestANotificationThatWasOvertakenIsLate(t *testing.T) {
+	w := newWorld(t, Options{})
+	hook := NewHook(HookOptions{Oracle: w.fleet.Oracle()})
+	srv := httptest.NewServer(hook)
+	defer srv.Close()
+	defer hook.Close()
+	tell := func(node neon.NodeID) {
+		body := neon.NotifyAttach{Tenant: shardOf(0).Tenant, Shards: neon.List[neon.NotifyShard]{{Node: node}}}
+		if status, text := w.do(context.Background(), http.MethodPut, srv.URL+"/notify-attach", body); status != http.StatusOK {
+			t.Errorf("status %d: %s", status, text)
+		}
+	}
+	hook.SetFaults(Fault{Kind: FaultDelay, Delay: time.Second})
+	older := make(chan struct{})
+	go func() { defer close(older); tell(1) }()
+	eventually(t, "the older one arrives", func() bool {
+		hook.mu.Lock()
+		defer hook.mu.Unlock()
+		return hook.came == 1
+	})
+	hook.SetFaults()
+	tell(2)
+	<-older
+	if h := hook.History(shardOf(0).Tenant); len(h) != 2 || h[0].Late || !h[1].Late {
+		t.Errorf("history %+v", h)
+	}
+	if node, _ := hook.LastNode(shardOf(0)); node != 2 {
+		t.Errorf("compute uses node %s", node)
+	}
+	if s, _ := w.fleet.Oracle().Shard(shardOf(0)); s.Told != 2 {
+		t.Errorf("the oracle has %+v", s)
+	}
+}

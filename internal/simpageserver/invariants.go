@@ -135,7 +135,7 @@ func (o *Oracle) moved(p uint32, t transition, by source) {
 		o.attach(p, t, f, by)
 	case t.to.attached():
 		if g := f.at(t.gen); g.holder == p {
-			g.mode = t.to
+			g.mode, g.unknown = t.to, g.unknown && by == byLate
 		}
 	case t.from.attached():
 		o.release(p, t, f, by)
@@ -179,7 +179,7 @@ func (o *Oracle) attach(p uint32, t transition, f *shardFacts, by source) {
 		}
 	}
 	g := f.at(t.gen)
-	g.holder, g.mode, g.attached, g.stolen = p, t.to, true, false
+	g.holder, g.mode, g.attached, g.stolen, g.unknown = p, t.to, true, false, by == byLate
 }
 
 // meant tells whether a questionable effect was meant by a caller that still
@@ -243,10 +243,12 @@ func (o *Oracle) answered(p uint32, tenants []reattachTenant) {
 func (o *Oracle) release(p uint32, t transition, f *shardFacts, by source) {
 	node := o.procs[p].node
 	var successor *genFacts
+	unknown := false
 	for i := range f.gens {
 		g := &f.gens[i]
 		switch {
 		case g.holder == p:
+			unknown = unknown || g.attached && g.unknown
 			g.attached, g.stolen = false, by == byLate
 		case g.attached && g.gen > t.fromGen && o.procs[g.holder].alive:
 			successor = g
@@ -257,6 +259,10 @@ func (o *Oracle) release(p uint32, t transition, f *shardFacts, by source) {
 	}
 	if tf := o.tenants[t.shard.Tenant]; tf != nil && (tf.deleting || tf.putAway) {
 		return // compute has nothing left to use
+	}
+	if unknown {
+		o.late++ // compute lost what it used before, and nobody could know of this
+		return
 	}
 	if o.meant(by) {
 		o.violate(9, t.shard, node, "taken away in favour of node %s while compute still uses it", o.procs[successor.holder].node)

@@ -235,6 +235,9 @@ func (o *Oracle) told(t neon.TenantID, nodes []neon.NodeID, late bool) {
 	o.mu.Lock()
 	if late {
 		o.late++
+		for i, node := range nodes {
+			o.record(Event{Kind: EventTold, Shard: neon.ShardID{Tenant: t, Number: neon.ShardNumber(i), Count: count}, Node: node, Late: true})
+		}
 		o.mu.Unlock()
 		return
 	}

@@ -243,6 +243,26 @@ func placementCases() map[string]oracleCase {
 				r.put(r.a, modeNone, 0)
 			},
 		},
+		"I9 nobody knows of what a late call attached": {
+			legal: func(r *oracleRun) {
+				r.put(r.a, modeSingle, 1)
+				r.notified(shardOf(0), 1)
+				r.put(r.a, modeSecondary, 0)
+				r.putBy(r.a, modeSingle, 2, byLate)
+				r.put(r.b, modeSingle, 3)
+				r.put(r.a, modeSecondary, 0)
+			},
+			illegal: func(r *oracleRun) {
+				r.put(r.a, modeSingle, 1)
+				r.notified(shardOf(0), 1)
+				r.put(r.a, modeSecondary, 0)
+				r.putBy(r.a, modeSingle, 2, byLate)
+				r.put(r.a, modeStale, 2) // from here on somebody does
+				r.put(r.b, modeSingle, 3)
+				r.put(r.a, modeSecondary, 0)
+			},
+			reports: []int{9},
+		},
 		"I9 a dead successor is none": {
 			legal: func(r *oracleRun) {
 				r.put(r.b, modeSingle, 1)
@@ -455,7 +475,7 @@ func TestQuiescenceI8AndI11(t *testing.T) {
 	shard := shardOf(0)
 	w.attach(a, shard)
 	tell := func(node neon.NodeID) {
-		if f := hook.take(neon.NotifyAttach{Tenant: shard.Tenant, Shards: neon.List[neon.NotifyShard]{{Node: node}}}, false); f != nil {
+		if f := hook.take(neon.NotifyAttach{Tenant: shard.Tenant, Shards: neon.List[neon.NotifyShard]{{Node: node}}}, 0, false); f != nil {
 			t.Fatal(f)
 		}
 	}

@@ -37,7 +37,9 @@ import (
 //
 // A call whose caller gave up may take effect at any later time, and no
 // controller can prevent that. Such late effects are excused from I2, I6, I7, I9
-// and I15, which are about what a controller meant, and counted by Late.
+// and I15, which are about what a controller meant, and counted by Late. So is who
+// takes an attachment away of which nobody can know, because such a call made it;
+// and a notification that was overtaken by a younger one tells compute nothing.
 type Oracle struct {
 	mu         sync.Mutex
 	epoch      time.Time
@@ -100,6 +102,7 @@ type genFacts struct {
 	mode     mode   // of the holder's location
 	attached bool   // the holder still has it attached
 	stolen   bool   // a call whose caller had gone took it away, behind everybody's back
+	unknown  bool   // a call whose caller had gone made it, and nobody has touched it since
 }
 
 type tenantFacts struct {

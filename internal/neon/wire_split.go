@@ -23,12 +23,17 @@ type ShardSplitResponse struct {
 // largest first.
 type TenantSorting string
 
-// The orders.
+// The orders. Alone among the enumerations of pageservers these are in lower case.
 const (
-	ByResidentSize           TenantSorting = "ResidentSize"
-	ByMaxLogicalSize         TenantSorting = "MaxLogicalSize"
-	ByMaxLogicalSizePerShard TenantSorting = "MaxLogicalSizePerShard"
+	ByResidentSize           TenantSorting = "resident_size"
+	ByMaxLogicalSize         TenantSorting = "max_logical_size"
+	ByMaxLogicalSizePerShard TenantSorting = "max_logical_size_per_shard"
 )
+
+// UnmarshalText reads one of the three orders.
+func (s *TenantSorting) UnmarshalText(b []byte) error {
+	return variant(s, b, ByResidentSize, ByMaxLogicalSize, ByMaxLogicalSizePerShard)
+}
 
 // TopTenantsRequest is the body of a pageserver's POST /v1/top_tenants.
 type TopTenantsRequest struct {

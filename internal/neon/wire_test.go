@@ -85,6 +85,8 @@ func TestWireGolden(t *testing.T) {
 		{"timeline_create_import", TimelineCreateRequest{Timeline: tl, Import: &TimelineImport{json.RawMessage(`{"AwsS3":{"region":"r","bucket":"b","key":"k"}}`), "idem"}}},
 		{"timeline_create_bootstrap", TimelineCreateRequest{Timeline: tl, Bootstrap: &TimelineBootstrap{ExistingInitdb: &tl, PgVersion: new(PgVersion(17))}}},
 		{"timeline_create_bootstrap_bare", TimelineCreateRequest{Timeline: tl, Bootstrap: &TimelineBootstrap{}}},
+		{"top_tenants_request", TopTenantsRequest{ByMaxLogicalSize, 100, new(ShardCount(2)), new(uint64(1 << 30))}},
+		{"top_tenants_request_per_shard", TopTenantsRequest{ByMaxLogicalSizePerShard, 100, nil, nil}},
 		{"notify_attach", NotifyAttach{shard.Tenant, MakeAZ("a"), new(StripeSize(2048)), List[NotifyShard]{{1, 0}, {2, 1}}}},
 		{"notify_attach_unsharded", NotifyAttach{shard.Tenant, AZ{}, nil, List[NotifyShard]{{1, 0}}}},
 	} {

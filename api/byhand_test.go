@@ -91,8 +91,8 @@ func TestHealthOfRemoteStorageIsKept(t *testing.T) {
 		{"POST", "/control/v1/metadata_health/outdated", `{"not_scrubbed_for":"1h"}`, 200,
 			`{"health_records":[{"tenant_shard_id":"` + tenantA + `","healthy":true,"last_scrubbed_at":"2023-11-14T22:13:20.123Z"}]}`},
 	})
-	began := time.Now()
 	r.do("POST", "/control/v1/metadata_health/update", `{"healthy_tenant_shards":["`+tenantA+`"],"unhealthy_tenant_shards":[]}`).want(t, 200, `{}`)
+	began := time.Now()
 	for time.Since(began) < 2*time.Millisecond {
 	}
 	var got neon.OutdatedResponse

@@ -49,7 +49,7 @@ func TestNodesAreRegisteredDescribedAndConfigured(t *testing.T) {
 		{"GET", "/control/v1/node", "", 200, `[]`},
 		{"POST", "/control/v1/node", reg + `}`, 200, `null`},
 		{"POST", "/control/v1/node/", reg + `}`, 200, `null`},
-		{"POST", "/control/v1/node", reg + `,"listen_http_port":1}`, 409, `{"msg":"Conflict: Node is already registered with different address"}`},
+		{"POST", "/control/v1/node", strings.Replace(reg, "9001", "1", 1) + `}`, 409, `{"msg":"Conflict: Node is already registered with different address"}`},
 		{"POST", "/control/v1/node", reg + `,"listen_grpc_port":1}`, 400, `{"msg":"\"must specify both gRPC address and port, or neither\""}`},
 		{"POST", "/control/v1/node", strings.Replace(strings.Replace(reg, `"node_id":1`, `"node_id":2`, 1), `"listen_http_addr":"ps"`, `"listen_http_addr":"nowhere"`, 1) + `}`,
 			503, `{"msg":"Node 2 listen_http_addr \"nowhere\" cannot be resolved: no such host"}`},

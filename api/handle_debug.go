@@ -24,16 +24,11 @@ func (s *Server) reconcileAll(c *call) (answer, error) {
 }
 
 func (s *Server) inspect(c *call) (answer, error) {
-	var req struct {
-		Shard *neon.ShardID `json:"tenant_shard_id"`
-	}
+	var req neon.InspectRequest
 	if err := c.decode(&req); err != nil {
 		return answer{}, err
 	}
-	if req.Shard == nil {
-		return answer{}, neon.Errorf(neon.BadRequest, "missing field `tenant_shard_id`")
-	}
-	a, err := s.Debug.Inspect(c.ctx, *req.Shard)
+	a, err := s.Debug.Inspect(c.ctx, req.Shard)
 	if err != nil {
 		return answer{}, err
 	}
@@ -86,18 +81,12 @@ func (s *Server) failpoints(c *call) (answer, error) {
 	if s.Failpoints == nil {
 		return answer{}, neon.Errorf(neon.BadRequest, "Cannot manage failpoints because neon was compiled without failpoints support")
 	}
-	var req []struct {
-		Name    *string `json:"name"`
-		Actions *string `json:"actions"`
-	}
+	var req neon.List[neon.FailpointConfig]
 	if err := c.decode(&req); err != nil {
 		return answer{}, err
 	}
 	for _, p := range req {
-		if p.Name == nil || p.Actions == nil {
-			return answer{}, neon.Errorf(neon.BadRequest, "Failed to parse json request: a failpoint has `name` and `actions`")
-		}
-		if err := s.Failpoints.Configure(*p.Name, *p.Actions); err != nil {
+		if err := s.Failpoints.Configure(p.Name, p.Actions); err != nil {
 			return answer{}, neon.Errorf(neon.BadRequest, "Failed to configure failpoints: %w", err)
 		}
 	}

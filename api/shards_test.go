@@ -284,7 +284,7 @@ func TestFailpointsAreSetOnTheReplicaThatIsAsked(t *testing.T) {
 	play(t, follower, []step{
 		{"PUT", path, `[{"name":"a","actions":"pause"},{"name":"b","actions":"return(5)"}]`, 200, `null`},
 		{"PUT", path, `[{"name":"a","actions":"bad"}]`, 400, `{"msg":"\"Failed to configure failpoints: unrecognized command\""}`},
-		{"PUT", path, `[{"name":"a"}]`, 400, "{\"msg\":\"\\\"Failed to parse json request: a failpoint has `name` and `actions`\\\"\"}"},
+		{"PUT", path, `[{"name":"a"}]`, 400, "{\"msg\":\"\\\"Failed to parse json request: missing field `actions`\\\"\"}"},
 		{"PUT", "/control/v1/step_down", ``, 200, `{}`},
 	})
 	if want := []string{"a=pause", "b=return(5)", "at sleep-on-step-down-handling"}; !slices.Equal(p.got, want) {

@@ -1,9 +1,6 @@
 package neon
 
-import (
-	"encoding/json"
-	"fmt"
-)
+import "fmt"
 
 // PlacementKind says whether a tenant is served, kept warm or put away.
 type PlacementKind uint8
@@ -59,8 +56,7 @@ func (p Placement) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads what MarshalJSON prints and nothing else.
 func (p *Placement) UnmarshalJSON(b []byte) error {
-	var name string
-	if json.Unmarshal(b, &name) == nil {
+	if name, err := plainString(b); err == nil {
 		switch name {
 		case "Secondary":
 			*p = Placement{Kind: PlaceSecondary}
@@ -71,14 +67,12 @@ func (p *Placement) UnmarshalJSON(b []byte) error {
 		}
 		return fmt.Errorf("unknown placement policy %q", name)
 	}
-	var v map[string]uint32
-	if err := json.Unmarshal(b, &v); err != nil {
+	var v struct {
+		Attached uint32 `json:"Attached"`
+	}
+	if err := onlyObject(b, &v, "Attached"); err != nil {
 		return fmt.Errorf("placement policy: %w", err)
 	}
-	n, ok := v["Attached"]
-	if !ok || len(v) != 1 {
-		return fmt.Errorf("unknown placement policy %s", b)
-	}
-	*p = Placement{Kind: PlaceAttached, Secondaries: n}
+	*p = Placement{Kind: PlaceAttached, Secondaries: v.Attached}
 	return nil
 }

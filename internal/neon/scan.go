@@ -175,33 +175,6 @@ func clip(raw []byte) []byte {
 	return raw
 }
 
-// object decodes the JSON object b into the struct at into and insists on the
-// required keys: encoding/json alone takes an absent one for zero.
-func object(b []byte, into any, required ...string) error {
-	missing := len(required)
-	seen := make([]bool, len(required))
-	err := eachField(b, func(key string, raw []byte) error {
-		for i, r := range required {
-			if r == key && !seen[i] && !isNull(raw) {
-				seen[i] = true
-				missing--
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if missing > 0 {
-		for i, r := range required {
-			if !seen[i] {
-				return fmt.Errorf("missing field `%s`", r)
-			}
-		}
-	}
-	return json.Unmarshal(b, into)
-}
-
 // List is a slice that prints `[]` when it is nil: the clients decode these
 // fields into vectors that cannot be null.
 type List[T any] []T
@@ -212,6 +185,20 @@ func (l List[T]) MarshalJSON() ([]byte, error) {
 		return []byte("[]"), nil
 	}
 	return json.Marshal([]T(l))
+}
+
+// UnmarshalJSON reads an array of values that are not null. Bytes are numbers in
+// it like others, which encoding/json would take from a string too.
+func (l *List[T]) UnmarshalJSON(b []byte) error {
+	*l = List[T]{}
+	return eachElement(b, func(raw []byte) error {
+		var v T
+		if err := value(raw, &v); err != nil {
+			return err
+		}
+		*l = append(*l, v)
+		return nil
+	})
 }
 
 // Table is a map that prints `{}` when it is nil.

@@ -232,29 +232,3 @@ func appendRatio(b, raw []byte) ([]byte, error) {
 	}
 	return append(b, '}'), nil
 }
-
-// members picks the named members of the object raw, all of them required;
-// others are ignored, since older pageservers knew more of them.
-func members(raw []byte, names ...string) ([][]byte, error) {
-	picked := make([][]byte, len(names))
-	err := eachField(raw, func(key string, value []byte) error {
-		for i, name := range names {
-			if name == key {
-				if picked[i] != nil {
-					return fmt.Errorf("duplicate field `%s`", key)
-				}
-				picked[i] = value
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for i, p := range picked {
-		if p == nil {
-			return nil, fmt.Errorf("missing field `%s`", names[i])
-		}
-	}
-	return picked, nil
-}

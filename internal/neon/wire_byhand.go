@@ -17,6 +17,30 @@ func (r *AttachHookRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "tenant_shard_id")
 }
 
+// InspectRequest is the body of POST /debug/v1/inspect.
+type InspectRequest struct {
+	Shard ShardID `json:"tenant_shard_id"`
+}
+
+// UnmarshalJSON insists on the shard.
+func (r *InspectRequest) UnmarshalJSON(b []byte) error {
+	type plain InspectRequest
+	return object(b, (*plain)(r), "tenant_shard_id")
+}
+
+// FailpointConfig is one of the list that is the body of PUT /debug/v1/failpoints:
+// what is to happen at a place.
+type FailpointConfig struct {
+	Name    string `json:"name"`
+	Actions string `json:"actions"`
+}
+
+// UnmarshalJSON insists on both fields.
+func (c *FailpointConfig) UnmarshalJSON(b []byte) error {
+	type plain FailpointConfig
+	return object(b, (*plain)(c), "name", "actions")
+}
+
 // AttachHookResponse is the answer; nil for a shard that was detached.
 type AttachHookResponse struct {
 	Generation *Generation `json:"gen"`
@@ -24,6 +48,21 @@ type AttachHookResponse struct {
 
 // PreferredAZsRequest is the body of PUT /control/v1/preferred_azs; nil clears.
 type PreferredAZsRequest map[ShardID]*AZ
+
+// UnmarshalJSON reads an object; of a shard that stands twice, the last counts.
+func (r *PreferredAZsRequest) UnmarshalJSON(b []byte) error {
+	*r = PreferredAZsRequest{}
+	return eachField(b, func(key string, raw []byte) error {
+		id, err := ParseShardID(key)
+		if err != nil {
+			return err
+		}
+		var az *AZ
+		err = value(raw, &az)
+		(*r)[id] = az
+		return err
+	})
+}
 
 // PreferredAZsResponse lists the shards that were found.
 type PreferredAZsResponse struct {

@@ -178,15 +178,7 @@ type TimeTravelRequest struct {
 // UnmarshalJSON takes no other field.
 func (r *TimeTravelRequest) UnmarshalJSON(b []byte) error {
 	type plain TimeTravelRequest
-	if err := eachField(b, func(key string, _ []byte) error {
-		if key != "shard_counts" {
-			return Errorf(BadRequest, "unknown field `%s`, expected `shard_counts`", key)
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	return object(b, (*plain)(r), "shard_counts")
+	return onlyObject(b, (*plain)(r), "shard_counts")
 }
 
 // ScanRemoteStorage asks which shards of a tenant are in remote storage.

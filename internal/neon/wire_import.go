@@ -81,7 +81,7 @@ func (s *ShardImport) UnmarshalJSON(b []byte) error {
 			return s.readProgress(raw)
 		case "Error":
 			s.State = ShardImportFailed
-			return json.Unmarshal(raw, &s.Error)
+			return value(raw, &s.Error)
 		}
 		return fmt.Errorf("unknown variant `%s`, expected one of `InProgress`, `Done`, `Error`", key)
 	})
@@ -95,12 +95,12 @@ func (s *ShardImport) readProgress(b []byte) error {
 	if isNull(b) {
 		return nil
 	}
-	return eachField(b, func(key string, raw []byte) error {
-		if key != "V1" {
-			return fmt.Errorf("unknown variant `%s`, expected `V1`", key)
-		}
-		return json.Unmarshal(raw, &s.Progress)
-	})
+	var v struct {
+		V1 ImportProgress `json:"V1"`
+	}
+	err := onlyObject(b, &v, "V1")
+	s.Progress = v.V1
+	return err
 }
 
 // ImportStatusRequest is the body of GET /upcall/v1/timeline_import_status: what

@@ -3,6 +3,7 @@ package neon
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -134,15 +135,23 @@ func (d locationDecoder) tenantConf(raw []byte) (TenantConfig, error) {
 	return c, err
 }
 
+// locationFields are the fields of a LocationConfig, the required ones first.
+var locationFields = [...]string{"mode", "tenant_conf", "generation", "secondary_conf", "shard_number", "shard_count", "shard_stripe_size"}
+
 // decode reads the object b into c.
 func (c *LocationConfig) decode(b []byte, d locationDecoder) error {
 	*c = LocationConfig{}
-	var mode, conf bool
+	var seen [len(locationFields)]bool
 	err := eachField(b, func(key string, raw []byte) (err error) {
+		if i := slices.Index(locationFields[:], key); i >= 0 {
+			if seen[i] {
+				return duplicate(key)
+			}
+			seen[i] = true
+		}
 		var n uint64
 		switch key {
 		case "mode":
-			mode = true
 			var text string
 			if text, err = plainString(raw); err == nil {
 				err = c.Mode.UnmarshalText([]byte(text))
@@ -164,7 +173,6 @@ func (c *LocationConfig) decode(b []byte, d locationDecoder) error {
 			n, err = wireUint(raw, 32)
 			c.StripeSize = StripeSize(n)
 		case "tenant_conf":
-			conf = true
 			c.TenantConf, err = d.tenantConf(raw)
 		default:
 			if d.unknown == RejectUnknown {
@@ -179,10 +187,10 @@ func (c *LocationConfig) decode(b []byte, d locationDecoder) error {
 	switch {
 	case err != nil:
 		return err
-	case !mode:
-		return fmt.Errorf("missing field `mode`")
-	case !conf:
-		return fmt.Errorf("missing field `tenant_conf`")
+	case !seen[0]:
+		return missing("mode")
+	case !seen[1]:
+		return missing("tenant_conf")
 	}
 	return nil
 }

@@ -38,8 +38,8 @@ func (s *SafekeeperScheduling) UnmarshalText(b []byte) error {
 	return variant(s, b, SafekeeperActive, SafekeeperActivating, SafekeeperPause, SafekeeperDecomissioned)
 }
 
-// SafekeeperUpsert is the body of POST /control/v1/safekeeper/:id. An `active`
-// flag may be there too and means nothing.
+// SafekeeperUpsert is the body of POST /control/v1/safekeeper/:id. Active means
+// nothing.
 type SafekeeperUpsert struct {
 	ID        int64   `json:"id"`
 	Region    string  `json:"region_id"`
@@ -49,6 +49,7 @@ type SafekeeperUpsert struct {
 	HTTPPort  uint16  `json:"http_port"`
 	HTTPSPort *uint16 `json:"https_port"`
 	AZ        string  `json:"availability_zone_id"`
+	Active    *bool   `json:"active,omitempty"`
 }
 
 // UnmarshalJSON insists on all but the port for HTTPS.

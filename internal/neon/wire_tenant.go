@@ -1,7 +1,6 @@
 package neon
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -16,10 +15,7 @@ type ShardParameters struct {
 // UnmarshalJSON wants both fields and no other.
 func (p *ShardParameters) UnmarshalJSON(b []byte) error {
 	type plain ShardParameters
-	if err := object(b, (*plain)(p), "count", "stripe_size"); err != nil {
-		return err
-	}
-	return onlyFields(b, "count", "stripe_size")
+	return onlyObject(b, (*plain)(p), "count", "stripe_size")
 }
 
 // TenantCreateRequest is the body of POST /v1/tenant. On the wire the fields of
@@ -45,18 +41,28 @@ func (r TenantCreateRequest) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads the wire form.
 func (r *TenantCreateRequest) UnmarshalJSON(b []byte) error {
-	*r = TenantCreateRequest{}
-	conf, err := splitConfig(b, map[string]any{
-		"new_tenant_id":    &r.Tenant,
-		"generation":       &r.Generation,
-		"shard_parameters": &r.ShardParameters,
-		"placement_policy": &r.Placement,
-	}, "new_tenant_id")
+	var head struct {
+		Tenant     ShardID                `json:"new_tenant_id"`
+		Generation *Generation            `json:"generation"`
+		Parameters given[ShardParameters] `json:"shard_parameters"`
+		Placement  *Placement             `json:"placement_policy"`
+	}
+	conf, err := splitConfig(b, &head, "new_tenant_id")
 	if err != nil {
 		return err
 	}
+	*r = TenantCreateRequest{Tenant: head.Tenant, Generation: head.Generation, ShardParameters: head.Parameters.value, Placement: head.Placement}
 	r.Config, err = ParseTenantConfig(conf, RejectUnknown)
 	return err
+}
+
+// given is a field that may be absent but not null.
+type given[T any] struct{ value *T }
+
+// UnmarshalJSON reads the value.
+func (g *given[T]) UnmarshalJSON(b []byte) error {
+	g.value = new(T)
+	return value(b, g.value)
 }
 
 // TenantCreateResponse is the answer of POST /v1/tenant: the attached shards.
@@ -85,12 +91,19 @@ func (r ConfigRequest) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads the wire form.
 func (r *ConfigRequest) UnmarshalJSON(b []byte) error {
-	conf, err := splitConfig(b, map[string]any{"tenant_id": &r.Tenant}, "tenant_id")
+	var head configHead
+	conf, err := splitConfig(b, &head, "tenant_id")
 	if err != nil {
 		return err
 	}
+	r.Tenant = head.Tenant
 	r.Config, err = ParseTenantConfig(conf, RejectUnknown)
 	return err
+}
+
+// configHead is what stands beside the fields of a configuration.
+type configHead struct {
+	Tenant TenantID `json:"tenant_id"`
 }
 
 // ConfigPatchRequest is the body of PATCH /v1/tenant/config. Patch is a JSON
@@ -103,11 +116,12 @@ type ConfigPatchRequest struct {
 
 // UnmarshalJSON reads the wire form.
 func (r *ConfigPatchRequest) UnmarshalJSON(b []byte) error {
-	conf, err := splitConfig(b, map[string]any{"tenant_id": &r.Tenant}, "tenant_id")
+	var head configHead
+	conf, err := splitConfig(b, &head, "tenant_id")
 	if err != nil {
 		return err
 	}
-	r.Patch = conf
+	r.Tenant, r.Patch = head.Tenant, conf
 	_, err = TenantConfig{}.Patch(conf)
 	return err
 }
@@ -124,6 +138,12 @@ type ConfigResponse struct {
 type PolicyRequest struct {
 	Placement  *Placement       `json:"placement"`
 	Scheduling *ShardScheduling `json:"scheduling"`
+}
+
+// UnmarshalJSON insists on nothing.
+func (r *PolicyRequest) UnmarshalJSON(b []byte) error {
+	type plain PolicyRequest
+	return object(b, (*plain)(r))
 }
 
 // MigrateRequest is the body of PUT /control/v1/tenant/:tenant_shard_id/migrate
@@ -157,7 +177,7 @@ func DefaultMigrationConfig() MigrationConfig { return MigrationConfig{Prewarm: 
 func (c *MigrationConfig) UnmarshalJSON(b []byte) error {
 	type plain MigrationConfig
 	*c = DefaultMigrationConfig()
-	return json.Unmarshal(b, (*plain)(c))
+	return object(b, (*plain)(c))
 }
 
 // TenantDescribe is the answer of GET /control/v1/tenant/:tenant_id.
@@ -217,51 +237,17 @@ func flatten(head []byte, c TenantConfig) []byte {
 	return append(head, c.JSON()[1:]...)
 }
 
-// splitConfig decodes the named fields of the object b and returns the object of
+// splitConfig decodes the fields of the struct at head and returns the object of
 // all the others, which is the flattened tenant configuration.
-func splitConfig(b []byte, named map[string]any, required string) ([]byte, error) {
-	var rest bytes.Buffer
-	rest.WriteByte('{')
-	seen := make(map[string]bool, len(named))
-	err := eachField(b, func(key string, raw []byte) error {
-		into, ok := named[key]
-		if !ok {
-			if rest.Len() > 1 {
-				rest.WriteByte(',')
-			}
-			quoted, err := json.Marshal(key)
-			rest.Write(quoted)
-			rest.WriteByte(':')
-			rest.Write(raw)
-			return err
+func splitConfig(b []byte, head any, required string) ([]byte, error) {
+	rest := []byte{'{'}
+	err := objectWith(b, head, func(key string, raw []byte) error {
+		if len(rest) > 1 {
+			rest = append(rest, ',')
 		}
-		if seen[key] {
-			return fmt.Errorf("duplicate field `%s`", key)
-		}
-		seen[key] = true
-		if key == required && isNull(raw) {
-			return fmt.Errorf("%s: must not be null", key)
-		}
-		if err := json.Unmarshal(raw, into); err != nil {
-			return fmt.Errorf("%s: %w", key, err)
-		}
-		return nil
-	})
-	if err == nil && !seen[required] {
-		err = fmt.Errorf("missing field `%s`", required)
-	}
-	rest.WriteByte('}')
-	return rest.Bytes(), err
-}
-
-// onlyFields fails on the first field of the object b that is not named.
-func onlyFields(b []byte, names ...string) error {
-	return eachField(b, func(key string, _ []byte) error {
-		for _, n := range names {
-			if n == key {
-				return nil
-			}
-		}
-		return fmt.Errorf("unknown field `%s`", key)
-	})
+		quoted, err := json.Marshal(key)
+		rest = append(append(append(rest, quoted...), ':'), raw...)
+		return err
+	}, required)
+	return append(rest, '}'), err
 }

@@ -2,6 +2,7 @@ package neon
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -29,6 +30,35 @@ type TimelineBranch struct {
 type TimelineImport struct {
 	Location       json.RawMessage `json:"location"`
 	IdempotencyKey string          `json:"idempotency_key"`
+}
+
+// UnmarshalJSON insists on both fields, and on a place that pageservers know: one
+// that they do not would be an empty timeline to them.
+func (i *TimelineImport) UnmarshalJSON(b []byte) error {
+	type plain TimelineImport
+	if err := object(b, (*plain)(i), "location", "idempotency_key"); err != nil {
+		return err
+	}
+	var at struct {
+		LocalFs *json.RawMessage `json:"LocalFs"`
+		AwsS3   *json.RawMessage `json:"AwsS3"`
+	}
+	if err := onlyObject(i.Location, &at); err != nil {
+		return fmt.Errorf("location: %w", err)
+	}
+	var v struct {
+		Path   string `json:"path"`
+		Region string `json:"region"`
+		Bucket string `json:"bucket"`
+		Key    string `json:"key"`
+	}
+	switch {
+	case at.LocalFs != nil && at.AwsS3 == nil:
+		return object(*at.LocalFs, &v, "path")
+	case at.AwsS3 != nil && at.LocalFs == nil:
+		return object(*at.AwsS3, &v, "region", "bucket", "key")
+	}
+	return errors.New("location: expected one of `LocalFs`, `AwsS3`")
 }
 
 // TimelineBootstrap makes an empty timeline, of a fresh initdb or of one that
@@ -79,24 +109,24 @@ func (r TimelineCreateRequest) MarshalJSON() ([]byte, error) {
 func (r *TimelineCreateRequest) UnmarshalJSON(b []byte) error {
 	*r = TimelineCreateRequest{}
 	var keys struct {
-		Timeline TimelineID      `json:"new_timeline_id"`
-		Ancestor json.RawMessage `json:"ancestor_timeline_id"`
-		Import   json.RawMessage `json:"import_pgdata"`
+		Timeline TimelineID       `json:"new_timeline_id"`
+		Ancestor *json.RawMessage `json:"ancestor_timeline_id"`
+		Import   *json.RawMessage `json:"import_pgdata"`
 	}
 	if err := object(b, &keys, "new_timeline_id"); err != nil {
 		return err
 	}
 	r.Timeline = keys.Timeline
 	switch {
-	case len(keys.Ancestor) > 0 && !isNull(keys.Ancestor):
+	case keys.Ancestor != nil:
 		r.Branch = new(TimelineBranch)
-		return json.Unmarshal(b, r.Branch)
-	case len(keys.Import) > 0 && !isNull(keys.Import):
+		return object(b, r.Branch, "ancestor_timeline_id")
+	case keys.Import != nil:
 		r.Import = new(TimelineImport)
-		return object(keys.Import, r.Import, "location", "idempotency_key")
+		return json.Unmarshal(*keys.Import, r.Import)
 	}
 	r.Bootstrap = new(TimelineBootstrap)
-	return json.Unmarshal(b, r.Bootstrap)
+	return object(b, r.Bootstrap)
 }
 
 // TimelineInfo is a pageserver's description of a timeline. Only what the

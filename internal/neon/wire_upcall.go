@@ -1,7 +1,5 @@
 package neon
 
-import "encoding/json"
-
 // ReAttachRequest is the body of POST /upcall/v1/re-attach, a pageserver's first
 // word after it started.
 type ReAttachRequest struct {
@@ -54,7 +52,7 @@ func (r *ValidateTenant) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(v[0], &r.Shard); err != nil {
+	if err := value(v[0], &r.Shard); err != nil {
 		return err
 	}
 	n, err := wireUint(v[1], 32)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"runtime/pprof"
+	"slices"
 	"time"
 
 	"quorate/internal/neon"
@@ -80,27 +81,43 @@ func attachment(name string, data []byte) answer {
 	}}
 }
 
+// The forms of a profile.
+const (
+	formatPprof    = "pprof"
+	formatSVG      = "svg"
+	formatJemalloc = "jemalloc" // of another allocator than Go's
+)
+
 // profileFormat reads what the profile is to look like.
-func (c *call) profileFormat(also ...string) (string, error) {
+func (c *call) profileFormat(known ...string) (string, error) {
 	format, ok, err := c.query("format")
 	switch {
 	case err != nil:
 		return "", err
-	case !ok, format == "pprof":
-		return "pprof", nil
+	case !ok:
+		return formatPprof, nil
+	case !slices.Contains(known, format):
+		return "", neon.Errorf(neon.BadRequest, "invalid format %s", format)
 	}
-	for _, f := range append(also, "svg") {
-		if f == format {
-			return "", neon.Errorf(neon.Internal, "profiles are not available as %s, use format=pprof", format)
-		}
+	return format, nil
+}
+
+// profileAnswer answers with a profile as a file or as a picture.
+func profileAnswer(format, name string, data []byte) (answer, error) {
+	if format != formatSVG {
+		return attachment(name, data), nil
 	}
-	return "", neon.Errorf(neon.BadRequest, "invalid format %s", format)
+	svg, err := flameGraph(data)
+	if err != nil {
+		return answer{}, neon.Errorf(neon.Internal, "profile: %w", err)
+	}
+	return answer{body: svg, header: http.Header{"Content-Type": {"image/svg+xml"}}}, nil
 }
 
 func (s *Server) profileCPU(c *call) (answer, error) {
-	_, bad := c.profileFormat()
-	if bad != nil && classify(bad) == neon.BadRequest {
-		return answer{}, bad
+	format, err := c.profileFormat(formatPprof, formatSVG)
+	if err != nil {
+		return answer{}, err
 	}
 	seconds, ok, err := c.queryUint("seconds")
 	switch {
@@ -123,20 +140,24 @@ func (s *Server) profileCPU(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if bad != nil {
-		return answer{}, bad
-	}
 	data, err := s.profiler.cpu(c.ctx, time.Duration(seconds)*time.Second, force)
-	return attachment("profile.pb", data), err
+	if err != nil {
+		return answer{}, err
+	}
+	return profileAnswer(format, "profile.pb", data)
 }
 
 func (s *Server) profileHeap(c *call) (answer, error) {
-	if _, err := c.profileFormat("jemalloc"); err != nil {
+	format, err := c.profileFormat(formatPprof, formatSVG, formatJemalloc)
+	if err != nil {
 		return answer{}, err
+	}
+	if format == formatJemalloc {
+		return answer{}, neon.Errorf(neon.Internal, "heap profiling not enabled: there is no jemalloc, use format=pprof")
 	}
 	var data bytes.Buffer
 	if err := pprof.Lookup("heap").WriteTo(&data, 0); err != nil {
 		return answer{}, neon.Errorf(neon.Internal, "profile: %w", err)
 	}
-	return attachment("heap.pb.gz", data.Bytes()), nil
+	return profileAnswer(format, "heap.pb.gz", data.Bytes())
 }

@@ -25,6 +25,9 @@ func newTestRoot() *cobra.Command {
 // ownFlags of all subcommands are additions to the contract.
 var ownFlags = []string{"--output", "--request-timeout", "--version", "--help"}
 
+// ownFlagsOfSome are additions too.
+var ownFlagsOfSome = []string{"--concurrent"}
+
 // TestContractSubcommands ticks a subcommand that has exactly its flags, the right
 // ones required, and that the scripts in testdata run successfully with each of
 // them; the flags
@@ -43,7 +46,8 @@ func TestContractSubcommands(t *testing.T) {
 				t.Fatalf("no such subcommand: %v", err)
 			}
 			want := slices.Sorted(slices.Values(row.Words("flags")))
-			if have := flagsOf(cmd); !slices.Equal(have, want) {
+			have := slices.DeleteFunc(flagsOf(cmd), func(f string) bool { return slices.Contains(ownFlagsOfSome, f) })
+			if !slices.Equal(have, want) {
 				t.Errorf("has the flags %v, want %v", have, want)
 			}
 			if ran[row.Name] == "" {

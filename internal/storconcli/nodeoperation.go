@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -39,9 +40,9 @@ func (s *session) nodeOperationCommands() []*cobra.Command {
 	return []*cobra.Command{
 		s.nodeStartDelete(),
 		s.cancel("node-cancel-delete", "Cancel the deletion of a pageserver and wait until it is; may be retried", deletion()),
-		s.start("start-drain", "Start draining a pageserver; done when its scheduling policy is pause_for_restart", drain()),
+		s.start(new(order), "start-drain", "Start draining a pageserver; done when its scheduling policy is pause_for_restart", drain()),
 		s.cancel("cancel-drain", "Cancel draining a pageserver and wait until it is; may be retried", drain()),
-		s.start("start-fill", "Start filling a pageserver; done when its scheduling policy is active", fill()),
+		s.start(new(order), "start-fill", "Start filling a pageserver; done when its scheduling policy is active", fill()),
 		s.cancel("cancel-fill", "Cancel filling a pageserver and wait until it is; may be retried", fill()),
 	}
 }
@@ -59,32 +60,39 @@ type cancelled struct {
 	Scheduling neon.NodeScheduling `json:"scheduling"`
 }
 
-func (s *session) begin(ctx context.Context, id neon.NodeID, op operation, query string) error {
-	if err := s.client.put(ctx, fmt.Sprintf("control/v1/node/%s/%s%s", id, op.name, query), nil); err != nil {
-		return err
-	}
-	return s.out.sentence(started{id, op.name}, "%s started for %s", op.title, id)
+// order is what the start of an operation says of it.
+type order struct {
+	id                neon.NodeID
+	force, concurrent bool
 }
 
-func (s *session) start(name, short string, op operation) *cobra.Command {
-	var id neon.NodeID
-	cmd := s.leaf(name, short, func(ctx context.Context) error { return s.begin(ctx, id, op, "") })
-	needNode(cmd, &id)
+func (s *session) begin(ctx context.Context, o *order, op operation) error {
+	query := url.Values{}
+	for name, set := range map[string]bool{"force": o.force, "concurrent": o.concurrent} {
+		if set {
+			query.Set(name, "true")
+		}
+	}
+	target := url.URL{Path: fmt.Sprintf("control/v1/node/%s/%s", o.id, op.name), RawQuery: query.Encode()}
+	if err := s.client.put(ctx, target.String(), nil); err != nil {
+		return err
+	}
+	return s.out.sentence(started{o.id, op.name}, "%s started for %s", op.title, o.id)
+}
+
+// start makes the command that starts an operation. Neon's controller takes no
+// notice of --concurrent, which is ours.
+func (s *session) start(o *order, name, short string, op operation) *cobra.Command {
+	cmd := s.leaf(name, short, func(ctx context.Context) error { return s.begin(ctx, o, op) })
+	needNode(cmd, &o.id)
+	cmd.Flags().BoolVar(&o.concurrent, "concurrent", false, "Also while other pageservers are drained, filled or deleted")
 	return cmd
 }
 
 func (s *session) nodeStartDelete() *cobra.Command {
-	var id neon.NodeID
-	var force bool
-	cmd := s.leaf("node-start-delete", "Start the deletion of a pageserver", func(ctx context.Context) error {
-		query := ""
-		if force {
-			query = "?force=true"
-		}
-		return s.begin(ctx, id, deletion(), query)
-	})
-	needNode(cmd, &id)
-	cmd.Flags().BoolVar(&force, "force", false, "Do not warm up secondaries before shards move: faster, but shards answer slowly until they are warm")
+	var o order
+	cmd := s.start(&o, "node-start-delete", "Start the deletion of a pageserver", deletion())
+	cmd.Flags().BoolVar(&o.force, "force", false, "Do not warm up secondaries before shards move: faster, but shards answer slowly until they are warm")
 	return cmd
 }
 

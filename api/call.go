@@ -3,11 +3,12 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -97,23 +98,37 @@ func (c *call) node() (neon.NodeID, error) {
 
 // query reads one parameter. It may stand twice if it says the same twice.
 func (c *call) query(name string) (value string, ok bool, err error) {
-	if c.request.URL.RawQuery == "" {
-		return "", false, nil
-	}
-	all, err := url.ParseQuery(c.request.URL.RawQuery)
-	if err != nil {
-		return "", false, neon.Errorf(neon.BadRequest, "malformed query: %w", err)
-	}
-	values := all[name]
-	for _, v := range values {
-		if v != values[0] {
+	for pair := range strings.SplitSeq(c.request.URL.RawQuery, "&") {
+		key, text, _ := strings.Cut(pair, "=")
+		if pair == "" || formText(key) != name {
+			continue
+		}
+		if text = formText(text); ok && text != value {
 			return "", false, neon.Errorf(neon.BadRequest, "param %s specified more than once", name)
 		}
+		value, ok = text, true
 	}
-	if len(values) == 0 {
-		return "", false, nil
+	return value, ok, nil
+}
+
+// formText decodes a key or a value of a query. What is not an escape stands for
+// itself, as browsers and existing clients have it; net/url would refuse the query.
+func formText(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; c {
+		case '+':
+			b.WriteByte(' ')
+		case '%':
+			if code, err := hex.DecodeString(s[i+1 : min(i+3, len(s))]); err == nil && len(code) == 1 {
+				c, i = code[0], i+2
+			}
+			b.WriteByte(c)
+		default:
+			b.WriteByte(c)
+		}
 	}
-	return values[0], true, nil
+	return strings.ToValidUTF8(b.String(), "\ufffd")
 }
 
 // queryBool reads a parameter that is spelled true or false.

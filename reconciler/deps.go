@@ -201,6 +201,10 @@ type Deps struct {
 	Options    Options
 	Logger     *slog.Logger
 
+	// Retell, when set, is asked at the start of the first term: whether compute is
+	// to be told again what it has acknowledged.
+	Retell func() bool
+
 	// Ended, when set, is called at the end of each term, when nothing of it runs
 	// any more and Status still tells what was seen.
 	Ended func()

@@ -295,6 +295,8 @@ type bench struct {
 	term   uint64
 
 	watch *watch // nil: nobody looks
+
+	retell bool
 }
 
 func newBench(t *testing.T, nodes int) *bench {
@@ -327,6 +329,7 @@ func (b *bench) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.term++
 	d := Deps{Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts, Logger: slog.New(slog.DiscardHandler)}
+	d.Retell = func() bool { return b.retell }
 	if b.metric != nil {
 		d.Metrics = b.metric
 	}

@@ -37,6 +37,7 @@ type outbox struct {
 type delivery struct {
 	again    bool // asked for again while being sent
 	waits    bool // between two tries
+	retell   bool // also what compute has acknowledged
 	attempts int
 	failures int           // in a row
 	tried    []fsm.Ack     // what the last try was about
@@ -63,9 +64,36 @@ func (o *outbox) submit(id neon.TenantID, urgent bool) {
 		}
 		return
 	}
-	d := &delivery{poke: make(chan struct{}, 1)}
+	o.start(id, &delivery{})
+}
+
+func (o *outbox) start(id neon.TenantID, d *delivery) {
+	d.poke = make(chan struct{}, 1)
 	o.pending[id] = d
 	o.wg.Go(func() { o.deliver(id, d) })
+}
+
+// retell tells everything anew, once the nodes were looked at.
+func (o *outbox) retell() {
+	select {
+	case <-o.ready:
+	case <-o.ctx.Done():
+		return
+	}
+	for tenant := range o.Log.State().TenantsFrom(neon.TenantID{}) {
+		if tenant.Policy.Kind != neon.PlaceAttached || tenant.Deleting {
+			continue
+		}
+		o.mu.Lock()
+		switch d := o.pending[tenant.ID]; {
+		case o.closed:
+		case d == nil:
+			o.start(tenant.ID, &delivery{retell: true})
+		default:
+			d.again, d.retell = true, true
+		}
+		o.mu.Unlock()
+	}
 }
 
 func (d *delivery) hurry() {
@@ -79,7 +107,7 @@ func (d *delivery) hurry() {
 func (o *outbox) deliver(id neon.TenantID, d *delivery) {
 	wait := time.Duration(0)
 	for o.ctx.Err() == nil {
-		acks, err := o.send(id)
+		acks, err := o.send(id, d)
 		failures, over := o.note(id, d, acks, err)
 		if over {
 			return
@@ -213,6 +241,9 @@ func (o *outbox) failed(id neon.TenantID, failures int, err error) {
 		return // compute need not know any more
 	}
 	for _, shard := range tenant.Shards() {
+		if sh, ok := o.Log.State().Shard(shard); !ok || !sh.OwesNotification() {
+			continue
+		}
 		if o.cuttingOver(shard) {
 			o.Logger.Warn("Live migration blocked by compute notification error, retrying: "+err.Error(), "shard", shard)
 			continue
@@ -253,9 +284,12 @@ func (t *term) gaveUp(sc *Scene, step Step) {
 
 // send makes one notification and commits its acknowledgement. It sends nothing
 // while a shard of the tenant was never attached, or when nothing is owed.
-func (o *outbox) send(id neon.TenantID) (acks []fsm.Ack, err error) {
+func (o *outbox) send(id neon.TenantID, d *delivery) (acks []fsm.Ack, err error) {
+	o.mu.Lock()
+	retell := d.retell
+	o.mu.Unlock()
 	body, acks := o.compose(o.Log.State(), id)
-	if len(acks) == 0 {
+	if body == nil || len(acks) == 0 && !retell {
 		return nil, nil
 	}
 	select {
@@ -267,6 +301,12 @@ func (o *outbox) send(id neon.TenantID) (acks []fsm.Ack, err error) {
 	<-o.permits
 	if err != nil {
 		return acks, err
+	}
+	o.mu.Lock()
+	d.retell = false
+	o.mu.Unlock()
+	if len(acks) == 0 {
+		return nil, nil
 	}
 	_, err = o.Log.Propose(o.ctx, fsm.RequestID{}, fsm.AckNotifications{Acks: acks})
 	return acks, err

@@ -15,6 +15,7 @@ import (
 type Reconciler struct {
 	deps    Deps
 	current atomic.Pointer[term]
+	began   bool // a term was run before; of the goroutine that runs them
 }
 
 // New makes a Reconciler; Run starts it.
@@ -34,7 +35,8 @@ func (r *Reconciler) Run(ctx context.Context, number uint64) error {
 	t := newTerm(ctx, d)
 	r.current.Store(t)
 	defer r.current.Store(nil)
-	t.run()
+	t.run(!r.began && d.Hook != nil && d.Retell != nil && d.Retell())
+	r.began = true
 	if d.Ended != nil {
 		d.Ended()
 	}

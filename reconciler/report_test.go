@@ -171,3 +171,75 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 		all("nothing is left", 0, 0, false)
 	})
 }
+
+// Who restarts a controller that is alone hears everything again, once; a successor
+// tells only what is owed.
+func TestARestartTellsEverythingAgain(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(5, 2, neon.Attached(0))
+		b.settle()
+		for _, retell := range []bool{false, true} {
+			b.depose()
+			b.fleet.set(func() { b.fleet.notes = 0 })
+			b.retell = retell
+			b.lead()
+			wait(time.Minute)
+			want := 0
+			if retell {
+				want = 5
+			}
+			b.fleet.mu.Lock()
+			if b.fleet.notes != want {
+				t.Errorf("again %v: %d notifications, want %d", retell, b.fleet.notes, want)
+			}
+			b.fleet.mu.Unlock()
+			b.settle()
+			b.check()
+		}
+	})
+}
+
+// A move that takes its time counts as its three parts, and a split as the removal
+// of what its parents had and the making of what its children get.
+func TestMovesAndSplitsCountInParts(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		y := counting(b)
+		id := b.create(1, 1, neon.Attached(1))[0]
+		b.pin(id)
+		b.settle()
+		y.take()
+		sh := first(b)
+		to := neon.NodeID(6) - sh.Attached - sh.Secondary[0]
+		b.must(fsm.SetIntents{Intents: []fsm.Intent{{
+			Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: []neon.NodeID{sh.Secondary[0], to}, PreferredNode: to,
+		}}})
+		b.settle()
+		if sh = first(b); sh.Attached != to {
+			t.Fatalf("it is on node %d", sh.Attached)
+		}
+		y.demand(t, "a move", map[string]int{"spawned": 3, "ok": 3})
+
+		tenant, _ := b.log.State().Tenant(id)
+		b.must(fsm.BeginSplit{
+			Tenant: id, Sequence: tenant.Sequence, Count: 2, Stripe: 2048,
+			Parents: []fsm.SplitParent{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}},
+		})
+		sp, _ := b.log.State().Split(id)
+		b.fleet.set(func() {
+			there := b.fleet.at[sh.Attached]
+			for _, child := range sp.Children(sh.ID) {
+				c := there[sh.ID]
+				c.ShardNumber, c.ShardCount, c.StripeSize = child.Number, child.Count, 2048
+				there[child] = c
+			}
+			delete(there, sh.ID)
+			delete(b.fleet.at[sh.Secondary[0]], sh.ID)
+		})
+		b.must(fsm.CommitSplit{Tenant: id, Began: sp.Began})
+		wait(5 * time.Second)
+		sp, _ = b.log.State().Split(id)
+		b.must(fsm.ForgetLeftovers{Tenant: id, Leftovers: sp.Leftovers})
+		b.settle()
+		y.demand(t, "a split", map[string]int{"spawned": 3, "ok": 3})
+	})
+}

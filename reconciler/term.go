@@ -50,7 +50,7 @@ func newTerm(ctx context.Context, d Deps) *term {
 }
 
 // run works until the term's context ends and joins all it started.
-func (t *term) run() {
+func (t *term) run(retell bool) {
 	t.nodes.changed()
 	var wg sync.WaitGroup
 	wg.Go(t.feed)
@@ -59,6 +59,9 @@ func (t *term) run() {
 	wg.Go(t.operate)
 	wg.Go(t.better.run)
 	wg.Go(t.chaos)
+	if retell {
+		wg.Go(t.hook.retell)
+	}
 	t.survey()
 	wg.Go(func() {
 		t.nodes.firstRound()
@@ -132,6 +135,7 @@ func (t *term) feed() {
 		for _, id := range c.Shards {
 			sh, ok := st.Shard(id)
 			if !ok {
+				t.replaced(st, id)
 				t.forget(id)
 				continue
 			}
@@ -168,6 +172,23 @@ func (t *term) released(st *fsm.State, tenants []neon.TenantID) bool {
 			return lacks
 		})
 	})
+}
+
+// replaced counts the removal of the secondaries of a shard that was split, as those
+// expect it who count reconciles.
+func (t *term) replaced(st *fsm.State, id neon.ShardID) {
+	if sp, ok := st.Split(id.Tenant); ok && sp.Phase == fsm.SplitDone {
+		places := 0
+		for _, l := range sp.Leftovers {
+			if l.Shard == id {
+				places++
+			}
+		}
+		if places > 1 { // one was attached
+			t.Metrics.Spawned()
+			t.Metrics.Completed("ok")
+		}
+	}
 }
 
 func (t *term) forget(id neon.ShardID) {
@@ -234,6 +255,9 @@ func (t *term) work(k *task) {
 			return
 		}
 		if step.Kind == Warm || step.Kind == CatchUp {
+			if step.Node != sc.Shard.Attached {
+				t.completed(k, "ok") // see Move
+			}
 			t.queue.long(k, step)
 			return
 		}
@@ -258,6 +282,11 @@ func (t *term) work(k *task) {
 		t.gaveUp(sc, step)
 		if !t.step(k, sc, step) {
 			return
+		}
+		if step.Kind == Move {
+			// Those who count reconciles know a move that takes its time as three: the
+			// destination is made, chosen once it is warm, and taken.
+			t.completed(k, "ok")
 		}
 	}
 }

@@ -42,6 +42,9 @@ func (a *App) wire() error {
 		Log: a.replica, Locations: calls, Prober: calls, Migrations: calls,
 		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log, Ended: a.leadership.stepped.termEnded,
 	}
+	// Who is alone takes over from nobody: whoever restarts him hears everything
+	// again. Of several, the log knows what compute has acknowledged.
+	deps.Retell = func() bool { return len(a.cluster.Members()) < 2 }
 	if a.cfg.Failpoints != nil {
 		deps.Failpoints = a.cfg.Failpoints
 	}

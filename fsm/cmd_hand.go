@@ -76,17 +76,26 @@ func (c AttachByHand) apply(t *txn) (r Result) {
 func (t *txn) takeBack(tenant Tenant) {
 	for _, id := range tenant.Shards() {
 		if s, _ := t.Shard(id); s.ByHand {
-			s.takeBack()
+			t.takeBackShard(&s)
 			t.setShard(s)
 		}
 	}
 }
 
-// takeBack is for a shard about which a decision is made here: from then on
-// compute is told from here again.
-func (s *Shard) takeBack() {
+// takeBackShard is for a shard about which a decision is made here: from then on
+// compute is told from here again, and what was seen before counts for nothing.
+func (t *txn) takeBackShard(s *Shard) {
 	if s.ByHand {
 		s.ByHand, s.Notified = false, false
+		t.unsee(s.ID)
+	}
+}
+
+// unsee says that locations of a shard may be anywhere, whatever was seen: somebody
+// else than the leader has made or left them.
+func (t *txn) unsee(id neon.ShardID) {
+	for n := range t.Nodes() {
+		t.touched.Unseen = append(t.touched.Unseen, Leftover{Shard: id, Node: n.ID})
 	}
 }
 

@@ -204,7 +204,7 @@ func (c DeleteNode) apply(t *txn) Result {
 		if s.PreferredNode == c.Node {
 			s.PreferredNode = 0
 		}
-		s.takeBack()
+		t.takeBackShard(&s)
 		s.Sequence = t.Index
 		t.setShard(s)
 	}

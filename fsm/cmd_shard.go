@@ -49,7 +49,7 @@ func (c SetIntents) apply(t *txn) (r Result) {
 
 func (t *txn) setIntent(s Shard, in Intent) {
 	s.Attached, s.Secondary, s.PreferredNode = in.Attached, slices.Clip(in.Secondary), in.PreferredNode
-	s.takeBack()
+	t.takeBackShard(&s)
 	s.Sequence = t.Index
 	t.setShard(s)
 }

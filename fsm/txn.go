@@ -31,8 +31,8 @@ type Touched struct {
 	// for. Those of a re-attach are not here: the pageserver has them already.
 	Grants []Grant
 
-	// Unseen are the places where a split makes locations come and go: whatever was
-	// seen there before does not hold any more.
+	// Unseen are the places where others than the leader make locations come and go, a
+	// split or somebody by hand: whatever was seen there before does not hold any more.
 	Unseen []Leftover
 }
 

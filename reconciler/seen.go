@@ -246,16 +246,27 @@ func (s *seen) forget(places []fsm.Leftover) {
 	}
 }
 
-// forgetShard drops what is known of a shard that does not exist any more.
+// forgetShard drops what is known of a shard that does not exist any more, but not
+// where it is or may be: whoever makes it exist again before that is tidied up has to
+// know. What is left goes with the next listing of its node.
 func (s *seen) forgetShard(id neon.ShardID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sh := s.shards[id]; sh != nil {
-		for i := range sh.locations {
-			s.on[sh.locations[i].node]--
-		}
+	sh := s.shards[id]
+	if sh == nil {
+		return
 	}
-	delete(s.shards, id)
+	var left []location
+	for _, l := range sh.locations {
+		if l.known && l.conf.Mode == "" {
+			s.on[l.node]--
+			continue
+		}
+		left = append(left, l)
+	}
+	if *sh = (shardSeen{locations: left}); len(left) == 0 {
+		delete(s.shards, id)
+	}
 }
 
 // list takes over a complete listing of a node that began at a clock reading and

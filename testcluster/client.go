@@ -77,8 +77,13 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 const maxAnswer = 1 << 30
 
 // retryPause is the wait before a call is repeated; failovers take tens of
-// milliseconds.
-const retryPause = 10 * time.Millisecond
+// milliseconds. What has not helped eagerTries times takes longer than those, and
+// calls that are repeated all the time only keep everybody busy.
+const (
+	retryPause = 10 * time.Millisecond
+	eagerTries = 50
+	calmPause  = 250 * time.Millisecond
+)
 
 // Call sends one request with a JSON body, unless it is nil, and decodes the
 // answer into out, unless that is nil.
@@ -99,8 +104,12 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 		if err == nil || len(c.addresses) == 1 || !retryable(err) {
 			return err
 		}
+		pause := retryPause
+		if try >= eagerTries {
+			pause = calmPause
+		}
 		select {
-		case <-time.After(retryPause):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return errors.Join(err, context.Cause(ctx))
 		}

@@ -98,10 +98,13 @@ func (c *Cluster) foreseen(s *fsm.State) {
 }
 
 // CheckSafekeepers demands, of a cluster at rest, that nothing is owed, that every
-// timeline is on exactly the safekeepers of its set in its newest configuration, and
-// that nothing forbidden was asked of a safekeeper.
+// timeline is on exactly the safekeepers of its set and a quorum of them has its newest
+// configuration, and that nothing forbidden was asked of a safekeeper.
 func (c *Cluster) CheckSafekeepers(s *fsm.State) error {
 	errs := []error{c.keepers.Err()}
+	for _, ref := range c.keepers.Lost() {
+		errs = append(errs, fmt.Errorf("I29: what was acknowledged of timeline %s is not on a quorum", ref))
+	}
 	if n := s.SafekeeperOpCount(); n > 0 {
 		errs = append(errs, fmt.Errorf("safekeepers owe %d operations", n))
 	}
@@ -110,11 +113,19 @@ func (c *Cluster) CheckSafekeepers(s *fsm.State) error {
 		if !tl.Settled() || tl.Deleted {
 			errs = append(errs, fmt.Errorf("timeline %s is not settled: %+v", tl.ID, tl))
 		}
+		newest := 0
 		for _, id := range tl.Set {
 			want[id]++
-			if conf, ok := c.keepers.Node(id).Has(tl.Ref()); !ok || conf.Generation != tl.Generation {
+			conf, ok := c.keepers.Node(id).Has(tl.Ref())
+			if !ok || conf.Generation > tl.Generation {
 				errs = append(errs, fmt.Errorf("safekeeper %s has timeline %s: %v, in generation %d of %d", id, tl.ID, ok, conf.Generation, tl.Generation))
 			}
+			if conf.Generation == tl.Generation {
+				newest++
+			}
+		}
+		if newest <= len(tl.Set)/2 && len(tl.Set) > 0 { // the others are told by compute
+			errs = append(errs, fmt.Errorf("timeline %s is in generation %d on %d of %v", tl.ID, tl.Generation, newest, tl.Set))
 		}
 	}
 	for _, n := range c.keepers.Nodes() {

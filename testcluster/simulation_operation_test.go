@@ -26,7 +26,14 @@ func (w *worker) operate(ctx context.Context, c *testcluster.Client) {
 	if what == "delete" && method == http.MethodPut && w.rng.IntN(2) == 0 {
 		query = []string{"?force=true", "?force=true&concurrent=true"}[w.rng.IntN(2)]
 	}
-	if w.count(c.Call(ctx, method, "/control/v1/node/"+id.String()+"/"+what+query, nil, nil)) {
+	path := "/control/v1/node/" + id.String() + "/" + what + query
+	if what == "delete" && method == http.MethodPut && w.rng.IntN(4) == 0 { // at once, or only forgotten
+		method, path = http.MethodDelete, "/control/v1/node/"+id.String()
+		if w.rng.IntN(2) == 0 {
+			method, path = http.MethodPost, "/debug/v1/node/"+id.String()+"/drop"
+		}
+	}
+	if w.count(c.Call(ctx, method, path, nil, nil)) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.tally.orders++

@@ -101,6 +101,7 @@ type episode struct {
 	*testcluster.Cluster
 	seed      uint64
 	rng       *rand.Rand // of the episode's own goroutine
+	workers   []*worker
 	behaviour simpageserver.Behaviour
 
 	mu       sync.Mutex
@@ -115,16 +116,15 @@ func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 	rng := rand.New(rand.NewPCG(seed, 0x51b))
 	e := &episode{T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int), deleted: make(map[neon.NodeID]func())}
 	b := e.describe()
-	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, heartbeats every %s, offline after %s, snapshots every %d entries",
-		seed, b.Controllers, b.Pageservers, b.Zones, b.HeartbeatInterval, b.MaxOffline, b.Snapshots.Every)
+	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, %d safekeepers, heartbeats every %s, offline after %s, snapshots every %d entries",
+		seed, b.Controllers, b.Pageservers, b.Zones, b.Safekeepers, b.HeartbeatInterval, b.MaxOffline, b.Snapshots.Every)
 	e.Cluster = testcluster.Run(t, b)
 	began := time.Now()
-	workers := make([]*worker, 4)
-	for i := range workers {
-		workers[i] = &worker{episode: e, rng: rand.New(rand.NewPCG(seed, uint64(i)))}
+	for i := range uint64(4) {
+		e.workers = append(e.workers, &worker{episode: e, rng: rand.New(rand.NewPCG(seed, i))})
 	}
 	for !t.Failed() && time.Since(began) < length {
-		e.round(workers, min(roundTime, length-time.Since(began)))
+		e.round(min(roundTime, length-time.Since(began)))
 		e.tally.rounds++
 	}
 	e.tally.virtual = time.Since(began)
@@ -170,6 +170,9 @@ func (e *episode) describe() testcluster.Builder {
 		o.MaxWarmingUp = 30 * time.Second // the default is as long as the time to converge
 		o.RehomeSecondary = rehome
 	}
+	if e.rng.IntN(3) > 0 {
+		b.Safekeepers = 3 + e.rng.IntN(3)
+	}
 	return b
 }
 
@@ -179,17 +182,17 @@ func (e *episode) upTo(d time.Duration) time.Duration {
 
 // round lets work and faults go on for a while, then ends the faults and demands
 // that everything becomes as it should be.
-func (e *episode) round(workers []*worker, length time.Duration) {
+func (e *episode) round(length time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), length)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, w := range workers {
+	for _, w := range e.workers {
 		wg.Go(func() { w.work(ctx) })
 	}
 	reader := &worker{episode: e, rng: rand.New(rand.NewPCG(e.seed, 1<<32|uint64(e.tally.rounds)))}
 	wg.Go(func() { reader.ask(ctx) })
 	var trouble sync.WaitGroup
-	for i, f := range []func(*nemesis, context.Context){(*nemesis).controllers, (*nemesis).network, (*nemesis).pageservers, (*nemesis).hook} {
+	for i, f := range []func(*nemesis, context.Context){(*nemesis).controllers, (*nemesis).network, (*nemesis).pageservers, (*nemesis).hook, (*nemesis).safekeepers} {
 		n := &nemesis{episode: e, rng: rand.New(rand.NewPCG(e.seed<<8|uint64(i), uint64(e.tally.rounds)))}
 		trouble.Go(func() { f(n, ctx) })
 	}
@@ -278,6 +281,7 @@ func (e *episode) calm(dead neon.NodeID) {
 		}
 	}
 	e.Hook().SetFaults()
+	errs = append(errs, e.calmSafekeepers())
 	for _, n := range e.Fleet().Nodes() {
 		n.SetFaults()
 		n.Resume()
@@ -339,6 +343,8 @@ func (e *episode) atRest(ctx context.Context) error {
 // restorePolicies undoes what keeps shards from being scheduled.
 func (e *episode) restorePolicies(ctx context.Context) {
 	e.endOperations(ctx)
+	e.settleSafekeepers(ctx)
+	e.tame(ctx)
 	var nodes []neon.NodeDescribe
 	e.persist(ctx, "list the pageservers", func(ctx context.Context, c *testcluster.Client) (err error) {
 		nodes, err = c.Nodes(ctx)

@@ -28,6 +28,8 @@ type simTenant struct {
 	timelines []neon.TimelineID
 	half      []neon.TimelineID   // whose creation was given up: some shards may have them
 	configs   []neon.TenantConfig // any of these may be in force
+	edges     []edge              // between timelines
+	located   map[neon.TimelineID]located
 	paused    bool
 }
 
@@ -37,6 +39,7 @@ type worker struct {
 	*episode
 	rng  *rand.Rand
 	mine []*simTenant
+	wild []*wild
 }
 
 // work goes on until ctx ends; a request under way is finished.
@@ -62,7 +65,7 @@ func (w *worker) one() {
 		return
 	}
 	t := w.mine[w.rng.IntN(len(w.mine))]
-	switch w.rng.IntN(25) {
+	switch w.rng.IntN(40) {
 	case 20, 21:
 		w.archive(ctx, c, t)
 	case 22:
@@ -89,6 +92,26 @@ func (w *worker) one() {
 		w.operate(ctx, c)
 	case 23, 24:
 		w.split(ctx, c, t)
+	case 25, 26, 27:
+		w.toWild(ctx, c)
+	case 28, 29, 30:
+		w.moveSafekeepers(ctx, c, t)
+	case 31, 32, 33:
+		w.write(t)
+	case 34:
+		if tl, ok := w.anyTimeline(t); ok {
+			w.locateSafekeepers(ctx, t, tl, nil)
+		}
+	case 35:
+		w.scheduleSafekeeper(ctx, c)
+	case 36:
+		w.patchConfig(ctx, c, t)
+	case 37:
+		w.advise(ctx, c, t)
+	case 38:
+		w.timelineCall(ctx, c, t)
+	case 39:
+		w.detach(ctx, c, t)
 	}
 }
 
@@ -118,7 +141,7 @@ func (w *worker) create(ctx context.Context, c *testcluster.Client) {
 	n := w.number()
 	count := []int{0, 1, 2, 4}[w.rng.IntN(4)]
 	p := neon.Attached(w.rng.IntN(2))
-	t := &simTenant{id: idOf(n)}
+	t := &simTenant{id: idOf(n), located: make(map[neon.TimelineID]located)}
 	req := neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: t.id}, Placement: &p}
 	if count > 0 {
 		req.ShardParameters = &neon.ShardParameters{Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize}
@@ -240,9 +263,12 @@ func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *s
 	}
 	w.Fleet().Durable(id, t.shards...)
 	t.timelines = append(t.timelines, id)
+	if req.Branch != nil {
+		t.edges = append(t.edges, edge{child: id, parent: req.Branch.Ancestor})
+	}
 }
 
-// deleteTimeline deletes the newest timeline, which has no branches: what is left of
+// deleteTimeline deletes the newest timeline that has no branches: what is left of
 // creations that were given up goes before, or some shards would refuse for ever.
 func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	for n := len(t.half); n > 0; n = len(t.half) {
@@ -251,14 +277,16 @@ func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *s
 		}
 		t.half = t.half[:n-1]
 	}
-	if len(t.timelines) == 0 {
+	id, ok := t.leaf()
+	if !ok {
 		return
 	}
-	last := len(t.timelines) - 1
-	id := t.timelines[last]
+	l := t.located[id]
+	l.dying = true
+	t.located[id] = l
 	w.Fleet().Removing(id, t.id)
 	if w.count(c.DeleteTimeline(ctx, t.id, id)) {
-		t.timelines = t.timelines[:last]
+		t.removed(id)
 		w.Fleet().Removed(id, t.id)
 	}
 }

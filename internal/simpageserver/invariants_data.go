@@ -95,6 +95,15 @@ func (o *Oracle) prefixDeleted(p uint32, shard neon.ShardID) {
 	}
 }
 
+// gone tells whether the objects of a tenant were deleted. A directory without a
+// location that is left of it is seen by nobody, and goes with the next start.
+func (o *Oracle) gone(t neon.TenantID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	tf := o.tenants[t]
+	return tf != nil && tf.deleted
+}
+
 // validation is one entry of a validate upcall.
 type validation struct {
 	shard neon.ShardID

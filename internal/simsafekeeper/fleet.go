@@ -22,6 +22,7 @@ type Fleet struct {
 	watching  bool // Commit was called
 	index     uint64
 	safe      map[neon.TimelineRef]position // what a quorum has once had
+	terms     map[neon.TimelineRef]uint64   // of the last compute of Write
 	wrong     []string
 }
 
@@ -46,7 +47,7 @@ func (p position) compare(o position) int {
 func NewFleet() *Fleet {
 	return &Fleet{
 		nodes: make(map[neon.NodeID]*Node), committed: make(map[neon.TimelineRef]*record),
-		safe: make(map[neon.TimelineRef]position),
+		safe: make(map[neon.TimelineRef]position), terms: make(map[neon.TimelineRef]uint64),
 	}
 }
 

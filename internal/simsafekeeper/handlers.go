@@ -26,6 +26,9 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
+	if r.Method != http.MethodGet && !n.linger() {
+		panic(http.ErrAbortHandler)
+	}
 	n.fleet.mu.Lock()
 	var (
 		v any

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"quorate/internal/neon"
 )
@@ -21,7 +22,9 @@ type Node struct {
 	addr      string
 	server    *http.Server // nil while it does not run
 	done      sync.WaitGroup
-	lose      int // replies to be lost
+	gone      chan struct{} // closed when it is killed
+	lose      int           // replies to be lost
+	delay     time.Duration // before a change, also when nobody waits for it any more
 	timelines map[neon.TimelineRef]*timeline
 
 	// graves and tenants are the tombstones, which a restart forgets: of a timeline
@@ -68,7 +71,7 @@ func (n *Node) Start() error {
 	if n.server != nil {
 		return errors.Join(errors.New("it runs already"), l.Close())
 	}
-	n.server, n.addr = s, l.Addr().String()
+	n.server, n.addr, n.gone = s, l.Addr().String(), make(chan struct{})
 	clear(n.graves)
 	clear(n.tenants)
 	n.done.Go(func() { _ = s.Serve(l) }) // ends with the server
@@ -80,6 +83,9 @@ func (n *Node) Kill() {
 	n.fleet.mu.Lock()
 	s := n.server
 	n.server = nil
+	if s != nil {
+		close(n.gone)
+	}
 	n.fleet.mu.Unlock()
 	if s != nil {
 		_ = s.Close()
@@ -92,6 +98,33 @@ func (n *Node) LoseReplies(count int) {
 	n.fleet.mu.Lock()
 	defer n.fleet.mu.Unlock()
 	n.lose = count
+}
+
+// Delay makes changes take that long; 0 ends it. They are made even if whoever asked
+// for them has given up by then.
+func (n *Node) Delay(d time.Duration) {
+	n.fleet.mu.Lock()
+	defer n.fleet.mu.Unlock()
+	n.delay = d
+}
+
+// linger waits for as long as the node is slow, and tells whether the process that
+// took the request still lives.
+func (n *Node) linger() bool {
+	n.fleet.mu.Lock()
+	d, s, gone := n.delay, n.server, n.gone
+	n.fleet.mu.Unlock()
+	if d <= 0 || s == nil {
+		return s != nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-gone:
+		return false
+	}
 }
 
 // Has tells whether a timeline is there, and in which configuration.

@@ -25,6 +25,11 @@ func (c *Client) DropTenant(ctx context.Context, t neon.TenantID) error {
 	return c.Call(ctx, http.MethodPost, "/debug/v1/tenant/"+t.String()+"/drop", nil, nil)
 }
 
+// DropNode makes the controllers forget a pageserver.
+func (c *Client) DropNode(ctx context.Context, id neon.NodeID) error {
+	return c.Call(ctx, http.MethodPost, "/debug/v1/node/"+id.String()+"/drop", nil, nil)
+}
+
 // ImportTenant takes over a tenant of which only the remote data is known.
 func (c *Client) ImportTenant(ctx context.Context, t neon.TenantID) (resp neon.TenantCreateResponse, err error) {
 	c.ledger.change(t, func(e *entry) { e.unsure = true })

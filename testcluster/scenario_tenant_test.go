@@ -16,7 +16,9 @@ import (
 func scenarios() []scenario {
 	all := append(tenantStories(), nodeStories()...)
 	all = append(all, safekeeperStories()...)
+	all = append(all, heldMembershipStories()...)
 	all = append(all, byHandStories()...)
+	all = append(all, preferenceStories()...)
 	all = append(all, operationStories()...)
 	all = append(all, timelineStories()...)
 	all = append(all, splitStories()...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,8 +24,11 @@ func splitStories() []scenario {
 	large.Splits = app.SplitOptions{
 		Threshold: 1000, MaxShards: 8, InitialThreshold: 500, InitialShards: 2, Interval: 500 * time.Millisecond,
 	}
+	busy := zones
+	busy.Maintenance = 200 * time.Millisecond
 	return []scenario{
 		{name: "split", builder: zones, run: splitStory},
+		{name: "split and deleted", builder: busy, run: splitDeletedStory},
 		{name: "split aborted", builder: zones, run: splitAbortStory},
 		{name: "split with the leader killed in each stage", builder: zones, run: splitLeaderStory},
 		{name: "split with a pageserver killed in each stage", builder: zones, run: splitPageserverStory},
@@ -133,10 +137,53 @@ func splitStory(s *script) {
 	})
 	s.rest()
 	check()
-	s.step("delete")
-	s.create(3, 2, neon.Attached(0))
-	s.split(3, 4)
-	s.deleteTenant(3)
+}
+
+// splitDeletedStory deletes tenants that were split, or nearly, with all that the
+// shards that they once had have written.
+func splitDeletedStory(s *script) {
+	s.neighbours(0, 2)
+	stored := func(n int) {
+		s.Helper()
+		s.eventually("the shards have written something", func(context.Context) error {
+			if keys := s.Fleet().Store().Keys(idOf(n)); !strings.Contains(strings.Join(keys, " "), "heatmap") {
+				return fmt.Errorf("there are only %v", keys)
+			}
+			return nil
+		})
+	}
+	gone := func(n int) {
+		s.Helper()
+		s.deleteTenant(n)
+		s.rest()
+		s.nothingStored()
+	}
+	s.step("split twice")
+	s.create(3, 0, neon.Attached(1))
+	s.timeline(3, 30, -1, shardOf(3, 0, 0))
+	s.split(3, 2)
+	s.timeline(3, 31, 30, shardsOf(3, 2)...)
+	stored(3)
+	s.split(3, 8)
+	s.timeline(3, 32, 31, shardsOf(3, 8)...)
+	s.step("and deleted")
+	gone(3)
+	s.step("split in vain")
+	s.create(4, 2, neon.Attached(1))
+	s.timeline(4, 40, -1, shardsOf(4, 2)...)
+	stored(4)
+	s.stages(simpageserver.Behaviour{SplitFailsAt: simpageserver.SplitHalf})
+	s.eventually("the split fails", func(ctx context.Context) error {
+		err := trySplit(ctx, s.Client(), 4, 8)
+		if testcluster.StatusOf(err) == http.StatusConflict {
+			return nil
+		}
+		return fmt.Errorf("split: %w", err)
+	})
+	s.thawed(4)
+	s.step("and deleted as well")
+	gone(4)
+	s.stages(simpageserver.Behaviour{})
 }
 
 func splitAbortStory(s *script) {

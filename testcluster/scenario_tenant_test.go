@@ -95,6 +95,7 @@ func (s *script) deleteTenant(n int) {
 		}
 		return err
 	})
+	s.deleted = append(s.deleted, idOf(n))
 }
 
 func (s *script) policy(n int, req neon.PolicyRequest) {

@@ -69,10 +69,11 @@ type script struct {
 	kill moment
 	rng  *rand.Rand
 
-	step_  string
-	killer sync.WaitGroup
-	mu     sync.Mutex
-	dead   []int // controllers that the runner has killed
+	step_   string
+	deleted []neon.TenantID
+	killer  sync.WaitGroup
+	mu      sync.Mutex
+	dead    []int // controllers that the runner has killed
 }
 
 // TestScenarios runs every story in virtual time in every variant, and demands
@@ -285,6 +286,18 @@ func (s *script) end() {
 	s.verdicts()
 	s.rest()
 	s.eventually("all is as it should be", func(ctx context.Context) error { return checkEverything(ctx, s.Cluster) })
+	s.nothingStored()
+}
+
+// nothingStored demands that no tenant that was deleted has left anything in remote
+// storage, under the name of any of its shards.
+func (s *script) nothingStored() {
+	s.Helper()
+	for _, id := range s.deleted {
+		if keys := s.Fleet().Store().Keys(id); len(keys) > 0 {
+			s.Errorf("step %q: of the deleted tenant %s there is left: %v", s.step_, id, keys)
+		}
+	}
 }
 
 // leads is the node that a shard should be attached to.

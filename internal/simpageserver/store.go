@@ -305,6 +305,18 @@ func (s *Store) Keys(t neon.TenantID) []string {
 			keys = append(keys, dir+l.name()+"-"+l.gen.String())
 		}
 	}
+	for id := range s.heatmaps {
+		if id.Tenant == t {
+			keys = append(keys, fmt.Sprintf("tenants/%s/heatmap-v1.json", id))
+		}
+	}
+	for id, all := range s.manifests {
+		for _, m := range all {
+			if id.Tenant == t {
+				keys = append(keys, fmt.Sprintf("tenants/%s/tenant-manifest-%s.json", id, m.gen))
+			}
+		}
+	}
 	slices.Sort(keys)
 	return keys
 }

@@ -71,6 +71,8 @@ const (
 	Free Guard = iota
 	Offloading
 	Loading // it is being brought back, and no change is taken until the manifest says so
+	Deleting
+	Splitting // its shard is, from before its index is copied to the children
 )
 
 // New is a timeline that has just been created.

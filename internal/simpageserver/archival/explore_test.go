@@ -11,29 +11,51 @@ const crashes = 2
 
 // world is a timeline with everybody who takes steps: the uploads, clients that make
 // changes one after another and repeat each until it is acknowledged, the background
-// work that offloads again and again, and now and then the death of the process.
+// work that offloads again and again, somebody who deletes the timeline, somebody who
+// splits its shard, and now and then the death of the process.
 type world struct {
 	t       Timeline
 	offload Offload
 	running bool // an offload
 	clients [2]client
 	crashes int
+	removal removal
+	split   split
 }
 
 type client struct {
-	change Change
-	made   int // changes that were acknowledged
+	change  Change
+	made    int  // changes that were acknowledged
+	unheard bool // nobody waits for the answer any more
+	late    bool // a request that was given up may still arrive
 }
 
-// program is what each client wants, one after another; true is archived.
-type program [2][]bool
+// program is what everybody wants.
+type program struct {
+	clients [2][]bool // one after another; true is archived
+	deletes bool
+	splits  bool
+
+	// What must not be.
+	unguarded bool // the deletion does not take the guard
+	copies    bool // nor does the split
+	thawed    bool // requests begin, and are answered, while the shard is split
+}
 
 func (p program) done(w world) bool {
-	return w.clients[0].made == len(p[0]) && w.clients[1].made == len(p[1])
+	return w.clients[0].made == len(p.clients[0]) && w.clients[1].made == len(p.clients[1]) &&
+		(!p.deletes || w.removal.done) && (!p.splits || w.split.done)
 }
 
 // restored tells whether the last word was to bring the timeline back.
-func (p program) restored() bool { return len(p[1]) == 0 && !p[0][len(p[0])-1] }
+func (p program) restored() bool {
+	return len(p.clients[1]) == 0 && !p.clients[0][len(p.clients[0])-1]
+}
+
+// answered tells whether all requests are, for good.
+func (p program) answered(w world) bool {
+	return w.clients[0].made == len(p.clients[0]) && w.clients[1].made == len(p.clients[1])
+}
 
 // moves are all worlds that one step of anybody leads to.
 func moves(w world, order Order, wishes program) (next map[string]world) {
@@ -46,19 +68,16 @@ func moves(w world, order Order, wishes program) (next map[string]world) {
 		n.t.BeginUpload()
 		next["upload"] = n
 	}
-	for i, c := range w.clients {
-		if c.made == len(wishes[i]) || c.change.Waits(w.t) {
-			continue
+	for i := range w.clients {
+		if n, ok := w.request(i, wishes); ok {
+			next[fmt.Sprint("client ", i)] = n
 		}
-		n := w
-		c.change.Archive = wishes[i][c.made]
-		if err := c.change.Next(&n.t); err != nil {
-			c.change = Change{} // and again
-		} else if c.change.Done() {
-			c.change, c.made = Change{}, c.made+1
-		}
-		n.clients[i] = c
-		next[fmt.Sprint("client ", i)] = n
+	}
+	if n, ok := w.remove(wishes); ok {
+		next["remove"] = n
+	}
+	if n, ok := w.divide(wishes); ok {
+		next["split"] = n
 	}
 	switch {
 	case w.running && w.offload.Waits(w.t):
@@ -69,30 +88,78 @@ func moves(w world, order Order, wishes program) (next map[string]world) {
 			n.offload, n.running = Offload{}, false
 		}
 		next["offload"] = n
-	case w.t.Candidate():
+	case w.t.Candidate() && !w.removal.absent:
 		n := w
 		n.running = true
 		next["decide"] = n
 	}
 	if w.crashes < crashes {
-		n := world{t: Attached(w.t.Index, w.t.Manifest), crashes: w.crashes + 1}
-		for i, c := range w.clients {
-			n.clients[i].made = c.made
-		}
+		n := w.restarted(w.t.Index, w.t.Manifest)
+		n.crashes++
 		next["crash"] = n
 	}
 	return next
 }
 
+// request takes the next step of a client.
+func (w world) request(i int, wishes program) (world, bool) {
+	c := w.clients[i]
+	begins := c.change == Change{}
+	switch {
+	case c.made == len(wishes.clients[i]), c.change.Waits(w.t), begins && w.split.frozen && !wishes.thawed && !c.late:
+		return w, false
+	case w.removal.hides(w.t, c.change):
+		if w.t.Taken == Loading {
+			w.t.Taken = Free
+		}
+		w.clients[i] = client{made: len(wishes.clients[i])} // there is no such timeline
+		return w, true
+	}
+	if begins {
+		c.unheard, c.late = c.late, false
+	}
+	c.change.Archive = wishes.clients[i][c.made]
+	if err := c.change.Next(&w.t); err != nil {
+		c.change, c.unheard = Change{}, false // and again
+	} else if c.change.Done() {
+		if !c.unheard {
+			c.made++
+		}
+		c.change, c.unheard = Change{}, false
+	}
+	w.clients[i] = c
+	return w, true
+}
+
+// restarted is the world after everything in memory was read from remote storage anew.
+func (w world) restarted(index, manifest bool) world {
+	n := world{t: Attached(index, manifest), crashes: w.crashes, removal: w.removal.restarted(manifest), split: split{done: w.split.done}}
+	if n.removal.at != 0 {
+		n.t.Taken, n.t.Stopping, n.t.Closed = Deleting, true, true
+	}
+	if n.removal.absent {
+		n.t.Loaded = false
+	}
+	for i, c := range w.clients {
+		n.clients[i].made = c.made
+	}
+	return n
+}
+
 // broken says which promise a world breaks.
 func broken(w world, wishes program) string {
+	gone := w.removal.deleted || w.removal.removed
 	switch {
-	case !w.running && w.t.Stopping:
+	case !w.running && w.removal.at == 0 && w.t.Stopping:
 		return "stopped, and nobody is going to start it"
-	case w.t.Manifest && !w.t.Index:
+	case !gone && w.t.Manifest && !w.t.Index:
 		return "offloaded in the manifest, in use in the index"
-	case wishes.done(w) && wishes.restored() && !w.t.Active():
+	case !gone && w.removal.at == 0 && wishes.answered(w) && wishes.restored() && !w.t.Active():
 		return "acknowledged as brought back, and not in use"
+	case gone && !w.removal.absent && w.t.Active():
+		return "deleted, and in use"
+	case w.removal.done && (!w.removal.removed || w.t.Manifest || !w.removal.absent):
+		return "gone, and not forgotten"
 	}
 	return ""
 }
@@ -165,9 +232,11 @@ func reaching(all map[world]world, back map[world][]world, wishes program) map[w
 
 // programs begin with an archived timeline.
 var programs = []program{
-	{{false}}, {{false, true}}, {{false, true, false}}, {{true, false}}, {{false, true, false, true, false}},
-	{{false}, {true}}, {{false, true, false}, {true, false}},
+	asks([]bool{false}, nil), asks([]bool{false, true}, nil), asks([]bool{false, true, false}, nil), asks([]bool{true, false}, nil),
+	asks([]bool{false, true, false, true, false}, nil), asks([]bool{false}, []bool{true}), asks([]bool{false, true, false}, []bool{true, false}),
 }
+
+func asks(one, other []bool) program { return program{clients: [2][]bool{one, other}} }
 
 // TestArbiterNeverStrandsATimeline: in no interleaving of uploads, offloads, requests
 // and deaths is a promise broken, and from everywhere the clients can get their way.
@@ -178,7 +247,7 @@ func TestArbiterNeverStrandsATimeline(t *testing.T) {
 		if len(o.breaks) > 0 || o.stuck > 0 {
 			t.Errorf("%v: %d worlds are stuck; %s", wishes, o.stuck, strings.Join(o.breaks, "\n"))
 		}
-		t.Logf("%v: %d worlds, %d steps", wishes, o.worlds, o.steps)
+		t.Logf("%+v: %d worlds, %d steps", wishes, o.worlds, o.steps)
 		worlds += o.worlds
 	}
 	if worlds < 1000 {

@@ -284,6 +284,71 @@ func TestDeletionsAreResumedUntilTheyAreDone(t *testing.T) {
 	})
 }
 
+// Whoever gives up while the deletion is on its way into the log does not know of it.
+func TestADeletionThatNobodyKnowsOfIsFinished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLog(t)
+		l.addNodes(1)
+		tenants := NewTenants(newDeps(l, &fakeReality{}, &fakePageservers{}))
+		create(t, tenants, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- tenants.ResumeDeletes(ctx) }()
+		l.lose = neon.Errorf(neon.OutcomeUnknown, "gone")
+		if err := tenants.Delete(ctx, tenantOne); !errors.Is(err, l.lose) {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		l.lose = nil
+		l.must(fsm.BeginDeleteTenant{ID: tenantOne}) // only now a majority has it
+		time.Sleep(2 * resumeMax)
+		synctest.Wait()
+		if l.State().TenantCount() != 0 {
+			t.Error("the deletion was not finished")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestADeletionThatHangsHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLog(t)
+		l.addNodes(1)
+		reality := &fakeReality{}
+		tenants := NewTenants(newDeps(l, reality, &fakePageservers{}))
+		const n = 12
+		for i := range byte(n) {
+			id := neon.TenantID{i + 1}
+			if _, err := tenants.Create(t.Context(), neon.TenantCreateRequest{Tenant: neon.Unsharded(id)}); err != nil {
+				t.Fatal(err)
+			}
+			l.must(fsm.BeginDeleteTenant{ID: id})
+		}
+		reality.await = func(ctx context.Context, _ uint64, shards []neon.ShardID) error {
+			if shards[0].Tenant[0]%2 == 0 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- tenants.ResumeDeletes(ctx) }()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if left := l.State().TenantCount(); left != n/2 {
+			t.Errorf("%d tenants are left", left)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Neither compute nor a slow pageserver keeps a creation from being answered.
 func TestCreationSucceedsThoughItsShardsAreSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -26,6 +26,7 @@ type fakeLog struct {
 	proposed []fsm.Command
 	before   func(fsm.Command)       // somebody is faster
 	after    func(fsm.Command) error // the answer is lost
+	lose     error                   // that of every proposal, which is lost too
 }
 
 func newLog(t testing.TB) *fakeLog { return &fakeLog{t: t, store: fsm.NewStore()} }
@@ -57,6 +58,9 @@ func (l *fakeLog) Propose(_ context.Context, id fsm.RequestID, c fsm.Command) (f
 	l.proposed = append(l.proposed, c)
 	l.lag = nil // what was proposed here was applied here
 	l.mu.Unlock()
+	if l.lose != nil {
+		return fsm.Result{}, l.lose
+	}
 	if l.before != nil {
 		l.before(c)
 	}

@@ -2,7 +2,10 @@ package controller
 
 import (
 	"context"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"quorate/fsm"
 	"quorate/internal/neon"
@@ -23,6 +26,10 @@ const (
 	// deletion that no request waits for.
 	resumeMin = time.Second
 	resumeMax = time.Minute
+
+	// resumeAtOnce bounds the deletions that are finished at one time: a pageserver
+	// that hangs must not hold up all of them.
+	resumeAtOnce = 16
 )
 
 // Delete removes a tenant: it is first recorded, then detached everywhere, then
@@ -141,18 +148,21 @@ func (t *Tenants) orphan(id neon.TenantID) {
 
 // ResumeDeletes finishes the deletions that earlier leaders and requests have
 // left, for as long as this replica leads. It returns when ctx ends, with nil.
+//
+// It looks for them now and then: a request that was given up before it knew that
+// its deletion was recorded hands over nothing.
 func (t *Tenants) ResumeDeletes(ctx context.Context) error {
 	todo := make(map[neon.TenantID]bool)
 	pause := resumeMin
+	var scanned time.Time
 	for scan := true; ctx.Err() == nil; {
-		if scan {
+		if scan || time.Since(scanned) >= resumeMax {
+			scanned = time.Now()
 			t.findDeletes(ctx, todo)
 		}
-		for id := range todo {
-			if t.resume(ctx, id) {
-				delete(todo, id)
-				pause = resumeMin
-			}
+		for _, id := range t.resumeAll(ctx, todo) {
+			delete(todo, id)
+			pause = resumeMin
 		}
 		scan = t.rest(ctx, todo, pause)
 		if len(todo) > 0 {
@@ -162,18 +172,36 @@ func (t *Tenants) ResumeDeletes(ctx context.Context) error {
 	return nil
 }
 
-// rest waits for a deletion to be handed over, or, with some left to do, for the
-// time of the next try. It tells whether some may have been missed.
-func (t *Tenants) rest(ctx context.Context, todo map[neon.TenantID]bool, pause time.Duration) (missed bool) {
-	var again <-chan time.Time
-	if len(todo) > 0 {
-		timer := time.NewTimer(pause)
-		defer timer.Stop()
-		again = timer.C
+// resumeAll tries every deletion once and lists those of which nothing is left.
+func (t *Tenants) resumeAll(ctx context.Context, todo map[neon.TenantID]bool) (over []neon.TenantID) {
+	var g errgroup.Group
+	var mu sync.Mutex
+	g.SetLimit(resumeAtOnce)
+	for id := range todo {
+		g.Go(func() error {
+			if t.resume(ctx, id) {
+				mu.Lock()
+				defer mu.Unlock()
+				over = append(over, id)
+			}
+			return nil
+		})
 	}
+	_ = g.Wait()
+	return over
+}
+
+// rest waits for a deletion to be handed over, or for the time of the next try or
+// look. It tells whether some may have been missed.
+func (t *Tenants) rest(ctx context.Context, todo map[neon.TenantID]bool, pause time.Duration) (missed bool) {
+	if len(todo) == 0 {
+		pause = resumeMax
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-again:
+	case <-timer.C:
 	case id := <-t.orphans:
 		missed = len(t.orphans) >= keptOrphans-1
 		todo[id] = true

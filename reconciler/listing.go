@@ -115,12 +115,12 @@ func (w *nodeWatch) detachStrays(ctx context.Context, node *fsm.Node, strays []n
 }
 
 // awaitListing tells whether the listing of a node is still to come in this term;
-// the shard will be woken by it.
+// the shard will be woken by it, or when the node goes down without one.
 func (w *nodeWatch) awaitListing(n neon.NodeID, id neon.ShardID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := w.watch[n]
-	if e == nil || e.listFailed {
+	if e == nil || e.listFailed || !e.last.Available() {
 		return false
 	}
 	if inc, ok := w.seen.listedAt(n); ok && inc == e.last.Incarnation {

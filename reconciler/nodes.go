@@ -89,6 +89,7 @@ func (w *nodeWatch) run() {
 func (w *nodeWatch) changed() {
 	now := time.Now()
 	var restarted, woken, downed, deleted []neon.NodeID
+	var stranded []neon.ShardID // which wait for a listing that does not come
 	w.mu.Lock()
 	st := w.Log.State()
 	alive := make(map[neon.NodeID]bool)
@@ -117,6 +118,7 @@ func (w *nodeWatch) changed() {
 				cancel()
 			}
 			downed = append(downed, n.ID)
+			stranded, e.waiting = append(stranded, e.waiting...), nil
 		}
 		if n.Available() && !last.Available() {
 			woken = append(woken, n.ID)
@@ -133,6 +135,7 @@ func (w *nodeWatch) changed() {
 			}
 			delete(w.watch, id)
 			deleted = append(deleted, id)
+			stranded = append(stranded, e.waiting...)
 		}
 	}
 	w.mu.Unlock()
@@ -145,6 +148,7 @@ func (w *nodeWatch) changed() {
 	for _, id := range woken {
 		w.wakeNode(st, id)
 	}
+	w.queue.wake(Normal, stranded...)
 	for _, id := range append(woken, downed...) {
 		// Not only those that are meant to be there: what is left there can be taken
 		// away now, and migrations from there need not wait for compute any more.

@@ -50,6 +50,34 @@ func TestAMoveIsNotHeldUpByADeadOrigin(t *testing.T) {
 	}
 }
 
+// TestAMoveThatANewLeaderFindsIsNotHeldUpByADeadOrigin: the leader that began the move
+// died together with the origin, which no other leader has ever listed.
+func TestAMoveThatANewLeaderFindsIsNotHeldUpByADeadOrigin(t *testing.T) {
+	for name, die := range map[string]func(*fleet, neon.NodeID){
+		"down": func(f *fleet, n neon.NodeID) { f.down[n] = true },
+		"hung": func(f *fleet, n neon.NodeID) { f.hung = n },
+	} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, 3, func(b *bench) {
+				id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
+				b.settle()
+				b.depose()
+				sh, _ := b.log.State().Shard(id)
+				to := sh.Attached%3 + 1
+				b.must(fsm.SetIntents{Intents: []fsm.Intent{{Shard: id, Sequence: sh.Sequence, Attached: to}}})
+				b.fleet.set(func() { die(b.fleet, sh.Attached) })
+				b.lead()
+				wait(b.opts.MaxOffline + 5*time.Second)
+				b.fleet.set(func() {
+					if c := b.fleet.at[to][id]; c.Mode != neon.AttachedSingle {
+						t.Errorf("node %d has it as %q", to, c.Mode)
+					}
+				})
+			})
+		})
+	}
+}
+
 // TestDeletedTimelinesAreNotWaitedFor: one that is deleted during a migration is on
 // the origin still and never gets to the destination.
 func TestDeletedTimelinesAreNotWaitedFor(t *testing.T) {

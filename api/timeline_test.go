@@ -150,6 +150,36 @@ func TestTimelineIsDeletedOnShardZeroLast(t *testing.T) {
 	}
 }
 
+// A shard that refuses does not make the others forgotten: one that has begun, or may
+// have, is not left with half a deletion that nobody knows of.
+func TestDeletionThatSomeShardsHaveBegunStaysRecorded(t *testing.T) {
+	for name, second := range map[string]error{"accepts": nil, "is lost": neon.Errorf(neon.Unavailable, "reset by peer")} {
+		synctest.Test(t, func(t *testing.T) {
+			w := emptyWorld(t)
+			r := &replica{world: w}
+			w.replicas = []*replica{r}
+			w.addNodes(3)
+			id := tenantID(t, tenantA)
+			w.must(fsm.CreateTenant{ID: id, Count: 3, Policy: neon.Attached(0), Scheduling: neon.ShardActive, Shards: []fsm.NewShard{{Attached: 1}, {Attached: 2}, {Attached: 3}}})
+			w.attach(id)
+			w.calls.remove = func(_ neon.NodeID, shard neon.ShardID) (int, error) {
+				if shard.Number == 1 {
+					return 0, &statusError{412, "has children"}
+				}
+				time.Sleep(time.Second)
+				return http.StatusAccepted, second
+			}
+			c := &call{ctx: t.Context(), route: &route{}, params: params("tenant_id", tenantA, "timeline_id", timelineX)}
+			if _, err := newServer(r, setup{}).timelineDelete(c); classify(err) != neon.Internal {
+				t.Errorf("%s: %v", name, err)
+			}
+			if _, ok := w.store.State().TimelineDelete(neon.TimelineRef{Tenant: id, Timeline: timelineID(t, timelineX)}); !ok {
+				t.Errorf("%s: nobody goes on with it", name)
+			}
+		})
+	}
+}
+
 // The deletion is asked after for 25 s, then the client is told to come again.
 func TestDeletionThatRunsLongEndsInA409WithoutAMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -361,12 +361,16 @@ func timelineInfo(id neon.TimelineID) (info neon.TimelineInfo) {
 	return info
 }
 
-func (f *fakePageservers) TimelineDelete(_ context.Context, n *fsm.Node, s neon.ShardID, _ neon.TimelineID) (int, error) {
+func (f *fakePageservers) TimelineDelete(ctx context.Context, n *fsm.Node, s neon.ShardID, _ neon.TimelineID) (status int, err error) {
 	f.note("delete %s on %d", s, n.ID)
+	status = http.StatusNotFound
 	if f.remove != nil {
-		return f.remove(n.ID, s)
+		status, err = f.remove(n.ID, s)
 	}
-	return http.StatusNotFound, nil
+	if ctx.Err() != nil { // the answer finds nobody
+		return 0, ctx.Err()
+	}
+	return status, err
 }
 
 func (f *fakePageservers) Call(_ context.Context, n *fsm.Node, s neon.ShardID, call neon.ShardCall) (int, []byte, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"quorate/fsm"
 	"quorate/internal/neon"
@@ -94,21 +95,28 @@ type deleted struct {
 	begun bool // some delete it, or have
 }
 
-// deleteOn deletes a timeline on some shards.
+// deleteOn deletes a timeline on some shards. It waits for all of them, whatever one
+// says: those that have begun must be known. The error is that of a shard that
+// refuses, or else of the first one that has any.
 func (t *Timelines) deleteOn(ctx context.Context, owners []owner, timeline neon.TimelineID, pass *deleted) error {
-	statuses := make([]int, len(owners)) // 0: an error
-	err := each(ctx, owners, func(ctx context.Context, o owner) error {
-		status, err := t.Pageservers.TimelineDelete(ctx, &o.node, o.shard, timeline)
-		if err == nil {
-			statuses[o.at] = status
-		}
-		return deleteError(err)
+	statuses, errs := make([]int, len(owners)), make([]error, len(owners))
+	_ = each(ctx, owners, func(ctx context.Context, o owner) error {
+		statuses[o.at], errs[o.at] = t.Pageservers.TimelineDelete(ctx, &o.node, o.shard, timeline)
+		return nil
 	})
-	for _, status := range statuses {
-		pass.begun = pass.begun || status != 0
-		pass.left = pass.left || status != http.StatusNotFound
+	for i, err := range errs {
+		// Without an answer it may have begun.
+		pass.begun = pass.begun || err == nil || statusOf(err) == 0
+		pass.left = pass.left || err != nil || statuses[i] != http.StatusNotFound
 	}
-	return err
+	i := slices.IndexFunc(errs, refusal)
+	if i < 0 {
+		i = slices.IndexFunc(errs, func(err error) bool { return err != nil })
+	}
+	if i < 0 {
+		return nil
+	}
+	return deleteError(errs[i])
 }
 
 // refusal tells whether a pageserver says that a timeline must not be deleted, as

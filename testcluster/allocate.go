@@ -21,8 +21,12 @@ type replicaSpec struct {
 	id         string
 	http, raft string // host:port
 	dataDir    string // empty in Virtual
-	logFile    string // empty in Virtual
-	members    []cluster.Member
+
+	// What a process listens on for others, and where they find its HTTP; with wires
+	// these are not the addresses that they know, and use.
+	raftListen, peerHTTP string
+	logFile              string // empty in Virtual
+	members              []cluster.Member
 }
 
 // allocate settles the addresses and directories of all controllers.
@@ -45,9 +49,15 @@ func (c *Cluster) allocate() error {
 			s.http, s.raft = s.id+":80", s.id+":7000"
 		} else {
 			s.http, s.raft = ports[2*i], ports[2*i+1]
+			s.raftListen, s.peerHTTP = s.raft, s.http
 			dir := filepath.Join(c.dir, s.id)
 			s.dataDir, s.logFile = filepath.Join(dir, "data"), filepath.Join(dir, "storage_controller.log")
 			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+		}
+		if b.Wires && b.Mode == Processes {
+			if err := c.wire(s); err != nil {
 				return err
 			}
 		}
@@ -66,6 +76,18 @@ func (c *Cluster) allocate() error {
 		}
 	}
 	return nil
+}
+
+// wire makes others reach a controller by wires.
+func (c *Cluster) wire(s *replicaSpec) (err error) {
+	if c.wires == nil {
+		c.wires = newWires()
+	}
+	if s.raft, err = c.wires.before(s.id, s.raftListen, true); err != nil {
+		return err
+	}
+	s.peerHTTP, err = c.wires.before(s.id, s.http, false)
+	return err
 }
 
 func (c *Cluster) granted(g fsm.Grant) { c.fleet.Oracle().Granted(g.Shard, g.Generation, g.Node) }

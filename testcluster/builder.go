@@ -93,6 +93,10 @@ type Builder struct {
 	// Args are further arguments of Processes.
 	Args []string
 
+	// Wires puts something between Processes that lets Partition cut them off from
+	// each other.
+	Wires bool
+
 	// Dir is where data and logs are kept; empty means a temporary directory that
 	// Stop removes. Virtual keeps nothing.
 	Dir string

@@ -32,6 +32,7 @@ type Cluster struct {
 	watch     *simpageserver.Oracle
 	ledger    *Ledger
 	keepers   *simsafekeeper.Fleet
+	wires     *wires // Processes with Builder.Wires only
 
 	hook       *simpageserver.Hook
 	hookServer *http.Server
@@ -51,6 +52,7 @@ type replica interface {
 	resume() error
 	hangDisk() error
 	healDisk() error
+	fillDisk() error
 	block(addresses ...string) error      // other controllers
 	blockNodes(addresses ...string) error // pageservers
 	leads(ctx context.Context) bool
@@ -156,7 +158,10 @@ func (c *Cluster) Resume(i int) error { return c.replicas[i].resume() }
 // HangDisk makes all writes of a controller's log wait.
 func (c *Cluster) HangDisk(i int) error { return c.replicas[i].hangDisk() }
 
-// HealDisk ends HangDisk.
+// FillDisk makes all writes of a controller's log fail as those to a full disk do.
+func (c *Cluster) FillDisk(i int) error { return c.replicas[i].fillDisk() }
+
+// HealDisk ends HangDisk and FillDisk.
 func (c *Cluster) HealDisk(i int) error { return c.replicas[i].healDisk() }
 
 // StepDown makes the leader hand leadership over, and returns who led.
@@ -244,6 +249,9 @@ func (c *Cluster) Stop() error {
 				errs = append(errs, fmt.Errorf("stop controller %d: %w", i, err))
 			}
 		}
+	}
+	if c.wires != nil {
+		c.wires.close()
 	}
 	if c.fleet != nil {
 		c.fleet.Close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"syscall"
 
 	"quorate/cluster"
 	"quorate/internal/app"
@@ -13,10 +14,11 @@ import (
 	"quorate/internal/tracelog"
 )
 
-// disk is a disk that can hang.
+// disk is a disk that can hang and be full.
 type disk interface {
 	Hang()
 	Resume()
+	Fail(err error)
 }
 
 // inProcess runs a controller in this process, in real or virtual time.
@@ -133,7 +135,13 @@ func (r *inProcess) pause() error  { r.gate.freeze(); return nil }
 func (r *inProcess) resume() error { r.gate.thaw(); return nil }
 
 func (r *inProcess) hangDisk() error { r.disk.Hang(); return nil }
-func (r *inProcess) healDisk() error { r.disk.Resume(); return nil }
+func (r *inProcess) fillDisk() error { r.disk.Fail(syscall.ENOSPC); return nil }
+
+func (r *inProcess) healDisk() error {
+	r.disk.Fail(nil)
+	r.disk.Resume()
+	return nil
+}
 
 func (r *inProcess) block(addresses ...string) error {
 	r.gate.block(addresses...)

@@ -23,6 +23,7 @@ type process struct {
 	args   []string
 	binary string
 	client *Client
+	wires  *wires // nil without
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd // nil while it does not run
@@ -39,7 +40,8 @@ func (c *Cluster) newProcess(spec replicaSpec) replica {
 		members = append(members, m.ID+"="+m.RaftAddr)
 	}
 	args := []string{
-		"--dev", "--listen", spec.http, "--address-for-peers", "http://" + spec.http + "/",
+		"--dev", "--listen", spec.http, "--address-for-peers", "http://" + spec.peerHTTP + "/",
+		"--raft-listen", spec.raftListen, "--raft-advertise", spec.raft,
 		"--data-dir", spec.dataDir, "--server-id", spec.id, "--members", strings.Join(members, ","),
 		"--heartbeat-interval", neon.Duration(b.HeartbeatInterval).String(),
 		"--max-offline-interval", neon.Duration(b.MaxOffline).String(),
@@ -61,7 +63,7 @@ func (c *Cluster) newProcess(spec replicaSpec) replica {
 		args = append(args, "--public-key", c.keys.pem, "--jwt-token", c.Token("pageserverapi"),
 			"--safekeeper-jwt-token", c.Token("safekeeperdata"))
 	}
-	return &process{spec: spec, binary: b.Binary, args: append(args, b.Args...), client: c.client("http://" + spec.http)}
+	return &process{spec: spec, binary: b.Binary, args: append(args, b.Args...), wires: c.wires, client: c.client("http://" + spec.http)}
 }
 
 func (p *process) start(ctx context.Context) error {
@@ -171,6 +173,7 @@ func (p *process) setPaused(v bool) {
 const diskSignals = "--testing-disk-signals"
 
 func (p *process) hangDisk() error { return p.diskSignal("hang the disk", syscall.SIGUSR1) }
+func (p *process) fillDisk() error { return p.diskSignal("fill the disk", syscall.SIGALRM) }
 func (p *process) healDisk() error { return p.diskSignal("heal the disk", syscall.SIGUSR2) }
 
 func (p *process) diskSignal(what string, s os.Signal) error {
@@ -223,13 +226,21 @@ func (c *Cluster) PID(i int) int {
 }
 
 func (p *process) block(addresses ...string) error {
+	switch {
+	case p.wires != nil:
+		p.wires.block(p.spec.id, addresses...)
+	case len(addresses) > 0:
+		return fmt.Errorf("partition without Wires: %w", ErrMode)
+	}
+	return nil
+}
+
+func (p *process) blockNodes(addresses ...string) error {
 	if len(addresses) == 0 {
 		return nil
 	}
-	return fmt.Errorf("partition: %w", ErrMode)
+	return fmt.Errorf("cut off from pageservers: %w", ErrMode)
 }
-
-func (p *process) blockNodes(addresses ...string) error { return p.block(addresses...) }
 
 // leads asks the process itself; one that is frozen does not answer.
 func (p *process) leads(ctx context.Context) bool {

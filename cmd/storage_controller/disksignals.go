@@ -10,13 +10,13 @@ import (
 )
 
 // hangBySignal puts a disk between the replica and its log that SIGUSR1 makes
-// hang and SIGUSR2 heals: what a failing device does, for tests and measurements
-// of whole processes. The returned function joins it.
+// hang, SIGALRM fills up and SIGUSR2 heals: what a failing device does, for tests
+// and measurements of whole processes. The returned function joins it.
 func hangBySignal(ctx context.Context, cfg *cluster.Config) (stop func()) {
 	disk := cluster.NewFaultyDisk()
 	cfg.Stores = disk.Open
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM)
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -26,9 +26,13 @@ func hangBySignal(ctx context.Context, cfg *cluster.Config) (stop func()) {
 			case <-ctx.Done():
 				return
 			case s := <-signals:
-				if s == syscall.SIGUSR1 {
+				switch s {
+				case syscall.SIGUSR1:
 					disk.Hang()
-				} else {
+				case syscall.SIGALRM:
+					disk.Fail(syscall.ENOSPC)
+				default:
+					disk.Fail(nil)
 					disk.Resume()
 				}
 			}

@@ -185,7 +185,7 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&r.certFile, "raft-tls-cert", "", "certificate `file` of this replica for its peers; with --raft-tls-key and --raft-tls-ca")
 	fs.StringVar(&r.keyFile, "raft-tls-key", "", "key `file` of --raft-tls-cert")
 	fs.StringVar(&r.caFile, "raft-tls-ca", "", "`file` with the roots that sign the peers' certificates")
-	fs.BoolVar(&r.diskSignals, "testing-disk-signals", false, "let SIGUSR1 hang and SIGUSR2 heal the writes of the log; for tests")
+	fs.BoolVar(&r.diskSignals, "testing-disk-signals", false, "let SIGUSR1 hang, SIGALRM fail for want of space, and SIGUSR2 heal the writes of the log; for tests")
 	_ = fs.MarkHidden("testing-disk-signals")
 }
 

@@ -54,7 +54,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 func TestEvacuationGoesOnWhenTheLeaderDies(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 4*time.Minute)
 	c := testcluster.Run(t, testcluster.Builder{Controllers: 3, Pageservers: 4, Zones: 2, Hook: true})
 	create(t, ctx, c, 10, 4, 1)
 	atRest(t, ctx, c)

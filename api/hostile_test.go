@@ -225,7 +225,7 @@ func keepsRows(a assault, status int) bool {
 
 // broken are the answers of 500 and above that clients know; everything else about
 // a bad request is said with a 4xx.
-var broken = regexp.MustCompile(`not found for update|unexpected number of rows|negative version|cannot be resolved|We want tenant to be attached|not yet attached|` +
+var broken = regexp.MustCompile(`not found for update|unexpected number of rows|negative version|unknown DNS name|We want tenant to be attached|not yet attached|` +
 	`Node \d+ not registered|couldn't find \d+ safekeepers|quorum size|attachment changed|^null$|no such host|heap profiling not enabled|[0-9a-f-]+ shard not found`)
 
 func (s *siege) judge(shot string, a assault, status int, body string) {

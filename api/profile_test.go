@@ -56,7 +56,9 @@ func TestProfilesAreDrawn(t *testing.T) {
 func TestFlameGraph(t *testing.T) {
 	fn := func(id uint64, name string) *profile.Function { return &profile.Function{ID: id, Name: name} }
 	main, work, less := fn(1, "main"), fn(2, "work"), fn(3, "less<T>")
-	at := func(id uint64, lines ...profile.Line) *profile.Location { return &profile.Location{ID: id, Line: lines} }
+	at := func(id uint64, lines ...profile.Line) *profile.Location {
+		return &profile.Location{ID: id, Line: lines}
+	}
 	inlined, plain := at(1, profile.Line{Function: less}, profile.Line{Function: work}), at(2, profile.Line{Function: main})
 	p := &profile.Profile{
 		SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},

@@ -321,8 +321,14 @@ func TestDiskLossIsBelievedOnlyWhenConfigured(t *testing.T) {
 
 func TestHTTPSPortIsNeededWhereItIsUsed(t *testing.T) {
 	w := newWorld(t, setup{options: controller.Options{UseHTTPS: true}})
-	g := w.replicas[0].do("POST", "/control/v1/node", `{"node_id":1,"listen_pg_addr":"ps","listen_pg_port":6401,"listen_http_addr":"ps","listen_http_port":9001,"availability_zone_id":"az-a"}`)
-	if g.status != 412 || !strings.Contains(g.body, "https port is not specified") {
-		t.Errorf("%d %s", g.status, g.body)
+	w.addNodes(1)
+	register := func(id int, more string) got {
+		return w.replicas[0].do("POST", "/control/v1/node", fmt.Sprintf(`{"node_id":%d,"listen_pg_addr":"ps","listen_pg_port":640%d,"listen_http_addr":"ps","listen_http_port":900%d,"availability_zone_id":"az-a"%s}`, id, id, id, more))
 	}
+	register(2, "").want(t, 412, `{"msg":"Precondition failed: Node 2 has no https port, but use_https is enabled"}`)
+	// What was registered before HTTPS was asked for is in peace as long as it stays the same.
+	register(1, "").want(t, 200, "null")
+	register(1, `,"listen_grpc_port":1`).want(t, 412, `{"msg":"Precondition failed: Node 1 has no https port, but use_https is enabled"}`)
+	register(1, `,"listen_https_port":2,"listen_grpc_addr":"ps"`).want(t, 400, `{"msg":"\"must specify both gRPC address and port\""}`)
+	register(1, `,"listen_https_port":2`).want(t, 200, "null")
 }

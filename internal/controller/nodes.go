@@ -17,19 +17,22 @@ func NewNodes(d Deps) *Nodes { return &Nodes{d} }
 // Register adds a pageserver, or repeats or updates what is known of it. A host
 // name that is new must have an address.
 func (n *Nodes) Register(ctx context.Context, req neon.NodeRegister) error {
-	cmd, err := n.registerCommand(req)
-	if err != nil {
-		return err
+	if req.ID == 0 {
+		return neon.Errorf(neon.BadRequest, "node id 0 is reserved")
 	}
+	cmd := registerCommand(req)
 	s, err := n.Log.ReadState(ctx)
 	if err != nil {
 		return err
 	}
-	if old, ok := s.Node(cmd.ID); ok && !old.Tombstone && old.Addr == cmd.Addr && old.AZ == cmd.AZ {
+	old, known := s.Node(cmd.ID)
+	same := known && !old.Tombstone && sameAddress(old, cmd)
+	if same && old.Addr == cmd.Addr && !halfGRPC(req) {
 		return nil
-	} else if !ok || !old.Tombstone && sameAddress(old, cmd) {
-		if err := n.Resolve(ctx, cmd.Addr.HTTPHost); err != nil {
-			return neon.Errorf(neon.Unavailable, "Node %d listen_http_addr %q cannot be resolved: %w", cmd.ID, cmd.Addr.HTTPHost, err)
+	}
+	if same || !known {
+		if err := n.admit(ctx, req); err != nil {
+			return err
 		}
 	}
 	// The entry is named by nothing: registering twice is the same as once.
@@ -37,33 +40,40 @@ func (n *Nodes) Register(ctx context.Context, req neon.NodeRegister) error {
 	return err
 }
 
-// sameAddress tells whether a registration may update a known node, so that it is
-// worth looking up its name.
+// sameAddress tells whether a registration may update a known node.
 func sameAddress(old fsm.Node, c fsm.RegisterNode) bool {
 	return old.Addr.HTTPHost == c.Addr.HTTPHost && old.Addr.HTTPPort == c.Addr.HTTPPort &&
 		old.Addr.PGHost == c.Addr.PGHost && old.Addr.PGPort == c.Addr.PGPort && old.AZ == c.AZ
 }
 
-func (n *Nodes) registerCommand(req neon.NodeRegister) (fsm.RegisterNode, error) {
+// admit checks what is new. A node that is registered as it asks is left in peace,
+// also when the configuration would not admit it any more.
+func (n *Nodes) admit(ctx context.Context, req neon.NodeRegister) error {
+	if err := n.Resolve(ctx, req.HTTPAddr); err != nil {
+		return neon.Errorf(neon.Unavailable, "Node %d tried to register with unknown DNS name '%s'", req.ID, req.HTTPAddr)
+	}
+	if n.Options.UseHTTPS && (req.HTTPSPort == nil || *req.HTTPSPort == 0) {
+		return neon.Errorf(neon.PreconditionFailed, "Node %d has no https port, but use_https is enabled", req.ID)
+	}
+	if halfGRPC(req) {
+		return neon.Errorf(neon.BadRequest, "must specify both gRPC address and port")
+	}
+	return nil
+}
+
+func halfGRPC(req neon.NodeRegister) bool { return (req.GRPCAddr == nil) != (req.GRPCPort == nil) }
+
+func registerCommand(req neon.NodeRegister) fsm.RegisterNode {
 	c := fsm.RegisterNode{ID: req.ID, AZ: req.AZ, Addr: fsm.NodeAddr{
 		HTTPHost: req.HTTPAddr, HTTPPort: req.HTTPPort, PGHost: req.PgAddr, PGPort: req.PgPort,
 	}}
-	if req.ID == 0 {
-		return c, neon.Errorf(neon.BadRequest, "node id 0 is reserved")
-	}
 	if req.HTTPSPort != nil {
 		c.Addr.HTTPSPort = *req.HTTPSPort
 	}
-	if (req.GRPCAddr == nil) != (req.GRPCPort == nil) {
-		return c, neon.Errorf(neon.BadRequest, "must specify both gRPC address and port, or neither")
-	}
-	if req.GRPCAddr != nil {
+	if req.GRPCAddr != nil && req.GRPCPort != nil {
 		c.Addr.GRPCHost, c.Addr.GRPCPort = *req.GRPCAddr, *req.GRPCPort
 	}
-	if n.Options.UseHTTPS && c.Addr.HTTPSPort == 0 {
-		return c, neon.Errorf(neon.PreconditionFailed, "registering node %d without https port is not allowed: https port is not specified", req.ID)
-	}
-	return c, nil
+	return c
 }
 
 // List describes all pageservers by id, from a linearizable read.

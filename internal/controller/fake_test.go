@@ -36,6 +36,9 @@ func (l *fakeLog) apply(id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
 	if err != nil {
 		l.t.Error(err)
 	}
+	if len(b) > 1<<20 {
+		return fsm.Result{}, neon.Errorf(neon.BadRequest, "The change is too large for one log entry")
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.index++

@@ -119,7 +119,8 @@ func (p *Splits) forward(ctx context.Context, sp fsm.Split) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		abort := fsm.AbortSplit{Tenant: sp.Tenant, Began: sp.Began, Code: neon.CodeOf(err), Reason: err.Error()}
+		reason := err.Error() // of a pageserver, it may be longer than the log takes
+		abort := fsm.AbortSplit{Tenant: sp.Tenant, Began: sp.Began, Code: neon.CodeOf(err), Reason: reason[:min(len(reason), keptError)]}
 		p.forgetInventory(sp.Parents)
 		return p.propose(ctx, abort)
 	}

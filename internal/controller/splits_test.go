@@ -221,6 +221,23 @@ func TestFailedSplitSaysWhyAndIsRolledBack(t *testing.T) {
 	})
 }
 
+func TestSplitIsRolledBackHoweverLongTheReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, f := splitWorld(t, 1, SplitOptions{})
+		f.before = func(neon.ShardID) error { return errors.New(strings.Repeat("no ", 1<<19)) }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		lead(t, p, func() {
+			if _, err := p.Split(ctx, tenantOne, neon.ShardSplitRequest{Count: 2}); neon.CodeOf(err) != neon.Conflict {
+				t.Errorf("%.100v", err)
+			}
+		})
+		if p.Log.State().Splitting(tenantOne) {
+			t.Error("the tenant stays frozen")
+		}
+	})
+}
+
 // A pageserver that has the parent and children at once has failed in the middle:
 // its split is neither believed nor asked for again.
 func TestHalfASplitIsNeverCommitted(t *testing.T) {

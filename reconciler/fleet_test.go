@@ -197,7 +197,7 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 	deaf, frozen := f.deaf == node.ID, f.frozen
 	f.mu.Unlock()
 	if frozen > 0 {
-		time.Sleep(frozen) // whoever asks stands still too
+		_ = pause(context.Background(), frozen) // whoever asks stands still too
 		return nil, context.DeadlineExceeded
 	}
 	if deaf {

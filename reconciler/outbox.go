@@ -20,6 +20,10 @@ const (
 	notifyRetryMax   = 10 * time.Second
 )
 
+// retellAtOnce bounds the tenants that are told what compute has acknowledged: with
+// a control plane that does not answer each of them keeps its sender.
+const retellAtOnce = 256
+
 // outbox delivers what the log says is owed to compute. One sender per tenant at
 // a time keeps the order and merges what changed meanwhile; the body is made from
 // the newest state when it is sent, and what was acknowledged is committed. A
@@ -42,6 +46,7 @@ type delivery struct {
 	failures int           // in a row
 	tried    []fsm.Ack     // what the last try was about
 	poke     chan struct{} // ends the pause before the next try
+	over     func()        // called in the end, unless nil
 }
 
 func newOutbox(t *term) *outbox {
@@ -70,7 +75,12 @@ func (o *outbox) submit(id neon.TenantID, urgent bool) {
 func (o *outbox) start(id neon.TenantID, d *delivery) {
 	d.poke = make(chan struct{}, 1)
 	o.pending[id] = d
-	o.wg.Go(func() { o.deliver(id, d) })
+	o.wg.Go(func() {
+		if d.over != nil {
+			defer d.over()
+		}
+		o.deliver(id, d)
+	})
 }
 
 // retell tells everything anew, once the nodes were looked at.
@@ -80,17 +90,26 @@ func (o *outbox) retell() {
 	case <-o.ctx.Done():
 		return
 	}
+	places := make(chan struct{}, retellAtOnce)
+	leave := func() { <-places }
 	for tenant := range o.Log.State().TenantsFrom(neon.TenantID{}) {
 		if tenant.Policy.Kind != neon.PlaceAttached || tenant.Deleting {
 			continue
 		}
+		select {
+		case places <- struct{}{}:
+		case <-o.ctx.Done():
+			return
+		}
 		o.mu.Lock()
 		switch d := o.pending[tenant.ID]; {
 		case o.closed:
+			leave()
 		case d == nil:
-			o.start(tenant.ID, &delivery{retell: true})
+			o.start(tenant.ID, &delivery{retell: true, over: leave})
 		default:
 			d.again, d.retell = true, true
+			leave()
 		}
 		o.mu.Unlock()
 	}

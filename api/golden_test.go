@@ -82,7 +82,7 @@ func TestTenantsAreCreatedOnceAndDescribed(t *testing.T) {
 	const node = `"listen_pg_addr":"ps","listen_pg_port":6401,"listen_grpc_addr":null,"listen_grpc_port":null,"listen_http_addr":"ps","listen_http_port":9001,"listen_https_port":null}`
 	play(t, r, []step{
 		{"POST", "/v1/tenant", `{"new_tenant_id":"` + tenantA + `","shard_parameters":{"count":2,"stripe_size":2048},"gc_period":"300s"}`, 201, created},
-		{"POST", "/v1/tenant", `{"new_tenant_id":"` + tenantA + `","shard_parameters":{"count":8,"stripe_size":2048}}`, 201, created},
+		{"POST", "/v1/tenant", `{"new_tenant_id":"` + tenantA + `","shard_parameters":{"count":2,"stripe_size":8}}`, 201, created},
 		{"POST", "/v1/tenant", `{"new_tenant_id":"` + tenantA + `-0001"}`, 400, `{"msg":"\"Attempted to create a specific shard, this API is for creating the whole tenant\""}`},
 		{"GET", "/control/v1/tenant/" + tenantA, "", 200, described},
 		{"GET", "/control/v1/tenant/" + tenantB, "", 404, `{"msg":"NotFound: Tenant ` + tenantB + ` not found"}`},

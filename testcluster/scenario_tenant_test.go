@@ -136,7 +136,7 @@ func createStory(s *script) {
 	s.step("put away")
 	s.create(3, 2, neon.Placement{})
 	s.step("again with other parameters")
-	s.create(1, 8, neon.Attached(0))
+	s.create(1, 4, neon.Attached(0))
 	s.step("rest")
 	s.rest()
 }

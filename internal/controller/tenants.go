@@ -23,8 +23,9 @@ func NewTenants(d Deps) *Tenants {
 }
 
 // Create adds a tenant and waits for its shards to be attached, with success even
-// if that takes longer. A tenant that exists, with whatever parameters, is left as
-// it is and its placement returned. A tenant that cannot be placed is created all
+// if that takes longer. A tenant that exists is left as it is and its placement
+// returned, unless it has another number of shards: then the caller hears a Conflict,
+// but for the repetition of a request that was made before the tenant was split. A tenant that cannot be placed is created all
 // the same, and placed when there is room; the caller hears a Conflict.
 func (t *Tenants) Create(ctx context.Context, req neon.TenantCreateRequest) (neon.TenantCreateResponse, error) {
 	cmd, err := createCommand(req)
@@ -69,6 +70,9 @@ func (t *Tenants) create(ctx context.Context, cmd fsm.CreateTenant) (neon.Tenant
 		if tenant, ok := s.Tenant(cmd.ID); ok {
 			if tenant.Deleting {
 				return nil, neon.Errorf(neon.Conflict, "Tenant %s is being deleted", cmd.ID)
+			}
+			if _, mine := s.Done(requestID(ctx), cmd); !mine && tenant.Count.Shards() != cmd.Count.Shards() {
+				return nil, neon.Errorf(neon.Conflict, "Tenant %s already exists with a different shard count", cmd.ID)
 			}
 			return nil, nil
 		}

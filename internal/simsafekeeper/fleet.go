@@ -107,6 +107,11 @@ func (f *Fleet) Commit(index uint64, all []Committed) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.watching = true; index <= f.index {
+		for _, c := range all {
+			if f.committed[c.Ref] == nil {
+				f.fail("I27: the log was heard up to entry %d, and now has timeline %s at %d", f.index, c.Ref, index)
+			}
+		}
 		return
 	}
 	f.index = index
@@ -163,7 +168,7 @@ func (f *Fleet) told(ref neon.TimelineRef, conf *neon.Membership) {
 	}
 	r := f.committed[ref]
 	if r == nil {
-		f.fail("I27: timeline %s in generation %d was sent and is not committed", ref, conf.Generation)
+		f.fail("I27: timeline %s in generation %d was sent and is not committed, the log was heard up to entry %d", ref, conf.Generation, f.index)
 		return
 	}
 	if was, ok := r.confs[conf.Generation]; !ok || !same(was, *conf) {

@@ -25,8 +25,9 @@ func NewTenants(d Deps) *Tenants {
 // Create adds a tenant and waits for its shards to be attached, with success even
 // if that takes longer. A tenant that exists is left as it is and its placement
 // returned, unless it has another number of shards: then the caller hears a Conflict,
-// but for the repetition of a request that was made before the tenant was split. A tenant that cannot be placed is created all
-// the same, and placed when there is room; the caller hears a Conflict.
+// but for the repetition of a request that was made before the tenant was split. A
+// tenant that cannot be placed is created all the same, and placed when there is room;
+// the caller hears a Conflict.
 func (t *Tenants) Create(ctx context.Context, req neon.TenantCreateRequest) (neon.TenantCreateResponse, error) {
 	cmd, err := createCommand(req)
 	if err != nil {

@@ -12,11 +12,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -75,11 +77,14 @@ func get(url string) int {
 
 func register(t *testing.T, a *App, id neon.NodeID) {
 	t.Helper()
-	_, err := a.Replica().Propose(t.Context(), fsm.RequestID{}, fsm.RegisterNode{
-		ID: id, Addr: fsm.NodeAddr{HTTPHost: "127.0.0.1", HTTPPort: 1, PGHost: "127.0.0.1", PGPort: 1}, AZ: neon.MakeAZ("a"),
-	})
-	if err != nil {
+	if _, err := a.Replica().Propose(t.Context(), fsm.RequestID{}, registration(id)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func registration(id neon.NodeID) fsm.Command {
+	return fsm.RegisterNode{
+		ID: id, Addr: fsm.NodeAddr{HTTPHost: "127.0.0.1", HTTPPort: 1, PGHost: "127.0.0.1", PGPort: 1}, AZ: neon.MakeAZ("a"),
 	}
 }
 
@@ -149,6 +154,30 @@ func TestGrantsAreForeseen(t *testing.T) {
 	propose(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: neon.ShardID{Tenant: tenant}, Node: 1}}})
 	if !<-seen {
 		t.Error("the state held the generation before the grant was told")
+	}
+}
+
+// Commands that share an entry of the log have one index: whoever asks for each index
+// once must find what all of them did.
+func TestStatesAreForeseenWithAllThatTheirEntryHolds(t *testing.T) {
+	nodes := make(map[uint64]int)
+	m := &machine{store: fsm.NewStore(), foreseen: func(s *fsm.State) {
+		if _, ok := nodes[s.Index]; ok {
+			t.Errorf("entry %d was told twice", s.Index)
+		}
+		nodes[s.Index] = len(slices.Collect(s.Nodes()))
+	}}
+	var batch []cluster.Entry
+	for i, index := range []uint64{5, 5, 7} {
+		data, err := fsm.Encode(fsm.RequestID{}, registration(neon.NodeID(i+1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch = append(batch, cluster.Entry{Index: index, Data: data})
+	}
+	m.Apply(batch)
+	if want := map[uint64]int{5: 2, 7: 3}; !maps.Equal(nodes, want) {
+		t.Errorf("nodes by index: %v, want %v", nodes, want)
 	}
 }
 

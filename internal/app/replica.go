@@ -62,17 +62,18 @@ func (m *machine) halt(err error) {
 }
 
 // foresee reports the states that a batch leads to and the generations it is going
-// to issue, before the state that holds them is published.
+// to issue, before the state that holds them is published. An entry of the log holds
+// several commands under one index: what it leads to is the state after the last.
 func (m *machine) foresee(batch []fsm.Entry) {
 	s := m.store.State()
-	for _, e := range batch {
+	for i, e := range batch {
 		id, c, err := fsm.Decode(e.Data)
 		if err != nil {
 			return // Apply stops the process with a better text
 		}
 		var r fsm.Result
 		s, r = fsm.Apply(s, e.Index, id, c)
-		if m.foreseen != nil {
+		if m.foreseen != nil && (i+1 == len(batch) || batch[i+1].Index != e.Index) {
 			m.foreseen(s)
 		}
 		if m.granted == nil {

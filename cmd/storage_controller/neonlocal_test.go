@@ -401,6 +401,7 @@ func TestComputesOfNeonLocalFollowTheirTenant(t *testing.T) {
 	move()
 	e.stop(cmd, syscall.SIGQUIT)
 	cmd = e.start()
+	expect(at) // again: whoever restarts a controller that is alone counts on it
 	move()
 	var healthy any
 	e.call("POST", "debug/v1/consistency_check", "admin", nil, &healthy)

@@ -230,6 +230,7 @@ func TestAStartingSafekeeperIsHeardAtOnce(t *testing.T) {
 			w.down[1] = false
 			w.mu.Unlock()
 			time.Sleep(500 * time.Millisecond)
+			synctest.Wait()
 			if !strings.Contains(log.String(), "Heartbeat round complete for 1 safekeepers, 0 offline") {
 				t.Errorf("logged %s", log)
 			}

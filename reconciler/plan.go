@@ -19,8 +19,9 @@ type Conf struct {
 
 // Sight is what is known of one location.
 type Sight struct {
-	Known bool // false: could be anything
-	Conf  Conf // Mode "" when nothing is there
+	Known  bool // false: could be anything
+	Conf   Conf // Mode "" when nothing is there
+	Failed bool // the last call that was to change it failed, whatever was seen since
 }
 
 func (s Sight) attached() bool { return s.Known && s.Conf.Mode.Attached() }
@@ -328,10 +329,12 @@ func (s *Scene) clearOthers() Step {
 	for _, n := range s.Shard.Secondary {
 		switch at := s.On(n); {
 		case !s.tidies(n):
+		case at.attached(), at.Failed:
+			// Compute does not use it, and the call costs no generation: after one that
+			// failed it is a call that has to succeed, whatever a look has found.
+			return Step{Kind: Put, Node: n, Conf: s.secondaryConf(), Optional: true}
 		case !at.Known:
 			return Step{Kind: Look, Node: n, Optional: true}
-		case at.attached():
-			return Step{Kind: Put, Node: n, Conf: s.secondaryConf(), Optional: true}
 		}
 	}
 	for _, n := range s.Elsewhere {

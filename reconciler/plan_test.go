@@ -24,6 +24,7 @@ type world struct {
 	blame  map[neon.NodeID]int
 	real   map[neon.NodeID]Conf
 	known  map[neon.NodeID]bool
+	spoilt map[neon.NodeID]bool // the last call to it failed
 	owner  map[neon.Generation]neon.NodeID
 	fresh  neon.Generation
 	warm   neon.NodeID
@@ -47,9 +48,9 @@ func (w *world) scene() *Scene {
 		},
 		On: func(id neon.NodeID) Sight {
 			if !w.known[id] {
-				return Sight{}
+				return Sight{Failed: w.spoilt[id]}
 			}
-			return Sight{Known: true, Conf: w.real[id]}
+			return Sight{Known: true, Conf: w.real[id], Failed: w.spoilt[id]}
 		},
 	}
 	for id := neon.NodeID(1); id <= worldNodes; id++ {
@@ -105,7 +106,7 @@ func (w *world) fail(step Step, culprit neon.NodeID) {
 		if rapid.Bool().Draw(w.t, "in effect") {
 			w.put(step)
 		}
-		w.known[step.Node] = false
+		w.known[step.Node], w.spoilt[step.Node] = false, true
 	}
 	w.blame[culprit]++
 	if step.Optional {
@@ -171,12 +172,12 @@ func (w *world) put(step Step) {
 	} else {
 		w.real[step.Node] = step.Conf
 	}
-	w.known[step.Node] = true
+	w.known[step.Node], w.spoilt[step.Node] = true, false
 }
 
 func drawWorld(t *rapid.T) *world {
 	w := &world{
-		t: t, down: map[neon.NodeID]bool{}, sick: map[neon.NodeID]bool{}, blame: map[neon.NodeID]int{}, real: map[neon.NodeID]Conf{}, known: map[neon.NodeID]bool{},
+		t: t, down: map[neon.NodeID]bool{}, sick: map[neon.NodeID]bool{}, blame: map[neon.NodeID]int{}, real: map[neon.NodeID]Conf{}, known: map[neon.NodeID]bool{}, spoilt: map[neon.NodeID]bool{},
 		owner: map[neon.Generation]neon.NodeID{}, hook: rapid.Bool().Draw(t, "hook"),
 	}
 	node := rapid.Custom(func(t *rapid.T) neon.NodeID { return neon.NodeID(rapid.IntRange(1, worldNodes).Draw(t, "node")) })
@@ -200,6 +201,7 @@ func drawWorld(t *rapid.T) *world {
 	modes := []neon.LocationMode{"", neon.Secondary, neon.AttachedSingle, neon.AttachedMulti, neon.AttachedStale}
 	for id := neon.NodeID(1); id <= worldNodes; id++ {
 		w.known[id] = rapid.Bool().Draw(t, "known")
+		w.spoilt[id] = rapid.Bool().Draw(t, "spoilt")
 		w.down[id] = id != w.shard.Attached && rapid.IntRange(0, 3).Draw(t, "down") == 0
 		w.sick[id] = id != w.shard.Attached && id != w.shard.PreferredNode && rapid.IntRange(0, 3).Draw(t, "sick") == 0
 		mode := rapid.SampledFrom(modes).Draw(t, "mode")
@@ -230,7 +232,7 @@ func TestPlannerReachesIntentFromAnySight(t *testing.T) {
 		var trace []string
 		for i := range 100 {
 			if slices.Contains(deaths, i) {
-				w.known, w.failed, w.blame = map[neon.NodeID]bool{}, nil, map[neon.NodeID]int{}
+				w.known, w.spoilt, w.failed, w.blame = map[neon.NodeID]bool{}, map[neon.NodeID]bool{}, nil, map[neon.NodeID]int{}
 				w.fresh, w.warm, w.caught = 0, 0, 0
 			}
 			step := Next(w.scene())

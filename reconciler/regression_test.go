@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -364,6 +365,51 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 			b.t.Error("nobody is told of the failure")
 		}
 		wait(30 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
+// TestAFailedCallIsMadeAgain: once a call to a secondary has failed its answer is what
+// tells whether the node obeys. A look could find it as wanted already, and whoever
+// waits would take a node that refuses every call for one in order.
+func TestAFailedCallIsMadeAgain(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}
+		b.settle()
+		sh, _ := b.log.State().Shard(id)
+		attached, secondary := sh.Attached, sh.Secondary
+		b.fleet.set(func() {
+			b.fleet.onPut = func(n neon.NodeID, _ neon.ShardID) error {
+				if n == secondary[0] {
+					return errors.New("refused")
+				}
+				return nil
+			}
+		})
+		update := func(p neon.Placement, in fsm.Intent) {
+			tenant, _ := b.log.State().Tenant(id.Tenant)
+			sh, _ := b.log.State().Shard(id)
+			in.Shard, in.Sequence = id, sh.Sequence
+			b.must(fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Policy: &p, Intents: []fsm.Intent{in}})
+		}
+		refused := func(what string) {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			if _, err := b.now.ReconcileAll(ctx); err == nil || !strings.Contains(err.Error(), "refused") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		update(neon.Placement{Kind: neon.PlaceDetached}, fsm.Intent{})
+		refused("detaching")
+		update(neon.Attached(1), fsm.Intent{Attached: attached, Secondary: secondary})
+		refused("attaching again")
+		b.fleet.set(func() {
+			if c := b.fleet.at[attached][id]; c.Mode != neon.AttachedSingle {
+				t.Errorf("it is %q, with a secondary that refuses", c.Mode)
+			}
+			b.fleet.onPut = nil
+		})
 		b.settle()
 		b.check()
 	})

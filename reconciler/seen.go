@@ -31,11 +31,12 @@ type shardSeen struct {
 // location is what is known of a shard on a node. Where there is none, the shard
 // is absent if the node was listed and unknown if it was not.
 type location struct {
-	node  neon.NodeID
-	known bool
-	calls int32  // calls under way that may change it
-	at    uint64 // clock of the last change
-	conf  Conf
+	node   neon.NodeID
+	known  bool
+	failed bool   // the last call failed
+	calls  int32  // calls under way that may change it
+	at     uint64 // clock of the last change
+	conf   Conf
 }
 
 func newSeen() *seen {
@@ -121,7 +122,7 @@ func (s *seen) scene(sc *Scene, nodeListed func(neon.NodeID, uint64) bool) {
 	sc.On = func(n neon.NodeID) Sight {
 		for i := range locations {
 			if locations[i].node == n {
-				return Sight{Known: locations[i].known, Conf: locations[i].conf}
+				return Sight{Known: locations[i].known, Conf: locations[i].conf, Failed: locations[i].failed}
 			}
 		}
 		return Sight{Known: listed[n]}
@@ -137,7 +138,7 @@ func (s *seen) beginCall(id neon.ShardID, n neon.NodeID, g neon.Generation) {
 	if sh.warm == n && l.known && l.conf.Mode == "" {
 		sh.warm = 0 // what was downloaded once is gone
 	}
-	l.known, l.conf, l.at = false, Conf{}, s.now()
+	l.known, l.failed, l.conf, l.at = false, false, Conf{}, s.now()
 	l.calls++
 	if sh.fresh == g {
 		sh.fresh = 0 // from here on the number may be in use
@@ -154,10 +155,10 @@ func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
 	l.calls = max(0, l.calls-1)
 	l.at = s.now()
 	if !ok || l.calls > 0 {
-		l.known, l.conf = false, Conf{}
+		l.known, l.failed, l.conf = false, !ok, Conf{}
 		return
 	}
-	l.known, l.conf = true, conf // an absence stays on record until the next listing
+	l.known, l.failed, l.conf = true, false, conf // an absence stays on record until the next listing
 }
 
 // looked records the answer of a look that began at a clock reading, unless a
@@ -211,7 +212,7 @@ func (s *seen) forgetNode(n neon.NodeID) {
 	s.forgot[n] = s.now()
 	for _, sh := range s.shards {
 		if l := sh.find(n); l != nil {
-			l.known, l.conf, l.at = false, Conf{}, s.now()
+			l.known, l.failed, l.conf, l.at = false, false, Conf{}, s.now()
 		}
 		if sh.warm == n {
 			sh.warm = 0
@@ -242,7 +243,7 @@ func (s *seen) forget(places []fsm.Leftover) {
 	defer s.mu.Unlock()
 	for _, p := range places {
 		l := s.locate(s.shard(p.Shard), p.Node)
-		l.known, l.conf, l.at = false, Conf{}, s.now()
+		l.known, l.failed, l.conf, l.at = false, false, Conf{}, s.now()
 	}
 }
 

@@ -145,6 +145,10 @@ func (q *queue) touched(id neon.ShardID, basis uint64) {
 	}
 }
 
+// idle tells whether nothing can be done and nobody tries: a task that was blocked
+// and was woken is work again, from then on and not only when its pass has ended.
+func (t *task) idle() bool { return t.blocked && t.timer != nil }
+
 // begin is the start of a pass.
 func (t *task) begin() {
 	t.running, t.again, t.queued = true, false, false
@@ -336,7 +340,7 @@ func (q *queue) lookup(id neon.ShardID) (active bool, failures int, lastErr stri
 	if t == nil {
 		return false, 0, ""
 	}
-	return !t.blocked, t.failures, t.lastErr
+	return !t.idle(), t.failures, t.lastErr
 }
 
 // working tells whether a worker has a shard, or a long step of it is to come.
@@ -377,7 +381,7 @@ func (q *queue) size() (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, t := range q.tasks {
-		if !t.blocked {
+		if !t.idle() {
 			n++
 		}
 	}
@@ -396,7 +400,7 @@ func (q *queue) load() (busy, waits int) {
 		switch {
 		case t.cold, t.failures >= stuckAfter:
 			waits++
-		case !t.blocked:
+		case !t.idle():
 			busy++
 		}
 	}

@@ -60,6 +60,47 @@ func TestQueueRunsOneWorkerPerShardAndLosesNoWakeUp(t *testing.T) {
 	})
 }
 
+// What could not be done is not waited for, until it was woken: whoever waits for all
+// work to be done would go between the wake-up and the work.
+func TestQueueCountsABlockedTaskFromItsWakeUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q *queue
+		passes := 0
+		q = newQueue(Options{NormalWorkers: 1}.withDefaults(), func(k *task) {
+			if k.id == shardN(2) {
+				time.Sleep(time.Second)
+				q.finish(k)
+				return
+			}
+			if passes++; passes == 1 {
+				q.note(k, blocked, "no node")
+				q.retry(k, time.Hour)
+				return
+			}
+			time.Sleep(time.Second)
+			q.note(k, clean, "")
+			q.finish(k)
+		})
+		counts := func(what string, want int) {
+			synctest.Wait()
+			busy, waits := q.load()
+			if active, _, _ := q.lookup(shardN(1)); q.size() != want || busy != want || waits != 0 || active != (want > 0) {
+				t.Errorf("%s: %d count, %d busy, %d wait, it is active: %v", what, q.size(), busy, waits, active)
+			}
+		}
+		q.wake(Normal, shardN(1))
+		counts("blocked", 0)
+		q.wake(Normal, shardN(2))
+		q.wake(Normal, shardN(1))
+		counts("woken behind another", 2)
+		time.Sleep(1500 * time.Millisecond)
+		counts("being worked on", 1)
+		time.Sleep(time.Second)
+		counts("done", 0)
+		q.close()
+	})
+}
+
 // What an API call waits for overtakes what waits in the normal pool.
 func TestQueueHighOvertakesNormal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -57,6 +57,7 @@ type fleet struct {
 	deaf    neon.NodeID                                  // answers no heartbeats
 	frozen  time.Duration                                // how long heartbeats take that then fail
 	onList  func()                                       // called between a listing and its answer
+	onLook  func(neon.ShardID)                           // called before a location is looked at
 	onPut   func(neon.NodeID, neon.ShardID) error        // decides on every call that changes a location
 	has     map[neon.NodeID]map[neon.TimelineID]neon.Lsn // timelines; one for a node that is not here
 	at      map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
@@ -165,6 +166,9 @@ func (f *fleet) attach(n neon.NodeID, id neon.ShardID, was neon.LocationConfig, 
 }
 
 func (f *fleet) Location(ctx context.Context, node *fsm.Node, id neon.ShardID) (*neon.LocationConfig, error) {
+	if f.onLook != nil {
+		f.onLook(id)
+	}
 	if err := f.enter(ctx, node.ID); err != nil {
 		return nil, err
 	}

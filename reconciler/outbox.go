@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -32,9 +33,11 @@ type outbox struct {
 	*term
 	mu      sync.Mutex
 	pending map[neon.TenantID]*delivery
-	permits chan struct{}
-	wg      sync.WaitGroup
-	closed  bool
+	// accepted is what compute last took, of tenants of which it is owed more.
+	accepted map[neon.TenantID]*neon.NotifyAttach
+	permits  chan struct{}
+	wg       sync.WaitGroup
+	closed   bool
 }
 
 // delivery is what one sender does. All but poke belongs to the outbox's lock.
@@ -50,13 +53,13 @@ type delivery struct {
 }
 
 func newOutbox(t *term) *outbox {
-	return &outbox{term: t, pending: make(map[neon.TenantID]*delivery), permits: make(chan struct{}, max(1, t.Options.HookCalls))}
+	return &outbox{term: t, pending: make(map[neon.TenantID]*delivery), accepted: make(map[neon.TenantID]*neon.NotifyAttach), permits: make(chan struct{}, max(1, t.Options.HookCalls))}
 }
 
 // submit asks for a tenant's notification to be delivered. One that failed is tried
 // again when its time comes, unless somebody waits for it or there is news.
 func (o *outbox) submit(id neon.TenantID, urgent bool) {
-	_, acks := o.compose(o.Log.State(), id)
+	_, acks, _ := o.compose(o.Log.State(), id)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
@@ -181,7 +184,7 @@ func (o *outbox) pause(id neon.TenantID, d *delivery, wait time.Duration) error 
 		default:
 		}
 	}()
-	if _, acks := o.compose(o.Log.State(), id); !slices.Equal(acks, d.tried) {
+	if _, acks, _ := o.compose(o.Log.State(), id); !slices.Equal(acks, d.tried) {
 		return o.ctx.Err()
 	}
 	timer := time.NewTimer(wait)
@@ -302,27 +305,31 @@ func (t *term) gaveUp(sc *Scene, step Step) {
 }
 
 // send makes one notification and commits its acknowledgement. It sends nothing
-// while a shard of the tenant was never attached, or when nothing is owed.
+// while a shard of the tenant was never attached, or when nothing is owed; and what
+// compute has just accepted, as it does for the first child of a split that is seen,
+// goes for the other shards that the same words are about.
 func (o *outbox) send(id neon.TenantID, d *delivery) (acks []fsm.Ack, err error) {
+	body, acks, more := o.compose(o.Log.State(), id)
 	o.mu.Lock()
-	retell := d.retell
+	retell, accepted := d.retell, o.accepted[id]
+	send := body != nil && (len(acks) > 0 || retell)
+	if send || body == nil {
+		delete(o.accepted, id)
+	}
 	o.mu.Unlock()
-	body, acks := o.compose(o.Log.State(), id)
-	if body == nil || len(acks) == 0 && !retell {
+	if !send {
 		return nil, nil
 	}
-	select {
-	case o.permits <- struct{}{}:
-	case <-o.ctx.Done():
-		return acks, context.Cause(o.ctx)
-	}
-	err = o.Hook.NotifyAttach(o.ctx, body)
-	<-o.permits
-	if err != nil {
-		return acks, err
+	if retell || !reflect.DeepEqual(body, accepted) {
+		if err := o.notify(body); err != nil {
+			return acks, err
+		}
 	}
 	o.mu.Lock()
 	d.retell = false
+	if more {
+		o.accepted[id] = body
+	}
 	o.mu.Unlock()
 	if len(acks) == 0 {
 		return nil, nil
@@ -331,20 +338,29 @@ func (o *outbox) send(id neon.TenantID, d *delivery) (acks []fsm.Ack, err error)
 	return acks, err
 }
 
+func (o *outbox) notify(body *neon.NotifyAttach) error {
+	select {
+	case o.permits <- struct{}{}:
+	case <-o.ctx.Done():
+		return context.Cause(o.ctx)
+	}
+	defer func() { <-o.permits }()
+	return o.Hook.NotifyAttach(o.ctx, body)
+}
+
 // compose makes the body from the newest state: a shard whose newest generation
 // is attached is where that is; one on its way is still where compute last
-// acknowledged it to be.
-func (o *outbox) compose(st *fsm.State, id neon.TenantID) (*neon.NotifyAttach, []fsm.Ack) {
+// acknowledged it to be, and more tells that there are such that compute is owed.
+func (o *outbox) compose(st *fsm.State, id neon.TenantID) (body *neon.NotifyAttach, acks []fsm.Ack, more bool) {
 	tenant, ok := st.Tenant(id)
 	if !ok || tenant.Policy.Kind != neon.PlaceAttached {
-		return nil, nil
+		return nil, nil, false
 	}
-	body := &neon.NotifyAttach{Tenant: id}
+	body = &neon.NotifyAttach{Tenant: id}
 	if tenant.Count.Shards() > 1 {
 		stripe := tenant.Stripe
 		body.StripeSize = &stripe
 	}
-	var acks []fsm.Ack
 	for sh := range st.TenantShards(id) {
 		if body.PreferredAZ.IsZero() {
 			body.PreferredAZ = sh.PreferredAZ
@@ -355,14 +371,16 @@ func (o *outbox) compose(st *fsm.State, id neon.TenantID) (*neon.NotifyAttach, [
 			if !sh.Notified {
 				acks = append(acks, fsm.Ack{Shard: sh.ID, Node: node})
 			}
+		} else if sh.OwesNotification() {
+			more = true
 		}
 		if node == 0 {
-			return nil, nil
+			return nil, nil, false
 		}
 		body.Shards = append(body.Shards, neon.NotifyShard{Node: node, Number: sh.ID.Number})
 	}
 	slices.SortFunc(body.Shards, func(a, b neon.NotifyShard) int { return int(a.Number) - int(b.Number) })
-	return body, acks
+	return body, acks, more
 }
 
 // attached tells whether the newest generation of a shard was seen to serve.

@@ -219,27 +219,58 @@ func TestMovesAndSplitsCountInParts(t *testing.T) {
 		}
 		y.demand(t, "a move", map[string]int{"spawned": 3, "ok": 3})
 
-		tenant, _ := b.log.State().Tenant(id)
-		b.must(fsm.BeginSplit{
-			Tenant: id, Sequence: tenant.Sequence, Count: 2, Stripe: 2048,
-			Parents: []fsm.SplitParent{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}},
-		})
-		sp, _ := b.log.State().Split(id)
-		b.fleet.set(func() {
-			there := b.fleet.at[sh.Attached]
-			for _, child := range sp.Children(sh.ID) {
-				c := there[sh.ID]
-				c.ShardNumber, c.ShardCount, c.StripeSize = child.Number, child.Count, 2048
-				there[child] = c
-			}
-			delete(there, sh.ID)
-			delete(b.fleet.at[sh.Secondary[0]], sh.ID)
-		})
-		b.must(fsm.CommitSplit{Tenant: id, Began: sp.Began})
-		wait(5 * time.Second)
-		sp, _ = b.log.State().Split(id)
-		b.must(fsm.ForgetLeftovers{Tenant: id, Leftovers: sp.Leftovers})
-		b.settle()
+		b.splitIn2(id)
 		y.demand(t, "a split", map[string]int{"spawned": 3, "ok": 3})
+	})
+}
+
+// splitIn2 splits a tenant of one shard as its pageserver would, and waits until all
+// is as it should be.
+func (b *bench) splitIn2(id neon.TenantID) {
+	tenant, _ := b.log.State().Tenant(id)
+	sh, _ := b.log.State().Shard(tenant.Shards()[0])
+	b.must(fsm.BeginSplit{
+		Tenant: id, Sequence: tenant.Sequence, Count: 2, Stripe: 2048,
+		Parents: []fsm.SplitParent{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}},
+	})
+	sp, _ := b.log.State().Split(id)
+	b.fleet.set(func() {
+		there := b.fleet.at[sh.Attached]
+		for _, child := range sp.Children(sh.ID) {
+			c := there[sh.ID]
+			c.ShardNumber, c.ShardCount, c.StripeSize = child.Number, child.Count, 2048
+			there[child] = c
+		}
+		delete(there, sh.ID)
+		for _, n := range sh.Secondary {
+			delete(b.fleet.at[n], sh.ID)
+		}
+	})
+	b.must(fsm.CommitSplit{Tenant: id, Began: sp.Began})
+	wait(5 * time.Second)
+	sp, _ = b.log.State().Split(id)
+	b.must(fsm.ForgetLeftovers{Tenant: id, Leftovers: sp.Leftovers})
+	b.settle()
+}
+
+// Compute hears of a split once, with all children, however they are found one after
+// another.
+func TestComputeHearsOfASplitOnce(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		id := b.create(1, 1, neon.Attached(0))[0]
+		b.settle()
+		b.fleet.notes = 0
+		b.fleet.onLook = func(sh neon.ShardID) {
+			if sh.Number == 1 {
+				wait(time.Second)
+			}
+		}
+		b.splitIn2(id)
+		b.check()
+		b.fleet.mu.Lock()
+		defer b.fleet.mu.Unlock()
+		if b.fleet.notes != 1 {
+			t.Errorf("%d notifications", b.fleet.notes)
+		}
 	})
 }

@@ -33,8 +33,11 @@ func (f *Fleet) CheckQuiescent() error {
 	var c findings
 	for _, n := range f.Nodes() {
 		for _, shard := range n.leftovers() {
-			if _, lives := f.opt.Oracle.reader(shard); lives || f.opt.Oracle.gone(shard.Tenant) {
-				continue // its split was aborted when it could not be reached, and it lives elsewhere or was deleted
+			_, lives := f.opt.Oracle.reader(shard)
+			if lives || f.opt.Oracle.movedFrom(shard, n.opt.ID) || f.opt.Oracle.gone(shard.Tenant) {
+				// Its split was aborted when it could not be reached, and it lives
+				// elsewhere, perhaps without an attachment, or was deleted.
+				continue
 			}
 			c.add("I11: node %s still has the directory of shard %s", n.opt.ID, shard)
 		}

@@ -287,3 +287,16 @@ func (o *Oracle) reader(shard neon.ShardID) (neon.Generation, bool) {
 	}
 	return 0, false
 }
+
+// movedFrom tells whether the newest generation of a shard was committed for another
+// node.
+func (o *Oracle) movedFrom(shard neon.ShardID, node neon.NodeID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := o.facts[shard]
+	if f == nil || len(f.gens) == 0 {
+		return false
+	}
+	grantee := f.gens[len(f.gens)-1].grantee
+	return grantee != 0 && o.nodeIDs[grantee] != node
+}

@@ -21,7 +21,7 @@ run: build ## three controllers and six pageservers; kill a pageserver, then the
 	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(filter-out 0,$(ONCE)),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
 
 test: ## all tests with the race detector
-	$(GO) test -race -shuffle=on -timeout 9m $(PKGS)
+	$(GO) test -race -shuffle=on -timeout 20m $(PKGS)
 
 race: test ## the same: tests always run with the race detector
 

@@ -149,6 +149,13 @@ func (q *queue) touched(id neon.ShardID, basis uint64) {
 // and was woken is work again, from then on and not only when its pass has ended.
 func (t *task) idle() bool { return t.blocked && t.timer != nil }
 
+// urgent tells whether somebody waits for a shard that a worker has.
+func (q *queue) urgent(t *task) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return t.priority == High
+}
+
 // begin is the start of a pass.
 func (t *task) begin() {
 	t.running, t.again, t.queued = true, false, false

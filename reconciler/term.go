@@ -276,7 +276,7 @@ func (t *term) work(k *task) {
 				return
 			}
 			notified = true
-			t.hook.submit(k.id.Tenant, k.priority == High)
+			t.hook.submit(k.id.Tenant, t.queue.urgent(k))
 			continue
 		}
 		t.gaveUp(sc, step)

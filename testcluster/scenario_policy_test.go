@@ -193,8 +193,8 @@ func nodePolicyStory(s *script) {
 	s.step("restarted")
 	s.Fleet().Node(n).Kill()
 	s.pageserver(n)
+	s.becomes(n, neon.SchedulingActive) // it has re-attached
 	s.verdicts()
-	s.becomes(n, neon.SchedulingActive)
 	s.step("paused, and it dies")
 	s.schedule(n, neon.SchedulingPause)
 	s.KillPageserver(n)

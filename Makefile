@@ -6,7 +6,7 @@ PKGS := ./...
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test contract sim race fuzz bench bench-failover lint vuln tidy check clean
+.PHONY: help build run test contract scenarios sim race fuzz bench bench-failover lint vuln tidy check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ contract: ## every row of the contract with existing clients ticked by a test, a
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	CONTRACT_TICKS=$$dir $(GO) test -count=1 -run "Contract|Failpoint" $$(git grep -l '"quorate/internal/contract"' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's,^,./,') && ok=yes; \
 	$(GO) run ./internal/contract/count $$dir && test "$$ok" = yes
+
+scenarios: ## every story of testcluster in every variant (make test has the usual ones and one more of each)
+	$(GO) test ./testcluster -run '^TestScenarios$$' -count=1 -timeout 30m -args -scenarios.all
 
 sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)
 	$(GO) test ./testcluster -run 'TestSimulation' -count=1 -timeout 60m -args -sim.hours=$(or $(HOURS),2) -sim.seed=$(or $(SEED),1)
@@ -60,7 +63,7 @@ tidy: ## go.mod as it should be
 	$(GO) mod tidy
 	gofmt -w $$(git ls-files '*.go')
 
-check: lint test sim ## what CI runs
+check: lint test scenarios sim ## what CI runs
 
 clean: ## remove what was built
 	rm -rf $(BIN) .run

@@ -3,7 +3,9 @@ package testcluster_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -45,6 +47,7 @@ const (
 	together        // at the beginning of every step, and again soon after it
 )
 
+// variants are the ways to run a story; the first usual ones are run every time.
 var variants = []variant{
 	{name: "one", controllers: 1},
 	{name: "three", controllers: 3},
@@ -53,6 +56,33 @@ var variants = []variant{
 	{name: "three killed again and again", controllers: 3, kill: together},
 	{name: "one killed at each step", controllers: 1, kill: between},
 	{name: "one killed within each step", controllers: 1, kill: within_},
+}
+
+const usual = 3
+
+var everyVariant = flag.Bool("scenarios.all", false, "run every story in every variant, not only in the usual ones and one more")
+
+// variants are those that a story is run in: the usual ones and one of the others,
+// which goes by the story's name, or all.
+func (sc scenario) variants() []variant {
+	var able []variant
+	common := 0
+	for i, v := range variants {
+		if v.controllers < sc.atLeast {
+			continue
+		}
+		able = append(able, v)
+		if i < usual {
+			common++
+		}
+	}
+	if *everyVariant || len(able) == common {
+		return able
+	}
+	h := fnv.New32a()
+	h.Write([]byte(sc.name))
+	more := common + int(h.Sum32()%uint32(len(able)-common))
+	return append(able[:common:common], able[more])
 }
 
 // maxMoment bounds the random moment after the beginning of a step; the longest
@@ -76,17 +106,14 @@ type script struct {
 	dead    []int // controllers that the runner has killed
 }
 
-// TestScenarios runs every story in virtual time in every variant, and demands
+// TestScenarios runs every story in virtual time in several variants, and demands
 // the same end state of all.
 func TestScenarios(t *testing.T) {
 	for _, sc := range scenarios() {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
 			var want string
-			for _, v := range variants {
-				if v.controllers < sc.atLeast {
-					continue
-				}
+			for _, v := range sc.variants() {
 				v.mode = testcluster.Virtual
 				t.Run(v.name, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { play(t, sc, v, &want) })

@@ -58,10 +58,13 @@ func (w *worker) mayDelete(id neon.NodeID) bool {
 // with empty disks, as new ones. The one that is to stay dead is not started.
 func (e *episode) endOperations(ctx context.Context) {
 	e.persist(ctx, "end the operations", func(ctx context.Context, c *testcluster.Client) error {
-		for {
+		for n := 0; ; n++ {
 			list, err := c.Operations(ctx)
 			if err != nil || len(list) == 0 {
 				return err
+			}
+			if n%60 == 59 {
+				e.Logf("seed %d, round %d: slow, operations still run: %+v", e.seed, e.tally.rounds, list)
 			}
 			for _, op := range list {
 				_ = c.Call(ctx, http.MethodDelete, "/control/v1/node/"+op.Node.String()+"/"+op.Kind, nil, nil) // it may have ended

@@ -343,6 +343,7 @@ func (e *episode) atRest(ctx context.Context) error {
 // restorePolicies undoes what keeps shards from being scheduled.
 func (e *episode) restorePolicies(ctx context.Context) {
 	e.endOperations(ctx)
+	e.dropHalves(ctx)
 	e.settleSafekeepers(ctx)
 	e.tame(ctx)
 	var nodes []neon.NodeDescribe

@@ -268,6 +268,19 @@ func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *s
 	}
 }
 
+// dropHalves deletes what is left of creations that were given up: nobody but who
+// asked for a timeline sees to it that it gets onto all of its safekeepers.
+func (e *episode) dropHalves(ctx context.Context) {
+	for _, t := range e.tenants {
+		for n := len(t.half); n > 0; n = len(t.half) {
+			e.persist(ctx, "delete what is left of a creation", func(ctx context.Context, c *testcluster.Client) error {
+				return c.DeleteTimeline(ctx, t.id, t.half[n-1])
+			})
+			t.half = t.half[:n-1]
+		}
+	}
+}
+
 // deleteTimeline deletes the newest timeline that has no branches: what is left of
 // creations that were given up goes before, or some shards would refuse for ever.
 func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {

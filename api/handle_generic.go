@@ -22,12 +22,17 @@ const textFormat = "text/plain; version=0.0.4"
 
 // metricsText prints all series.
 func (s *Server) metricsText(c *call) (answer, error) {
+	return scraped(s.scrape, c.request), nil
+}
+
+// scraped is what a scrape of the metrics gets.
+func scraped(scrape http.Handler, r *http.Request) answer {
 	w := &recorder{header: http.Header{}}
-	plain := c.request.Clone(c.ctx)
+	plain := r.Clone(r.Context())
 	plain.Header = http.Header{} // there is one format, whatever is asked for
-	s.scrape.ServeHTTP(w, plain)
+	scrape.ServeHTTP(w, plain)
 	w.header.Set("Content-Type", textFormat)
-	return answer{status: w.status, header: w.header, body: w.body.Bytes()}, nil
+	return answer{status: w.status, header: w.header, body: w.body.Bytes()}
 }
 
 // recorder holds what a foreign handler writes.
@@ -118,12 +123,13 @@ func stateDescs() map[string]*prometheus.Desc {
 	add := func(name, help string, labels ...string) {
 		descs[name] = prometheus.NewDesc(metricPrefix+name, help, labels, nil)
 	}
-	add("tenant_shards", "Tenant shards")
+	add("tenant_shards", "Shards of tenants that are not detached")
 	add("pageserver_nodes", "Registered pageservers")
 	add("https_pageserver_nodes", "Registered pageservers with a port for HTTPS")
 	add("safekeeper_nodes", "Registered safekeepers")
 	add("https_safekeeper_nodes", "Registered safekeepers with a port for HTTPS")
 	add("schedule_az_violation", "Shards that are attached in another zone than they prefer")
+	add("safekeeper_reconciles_queued", "Operations that a safekeeper owes", "sk_az", "sk_node_id", "sk_hostname")
 	add("leadership_status", "1 for what this replica is", "status")
 	add("node_shards", "Intended locations", "az", "node_id")
 	add("node_attached_shards", "Intended attached locations", "az", "node_id")
@@ -161,11 +167,16 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		if k.HTTPSPort != 0 {
 			httpsKeepers++
 		}
+		owed := 0
+		for range st.SafekeeperOps(k.ID, fsm.SafekeeperOp{}) {
+			owed++
+		}
+		gauge("safekeeper_reconciles_queued", owed, k.AZ.String(), k.ID.String(), k.Host)
 	}
 	gauge("schedule_az_violation", misplaced(st))
 	gauge("safekeeper_nodes", keepers)
 	gauge("https_safekeeper_nodes", httpsKeepers)
-	gauge("tenant_shards", st.ShardCount())
+	gauge("tenant_shards", placed(st))
 	gauge("pageserver_nodes", nodes)
 	gauge("https_pageserver_nodes", https)
 	role := "stepped_down"
@@ -182,6 +193,17 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge("leadership_status", is, r)
 	}
+}
+
+// placed counts the shards of tenants that are not detached: those are records only.
+func placed(st *fsm.State) int {
+	count := st.ShardCount()
+	for t := range st.TenantsFrom(neon.TenantID{}) {
+		if t.Policy.Kind == neon.PlaceDetached {
+			count -= len(t.Shards())
+		}
+	}
+	return count
 }
 
 // misplaced counts the shards that are attached outside of the zone they prefer.

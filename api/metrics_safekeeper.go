@@ -11,7 +11,6 @@ import (
 type safekeeperMetrics struct {
 	errors  *prometheus.CounterVec
 	latency *prometheus.HistogramVec
-	queued  *prometheus.GaugeVec
 	done    *prometheus.CounterVec
 }
 
@@ -25,24 +24,16 @@ func newSafekeeperMetrics(reg prometheus.Registerer) safekeeperMetrics {
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: metricPrefix + "safekeeper_request_latency", Help: "Seconds of requests to safekeepers", Buckets: latencyBuckets,
 		}, call),
-		queued: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: metricPrefix + "safekeeper_reconciles_queued", Help: "Operations that are being tried on a safekeeper",
-		}, node),
 		done: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: metricPrefix + "safekeeper_reconciles_complete", Help: "Operations carried out on a safekeeper",
 		}, node),
 	}
-	reg.MustRegister(m.errors, m.latency, m.queued, m.done)
+	reg.MustRegister(m.errors, m.latency, m.done)
 	return m
 }
 
 // Safekeeper counts a request of ours to a safekeeper.
 func (m *Metrics) Safekeeper(c Call) { count(m.safekeeper.latency, m.safekeeper.errors, c) }
-
-// SafekeeperQueued is how many operations a safekeeper is working on.
-func (m *Metrics) SafekeeperQueued(sk *fsm.Safekeeper, n int) {
-	m.safekeeper.queued.WithLabelValues(sk.AZ.String(), sk.ID.String(), sk.Host).Set(float64(n))
-}
 
 // SafekeeperDone counts an operation that a safekeeper carried out.
 func (m *Metrics) SafekeeperDone(sk *fsm.Safekeeper) {

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"quorate/fsm"
+	"quorate/internal/neon"
 )
 
 // pathOf fills in the parameters of a route with things that do not exist.
@@ -187,6 +190,12 @@ func TestOnlyCountedRequestsReachTheMetrics(t *testing.T) {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("metrics lack %s", line)
 		}
+	}
+	w.addNodes(1)
+	w.must(fsm.CreateTenant{ID: tenantID(t, tenantA), Count: 3, Policy: neon.Placement{Kind: neon.PlaceDetached}, Scheduling: neon.ShardActive, Shards: make([]fsm.NewShard, 3)})
+	w.must(fsm.CreateTenant{ID: tenantID(t, tenantB), Policy: neon.Attached(0), Scheduling: neon.ShardActive, Shards: []fsm.NewShard{{Attached: 1}}})
+	if now := r.do("GET", "/metrics", "").body; !strings.Contains(now, "storage_controller_tenant_shards 1\n") {
+		t.Error("shards of a detached tenant are counted, or those of another are not")
 	}
 	for _, bad := range []string{`path="control_v1_node"`, "_total", "reconcile_all"} {
 		if strings.Contains(text, bad) {

@@ -23,6 +23,7 @@ func (p *onePoint) set(name string) {
 	p.name = name
 }
 
+func (p *onePoint) Armed(string) bool                             { return false }
 func (p *onePoint) Sleep(_ context.Context, name string) error    { return p.pass(name) }
 func (p *onePoint) Pausable(_ context.Context, name string) error { return p.pass(name) }
 

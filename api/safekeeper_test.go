@@ -170,6 +170,9 @@ func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
 	if op, ok := r.State().SafekeeperOp(2, tenantID(t, tenantA), tl); !ok || op.Kind != fsm.OpPull {
 		t.Errorf("the one that was down owes %+v", op)
 	}
+	if text := r.do("GET", "/metrics", "").body; !strings.Contains(text, `reconciles_queued{sk_az="az-2",sk_hostname="sk2",sk_node_id="2"} 1`) {
+		t.Errorf("what it owes is not in the metrics: %s", text)
+	}
 
 	// Others would be chosen now; the first choice holds.
 	w.keepers.load, w.keepers.down = nil, nil

@@ -66,7 +66,11 @@ type Migrations interface {
 
 // HookRefusal is the error of a Hook that has reached somebody, who will not or not
 // now.
-type HookRefusal struct{ Err error }
+type HookRefusal struct {
+	Err   error
+	Wait  time.Duration // before the next try, at least
+	Never bool          // the same will not be taken later either
+}
 
 func (r *HookRefusal) Error() string { return r.Err.Error() }
 
@@ -126,6 +130,8 @@ type Options struct {
 	RehomeSecondary  time.Duration // 10 min after its node went offline a secondary is placed anew
 	RepairInterval   time.Duration // 5 s between tries to place what could not be placed
 	EvacuationBatch  int           // 1000 shards per log entry, about 60 KB
+	RelistInterval   time.Duration // 1 min between listings of a node, to find what late calls have changed
+	RelistInDoubt    bool          // list a node again only for some time after a call to it has failed
 	StartScanTimeout time.Duration // 15 s for the listing of all nodes at the start of a term
 
 	OperationInterval time.Duration // 250 ms between looks at the operations on nodes
@@ -173,6 +179,7 @@ func (o Options) withDefaults() Options {
 	d(&o.RehomeSecondary, 10*time.Minute)
 	d(&o.RepairInterval, 5*time.Second)
 	n(&o.EvacuationBatch, 1000)
+	d(&o.RelistInterval, time.Minute)
 	d(&o.StartScanTimeout, 15*time.Second)
 	d(&o.OperationInterval, 250*time.Millisecond)
 	n(&o.OperationMoves, 64)

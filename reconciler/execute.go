@@ -109,6 +109,9 @@ func (t *term) put(k *task, sc *Scene, step Step) error {
 	err := t.Locations.PutLocation(ctx, node, k.id, body, opts)
 	now, _ := t.Log.State().Node(step.Node)
 	t.seen.endCall(k.id, step.Node, step.Conf, err == nil && now.Incarnation == node.Incarnation)
+	if err != nil {
+		t.nodes.doubt(step.Node)
+	}
 	if err != nil && up.Err() != nil {
 		return t.ctx.Err() // the node went down: what to do now is decided anew
 	}

@@ -48,31 +48,34 @@ func (l *memoryLog) ReadState(context.Context) (*fsm.State, error) { return l.st
 // fleet is a set of pageservers that obey the rules of generations and fail the
 // test when somebody breaks them.
 type fleet struct {
-	t       *testing.T
-	log     *memoryLog
-	mu      sync.Mutex
-	rng     *rand.Rand
-	down    map[neon.NodeID]bool
-	hung    neon.NodeID                                  // calls to it wait for their callers' patience
-	deaf    neon.NodeID                                  // answers no heartbeats
-	frozen  time.Duration                                // how long heartbeats take that then fail
-	onList  func()                                       // called between a listing and its answer
-	onLook  func(neon.ShardID)                           // called before a location is looked at
-	onPut   func(neon.NodeID, neon.ShardID) error        // decides on every call that changes a location
-	has     map[neon.NodeID]map[neon.TimelineID]neon.Lsn // timelines; one for a node that is not here
-	at      map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
-	owners  map[neon.ShardID]map[neon.Generation]neon.NodeID
-	told    map[neon.ShardID]neon.NodeID
-	hookErr error
-	notes   int     // notifications that came
-	flaky   float64 // share of calls whose answer is lost after they took effect
-	latency time.Duration
-	puts    int
-	lag     uint64                    // what every secondary still has to download
-	lagOf   func(neon.ShardID) uint64 // instead, if set
-	slow    bool                      // downloads end without having everything
-	refuse  neon.NodeID               // a node that takes no new locations
-	mute    bool                      // no secondary has a heatmap
+	t        *testing.T
+	log      *memoryLog
+	mu       sync.Mutex
+	rng      *rand.Rand
+	down     map[neon.NodeID]bool
+	hung     neon.NodeID                                  // calls to it wait for their callers' patience
+	deaf     neon.NodeID                                  // answers no heartbeats
+	frozen   time.Duration                                // how long heartbeats take that then fail
+	onList   func()                                       // called between a listing and its answer
+	onLook   func(neon.ShardID)                           // called before a location is looked at
+	onPut    func(neon.NodeID, neon.ShardID) error        // decides on every call that changes a location
+	has      map[neon.NodeID]map[neon.TimelineID]neon.Lsn // timelines; one for a node that is not here
+	at       map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
+	owners   map[neon.ShardID]map[neon.Generation]neon.NodeID
+	told     map[neon.ShardID]neon.NodeID
+	hookErr  error
+	notes    int     // notifications that came
+	flaky    float64 // share of calls whose answer is lost after they took effect
+	latency  time.Duration
+	puts     int
+	lag      uint64                    // what every secondary still has to download
+	lagOf    func(neon.ShardID) uint64 // instead, if set
+	slow     bool                      // downloads end without having everything
+	cut      int                       // downloads that their caller dropped
+	asked    int                       // slow downloads
+	heatmaps []neon.NodeID             // nodes that were asked for one
+	refuse   neon.NodeID               // a node that takes no new locations
+	mute     bool                      // no secondary has a heatmap
 }
 
 func newFleet(t *testing.T, log *memoryLog) *fleet {
@@ -217,10 +220,17 @@ func (f *fleet) SecondaryDownload(ctx context.Context, node *fsm.Node, _ neon.Sh
 	f.mu.Lock()
 	slow := f.slow
 	f.mu.Unlock()
-	if slow {
-		return false, pause(ctx, wait)
+	if !slow {
+		return true, nil
 	}
-	return true, nil
+	err := pause(ctx, wait)
+	f.set(func() {
+		f.asked++
+		if err != nil {
+			f.cut++
+		}
+	})
+	return false, err
 }
 
 func (f *fleet) SecondaryStatus(ctx context.Context, node *fsm.Node, id neon.ShardID) (p neon.SecondaryProgress, err error) {
@@ -243,6 +253,7 @@ func (f *fleet) SecondaryStatus(ctx context.Context, node *fsm.Node, id neon.Sha
 }
 
 func (f *fleet) HeatmapUpload(ctx context.Context, node *fsm.Node, _ neon.ShardID) error {
+	f.set(func() { f.heatmaps = append(f.heatmaps, node.ID) })
 	return f.enter(ctx, node.ID)
 }
 

@@ -19,7 +19,8 @@ type alarm struct {
 }
 
 // begun counts the beginning of a reconcile, unless it has begun before: the first
-// step that does something. To warm a destination while the shard is served
+// step that does something. The time that it takes counts anew once compute was told,
+// which may have taken any time. To warm a destination while the shard is served
 // elsewhere may take its time.
 func (t *term) begun(k *task, sc *Scene, step Step) {
 	switch step.Kind {
@@ -30,11 +31,13 @@ func (t *term) begun(k *task, sc *Scene, step Step) {
 			return
 		}
 	}
-	if k.acted {
+	if !k.acted {
+		k.acted = true
+		t.Metrics.Spawned()
+	}
+	if k.alarm != nil {
 		return
 	}
-	k.acted = true
-	t.Metrics.Spawned()
 	a := &alarm{shard: k.id, sequence: sc.Shard.Sequence}
 	a.timer = time.AfterFunc(t.Options.LongReconcile, func() { t.ring(a) })
 	k.alarm = a

@@ -9,13 +9,16 @@ import (
 	"quorate/internal/neon"
 )
 
-// relistInterval is how often a healthy node is listed again, to find what a late
-// call may have changed behind our back. A listing of 10,000 locations costs the
-// leader about 30 ms; relistShare lets a node with more than 3,000 be listed less
-// often, so that the cost for each second has a bound.
+// A healthy node is listed again now and then, to find what a late call may have
+// changed behind our back. A listing of 10,000 locations costs the leader about
+// 30 ms; relistShare lets a node with more than 3,000 be listed less often, so that
+// the cost for each second has a bound.
 const (
-	relistInterval = time.Minute
-	relistShare    = 20 * time.Millisecond // for each location
+	relistShare = 20 * time.Millisecond // for each location
+
+	// doubtTime is how long after a call that failed its late effect is looked for
+	// where nodes are not listed again without a reason.
+	doubtTime = 10 * time.Minute
 )
 
 // provingFailures is how many heartbeats in a row must have failed for a verdict: one
@@ -55,6 +58,7 @@ type watched struct {
 	listFailed  bool
 	listedAt    time.Time
 	relist      time.Duration // after listedAt
+	doubted     time.Time     // when a call failed that may still be carried out
 	utilization *neon.Utilization
 	waiting     []neon.ShardID // to be woken by the listing
 	downs       map[int]context.CancelFunc
@@ -120,7 +124,7 @@ func (w *nodeWatch) changed() {
 			downed = append(downed, n.ID)
 			stranded, e.waiting = append(stranded, e.waiting...), nil
 		}
-		if n.Available() && !last.Available() {
+		if n.Available() && (!last.Available() || forced(last.Operation) && !forced(n.Operation)) {
 			woken = append(woken, n.ID)
 		}
 		if n.Availability == neon.NodeOffline && last.Availability != neon.NodeOffline {
@@ -245,7 +249,7 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	} else {
 		e.failures, e.lastSuccess, e.utilization = 0, now, u
 	}
-	stale := now.Sub(e.listedAt) > e.relist
+	stale := now.Sub(e.listedAt) > e.relist && (!w.Options.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
 	w.mu.Unlock()
 	if news {
 		w.poke() // the rules ask who answers
@@ -331,6 +335,15 @@ func (w *nodeWatch) onDown(n neon.NodeID, cancel context.CancelFunc) (stop func(
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(e.downs, k)
+	}
+}
+
+// doubt takes down that a call to a node failed and may be carried out later.
+func (w *nodeWatch) doubt(n neon.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e := w.watch[n]; e != nil {
+		e.doubted = time.Now()
 	}
 }
 

@@ -90,21 +90,24 @@ func (o *operations) round() {
 		case op.Force:
 			o.force(op)
 			continue
+		case !o.loop(op):
+			return
+		}
+		st := o.Log.State()
+		if n, _ := st.Node(op.node); n.Operation != op.Operation {
+			continue // it was ended or interrupted meanwhile
 		}
 		before := len(op.moving)
 		o.advance(st, op, max(0, budget))
 		budget -= len(op.moving) - before
-		if !o.loop(op) {
-			return
-		}
 		if len(op.plan) == 0 && len(op.moving) == 0 {
 			o.finish(op)
 		}
 	}
 }
 
-// loop passes the place at which tests slow an operation down; false means that
-// the term has ended.
+// loop passes the place at which tests slow an operation down, before anything is
+// begun; false means that the term has ended.
 func (o *operations) loop(op *operation) bool {
 	return o.Failpoints == nil || o.Failpoints.Sleep(o.ctx, "sleepy-"+op.Kind.String()+"-loop") == nil
 }
@@ -254,6 +257,9 @@ func (o *operations) next(l *look) (fsm.Intent, verdict) {
 	if l.st.Splitting(tenant.ID) {
 		return fsm.Intent{}, later
 	}
+	if n, _ := l.st.Node(l.op.node); l.op.Kind != fsm.OperationDelete && !n.Available() {
+		return o.leaveBe(l, sh)
+	}
 	switch l.op.Kind {
 	case fsm.OperationDrain:
 		return o.nextDrain(l, tenant, sh)
@@ -261,6 +267,18 @@ func (o *operations) next(l *look) (fsm.Intent, verdict) {
 		return o.nextFill(l, tenant, sh)
 	}
 	return o.nextDelete(l, tenant, sh)
+}
+
+// leaveBe ends what is done about a shard for a node that is not available: what the
+// node has is evacuated as soon as another one can take it. The operation could not
+// be cancelled either.
+func (o *operations) leaveBe(l *look, sh fsm.Shard) (fsm.Intent, verdict) {
+	if sh.Attached == l.op.node || sh.PreferredNode == l.op.node {
+		if in, ok := l.sched.GiveUp(sh); ok {
+			return in, act
+		}
+	}
+	return fsm.Intent{}, settled
 }
 
 // pinned tells whether an operator forbade to move a tenant.
@@ -406,7 +424,7 @@ func (o *operations) end(op *operation, end fsm.Command) {
 // without waiting for anything, and deletes it. What no other node can take loses
 // its place with the node.
 func (o *operations) force(op *operation) {
-	for {
+	for o.loop(op) {
 		st := o.Log.State()
 		if n, _ := st.Node(op.node); n.Operation != op.Operation {
 			return
@@ -431,9 +449,6 @@ func (o *operations) force(op *operation) {
 			}
 		}
 		refused := o.commit(intents)
-		if !o.loop(op) {
-			return
-		}
 		switch {
 		case len(intents) == 0:
 			if o.beforeDelete() {

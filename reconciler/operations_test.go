@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -144,6 +145,41 @@ func TestAPageserverThatDiesInADrainDelaysIt(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A node that dies with shards that no other node may take does not keep its operation
+// from ending: nobody could cancel it.
+func TestAnOperationOfADeadNodeEnds(t *testing.T) {
+	for _, kind := range []fsm.OperationKind{fsm.OperationDrain, fsm.OperationFill} {
+		scenario(t, 3, func(b *bench) {
+			b.create(20, 1, neon.Attached(1))
+			b.settle()
+			if kind == fsm.OperationFill {
+				b.begin(1, fsm.OperationDrain)
+				b.ended()
+				b.must(fsm.SetNodeScheduling{Node: 1, Scheduling: neon.SchedulingActive})
+				b.settle()
+			}
+			b.fleet.set(func() { b.fleet.hookErr = errors.New("not now") })
+			b.begin(1, kind)
+			wait(time.Second)
+			for n := neon.NodeID(2); n <= 3; n++ {
+				b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingPause})
+			}
+			b.fleet.set(func() { b.fleet.down[1] = true })
+			began := time.Now()
+			b.ended()
+			if took := time.Since(began); took > 15*time.Second || b.preferring() > 0 {
+				b.t.Errorf("%s: took %s, %d shards are on their way", kind, took, b.preferring())
+			}
+			b.fleet.set(func() { b.fleet.hookErr, b.fleet.down[1] = nil, false })
+			for n := neon.NodeID(1); n <= 3; n++ {
+				b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
+			}
+			b.settle()
+			b.check()
+		})
 	}
 }
 

@@ -116,6 +116,12 @@ func first(b *bench) fsm.Shard {
 }
 
 func TestALongReconcileIsToldUntilItEnds(t *testing.T) {
+	for _, place := range []string{"post-generation-inc", "post-notify", "post-detach"} {
+		testALongReconcile(t, "reconciler-live-migrate-"+place)
+	}
+}
+
+func testALongReconcile(t *testing.T, place string) {
 	const line = "Reconcile passed the long running threshold of 5s"
 	observed(t, 3, func(b *bench, w *watch) {
 		b.create(5, 1, neon.Attached(0))
@@ -124,7 +130,7 @@ func TestALongReconcileIsToldUntilItEnds(t *testing.T) {
 		if w.longs() != 0 || w.lines(line) != 0 {
 			b.t.Fatal("short ones are told")
 		}
-		w.hold("reconciler-live-migrate-post-generation-inc")
+		w.hold(place)
 		migrate(b, first(b))
 		wait(4 * time.Second)
 		if w.longs() != 0 {
@@ -140,7 +146,7 @@ func TestALongReconcileIsToldUntilItEnds(t *testing.T) {
 		if w.longs() != 0 {
 			b.t.Error("its end was not told")
 		}
-		w.hold("reconciler-live-migrate-post-generation-inc")
+		w.hold(place)
 		migrate(b, first(b))
 		wait(6 * time.Second)
 		b.depose()
@@ -280,8 +286,8 @@ func TestPatienceIsForOneMove(t *testing.T) {
 		id := first(b).ID
 		term := b.now.current.Load()
 		usual := term.patienceFor(id)
-		b.now.SetPatience(id, Patience{Warm: time.Second})
-		if p := term.patienceFor(id); p.Warm != time.Second || p.Request != usual.Request {
+		b.now.SetPatience(id, Patience{Warm: new(time.Second)})
+		if p := term.patienceFor(id); p.warm != time.Second || p.request != usual.request {
 			b.t.Errorf("%+v, usually %+v", p, usual)
 		}
 		migrate(b, first(b))

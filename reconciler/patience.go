@@ -1,15 +1,17 @@
 package reconciler
 
 import (
-	"cmp"
 	"time"
 
 	"quorate/internal/neon"
 )
 
 // Patience is how long a move waits for its destination to be warm: at most Warm in
-// all, in requests of Request each. Zero is the usual time.
-type Patience struct{ Warm, Request time.Duration }
+// all, in requests of Request each. Nil is the usual time; with a Warm of zero there
+// is one request.
+type Patience struct{ Warm, Request *time.Duration }
+
+type warmLimits struct{ warm, request time.Duration }
 
 // SetPatience is for the move of a shard that is about to be asked for. It holds
 // until the shard is where it should be, or this replica leads no more.
@@ -23,11 +25,17 @@ func (r *Reconciler) SetPatience(id neon.ShardID, p Patience) {
 
 // patienceFor is the patience with a shard, the usual one unless somebody has set
 // another.
-func (t *term) patienceFor(id neon.ShardID) Patience {
+func (t *term) patienceFor(id neon.ShardID) warmLimits {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.patiences[id]
-	return Patience{Warm: cmp.Or(p.Warm, t.Options.WarmTimeout), Request: cmp.Or(p.Request, t.Options.WarmRequest)}
+	set, p := t.patiences[id], warmLimits{t.Options.WarmTimeout, t.Options.WarmRequest}
+	if set.Warm != nil {
+		p.warm = *set.Warm
+	}
+	if set.Request != nil {
+		p.request = *set.Request
+	}
+	return p
 }
 
 // arrived ends the patience with a shard.

@@ -156,10 +156,14 @@ func (s *Scene) unplaced() bool {
 	return false
 }
 
+// up tells whether a node is to be spoken to. One that is deleted by force is not:
+// its tombstone would end the calls that are under way.
 func (s *Scene) up(n neon.NodeID) bool {
 	node := s.Node(n)
-	return node != nil && node.Available()
+	return node != nil && node.Available() && !forced(node.Operation)
 }
+
+func forced(o fsm.Operation) bool { return o.Kind == fsm.OperationDelete && o.Force }
 
 // tidies tells whether a node is one to tidy up, as far as this pass has seen.
 func (s *Scene) tidies(n neon.NodeID) bool { return s.up(n) && !slices.Contains(s.Failed, n) }

@@ -382,6 +382,18 @@ const (
 	failed
 )
 
+// waiting is the number of shards that work on others keeps from being worked on.
+func (q *queue) waiting() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, t := range q.tasks {
+		if t.queued || t.parked {
+			n++
+		}
+	}
+	return n
+}
+
 // size is the number of shards being worked on or waiting for their turn; those
 // for which nothing can be done do not count.
 func (q *queue) size() (n int) {

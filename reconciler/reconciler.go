@@ -159,14 +159,14 @@ func (r *Reconciler) Utilization(id neon.NodeID) (neon.Utilization, bool) {
 	return neon.Utilization{}, false
 }
 
-// Pending is how many shards are being worked on, and how many of them failed at
+// Pending is how many shards wait for their turn, and how many have failed at
 // least ten times in a row.
-func (r *Reconciler) Pending() (active, stuck int) {
+func (r *Reconciler) Pending() (waiting, stuck int) {
 	if t := r.current.Load(); t != nil {
-		active = t.queue.size()
+		waiting = t.queue.waiting()
 		stuck = t.queue.stuck(stuckAfter)
 	}
-	return active, stuck
+	return waiting, stuck
 }
 
 // ReconcileAll looks at every shard and returns how many were not as they should

@@ -147,7 +147,7 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 		sh := first(b)
 		node, _ := b.log.State().Node(sh.Attached)
 		b.fleet.set(func() {
-			b.fleet.hookErr = &HookRefusal{errors.New("Control plane tenant busy")}
+			b.fleet.hookErr = &HookRefusal{Err: errors.New("Control plane tenant busy")}
 			b.fleet.down[sh.Attached] = true
 			b.fleet.notes = 0
 		})
@@ -169,6 +169,42 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 		b.fleet.set(func() { b.fleet.hookErr = nil })
 		all("compute takes it", 1, 1, false)
 		all("nothing is left", 0, 0, false)
+	})
+}
+
+// A control plane that asks for time gets it, and a refusal for good is told to whoever
+// waits for a move, which nothing else would end.
+func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
+	observed(t, 3, func(b *bench, _ *watch) {
+		b.create(1, 1, neon.Attached(0))
+		b.settle()
+		b.fleet.set(func() {
+			b.fleet.hookErr, b.fleet.notes = &HookRefusal{Err: errors.New("too many"), Wait: 5 * time.Second}, 0
+		})
+		migrate(b, first(b))
+		wait(5 * time.Second)
+		b.fleet.set(func() {
+			if b.fleet.notes != 1 {
+				t.Errorf("told %d times in the time that was asked for", b.fleet.notes)
+			}
+			b.fleet.hookErr = nil
+		})
+		wait(12 * time.Second)
+		b.settle()
+		b.check()
+		b.fleet.set(func() { b.fleet.hookErr = &HookRefusal{Err: errors.New("forbidden"), Never: true} })
+		sh := first(b)
+		migrate(b, sh)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		err := b.now.Await(ctx, b.log.State().Index, sh.ID)
+		if err == nil || neon.CodeOf(err) == neon.Timeout || !strings.Contains(err.Error(), "forbidden") {
+			t.Errorf("who waits hears %v", err)
+		}
+		b.fleet.set(func() { b.fleet.hookErr = nil })
+		wait(12 * time.Second)
+		b.settle()
+		b.check()
 	})
 }
 

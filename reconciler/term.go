@@ -303,7 +303,8 @@ func (t *term) completed(k *task, status string) {
 // inOrder counts the end of a reconcile that left nothing to do.
 func (t *term) inOrder(k *task, st *fsm.State) {
 	away := func(id neon.NodeID) bool { n, ok := st.Node(id); return ok && !n.Available() }
-	if t.report.inOrder(k.id, away) && !k.acted {
+	tenant, _ := st.Tenant(k.id.Tenant)
+	if t.report.inOrder(k.id, away) && !k.acted && tenant.Scheduling != neon.ShardStop {
 		k.acted = true
 		t.Metrics.Spawned()
 	}

@@ -10,21 +10,22 @@ import (
 	"quorate/scheduler"
 )
 
-// warm lets the destination download. A destination that stays cold does not stop
-// the move: the cut-over is only slower.
+// warm lets the destination download what the location it takes over from has now.
+// A destination that stays cold does not stop the move: the cut-over is only
+// slower. The time is looked at between requests: a pageserver complains of one that
+// is dropped.
 func (t *term) warm(up context.Context, sc *Scene, step Step) error {
-	patience := t.patienceFor(sc.Shard.ID)
-	ctx, cancel := context.WithTimeout(up, patience.Warm)
-	defer cancel()
-	for ctx.Err() == nil {
+	p := t.patienceFor(sc.Shard.ID)
+	t.publish(up, sc, step.From)
+	for began := time.Now(); up.Err() == nil; {
 		if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node {
 			return nil // somebody changed their mind
 		}
-		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID, patience.Request)
-		if err != nil || done {
-			if err != nil {
-				t.Logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node, "err", err)
-			}
+		done, err := t.Migrations.SecondaryDownload(up, sc.Node(step.Node), sc.Shard.ID, p.request)
+		if err != nil {
+			t.Logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node, "err", err)
+		}
+		if err != nil || done || time.Since(began) >= p.warm {
 			break
 		}
 	}
@@ -46,8 +47,7 @@ const warmRequest = 5 * time.Second
 // as the purpose of the move demands: a drain leaves the shard where it is, a
 // fill and a deletion move it nevertheless, and every other move waits on.
 func (t *term) prewarm(ctx context.Context, sc *Scene, step Step) error {
-	ctx, cancel := context.WithTimeout(ctx, t.Options.WarmTimeout)
-	defer cancel()
+	until := time.Now().Add(t.Options.WarmTimeout)
 	op := t.purpose(sc, step.Node)
 	have, err := t.Migrations.SecondaryStatus(ctx, sc.Node(step.Node), sc.Shard.ID)
 	if err != nil {
@@ -57,9 +57,9 @@ func (t *term) prewarm(ctx context.Context, sc *Scene, step Step) error {
 		t.Logger.Info(fmt.Sprintf("Skipping migration of %s to %d because secondary isn't ready: %d of %d bytes", sc.Shard.ID, step.Node, have.BytesDownloaded, have.BytesTotal))
 	}
 	if have.HeatmapMtime == nil {
-		t.publish(ctx, sc)
+		t.publish(ctx, sc, sc.Shard.Attached)
 	}
-	have = t.download(ctx, sc, step, loading{op: op, have: have})
+	have = t.download(ctx, sc, step, loading{op: op, have: have, until: until})
 	if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node || now.Attached != sc.Shard.Attached {
 		return nil // somebody changed their mind
 	}
@@ -94,9 +94,9 @@ func (t *term) purpose(sc *Scene, to neon.NodeID) fsm.OperationKind {
 	return fsm.OperationNone
 }
 
-// publish makes the attached location say what a secondary should hold.
-func (t *term) publish(ctx context.Context, sc *Scene) {
-	if n := sc.Node(sc.Shard.Attached); n != nil && n.Available() {
+// publish makes an attached location say what a secondary should hold.
+func (t *term) publish(ctx context.Context, sc *Scene, attached neon.NodeID) {
+	if n := sc.Node(attached); n != nil && n.Available() {
 		if err := t.Migrations.HeatmapUpload(ctx, n, sc.Shard.ID); err != nil {
 			t.Logger.Info("no heatmap", "shard", sc.Shard.ID, "node", n.ID, "err", err)
 		}
@@ -105,8 +105,9 @@ func (t *term) publish(ctx context.Context, sc *Scene) {
 
 // loading is the download of one destination.
 type loading struct {
-	op   fsm.OperationKind
-	have neon.SecondaryProgress // the last that was heard of it
+	op    fsm.OperationKind
+	have  neon.SecondaryProgress // the last that was heard of it
+	until time.Time              // no request begins later
 }
 
 // patience is how long a destination may make no progress. A drain waits for a
@@ -124,7 +125,7 @@ func (t *term) patience(sc *Scene, op fsm.OperationKind) time.Duration {
 // is not for an operation makes one request: it is looked at again later.
 func (t *term) download(ctx context.Context, sc *Scene, step Step, l loading) neon.SecondaryProgress {
 	since := time.Now()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && time.Now().Before(l.until) {
 		st := t.Log.State()
 		if now, ok := st.Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node || st.Splitting(now.ID.Tenant) {
 			break

@@ -72,7 +72,7 @@ func queueMetrics(r *reconciler.Reconciler) []prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "storage_controller_" + name, Help: help}, func() float64 { return float64(value()) })
 	}
 	return []prometheus.Collector{
-		gauge("pending_reconciles", "Shards that are worked on or wait for it", func() int { active, _ := r.Pending(); return active }),
+		gauge("pending_reconciles", "Shards that wait because enough others are worked on", func() int { waiting, _ := r.Pending(); return waiting }),
 		gauge("stuck_reconciles", "Shards that have failed many times in a row", func() int { _, stuck := r.Pending(); return stuck }),
 	}
 }

@@ -87,7 +87,11 @@ type hook struct{ client *computehook.Client }
 func (h hook) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error {
 	o := h.client.NotifyAttach(ctx, *body)
 	if o.Err != nil && o.Kind != computehook.Retryable {
-		return &reconciler.HookRefusal{Err: o.Err}
+		r := &reconciler.HookRefusal{Err: o.Err, Never: o.Kind == computehook.Fatal}
+		if o.Kind == computehook.SlowDown {
+			r.Wait = computehook.SlowDownDelay
+		}
+		return r
 	}
 	return o.Err
 }

@@ -142,7 +142,7 @@ type reality struct{ *reconciler.Reconciler }
 
 func (r reality) Kick(shards ...neon.ShardID) { r.Reconciler.Kick(reconciler.High, shards...) }
 
-func (r reality) SetPatience(id neon.ShardID, warm, request time.Duration) {
+func (r reality) SetPatience(id neon.ShardID, warm, request *time.Duration) {
 	r.Reconciler.SetPatience(id, reconciler.Patience{Warm: warm, Request: request})
 }
 

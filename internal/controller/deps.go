@@ -38,7 +38,7 @@ type Reality interface {
 
 	// SetPatience is how long the next move of a shard waits for its destination to
 	// be warm, in all and for each request; zero is the usual time.
-	SetPatience(id neon.ShardID, warm, request time.Duration)
+	SetPatience(id neon.ShardID, warm, request *time.Duration)
 
 	// Cancel ends what is being done about a shard and waits for that end, with
 	// Await's errors; Internal when it was cut short.
@@ -124,6 +124,9 @@ type Failpoints interface {
 
 	// Pausable returns when the process may go on.
 	Pausable(ctx context.Context, name string) error
+
+	// Armed tells whether something is set for the place.
+	Armed(name string) bool
 
 	// Return tells whether to fail at the place, and with which argument.
 	Return(ctx context.Context, name string) (arg string, hit bool, err error)

@@ -115,10 +115,10 @@ func (f *fakeReality) Await(ctx context.Context, index uint64, shards ...neon.Sh
 	}
 	return nil
 }
-func (f *fakeReality) Kick(...neon.ShardID)                                   {}
-func (f *fakeReality) Status(id neon.ShardID) ShardStatus                     { return f.status[id] }
-func (f *fakeReality) SetPatience(neon.ShardID, time.Duration, time.Duration) {}
-func (f *fakeReality) Cancel(context.Context, neon.ShardID) error             { return nil }
+func (f *fakeReality) Kick(...neon.ShardID)                                     {}
+func (f *fakeReality) Status(id neon.ShardID) ShardStatus                       { return f.status[id] }
+func (f *fakeReality) SetPatience(neon.ShardID, *time.Duration, *time.Duration) {}
+func (f *fakeReality) Cancel(context.Context, neon.ShardID) error               { return nil }
 func (f *fakeReality) SeenOn(n neon.NodeID) (ids []neon.ShardID) {
 	for id, s := range f.status {
 		if _, seen := s.Observed[n]; seen {

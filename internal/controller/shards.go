@@ -39,7 +39,7 @@ func (h *Shards) Migrate(ctx context.Context, id neon.ShardID, req neon.MigrateR
 		}
 		in, err := move(s, sh, req.Node, override)
 		if c := req.Config; err == nil && !c.Prewarm && (c.WarmupTimeout != nil || c.DownloadTimeout != nil) {
-			h.Reality.SetPatience(id, orZero(c.WarmupTimeout), orZero(c.DownloadTimeout))
+			h.Reality.SetPatience(id, (*time.Duration)(c.WarmupTimeout), (*time.Duration)(c.DownloadTimeout))
 		}
 		return in, err
 	})
@@ -113,11 +113,4 @@ func (h *Shards) Cancel(ctx context.Context, id neon.ShardID) error {
 	ctx, cancel := context.WithTimeout(ctx, shortWait)
 	defer cancel()
 	return h.Reality.Cancel(ctx, id)
-}
-
-func orZero(d *neon.Duration) time.Duration {
-	if d == nil {
-		return 0
-	}
-	return time.Duration(*d)
 }

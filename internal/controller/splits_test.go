@@ -393,6 +393,7 @@ func (p *points) pass(name string) bool {
 	return name == p.fails
 }
 
+func (p *points) Armed(name string) bool                        { return p.fails == name }
 func (p *points) Sleep(_ context.Context, name string) error    { p.pass(name); return nil }
 func (p *points) Pausable(_ context.Context, name string) error { p.pass(name); return nil }
 func (p *points) Return(_ context.Context, name string) (string, bool, error) {
@@ -434,6 +435,39 @@ func TestFailpointsOfSplits(t *testing.T) {
 		}
 	}
 }
+
+// Whoever makes splits pause after each pageserver looks at one that was split while
+// the next was not.
+func TestAPauseBetweenPageserversHoldsTheNextOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, f := splitWorld(t, 2, SplitOptions{})
+		p.Failpoints = &holding{points: points{fails: "shard-split-post-remote-sleep"}}
+		var asked []time.Time
+		f.before = func(neon.ShardID) error { asked = append(asked, time.Now()); return nil }
+		lead(t, p, func() {
+			if _, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4}); err != nil {
+				t.Error(err)
+			}
+		})
+		if len(asked) != 2 || asked[1].Sub(asked[0]) < holdTime {
+			t.Errorf("asked at %v", asked)
+		}
+	})
+}
+
+const holdTime = 3 * time.Second
+
+// holding sleeps at the place that is set.
+type holding struct{ points }
+
+func (h *holding) Sleep(_ context.Context, name string) error {
+	if name == h.fails {
+		<-time.After(holdTime)
+	}
+	return nil
+}
+
+func (h *holding) Return(context.Context, string) (string, bool, error) { return "", false, nil }
 
 // What a pageserver does after the time that it was given counts for nothing.
 func TestSplitThatTakesTooLongIsRolledBack(t *testing.T) {

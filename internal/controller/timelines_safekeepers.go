@@ -22,8 +22,8 @@ const (
 
 	// safekeeperPause is between two tries on one safekeeper, of which there are
 	// safekeeperTries.
-	safekeeperPause = 200 * time.Millisecond
-	safekeeperTries = 3
+	safekeeperPause = 500 * time.Millisecond
+	safekeeperTries = 5
 )
 
 // onto is a timeline that is to be put on safekeepers.
@@ -126,6 +126,9 @@ func (t *Timelines) createOnSafekeepers(ctx context.Context, s *fsm.State, tl *f
 	for _, id := range missed {
 		t.Logger.Info("writing pending op for sk id "+id.String(), "tenant", tl.Tenant, "timeline", tl.ID)
 	}
+	// It exists now, so what is missing is recorded also for a client that has gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), quorumTime)
+	defer cancel()
 	_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.PullTimeline{
 		Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation, Safekeepers: missed,
 	})

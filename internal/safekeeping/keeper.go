@@ -36,9 +36,6 @@ type Calls interface {
 
 // Metrics counts the operations.
 type Metrics interface {
-	// SafekeeperQueued is how many operations a safekeeper is working on.
-	SafekeeperQueued(sk *fsm.Safekeeper, n int)
-
 	// SafekeeperDone counts an operation that was carried out.
 	SafekeeperDone(sk *fsm.Safekeeper)
 }
@@ -78,8 +75,7 @@ type Deps struct {
 
 type noMetrics struct{}
 
-func (noMetrics) SafekeeperQueued(*fsm.Safekeeper, int) {}
-func (noMetrics) SafekeeperDone(*fsm.Safekeeper)        {}
+func (noMetrics) SafekeeperDone(*fsm.Safekeeper) {}
 
 // Keeper runs one term after another. Between terms it knows nothing.
 type Keeper struct {

@@ -64,7 +64,6 @@ func (t *term) launch(st *fsm.State, k *fsm.Safekeeper) {
 			}
 			t.busy[keyOf(&op)] = struct{}{}
 			t.queued[k.ID]++
-			t.Metrics.SafekeeperQueued(k, t.queued[k.ID])
 			t.wg.Go(func() { t.carry(op) })
 		}
 		t.cursor[k.ID] = fsm.SafekeeperOp{}
@@ -81,11 +80,7 @@ func (t *term) carry(op fsm.SafekeeperOp) {
 		t.mu.Lock()
 		delete(t.busy, keyOf(&op))
 		t.queued[op.Safekeeper]--
-		left := t.queued[op.Safekeeper]
 		t.mu.Unlock()
-		if k, ok := t.Log.State().Safekeeper(op.Safekeeper); ok {
-			t.Metrics.SafekeeperQueued(&k, left)
-		}
 		poke(t.wakeup)
 	}()
 	for n := range opTries {

@@ -1,0 +1,63 @@
+package reconciler
+
+import (
+	"errors"
+	"maps"
+	"testing"
+	"time"
+
+	"quorate/internal/neon"
+)
+
+// What was changed behind the leader's back is found by listing nodes again; where
+// that is not wanted, only for some time after a call to the node has failed.
+func TestNodesAreListedAgain(t *testing.T) {
+	for name, tt := range map[string]struct{ inDoubt, fails, mended bool }{
+		"now and then":             {false, false, true},
+		"not without a reason":     {true, false, false},
+		"after a call that failed": {true, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, 3, func(b *bench) {
+				b.depose()
+				b.opts.RelistInDoubt = tt.inDoubt
+				b.lead()
+				b.create(1, 1, neon.Attached(0))
+				b.settle()
+				sh := first(b)
+				if tt.fails {
+					failed := false
+					b.fleet.set(func() {
+						b.fleet.onPut = func(neon.NodeID, neon.ShardID) error {
+							if failed {
+								return nil
+							}
+							failed = true
+							return errors.New("no answer")
+						}
+					})
+					b.createAs(neon.TenantID{}, 1, neon.Attached(0))
+					b.settle()
+					sh = first(b)
+				}
+				b.fleet.set(func() { delete(b.fleet.at[sh.Attached], sh.ID) })
+				wait(2 * time.Minute)
+				b.fleet.mu.Lock()
+				_, mended := maps.Clone(b.fleet.at[sh.Attached])[sh.ID]
+				b.fleet.mu.Unlock()
+				if mended != tt.mended {
+					t.Errorf("attached again: %v, want %v", mended, tt.mended)
+				}
+				wait(2 * doubtTime)
+				b.fleet.set(func() { delete(b.fleet.at[sh.Attached], sh.ID) })
+				wait(2 * time.Minute)
+				b.fleet.mu.Lock()
+				_, mended = b.fleet.at[sh.Attached][sh.ID]
+				b.fleet.mu.Unlock()
+				if mended == tt.inDoubt {
+					t.Errorf("attached again long after: %v", mended)
+				}
+			})
+		})
+	}
+}

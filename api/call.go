@@ -24,7 +24,12 @@ type call struct {
 	params  gin.Params
 	body    []byte
 	id      string // the request id
+
+	answered bool // by another replica
 }
+
+// hopped tells whether another replica has carried the request here.
+func (c *call) hopped() bool { return c.request.Header.Get(hopHeader) != "" }
 
 // answer is what a handler says. Exactly one of body and stream is sent.
 type answer struct {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 
@@ -23,22 +24,26 @@ func NewCandidate() http.Handler {
 		status.WithLabelValues(s).Set(0)
 	}
 	status.WithLabelValues("candidate").Set(1)
+	NewMetrics(registry)
 	registry.MustRegister(status, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
+	own := &Server{profiler: newProfiler()}
+	profiles := map[string]func(*Server, *call) (answer, error){"/profile/cpu": (*Server).profileCPU, "/profile/heap": (*Server).profileHeap}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		if h[requestIDHeader] = r.Header[requestIDHeader]; h.Get(requestIDHeader) == "" {
 			h.Set(requestIDHeader, uuid.NewString())
 		}
 		a := answer{status: http.StatusServiceUnavailable, body: null}
+		a.header = http.Header{"Content-Type": jsonType}
 		switch path := r.URL.EscapedPath(); {
 		case r.Method == http.MethodGet && path == "/metrics":
-			text := &recorder{header: http.Header{}}
-			scrape.ServeHTTP(text, r)
-			h["Content-Type"] = text.header["Content-Type"]
-			h.Set("Content-Length", strconv.Itoa(text.body.Len()))
-			_, _ = w.Write(text.body.Bytes())
-			return
+			a = scraped(scrape, r)
+		case r.Method == http.MethodGet && profiles[path] != nil:
+			var err error
+			if a, err = profiles[path](own, &call{ctx: r.Context(), request: r}); err != nil {
+				a = errorAnswer(err)
+			}
 		case r.Method == http.MethodGet && path == "/status":
 			a.status = http.StatusOK
 		case r.Method == http.MethodGet && path == "/ready":
@@ -48,7 +53,11 @@ func NewCandidate() http.Handler {
 				h.Set(againHeader, string(neon.NotLeader)) // whoever carried it here waits a little longer
 			}
 		}
-		h["Content-Type"] = jsonType
+		if a.status == 0 {
+			a.status = http.StatusOK
+		}
+		maps.Copy(h, a.header)
+		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 		w.WriteHeader(a.status)
 		_, _ = w.Write(a.body)
 	})

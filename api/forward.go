@@ -52,7 +52,7 @@ func (s *Server) dispatch(c *call) (answer, error) {
 
 // lead answers a request here as far as this replica may, and else finds who does.
 func (s *Server) lead(c *call) (answer, error) {
-	carried := c.request.Header.Get(hopHeader) != ""
+	carried := c.hopped()
 	last := error(errNoLeader)
 	if c.route.duty != onLeader || s.Leadership.IsLeader() {
 		a, err := s.local(c)
@@ -163,6 +163,7 @@ func (s *Server) carry(c *call, address string) (answer, error) {
 		return answer{}, s.carryFailed(err)
 	}
 	s.Metrics.forwarded.WithLabelValues("ok").Inc()
+	c.answered = true
 	a := answer{status: resp.StatusCode, header: endToEnd(resp.Header), body: head}
 	if len(head) < heldAnswer {
 		finish()
@@ -228,7 +229,7 @@ func endToEnd(h http.Header) http.Header {
 // when another try makes sense.
 func (s *Server) refuse(c *call, err error) answer {
 	a := errorAnswer(err)
-	if c.route.duty == here || c.request.Header.Get(hopHeader) == "" || !s.again(c, err) {
+	if c.route.duty == here || !c.hopped() || !s.again(c, err) {
 		return a
 	}
 	class := neon.NotLeader

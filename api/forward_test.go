@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -189,6 +190,37 @@ func TestNoLeaderWithinPatienceIs503WithRetryAfter(t *testing.T) {
 	s.serve(&rt, rec, httptest.NewRequest("GET", "/x", nil), nil)
 	if rec.Code != 503 || rec.Header().Get("Retry-After") != "1" || rec.Body.String() != `{"msg":"No leader to forward to while in stepped down state"}` {
 		t.Errorf("%d %v %s", rec.Code, rec.Header(), rec.Body)
+	}
+	// It counts where the client asked, and only there.
+	req := httptest.NewRequest("GET", "/x", nil)
+	req.Header.Set(hopHeader, "1")
+	s.serve(&rt, httptest.NewRecorder(), req, nil)
+	if text := w.replicas[0].do("GET", "/metrics", "").body; !strings.Contains(text, `http_request_status{method="get",path="x",status="503"} 1`) {
+		t.Errorf("it is not counted:\n%s", text)
+	}
+}
+
+// Refusals stand in the log of the replica that made them.
+func TestRefusalsAreLogged(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	var logs [2]bytes.Buffer
+	for i := range logs {
+		w.replicas[i].server.Logger = slog.New(slog.NewTextHandler(&logs[i], nil))
+	}
+	w.replicas[1].do("GET", "/control/v1/node/5", "", requestIDHeader, "the-request")
+	w.replicas[1].do("GET", "/control/v1/node", "")
+	w.replicas[1].do("GET", "/ready", "")
+	w.replicas[1].do("PUT", "/control/v1/node/x/config", "{}")
+	for i, wants := range [][]string{{"/control/v1/node/x/config", "status=400"}, {"/control/v1/node/5", "status=404", "the-request"}} {
+		text := logs[i].String()
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("replica %d does not say %s: %s", i, want, text)
+			}
+		}
+		if n := strings.Count(text, "\n"); n != 1 {
+			t.Errorf("replica %d says %s", i, text)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"log/slog"
@@ -192,7 +193,20 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 	if counted && rt.label != "" {
 		s.Metrics.request(rt.label, r.Method, a.status, time.Since(started))
 	}
+	s.tell(c, a)
 	s.write(w, c, a)
+}
+
+// toldAtMost bounds what of a refusal stands in the log, in bytes.
+const toldAtMost = 512
+
+// tell puts a refusal into the log of the replica that made it.
+func (s *Server) tell(c *call, a answer) {
+	if a.status < http.StatusBadRequest || c.answered || bytes.Equal(a.body, null) {
+		return
+	}
+	s.Logger.Info("Error processing HTTP request", "method", c.request.Method, "path", c.request.URL.Path, "status", a.status,
+		"request_id", c.id, "body", string(a.body[:min(len(a.body), toldAtMost)]))
 }
 
 // answer finds what to say and whether the request counts in the metrics: those
@@ -214,7 +228,8 @@ func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool)
 	defer release()
 	a, err = s.dispatch(c)
 	if err != nil {
-		return s.refuse(c, err), classify(err) != neon.NotLeader && !isNotReady(err)
+		// What a replica refused to carry on counts where the request came in.
+		return s.refuse(c, err), !isNotReady(err) && !(classify(err) == neon.NotLeader && c.hopped())
 	}
 	return a, true
 }

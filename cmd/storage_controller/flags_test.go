@@ -127,7 +127,7 @@ func TestMistakesAreUsageErrors(t *testing.T) {
 }
 
 func TestMemberListensWhereTheListSays(t *testing.T) {
-	f := mustParse(t, "--listen=:0", "--members=a=10.0.0.1:7,b=10.0.0.2:7", "--server-id=b", "--data-dir=/d")
+	f := mustParse(t, "--listen=127.0.0.1:0", "--members=a=10.0.0.1:7,b=10.0.0.2:7", "--server-id=b", "--data-dir=/d")
 	cfg, err := f.config(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -38,7 +40,6 @@ func serve(ctx context.Context, f *flags) error {
 		return err
 	}
 	log.Info("Starting storage controller", "version", version(), "data_dir", cfg.Cluster.DataDir)
-	checkFeatureFlags(os.Getenv("POSTHOG_CONFIG"), log)
 	if f.dev {
 		log.Warn("Starting in dev mode: secrets and hooks are optional, do not use this in production")
 		cfg.Failpoints = failpoint.New(log, func(why string) {
@@ -52,6 +53,8 @@ func serve(ctx context.Context, f *flags) error {
 		defer hangBySignal(ctx, &cfg.Cluster)()
 	}
 	if f.shared() {
+		// Beside neon_local there are test suites that change pageservers by hand.
+		cfg.Reconciler.RelistInDoubt = true
 		entry := app.EnterWhenFree
 		if f.candidate {
 			entry = app.EnterAsCandidate
@@ -111,9 +114,12 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	if f.tenantRateLimit == 0 || f.safekeepersPerTimeline < 1 {
 		return cfg, fmt.Errorf("%w: --tenant-rate-limit and --timeline-safekeeper-count must be at least 1", errUsage)
 	}
+	if listen := cmp.Or(f.listen, f.listenHTTPS); f.addressForPeers == "" && f.many() && everywhere(listen) {
+		return cfg, fmt.Errorf("%w: --address-for-peers is needed with several replicas, since others cannot use %s", errUsage, listen)
+	}
 	cfg = app.Config{
 		HTTP: app.HTTP{
-			Listen: f.listen, ListenTLS: f.listenHTTPS, Address: f.addressForPeers,
+			Listen: f.listen, ListenTLS: f.listenHTTPS,
 			CertFile: f.certFile, KeyFile: f.keyFile, CertReload: f.certReload.std(),
 		},
 		Tokens:          app.Tokens{Pageserver: f.jwtToken, Safekeeper: f.safekeeperToken, ControlPlane: f.hookToken},
@@ -149,6 +155,8 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		if u, err := url.Parse(f.addressForPeers); err != nil || u.Host == "" {
 			return cfg, fmt.Errorf("%w: --address-for-peers %q is no URL", errUsage, f.addressForPeers)
 		}
+		// Clients append paths to it.
+		cfg.HTTP.Address = strings.TrimSuffix(f.addressForPeers, "/") + "/"
 	}
 	if f.publicKey != "" {
 		if cfg.PublicKey, err = api.ParsePublicKey(f.publicKey); err != nil {
@@ -163,6 +171,21 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		cfg.Cluster.DataDir = f.dataDir()
 	}
 	return cfg, err
+}
+
+// many tells whether there are other replicas.
+func (f *flags) many() bool {
+	return f.raft.members != "" || f.raft.expect > 1 || len(f.raft.join) > 0
+}
+
+// everywhere tells whether an address to listen on is that of all interfaces.
+func everywhere(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
 // dataDir is the directory when none is given.

@@ -180,7 +180,8 @@ type certificates struct {
 	mu      sync.Mutex
 	cert    *tls.Certificate
 	checked time.Time
-	stamp   time.Time // newest modification time of the files behind cert
+	stamp   stamps // of the files behind cert
+	failed  bool   // the last look at them
 }
 
 func (c *certificates) current(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -188,20 +189,36 @@ func (c *certificates) current(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	due := time.Since(c.checked) >= c.cfg.CertReload
 	c.mu.Unlock()
 	if due {
-		if err := c.load(); err != nil {
-			c.log.Warn("Keeping the old TLS certificate", "err", err)
-		}
+		c.renew()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cert, nil
 }
 
+// renew loads the certificate if its files have changed. The two are replaced one
+// after the other, so that it is no surprise when they do not fit for a moment.
+func (c *certificates) renew() {
+	err := c.load()
+	c.mu.Lock()
+	before := c.failed
+	c.failed = err != nil
+	c.mu.Unlock()
+	level := slog.LevelInfo
+	if before {
+		level = slog.LevelWarn
+	}
+	if err != nil {
+		c.log.Log(context.Background(), level, "Keeping the old TLS certificate", "err", err)
+	}
+}
+
 func (c *certificates) load() error {
-	stamp, err := newest(c.cfg.CertFile, c.cfg.KeyFile)
+	stamp, err := stampsOf(c.cfg.CertFile, c.cfg.KeyFile)
 	c.mu.Lock()
 	c.checked = time.Now()
-	same := c.cert != nil && stamp.Equal(c.stamp)
+	first := c.cert == nil
+	same := !first && stamp == c.stamp
 	c.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("TLS certificate: %w", err)
@@ -213,21 +230,26 @@ func (c *certificates) load() error {
 	if err != nil {
 		return fmt.Errorf("TLS certificate: %w", err)
 	}
+	if !first {
+		c.log.Info("Certificate has been reloaded")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cert, c.stamp = &cert, stamp
 	return nil
 }
 
-func newest(files ...string) (t time.Time, err error) {
-	for _, f := range files {
+// stamps tell one content of the certificate and the key from another. A renewed
+// file may be older than the one it replaces.
+type stamps [2]struct{ modified, size int64 }
+
+func stampsOf(cert, key string) (s stamps, err error) {
+	for i, f := range []string{cert, key} {
 		info, err := os.Stat(f)
 		if err != nil {
-			return t, err
+			return s, err
 		}
-		if info.ModTime().After(t) {
-			t = info.ModTime()
-		}
+		s[i].modified, s[i].size = info.ModTime().UnixNano(), info.Size()
 	}
-	return t, nil
+	return s, nil
 }

@@ -31,9 +31,9 @@ type session struct {
 	out    *printer
 }
 
-// defaultTimeout of one request. The controller answers most within 40 s; a
-// split, a delete and a move of safekeepers may take minutes.
-const defaultTimeout = neon.Duration(10 * time.Minute)
+// defaultTimeout of one request. The controller answers most within 40 s; a delete
+// and a move of safekeepers may take minutes, a split half an hour.
+const defaultTimeout = neon.Duration(35 * time.Minute)
 
 const usageLine = "storcon_cli --api <API> <COMMAND>"
 

@@ -28,20 +28,33 @@ func New(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(&handler{out: &output{w: w}, level: level})
 }
 
-// ParseLevel reads a level from the first word of a filter such as
-// `info,raft=debug`, as RUST_LOG gives it. Unknown words mean INFO.
+// off is above every level.
+const off = slog.LevelError + 1
+
+var levels = map[string]slog.Level{
+	"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError, "off": off,
+}
+
+// ParseLevel reads a level from a filter such as `info,h2=debug`, as RUST_LOG gives
+// it: the one for the target storage_controller, or else the general one. Without
+// either it is INFO.
 func ParseLevel(filter string) slog.Level {
+	level, own := slog.LevelInfo, false
 	for part := range strings.SplitSeq(filter, ",") {
-		switch strings.ToLower(strings.TrimSpace(part)) {
-		case "trace", "debug":
-			return slog.LevelDebug
-		case "warn":
-			return slog.LevelWarn
-		case "error":
-			return slog.LevelError
+		target, word, named := strings.Cut(strings.TrimSpace(part), "=")
+		if !named {
+			target, word = "", target
+		}
+		l, ok := levels[strings.ToLower(word)]
+		switch {
+		case !ok:
+		case target == "storage_controller":
+			level, own = l, true
+		case target == "" && !own:
+			level = l
 		}
 	}
-	return slog.LevelInfo
+	return level
 }
 
 type output struct {
@@ -82,20 +95,26 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	if when.IsZero() {
 		when = time.Now()
 	}
-	b.WriteString(when.UTC().Format(timeFormat))
-	b.WriteString(levelWord(r.Level))
 	appendText(&b, r.Message)
 	b.WriteString(h.attrs)
 	r.Attrs(func(a slog.Attr) bool {
 		appendAttr(&b, h.prefix, a)
 		return true
 	})
-	b.WriteByte('\n')
+	text := b.String()
+	if r.Level < slog.LevelWarn {
+		text = quiet.Replace(text)
+	}
+	line := when.UTC().Format(timeFormat) + levelWord(r.Level) + text + "\n"
 	h.out.mu.Lock()
 	defer h.out.mu.Unlock()
-	_, err := io.WriteString(h.out.w, b.String())
+	_, err := io.WriteString(h.out.w, line)
 	return err
 }
+
+// quiet lowers the words by which scanners find the lines of warnings and errors,
+// where they stand in somebody else's text that is told for information.
+var quiet = strings.NewReplacer(" ERROR", " error", " WARN", " warn")
 
 func levelWord(l slog.Level) string {
 	switch {

@@ -35,7 +35,27 @@ func TestLevelIsHonoured(t *testing.T) {
 	if s := out.String(); strings.Contains(s, "quiet") || !strings.Contains(s, "  WARN loud") {
 		t.Errorf("got %q", s)
 	}
-	if ParseLevel("info") != slog.LevelInfo || ParseLevel("") != slog.LevelInfo || ParseLevel("debug") != slog.LevelDebug {
-		t.Error("levels of RUST_LOG are misread")
+	for filter, want := range map[string]slog.Level{
+		"": slog.LevelInfo, "info": slog.LevelInfo, "debug": slog.LevelDebug, "TRACE": slog.LevelDebug, "nonsense": slog.LevelInfo,
+		"error,storage_controller=info": slog.LevelInfo, "storage_controller=debug,warn": slog.LevelDebug,
+		"info,h2=trace": slog.LevelInfo, "off": off, "debug, warn": slog.LevelWarn,
+	} {
+		if got := ParseLevel(filter); got != want {
+			t.Errorf("%q is read as %s, want %s", filter, got, want)
+		}
+	}
+}
+
+// Whoever looks for warnings and errors looks for these words.
+func TestOthersWordsDoNotLookLikeLevels(t *testing.T) {
+	var out bytes.Buffer
+	log := New(&out, slog.LevelInfo)
+	log.Info("compute says", "err", "db error: ERROR: no such WARN")
+	if s := out.String(); strings.Contains(s, " ERROR") || strings.Contains(s, " WARN") || !strings.Contains(s, "db error: error: no such warn") {
+		t.Errorf("got %q", s)
+	}
+	log.Warn("compute says", "err", "db error: ERROR")
+	if s := out.String(); !strings.Contains(s, "  WARN compute says err=\"db error: ERROR\"") {
+		t.Errorf("got %q", s)
 	}
 }

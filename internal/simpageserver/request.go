@@ -68,6 +68,9 @@ func (p *process) serve(w http.ResponseWriter, r *http.Request) {
 	c, f := p.decode(r)
 	select {
 	case <-p.ready:
+	case <-r.Context().Done(): // nothing has been begun
+		reset(w)
+		return
 	case <-p.ctx.Done():
 		reset(w)
 		return

@@ -68,6 +68,8 @@ func (q *queue) isCancelled(t *task) bool {
 func (t *term) cancelled(k *task) {
 	t.queue.note(k, failed, "Cancelled")
 	t.completed(k, "cancel")
-	t.wait.failed(k.id, neon.Errorf(neon.Internal, "Reconcile error on shard %s: Cancelled", k.id))
+	id := k.id // the task may be another worker's as soon as it is given back
 	t.queue.retry(k, t.Options.RetryMax)
+	// Now, so that whoever hears of the end finds nothing more to be cancelled.
+	t.wait.failed(id, neon.Errorf(neon.Internal, "Reconcile error on shard %s: Cancelled", id))
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"hash/fnv"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -60,29 +59,16 @@ var variants = []variant{
 
 const usual = 3
 
-var everyVariant = flag.Bool("scenarios.all", false, "run every story in every variant, not only in the usual ones and one more")
+var everyVariant = flag.Bool("scenarios.all", false, "run every story in every variant, not only in the usual ones")
 
-// variants are those that a story is run in: the usual ones and one of the others,
-// which goes by the story's name, or all.
-func (sc scenario) variants() []variant {
-	var able []variant
-	common := 0
+// variants are those that a story is run in.
+func (sc scenario) variants() (list []variant) {
 	for i, v := range variants {
-		if v.controllers < sc.atLeast {
-			continue
-		}
-		able = append(able, v)
-		if i < usual {
-			common++
+		if v.controllers >= sc.atLeast && (i < usual || *everyVariant) {
+			list = append(list, v)
 		}
 	}
-	if *everyVariant || len(able) == common {
-		return able
-	}
-	h := fnv.New32a()
-	h.Write([]byte(sc.name))
-	more := common + int(h.Sum32()%uint32(len(able)-common))
-	return append(able[:common:common], able[more])
+	return list
 }
 
 // maxMoment bounds the random moment after the beginning of a step; the longest

@@ -56,6 +56,7 @@ type fleet struct {
 	hung     neon.NodeID                                  // calls to it wait for their callers' patience
 	deaf     neon.NodeID                                  // answers no heartbeats
 	frozen   time.Duration                                // how long heartbeats take that then fail
+	lists    map[neon.NodeID]time.Duration                // how long they take to be listed
 	onList   func()                                       // called between a listing and its answer
 	onLook   func(neon.ShardID)                           // called before a location is looked at
 	onPut    func(neon.NodeID, neon.ShardID) error        // decides on every call that changes a location
@@ -186,6 +187,12 @@ func (f *fleet) Location(ctx context.Context, node *fsm.Node, id neon.ShardID) (
 
 func (f *fleet) Locations(ctx context.Context, node *fsm.Node) (list []neon.ListedLocation, err error) {
 	if err := f.enter(ctx, node.ID); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	slow := f.lists[node.ID]
+	f.mu.Unlock()
+	if err := pause(ctx, slow); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()

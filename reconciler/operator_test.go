@@ -250,6 +250,52 @@ func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 	})
 }
 
+// A leader that finds a shard attached beside an origin that it has not listed yet does
+// not take it for one without: it tells compute first, like its predecessor.
+func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
+	observed(t, 3, func(b *bench, w *watch) {
+		b.create(1, 1, neon.Attached(0))
+		b.settle()
+		sh := first(b)
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
+		to := migrate(b, sh)
+		wait(5 * time.Second)
+		b.depose()
+		b.fleet.set(func() { b.fleet.lists = map[neon.NodeID]time.Duration{sh.Attached: 3 * time.Second} })
+		b.lead()
+		for range 100 {
+			wait(100 * time.Millisecond)
+			b.fleet.set(func() {
+				if mode := b.fleet.at[to][sh.ID].Mode; mode != neon.AttachedMulti {
+					b.t.Errorf("it is %s beside its origin", mode)
+				}
+			})
+		}
+		b.fleet.set(func() { b.fleet.hookErr = nil })
+		wait(11 * time.Second)
+		b.settle()
+		b.check()
+		// One whose origin is gone for good is not held up for long.
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
+		sh = first(b)
+		to = migrate(b, sh)
+		wait(5 * time.Second)
+		b.depose()
+		b.fleet.set(func() { b.fleet.down[sh.Attached], b.fleet.lists = true, nil })
+		b.lead()
+		wait(8 * time.Second)
+		b.fleet.set(func() {
+			if mode := b.fleet.at[to][sh.ID].Mode; mode != neon.AttachedSingle {
+				b.t.Errorf("it is %s although its origin is gone", mode)
+			}
+			b.fleet.hookErr, b.fleet.down[sh.Attached] = nil, false
+		})
+		wait(11 * time.Second)
+		b.settle()
+		b.check()
+	})
+}
+
 // A look over everything tries at once what is owed to compute, and a tenant that
 // compute does not take is told to the operator.
 func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {

@@ -44,6 +44,10 @@ type Scene struct {
 	// no reachable location can be anywhere but Elsewhere.
 	AllListed bool
 
+	// Surveying tells that the first look of this term at the nodes is not over yet:
+	// what was not seen may be there all the same.
+	Surveying bool
+
 	// Fresh is the generation that was issued in this term and that no call has
 	// carried yet; only such a number may start an attachment.
 	Fresh neon.Generation
@@ -299,6 +303,8 @@ func (s *Scene) cutOver() Step {
 	switch {
 	case unknown != 0:
 		return Step{Kind: Look, Node: unknown}
+	case o == 0 && s.Surveying:
+		return Step{Kind: Blocked, Node: d, Why: "its origin may not have been listed yet"}
 	case o == 0:
 		return Step{Kind: Put, Node: d, Conf: s.attachedConf(neon.AttachedSingle)}
 	case s.CaughtUp != d:

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"slices"
 	"sync"
 
 	"quorate/fsm"
@@ -179,6 +180,19 @@ func (s *seen) looked(id neon.ShardID, n neon.NodeID, conf *Conf, began uint64) 
 	if conf != nil {
 		l.conf = *conf
 	}
+}
+
+// cuttingOver lists the shards that are attached beside their origins, as far as is
+// known.
+func (s *seen) cuttingOver() (ids []neon.ShardID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, sh := range s.shards {
+		if slices.ContainsFunc(sh.locations, func(l location) bool { return l.known && l.conf.Mode == neon.AttachedMulti }) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func (s *seen) reading() uint64 {

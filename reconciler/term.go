@@ -66,6 +66,7 @@ func (t *term) run(retell bool) {
 	wg.Go(func() {
 		t.nodes.firstRound()
 		close(t.ready)
+		t.queue.wake(Normal, t.seen.cuttingOver()...)
 	})
 	<-t.ctx.Done()
 	wg.Wait()
@@ -347,6 +348,11 @@ func (t *term) scene(st *fsm.State, k *task) (*Scene, bool) {
 	}
 	k.basis = max(sh.Sequence, tenant.Sequence)
 	sc := &Scene{Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, Frozen: st.Splitting(tenant.ID), AllListed: !tenant.Deleting || t.nodes.allListed(st)}
+	select {
+	case <-t.ready:
+	default:
+		sc.Surveying = true
+	}
 	sc.Failed, sc.Hopeless = k.skipped, k.hopeless(t.Options.MaxOffline)
 	sc.Node = func(id neon.NodeID) *fsm.Node {
 		n, ok := st.Node(id)

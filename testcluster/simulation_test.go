@@ -343,7 +343,6 @@ func (e *episode) atRest(ctx context.Context) error {
 // restorePolicies undoes what keeps shards from being scheduled.
 func (e *episode) restorePolicies(ctx context.Context) {
 	e.endOperations(ctx)
-	e.dropHalves(ctx)
 	e.settleSafekeepers(ctx)
 	e.tame(ctx)
 	var nodes []neon.NodeDescribe
@@ -365,6 +364,7 @@ func (e *episode) restorePolicies(ctx context.Context) {
 			return c.Policy(ctx, t.id, neon.PolicyRequest{Scheduling: ptr(neon.ShardActive)})
 		})
 	}
+	e.dropHalves(ctx)
 }
 
 // persist repeats something until it succeeds. A tenant may be gone, and a change

@@ -197,7 +197,7 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 	s.write(w, c, a)
 }
 
-// toldAtMost bounds what of a refusal stands in the log, in bytes.
+// toldAtMost bounds what of a path and of a refusal stands in the log, in bytes.
 const toldAtMost = 512
 
 // tell puts a refusal into the log of the replica that made it.
@@ -205,9 +205,11 @@ func (s *Server) tell(c *call, a answer) {
 	if a.status < http.StatusBadRequest || c.answered || bytes.Equal(a.body, null) {
 		return
 	}
-	s.Logger.Info("Error processing HTTP request", "method", c.request.Method, "path", c.request.URL.Path, "status", a.status,
-		"request_id", c.id, "body", string(a.body[:min(len(a.body), toldAtMost)]))
+	s.Logger.Info("Error processing HTTP request", "method", c.request.Method, "path", head(c.request.URL.Path), "status", a.status,
+		"request_id", c.id, "body", head(string(a.body)))
 }
+
+func head(text string) string { return text[:min(len(text), toldAtMost)] }
 
 // answer finds what to say and whether the request counts in the metrics: those
 // that were turned away at the door do not.

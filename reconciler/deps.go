@@ -130,7 +130,6 @@ type Options struct {
 	RehomeSecondary  time.Duration // 10 min after its node went offline a secondary is placed anew
 	RepairInterval   time.Duration // 5 s between tries to place what could not be placed
 	EvacuationBatch  int           // 1000 shards per log entry, about 60 KB
-	RelistInterval   time.Duration // 1 min between listings of a node, to find what late calls have changed
 	RelistInDoubt    bool          // list a node again only for some time after a call to it has failed
 	StartScanTimeout time.Duration // 15 s for the listing of all nodes at the start of a term
 
@@ -179,7 +178,6 @@ func (o Options) withDefaults() Options {
 	d(&o.RehomeSecondary, 10*time.Minute)
 	d(&o.RepairInterval, 5*time.Second)
 	n(&o.EvacuationBatch, 1000)
-	d(&o.RelistInterval, time.Minute)
 	d(&o.StartScanTimeout, 15*time.Second)
 	d(&o.OperationInterval, 250*time.Millisecond)
 	n(&o.OperationMoves, 64)

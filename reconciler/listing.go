@@ -36,7 +36,7 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 		wake = append(wake, e.waiting...)
 		e.waiting = nil
 		if err == nil {
-			e.listedAt, e.relist = time.Now(), max(w.Options.RelistInterval, time.Duration(len(found))*relistShare)
+			e.listedAt, e.relist = time.Now(), max(relistInterval, time.Duration(len(found))*relistShare)
 		}
 	}
 	w.mu.Unlock()

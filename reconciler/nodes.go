@@ -14,7 +14,8 @@ import (
 // 30 ms; relistShare lets a node with more than 3,000 be listed less often, so that
 // the cost for each second has a bound.
 const (
-	relistShare = 20 * time.Millisecond // for each location
+	relistInterval = time.Minute
+	relistShare    = 20 * time.Millisecond // for each location
 
 	// doubtTime is how long after a call that failed its late effect is looked for
 	// where nodes are not listed again without a reason.

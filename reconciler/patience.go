@@ -11,6 +11,7 @@ import (
 // is one request.
 type Patience struct{ Warm, Request *time.Duration }
 
+// warmLimits are those of one move.
 type warmLimits struct{ warm, request time.Duration }
 
 // SetPatience is for the move of a shard that is about to be asked for. It holds

@@ -365,8 +365,13 @@ func (s *Scene) nowhereElse() Step {
 		return Step{Kind: Blocked, Why: "not every node was listed yet"}
 	}
 	for _, n := range s.Elsewhere {
-		if node := s.Node(n); node != nil && node.Availability == neon.NodeWarmingUp && !s.On(n).absent() {
+		node := s.Node(n)
+		switch {
+		case node == nil || s.On(n).absent():
+		case node.Availability == neon.NodeWarmingUp:
 			return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf("node %d has just started and may have it", n)}
+		case forced(node.Operation): // which may be cancelled, and then it still has it
+			return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf("node %d is being deleted and may have it", n)}
 		}
 	}
 	return Step{Kind: Done}

@@ -25,7 +25,7 @@ func (t *term) warm(up context.Context, sc *Scene, step Step) error {
 		if err != nil {
 			t.Logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node, "err", err)
 		}
-		if err != nil || done || time.Since(began) >= p.warm {
+		if err != nil || done || time.Since(began) >= p.warm || pause(up, t.Options.RetryMin) != nil {
 			break
 		}
 	}

@@ -19,6 +19,7 @@ func TestAMoveDownloadsForItsTime(t *testing.T) {
 		took     time.Duration
 	}{
 		"five seconds in requests of two": {Patience{new(5 * time.Second), new(2 * time.Second)}, 3, 6 * time.Second},
+		"requests that do not wait":       {Patience{new(5 * time.Second), new(time.Duration)}, 51, 5 * time.Second},
 		"no time":                         {Patience{new(time.Duration), new(time.Duration)}, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,7 +37,7 @@ type Reality interface {
 	Kick(shards ...neon.ShardID)
 
 	// SetPatience is how long the next move of a shard waits for its destination to
-	// be warm, in all and for each request; zero is the usual time.
+	// be warm, in all and for each request; nil is the usual time.
 	SetPatience(id neon.ShardID, warm, request *time.Duration)
 
 	// Cancel ends what is being done about a shard and waits for that end, with

@@ -16,7 +16,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Scope is the right a token carries.

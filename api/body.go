@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // readBody holds the body of a request, whatever its method: pageservers send

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 func TestAttachmentsByHandAreNumberedAndForgotten(t *testing.T) {

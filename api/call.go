@@ -12,7 +12,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // call is one request on its way to a handler: its body is read, who sends it is

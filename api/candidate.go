@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // NewCandidate answers for an instance that waits for another one to step down.

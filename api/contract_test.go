@@ -18,10 +18,10 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/contract"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 var update = flag.Bool("update", false, "write the answers into testdata/contract.txt")

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // rule says how one class of errors looks on the wire.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 func TestErrorsLookAsClientsMatchThem(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // bodies are what each route that reads a body takes, with one thing that makes

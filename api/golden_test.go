@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 const (

@@ -1,6 +1,6 @@
 package api
 
-import "quorate/internal/neon"
+import "quorate/api/neon"
 
 func (s *Server) attachHook(c *call) (answer, error) {
 	var req neon.AttachHookRequest

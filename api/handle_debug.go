@@ -3,7 +3,7 @@ package api
 import (
 	"encoding/json"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 func (s *Server) tenantDump(c *call) (answer, error) {

@@ -1,6 +1,6 @@
 package api
 
-import "quorate/internal/neon"
+import "quorate/api/neon"
 
 // importStatus answers a GET that has a body.
 func (s *Server) importStatus(c *call) (answer, error) {

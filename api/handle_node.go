@@ -3,9 +3,9 @@ package api
 import (
 	"net/http"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 func (s *Server) nodeRegister(c *call) (answer, error) {

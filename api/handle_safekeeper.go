@@ -3,7 +3,7 @@ package api
 import (
 	"net/http"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 var safekeeperRoutes = []route{

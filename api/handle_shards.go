@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // branch reads the ids of a path about a timeline.

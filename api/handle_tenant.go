@@ -3,8 +3,8 @@ package api
 import (
 	"net/http"
 
+	"quorate/api/neon"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 func (s *Server) tenantCreate(c *call) (answer, error) {

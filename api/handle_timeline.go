@@ -4,8 +4,8 @@ import (
 	"net/http"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 // The deletion of a timeline is asked after once soon, then now and then, and

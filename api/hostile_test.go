@@ -17,9 +17,9 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"quorate/api/neon"
 	"quorate/internal/contract"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 // hostileIDs stand in for the parameters of a path. The first two are of tenants

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/contract"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 // heard is a control plane that hears how imports end.

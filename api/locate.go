@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"strconv"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // appendLocate prints r as encoding/json would. Every connection of a compute

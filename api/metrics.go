@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // metricPrefix begins the name of every series of ours.

@@ -3,8 +3,8 @@ package api
 import (
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // One operation runs at a time as clients see it, and each answers in the words

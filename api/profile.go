@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 const (

@@ -5,9 +5,9 @@ import (
 	"sync"
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/internal/contract"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 // onePoint is a registry of failpoints in which one makes requests fail.

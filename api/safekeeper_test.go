@@ -11,9 +11,9 @@ import (
 	"sync"
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 // The rows of the tables of all routes that are about safekeepers.

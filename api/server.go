@@ -16,9 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 // Leadership is what the API must know of the cluster to bring a request to the

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // refusal is a pageserver's answer that is not 2xx, classed as its client would.

@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // What a split that needs no pageserver, or is refused before one is asked, answers.

@@ -10,9 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 // sharded creates tenant A with two attached shards on two nodes.

@@ -17,9 +17,9 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

@@ -7,7 +7,7 @@ import (
 	"runtime"
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // crowd is a state with six nodes and so many shards in tenants of four, each

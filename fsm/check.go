@@ -9,7 +9,7 @@ import (
 
 	"github.com/tidwall/btree"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // reindex rebuilds what is derived from the records: the index from nodes to

@@ -3,7 +3,7 @@ package fsm
 import (
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // ImportTimeline takes charge of a timeline that its safekeepers have already, or

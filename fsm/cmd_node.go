@@ -4,7 +4,7 @@ import (
 	"math"
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // SetCluster gives the cluster its id: the first command ever committed. It is

@@ -3,7 +3,7 @@ package fsm
 import (
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // OperationKind is what a long operation does to a node.

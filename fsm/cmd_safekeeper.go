@@ -4,7 +4,7 @@ import (
 	"math"
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // maxMembers bounds the safekeepers of one timeline.

@@ -3,7 +3,7 @@ package fsm
 import (
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Intent is a decision on where one shard should be. It was based on the shard

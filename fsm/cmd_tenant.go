@@ -3,7 +3,7 @@ package fsm
 import (
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // NewShard is the first intent of one shard of a new tenant.

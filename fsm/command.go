@@ -8,7 +8,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Kind numbers a command in the log. Numbers are never reused.

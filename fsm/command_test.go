@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 var (

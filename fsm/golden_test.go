@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 var update = flag.Bool("update", false, "write the golden log and snapshot of the current version")

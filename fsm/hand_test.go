@@ -5,7 +5,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // handHistory is the part of the golden log about what is done by hand.

@@ -6,7 +6,7 @@ import (
 	"iter"
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Import is the replicated record of the import of a timeline: what the pageserver

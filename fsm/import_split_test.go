@@ -3,7 +3,7 @@ package fsm
 import (
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // TestImportsAndSplitsExcludeEachOther: the shards that report an import are those

@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 var drawImport = rapid.SampledFrom([]neon.ShardImport{

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"reflect"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Level numbers what a version can read in the log and in snapshots. It grows with

@@ -5,7 +5,7 @@ package fsm
 import (
 	"reflect"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // With this tag the program is a version after this one: it knows a command more.

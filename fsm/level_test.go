@@ -8,7 +8,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // later is a command of a later version.

@@ -9,7 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // The universe of the random tests is small, so that commands meet.

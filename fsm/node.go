@@ -1,6 +1,6 @@
 package fsm
 
-import "quorate/internal/neon"
+import "quorate/api/neon"
 
 // NodeAddr is where a pageserver is reached. Ports are 0 when there is none.
 type NodeAddr struct {

@@ -3,7 +3,7 @@ package fsm
 import (
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 func begin1(t *testing.T, kind OperationKind) (*State, uint64) {

@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // TestHistoriesKeepInvariants drives random histories, with retries, snapshots,

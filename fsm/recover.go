@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // RecoveryGap is added to every generation when a cluster is started again from

@@ -3,7 +3,7 @@ package fsm
 import (
 	"bytes"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // RequestID names one client request. A retry whose first try may have been

@@ -5,7 +5,7 @@ import (
 	"iter"
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Safekeeper is the replicated record of one safekeeper. Ports are 0 when there

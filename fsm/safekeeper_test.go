@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 type timelineKey struct {

@@ -11,7 +11,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/klauspost/compress/zstd"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // The snapshot is `QUORATE` and a format byte, then one zstd frame, whose

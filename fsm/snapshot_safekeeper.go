@@ -3,7 +3,7 @@ package fsm
 import (
 	"encoding/binary"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 func appendTimeline(b []byte, t *Timeline) []byte {

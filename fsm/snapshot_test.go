@@ -7,7 +7,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // TestDamagedSnapshotsAreRefused flips every bit and cuts at every byte. A flipped

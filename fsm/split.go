@@ -3,7 +3,7 @@ package fsm
 import (
 	"iter"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // SplitPhase is how far a split is.

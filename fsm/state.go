@@ -6,7 +6,7 @@ import (
 
 	"github.com/tidwall/btree"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // State is one version of everything that is replicated. It is immutable: Apply

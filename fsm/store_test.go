@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 func entry(t failer, index uint64, id RequestID, c Command) Entry {

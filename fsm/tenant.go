@@ -1,6 +1,6 @@
 package fsm
 
-import "quorate/internal/neon"
+import "quorate/api/neon"
 
 // Tenant is the replicated record of one tenant. Its shards are exactly the
 // numbers 0..Count.Shards()-1 with this Count.

@@ -3,7 +3,7 @@ package fsm
 import (
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // txn builds the next State from the last. It owns private copies of the trees,

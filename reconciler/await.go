@@ -3,7 +3,7 @@ package reconciler
 import (
 	"sync"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // waiters are those who wait for shards to be as the log says.

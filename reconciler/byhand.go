@@ -1,7 +1,7 @@
 package reconciler
 
 import (
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // assumed is what is shown of a shard that others attach by hand: that they do

@@ -3,7 +3,7 @@ package reconciler
 import (
 	"context"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Cancel ends what a worker is doing about a shard and waits for that end. Its

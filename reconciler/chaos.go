@@ -4,8 +4,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

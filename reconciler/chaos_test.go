@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Chaos moves what nobody pinned, ends only the leader, at its time, and leaves

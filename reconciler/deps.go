@@ -5,8 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Log is the replicated log as the reconciler uses it.

@@ -3,7 +3,7 @@ package reconciler
 import (
 	"context"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Failpoints are places at which tests hold the reconciler or make it fail. Their

@@ -6,8 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // TestACallThatHangsDoesNotHoldAShardOfADeadNode: when a node is judged dead, the

@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Once somebody waited for what they created, nothing is left to do: the wake-ups

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // alarm rings once when the reconcile of a shard takes long.

@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // A healthy node is listed again now and then, to find what a late call may have

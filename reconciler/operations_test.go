@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // begin starts an operation on a node and returns its name.

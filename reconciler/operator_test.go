@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // watch is what an operator sees, and a place at which tests hold workers.

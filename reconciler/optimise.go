@@ -4,8 +4,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

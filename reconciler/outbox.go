@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Pauses between tries of a notification that failed. A control plane that answers

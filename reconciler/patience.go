@@ -3,7 +3,7 @@ package reconciler
 import (
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Patience is how long a move waits for its destination to be warm: at most Warm in

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Conf is what a location is, in the comparable form that seen locations are kept

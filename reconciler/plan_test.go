@@ -7,8 +7,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // world is a model of one shard on a few pageservers, with what a leader has seen

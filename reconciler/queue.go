@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Priority chooses the pool a shard is worked on in.

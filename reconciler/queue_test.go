@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 func shardN(n int) neon.ShardID {

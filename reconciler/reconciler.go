@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // refusing is a control plane that takes its time to refuse.

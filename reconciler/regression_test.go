@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // TestASlotThatIsNotNeededIsPassedOn: a shard that comes back from waiting for a

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // What was changed behind the leader's back is found by listing nodes again; where

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"sync"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // report is what is counted and told about reconciles beyond single passes.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // tally counts how reconciles begin and end.

@@ -3,8 +3,8 @@ package reconciler
 import (
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

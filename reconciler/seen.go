@@ -4,8 +4,8 @@ import (
 	"slices"
 	"sync"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // seen is what one leader knows of the locations on the pageservers. It starts

@@ -4,8 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 func sightOf(s *seen, id neon.ShardID, n neon.NodeID) Sight {

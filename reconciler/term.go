@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // term is everything one leader remembers. It is made when the term begins and

@@ -7,8 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

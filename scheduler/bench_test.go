@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // full is a cluster in three zones with 10,000 shards attached on node 1 and, in

@@ -3,8 +3,8 @@ package scheduler
 import (
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Evacuate moves shards away from a node that is offline or deleted: at most max

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Filter names a rule by which a node cannot take a location of a shard.

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Fill lists the shards that should be attached on a node which came back, and

@@ -3,8 +3,8 @@ package scheduler
 import (
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Leave begins the move of a shard off the node it is attached on, which takes

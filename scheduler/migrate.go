@@ -3,8 +3,8 @@ package scheduler
 import (
 	"fmt"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Override says whether an operator insists on a migration that the scheduler

@@ -3,8 +3,8 @@ package scheduler
 import (
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Optimise proposes one step to a better place for a shard that has all it needs:

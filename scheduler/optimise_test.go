@@ -6,8 +6,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // optimise runs rounds, of one proposal a tenant and at most 16, until there are

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // PlaceTenant places all shards of a new tenant, [i] being number i. Its home is

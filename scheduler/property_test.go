@@ -8,8 +8,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // machine drives random decisions over a random cluster. Every committed batch is

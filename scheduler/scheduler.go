@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Load is what the last heartbeat of a pageserver said about its fullness. The

@@ -6,7 +6,7 @@ import (
 	"math"
 	"math/bits"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // role is what kind of location is being placed.

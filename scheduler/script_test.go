@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the scripts in testdata print into them")

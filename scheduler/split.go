@@ -1,8 +1,8 @@
 package scheduler
 
 import (
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // SplitSecondaries chooses the secondaries of the children of a split, by child

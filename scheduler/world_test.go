@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // failer is what tests, properties and benchmarks have in common.

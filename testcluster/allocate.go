@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/testcluster/simpageserver"
 )
 
 // replicaSpec is what a controller keeps over its restarts.

@@ -10,8 +10,8 @@ import (
 
 	"quorate/cluster"
 	"quorate/internal/app"
-	"quorate/internal/simpageserver"
 	"quorate/reconciler"
+	"quorate/testcluster/simpageserver"
 )
 
 // Mode says how the controllers run.

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

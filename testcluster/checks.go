@@ -7,8 +7,8 @@ import (
 	"io"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
+	"quorate/testcluster/simpageserver"
 )
 
 // WaitNodes waits until the controllers see every pageserver that runs as active

@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/http"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // AttachHook asks for a generation for somebody who attaches a shard on a

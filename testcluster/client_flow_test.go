@@ -7,10 +7,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/reconciler"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 // flow is what existing test suites do with drains, fills and deletions, with their

@@ -7,7 +7,7 @@ import (
 	"net/url"
 	"strconv"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Ready is nil once the replica, or the leader behind it, has finished starting.

@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/cluster"
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
-	"quorate/internal/simsafekeeper"
+	"quorate/testcluster/simpageserver"
+	"quorate/testcluster/simsafekeeper"
 )
 
 // Cluster is a running cluster. Controllers are numbered from 0.

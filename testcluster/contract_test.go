@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/internal/contract"
-	"quorate/internal/neon"
 	"quorate/testcluster"
 )
 

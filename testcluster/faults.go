@@ -1,6 +1,6 @@
 package testcluster
 
-import "quorate/internal/neon"
+import "quorate/api/neon"
 
 // CutOff lets nothing pass from controller i to the pageservers, nor back on
 // connections that it opened; their upcalls still arrive. It replaces what was cut

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"sync"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Ledger remembers which writes were acknowledged, to compare them with what is

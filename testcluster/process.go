@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // process runs a controller as a process of its own.

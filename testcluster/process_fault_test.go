@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

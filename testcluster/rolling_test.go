@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/internal/app"
-	"quorate/internal/neon"
 	"quorate/testcluster"
 )
 

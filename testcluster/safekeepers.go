@@ -8,9 +8,9 @@ import (
 	"net/http"
 	"strconv"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
-	"quorate/internal/simsafekeeper"
+	"quorate/testcluster/simsafekeeper"
 )
 
 // Safekeepers are the simulated safekeepers.

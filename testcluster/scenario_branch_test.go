@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

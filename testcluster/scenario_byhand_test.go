@@ -9,9 +9,9 @@ import (
 	"net/http/httptest"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 func byHandStories() []scenario {

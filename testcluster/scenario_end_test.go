@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 // states are the replicated states of all running controllers, at one index: it

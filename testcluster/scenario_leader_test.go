@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 // pace says whether a move warms its destination first.

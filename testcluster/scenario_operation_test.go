@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/http"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 func operationStories() []scenario {

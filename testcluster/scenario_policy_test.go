@@ -7,10 +7,10 @@ import (
 	"slices"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/reconciler"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 // What an operator says about where things should be, beside moving them.

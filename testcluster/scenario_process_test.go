@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 // What else may happen to a tenant, or to the nodes that it is on, while it is split.

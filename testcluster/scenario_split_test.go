@@ -9,10 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/internal/app"
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 // stage is how long a pageserver takes for each of the five stages of a split.

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

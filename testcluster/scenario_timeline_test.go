@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 func timelineStories() []scenario {

@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
+	"quorate/testcluster/simpageserver"
 )
 
 // nemesis injects faults of one kind, one after another.

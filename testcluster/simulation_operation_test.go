@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

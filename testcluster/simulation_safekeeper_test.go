@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/testcluster"
 )
 

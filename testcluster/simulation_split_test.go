@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/internal/app"
-	"quorate/internal/neon"
 	"quorate/testcluster"
 )
 

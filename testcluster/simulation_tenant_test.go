@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"slices"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

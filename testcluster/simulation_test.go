@@ -16,10 +16,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/reconciler"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 var (

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

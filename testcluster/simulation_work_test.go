@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

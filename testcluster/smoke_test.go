@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

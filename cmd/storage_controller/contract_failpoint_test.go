@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/internal/contract"
-	"quorate/internal/neon"
 )
 
 // send sends a request, and leaves it alone when it is held.

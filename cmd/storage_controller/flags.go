@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"quorate/api/neon"
 	"quorate/internal/app"
-	"quorate/internal/neon"
 )
 
 // flags are the command line. The names and defaults of the first groups are

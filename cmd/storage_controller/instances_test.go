@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/internal/contract"
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/testcluster/simpageserver"
 )
 
 // instances are two controllers of one neon_local environment, with pageservers

@@ -25,8 +25,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
+	"quorate/testcluster/simpageserver"
 )
 
 // asController makes this test binary be the program. It is one of the few

@@ -22,9 +22,9 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // running starts a lone replica and ends it with the test.

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"quorate/api"
+	"quorate/api/neon"
 	"quorate/cluster"
-	"quorate/internal/neon"
 )
 
 // leaderPoll is how often somebody who waits for a request at the leader looks

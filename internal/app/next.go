@@ -5,8 +5,8 @@ package app
 import (
 	"net/http"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // next serves what only the version after this one can do: tests of upgrades ask

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"quorate/api"
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/computehook"
-	"quorate/internal/neon"
 	"quorate/internal/pageserver"
 	"quorate/reconciler"
 )

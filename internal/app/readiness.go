@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // readyPoll is how often a waiting request looks again. Becoming ready takes a

@@ -8,10 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
 	"quorate/internal/controller"
-	"quorate/internal/neon"
 )
 
 // machine is the state machine as package cluster wants it.

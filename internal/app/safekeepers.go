@@ -6,11 +6,11 @@ import (
 	"time"
 
 	"quorate/api"
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/computehook"
 	"quorate/internal/controller"
 	"quorate/internal/localhook"
-	"quorate/internal/neon"
 	"quorate/internal/safekeeper"
 	"quorate/internal/safekeeping"
 )

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/internal/pageserver"
 )
 

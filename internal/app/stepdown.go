@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/cluster"
-	"quorate/internal/neon"
 )
 
 // slowStep is how often an operator is told that the work of a term does not end.

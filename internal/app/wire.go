@@ -10,11 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"quorate/api"
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/computehook"
 	"quorate/internal/controller"
 	"quorate/internal/localhook"
-	"quorate/internal/neon"
 	"quorate/internal/pageserver"
 	"quorate/internal/safekeeper"
 	"quorate/reconciler"

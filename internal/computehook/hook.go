@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // attemptTimeout bounds one attempt.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 func notification(t *testing.T) neon.NotifyAttach {

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 const (

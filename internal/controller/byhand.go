@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // AttachHook numbers an attachment that somebody makes on a pageserver by

@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 func TestStaleDecisionIsMadeAgain(t *testing.T) {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

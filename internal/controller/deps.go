@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

@@ -3,7 +3,7 @@ package controller
 import (
 	"context"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // hold passes a place at which tests hold a request.

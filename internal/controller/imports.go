@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // ImportHook tells the control plane how the import of a timeline ended.

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Locks keep requests about one tenant apart that are known by these names to

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 func TestLongLocksAreTold(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // SafekeeperHook tells compute on which safekeepers a timeline is.

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // pullTime bounds the copying of a timeline to the newcomers of a migration.

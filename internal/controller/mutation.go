@@ -3,8 +3,8 @@ package controller
 import (
 	"context"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // mutate runs something on the pageservers that own the shards of a tenant, and

@@ -4,8 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Nodes registers and configures pageservers.

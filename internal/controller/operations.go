@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

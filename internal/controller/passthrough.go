@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"strings"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Answer is what a pageserver said to a request that was passed through.

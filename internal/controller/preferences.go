@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // perEntry is how many shards one entry of the log speaks of.

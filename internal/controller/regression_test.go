@@ -3,8 +3,8 @@ package controller
 import (
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // TestValidateFollowsAMigration: from the entry that issues the number on, the new

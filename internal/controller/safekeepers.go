@@ -3,8 +3,8 @@ package controller
 import (
 	"context"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // SafekeeperCalls are the calls to safekeepers. One try each, bounded by ctx.

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // SplitCalls are what a split needs of pageservers, one try each, and of the

@@ -5,7 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // An instance that has stepped down for another one sees no more of the log. Who

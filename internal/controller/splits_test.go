@@ -11,9 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/contract"
-	"quorate/internal/neon"
 )
 
 // splitter is what pageservers have of one tenant, on whichever node.

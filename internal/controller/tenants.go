@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

@@ -3,8 +3,8 @@ package controller
 import (
 	"context"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // SetPolicy changes how a tenant is placed and whether it may be scheduled. It

@@ -3,8 +3,8 @@ package controller
 import (
 	"sync"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 	"quorate/scheduler"
 )
 

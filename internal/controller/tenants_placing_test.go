@@ -3,8 +3,8 @@ package controller
 import (
 	"testing"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Creations that are decided on one and the same state do not all choose the same

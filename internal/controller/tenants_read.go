@@ -3,8 +3,8 @@ package controller
 import (
 	"context"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Page selects a part of the list of tenants.

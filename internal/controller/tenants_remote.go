@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // TimeTravel puts the remote data of a tenant back to a moment in the past. The

@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"slices"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Deletion is how far the deletion of a timeline is.

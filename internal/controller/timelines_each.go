@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // reply is what the pageserver of one shard answered.

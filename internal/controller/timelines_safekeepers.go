@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 const (

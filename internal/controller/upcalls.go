@@ -3,8 +3,8 @@ package controller
 import (
 	"context"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Upcalls answers what pageservers ask: what they are to hold when they start, and

@@ -14,7 +14,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Ports of a pageserver that its configuration leaves out.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // object is a JSON object of which most is somebody else's and stays as it is.

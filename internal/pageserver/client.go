@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Addr is where a pageserver is reached.

@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/http"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // ErrUnreachable is what every failure to get an answer is, except that the

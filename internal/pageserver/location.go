@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Time limits of the calls, where the caller's context sets no shorter one. They

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // heatmapTimeout bounds a heatmap upload: one small object.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Time limits of timeline calls. Pageservers themselves set none: a creation may

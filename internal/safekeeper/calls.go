@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Time limits of one try. A pull copies the whole log of a timeline and is given

@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // Addr is where a safekeeper is reached.

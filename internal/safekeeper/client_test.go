@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // server answers every request with the same, and remembers the last one.

@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // A heartbeat that is not answered is tried at least probeTries times, and again

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // Log is the replicated log.

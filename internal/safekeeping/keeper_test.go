@@ -13,8 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 // world is a log and safekeepers that do what they are told, unless they are down.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/neon"
 )
 
 const (

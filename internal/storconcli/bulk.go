@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // move is one planned migration.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // operation is long work on one node that the controller does by itself.

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // The words that policies have on the command line, for parsing and completion.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // session is one run of the program: the flags of all subcommands, and what was

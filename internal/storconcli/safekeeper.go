@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // skScheduling is the scheduling policy of a safekeeper, spelled as in JSON.

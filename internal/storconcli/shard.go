@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // shardCommands split, move and watch shards.

@@ -6,7 +6,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // grid is a table in plain ASCII:

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // tenantConfigCommands set what the controller passes on to pageservers.

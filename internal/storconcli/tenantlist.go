@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // errEndless is met when whoever answers does not page, so that asking for the

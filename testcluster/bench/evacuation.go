@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

@@ -7,7 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"quorate/api/neon"
 	"quorate/cluster"
-	"quorate/internal/neon"
 	"quorate/testcluster"
 )
 

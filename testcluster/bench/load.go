@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

@@ -10,10 +10,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
 	"quorate/internal/app"
-	"quorate/internal/neon"
 	"quorate/testcluster"
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

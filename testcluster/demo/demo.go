@@ -14,9 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 // Options are the settings of the show. Zero values mean the defaults.

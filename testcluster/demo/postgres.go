@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // install is a Postgres installation as pageservers look for it: a directory

@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 	"quorate/testcluster"
 )
 

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
 	"quorate/testcluster"
+	"quorate/testcluster/simpageserver"
 )
 
 // servers are the pageservers of the show, simulated or real.

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // status is one look at everything.

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"quorate/internal/neon"
+	"quorate/api/neon"
 )
 
 // creators is how many tenants are created at once.

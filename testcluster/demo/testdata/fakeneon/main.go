@@ -15,8 +15,8 @@ import (
 	"strconv"
 	"strings"
 
-	"quorate/internal/neon"
-	"quorate/internal/simpageserver"
+	"quorate/api/neon"
+	"quorate/testcluster/simpageserver"
 )
 
 func main() {

@@ -1,0 +1,145 @@
+package simpageserver
+
+import (
+	"net/http"
+	"time"
+
+	"quorate/api/neon"
+)
+
+// heatmap is what an attached location last published about the layers a
+// secondary should hold, and what it had published before. A heatmap whose time
+// lies ahead has not been uploaded yet.
+type heatmap struct {
+	at        time.Duration
+	bytes     uint64
+	layers    uint64
+	prevAt    time.Duration
+	prevBytes uint64
+}
+
+func (s *Store) heatmap(shard neon.ShardID, now time.Duration) (heatmap, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, ok := s.heatmaps[shard]
+	if !ok || h.at > now {
+		return heatmap{}, false
+	}
+	return h, true
+}
+
+func (s *Store) heatmapBytes(shard neon.ShardID, now time.Duration) uint64 {
+	h, _ := s.heatmap(shard, now)
+	return h.bytes
+}
+
+// putHeatmap publishes a heatmap; the last writer wins, whatever its generation.
+func (s *Store) putHeatmap(shard neon.ShardID, at time.Duration, bytes, layers uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts.add(shard.Count)
+	old := s.heatmaps[shard]
+	s.heatmaps[shard] = heatmap{at: at, bytes: bytes, layers: layers, prevAt: old.at, prevBytes: old.bytes}
+}
+
+// scheduleHeatmap publishes the first heatmap of a shard whose configuration
+// asks for heatmaps, a little after it becomes active.
+func (c *core) scheduleHeatmap(now time.Duration, shard neon.ShardID, s *slot) {
+	if !s.mode.attached() || s.mode == modeStale || !hasHeatmapPeriod(s.conf) {
+		return
+	}
+	if _, ok := c.store.heatmap(shard, max(now, s.since)+c.behave.HeatmapDelay); ok {
+		return
+	}
+	bytes, layers := s.contents(c.store)
+	c.store.putHeatmap(shard, max(now, s.since)+c.behave.HeatmapDelay, bytes, layers)
+}
+
+// uploadHeatmap publishes the heatmap of an attached shard now.
+func (c *core) uploadHeatmap(now time.Duration, shard neon.ShardID, s *slot) {
+	bytes, layers := s.contents(c.store)
+	c.store.putHeatmap(shard, now, bytes, layers)
+}
+
+// contents is the size of an attached shard.
+func (s *slot) contents(store *Store) (bytes, layers uint64) {
+	bytes, layers = store.shardBytes, store.shardLayers
+	if s.tenant == nil {
+		return bytes, layers
+	}
+	for _, tl := range s.tenant.timelines {
+		layers += uint64(len(tl.layers))
+		for _, l := range tl.layers {
+			bytes += uint64(l.size)
+		}
+	}
+	return bytes, layers
+}
+
+// residentBytes is what a location has on its disk.
+func (c *core) residentBytes(now time.Duration, shard neon.ShardID, s *slot) uint64 {
+	switch {
+	case s.mode.attached():
+		bytes, _ := s.contents(c.store)
+		return bytes
+	case s.mode == modeSecondary:
+		p := c.progress(now, shard, s)
+		return p.bytesDone
+	}
+	return 0
+}
+
+// downloadProgress is how far a secondary is.
+type downloadProgress struct {
+	mtime       time.Duration // of the heatmap; valid only when hasHeatmap
+	hasHeatmap  bool
+	layersDone  uint64
+	layersTotal uint64
+	bytesDone   uint64
+	bytesTotal  uint64
+}
+
+func (p downloadProgress) complete() bool { return p.layersDone >= p.layersTotal }
+
+// progress computes what a secondary has downloaded by now from when it began
+// and when the last two heatmaps appeared. A new, larger heatmap makes a
+// complete secondary incomplete again.
+func (c *core) progress(now time.Duration, shard neon.ShardID, s *slot) downloadProgress {
+	h, ok := c.store.heatmap(shard, now)
+	if !ok {
+		return downloadProgress{}
+	}
+	done := s.have
+	if s.since < h.at && h.prevAt < h.at {
+		done = min(max(h.prevBytes, s.have), done+c.downloaded(h.at-max(s.since, h.prevAt)))
+	}
+	done = min(h.bytes, done+c.downloaded(now-max(s.since, h.at)))
+	p := downloadProgress{mtime: h.at, hasHeatmap: true, layersTotal: h.layers, bytesTotal: h.bytes, bytesDone: done}
+	switch {
+	case done == h.bytes && (h.bytes > 0 || c.behave.DownloadRate >= 0):
+		p.layersDone = h.layers
+	case h.bytes > 0:
+		p.layersDone = uint64(float64(h.layers) * float64(done) / float64(h.bytes))
+	}
+	return p
+}
+
+func (c *core) downloaded(d time.Duration) uint64 {
+	switch rate := c.behave.DownloadRate; {
+	case rate < 0 || d < 0:
+		return 0
+	case rate == 0:
+		return 1 << 62
+	default:
+		return uint64(float64(rate) * d.Seconds())
+	}
+}
+
+// secondaryOf finds a secondary location.
+func (c *core) secondaryOf(shard neon.ShardID) (*slot, *failure) {
+	s := c.slots[shard]
+	if s == nil || s.busy || s.mode != modeSecondary {
+		return nil, failf(http.StatusNotFound, "NotFound: tenant %s", shard)
+	}
+	return s, nil
+}

@@ -1,0 +1,302 @@
+package simpageserver
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"time"
+
+	"quorate/api/neon"
+)
+
+// SplitStage is a boundary inside the split of one shard.
+type SplitStage uint8
+
+// The stages, in their order. A stage is what has been done.
+const (
+	SplitUntouched SplitStage = iota
+	SplitIndexed              // the children's indices are uploaded, in the parent's generation
+	SplitLinked               // the parent takes no calls; its slot is in progress
+	SplitHalf                 // half of the children are attached
+	SplitAttached             // all children are attached
+	SplitFinished             // the parent is gone, but for its directory
+)
+
+// owner is the part of a shard's id that tells it from the others of its tenant.
+type owner struct {
+	number neon.ShardNumber
+	count  neon.ShardCount
+}
+
+func ownerOf(shard neon.ShardID) owner { return owner{shard.Number, shard.Count} }
+
+func (o owner) of(t neon.TenantID) neon.ShardID {
+	return neon.ShardID{Tenant: t, Number: o.number, Count: o.count}
+}
+
+// splitting is one split of one shard under way.
+type splitting struct {
+	parent   neon.ShardID
+	gen      neon.Generation
+	slot     *slot
+	children []neon.ShardID
+	stripe   neon.StripeSize
+	stage    SplitStage
+}
+
+// beginSplit checks a request. The slot is the parent's, which is active.
+func (c *core) beginSplit(parent neon.ShardID, s *slot, req neon.ShardSplitRequest) (*splitting, *failure) {
+	to := neon.ShardCount(req.Count)
+	w := &splitting{parent: parent, gen: s.gen, slot: s, children: parent.Children(to), stripe: s.stripe}
+	if n := req.StripeSize; n != nil {
+		if parent.Count.Shards() > 1 && *n != s.stripe {
+			return nil, fail(http.StatusInternalServerError, "Cannot change the stripe size of a tenant with several shards")
+		}
+		w.stripe = *n
+	}
+	switch {
+	case !neon.CanSplit(parent.Count, to):
+		return nil, failf(http.StatusInternalServerError, "Cannot split %s into %d shards", parent, req.Count)
+	case s.splitting:
+		return nil, failf(http.StatusInternalServerError, "Tenant shard %s is being split already", parent)
+	}
+	if s.tenant != nil && slices.ContainsFunc(s.tenant.timelines, func(tl *timeline) bool { return tl.deleting }) {
+		return nil, failf(http.StatusInternalServerError, "Tenant shard %s: a timeline is being deleted", parent)
+	}
+	s.splitting = true
+	return w, nil
+}
+
+// advance takes a split to its next stage and returns the slots that moved. It
+// fails when somebody else has changed the parent.
+func (c *core) advance(now time.Duration, w *splitting) (moves []transition, f *failure) {
+	s := w.slot
+	if c.stopping || c.slots[w.parent] != s || s.gen != w.gen || !s.mode.attached() || s.busy != (w.stage >= SplitLinked) {
+		return nil, failf(http.StatusInternalServerError, "Tenant shard %s was changed while it was split", w.parent)
+	}
+	half := len(w.children) / 2
+	switch w.stage++; w.stage {
+	case SplitIndexed:
+		c.indexChildren(now, w)
+	case SplitLinked:
+		s.busy = true
+	case SplitHalf:
+		moves = c.attachChildren(now, w, w.children[:half])
+	case SplitAttached:
+		moves = c.attachChildren(now, w, w.children[half:])
+	case SplitFinished:
+		c.uncount(s)
+		delete(c.slots, w.parent)
+		c.leftovers[w.parent] = &slot{conf: s.conf, gen: s.gen, stripe: s.stripe, mode: s.mode, warm: s.warm}
+		moves = []transition{{shard: w.parent, from: s.mode, fromGen: s.gen}}
+	}
+	return moves, nil
+}
+
+// indexChildren uploads the parent and gives each child a copy of its indices and of
+// its manifest.
+func (c *core) indexChildren(now time.Duration, w *splitting) {
+	c.uploadAll(now, w.parent, w.slot)
+	if w.slot.tenant == nil {
+		return
+	}
+	tls := c.settle(now, w.parent, w.slot)
+	for _, child := range w.children {
+		for _, tl := range tls {
+			c.putIndex(child, w.slot, tl)
+		}
+		c.putManifest(child, w.slot)
+	}
+}
+
+func (c *core) attachChildren(now time.Duration, w *splitting, children []neon.ShardID) (moves []transition) {
+	for _, id := range children {
+		if c.slots[id] != nil {
+			continue // of an earlier try: an attached shard of that generation is left as it is
+		}
+		s := &slot{mode: modeSingle, stripe: w.stripe, conf: w.slot.conf}
+		c.slots[id] = s
+		delete(c.leftovers, id)
+		c.spawn(now, id, s, w.gen)
+		c.count(s)
+		c.scheduleHeatmap(now, id, s)
+		moves = append(moves, transition{shard: id, to: modeSingle, gen: w.gen})
+	}
+	return moves
+}
+
+// giveUp ends a split that failed: the parent is started again if it is still
+// there; children that were attached stay.
+func (c *core) giveUp(now time.Duration, w *splitting) {
+	s := w.slot
+	if c.slots[w.parent] != s || !s.splitting {
+		return
+	}
+	s.splitting = false
+	if w.stage >= SplitLinked {
+		s.busy = false
+		c.spawn(now, w.parent, s, s.gen)
+	}
+}
+
+// splitShard is PUT /v1/tenant/{shard}/shard_split.
+func (p *process) splitShard(c *call) reply {
+	var req neon.ShardSplitRequest
+	if err := json.Unmarshal(c.body, &req); err != nil {
+		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
+	}
+	var w *splitting
+	out := p.whenActive(c.shard, func(_ time.Duration, core *core, s *slot) reply {
+		var f *failure
+		if w, f = core.beginSplit(c.shard, s, req); f != nil {
+			return f.reply()
+		}
+		return ok(nil)
+	})
+	if w == nil {
+		return out
+	}
+	for w.stage < SplitFinished {
+		var f *failure
+		var pause time.Duration
+		if !p.with(func(now time.Duration, core *core) {
+			if at := core.behave.SplitFailsAt; at > SplitUntouched && w.stage == at {
+				f = failf(http.StatusInternalServerError, "Split of %s failed", w.parent)
+			} else {
+				f = p.splitStage(now, core, c, w)
+			}
+			if f != nil {
+				core.giveUp(now, w)
+			}
+			pause = core.behave.SplitStage
+		}) {
+			return aborted
+		}
+		if f != nil {
+			return f.reply()
+		}
+		if !p.sleep(pause) || !p.gate.wait(p.ctx) {
+			return aborted
+		}
+	}
+	return answer(http.StatusOK, neon.ShardSplitResponse{Shards: w.children})
+}
+
+// splitStage does the next stage and tells the oracle.
+func (p *process) splitStage(now time.Duration, core *core, c *call, w *splitting) *failure {
+	moves, f := core.advance(now, w)
+	oracle := p.node.fleet.opt.Oracle
+	for _, t := range moves {
+		p.node.changes.Add(1)
+		// What a child finds of timelines that were deleted is the controller's to remove
+		// before the child is anybody's: it is looked at when all is at rest (I17).
+		oracle.moved(p.index, t, c.source())
+	}
+	if f == nil && w.stage == SplitIndexed {
+		oracle.divided(w.parent, w.children)
+	}
+	return f
+}
+
+// topTenants is POST /v1/top_tenants.
+func (p *process) topTenants(c *call) reply {
+	var req neon.TopTenantsRequest
+	if err := json.Unmarshal(c.body, &req); err != nil {
+		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
+	}
+	metric := func(t neon.TopTenant) uint64 {
+		if req.Order == neon.ByMaxLogicalSizePerShard {
+			return t.MaxLogicalSizePerShard
+		}
+		return t.MaxLogicalSize
+	}
+	all := []neon.TopTenant{}
+	if !p.with(func(now time.Duration, core *core) {
+		for id, s := range core.slots {
+			if s.state(now) != Active || req.ShardsLT != nil && id.Count.Shards() >= req.ShardsLT.Shards() {
+				continue
+			}
+			t := neon.TopTenant{Shard: id}
+			if id.Number == 0 {
+				t.MaxLogicalSize = core.store.logicalSize(id.Tenant)
+				n := uint64(id.Count.Shards())
+				t.MaxLogicalSizePerShard = (t.MaxLogicalSize + n - 1) / n
+			}
+			if req.GT == nil || metric(t) > *req.GT {
+				all = append(all, t)
+			}
+		}
+	}) {
+		return aborted
+	}
+	slices.SortFunc(all, func(a, b neon.TopTenant) int {
+		return cmp.Or(cmp.Compare(metric(b), metric(a)), a.Shard.Compare(b.Shard))
+	})
+	return answer(http.StatusOK, neon.TopTenantsResponse{Shards: all[:min(len(all), max(0, req.Limit))]})
+}
+
+// SetLogicalSize makes pageservers report a size for a tenant, in bytes.
+func (s *Store) SetLogicalSize(t neon.TenantID, bytes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logical[t] = bytes
+}
+
+func (s *Store) logicalSize(t neon.TenantID) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logical[t]
+}
+
+// divided tells that children have copies of all that a shard has: what was
+// acknowledged of it is theirs too.
+func (o *Oracle) divided(parent neon.ShardID, children []neon.ShardID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	tf := o.tenants[parent.Tenant]
+	if tf == nil {
+		return
+	}
+	for _, tl := range tf.timelines {
+		if !containsShard(tl.shards, parent) {
+			continue
+		}
+		for _, child := range children {
+			if !containsShard(tl.shards, child) {
+				tl.shards = append(tl.shards, child)
+			}
+		}
+	}
+}
+
+// reader is the newest generation of a shard if a live pageserver is attached in
+// it.
+func (o *Oracle) reader(shard neon.ShardID) (neon.Generation, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := o.facts[shard]
+	if f == nil {
+		return 0, false
+	}
+	newest, known := f.newest()
+	for _, g := range f.gens {
+		if known && g.gen == newest && g.attached && o.procs[g.holder].alive {
+			return newest, true
+		}
+	}
+	return 0, false
+}
+
+// movedFrom tells whether the newest generation of a shard was committed for another
+// node.
+func (o *Oracle) movedFrom(shard neon.ShardID, node neon.NodeID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := o.facts[shard]
+	if f == nil || len(f.gens) == 0 {
+		return false
+	}
+	grantee := f.gens[len(f.gens)-1].grantee
+	return grantee != 0 && o.nodeIDs[grantee] != node
+}

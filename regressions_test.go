@@ -14,8 +14,9 @@ import (
 const known = 45
 
 var (
-	testName = regexp.MustCompile("`((?:[a-z_]+/)*[a-z_]+)\\.((?:Test|Fuzz)[A-Za-z0-9]+)(?:/([^`]+))?`")
-	entry    = regexp.MustCompile(`^(?:(\d+)\.|-) \*\*`)
+	testName = regexp.MustCompile(
+		"`((?:[a-z_]+/)*[a-z_]+)\\.((?:Test|Fuzz)[A-Za-z0-9]+)(?:/([^`]+))?`")
+	entry = regexp.MustCompile(`^(?:(\d+)\.|-) \*\*`)
 )
 
 // TestRegressionsAreTested: every defect in docs/regressions.md names a test that
@@ -60,7 +61,8 @@ func TestRegressionsAreTested(t *testing.T) {
 				t.Errorf("%s: there is no test %s in %s", title, m[2], m[1])
 			}
 			script, _ := filepath.Glob(filepath.Join(m[1], "testdata", m[3]+".txt"))
-			if m[3] != "" && len(script) == 0 && !strings.Contains(strs[m[1]], strconv.Quote(m[3])) {
+			if m[3] != "" && len(script) == 0 &&
+				!strings.Contains(strs[m[1]], strconv.Quote(m[3])) {
 				t.Errorf("%s: %s has no part %q", title, m[2], m[3])
 			}
 		}

@@ -6,11 +6,13 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // allowed says which of our packages each package may import, and why no more.
@@ -19,31 +21,59 @@ var allowed = map[string]struct {
 	imports []string
 	why     string
 }{
-	"api/neon":                  {nil, "a leaf: Neon's words and nothing of ours"},
-	"internal/tracelog":         {nil, "a log format"},
-	"fsm":                       {[]string{"api/neon"}, "pure state"},
-	"scheduler":                 {[]string{"fsm", "api/neon"}, "pure decisions"},
-	"cluster":                   {nil, "consensus knows no word of Neon"},
-	"reconciler":                {[]string{"fsm", "scheduler", "api/neon"}, "effects only through interfaces it declares"},
-	"internal/pageserver":       {[]string{"api/neon"}, "a protocol"},
-	"internal/computehook":      {[]string{"api/neon"}, "a protocol"},
-	"internal/failpoint":        {nil, "places that have names"},
-	"internal/cron":             {nil, "a notation"},
-	"internal/localhook":        {[]string{"api/neon"}, "a protocol"},
-	"internal/safekeeper":       {[]string{"api/neon"}, "a protocol"},
-	"internal/safekeeping":      {[]string{"fsm", "api/neon"}, "effects only through interfaces it declares"},
-	"testcluster/simsafekeeper": {[]string{"api/neon"}, "must not share a line with what it checks"},
-	"internal/controller":       {[]string{"fsm", "scheduler", "reconciler", "api/neon"}, "decides and proposes"},
-	"api":                       {[]string{"fsm", "internal/controller", "api/neon"}, "the outside"},
-	"internal/app":              {[]string{"api", "cluster", "fsm", "scheduler", "reconciler", "internal/controller", "internal/pageserver", "internal/computehook", "internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping", "api/neon"}, "wires everybody"},
-	"testcluster/simpageserver": {[]string{"testcluster/simpageserver/archival", "api/neon"}, "must not share a line with what it checks"},
+	"api/neon":          {nil, "a leaf: Neon's words and nothing of ours"},
+	"internal/wait":     {nil, "ways to wait"},
+	"internal/tracelog": {nil, "a log format"},
+	"fsm":               {[]string{"api/neon"}, "pure state"},
+	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
+	"cluster":           {nil, "consensus knows no word of Neon"},
+	"reconciler": {
+		[]string{"fsm", "scheduler", "api/neon"}, "effects only through interfaces it declares",
+	},
+	"internal/pageserver":  {[]string{"api/neon"}, "a protocol"},
+	"internal/computehook": {[]string{"api/neon"}, "a protocol"},
+	"internal/failpoint":   {nil, "places that have names"},
+	"internal/cron":        {nil, "a notation"},
+	"internal/localhook":   {[]string{"api/neon"}, "a protocol"},
+	"internal/safekeeper":  {[]string{"api/neon"}, "a protocol"},
+	"internal/safekeeping": {
+		[]string{"fsm", "api/neon"}, "effects only through interfaces it declares",
+	},
+	"testcluster/simsafekeeper": {
+		[]string{"api/neon"}, "must not share a line with what it checks",
+	},
+	"internal/controller": {
+		[]string{"fsm", "scheduler", "reconciler", "api/neon"}, "decides and proposes",
+	},
+	"api": {
+		[]string{"fsm", "internal/controller", "api/neon"}, "the outside",
+	},
+	"internal/app": {[]string{
+		"api", "cluster", "fsm", "scheduler", "reconciler", "internal/controller",
+		"internal/pageserver", "internal/computehook", "internal/failpoint", "internal/localhook",
+		"internal/safekeeper", "internal/safekeeping", "api/neon",
+	}, "wires everybody"},
+	"testcluster/simpageserver": {
+		[]string{"testcluster/simpageserver/archival", "api/neon"},
+		"must not share a line with what it checks",
+	},
 
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
-	"testcluster":                        {[]string{"api", "cluster", "fsm", "scheduler", "reconciler", "internal/app", "internal/failpoint", "testcluster/simpageserver", "testcluster/simsafekeeper", "api/neon", "internal/tracelog"}, "builds whole clusters"},
-	"cmd/storage_controller":             {[]string{"api", "cluster", "fsm", "reconciler", "internal/app", "internal/cron", "internal/failpoint", "api/neon", "internal/tracelog"}, "flags"},
-	"internal/storconcli":                {[]string{"api/neon"}, "speaks to controllers by HTTP alone, also to others than ours"},
-	"cmd/storcon_cli":                    {[]string{"internal/storconcli"}, "the terminal"},
-	"cmd/quorate":                        {[]string{"testcluster", "testcluster/demo", "testcluster/bench", "api/neon"}, "flags"},
+	"testcluster": {[]string{
+		"api", "cluster", "fsm", "scheduler", "reconciler", "internal/app", "internal/failpoint",
+		"testcluster/simpageserver", "testcluster/simsafekeeper", "api/neon", "internal/tracelog",
+	}, "builds whole clusters"},
+	"cmd/storage_controller": {[]string{
+		"api", "cluster", "fsm", "reconciler", "internal/app", "internal/cron",
+		"internal/failpoint", "api/neon", "internal/tracelog",
+	}, "flags"},
+	"internal/storconcli": {
+		[]string{"api/neon"}, "speaks to controllers by HTTP alone, also to others than ours",
+	},
+	"cmd/storcon_cli": {[]string{"internal/storconcli"}, "the terminal"},
+	"cmd/quorate": {
+		[]string{"testcluster", "testcluster/demo", "testcluster/bench", "api/neon"}, "flags",
+	},
 
 	"internal/contract":       {nil, "data"},
 	"internal/contract/count": {[]string{"internal/contract"}, "a count"},
@@ -56,6 +86,7 @@ var impure = []string{"time", "math/rand", "math/rand/v2", "crypto/rand", "net",
 
 const (
 	maxFileLines = 600
+	maxColumns   = 100 // a tab counts as four
 	maxFuncLines = 70
 )
 
@@ -82,7 +113,10 @@ func sources(t *testing.T) (all []source) {
 		if err != nil {
 			return err
 		}
-		all = append(all, source{dir: filepath.ToSlash(filepath.Dir(p)), path: p, test: strings.HasSuffix(p, "_test.go"), fset: fset, file: f})
+		all = append(all, source{
+			dir: filepath.ToSlash(filepath.Dir(p)), path: p, test: strings.HasSuffix(p, "_test.go"),
+			fset: fset, file: f,
+		})
 		return nil
 	})
 	if err != nil {
@@ -143,8 +177,29 @@ func TestFilesAndFunctionsStaySmall(t *testing.T) {
 			if !ok || s.test {
 				continue
 			}
-			if n := s.fset.Position(f.End()).Line - s.fset.Position(f.Pos()).Line + 1; n > maxFuncLines {
+			if n := s.fset.Position(f.End()).Line - s.fset.Position(f.Pos()).Line +
+				1; n > maxFuncLines {
 				t.Errorf("%s: %s has %d lines, more than %d", s.path, f.Name.Name, n, maxFuncLines)
+			}
+		}
+	}
+}
+
+// TestLinesStayShort: a line that is longer has a text in it that is better found
+// whole by grep than broken.
+func TestLinesStayShort(t *testing.T) {
+	for _, s := range sources(t) {
+		raw, err := os.ReadFile(s.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for line := range strings.Lines(string(raw)) {
+			n++
+			line = strings.TrimRight(line, "\n")
+			columns := utf8.RuneCountInString(line) + 3*strings.Count(line, "\t")
+			if columns > maxColumns && !strings.ContainsAny(line, "\"`") {
+				t.Errorf("%s:%d has %d columns, more than %d", s.path, n, columns, maxColumns)
 			}
 		}
 	}
@@ -159,7 +214,8 @@ func TestTestsDoNotSleep(t *testing.T) {
 		}
 		ast.Inspect(s.file, func(n ast.Node) bool {
 			if c, ok := n.(*ast.CallExpr); ok {
-				if sel, ok := c.Fun.(*ast.SelectorExpr); ok && fmt.Sprint(sel.X) == "time" && sel.Sel.Name == "Sleep" {
+				if sel, ok := c.Fun.(*ast.SelectorExpr); ok && fmt.Sprint(sel.X) == "time" &&
+					sel.Sel.Name == "Sleep" {
 					t.Errorf("%s sleeps", s.fset.Position(c.Pos()))
 				}
 			}
@@ -169,12 +225,15 @@ func TestTestsDoNotSleep(t *testing.T) {
 }
 
 func imports(f *ast.File, name string) bool {
-	return slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return strings.Trim(i.Path.Value, `"`) == name })
+	return slices.ContainsFunc(f.Imports,
+		func(i *ast.ImportSpec) bool { return strings.Trim(i.Path.Value, `"`) == name })
 }
 
 func TestNoPackageIsACatchAll(t *testing.T) {
 	for _, s := range sources(t) {
-		if slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "types", "structs", "base", "manager"}, path.Base(s.dir)) {
+		if slices.Contains([]string{
+			"util", "utils", "common", "helper", "helpers", "types", "structs", "base", "manager",
+		}, path.Base(s.dir)) {
 			t.Errorf("package %s is named for nothing", s.dir)
 		}
 	}

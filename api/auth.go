@@ -38,7 +38,8 @@ const (
 
 func (s Scope) known() bool {
 	switch s {
-	case ScopeTenant, ScopeTenantEndpoint, ScopePageserverAPI, ScopeSafekeeperData, ScopeGenerations,
+	case ScopeTenant, ScopeTenantEndpoint, ScopePageserverAPI, ScopeSafekeeperData,
+		ScopeGenerations,
 		ScopeAdmin, ScopeInfra, ScopeScrubber, ScopePeer:
 		return true
 	}
@@ -166,7 +167,8 @@ func (a *authenticator) verify(token string) (grant, error) {
 
 func (a *authenticator) parse(token string) (grant, error) {
 	var c claims
-	if _, err := a.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return a.key, nil }); err != nil {
+	if _, err := a.parser.ParseWithClaims(token, &c,
+		func(*jwt.Token) (any, error) { return a.key, nil }); err != nil {
 		return grant{}, err
 	}
 	if !c.Scope.known() {

@@ -37,13 +37,19 @@ func TestPublicKeyIsReadAsLaunchersPassIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-	for _, form := range []string{text, `"` + strings.ReplaceAll(text, "\n", "\r\n") + `"`, "\n" + text + "\n", `"` + text + `"`} {
+	for _, form := range []string{
+		text, `"` + strings.ReplaceAll(text, "\n", "\r\n") + `"`, "\n" + text + "\n",
+		`"` + text + `"`,
+	} {
 		got, err := ParsePublicKey(form)
 		if err != nil || !got.Equal(pub) {
 			t.Errorf("%q: %v", form, err)
 		}
 	}
-	for _, bad := range []string{"", `""`, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", text[:40], strings.ReplaceAll(text, "PUBLIC", "PRIVATE")} {
+	for _, bad := range []string{
+		"", `""`, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", text[:40],
+		strings.ReplaceAll(text, "PUBLIC", "PRIVATE"),
+	} {
 		if _, err := ParsePublicKey(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
@@ -62,11 +68,13 @@ func TestTokensAreJudgedAsTheExistingControllerDoes(t *testing.T) {
 		}
 		return "Bearer " + sign(t, priv, c)
 	}
-	hs, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"scope": "admin"}).SignedString([]byte(pub))
+	hs, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"scope": "admin"}).
+		SignedString([]byte(pub))
 	if err != nil {
 		t.Fatal(err)
 	}
-	none, err := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"scope": "admin"}).SignedString(jwt.UnsafeAllowNoneSignatureType)
+	none, err := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"scope": "admin"}).
+		SignedString(jwt.UnsafeAllowNoneSignatureType)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,33 +88,42 @@ func TestTokensAreJudgedAsTheExistingControllerDoes(t *testing.T) {
 		status int
 		want   string
 	}{
-		"none":                {"", 401, missing},
-		"no space":            {"Bearer", 401, malformed},
-		"lower case":          {"bearer " + admin(nil)[7:], 401, malformed},
-		"other kind":          {"Basic xyz", 401, malformed},
-		"two spaces":          {"Bearer  " + admin(nil)[7:], 403, forbidden},
-		"garbage":             {"Bearer x.y.z", 403, forbidden},
-		"empty":               {"Bearer ", 401, malformed},
-		"good":                {admin(nil), 200, "[]"},
-		"other key":           {"Bearer " + sign(t, other, jwt.MapClaims{"scope": "admin"}), 403, forbidden},
-		"key as secret":       {"Bearer " + hs, 403, forbidden},
-		"unsigned":            {"Bearer " + none, 403, forbidden},
-		"cut":                 {admin(nil)[:60], 403, forbidden},
-		"not expired":         {admin(jwt.MapClaims{"exp": now + 5}), 200, "[]"},
-		"within leeway":       {admin(jwt.MapClaims{"exp": now - 50}), 200, "[]"},
-		"expired":             {admin(jwt.MapClaims{"exp": now - 70}), 403, forbidden},
-		"expiry is a word":    {admin(jwt.MapClaims{"exp": "soon"}), 403, forbidden},
-		"not before, ignored": {admin(jwt.MapClaims{"nbf": now + 1000, "iat": now + 1000}), 200, "[]"},
-		"audience":            {admin(jwt.MapClaims{"aud": "us"}), 403, forbidden},
-		"audiences":           {admin(jwt.MapClaims{"aud": []string{}}), 403, forbidden},
-		"tenant":              {admin(jwt.MapClaims{"tenant_id": tenantA}), 200, "[]"},
-		"bad tenant":          {admin(jwt.MapClaims{"tenant_id": "x"}), 403, forbidden},
-		"no endpoint":         {admin(jwt.MapClaims{"endpoint_id": ""}), 200, "[]"},
-		"bad endpoint":        {admin(jwt.MapClaims{"endpoint_id": "x"}), 403, forbidden},
-		"endpoint":            {admin(jwt.MapClaims{"endpoint_id": "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "more": 1}), 200, "[]"},
-		"no scope":            {"Bearer " + sign(t, priv, jwt.MapClaims{}), 403, forbidden},
-		"unknown scope":       {"Bearer " + sign(t, priv, jwt.MapClaims{"scope": "god"}), 403, forbidden},
-		"wrong scope":         {"Bearer " + sign(t, priv, jwt.MapClaims{"scope": "infra"}), 403, forbidden},
+		"none":       {"", 401, missing},
+		"no space":   {"Bearer", 401, malformed},
+		"lower case": {"bearer " + admin(nil)[7:], 401, malformed},
+		"other kind": {"Basic xyz", 401, malformed},
+		"two spaces": {"Bearer  " + admin(nil)[7:], 403, forbidden},
+		"garbage":    {"Bearer x.y.z", 403, forbidden},
+		"empty":      {"Bearer ", 401, malformed},
+		"good":       {admin(nil), 200, "[]"},
+		"other key": {
+			"Bearer " + sign(t, other, jwt.MapClaims{"scope": "admin"}), 403, forbidden,
+		},
+		"key as secret":    {"Bearer " + hs, 403, forbidden},
+		"unsigned":         {"Bearer " + none, 403, forbidden},
+		"cut":              {admin(nil)[:60], 403, forbidden},
+		"not expired":      {admin(jwt.MapClaims{"exp": now + 5}), 200, "[]"},
+		"within leeway":    {admin(jwt.MapClaims{"exp": now - 50}), 200, "[]"},
+		"expired":          {admin(jwt.MapClaims{"exp": now - 70}), 403, forbidden},
+		"expiry is a word": {admin(jwt.MapClaims{"exp": "soon"}), 403, forbidden},
+		"not before, ignored": {
+			admin(jwt.MapClaims{"nbf": now + 1000, "iat": now + 1000}), 200, "[]",
+		},
+		"audience":     {admin(jwt.MapClaims{"aud": "us"}), 403, forbidden},
+		"audiences":    {admin(jwt.MapClaims{"aud": []string{}}), 403, forbidden},
+		"tenant":       {admin(jwt.MapClaims{"tenant_id": tenantA}), 200, "[]"},
+		"bad tenant":   {admin(jwt.MapClaims{"tenant_id": "x"}), 403, forbidden},
+		"no endpoint":  {admin(jwt.MapClaims{"endpoint_id": ""}), 200, "[]"},
+		"bad endpoint": {admin(jwt.MapClaims{"endpoint_id": "x"}), 403, forbidden},
+		"endpoint": {
+			admin(jwt.MapClaims{"endpoint_id": "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "more": 1}),
+			200, "[]",
+		},
+		"no scope":      {"Bearer " + sign(t, priv, jwt.MapClaims{}), 403, forbidden},
+		"unknown scope": {"Bearer " + sign(t, priv, jwt.MapClaims{"scope": "god"}), 403, forbidden},
+		"wrong scope": {
+			"Bearer " + sign(t, priv, jwt.MapClaims{"scope": "infra"}), 403, forbidden,
+		},
 	} {
 		for range 2 { // the second time from memory
 			var header []string

@@ -109,7 +109,8 @@ func (c *call) query(name string) (value string, ok bool, err error) {
 			continue
 		}
 		if text = formText(text); ok && text != value {
-			return "", false, neon.Errorf(neon.BadRequest, "param %s specified more than once", name)
+			return "", false, neon.Errorf(neon.BadRequest, "param %s specified more than once",
+				name)
 		}
 		value, ok = text, true
 	}
@@ -125,7 +126,8 @@ func formText(s string) string {
 		case '+':
 			b.WriteByte(' ')
 		case '%':
-			if code, err := hex.DecodeString(s[i+1 : min(i+3, len(s))]); err == nil && len(code) == 1 {
+			if code, err := hex.DecodeString(s[i+1 : min(i+3, len(s))]); err == nil &&
+				len(code) == 1 {
 				c, i = code[0], i+2
 			}
 			b.WriteByte(c)
@@ -148,7 +150,8 @@ func (c *call) queryBool(name string) (value bool, ok bool, err error) {
 	case "false":
 		return false, true, nil
 	}
-	return false, true, neon.Errorf(neon.BadRequest, "cannot parse query param %s: provided string was not `true` or `false`", name)
+	return false, true, neon.Errorf(neon.BadRequest,
+		"cannot parse query param %s: provided string was not `true` or `false`", name)
 }
 
 // queryUint reads an unsigned number.
@@ -159,7 +162,8 @@ func (c *call) queryUint(name string) (value uint64, ok bool, err error) {
 	}
 	value, perr := strconv.ParseUint(text, 10, 64)
 	if perr != nil {
-		return 0, true, neon.Errorf(neon.BadRequest, "cannot parse query param %s: not a number", name)
+		return 0, true, neon.Errorf(neon.BadRequest, "cannot parse query param %s: not a number",
+			name)
 	}
 	return value, true, nil
 }

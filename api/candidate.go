@@ -25,10 +25,13 @@ func NewCandidate() http.Handler {
 	}
 	status.WithLabelValues("candidate").Set(1)
 	NewMetrics(registry)
-	registry.MustRegister(status, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(status, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
 	own := &Server{profiler: newProfiler()}
-	profiles := map[string]func(*Server, *call) (answer, error){"/profile/cpu": (*Server).profileCPU, "/profile/heap": (*Server).profileHeap}
+	profiles := map[string]func(*Server, *call) (answer, error){
+		"/profile/cpu": (*Server).profileCPU, "/profile/heap": (*Server).profileHeap,
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		if h[requestIDHeader] = r.Header[requestIDHeader]; h.Get(requestIDHeader) == "" {
@@ -50,7 +53,8 @@ func NewCandidate() http.Handler {
 		default:
 			a = errorAnswer(errCandidate)
 			if r.Header.Get(hopHeader) != "" {
-				h.Set(againHeader, string(neon.NotLeader)) // whoever carried it here waits a little longer
+				// whoever carried it here waits a little longer
+				h.Set(againHeader, string(neon.NotLeader))
 			}
 		}
 		if a.status == 0 {

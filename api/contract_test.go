@@ -41,8 +41,10 @@ const storyFile = "testdata/contract.txt"
 
 // ids are the names of tenants and timelines in the story.
 var ids = map[string]string{
-	"$A": tenantA, "$B": tenantB, "$C": "ccccccccccccccccccccccccccccccc3", "$D": "ddddddddddddddddddddddddddddddd4",
-	"$X": timelineX, "$Y": "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee", "$Z": "fffffffffffffffffffffffffffffff6", "$W": "00000000000000000000000000000007",
+	"$A": tenantA, "$B": tenantB, "$C": "ccccccccccccccccccccccccccccccc3",
+	"$D": "ddddddddddddddddddddddddddddddd4",
+	"$X": timelineX, "$Y": "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee",
+	"$Z": "fffffffffffffffffffffffffffffff6", "$W": "00000000000000000000000000000007",
 }
 
 func unnamed(text string) string {
@@ -83,7 +85,11 @@ func tell(t *testing.T, r *replica, text string) (string, []scene) {
 		case name == "@later":
 			<-time.After(2 * time.Millisecond)
 		case name == "@pageserver":
-			r.calls.answer = func(neon.NodeID, neon.ShardID, neon.ShardCall) (int, []byte, error) { return 200, []byte(rest), nil }
+			r.calls.answer = func(
+				neon.NodeID, neon.ShardID, neon.ShardCall,
+			) (int, []byte, error) {
+				return 200, []byte(rest), nil
+			}
 		default:
 			s := scene{method: name}
 			s.path, s.body, _ = strings.Cut(rest, " ")
@@ -156,7 +162,8 @@ func matches(pattern, have []string) bool {
 // example is the path of a row, with things that do not exist in it.
 func example(row contract.Row) (method, path string) {
 	method, path, _ = strings.Cut(row.Name, " ")
-	return method, strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":id", "99", ":timeline_id", timelineX,
+	return method, strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":id", "99",
+		":timeline_id", timelineX,
 		":tenant_shard_id", tenantB, "*rest", "timeline").Replace(path)
 }
 
@@ -228,7 +235,8 @@ func sceneDifferences(scenes []scene, leader, follower string) (out []string) {
 	for i, s := range scenes {
 		row, ok := rowOf(s.method, s.path)
 		if i < min(len(a), len(b)) && a[i] != b[i] && !(ok && row.Has("flags", "replica")) {
-			out = append(out, fmt.Sprintf("%s %s %s\n leader   %s follower %s", s.method, s.path, s.body, a[i], b[i]))
+			out = append(out, fmt.Sprintf("%s %s %s\n leader   %s follower %s", s.method, s.path,
+				s.body, a[i], b[i]))
 		}
 	}
 	return out
@@ -257,7 +265,8 @@ func intact(t *testing.T, scenes []scene, seen []carriedRequest) {
 func succeeds(row contract.Row, scenes []scene) bool {
 	for _, s := range scenes {
 		status, _, _ := strings.Cut(s.want, " ")
-		if r, ok := rowOf(s.method, s.path); ok && r.Name == row.Name && status == row.Cell("status") {
+		if r, ok := rowOf(s.method, s.path); ok && r.Name == row.Name &&
+			status == row.Cell("status") {
 			return true
 		}
 	}
@@ -293,7 +302,8 @@ func (r *replica) ask(ctx context.Context, method, path, body string, header ...
 }
 
 func (g got) notServed() bool {
-	return g.status == http.StatusNotFound && g.body == "Not Found" && g.header.Get("Content-Type") == "text/plain"
+	return g.status == http.StatusNotFound && g.body == "Not Found" &&
+		g.header.Get("Content-Type") == "text/plain"
 }
 
 func isServed(t *testing.T, row contract.Row) bool {
@@ -332,7 +342,8 @@ func checkRouting(t *testing.T, row contract.Row) {
 			t.Errorf("%s is answered with %d %s", m, g.status, g.body)
 		}
 	}
-	if g := r.ask(t.Context(), "OPTIONS", path, ""); g.status != http.StatusNoContent || g.body != "" {
+	if g := r.ask(t.Context(), "OPTIONS", path, ""); g.status != http.StatusNoContent ||
+		g.body != "" {
 		t.Errorf("OPTIONS is answered with %d %s", g.status, g.body)
 	}
 }
@@ -343,12 +354,16 @@ func checkCounted(t *testing.T, row contract.Row) {
 	method, path := example(row)
 	g := r.ask(t.Context(), method, path, "x")
 	text := r.ask(t.Context(), "GET", "/metrics", "").body
-	want := fmt.Sprintf(`storage_controller_http_request_status{method=%q,path=%q,status="%d"} 1`, methodLabel(method), row.Cell("label"), g.status)
+	want := fmt.Sprintf(`storage_controller_http_request_status{method=%q,path=%q,status="%d"} 1`,
+		methodLabel(method), row.Cell("label"), g.status)
 	silent := row.Has("flags", "silent")
-	if n := strings.Count(text, "storage_controller_http_request_status{"); strings.Contains(text, want) == silent || silent && n > 0 || !silent && n != 1 {
-		t.Errorf("metrics have %d series of requests; %s is among them: %v", n, want, strings.Contains(text, want))
+	if n := strings.Count(text, "storage_controller_http_request_status{"); strings.Contains(text,
+		want) == silent || silent && n > 0 || !silent && n != 1 {
+		t.Errorf("metrics have %d series of requests; %s is among them: %v", n, want,
+			strings.Contains(text, want))
 	}
-	latency := fmt.Sprintf(`storage_controller_http_request_latency_count{method=%q,path=%q} 1`, methodLabel(method), row.Cell("label"))
+	latency := fmt.Sprintf(`storage_controller_http_request_latency_count{method=%q,path=%q} 1`,
+		methodLabel(method), row.Cell("label"))
 	if strings.Contains(text, latency) == silent {
 		t.Errorf("metrics have %s: %v", latency, !silent)
 	}
@@ -364,11 +379,13 @@ func checkWait(t *testing.T, row contract.Row) {
 		begun := time.Now()
 		g := r.ask(t.Context(), method, path, "x")
 		took := time.Since(begun)
-		waited := g.status == http.StatusRequestTimeout && g.body == `{"msg":"Timed out waiting for service readiness"}` && took == 30*time.Second
+		waited := g.status == http.StatusRequestTimeout &&
+			g.body == `{"msg":"Timed out waiting for service readiness"}` && took == 30*time.Second
 		if want := row.Has("flags", "wait"); waited != want {
 			t.Errorf("waits: %v, want %v; after %s: %d %s", waited, want, took, g.status, g.body)
 		}
-		if text := r.ask(t.Context(), "GET", "/metrics", "").body; waited && strings.Contains(text, "http_request_status{") {
+		if text := r.ask(t.Context(), "GET", "/metrics", "").body; waited &&
+			strings.Contains(text, "http_request_status{") {
 			t.Error("a request that was not begun is counted")
 		}
 	})
@@ -382,7 +399,8 @@ func checkRate(t *testing.T, row contract.Row) {
 		first := r.ask(t.Context(), method, path, "x")
 		begun := time.Now()
 		second := r.ask(t.Context(), method, path, "x")
-		if delayed, want := time.Since(begun) >= 900*time.Millisecond, row.Has("flags", "limited"); delayed != want {
+		if delayed, want := time.Since(begun) >= 900*time.Millisecond, row.Has("flags",
+			"limited"); delayed != want {
 			t.Errorf("delayed: %v, want %v", delayed, want)
 		}
 		if first.status != second.status {
@@ -392,7 +410,9 @@ func checkRate(t *testing.T, row contract.Row) {
 }
 
 // additions are the routes that only this controller has.
-var additions = []string{"GET /debug/v1/cluster", "GET /debug/v1/explain/:tenant_shard_id", "GET /debug/v1/operation"}
+var additions = []string{
+	"GET /debug/v1/cluster", "GET /debug/v1/explain/:tenant_shard_id", "GET /debug/v1/operation",
+}
 
 func TestContractHasEveryRoute(t *testing.T) {
 	for _, rt := range routes() {
@@ -421,15 +441,20 @@ func TestContractScopes(t *testing.T) {
 		t.Run(scope.Name, func(t *testing.T) {
 			var header []string
 			if scope.Name != "none" {
-				header = []string{"Authorization", "Bearer " + sign(t, priv, jwt.MapClaims{"scope": scope.Name})}
+				header = []string{
+					"Authorization", "Bearer " + sign(t, priv, jwt.MapClaims{"scope": scope.Name}),
+				}
 			}
 			for _, row := range served {
 				method, path := example(row)
 				g := w.replicas[0].do(method, cheap(path), "x", header...)
 				want := row.Cell("scope")
-				admitted := want == "-" || scope.Name != "none" && (want == "any" || want == scope.Name || scope.Name == "admin")
-				refused := g.status == 403 && g.body == `{"msg":"Forbidden: JWT authentication error"}` ||
-					g.status == 401 && g.body == `{"msg":"Unauthorized: missing authorization header"}`
+				admitted := want == "-" || scope.Name != "none" &&
+					(want == "any" || want == scope.Name || scope.Name == "admin")
+				refused := g.status == 403 &&
+					g.body == `{"msg":"Forbidden: JWT authentication error"}` ||
+					g.status == 401 &&
+						g.body == `{"msg":"Unauthorized: missing authorization header"}`
 				if refused == admitted || (g.status == 401) != (!admitted && scope.Name == "none") {
 					t.Errorf("%s: %d %s", row.Name, g.status, g.body)
 				}
@@ -441,14 +466,18 @@ func TestContractScopes(t *testing.T) {
 
 func TestContractErrors(t *testing.T) {
 	codes := map[string]neon.Code{
-		"BadRequest": neon.BadRequest, "Unauthorized": neon.Unauthorized, "Forbidden": neon.Forbidden, "NotFound": neon.NotFound,
-		"Timeout": neon.Timeout, "Conflict": neon.Conflict, "PreconditionFailed": neon.PreconditionFailed,
-		"TooManyRequests": neon.TooManyRequests, "InternalServerError": neon.Internal, "Cancelled": neon.Cancelled,
+		"BadRequest": neon.BadRequest, "Unauthorized": neon.Unauthorized,
+		"Forbidden": neon.Forbidden, "NotFound": neon.NotFound,
+		"Timeout": neon.Timeout, "Conflict": neon.Conflict,
+		"PreconditionFailed": neon.PreconditionFailed,
+		"TooManyRequests":    neon.TooManyRequests, "InternalServerError": neon.Internal,
+		"Cancelled":           neon.Cancelled,
 		"ResourceUnavailable": neon.Unavailable, "ShuttingDown": neon.ShuttingDown,
 	}
 	for _, row := range contract.Rows(contract.Error) {
 		t.Run(row.Name, func(t *testing.T) {
-			a := errorAnswer(fmt.Errorf("around: %w", neon.Errorf(codes[row.Name], `a "quoted" text`)))
+			a := errorAnswer(fmt.Errorf("around: %w",
+				neon.Errorf(codes[row.Name], `a "quoted" text`)))
 			want := errorBody(row.Cell("text"))
 			if fmt.Sprint(a.status) != row.Cell("status") || string(a.body) != string(want) {
 				t.Errorf("%d %s, want %s %s", a.status, a.body, row.Cell("status"), want)

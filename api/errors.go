@@ -22,20 +22,24 @@ type rule struct {
 // rules is the only place where classes of errors meet statuses. Existing clients
 // match on the texts.
 var rules = map[neon.Code]rule{
-	neon.BadRequest:         {status: http.StatusBadRequest, quoted: true},
-	neon.Unauthorized:       {status: http.StatusUnauthorized, prefix: "Unauthorized: "},
-	neon.Forbidden:          {status: http.StatusForbidden, prefix: "Forbidden: "},
-	neon.NotFound:           {status: http.StatusNotFound, prefix: "NotFound: "},
-	neon.Timeout:            {status: http.StatusRequestTimeout},
-	neon.Conflict:           {status: http.StatusConflict, prefix: "Conflict: "},
-	neon.PreconditionFailed: {status: http.StatusPreconditionFailed, prefix: "Precondition failed: "},
-	neon.TooManyRequests:    {status: http.StatusTooManyRequests},
-	neon.Internal:           {status: http.StatusInternalServerError},
-	neon.Cancelled:          {status: http.StatusInternalServerError, fixed: "Request cancelled"},
-	neon.Unavailable:        {status: http.StatusServiceUnavailable},
-	neon.ShuttingDown:       {status: http.StatusServiceUnavailable, fixed: "Shutting down"},
-	neon.NotLeader:          {status: http.StatusServiceUnavailable, retry: true},
-	neon.OutcomeUnknown:     {status: http.StatusServiceUnavailable, prefix: "Outcome unknown: ", retry: true},
+	neon.BadRequest:   {status: http.StatusBadRequest, quoted: true},
+	neon.Unauthorized: {status: http.StatusUnauthorized, prefix: "Unauthorized: "},
+	neon.Forbidden:    {status: http.StatusForbidden, prefix: "Forbidden: "},
+	neon.NotFound:     {status: http.StatusNotFound, prefix: "NotFound: "},
+	neon.Timeout:      {status: http.StatusRequestTimeout},
+	neon.Conflict:     {status: http.StatusConflict, prefix: "Conflict: "},
+	neon.PreconditionFailed: {
+		status: http.StatusPreconditionFailed, prefix: "Precondition failed: ",
+	},
+	neon.TooManyRequests: {status: http.StatusTooManyRequests},
+	neon.Internal:        {status: http.StatusInternalServerError},
+	neon.Cancelled:       {status: http.StatusInternalServerError, fixed: "Request cancelled"},
+	neon.Unavailable:     {status: http.StatusServiceUnavailable},
+	neon.ShuttingDown:    {status: http.StatusServiceUnavailable, fixed: "Shutting down"},
+	neon.NotLeader:       {status: http.StatusServiceUnavailable, retry: true},
+	neon.OutcomeUnknown: {
+		status: http.StatusServiceUnavailable, prefix: "Outcome unknown: ", retry: true,
+	},
 }
 
 // retryAfter is the value of the Retry-After header, in seconds.

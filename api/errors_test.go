@@ -26,7 +26,10 @@ func TestErrorsLookAsClientsMatchThem(t *testing.T) {
 		neon.NotLeader:          `503 {"msg":"a \"b\"\n\u0007é"}`,
 		neon.OutcomeUnknown:     `503 {"msg":"Outcome unknown: a \"b\"\n\u0007é"}`,
 	} {
-		for _, err := range []error{neon.Errorf(code, "a \"b\"\n\aé"), fmt.Errorf("around: %w", neon.Errorf(code, "a \"b\"\n\aé"))} {
+		for _, err := range []error{
+			neon.Errorf(code, "a \"b\"\n\aé"),
+			fmt.Errorf("around: %w", neon.Errorf(code, "a \"b\"\n\aé")),
+		} {
 			a := errorAnswer(err)
 			if got := fmt.Sprintf("%d %s", a.status, a.body); got != want {
 				t.Errorf("%s:\n got %s\nwant %s", code, got, want)
@@ -56,6 +59,7 @@ func TestPanicOfAHandlerIsAnAnswer(t *testing.T) {
 	w := newWorld(t, setup{})
 	w.addNodes(1)
 	w.replicas[0].await = func(context.Context) error { panic("boom") }
-	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`).want(t, 500, `{"msg":"internal error"}`)
+	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`).want(t, 500,
+		`{"msg":"internal error"}`)
 	w.replicas[0].do("GET", "/status", "").want(t, 200, `null`)
 }

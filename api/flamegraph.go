@@ -77,7 +77,9 @@ func flameGraph(data []byte) ([]byte, error) {
 	fmt.Fprintf(&out, `<?xml version="1.0" encoding="UTF-8"?>`+"\n"+
 		`<svg xmlns="http://www.w3.org/2000/svg" version="1.1" width="%d" height="%d" viewBox="0 0 %d %d" font-family="monospace" font-size="%d">`+"\n",
 		flameWidth, height, flameWidth, height, flameFontSize)
-	g := flameDrawing{out: &out, total: max(root.value, 1), unit: p.SampleType[len(p.SampleType)-1].Unit}
+	g := flameDrawing{
+		out: &out, total: max(root.value, 1), unit: p.SampleType[len(p.SampleType)-1].Unit,
+	}
 	g.draw(root, 0, height-flameRow)
 	out.WriteString("</svg>\n")
 	return out.Bytes(), nil
@@ -108,8 +110,10 @@ func (g *flameDrawing) box(f *flame, x float64, y int, width float64) {
 	if room := int(width / flameLetter); len(name) > room {
 		name = name[:max(0, room)]
 	}
-	fmt.Fprintf(g.out, `<g><title>%s (%d %s, %.2f%%)</title><rect x="%.1f" y="%d" width="%.1f" height="%d" fill="hsl(%d,75%%,65%%)" rx="1"/><text x="%.1f" y="%d">%s</text></g>`+"\n",
-		escapeXML(f.name), f.value, g.unit, 100*float64(f.value)/float64(g.total), x, y, width, flameRow-1, hue(f.name), x+2, y+flameFontSize, escapeXML(name))
+	fmt.Fprintf(g.out,
+		`<g><title>%s (%d %s, %.2f%%)</title><rect x="%.1f" y="%d" width="%.1f" height="%d" fill="hsl(%d,75%%,65%%)" rx="1"/><text x="%.1f" y="%d">%s</text></g>`+"\n",
+		escapeXML(f.name), f.value, g.unit, 100*float64(f.value)/float64(g.total), x, y, width,
+		flameRow-1, hue(f.name), x+2, y+flameFontSize, escapeXML(name))
 }
 
 // hue is a warm colour that a name always has.

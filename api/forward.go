@@ -44,7 +44,8 @@ func (s *Server) dispatch(c *call) (answer, error) {
 		c.ctx = controller.WithRequest(c.ctx, requestKey(c))
 	}
 	a, err := s.lead(c)
-	if k := classify(err); err != nil && controller.HasActed(c.ctx) && (k == neon.NotLeader || k == neon.ShuttingDown) {
+	if k := classify(err); err != nil && controller.HasActed(c.ctx) &&
+		(k == neon.NotLeader || k == neon.ShuttingDown) {
 		err = neon.Errorf(neon.OutcomeUnknown, "%w", err) // those say that nothing happened
 	}
 	return a, err
@@ -117,7 +118,8 @@ func (s *Server) pursue(c *call, last error) (answer, error) {
 		}
 	}
 	if unknown && c.request.Method != http.MethodGet && classify(last) != neon.OutcomeUnknown {
-		return answer{}, neon.Errorf(neon.OutcomeUnknown, "the request may have been executed: %w", last)
+		return answer{}, neon.Errorf(neon.OutcomeUnknown, "the request may have been executed: %w",
+			last)
 	}
 	return answer{}, last
 }
@@ -153,7 +155,8 @@ func (s *Server) carry(c *call, address string) (answer, error) {
 		finish()
 		s.Metrics.forwarded.WithLabelValues("again").Inc()
 		if class == neon.OutcomeUnknown {
-			return answer{}, neon.Errorf(neon.OutcomeUnknown, "the leader lost its leadership over the request")
+			return answer{}, neon.Errorf(neon.OutcomeUnknown,
+				"the leader lost its leadership over the request")
 		}
 		return answer{}, errNoLeader
 	}
@@ -179,7 +182,8 @@ func (s *Server) carryFailed(err error) error {
 	if errors.As(err, &op) && op.Op == "dial" {
 		return neon.Errorf(neon.NotLeader, "Failed to forward while in stepped down state: %w", err)
 	}
-	return neon.Errorf(neon.OutcomeUnknown, "Failed to forward while in stepped down state: %w", err)
+	return neon.Errorf(neon.OutcomeUnknown, "Failed to forward while in stepped down state: %w",
+		err)
 }
 
 // carried copies a request for another replica.
@@ -194,7 +198,8 @@ func carried(ctx context.Context, c *call, address string) (*http.Request, error
 		Path: base.Path + from.URL.Path, RawPath: base.EscapedPath() + from.URL.EscapedPath(),
 		RawQuery: from.URL.RawQuery, ForceQuery: from.URL.ForceQuery,
 	}
-	req, err := http.NewRequestWithContext(ctx, from.Method, target.String(), bytes.NewReader(c.body))
+	req, err := http.NewRequestWithContext(ctx, from.Method, target.String(),
+		bytes.NewReader(c.body))
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +213,8 @@ func carried(ctx context.Context, c *call, address string) (*http.Request, error
 }
 
 // connectionHeaders are about one connection and end with it.
-var connectionHeaders = []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+var connectionHeaders = []string{"Connection", "Keep-Alive", "Proxy-Authenticate",
+	"Proxy-Authorization", "Proxy-Connection",
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"}
 
 // endToEnd copies the headers that are meant for the other end.
@@ -247,7 +253,9 @@ func (s *Server) refuse(c *call, err error) answer {
 // replica, has the same key.
 func requestKey(c *call) (key [32]byte) {
 	h := sha256.New()
-	for _, part := range []string{c.id, c.request.Method, c.request.URL.EscapedPath(), c.request.URL.RawQuery} {
+	for _, part := range []string{
+		c.id, c.request.Method, c.request.URL.EscapedPath(), c.request.URL.RawQuery,
+	} {
 		_, _ = io.WriteString(h, part)
 		_, _ = h.Write([]byte{0})
 	}

@@ -39,7 +39,8 @@ func (s *spy) wrap(r *replica, next http.Handler) http.Handler {
 		req.Body = io.NopCloser(bytes.NewReader(body))
 		if req.Header.Get(hopHeader) != "" {
 			s.mu.Lock()
-			s.seen = append(s.seen, carriedRequest{r.at, req.Method, req.RequestURI, req.Header.Clone(), string(body)})
+			s.seen = append(s.seen,
+				carriedRequest{r.at, req.Method, req.RequestURI, req.Header.Clone(), string(body)})
 			s.mu.Unlock()
 		}
 		next.ServeHTTP(w, req)
@@ -58,7 +59,8 @@ func TestFollowerCarriesEveryRequestUnchanged(t *testing.T) {
 	w.addNodes(1)
 	follower := w.replicas[1]
 	body := `{"new_tenant_id":"` + tenantA + `"}  trailing`
-	g := follower.do("POST", "/v1/tenant?a=1&b=%2F", body, "X-Request-Id", "abc", "X-Other", "kept", "Connection", "X-Gone", "X-Gone", "1")
+	g := follower.do("POST", "/v1/tenant?a=1&b=%2F", body, "X-Request-Id", "abc", "X-Other", "kept",
+		"Connection", "X-Gone", "X-Gone", "1")
 	g.want(t, 201, `{"shards":[{"shard_id":"`+tenantA+`","node_id":1,"generation":0}]}`)
 	if id := g.header.Get("X-Request-Id"); id != "abc" {
 		t.Errorf("answer has request id %q", id)
@@ -71,7 +73,8 @@ func TestFollowerCarriesEveryRequestUnchanged(t *testing.T) {
 	if c.at != 0 || c.method != "POST" || c.uri != "/v1/tenant?a=1&b=%2F" || c.body != body {
 		t.Errorf("carried %+v", c)
 	}
-	if c.header.Get("X-Request-Id") != "abc" || c.header.Get("X-Other") != "kept" || c.header.Get("X-Gone") != "" {
+	if c.header.Get("X-Request-Id") != "abc" || c.header.Get("X-Other") != "kept" ||
+		c.header.Get("X-Gone") != "" {
 		t.Errorf("carried headers %v", c.header)
 	}
 }
@@ -84,12 +87,16 @@ func TestAnswerOfLeaderComesBackUnchanged(t *testing.T) {
 	big := strings.Repeat("x", 3*heldAnswer)
 	w.calls.through = func(neon.NodeID, string, string) (*http.Response, error) {
 		resp := response(http.StatusTeapot, big)
-		resp.Header = http.Header{"Content-Type": {"text/weird"}, "X-Many": {"1", "2"}, "X-Request-Id": {"theirs"}, "Connection": {"close"}}
+		resp.Header = http.Header{
+			"Content-Type": {"text/weird"}, "X-Many": {"1", "2"}, "X-Request-Id": {"theirs"},
+			"Connection": {"close"},
+		}
 		return resp, nil
 	}
 	for _, r := range w.replicas {
 		g := r.do("GET", "/v1/tenant/"+tenantA+"/timeline", "null", "X-Request-Id", "mine")
-		if g.status != http.StatusTeapot || g.body != big || g.header.Get("Content-Type") != "text/weird" ||
+		if g.status != http.StatusTeapot || g.body != big ||
+			g.header.Get("Content-Type") != "text/weird" ||
 			len(g.header.Values("X-Many")) != 2 || g.header.Get("X-Request-Id") != "mine" {
 			t.Errorf("replica %d: %d, %d bytes, %v", r.at, g.status, len(g.body), g.header)
 		}
@@ -134,7 +141,8 @@ func TestLeaderChangeInMidRequestLosesAndRepeatsNothing(t *testing.T) {
 			return fsm.Result{}, err
 		}
 		before := w.committed()
-		w.replicas[entry].do("PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"Pause"}`).want(t, 200, "null")
+		w.replicas[entry].do("PUT", "/control/v1/node/1/config",
+			`{"node_id":1,"scheduling":"Pause"}`).want(t, 200, "null")
 		if n, _ := w.store.State().Node(1); n.Scheduling != neon.SchedulingPause {
 			t.Errorf("entry %d: node is %s", entry, n.Scheduling)
 		}
@@ -152,7 +160,8 @@ func TestWaitThatEndsWithLeadershipIsTakenUpByTheNext(t *testing.T) {
 		w.setLeader(1)
 		return neon.Errorf(neon.Unavailable, "leadership ended")
 	}
-	g := w.replicas[0].do("PUT", "/control/v1/tenant/"+tenantA+"/migrate", `{"node_id":2,"migration_config":{"prewarm":false,"override_scheduler":true}}`)
+	g := w.replicas[0].do("PUT", "/control/v1/tenant/"+tenantA+"/migrate",
+		`{"node_id":2,"migration_config":{"prewarm":false,"override_scheduler":true}}`)
 	g.want(t, 200, `{}`)
 }
 
@@ -175,7 +184,8 @@ func TestFrozenLeaderIsLeftAsSoonAsItIsReplaced(t *testing.T) {
 		w.setLeader(1)
 	}()
 	begun := time.Now()
-	w.replicas[2].do("PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"Pause"}`).want(t, 200, "null")
+	w.replicas[2].do("PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"Pause"}`).
+		want(t, 200, "null")
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}
@@ -185,17 +195,22 @@ func TestNoLeaderWithinPatienceIs503WithRetryAfter(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})
 	w.setLeader(-1)
 	s := w.replicas[0].server
-	rt := route{scope: scopeAny, label: "x", body: 10, deadline: time.Second, patience: 20 * time.Millisecond, handle: (*Server).nodeList}
+	rt := route{
+		scope: scopeAny, label: "x", body: 10, deadline: time.Second,
+		patience: 20 * time.Millisecond, handle: (*Server).nodeList,
+	}
 	rec := httptest.NewRecorder()
 	s.serve(&rt, rec, httptest.NewRequest("GET", "/x", nil), nil)
-	if rec.Code != 503 || rec.Header().Get("Retry-After") != "1" || rec.Body.String() != `{"msg":"No leader to forward to while in stepped down state"}` {
+	if rec.Code != 503 || rec.Header().Get("Retry-After") != "1" ||
+		rec.Body.String() != `{"msg":"No leader to forward to while in stepped down state"}` {
 		t.Errorf("%d %v %s", rec.Code, rec.Header(), rec.Body)
 	}
 	// It counts where the client asked, and only there.
 	req := httptest.NewRequest("GET", "/x", nil)
 	req.Header.Set(hopHeader, "1")
 	s.serve(&rt, httptest.NewRecorder(), req, nil)
-	if text := w.replicas[0].do("GET", "/metrics", "").body; !strings.Contains(text, `http_request_status{method="get",path="x",status="503"} 1`) {
+	if text := w.replicas[0].do("GET", "/metrics", "").body; !strings.Contains(text,
+		`http_request_status{method="get",path="x",status="503"} 1`) {
 		t.Errorf("it is not counted:\n%s", text)
 	}
 }
@@ -211,7 +226,10 @@ func TestRefusalsAreLogged(t *testing.T) {
 	w.replicas[1].do("GET", "/control/v1/node", "")
 	w.replicas[1].do("GET", "/ready", "")
 	w.replicas[1].do("PUT", "/control/v1/node/x/config", "{}")
-	for i, wants := range [][]string{{"/control/v1/node/x/config", "status=400"}, {"/control/v1/node/5", "status=404", "the-request"}} {
+	for i, wants := range [][]string{
+		{"/control/v1/node/x/config", "status=400"},
+		{"/control/v1/node/5", "status=404", "the-request"},
+	} {
 		text := logs[i].String()
 		for _, want := range wants {
 			if !strings.Contains(text, want) {
@@ -228,7 +246,8 @@ func TestRequestIsCarriedAtMostOnce(t *testing.T) {
 	w := newWorld(t, setup{replicas: 3})
 	begun := time.Now()
 	g := w.replicas[1].do("GET", "/control/v1/tenant", "", hopHeader, "1")
-	if g.status != 503 || g.header.Get(againHeader) != "not_leader" || g.header.Get("Retry-After") == "" {
+	if g.status != 503 || g.header.Get(againHeader) != "not_leader" ||
+		g.header.Get("Retry-After") == "" {
 		t.Errorf("%d %v %s", g.status, g.header, g.body)
 	}
 	if time.Since(begun) > 5*time.Second {
@@ -244,7 +263,10 @@ func TestUnknownOutcomeIsSaidWhenNobodyCanTell(t *testing.T) {
 		return fsm.Result{}, neon.Errorf(neon.OutcomeUnknown, "lost leadership")
 	}
 	s := w.replicas[0].server
-	rt := route{scope: scopeAny, label: "x", body: 100, deadline: time.Second, patience: 20 * time.Millisecond, handle: (*Server).nodeRegister}
+	rt := route{
+		scope: scopeAny, label: "x", body: 100, deadline: time.Second,
+		patience: 20 * time.Millisecond, handle: (*Server).nodeRegister,
+	}
 	rec := httptest.NewRecorder()
 	body := `{"node_id":2,"listen_pg_addr":"ps","listen_pg_port":1,"listen_http_addr":"ps","listen_http_port":1,"availability_zone_id":"a"}`
 	rt.body = int64(len(body))
@@ -257,7 +279,10 @@ func TestUnknownOutcomeIsSaidWhenNobodyCanTell(t *testing.T) {
 // Whoever has done a part of a request and then finds that it does not lead may not
 // say that nothing happened, neither to the client nor to the replica it came from.
 func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
-	for _, ended := range []error{errFollows, neon.Errorf(neon.ShuttingDown, "bye"), neon.Errorf(neon.Unavailable, "leadership ended")} {
+	for _, ended := range []error{
+		errFollows, neon.Errorf(neon.ShuttingDown, "bye"),
+		neon.Errorf(neon.Unavailable, "leadership ended"),
+	} {
 		for _, carried := range []bool{false, true} {
 			w := newWorld(t, setup{replicas: 2})
 			w.addNodes(1)
@@ -266,15 +291,20 @@ func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
 				w.setLeader(-1)
 				return ended
 			}
-			rt := route{scope: scopeAny, label: "x", deadline: time.Second, patience: 20 * time.Millisecond, handle: (*Server).tenantDelete}
+			rt := route{
+				scope: scopeAny, label: "x", deadline: time.Second, patience: 20 * time.Millisecond,
+				handle: (*Server).tenantDelete,
+			}
 			rec, req := httptest.NewRecorder(), httptest.NewRequest("DELETE", "/x", nil)
 			if carried {
 				req.Header.Set(hopHeader, "1")
 			}
 			w.replicas[0].server.serve(&rt, rec, req, params("tenant_id", tenantA))
-			if rec.Code != 503 || !carried && !strings.HasPrefix(rec.Body.String(), `{"msg":"Outcome unknown: `) ||
+			if rec.Code != 503 ||
+				!carried && !strings.HasPrefix(rec.Body.String(), `{"msg":"Outcome unknown: `) ||
 				carried && rec.Header().Get(againHeader) != string(neon.OutcomeUnknown) {
-				t.Errorf("%v, carried %v: %d %v %s", ended, carried, rec.Code, rec.Header(), rec.Body)
+				t.Errorf("%v, carried %v: %d %v %s", ended, carried, rec.Code, rec.Header(),
+					rec.Body)
 			}
 		}
 	}
@@ -291,8 +321,10 @@ func TestReadsOfReplicatedStateAreAnsweredByFollowers(t *testing.T) {
 		if rt.duty != onAny {
 			continue
 		}
-		path := strings.NewReplacer(":tenant_id", tenantA, ":node_id", "1", ":safekeeper_id", "1").Replace(rt.path)
-		body := `{"tenants":[],"tenant_shard_id":"` + tenantA + `","timeline_id":"` + timelineX + `","generation":0}`
+		path := strings.NewReplacer(":tenant_id", tenantA, ":node_id", "1", ":safekeeper_id", "1").
+			Replace(rt.path)
+		body := `{"tenants":[],"tenant_shard_id":"` + tenantA + `","timeline_id":"` + timelineX +
+			`","generation":0}`
 		if g := w.replicas[1].do(rt.method, path, body); g.status != 200 {
 			t.Errorf("%s %s: %d %s", rt.method, path, g.status, g.body)
 		}
@@ -321,7 +353,8 @@ func TestOversizedBodyIsRefusedUnread(t *testing.T) {
 	want := `{"msg":"\"request body is larger than 1048576 bytes\""}`
 	for _, r := range w.replicas {
 		r.do("POST", "/v1/tenant", big).want(t, 400, want)
-		req, err := http.NewRequest("POST", r.web.URL+"/v1/tenant", io.MultiReader(strings.NewReader(big)))
+		req, err := http.NewRequest("POST", r.web.URL+"/v1/tenant",
+			io.MultiReader(strings.NewReader(big)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -350,7 +383,9 @@ func TestAnnouncedOversizeIsRefusedAtOnce(t *testing.T) {
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(conn, "POST /v1/tenant HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", defaultBody+1); err != nil {
+	if _, err := fmt.Fprintf(conn,
+		"POST /v1/tenant HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n",
+		defaultBody+1); err != nil {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReader(conn).ReadString('\n')

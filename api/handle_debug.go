@@ -37,7 +37,9 @@ func (s *Server) inspect(c *call) (answer, error) {
 	}
 	resp.Attachment = null
 	if a != nil {
-		if resp.Attachment, err = json.Marshal([2]uint64{uint64(a.Generation), uint64(a.Node)}); err != nil {
+		if resp.Attachment, err = json.Marshal([2]uint64{
+			uint64(a.Generation), uint64(a.Node),
+		}); err != nil {
 			return answer{}, err
 		}
 	}
@@ -79,7 +81,8 @@ func (s *Server) explain(c *call) (answer, error) {
 // failpoints sets what happens at places of this very replica.
 func (s *Server) failpoints(c *call) (answer, error) {
 	if s.Failpoints == nil {
-		return answer{}, neon.Errorf(neon.BadRequest, "Cannot manage failpoints because neon was compiled without failpoints support")
+		return answer{}, neon.Errorf(neon.BadRequest,
+			"Cannot manage failpoints because neon was compiled without failpoints support")
 	}
 	var req neon.List[neon.FailpointConfig]
 	if err := c.decode(&req); err != nil {

@@ -129,11 +129,13 @@ func stateDescs() map[string]*prometheus.Desc {
 	add("safekeeper_nodes", "Registered safekeepers")
 	add("https_safekeeper_nodes", "Registered safekeepers with a port for HTTPS")
 	add("schedule_az_violation", "Shards that are attached in another zone than they prefer")
-	add("safekeeper_reconciles_queued", "Operations that a safekeeper owes", "sk_az", "sk_node_id", "sk_hostname")
+	add("safekeeper_reconciles_queued", "Operations that a safekeeper owes", "sk_az", "sk_node_id",
+		"sk_hostname")
 	add("leadership_status", "1 for what this replica is", "status")
 	add("node_shards", "Intended locations", "az", "node_id")
 	add("node_attached_shards", "Intended attached locations", "az", "node_id")
-	add("node_home_shards", "Intended locations of shards that prefer the zone of the node", "az", "node_id")
+	add("node_home_shards", "Intended locations of shards that prefer the zone of the node", "az",
+		"node_id")
 	return descs
 }
 
@@ -147,7 +149,8 @@ func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
 // Collect is part of prometheus.Collector.
 func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(name string, v int, labels ...string) {
-		out <- prometheus.MustNewConstMetric(c.descs[name], prometheus.GaugeValue, float64(v), labels...)
+		out <- prometheus.MustNewConstMetric(c.descs[name], prometheus.GaugeValue, float64(v),
+			labels...)
 	}
 	st := c.options.State()
 	nodes, https := 0, 0
@@ -213,7 +216,8 @@ func misplaced(st *fsm.State) (count int) {
 		zones[n.ID] = n.AZ
 	}
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
-		if at, ok := zones[sh.Attached]; ok && sh.PreferredAZ != (neon.AZ{}) && sh.PreferredAZ != at {
+		if at, ok := zones[sh.Attached]; ok && sh.PreferredAZ != (neon.AZ{}) &&
+			sh.PreferredAZ != at {
 			count++
 		}
 	}

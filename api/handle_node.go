@@ -130,9 +130,17 @@ func (s *Server) nodeDelete(c *call) (answer, error) {
 	return done(s.Operations.Delete(c.ctx, order))
 }
 
-func (s *Server) nodeCancelDrain(c *call) (answer, error)  { return s.cancel(c, fsm.OperationDrain) }
-func (s *Server) nodeCancelFill(c *call) (answer, error)   { return s.cancel(c, fsm.OperationFill) }
-func (s *Server) nodeCancelDelete(c *call) (answer, error) { return s.cancel(c, fsm.OperationDelete) }
+func (s *Server) nodeCancelDrain(
+	c *call,
+) (answer, error) {
+	return s.cancel(c, fsm.OperationDrain)
+}
+func (s *Server) nodeCancelFill(c *call) (answer, error) { return s.cancel(c, fsm.OperationFill) }
+func (s *Server) nodeCancelDelete(
+	c *call,
+) (answer, error) {
+	return s.cancel(c, fsm.OperationDelete)
+}
 
 func (s *Server) cancel(c *call, kind fsm.OperationKind) (answer, error) {
 	id, err := c.node()
@@ -187,7 +195,10 @@ func (s *Server) operations(c *call) (answer, error) {
 	all, err := s.Operations.List(c.ctx)
 	resp := []progress{}
 	for _, p := range all {
-		resp = append(resp, progress{Node: p.Node, Kind: p.Kind.String(), Force: p.Force, Total: p.Total, Attached: p.Attached, Shards: p.Shards})
+		resp = append(resp, progress{
+			Node: p.Node, Kind: p.Kind.String(), Force: p.Force, Total: p.Total,
+			Attached: p.Attached, Shards: p.Shards,
+		})
 	}
 	return reply(resp, err)
 }

@@ -7,15 +7,47 @@ import (
 )
 
 var safekeeperRoutes = []route{
-	{method: "GET", path: "/control/v1/safekeeper", scope: ScopeInfra, duty: onAny, label: "control_v1_safekeeper_list", handle: (*Server).safekeeperList},
-	{method: "GET", path: "/control/v1/safekeeper/:safekeeper_id", scope: ScopeInfra, duty: onAny, label: "v1_safekeeper", handle: (*Server).safekeeperDescribe},
-	{method: "POST", path: "/control/v1/safekeeper/:safekeeper_id", scope: ScopeInfra, label: "v1_safekeeper_post", handle: (*Server).safekeeperUpsert},
-	{method: "POST", path: "/control/v1/safekeeper/:safekeeper_id/scheduling_policy", scope: ScopeAdmin, label: "v1_safekeeper_scheduling_policy", handle: (*Server).safekeeperPolicy},
+	{
+		method: "GET", path: "/control/v1/safekeeper", scope: ScopeInfra, duty: onAny,
+		label: "control_v1_safekeeper_list", handle: (*Server).safekeeperList,
+	},
+	{
+		method: "GET", path: "/control/v1/safekeeper/:safekeeper_id", scope: ScopeInfra,
+		duty: onAny, label: "v1_safekeeper", handle: (*Server).safekeeperDescribe,
+	},
+	{
+		method: "POST", path: "/control/v1/safekeeper/:safekeeper_id", scope: ScopeInfra,
+		label: "v1_safekeeper_post", handle: (*Server).safekeeperUpsert,
+	},
+	{
+		method: "POST", path: "/control/v1/safekeeper/:safekeeper_id/scheduling_policy",
+		scope: ScopeAdmin, label: "v1_safekeeper_scheduling_policy",
+		handle: (*Server).safekeeperPolicy,
+	},
 
-	{method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_safekeeper_migrate", deadline: remoteDeadline, handle: (*Server).safekeeperMigrate},
-	{method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate_abort", scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline_safekeeper_migrate_abort", deadline: remoteDeadline, handle: (*Server).safekeeperMigrateAbort},
-	{method: "GET", path: "/debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate", scope: ScopeAdmin, ready: true, limited: true, label: "v1_tenant_timeline_locate", handle: (*Server).timelineLocate},
-	{method: "POST", path: "/debug/v1/tenant/:tenant_id/timeline/:timeline_id/import", scope: ScopePageserverAPI, limited: true, label: "debug_v1_timeline_import", handle: (*Server).timelineImport},
+	{
+		method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate",
+		scope: ScopePageserverAPI, ready: true, limited: true,
+		label: "v1_tenant_timeline_safekeeper_migrate", deadline: remoteDeadline,
+		handle: (*Server).safekeeperMigrate,
+	},
+	{
+		method: "POST",
+		path:   "/v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate_abort",
+		scope:  ScopePageserverAPI, ready: true, limited: true,
+		label: "v1_tenant_timeline_safekeeper_migrate_abort", deadline: remoteDeadline,
+		handle: (*Server).safekeeperMigrateAbort,
+	},
+	{
+		method: "GET", path: "/debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate",
+		scope: ScopeAdmin, ready: true, limited: true, label: "v1_tenant_timeline_locate",
+		handle: (*Server).timelineLocate,
+	},
+	{
+		method: "POST", path: "/debug/v1/tenant/:tenant_id/timeline/:timeline_id/import",
+		scope: ScopePageserverAPI, limited: true, label: "debug_v1_timeline_import",
+		handle: (*Server).timelineImport,
+	},
 }
 
 func (c *call) safekeeper() (neon.NodeID, error) {

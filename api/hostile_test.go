@@ -25,23 +25,34 @@ import (
 // hostileIDs stand in for the parameters of a path. The first two are of tenants
 // that exist and that do not.
 var hostileIDs = []string{
-	tenantA, tenantB, strings.ToUpper(tenantA), tenantA + "-0001", tenantA + "-0102", tenantA + "-zz", tenantA + "_0001", tenantA[:31], tenantA + "0",
-	"", "%00", tenantA[:31] + "%00", ".", "..", "%2e%2e", "%2f", "a%2fb", "%", "%zz", "%ff%fe", "ü", "%e2%80%ae", "*", ":tenant_id", "null", "{}", "'", "%22",
-	"-1", "99", "18446744073709551615", "18446744073709551616", "1e3", "0x63", "+99", "%2099", "1.0", "٣", strings.Repeat("f", 5000), strings.Repeat("../", 500),
+	tenantA, tenantB, strings.ToUpper(tenantA), tenantA + "-0001", tenantA + "-0102",
+	tenantA + "-zz", tenantA + "_0001", tenantA[:31], tenantA + "0",
+	"", "%00", tenantA[:31] + "%00", ".", "..", "%2e%2e", "%2f", "a%2fb", "%", "%zz", "%ff%fe", "ü",
+	"%e2%80%ae", "*", ":tenant_id", "null", "{}", "'", "%22",
+	"-1", "99", "18446744073709551615", "18446744073709551616", "1e3", "0x63", "+99", "%2099",
+	"1.0", "٣", strings.Repeat("f", 5000), strings.Repeat("../", 500),
 }
 
 var hostileQueries = []string{
-	"", "", "", "limit=1&limit=2", "limit=-1", "limit=18446744073709551616", "limit=1&limit=1&start_after=x", "start_after=" + tenantB, "force=1", "force=TRUE",
-	"force=true&force=false", "force=", "lazy=maybe", "flush_ms=x", "wait_ms=-1", "wait_ms=99999999999999999999", "wait_ms=18446744073709551615", "concurrency=1e3",
-	"recurse=yes", "detach_behavior=v3", "travel_to=yesterday", "travel_to=2026-01-01T00:00:00Z", "travel_to=2026-01-01T00:00:00Z&done_if_after=9999999999-01-01T00:00:00Z",
-	"a=%zz", "&&&=", ";", "a;b=c", "%00=%00", "%ff=%ff", "concurrent=maybe", "format=svg", "seconds=0", "seconds=61", "frequency=1001", "=" + strings.Repeat("x", 20000), "a[]=1&a[]=2",
+	"", "", "", "limit=1&limit=2", "limit=-1", "limit=18446744073709551616",
+	"limit=1&limit=1&start_after=x", "start_after=" + tenantB, "force=1", "force=TRUE",
+	"force=true&force=false", "force=", "lazy=maybe", "flush_ms=x", "wait_ms=-1",
+	"wait_ms=99999999999999999999", "wait_ms=18446744073709551615", "concurrency=1e3",
+	"recurse=yes", "detach_behavior=v3", "travel_to=yesterday", "travel_to=2026-01-01T00:00:00Z",
+	"travel_to=2026-01-01T00:00:00Z&done_if_after=9999999999-01-01T00:00:00Z",
+	"a=%zz", "&&&=", ";", "a;b=c", "%00=%00", "%ff=%ff", "concurrent=maybe", "format=svg",
+	"seconds=0", "seconds=61", "frequency=1001", "=" + strings.Repeat("x", 20000), "a[]=1&a[]=2",
 }
 
 // hostileHeaders are added to a request.
 var hostileHeaders = []string{
-	"", "", "", "X-Request-Id: \r\n", "X-Request-Id: " + strings.Repeat("x", 3000) + "\r\n", "X-Request-Id: \xff\xfe\r\n", "X-Quorate-Hop: 1\r\n", "X-Quorate-Again: not_leader\r\n",
-	"Content-Type: text/plain\r\n", "Content-Encoding: gzip\r\n", "Expect: 100-continue\r\n", "Connection: upgrade, x-request-id\r\nUpgrade: h2c\r\n", "Host: other\r\n", "Accept: nothing/at-all\r\n",
-	"Transfer-Encoding: chunked\r\n", "Transfer-Encoding: gzip\r\n", "Range: bytes=5-2\r\n", "Content-Length: 3\r\n",
+	"", "", "", "X-Request-Id: \r\n", "X-Request-Id: " + strings.Repeat("x", 3000) + "\r\n",
+	"X-Request-Id: \xff\xfe\r\n", "X-Quorate-Hop: 1\r\n", "X-Quorate-Again: not_leader\r\n",
+	"Content-Type: text/plain\r\n", "Content-Encoding: gzip\r\n", "Expect: 100-continue\r\n",
+	"Connection: upgrade, x-request-id\r\nUpgrade: h2c\r\n", "Host: other\r\n",
+	"Accept: nothing/at-all\r\n",
+	"Transfer-Encoding: chunked\r\n", "Transfer-Encoding: gzip\r\n", "Range: bytes=5-2\r\n",
+	"Content-Length: 3\r\n",
 }
 
 var (
@@ -56,24 +67,44 @@ var spoilers = []func(*rand.Rand, string) string{
 	func(*rand.Rand, string) string { return "" },
 	func(r *rand.Rand, s string) string { return s[:r.IntN(len(s)+1)] },
 	func(r *rand.Rand, s string) string {
-		return []string{"null", "[]", `""`, "0", "{}", "true", "{", "\x00", "\ufeff{}", "nul", "[{}]", "\xff"}[r.IntN(12)]
+		return []string{
+			"null", "[]", `""`, "0", "{}", "true", "{", "\x00", "\ufeff{}", "nul", "[{}]", "\xff",
+		}[r.IntN(12)]
 	},
 	func(_ *rand.Rand, s string) string { return number.ReplaceAllString(s, `"$0"`) },
 	func(r *rand.Rand, s string) string {
-		return number.ReplaceAllString(s, []string{"-1", "1.5", "1e400", "18446744073709551616", "99999999999999999999999999", "0", "256", "65536", "4294967296"}[r.IntN(9)])
+		return number.ReplaceAllString(s, []string{
+			"-1", "1.5", "1e400", "18446744073709551616", "99999999999999999999999999", "0", "256",
+			"65536", "4294967296",
+		}[r.IntN(9)])
 	},
 	func(_ *rand.Rand, s string) string { return value.ReplaceAllString(s, `:7`) },
 	func(r *rand.Rand, s string) string {
-		return value.ReplaceAllString(s, []string{`:null`, `:{}`, `:[]`, `:[[]]`, `:""`, `:"\u0000"`, `:"\ud800"`, ":\"\xff\xfe\"", `:true`, `:"` + tenantB + `"`, `:{"a":{}}`}[r.IntN(11)])
+		return value.ReplaceAllString(s, []string{
+			`:null`, `:{}`, `:[]`, `:[[]]`, `:""`, `:"\u0000"`, `:"\ud800"`, ":\"\xff\xfe\"",
+			`:true`, `:"` + tenantB + `"`, `:{"a":{}}`,
+		}[r.IntN(11)])
 	},
 	func(r *rand.Rand, s string) string {
-		return replaceOne(r, value, s, []string{`:null`, `:{}`, `:[]`, `:-1`, `:""`, `:"x"`, `:18446744073709551615`, `:0`, `:1e2`, `:false`}[r.IntN(10)])
+		return replaceOne(r, value, s, []string{
+			`:null`, `:{}`, `:[]`, `:-1`, `:""`, `:"x"`, `:18446744073709551615`, `:0`, `:1e2`,
+			`:false`,
+		}[r.IntN(10)])
 	},
 	func(r *rand.Rand, s string) string { return replaceOne(r, text, s, `"\u0000"`) },
-	func(_ *rand.Rand, s string) string { return strings.Replace(s, "{", `{"unknown":{"x":[1,2]},`, 1) },
-	func(_ *rand.Rand, s string) string { return strings.Replace(s, "{", `{"`+"\xc3\x28"+`":1,`, 1) },
+	func(
+		_ *rand.Rand, s string,
+	) string {
+		return strings.Replace(s, "{", `{"unknown":{"x":[1,2]},`, 1)
+	},
+	func(
+		_ *rand.Rand, s string,
+	) string {
+		return strings.Replace(s, "{", `{"`+"\xc3\x28"+`":1,`, 1)
+	},
 	func(_ *rand.Rand, s string) string {
-		return strings.Replace(s, "{", "{"+strings.TrimSuffix(strings.TrimPrefix(s, "{"), "}")+",", 1)
+		return strings.Replace(s, "{", "{"+strings.TrimSuffix(strings.TrimPrefix(s, "{"), "}")+",",
+			1)
 	},
 	func(_ *rand.Rand, s string) string { return strings.Repeat("[", 30000) },
 	func(_ *rand.Rand, s string) string { return strings.Repeat(`{"node_id":`, 3000) },
@@ -130,13 +161,21 @@ func (s *siege) WithGroup(string) slog.Handler            { return s }
 
 func newSiege(t *testing.T) *siege {
 	pub, priv := newKey(t)
-	w := newWorld(t, setup{key: pub, rate: 1 << 20, options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1}})
-	s := &siege{t: t, w: w, r: w.replicas[0], answers: map[int]int{}, tokens: []string{"Bearer " + sign(t, priv, jwt.MapClaims{"scope": "admin"})}}
+	w := newWorld(t, setup{
+		key: pub, rate: 1 << 20,
+		options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1},
+	})
+	s := &siege{
+		t: t, w: w, r: w.replicas[0], answers: map[int]int{},
+		tokens: []string{"Bearer " + sign(t, priv, jwt.MapClaims{"scope": "admin"})},
+	}
 	for _, scope := range contract.Rows(contract.Scope) {
 		s.tokens = append(s.tokens, "Bearer "+sign(t, priv, jwt.MapClaims{"scope": scope.Name}))
 	}
-	s.tokens = append(s.tokens, "", "Bearer", "bearer "+s.tokens[0][7:], "Bearer x.y.z", s.tokens[0][:80], s.tokens[0]+"x", "Bearer \xff", "Basic eDp5",
-		"Bearer "+sign(t, priv, jwt.MapClaims{"scope": "admin", "aud": "x"}), "Bearer "+sign(t, priv, jwt.MapClaims{"scope": "admin", "exp": 1}))
+	s.tokens = append(s.tokens, "", "Bearer", "bearer "+s.tokens[0][7:], "Bearer x.y.z",
+		s.tokens[0][:80], s.tokens[0]+"x", "Bearer \xff", "Basic eDp5",
+		"Bearer "+sign(t, priv, jwt.MapClaims{"scope": "admin", "aud": "x"}),
+		"Bearer "+sign(t, priv, jwt.MapClaims{"scope": "admin", "exp": 1}))
 	s.r.server.Logger = slog.New(s)
 	w.addNodes(2)
 	w.addSafekeepers(2)
@@ -146,7 +185,8 @@ func newSiege(t *testing.T) *siege {
 	}
 	w.attach(tenantID(t, tenantA))
 	w.calls.answer = func(neon.NodeID, neon.ShardID, neon.ShardCall) (int, []byte, error) {
-		return 200, []byte(`{"timeline_id":"` + timelineX + `","last_record_lsn":"0/10","pg_version":16,"reparented_timelines":[],"shards":[],"heatmap_mtime":null,"layers_downloaded":0,"layers_total":0,"bytes_downloaded":0,"bytes_total":0}`), nil
+		return 200, []byte(`{"timeline_id":"` + timelineX +
+			`","last_record_lsn":"0/10","pg_version":16,"reparented_timelines":[],"shards":[],"heatmap_mtime":null,"layers_downloaded":0,"layers_total":0,"bytes_downloaded":0,"bytes_total":0}`), nil
 	}
 	return s
 }
@@ -174,7 +214,9 @@ func (a assault) wire() string {
 	if a.token != "" {
 		auth = "Authorization: " + a.token + "\r\n"
 	}
-	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: %d\r\n%s%s\r\n%s", a.method, line, a.length, auth, a.headers, a.body)
+	return fmt.Sprintf(
+		"%s %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: %d\r\n%s%s\r\n%s",
+		a.method, line, a.length, auth, a.headers, a.body)
 }
 
 // strike sends the request and checks the answer: there is one, nothing panicked,
@@ -220,7 +262,8 @@ func (s *siege) strike(a assault) {
 
 // keepsRows: a tenant without a place stays, and is placed when there is one.
 func keepsRows(a assault, status int) bool {
-	return status == http.StatusConflict && a.method == "POST" && strings.HasPrefix(a.path, "/v1/tenant")
+	return status == http.StatusConflict && a.method == "POST" &&
+		strings.HasPrefix(a.path, "/v1/tenant")
 }
 
 // broken are the answers of 500 and above that clients know; everything else about
@@ -231,8 +274,10 @@ var broken = regexp.MustCompile(`not found for update|unexpected number of rows|
 func (s *siege) judge(shot string, a assault, status int, body string) {
 	s.t.Helper()
 	switch {
-	case status < 400, status < 500 && strings.HasPrefix(body, `{"msg":"`), status == 404 && body == "Not Found",
-		status == 400 && strings.HasPrefix(body, "400 Bad Request"), status == 409 && body == "null", a.method == "HEAD",
+	case status < 400, status < 500 && strings.HasPrefix(body, `{"msg":"`),
+		status == 404 && body == "Not Found",
+		status == 400 && strings.HasPrefix(body, "400 Bad Request"),
+		status == 409 && body == "null", a.method == "HEAD",
 		status == 501 && strings.Contains(a.headers, "gzip"), status == 417, status == 431:
 	case status >= 500 && broken.MatchString(body):
 	default:
@@ -251,30 +296,40 @@ func goodBody(rt route) string {
 // assaults draws requests to a route.
 func (s *siege) assault(rt route, r *rand.Rand) assault {
 	id := func() string { return hostileIDs[r.IntN(len(hostileIDs))] }
-	path := regexp.MustCompile(`:tenant_id|:tenant_shard_id`).ReplaceAllStringFunc(rt.path, func(string) string {
-		if r.IntN(2) == 0 && !strings.Contains(rt.path, "shard_split") { // a split would wait for pageservers
-			return tenantA
-		}
-		return id()
-	})
+	path := regexp.MustCompile(`:tenant_id|:tenant_shard_id`).ReplaceAllStringFunc(rt.path,
+		func(string) string {
+			// a split would wait for pageservers
+			if r.IntN(2) == 0 && !strings.Contains(rt.path, "shard_split") {
+				return tenantA
+			}
+			return id()
+		})
 	path = regexp.MustCompile(`:timeline_id`).ReplaceAllStringFunc(path, func(string) string {
 		if r.IntN(2) == 0 {
 			return timelineX
 		}
 		return id()
 	})
-	path = regexp.MustCompile(`:\w+|\*rest`).ReplaceAllStringFunc(path, func(string) string { return id() })
-	a := assault{method: rt.method, path: path, query: hostileQueries[r.IntN(len(hostileQueries))], token: s.tokens[0]}
+	path = regexp.MustCompile(`:\w+|\*rest`).ReplaceAllStringFunc(path,
+		func(string) string { return id() })
+	a := assault{
+		method: rt.method, path: path, query: hostileQueries[r.IntN(len(hostileQueries))],
+		token: s.tokens[0],
+	}
 	if strings.HasPrefix(rt.path, "/profile/cpu") {
 		a.query = "seconds=0"
 	}
 	switch r.IntN(12) {
 	case 0:
-		a.path += []string{"/", "//", "/..", "/%2e%2e/status", "?", "#", "\x00", "/x/y/z"}[r.IntN(8)]
+		a.path += []string{
+			"/", "//", "/..", "/%2e%2e/status", "?", "#", "\x00", "/x/y/z",
+		}[r.IntN(8)]
 	case 1:
 		a.path = "/" + a.path
 	case 2:
-		a.method = []string{"GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "TRACE", "BREW", "OPTIONS"}[r.IntN(9)]
+		a.method = []string{
+			"GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "TRACE", "BREW", "OPTIONS",
+		}[r.IntN(9)]
 	}
 	if r.IntN(4) == 0 {
 		a.token = s.tokens[r.IntN(len(s.tokens))]
@@ -297,8 +352,11 @@ func TestNoRequestDoesHarm(t *testing.T) {
 			for range rounds {
 				s.strike(s.assault(rt, r))
 			}
-			large := assault{method: rt.method, path: strings.NewReplacer(":tenant_id", tenantB, ":tenant_shard_id", tenantB, ":timeline_id", timelineX, "*rest", "x").Replace(rt.path),
-				token: s.tokens[0], length: int(rt.body) + 1, body: `{"a":"` + strings.Repeat("x", 1<<16)}
+			large := assault{method: rt.method, path: strings.NewReplacer(":tenant_id", tenantB,
+				":tenant_shard_id", tenantB, ":timeline_id", timelineX, "*rest",
+				"x").Replace(rt.path),
+				token: s.tokens[0], length: int(rt.body) + 1,
+				body: `{"a":"` + strings.Repeat("x", 1<<16)}
 			if !strings.HasPrefix(rt.path, "/profile") {
 				s.strike(large)
 			}
@@ -319,7 +377,9 @@ func FuzzRequests(f *testing.F) {
 		rt := all[int(at)%len(all)]
 		s := newSiege(t)
 		a := s.assault(rt, rand.New(rand.NewPCG(2, seed)))
-		if seed%2 == 0 && len(path) < 8000 && len(query) < 8000 && !strings.Contains(path, "profile") && !strings.Contains(path, "node/") && !strings.Contains(path, "shard_split") {
+		if seed%2 == 0 && len(path) < 8000 && len(query) < 8000 && !strings.Contains(path,
+			"profile") && !strings.Contains(path, "node/") &&
+			!strings.Contains(path, "shard_split") {
 			a.path, a.query = path, query
 		}
 		if len(body) < 1<<16 {

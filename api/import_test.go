@@ -63,11 +63,14 @@ func timelineID(t testing.TB, s string) neon.TimelineID {
 	return id
 }
 
-const importBody = `{"new_timeline_id":"` + timelineX + `","import_pgdata":{"location":{"LocalFs":{"path":"/x"}},"idempotency_key":"x"}}`
+const importBody = `{"new_timeline_id":"` + timelineX +
+	`","import_pgdata":{"location":{"LocalFs":{"path":"/x"}},"idempotency_key":"x"}}`
 
 func TestImportIsReportedAndEnds(t *testing.T) {
 	hook := &heard{err: fmt.Errorf("not now")}
-	w := newWorld(t, setup{hook: hook, options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1}})
+	w := newWorld(t, setup{
+		hook: hook, options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1},
+	})
 	shards := sharded(t, w)
 	w.must(fsm.UpsertSafekeeper{ID: 1, Host: "sk", Port: 1, HTTPPort: 2, AZ: neon.MakeAZ("a")})
 	w.must(fsm.SetSafekeeperScheduling{Safekeeper: 1, To: neon.SafekeeperActive})
@@ -80,39 +83,67 @@ func TestImportIsReportedAndEnds(t *testing.T) {
 		if s.Number == 0 {
 			lsn = "0/1500008"
 		}
-		return http.StatusOK, []byte(`{"timeline_id":"` + timelineX + `","last_record_lsn":"` + lsn + `","pg_version":16}`), nil
+		return http.StatusOK, []byte(`{"timeline_id":"` + timelineX + `","last_record_lsn":"` +
+			lsn + `","pg_version":16}`), nil
 	}
 	r := w.replicas[0]
 	status := "/upcall/v1/timeline_import_status"
 	about := func(shard neon.ShardID, gen int, rest string) string {
-		return fmt.Sprintf(`{"tenant_shard_id":"%s","timeline_id":"%s","generation":%d%s}`, shard, timelineX, gen, rest)
+		return fmt.Sprintf(`{"tenant_shard_id":"%s","timeline_id":"%s","generation":%d%s}`, shard,
+			timelineX, gen, rest)
 	}
 	report := func(text string) string { return `,"status":` + text }
 	ref := tenantA + "/" + timelineX
 	stranger := shards[0]
 	stranger.Tenant[0]++
 	play(t, r, []step{
-		{"GET", status, about(shards[0], 1, ""), 404, `{"msg":"NotFound: import for ` + ref + ` not found"}`},
-		{"POST", status, about(shards[0], 1, report(`"Done"`)), 404, `{"msg":"NotFound: Import for ` + ref + ` not found"}`},
-		{"POST", "/v1/tenant/" + tenantA + "/timeline", importBody, 201, `{"timeline_id":"` + timelineX + `","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1,2],"safekeepers":null}`},
-		{"POST", "/v1/tenant/" + tenantA + "/timeline", importBody, 201, `{"timeline_id":"` + timelineX + `","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1,2],"safekeepers":null}`},
+		{
+			"GET", status, about(shards[0], 1, ""), 404,
+			`{"msg":"NotFound: import for ` + ref + ` not found"}`,
+		},
+		{
+			"POST", status, about(shards[0], 1, report(`"Done"`)), 404,
+			`{"msg":"NotFound: Import for ` + ref + ` not found"}`,
+		},
+		{"POST", "/v1/tenant/" + tenantA + "/timeline", importBody, 201,
+			`{"timeline_id":"` + timelineX +
+				`","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1,2],"safekeepers":null}`},
+		{"POST", "/v1/tenant/" + tenantA + "/timeline", importBody, 201,
+			`{"timeline_id":"` + timelineX +
+				`","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1,2],"safekeepers":null}`},
 		{"GET", status, about(shards[0], 1, ""), 200, `{"InProgress":null}`},
 		{"GET", status, about(shards[0], 7, ""), 400, `{"msg":"\"Invalid generation\""}`},
-		{"GET", status, about(stranger, 1, ""), 500, `{"msg":"` + stranger.String() + ` shard not found"}`},
+		{
+			"GET", status, about(stranger, 1, ""), 500,
+			`{"msg":"` + stranger.String() + ` shard not found"}`,
+		},
 		{"GET", status, "", 400, `{"msg":"\"missing request body\""}`},
-		{"POST", status, about(shards[0], 7, report(`"Done"`)), 412, `{"msg":"Precondition failed: Invalid generation"}`},
-		{"POST", status, about(shards[0], 1, report(`{"InProgress":{"V1":{"jobs":2,"completed":1,"import_plan_hash":3,"job_soft_size_limit":4}}}`)), 200, `null`},
-		{"GET", status, about(shards[0], 1, ""), 200, `{"InProgress":{"V1":{"jobs":2,"completed":1,"import_plan_hash":3,"job_soft_size_limit":4}}}`},
+		{
+			"POST", status, about(shards[0], 7, report(`"Done"`)), 412,
+			`{"msg":"Precondition failed: Invalid generation"}`,
+		},
+		{"POST", status, about(shards[0], 1, report(
+			`{"InProgress":{"V1":{"jobs":2,"completed":1,"import_plan_hash":3,"job_soft_size_limit":4}}}`)),
+			200, `null`},
+		{
+			"GET", status, about(shards[0], 1, ""), 200,
+			`{"InProgress":{"V1":{"jobs":2,"completed":1,"import_plan_hash":3,"job_soft_size_limit":4}}}`,
+		},
 		{"POST", status, about(shards[0], 1, report(`"Done"`)), 200, `null`},
 		{"POST", status, about(shards[0], 1, report(`"Done"`)), 200, `null`},
-		{"POST", status, about(shards[0], 1, report(`{"Error":"late"}`)), 500, `{"msg":"Update request is unexpected"}`},
+		{
+			"POST", status, about(shards[0], 1, report(`{"Error":"late"}`)), 500,
+			`{"msg":"Update request is unexpected"}`,
+		},
 		{"GET", status, about(shards[1], 1, ""), 200, `{"InProgress":null}`},
 		{"POST", status, about(shards[1], 1, report(`"Done"`)), 200, `null`},
 	})
-	if g := r.do("GET", "/control/v1/tenant/"+tenantA, ""); strings.Count(g.body, `"is_importing":true`) != 2 {
+	if g := r.do("GET", "/control/v1/tenant/"+tenantA,
+		""); strings.Count(g.body, `"is_importing":true`) != 2 {
 		t.Errorf("described as %s", g.body)
 	}
-	if g := r.do("GET", "/debug/v1/tenant", ""); strings.Count(g.body, `"importing":"Importing"`) != 2 {
+	if g := r.do("GET", "/debug/v1/tenant",
+		""); strings.Count(g.body, `"importing":"Importing"`) != 2 {
 		t.Errorf("dumped as %s", g.body)
 	}
 	drive(t, r, func(s *fsm.State) bool {
@@ -125,7 +156,8 @@ func TestImportIsReportedAndEnds(t *testing.T) {
 		t.Errorf("the control plane heard %+v", hook.all)
 	}
 	for _, c := range w.calls.calls() {
-		if strings.Contains(c, "activate") && !strings.Contains(c, "/activate_post_import?timeline_activate_timeout_ms=128 on") {
+		if strings.Contains(c, "activate") &&
+			!strings.Contains(c, "/activate_post_import?timeline_activate_timeout_ms=128 on") {
 			t.Error(c)
 		}
 	}
@@ -143,16 +175,22 @@ func TestContractFailedImportIsAnnouncedWithItsErrors(t *testing.T) {
 	r := w.replicas[0]
 	r.do("POST", "/v1/tenant/"+tenantA+"/timeline", importBody)
 	for i, text := range []string{`"Done"`, `{"Error":"no bucket"}`} {
-		r.do("POST", "/upcall/v1/timeline_import_status", fmt.Sprintf(`{"tenant_shard_id":"%s","timeline_id":"%s","generation":1,"status":%s}`, shards[i], timelineX, text)).want(t, 200, "null")
+		r.do("POST", "/upcall/v1/timeline_import_status", fmt.Sprintf(
+			`{"tenant_shard_id":"%s","timeline_id":"%s","generation":1,"status":%s}`, shards[i],
+			timelineX, text)).want(t, 200, "null")
 	}
 	drive(t, r, func(s *fsm.State) bool { return !s.Importing(tenantID(t, tenantA)) })
-	if len(hook.all) != 1 || hook.all[0].Error == nil || *hook.all[0].Error != `{"0102":"no bucket"}` {
+	if len(hook.all) != 1 || hook.all[0].Error == nil ||
+		*hook.all[0].Error != `{"0102":"no bucket"}` {
 		t.Errorf("the control plane heard %+v", hook.all)
 	}
-	if slices.ContainsFunc(w.calls.calls(), func(c string) bool { return strings.Contains(c, "activate") }) {
+	if slices.ContainsFunc(w.calls.calls(),
+		func(c string) bool { return strings.Contains(c, "activate") }) {
 		t.Error("a timeline that was not imported was activated")
 	}
-	for _, name := range []string{"tenant-create-timeline-shared-lock", "timeline-import-pre-cplane-notification"} {
+	for _, name := range []string{
+		"tenant-create-timeline-shared-lock", "timeline-import-pre-cplane-notification",
+	} {
 		if !slices.Contains(points.passed, name) {
 			t.Errorf("%s was not passed, but %v", name, points.passed)
 		}
@@ -166,19 +204,23 @@ func TestDeletionEndsAnImport(t *testing.T) {
 	w := newWorld(t, setup{hook: hook})
 	shards := sharded(t, w)
 	w.calls.answer = func(neon.NodeID, neon.ShardID, neon.ShardCall) (int, []byte, error) {
-		return http.StatusOK, []byte(`{"timeline_id":"` + timelineX + `","last_record_lsn":"0/1","pg_version":16}`), nil
+		return http.StatusOK, []byte(
+			`{"timeline_id":"` + timelineX + `","last_record_lsn":"0/1","pg_version":16}`), nil
 	}
 	r := w.replicas[0]
 	r.do("POST", "/v1/tenant/"+tenantA+"/timeline", importBody)
 	for _, s := range shards {
-		r.do("POST", "/upcall/v1/timeline_import_status", fmt.Sprintf(`{"tenant_shard_id":"%s","timeline_id":"%s","generation":1,"status":"Done"}`, s, timelineX))
+		r.do("POST", "/upcall/v1/timeline_import_status", fmt.Sprintf(
+			`{"tenant_shard_id":"%s","timeline_id":"%s","generation":1,"status":"Done"}`, s,
+			timelineX))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.server.Timelines.ResumeTimelines(ctx) })
 	r.do("DELETE", "/v1/tenant/"+tenantA+"/timeline/"+timelineX, "").want(t, 200, `null`)
 	hook.fail(nil)
-	r.do("GET", "/upcall/v1/timeline_import_status", fmt.Sprintf(`{"tenant_shard_id":"%s","timeline_id":"%s","generation":1}`, shards[0], timelineX)).
+	r.do("GET", "/upcall/v1/timeline_import_status", fmt.Sprintf(
+		`{"tenant_shard_id":"%s","timeline_id":"%s","generation":1}`, shards[0], timelineX)).
 		want(t, 404, `{"msg":"NotFound: import for `+tenantA+`/`+timelineX+` not found"}`)
 	cancel()
 	wg.Wait()
@@ -192,9 +234,15 @@ func TestDeletionEndsAnImport(t *testing.T) {
 func TestDeletionOfATimelineIsFinishedOrTakenBack(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})
 	sharded(t, w)
-	path, ref := "/v1/tenant/"+tenantA+"/timeline", neon.TimelineRef{Tenant: tenantID(t, tenantA), Timeline: timelineID(t, timelineX)}
+	path, ref := "/v1/tenant/"+tenantA+"/timeline", neon.TimelineRef{
+		Tenant: tenantID(t, tenantA), Timeline: timelineID(t, timelineX),
+	}
 	recorded := func() bool { _, ok := w.store.State().TimelineDelete(ref); return ok }
-	w.calls.remove = func(neon.NodeID, neon.ShardID) (int, error) { return 0, &statusError{412, "has children"} }
+	w.calls.remove = func(
+		neon.NodeID, neon.ShardID,
+	) (int, error) {
+		return 0, &statusError{412, "has children"}
+	}
 	w.replicas[0].do("DELETE", path+"/"+timelineX, "").want(t, 500, `{"msg":"has children"}`)
 	if recorded() {
 		t.Error("a refused deletion is recorded")
@@ -210,8 +258,15 @@ func TestDeletionOfATimelineIsFinishedOrTakenBack(t *testing.T) {
 		t.Error("a deletion that was begun is not recorded")
 	}
 	play(t, w.replicas[0], []step{
-		{"POST", path, `{"new_timeline_id":"` + timelineX + `"}`, 409, `{"msg":"Conflict: timeline ` + ref.String() + ` is being deleted"}`},
-		{"POST", path, `{"new_timeline_id":"` + tenantB + `","ancestor_timeline_id":"` + timelineX + `"}`, 409, `{"msg":"Conflict: timeline ` + ref.String() + ` is being deleted"}`},
+		{
+			"POST", path, `{"new_timeline_id":"` + timelineX + `"}`, 409,
+			`{"msg":"Conflict: timeline ` + ref.String() + ` is being deleted"}`,
+		},
+		{
+			"POST", path,
+			`{"new_timeline_id":"` + tenantB + `","ancestor_timeline_id":"` + timelineX + `"}`, 409,
+			`{"msg":"Conflict: timeline ` + ref.String() + ` is being deleted"}`,
+		},
 	})
 	w.calls.remove = nil
 	w.setLeader(1)

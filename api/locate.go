@@ -50,7 +50,8 @@ func appendHost(b []byte, key string, host *string) []byte {
 		return append(b, null...)
 	}
 	for i := range len(*host) {
-		if c := (*host)[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+		if c := (*host)[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' ||
+			c == '&' {
 			return append(b, quoted(*host)...)
 		}
 	}

@@ -44,36 +44,51 @@ var outcomes = []string{"ok", "ok_no_notify", "error", "cancel"}
 // NewMetrics makes the series and registers them.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricPrefix + name, Help: help}, labels)
+		return prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: metricPrefix + name, Help: help,
+		}, labels)
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: metricPrefix + name, Help: help, Buckets: latencyBuckets}, labels)
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: metricPrefix + name, Help: help, Buckets: latencyBuckets,
+		}, labels)
 	}
 	m := &Metrics{
-		httpStatus:  counter("http_request_status", "HTTP requests by status", "path", "method", "status"),
-		httpLatency: histogram("http_request_latency", "Seconds to answer an HTTP request", "path", "method"),
+		httpStatus: counter("http_request_status", "HTTP requests by status", "path", "method",
+			"status"),
+		httpLatency: histogram("http_request_latency", "Seconds to answer an HTTP request", "path",
+			"method"),
 		limited: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: metricPrefix + "http_request_rate_limited", Help: "Seconds that requests were delayed by the rate limit of their tenant",
+			Name:    metricPrefix + "http_request_rate_limited",
+			Help:    "Seconds that requests were delayed by the rate limit of their tenant",
 			Buckets: prometheus.ExponentialBuckets(0.1, 10, 10),
 		}),
-		forwarded: counter("http_request_forwarded", "HTTP requests carried to the leader, by outcome of each try", "outcome"),
+		forwarded: counter("http_request_forwarded",
+			"HTTP requests carried to the leader, by outcome of each try", "outcome"),
 		spawned: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: metricPrefix + "reconcile_spawn", Help: "Reconciles begun",
 		}),
 		optimised: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: metricPrefix + "schedule_optimization", Help: "Shards begun to be moved to a better place",
+			Name: metricPrefix + "schedule_optimization",
+			Help: "Shards begun to be moved to a better place",
 		}),
-		completed:          counter("reconcile_complete", "Reconciles ended, by status", "status"),
-		long:               counter("reconcile_long_running", "Reconciles that are over the threshold", "tenant_id", "shard_number", "sequence"),
-		pageserverErrors:   counter("pageserver_request_error", "Failed requests to pageservers", "pageserver_id", "path", "method"),
-		pageserverLatency:  histogram("pageserver_request_latency", "Seconds of requests to pageservers", "pageserver_id", "path", "method"),
-		passthroughErrors:  counter("passthrough_request_error", "Failed requests passed through to pageservers", "pageserver_id", "path", "method"),
-		passthroughLatency: histogram("passthrough_request_latency", "Seconds of requests passed through to pageservers", "pageserver_id", "path", "method"),
+		completed: counter("reconcile_complete", "Reconciles ended, by status", "status"),
+		long: counter("reconcile_long_running",
+			"Reconciles that are over the threshold", "tenant_id", "shard_number", "sequence"),
+		pageserverErrors: counter("pageserver_request_error", "Failed requests to pageservers",
+			"pageserver_id", "path", "method"),
+		pageserverLatency: histogram("pageserver_request_latency",
+			"Seconds of requests to pageservers", "pageserver_id", "path", "method"),
+		passthroughErrors: counter("passthrough_request_error",
+			"Failed requests passed through to pageservers", "pageserver_id", "path", "method"),
+		passthroughLatency: histogram("passthrough_request_latency",
+			"Seconds of requests passed through to pageservers", "pageserver_id", "path", "method"),
 	}
 	for _, status := range outcomes {
 		m.completed.WithLabelValues(status)
 	}
-	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed, m.optimised, m.long,
+	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed,
+		m.optimised, m.long,
 		m.pageserverErrors, m.pageserverLatency, m.passthroughErrors, m.passthroughLatency)
 	m.safekeeper, m.log = newSafekeeperMetrics(reg), newLogMetrics(reg)
 	declare(reg)
@@ -100,7 +115,9 @@ func (m *Metrics) LongEnded(shard neon.ShardID, sequence uint64) {
 }
 
 func longLabels(shard neon.ShardID, sequence uint64) []string {
-	return []string{shard.Tenant.String(), strconv.Itoa(int(shard.Number)), strconv.FormatUint(sequence, 10)}
+	return []string{
+		shard.Tenant.String(), strconv.Itoa(int(shard.Number)), strconv.FormatUint(sequence, 10),
+	}
 }
 
 // Call is one finished request to a pageserver or safekeeper.

@@ -22,10 +22,12 @@ type logMetrics struct {
 func newLogMetrics(reg prometheus.Registerer) logMetrics {
 	m := logMetrics{
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metricPrefix + "database_query_error", Help: "Commands that failed or were refused, by kind of error",
+			Name: metricPrefix + "database_query_error",
+			Help: "Commands that failed or were refused, by kind of error",
 		}, []string{"error_type", "operation"}),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: metricPrefix + "database_query_latency", Help: "Seconds until a command was applied", Buckets: latencyBuckets,
+			Name: metricPrefix + "database_query_latency",
+			Help: "Seconds until a command was applied", Buckets: latencyBuckets,
 		}, []string{"operation"}),
 	}
 	reg.MustRegister(m.errors, m.latency)
@@ -35,12 +37,18 @@ func newLogMetrics(reg prometheus.Registerer) logMetrics {
 // operations are the names that dashboards know for commands; the others are named
 // after their type.
 var operations = map[string]string{
-	"RegisterNode": "insert_node", "SetNodeScheduling": "update_node", "DeleteNode": "delete_node", "IssueGenerations": "increment_generation",
-	"CreateTenant": "insert_tenant_shards", "UpdateTenant": "update_tenant_shard", "FinishDeleteTenant": "delete_tenant", "SetLeader": "update_leader",
-	"SetPreferredAZs": "set_preferred_azs", "SetMetadataHealth": "update_metadata_health", "CreateTimeline": "insert_timeline",
-	"BeginMembership": "update_timeline_membership", "EndMembership": "update_timeline_membership", "PullTimeline": "insert_timeline_reconcile",
-	"FinishSafekeeperOps": "remove_timeline_reconcile", "BeginImport": "insert_timeline_import", "UpdateImport": "update_timeline_import",
-	"FinishImport": "delete_timeline_import", "BeginSplit": "begin_shard_split", "CommitSplit": "complete_shard_split", "AbortSplit": "abort_shard_split",
+	"RegisterNode": "insert_node", "SetNodeScheduling": "update_node", "DeleteNode": "delete_node",
+	"IssueGenerations": "increment_generation",
+	"CreateTenant":     "insert_tenant_shards", "UpdateTenant": "update_tenant_shard",
+	"FinishDeleteTenant": "delete_tenant", "SetLeader": "update_leader",
+	"SetPreferredAZs": "set_preferred_azs", "SetMetadataHealth": "update_metadata_health",
+	"CreateTimeline":  "insert_timeline",
+	"BeginMembership": "update_timeline_membership", "EndMembership": "update_timeline_membership",
+	"PullTimeline":        "insert_timeline_reconcile",
+	"FinishSafekeeperOps": "remove_timeline_reconcile", "BeginImport": "insert_timeline_import",
+	"UpdateImport": "update_timeline_import",
+	"FinishImport": "delete_timeline_import", "BeginSplit": "begin_shard_split",
+	"CommitSplit": "complete_shard_split", "AbortSplit": "abort_shard_split",
 }
 
 // operation is `snake_case` of the name of a command, or what it is known as.
@@ -70,7 +78,8 @@ func (m *Metrics) Command(c fsm.Command, took time.Duration, err error) {
 	switch classify(err) {
 	case neon.Conflict:
 		kind = "cas"
-	case neon.NotLeader, neon.OutcomeUnknown, neon.Unavailable, neon.ShuttingDown, neon.Timeout, neon.Cancelled:
+	case neon.NotLeader, neon.OutcomeUnknown, neon.Unavailable, neon.ShuttingDown, neon.Timeout,
+		neon.Cancelled:
 		kind = "connection"
 	case neon.Internal:
 		kind = "query"
@@ -81,15 +90,25 @@ func (m *Metrics) Command(c fsm.Command, took time.Duration, err error) {
 // declare registers the series that dashboards ask for and nothing here changes:
 // they are about deployments that the existing controller runs in.
 func declare(reg prometheus.Registerer) {
-	watcher := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricPrefix + "config_watcher_complete", Help: "Always 0: there is no watcher"}, []string{"status"})
+	watcher := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricPrefix + "config_watcher_complete", Help: "Always 0: there is no watcher",
+	}, []string{"status"})
 	for _, status := range outcomes {
 		watcher.WithLabelValues(status)
 	}
 	reg.MustRegister(watcher,
-		prometheus.NewCounter(prometheus.CounterOpts{Name: metricPrefix + "drain_and_fill_long_waits", Help: "Always 0"}),
-		prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricPrefix + "storage_scrub_status", Help: "Scrubs by outcome; none run here"},
+		prometheus.NewCounter(prometheus.CounterOpts{
+			Name: metricPrefix + "drain_and_fill_long_waits", Help: "Always 0",
+		}),
+		prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: metricPrefix + "storage_scrub_status", Help: "Scrubs by outcome; none run here",
+		},
 			[]string{"tenant_id", "shard_number", "timeline_id", "outcome"}))
-	for _, name := range []string{"ps_node_pool_rotation_pending", "num_pageservers_desired", "num_safekeeper_desired"} {
-		reg.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: metricPrefix + name, Help: "Always 0: deployments are not watched"}))
+	for _, name := range []string{
+		"ps_node_pool_rotation_pending", "num_pageservers_desired", "num_safekeeper_desired",
+	} {
+		reg.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: metricPrefix + name, Help: "Always 0: deployments are not watched",
+		}))
 	}
 }

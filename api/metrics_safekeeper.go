@@ -19,13 +19,16 @@ func newSafekeeperMetrics(reg prometheus.Registerer) safekeeperMetrics {
 	node := []string{"sk_az", "sk_node_id", "sk_hostname"}
 	m := safekeeperMetrics{
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metricPrefix + "safekeeper_request_error", Help: "Requests to safekeepers that failed",
+			Name: metricPrefix + "safekeeper_request_error",
+			Help: "Requests to safekeepers that failed",
 		}, call),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: metricPrefix + "safekeeper_request_latency", Help: "Seconds of requests to safekeepers", Buckets: latencyBuckets,
+			Name: metricPrefix + "safekeeper_request_latency",
+			Help: "Seconds of requests to safekeepers", Buckets: latencyBuckets,
 		}, call),
 		done: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metricPrefix + "safekeeper_reconciles_complete", Help: "Operations carried out on a safekeeper",
+			Name: metricPrefix + "safekeeper_reconciles_complete",
+			Help: "Operations carried out on a safekeeper",
 		}, node),
 	}
 	reg.MustRegister(m.errors, m.latency, m.done)

@@ -14,11 +14,15 @@ func TestOperationsOnNodesAreBegunAndCancelled(t *testing.T) {
 	r := w.replicas[0]
 	w.addNodes(1)
 	ongoing := func(what string) string {
-		return `{"msg":"Precondition failed: Background operation already ongoing for node: ` + what + `"}`
+		return `{"msg":"Precondition failed: Background operation already ongoing for node: ` +
+			what + `"}`
 	}
 	play(t, r, []step{
 		{"PUT", "/control/v1/node/9/drain", "", 404, `{"msg":"NotFound: Node 9 not registered"}`},
-		{"PUT", "/control/v1/node/1/fill", "", 412, `{"msg":"Precondition failed: No other nodes to fill from"}`},
+		{
+			"PUT", "/control/v1/node/1/fill", "", 412,
+			`{"msg":"Precondition failed: No other nodes to fill from"}`,
+		},
 		{"GET", "/debug/v1/operation", "", 200, `[]`},
 	})
 	w.addNodes(3)
@@ -26,36 +30,90 @@ func TestOperationsOnNodesAreBegunAndCancelled(t *testing.T) {
 	play(t, r, []step{
 		{"PUT", "/control/v1/node/3/drain", "", 503, `{"msg":"Node 3 is currently unavailable"}`},
 		{"PUT", "/control/v1/node/3/fill", "", 503, `{"msg":"Node 3 is currently unavailable"}`},
-		{"DELETE", "/control/v1/node/3/drain", "", 503, `{"msg":"Node 3 is currently unavailable"}`},
+		{
+			"DELETE", "/control/v1/node/3/drain", "", 503,
+			`{"msg":"Node 3 is currently unavailable"}`,
+		},
 		{"PUT", "/control/v1/node/1/drain", "", 202, `null`},
-		{"GET", "/debug/v1/operation", "", 200, `[{"node_id":1,"operation":"drain","force":false,"attached_at_start":0,"attached":0,"shards":0}]`},
+		{
+			"GET", "/debug/v1/operation", "", 200,
+			`[{"node_id":1,"operation":"drain","force":false,"attached_at_start":0,"attached":0,"shards":0}]`,
+		},
 		{"PUT", "/control/v1/node/1/drain", "", 412, ongoing("drain 1")},
 		{"PUT", "/control/v1/node/2/fill", "", 412, ongoing("drain 1")},
 		{"PUT", "/control/v1/node/2/delete", "", 412, ongoing("drain 1")},
-		{"PUT", "/control/v1/node/2/config", `{"node_id":2,"scheduling":"Pause"}`, 412, `{"msg":"Precondition failed: Ongoing background operation forbids configuring: drain 1"}`},
+		{
+			"PUT", "/control/v1/node/2/config", `{"node_id":2,"scheduling":"Pause"}`, 412,
+			`{"msg":"Precondition failed: Ongoing background operation forbids configuring: drain 1"}`,
+		},
 		{"PUT", "/control/v1/node/1/drain?concurrent=true", "", 412, ongoing("drain 1")},
 		{"PUT", "/control/v1/node/2/delete?concurrent=true", "", 200, `null`},
-		{"PUT", "/control/v1/node/3/config?concurrent=true", `{"node_id":3,"scheduling":"Pause"}`, 200, `null`},
-		{"PUT", "/control/v1/node/2/config?concurrent=true", `{"node_id":2,"scheduling":"Pause"}`, 412, `{"msg":"Precondition failed: Ongoing background operation forbids configuring: delete 2"}`},
+		{
+			"PUT", "/control/v1/node/3/config?concurrent=true",
+			`{"node_id":3,"scheduling":"Pause"}`, 200, `null`,
+		},
+		{
+			"PUT", "/control/v1/node/2/config?concurrent=true",
+			`{"node_id":2,"scheduling":"Pause"}`, 412,
+			`{"msg":"Precondition failed: Ongoing background operation forbids configuring: delete 2"}`,
+		},
 		{"DELETE", "/control/v1/node/2/delete", "", 202, `null`},
-		{"PUT", "/control/v1/node/2/drain?concurrent=1", "", 400, `{"msg":"\"cannot parse query param concurrent: provided string was not ` + "`true` or `false`" + `\""}`},
-		{"DELETE", "/control/v1/node/1/fill", "", 412, `{"msg":"Precondition failed: Node 1 has no fill in progress"}`},
-		{"DELETE", "/control/v1/node/2/drain", "", 412, `{"msg":"Precondition failed: Node 2 has no drain in progress"}`},
+		{
+			"PUT", "/control/v1/node/2/drain?concurrent=1", "", 400,
+			`{"msg":"\"cannot parse query param concurrent: provided string was not ` +
+				"`true` or `false`" + `\""}`,
+		},
+		{
+			"DELETE", "/control/v1/node/1/fill", "", 412,
+			`{"msg":"Precondition failed: Node 1 has no fill in progress"}`,
+		},
+		{
+			"DELETE", "/control/v1/node/2/drain", "", 412,
+			`{"msg":"Precondition failed: Node 2 has no drain in progress"}`,
+		},
 		{"DELETE", "/control/v1/node/1/drain", "", 202, `null`},
-		{"DELETE", "/control/v1/node/1/drain", "", 412, `{"msg":"Precondition failed: Node 1 has no drain in progress"}`},
-		{"PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"PauseForRestart"}`, 200, `null`},
-		{"PUT", "/control/v1/node/1/drain", "", 412, `{"msg":"Precondition failed: Node 1 cannot be drained due to PauseForRestart policy"}`},
-		{"PUT", "/control/v1/node/1/fill", "", 412, `{"msg":"Precondition failed: Node 1 cannot be filled due to PauseForRestart policy"}`},
-		{"PUT", "/control/v1/node/1/delete", "", 412, `{"msg":"Precondition failed: Node 1 cannot be deleted due to PauseForRestart policy"}`},
+		{
+			"DELETE", "/control/v1/node/1/drain", "", 412,
+			`{"msg":"Precondition failed: Node 1 has no drain in progress"}`,
+		},
+		{
+			"PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"PauseForRestart"}`, 200,
+			`null`,
+		},
+		{
+			"PUT", "/control/v1/node/1/drain", "", 412,
+			`{"msg":"Precondition failed: Node 1 cannot be drained due to PauseForRestart policy"}`,
+		},
+		{
+			"PUT", "/control/v1/node/1/fill", "", 412,
+			`{"msg":"Precondition failed: Node 1 cannot be filled due to PauseForRestart policy"}`,
+		},
+		{
+			"PUT", "/control/v1/node/1/delete", "", 412,
+			`{"msg":"Precondition failed: Node 1 cannot be deleted due to PauseForRestart policy"}`,
+		},
 		{"PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"Draining"}`, 200, `null`},
-		{"PUT", "/control/v1/node/1/drain", "", 409, `{"msg":"Conflict: Node 1 has drain in progress"}`},
+		{
+			"PUT", "/control/v1/node/1/drain", "", 409,
+			`{"msg":"Conflict: Node 1 has drain in progress"}`,
+		},
 		{"PUT", "/control/v1/node/1/config", `{"node_id":1,"scheduling":"Pause"}`, 200, `null`},
-		{"PUT", "/control/v1/node/1/delete?force=maybe", "", 400, `{"msg":"\"cannot parse query param force: provided string was not ` + "`true` or `false`" + `\""}`},
+		{
+			"PUT", "/control/v1/node/1/delete?force=maybe", "", 400,
+			`{"msg":"\"cannot parse query param force: provided string was not ` +
+				"`true` or `false`" + `\""}`,
+		},
 		{"PUT", "/control/v1/node/1/delete", "", 200, `null`},
 		{"DELETE", "/control/v1/node/1/delete", "", 202, `null`},
-		{"DELETE", "/control/v1/node/1/delete", "", 412, `{"msg":"Precondition failed: Node 1 has no delete in progress"}`},
+		{
+			"DELETE", "/control/v1/node/1/delete", "", 412,
+			`{"msg":"Precondition failed: Node 1 has no delete in progress"}`,
+		},
 		{"PUT", "/control/v1/node/2/config", `{"node_id":2,"scheduling":"Pause"}`, 200, `null`},
-		{"PUT", "/control/v1/node/1/delete", "", 412, `{"msg":"Precondition failed: No other schedulable nodes to move shards"}`},
+		{
+			"PUT", "/control/v1/node/1/delete", "", 412,
+			`{"msg":"Precondition failed: No other schedulable nodes to move shards"}`,
+		},
 	})
 	if n, _ := r.State().Node(1); n.Scheduling != neon.SchedulingPause {
 		t.Errorf("a cancelled deletion leaves %s", n.Scheduling)
@@ -75,7 +133,8 @@ func TestRetriedOrdersAreRecognised(t *testing.T) {
 	}
 	r.do("PUT", "/control/v1/node/1/drain", "", "X-Request-Id", "again").want(t, 202, `null`)
 	r.do("PUT", "/control/v1/node/1/drain", "", "X-Request-Id", "go").
-		want(t, 412, `{"msg":"Precondition failed: Background operation already ongoing for node: drain 1"}`)
+		want(t, 412,
+			`{"msg":"Precondition failed: Background operation already ongoing for node: drain 1"}`)
 }
 
 func TestDeletedNodesAreTombstones(t *testing.T) {
@@ -86,17 +145,29 @@ func TestDeletedNodesAreTombstones(t *testing.T) {
 	const node1 = `{"id":1,"availability":"Offline","scheduling":"Active","availability_zone_id":"az-a","listen_http_addr":"ps","listen_http_port":9001,"listen_https_port":null,"listen_pg_addr":"ps","listen_pg_port":6401,"listen_grpc_addr":null,"listen_grpc_port":null}`
 	reg := `{"node_id":1,"listen_pg_addr":"ps","listen_pg_port":6401,"listen_http_addr":"ps","listen_http_port":9001,"availability_zone_id":"az-a"}`
 	play(t, r, []step{
-		{"DELETE", "/control/v1/node/1", "", 409, `{"msg":"Conflict: Scheduling error: No pageserver found matching constraint"}`},
+		{
+			"DELETE", "/control/v1/node/1", "", 409,
+			`{"msg":"Conflict: Scheduling error: No pageserver found matching constraint"}`,
+		},
 		{"DELETE", "/control/v1/node/9", "", 200, `null`},
-		{"DELETE", "/debug/v1/tombstone/1", "", 409, `{"msg":"Conflict: Node 1 is in use, consider using tombstone API first"}`},
+		{
+			"DELETE", "/debug/v1/tombstone/1", "", 409,
+			`{"msg":"Conflict: Node 1 is in use, consider using tombstone API first"}`,
+		},
 		{"DELETE", "/debug/v1/tombstone/9", "", 200, `null`},
 		{"POST", "/debug/v1/node/9/drop", "", 500, `{"msg":"Node 9 not found for update"}`},
 		{"POST", "/debug/v1/node/1/drop", "", 200, `null`},
 		{"GET", "/debug/v1/tombstone", "", 200, `[` + node1 + `]`},
 		{"GET", "/control/v1/node/1", "", 404, `{"msg":"NotFound: Node 1 not registered"}`},
 		{"POST", "/control/v1/node", reg, 409, `{"msg":"Conflict: Node 1 is already exists"}`},
-		{"POST", "/upcall/v1/re-attach", `{"node_id":1}`, 500, `{"msg":"Node 1 is marked as deleted, re-attach is not allowed"}`},
-		{"POST", "/upcall/v1/re-attach", `{"node_id":1,"register":` + reg + `}`, 409, `{"msg":"Conflict: Node 1 is already exists"}`},
+		{
+			"POST", "/upcall/v1/re-attach", `{"node_id":1}`, 500,
+			`{"msg":"Node 1 is marked as deleted, re-attach is not allowed"}`,
+		},
+		{
+			"POST", "/upcall/v1/re-attach", `{"node_id":1,"register":` + reg + `}`, 409,
+			`{"msg":"Conflict: Node 1 is already exists"}`,
+		},
 		{"PUT", "/control/v1/node/1/drain", "", 404, `{"msg":"NotFound: Node 1 not registered"}`},
 		{"DELETE", "/debug/v1/tombstone/1", "", 200, `null`},
 		{"GET", "/debug/v1/tombstone", "", 200, `[]`},

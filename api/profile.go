@@ -134,7 +134,8 @@ func (s *Server) profileCPU(c *call) (answer, error) {
 		return answer{}, err
 	}
 	if rate > profileMostPerSec {
-		return answer{}, neon.Errorf(neon.BadRequest, "frequency must be <=%d Hz", profileMostPerSec)
+		return answer{}, neon.Errorf(neon.BadRequest, "frequency must be <=%d Hz",
+			profileMostPerSec)
 	}
 	force, _, err := c.queryBool("force")
 	if err != nil {
@@ -153,7 +154,8 @@ func (s *Server) profileHeap(c *call) (answer, error) {
 		return answer{}, err
 	}
 	if format == formatJemalloc {
-		return answer{}, neon.Errorf(neon.Internal, "heap profiling not enabled: there is no jemalloc, use format=pprof")
+		return answer{}, neon.Errorf(neon.Internal,
+			"heap profiling not enabled: there is no jemalloc, use format=pprof")
 	}
 	var data bytes.Buffer
 	if err := pprof.Lookup("heap").WriteTo(&data, 0); err != nil {

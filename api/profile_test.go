@@ -28,12 +28,14 @@ func TestProfilesAreFilesAndTheirParametersChecked(t *testing.T) {
 		{"heap?format=jemalloc", 500, "use format=pprof"},
 		{"heap?format=x", 400, "invalid format x"},
 	} {
-		if g := r.do("GET", "/profile/"+c.query, ""); g.status != c.status || !strings.Contains(g.body, c.want) {
+		if g := r.do("GET", "/profile/"+c.query, ""); g.status != c.status ||
+			!strings.Contains(g.body, c.want) {
 			t.Errorf("%s: %d %s", c.query, g.status, g.body)
 		}
 	}
 	g := r.do("GET", "/profile/heap", "")
-	if g.status != 200 || g.header.Get("Content-Type") != "application/octet-stream" || !strings.HasPrefix(g.body, "\x1f\x8b") ||
+	if g.status != 200 || g.header.Get("Content-Type") != "application/octet-stream" ||
+		!strings.HasPrefix(g.body, "\x1f\x8b") ||
 		g.header.Get("Content-Disposition") != `attachment; filename="heap.pb.gz"` {
 		t.Errorf("%d %v", g.status, g.header)
 	}
@@ -44,29 +46,39 @@ func TestProfilesAreDrawn(t *testing.T) {
 	w := newWorld(t, setup{})
 	for _, kind := range []string{"heap?format=svg", "cpu?seconds=1&format=svg"} {
 		g := w.replicas[0].do("GET", "/profile/"+kind, "")
-		if g.status != 200 || g.header.Get("Content-Type") != "image/svg+xml" || g.header.Get("Content-Disposition") != "" {
+		if g.status != 200 || g.header.Get("Content-Type") != "image/svg+xml" ||
+			g.header.Get("Content-Disposition") != "" {
 			t.Errorf("%s: %d %v", kind, g.status, g.header)
 		}
-		if err := xml.Unmarshal([]byte(g.body), new(struct{})); err != nil || !strings.Contains(g.body, "<svg ") {
+		if err := xml.Unmarshal([]byte(g.body), new(struct{})); err != nil ||
+			!strings.Contains(g.body, "<svg ") {
 			t.Errorf("%s: %v\n%s", kind, err, g.body)
 		}
 	}
 }
 
 func TestFlameGraph(t *testing.T) {
-	fn := func(id uint64, name string) *profile.Function { return &profile.Function{ID: id, Name: name} }
+	fn := func(
+		id uint64, name string,
+	) *profile.Function {
+		return &profile.Function{ID: id, Name: name}
+	}
 	main, work, less := fn(1, "main"), fn(2, "work"), fn(3, "less<T>")
 	at := func(id uint64, lines ...profile.Line) *profile.Location {
 		return &profile.Location{ID: id, Line: lines}
 	}
-	inlined, plain := at(1, profile.Line{Function: less}, profile.Line{Function: work}), at(2, profile.Line{Function: main})
+	inlined, plain := at(1, profile.Line{Function: less},
+		profile.Line{Function: work}), at(2, profile.Line{Function: main})
 	p := &profile.Profile{
-		SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
+		SampleType: []*profile.ValueType{
+			{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"},
+		},
 		Sample: []*profile.Sample{
 			{Location: []*profile.Location{inlined, plain}, Value: []int64{1, 30}},
 			{Location: []*profile.Location{plain}, Value: []int64{1, 10}},
 		},
-		Location: []*profile.Location{inlined, plain}, Function: []*profile.Function{main, work, less},
+		Location: []*profile.Location{inlined, plain},
+		Function: []*profile.Function{main, work, less},
 	}
 	var packed bytes.Buffer
 	if err := p.Write(&packed); err != nil {
@@ -96,7 +108,8 @@ func TestOneCPUProfileAtATime(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
-		if g := r.do("GET", "/profile/cpu?seconds=60", ""); g.status != 200 || g.body == "" || strings.HasPrefix(g.body, "\x1f\x8b") {
+		if g := r.do("GET", "/profile/cpu?seconds=60", ""); g.status != 200 || g.body == "" ||
+			strings.HasPrefix(g.body, "\x1f\x8b") {
 			t.Errorf("%d with %d bytes", g.status, len(g.body))
 		}
 	})
@@ -105,7 +118,8 @@ func TestOneCPUProfileAtATime(t *testing.T) {
 			t.Fatal("no profile begins")
 		}
 	}
-	r.do("GET", "/profile/cpu?seconds=1", "").want(t, 409, `{"msg":"Conflict: profiler already running (use ?force=true to cancel it)"}`)
+	r.do("GET", "/profile/cpu?seconds=1", "").want(t, 409,
+		`{"msg":"Conflict: profiler already running (use ?force=true to cancel it)"}`)
 	if g := r.do("GET", "/profile/cpu?seconds=1&force=true", ""); g.status != 200 {
 		t.Errorf("by force: %d %s", g.status, g.body)
 	}

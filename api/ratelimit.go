@@ -36,7 +36,10 @@ type tenantRate struct {
 }
 
 func newLimiter(perSecond int, logger *slog.Logger, observe func(time.Duration)) *limiter {
-	return &limiter{perSecond: perSecond, observe: observe, logger: logger, tenants: make(map[neon.TenantID]*tenantRate)}
+	return &limiter{
+		perSecond: perSecond, observe: observe, logger: logger,
+		tenants: make(map[neon.TenantID]*tenantRate),
+	}
 }
 
 // wait takes one token of the tenant, for as long as ctx allows.
@@ -65,7 +68,9 @@ func (l *limiter) wait(ctx context.Context, id neon.TenantID) error {
 	}
 }
 
-func (l *limiter) reserve(id neon.TenantID, now time.Time) (delay time.Duration, warn bool, cancel func()) {
+func (l *limiter) reserve(
+	id neon.TenantID, now time.Time,
+) (delay time.Duration, warn bool, cancel func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t, ok := l.tenants[id]

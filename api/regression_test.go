@@ -13,7 +13,9 @@ func TestProbesWaitForNobody(t *testing.T) {
 	w.setLeader(-1)
 	for _, r := range w.replicas {
 		r.notReady = true
-		for path, want := range map[string]int{"/status": 200, "/ready": 503, "/live": 503, "/metrics": 200} {
+		for path, want := range map[string]int{
+			"/status": 200, "/ready": 503, "/live": 503, "/metrics": 200,
+		} {
 			begun := time.Now()
 			g := r.do("GET", path, "")
 			if took := time.Since(begun); g.status != want || took > 3*time.Second {

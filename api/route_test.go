@@ -15,8 +15,10 @@ import (
 // pathOf fills in the parameters of a route with things that do not exist.
 // Nobody waits for a profile.
 func pathOf(rt route) string {
-	return strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":safekeeper_id", "99", ":timeline_id", timelineX,
-		":tenant_shard_id", tenantB, "*rest", "timeline", "/profile/cpu", "/profile/cpu?format=none").Replace(rt.path)
+	return strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":safekeeper_id", "99",
+		":timeline_id", timelineX,
+		":tenant_shard_id", tenantB, "*rest", "timeline", "/profile/cpu",
+		"/profile/cpu?format=none").Replace(rt.path)
 }
 
 func TestEveryRouteIsAccountedFor(t *testing.T) {
@@ -39,7 +41,8 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 		if rt.limited && !strings.Contains(rt.path, ":tenant_id") {
 			t.Errorf("%s is limited by a tenant that it does not name", key)
 		}
-		if rt.method != "GET" && rt.duty == onAny && rt.label != "upcall_v1_validate" && rt.label != "debug_v1_inspect" {
+		if rt.method != "GET" && rt.duty == onAny && rt.label != "upcall_v1_validate" &&
+			rt.label != "debug_v1_inspect" {
 			t.Errorf("%s writes on a replica that does not lead", key)
 		}
 	}
@@ -47,35 +50,58 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 
 // The table of who may do what, written down a second time on purpose.
 var wantScopes = map[Scope][]string{
-	scopeNone:        {"GET /metrics", "GET /status", "GET /live", "GET /ready", "GET /profile/cpu", "GET /profile/heap"},
-	ScopeGenerations: {"POST /upcall/v1/re-attach", "POST /upcall/v1/validate", "GET /upcall/v1/timeline_import_status", "POST /upcall/v1/timeline_import_status"},
+	scopeNone: {
+		"GET /metrics", "GET /status", "GET /live", "GET /ready", "GET /profile/cpu",
+		"GET /profile/heap",
+	},
+	ScopeGenerations: {
+		"POST /upcall/v1/re-attach", "POST /upcall/v1/validate",
+		"GET /upcall/v1/timeline_import_status", "POST /upcall/v1/timeline_import_status",
+	},
 	ScopeInfra: {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id",
-		"DELETE /control/v1/node/:node_id/delete", "PUT /control/v1/node/:node_id/drain", "DELETE /control/v1/node/:node_id/drain",
+		"DELETE /control/v1/node/:node_id/delete", "PUT /control/v1/node/:node_id/drain",
+		"DELETE /control/v1/node/:node_id/drain",
 		"PUT /control/v1/node/:node_id/fill", "DELETE /control/v1/node/:node_id/fill"},
-	ScopeScrubber: {"POST /control/v1/metadata_health/update", "GET /control/v1/tenant/:tenant_id", "GET /control/v1/tenant/:tenant_id/timeline/:timeline_id"},
-	ScopePeer:     {"PUT /control/v1/step_down"},
+	ScopeScrubber: {
+		"POST /control/v1/metadata_health/update", "GET /control/v1/tenant/:tenant_id",
+		"GET /control/v1/tenant/:tenant_id/timeline/:timeline_id",
+	},
+	ScopePeer: {"PUT /control/v1/step_down"},
 	ScopePageserverAPI: {
-		"POST /v1/tenant", "DELETE /v1/tenant/:tenant_id", "PUT /v1/tenant/config", "PATCH /v1/tenant/config",
+		"POST /v1/tenant", "DELETE /v1/tenant/:tenant_id", "PUT /v1/tenant/config",
+		"PATCH /v1/tenant/config",
 		"GET /v1/tenant/:tenant_id/config", "PUT /v1/tenant/:tenant_id/location_config",
-		"POST /v1/tenant/:tenant_id/timeline", "DELETE /v1/tenant/:tenant_id/timeline/:timeline_id", "GET /v1/tenant/:tenant_id/*rest",
+		"POST /v1/tenant/:tenant_id/timeline", "DELETE /v1/tenant/:tenant_id/timeline/:timeline_id",
+		"GET /v1/tenant/:tenant_id/*rest",
 		"PUT /v1/tenant/:tenant_id/time_travel_remote_storage",
-		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config", "PUT /v1/tenant/:tenant_id/timeline/:timeline_id/detach_ancestor",
-		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/block_gc", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/unblock_gc",
-		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
-		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible", "POST /debug/v1/tenant/:tenant_id/import",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/detach_ancestor",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/block_gc",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/unblock_gc",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible",
+		"POST /debug/v1/tenant/:tenant_id/import",
 		"POST /debug/v1/tenant/:tenant_id/drop",
 	},
 	scopeAny: {"POST /v1/tenant/:tenant_id/secondary/download", "PUT /debug/v1/failpoints"},
 	ScopeAdmin: {
-		"GET /control/v1/node/:node_id/shards", "PUT /control/v1/node/:node_id/config", "GET /control/v1/leader",
+		"GET /control/v1/node/:node_id/shards", "PUT /control/v1/node/:node_id/config",
+		"GET /control/v1/leader",
 		"DELETE /control/v1/node/:node_id", "PUT /control/v1/node/:node_id/delete",
-		"POST /debug/v1/node/:node_id/drop", "GET /debug/v1/tombstone", "DELETE /debug/v1/tombstone/:node_id", "GET /debug/v1/operation",
-		"GET /control/v1/tenant", "PUT /control/v1/tenant/:tenant_id/policy", "PUT /control/v1/tenant/:tenant_id/migrate",
-		"PUT /control/v1/preferred_azs", "PUT /control/v1/tenant/:tenant_id/cancel_reconcile", "GET /control/v1/metadata_health/unhealthy", "POST /control/v1/metadata_health/outdated",
+		"POST /debug/v1/node/:node_id/drop", "GET /debug/v1/tombstone",
+		"DELETE /debug/v1/tombstone/:node_id", "GET /debug/v1/operation",
+		"GET /control/v1/tenant", "PUT /control/v1/tenant/:tenant_id/policy",
+		"PUT /control/v1/tenant/:tenant_id/migrate",
+		"PUT /control/v1/preferred_azs", "PUT /control/v1/tenant/:tenant_id/cancel_reconcile",
+		"GET /control/v1/metadata_health/unhealthy", "POST /control/v1/metadata_health/outdated",
 		"POST /debug/v1/attach-hook",
-		"PUT /control/v1/tenant/:tenant_id/migrate_secondary", "PUT /control/v1/tenant/:tenant_id/shard_split",
-		"GET /debug/v1/tenant", "GET /debug/v1/tenant/:tenant_id/locate", "GET /debug/v1/scheduler", "POST /debug/v1/consistency_check",
-		"POST /debug/v1/reconcile_all", "POST /debug/v1/inspect", "GET /debug/v1/cluster", "GET /debug/v1/explain/:tenant_shard_id",
+		"PUT /control/v1/tenant/:tenant_id/migrate_secondary",
+		"PUT /control/v1/tenant/:tenant_id/shard_split",
+		"GET /debug/v1/tenant", "GET /debug/v1/tenant/:tenant_id/locate", "GET /debug/v1/scheduler",
+		"POST /debug/v1/consistency_check",
+		"POST /debug/v1/reconcile_all", "POST /debug/v1/inspect", "GET /debug/v1/cluster",
+		"GET /debug/v1/explain/:tenant_shard_id",
 	},
 }
 
@@ -88,7 +114,10 @@ func TestScopesAdmitAndRefuseOnEveryRoute(t *testing.T) {
 			want[key] = scope
 		}
 	}
-	all := []Scope{ScopeTenant, ScopeTenantEndpoint, ScopePageserverAPI, ScopeSafekeeperData, ScopeGenerations, ScopeAdmin, ScopeInfra, ScopeScrubber, ScopePeer}
+	all := []Scope{
+		ScopeTenant, ScopeTenantEndpoint, ScopePageserverAPI, ScopeSafekeeperData, ScopeGenerations,
+		ScopeAdmin, ScopeInfra, ScopeScrubber, ScopePeer,
+	}
 	tokens := map[Scope]string{}
 	for _, s := range all {
 		tokens[s] = "Bearer " + sign(t, priv, jwt.MapClaims{"scope": string(s)})
@@ -103,7 +132,8 @@ func TestScopesAdmitAndRefuseOnEveryRoute(t *testing.T) {
 		for _, s := range all {
 			g := w.replicas[0].do(rt.method, pathOf(rt), "x", "Authorization", tokens[s])
 			refused := g.status == 403 && strings.Contains(g.body, "JWT authentication error")
-			if admitted := scope == scopeNone || scope == scopeAny || s == scope || s == ScopeAdmin; refused == admitted {
+			if admitted := scope == scopeNone || scope == scopeAny || s == scope ||
+				s == ScopeAdmin; refused == admitted {
 				t.Errorf("%s with a token of scope %s: %d %s", key, s, g.status, g.body)
 			}
 		}
@@ -141,18 +171,28 @@ func TestReadinessIsAwaitedWhereTheContractSaysSo(t *testing.T) {
 	slices.Sort(got)
 	want := []string{
 		"DELETE /v1/tenant/:tenant_id", "DELETE /v1/tenant/:tenant_id/timeline/:timeline_id",
-		"GET /control/v1/tenant", "GET /control/v1/tenant/:tenant_id", "GET /control/v1/tenant/:tenant_id/timeline/:timeline_id", "GET /v1/tenant/:tenant_id/*rest",
-		"PATCH /v1/tenant/config", "POST /v1/tenant", "POST /v1/tenant/:tenant_id/secondary/download", "POST /v1/tenant/:tenant_id/timeline",
-		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/block_gc", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
-		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease", "POST /v1/tenant/:tenant_id/timeline/:timeline_id/unblock_gc",
-		"PUT /control/v1/tenant/:tenant_id/migrate", "PUT /control/v1/tenant/:tenant_id/migrate_secondary", "PUT /control/v1/tenant/:tenant_id/shard_split",
+		"GET /control/v1/tenant", "GET /control/v1/tenant/:tenant_id",
+		"GET /control/v1/tenant/:tenant_id/timeline/:timeline_id",
+		"GET /v1/tenant/:tenant_id/*rest",
+		"PATCH /v1/tenant/config", "POST /v1/tenant",
+		"POST /v1/tenant/:tenant_id/secondary/download", "POST /v1/tenant/:tenant_id/timeline",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/block_gc",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease",
+		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/unblock_gc",
+		"PUT /control/v1/tenant/:tenant_id/migrate",
+		"PUT /control/v1/tenant/:tenant_id/migrate_secondary",
+		"PUT /control/v1/tenant/:tenant_id/shard_split",
 		"PUT /control/v1/tenant/:tenant_id/cancel_reconcile",
-		"PUT /v1/tenant/:tenant_id/location_config", "PUT /v1/tenant/:tenant_id/time_travel_remote_storage",
-		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config", "PUT /v1/tenant/:tenant_id/timeline/:timeline_id/detach_ancestor",
+		"PUT /v1/tenant/:tenant_id/location_config",
+		"PUT /v1/tenant/:tenant_id/time_travel_remote_storage",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/archival_config",
+		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/detach_ancestor",
 		"PUT /v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible", "PUT /v1/tenant/config",
 	}
 	want = append(want, safekeeperReady...)
-	want = append(want, "GET /debug/v1/tenant/:tenant_id/locate", "GET /v1/tenant/:tenant_id/config")
+	want = append(want, "GET /debug/v1/tenant/:tenant_id/locate",
+		"GET /v1/tenant/:tenant_id/config")
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
@@ -161,7 +201,8 @@ func TestReadinessIsAwaitedWhereTheContractSaysSo(t *testing.T) {
 
 func TestWithoutAKeyEverythingIsAllowed(t *testing.T) {
 	w := newWorld(t, setup{})
-	w.replicas[0].do("GET", "/control/v1/tenant", "", "Authorization", "nonsense").want(t, 200, "[]")
+	w.replicas[0].do("GET", "/control/v1/tenant", "", "Authorization", "nonsense").want(t, 200,
+		"[]")
 }
 
 func TestOnlyCountedRequestsReachTheMetrics(t *testing.T) {
@@ -192,9 +233,16 @@ func TestOnlyCountedRequestsReachTheMetrics(t *testing.T) {
 		}
 	}
 	w.addNodes(1)
-	w.must(fsm.CreateTenant{ID: tenantID(t, tenantA), Count: 3, Policy: neon.Placement{Kind: neon.PlaceDetached}, Scheduling: neon.ShardActive, Shards: make([]fsm.NewShard, 3)})
-	w.must(fsm.CreateTenant{ID: tenantID(t, tenantB), Policy: neon.Attached(0), Scheduling: neon.ShardActive, Shards: []fsm.NewShard{{Attached: 1}}})
-	if now := r.do("GET", "/metrics", "").body; !strings.Contains(now, "storage_controller_tenant_shards 1\n") {
+	w.must(fsm.CreateTenant{
+		ID: tenantID(t, tenantA), Count: 3, Policy: neon.Placement{Kind: neon.PlaceDetached},
+		Scheduling: neon.ShardActive, Shards: make([]fsm.NewShard, 3),
+	})
+	w.must(fsm.CreateTenant{
+		ID: tenantID(t, tenantB), Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+		Shards: []fsm.NewShard{{Attached: 1}},
+	})
+	if now := r.do("GET", "/metrics", "").body; !strings.Contains(now,
+		"storage_controller_tenant_shards 1\n") {
 		t.Error("shards of a detached tenant are counted, or those of another are not")
 	}
 	for _, bad := range []string{`path="control_v1_node"`, "_total", "reconcile_all"} {

@@ -22,15 +22,21 @@ func init() {
 		"POST /control/v1/safekeeper/:safekeeper_id":                          `{"id":98,"region_id":"r","version":5957,"host":"sk","port":1,"http_port":2,"https_port":3,"availability_zone_id":"z","active":true}`,
 		"POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy":        `{"scheduling_policy":"Pause"}`,
 		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate": `{"new_sk_set":[1,2,4]}`,
-		"POST /debug/v1/tenant/:tenant_id/timeline/:timeline_id/import":       `{"tenant_id":"` + tenantA + `","timeline_id":"` + timelineX + `","start_lsn":"0/8","sk_set":[1],"force_upsert":true}`,
+		"POST /debug/v1/tenant/:tenant_id/timeline/:timeline_id/import": `{"tenant_id":"` +
+			tenantA +
+			`","timeline_id":"` + timelineX +
+			`","start_lsn":"0/8","sk_set":[1],"force_upsert":true}`,
 	})
 	wantScopes[ScopePageserverAPI] = append(wantScopes[ScopePageserverAPI],
 		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate",
 		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate_abort",
 		"POST /debug/v1/tenant/:tenant_id/timeline/:timeline_id/import")
 	wantScopes[ScopeInfra] = append(wantScopes[ScopeInfra],
-		"GET /control/v1/safekeeper", "GET /control/v1/safekeeper/:safekeeper_id", "POST /control/v1/safekeeper/:safekeeper_id")
-	wantScopes[ScopeAdmin] = append(wantScopes[ScopeAdmin], "POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy", "GET /debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate")
+		"GET /control/v1/safekeeper", "GET /control/v1/safekeeper/:safekeeper_id",
+		"POST /control/v1/safekeeper/:safekeeper_id")
+	wantScopes[ScopeAdmin] = append(wantScopes[ScopeAdmin],
+		"POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy",
+		"GET /debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate")
 }
 
 var safekeeperReady = []string{
@@ -71,22 +77,35 @@ func (f *fakeSafekeepers) BaseURL(sk *fsm.Safekeeper) string {
 	return fmt.Sprintf("http://%s:%d", sk.Host, sk.HTTPPort)
 }
 
-func (f *fakeSafekeepers) CreateTimeline(_ context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate) error {
-	return f.note(sk.ID, "create on %d: %s version %d at %s generation %d of %d", sk.ID, body.Timeline, body.PgVersion, body.StartLsn, body.Membership.Generation, len(body.Membership.Members))
+func (f *fakeSafekeepers) CreateTimeline(
+	_ context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate,
+) error {
+	return f.note(sk.ID, "create on %d: %s version %d at %s generation %d of %d", sk.ID,
+		body.Timeline, body.PgVersion, body.StartLsn, body.Membership.Generation,
+		len(body.Membership.Members))
 }
 
-func (f *fakeSafekeepers) PullTimeline(_ context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest) (neon.PullTimelineResponse, error) {
-	return neon.PullTimelineResponse{}, f.note(sk.ID, "pull on %d from %v generation %d", sk.ID, body.HTTPHosts, body.Membership.Generation)
+func (f *fakeSafekeepers) PullTimeline(
+	_ context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest,
+) (neon.PullTimelineResponse, error) {
+	return neon.PullTimelineResponse{}, f.note(sk.ID, "pull on %d from %v generation %d", sk.ID,
+		body.HTTPHosts, body.Membership.Generation)
 }
 
-func (f *fakeSafekeepers) SwitchMembership(_ context.Context, sk *fsm.Safekeeper, _ neon.TimelineRef, conf neon.Membership) (neon.MembershipSwitched, error) {
+func (f *fakeSafekeepers) SwitchMembership(
+	_ context.Context, sk *fsm.Safekeeper, _ neon.TimelineRef, conf neon.Membership,
+) (neon.MembershipSwitched, error) {
 	f.mu.Lock()
 	at := f.at[sk.ID]
 	f.mu.Unlock()
-	return neon.MembershipSwitched{Current: conf, LastLogTerm: 1, FlushLsn: at}, f.note(sk.ID, "switch %d to generation %d", sk.ID, conf.Generation)
+	return neon.MembershipSwitched{
+		Current: conf, LastLogTerm: 1, FlushLsn: at,
+	}, f.note(sk.ID, "switch %d to generation %d", sk.ID, conf.Generation)
 }
 
-func (f *fakeSafekeepers) ExcludeTimeline(_ context.Context, sk *fsm.Safekeeper, _ neon.TimelineRef, conf neon.Membership) error {
+func (f *fakeSafekeepers) ExcludeTimeline(
+	_ context.Context, sk *fsm.Safekeeper, _ neon.TimelineRef, conf neon.Membership,
+) error {
 	return f.note(sk.ID, "exclude %d by generation %d", sk.ID, conf.Generation)
 }
 
@@ -98,16 +117,23 @@ func (f *fakeSafekeepers) NotifySafekeepers(_ context.Context, n neon.NotifySafe
 	return f.note(0, "notify %v generation %d", ids, n.Generation)
 }
 
-func (r *replica) SafekeeperLoads() map[neon.NodeID]controller.SafekeeperLoad { return r.keepers.load }
+func (r *replica) SafekeeperLoads() map[neon.NodeID]controller.SafekeeperLoad {
+	return r.keepers.load
+}
 
 func upsert(id int) string {
-	return fmt.Sprintf(`{"id":%d,"created_at":"2023-10-25T09:11:25Z","updated_at":"2023-10-25T09:11:25Z","region_id":"aws-us-east-2","host":"sk%d","port":5454,"http_port":7676,"version":5957,"availability_zone_id":"az-%d"`, id, id, id)
+	return fmt.Sprintf(
+		`{"id":%d,"created_at":"2023-10-25T09:11:25Z","updated_at":"2023-10-25T09:11:25Z","region_id":"aws-us-east-2","host":"sk%d","port":5454,"http_port":7676,"version":5957,"availability_zone_id":"az-%d"`,
+		id, id, id)
 }
 
 func (w *world) addSafekeepers(n int) {
 	w.t.Helper()
 	for i := 1; i <= n; i++ {
-		w.must(fsm.UpsertSafekeeper{ID: neon.NodeID(i), Host: fmt.Sprintf("sk%d", i), Port: 5454, HTTPPort: 7676, AZ: neon.MakeAZ(fmt.Sprintf("az-%d", i))})
+		w.must(fsm.UpsertSafekeeper{
+			ID: neon.NodeID(i), Host: fmt.Sprintf("sk%d", i), Port: 5454, HTTPPort: 7676,
+			AZ: neon.MakeAZ(fmt.Sprintf("az-%d", i)),
+		})
 		w.must(fsm.SetSafekeeperScheduling{Safekeeper: neon.NodeID(i), To: neon.SafekeeperActive})
 	}
 }
@@ -117,16 +143,26 @@ func TestSafekeepersAreRegisteredDescribedAndConfigured(t *testing.T) {
 	r := w.replicas[0]
 	const path = "/control/v1/safekeeper"
 	sk := func(https, policy string) string {
-		return `{"id":1,"region_id":"aws-us-east-2","version":5957,"host":"sk1","port":5454,"http_port":7676,"https_port":` + https +
+		return `{"id":1,"region_id":"aws-us-east-2","version":5957,"host":"sk1","port":5454,"http_port":7676,"https_port":` +
+			https +
 			`,"availability_zone_id":"az-1","scheduling_policy":"` + policy + `"}`
 	}
 	play(t, r, []step{
 		{"GET", path, "", 200, `[]`},
 		{"GET", path + "/1", "", 404, `{"msg":"NotFound: unknown instance id"}`},
 		{"POST", path + "/2", upsert(1) + `}`, 400, `{"msg":"\"id mismatch: url=2, body=1\""}`},
-		{"POST", path + "/0", upsert(0) + `}`, 400, `{"msg":"\"id not allowed to be zero or negative: 0\""}`},
-		{"POST", path + "/1", strings.Replace(upsert(1), "5957", "-1", 1) + `}`, 500, `{"msg":"negative version: -1"}`},
-		{"POST", path + "/1/scheduling_policy", `{"scheduling_policy":"Active"}`, 500, `{"msg":"unexpected number of rows (0)"}`},
+		{
+			"POST", path + "/0", upsert(0) + `}`, 400,
+			`{"msg":"\"id not allowed to be zero or negative: 0\""}`,
+		},
+		{
+			"POST", path + "/1", strings.Replace(upsert(1), "5957", "-1", 1) + `}`, 500,
+			`{"msg":"negative version: -1"}`,
+		},
+		{
+			"POST", path + "/1/scheduling_policy", `{"scheduling_policy":"Active"}`, 500,
+			`{"msg":"unexpected number of rows (0)"}`,
+		},
 		{"POST", path + "/1", upsert(1) + `,"https_port":7677,"active":true}`, 204, ``},
 		{"GET", path + "/1", "", 200, sk("7677", "Activating")},
 		{"POST", path + "/1/scheduling_policy", `{"scheduling_policy":"Pause"}`, 200, `null`},
@@ -139,7 +175,8 @@ func TestSafekeepersAreRegisteredDescribedAndConfigured(t *testing.T) {
 }
 
 func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
-	w := newWorld(t, setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 3}})
+	w := newWorld(t,
+		setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 3}})
 	r := w.replicas[0]
 	w.addNodes(1)
 	r.do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
@@ -147,19 +184,25 @@ func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
 	const path = "/v1/tenant/" + tenantA + "/timeline"
 	body := `{"new_timeline_id":"` + timelineX + `","pg_version":16}`
 	w.addSafekeepers(2)
-	r.do("POST", path, body).want(t, 500, `{"msg":"couldn't find 3 safekeepers in different AZs for new timeline (found: 2, total active: 2)"}`)
+	r.do("POST", path, body).want(t, 500,
+		`{"msg":"couldn't find 3 safekeepers in different AZs for new timeline (found: 2, total active: 2)"}`)
 
 	w.addSafekeepers(4)
 	w.keepers.load = map[neon.NodeID]controller.SafekeeperLoad{
-		1: {Available: true, Timelines: 5}, 2: {Available: true, Timelines: 1}, 4: {Available: true},
+		1: {Available: true, Timelines: 5}, 2: {Available: true, Timelines: 1},
+		4: {Available: true},
 	}
-	want := `{"timeline_id":"` + timelineX + `","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1,2],"safekeepers":{"tenant_id":"` + tenantA +
-		`","timeline_id":"` + timelineX + `","generation":1,"safekeepers":[{"id":4,"hostname":"sk4"},{"id":2,"hostname":"sk2"},{"id":1,"hostname":"sk1"}]}}`
+	want := `{"timeline_id":"` + timelineX +
+		`","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1,2],"safekeepers":{"tenant_id":"` +
+		tenantA +
+		`","timeline_id":"` + timelineX +
+		`","generation":1,"safekeepers":[{"id":4,"hostname":"sk4"},{"id":2,"hostname":"sk2"},{"id":1,"hostname":"sk1"}]}}`
 	w.keepers.down = map[neon.NodeID]bool{2: true}
 	r.do("POST", path, body).want(t, http.StatusCreated, want)
 	calls := func(ids ...int) (all []string) {
 		for _, id := range ids {
-			all = append(all, fmt.Sprintf("create on %d: %s version 160000 at 0/10 generation 1 of 3", id, timelineX))
+			all = append(all, fmt.Sprintf(
+				"create on %d: %s version 160000 at 0/10 generation 1 of 3", id, timelineX))
 		}
 		return all
 	}
@@ -170,7 +213,8 @@ func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
 	if op, ok := r.State().SafekeeperOp(2, tenantID(t, tenantA), tl); !ok || op.Kind != fsm.OpPull {
 		t.Errorf("the one that was down owes %+v", op)
 	}
-	if text := r.do("GET", "/metrics", "").body; !strings.Contains(text, `reconciles_queued{sk_az="az-2",sk_hostname="sk2",sk_node_id="2"} 1`) {
+	if text := r.do("GET", "/metrics", "").body; !strings.Contains(text,
+		`reconciles_queued{sk_az="az-2",sk_hostname="sk2",sk_node_id="2"} 1`) {
 		t.Errorf("what it owes is not in the metrics: %s", text)
 	}
 
@@ -183,9 +227,12 @@ func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
 
 	w.keepers.down = map[neon.NodeID]bool{1: true, 3: true}
 	other := strings.Replace(body, timelineX, tenantB, 1)
-	r.do("POST", path, other).want(t, 500, `{"msg":"not enough successful reconciliations to reach quorum size: 1 of 2 of total 3"}`)
-	readOnly := `{"new_timeline_id":"` + tenantA + `","ancestor_timeline_id":"` + timelineX + `","read_only":true}`
-	if g := r.do("POST", path, readOnly); g.status != http.StatusCreated || !strings.HasSuffix(g.body, `"generation":1,"safekeepers":[]}}`) {
+	r.do("POST", path, other).want(t, 500,
+		`{"msg":"not enough successful reconciliations to reach quorum size: 1 of 2 of total 3"}`)
+	readOnly := `{"new_timeline_id":"` + tenantA + `","ancestor_timeline_id":"` + timelineX +
+		`","read_only":true}`
+	if g := r.do("POST", path, readOnly); g.status != http.StatusCreated ||
+		!strings.HasSuffix(g.body, `"generation":1,"safekeepers":[]}}`) {
 		t.Errorf("read-only: %d %s", g.status, g.body)
 	}
 }
@@ -193,7 +240,8 @@ func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
 // What the pageservers refused to delete stays on the safekeepers, and so does what
 // they have not finished deleting.
 func TestSafekeepersDeleteAfterPageservers(t *testing.T) {
-	w := newWorld(t, setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1}})
+	w := newWorld(t,
+		setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1}})
 	r := w.replicas[0]
 	w.addNodes(1)
 	w.addSafekeepers(1)
@@ -212,7 +260,8 @@ func TestSafekeepersDeleteAfterPageservers(t *testing.T) {
 		return status, nil
 	}
 	r.do("DELETE", path+"/"+timelineX, "").want(t, 200, `null`)
-	if op, ok := r.State().SafekeeperOp(1, tenantID(t, tenantA), tl); !ok || op.Kind != fsm.OpDelete {
+	if op, ok := r.State().SafekeeperOp(1, tenantID(t, tenantA), tl); !ok ||
+		op.Kind != fsm.OpDelete {
 		t.Errorf("the safekeeper owes %+v", op)
 	}
 	r.do("POST", path, `{"new_timeline_id":"`+timelineX+`","pg_version":16}`).want(t, 409,
@@ -221,13 +270,15 @@ func TestSafekeepersDeleteAfterPageservers(t *testing.T) {
 
 // The order of a migration is what makes it safe: see Timelines.advance.
 func TestSafekeeperMigration(t *testing.T) {
-	w := newWorld(t, setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 2}})
+	w := newWorld(t,
+		setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 2}})
 	r := w.replicas[0]
 	w.addNodes(1)
 	w.addSafekeepers(2)
 	r.do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
 	w.attach(tenantID(t, tenantA))
-	r.do("POST", "/v1/tenant/"+tenantA+"/timeline", `{"new_timeline_id":"`+timelineX+`","pg_version":16}`)
+	r.do("POST", "/v1/tenant/"+tenantA+"/timeline",
+		`{"new_timeline_id":"`+timelineX+`","pg_version":16}`)
 	w.addSafekeepers(4)
 	w.must(fsm.SetSafekeeperScheduling{Safekeeper: 4, To: neon.SafekeeperDecomissioned})
 	w.keepers.took()
@@ -235,19 +286,36 @@ func TestSafekeeperMigration(t *testing.T) {
 	locate := "/debug/v1/tenant/" + tenantA + "/timeline/" + timelineX + "/locate"
 	play(t, r, []step{
 		{"GET", locate, "", 200, `{"generation":1,"sk_set":[1,2],"new_sk_set":null}`},
-		{"GET", strings.Replace(locate, timelineX, tenantB, 1), "", 404, `{"msg":"NotFound: Timeline ` + tenantA + `/` + tenantB + ` not found"}`},
+		{
+			"GET", strings.Replace(locate, timelineX, tenantB, 1), "", 404,
+			`{"msg":"NotFound: Timeline ` + tenantA + `/` + tenantB + ` not found"}`,
+		},
 		{"POST", path, `{"new_sk_set":[9]}`, 400, `{"msg":"\"safekeeper 9 does not exist\""}`},
 		{"POST", path, `{"new_sk_set":[]}`, 400, `{"msg":"\"new safekeeper set is empty\""}`},
-		{"POST", path, `{"new_sk_set":[1]}`, 400, `{"msg":"\"new safekeeper set must have at least 2 safekeepers\""}`},
-		{"POST", path, `{"new_sk_set":[1,1]}`, 400, `{"msg":"\"duplicate safekeeper id in the set [1, 1]\""}`},
+		{
+			"POST", path, `{"new_sk_set":[1]}`, 400,
+			`{"msg":"\"new safekeeper set must have at least 2 safekeepers\""}`,
+		},
+		{
+			"POST", path, `{"new_sk_set":[1,1]}`, 400,
+			`{"msg":"\"duplicate safekeeper id in the set [1, 1]\""}`,
+		},
 		{"POST", path, `{"new_sk_set":[1,4]}`, 400, `{"msg":"\"safekeeper 4 is decomissioned\""}`},
-		{"POST", strings.Replace(path, timelineX, tenantB, 1), `{"new_sk_set":[1,3]}`, 404, `{"msg":"NotFound: timeline ` + tenantA + `/` + tenantB + ` doesn't exist in timelines table"}`},
+		{
+			"POST", strings.Replace(path, timelineX, tenantB, 1), `{"new_sk_set":[1,3]}`, 404,
+			`{"msg":"NotFound: timeline ` + tenantA + `/` + tenantB +
+				` doesn't exist in timelines table"}`,
+		},
 	})
 	w.keepers.at = map[neon.NodeID]neon.Lsn{1: 0x20, 2: 0x10}
-	r.do("POST", path, `{"new_sk_set":[2,3]}`).want(t, 500, `{"msg":"not enough successful reconciliations to reach quorum size: 0 of 2 of total 2"}`)
+	r.do("POST", path, `{"new_sk_set":[2,3]}`).want(t, 500,
+		`{"msg":"not enough successful reconciliations to reach quorum size: 0 of 2 of total 2"}`)
 	play(t, r, []step{
 		{"GET", locate, "", 200, `{"generation":2,"sk_set":[1,2],"new_sk_set":[2,3]}`},
-		{"POST", path, `{"new_sk_set":[1,3]}`, 409, `{"msg":"Conflict: the timeline is already migrating to a different safekeeper set: [2, 3]"}`},
+		{
+			"POST", path, `{"new_sk_set":[1,3]}`, 409,
+			`{"msg":"Conflict: the timeline is already migrating to a different safekeeper set: [2, 3]"}`,
+		},
 		{"POST", path + "_abort", ``, 200, `null`},
 		{"POST", path + "_abort", ``, 200, `null`},
 		{"GET", locate, "", 200, `{"generation":3,"sk_set":[1,2],"new_sk_set":null}`},
@@ -260,7 +328,11 @@ func TestSafekeeperMigration(t *testing.T) {
 	order := strings.Join(w.keepers.log, "; ")
 	w.keepers.mu.Unlock()
 	at := -1
-	for _, call := range []string{"notify [1 2 3] generation 4", "switch 1 to generation 4", "pull on 3", "switch 3 to generation 4", "switch 3 to generation 5", "exclude 1 by generation 5", "notify [2 3] generation 5"} {
+	for _, call := range []string{
+		"notify [1 2 3] generation 4", "switch 1 to generation 4", "pull on 3",
+		"switch 3 to generation 4", "switch 3 to generation 5", "exclude 1 by generation 5",
+		"notify [2 3] generation 5",
+	} {
 		i := strings.Index(order, call)
 		if i <= at {
 			t.Fatalf("%q is not in its place in %s", call, order)
@@ -269,10 +341,20 @@ func TestSafekeeperMigration(t *testing.T) {
 	}
 	play(t, r, []step{
 		{"GET", locate, "", 200, `{"generation":5,"sk_set":[2,3],"new_sk_set":null}`},
-		{"POST", "/debug/v1/tenant/" + tenantA + "/timeline/" + tenantB + "/import", `{"tenant_id":"` + tenantA + `","timeline_id":"` + tenantB + `","start_lsn":"0/8","sk_set":[1],"force_upsert":false}`, 200, `null`},
-		{"GET", strings.Replace(locate, timelineX, tenantB, 1), "", 200, `{"generation":1,"sk_set":[1],"new_sk_set":null}`},
-		{"POST", "/debug/v1/tenant/" + tenantA + "/timeline/" + tenantB + "/import", `{"tenant_id":"` + tenantB + `","timeline_id":"` + tenantB + `","start_lsn":"0/8","sk_set":[1],"force_upsert":false}`, 400,
-			`{"msg":"\"tenant id or timeline id mismatch: url=` + tenantA + `/` + tenantB + `, body=` + tenantB + `/` + tenantB + `\""}`},
+		{"POST", "/debug/v1/tenant/" + tenantA + "/timeline/" + tenantB + "/import",
+			`{"tenant_id":"` + tenantA +
+				`","timeline_id":"` + tenantB +
+				`","start_lsn":"0/8","sk_set":[1],"force_upsert":false}`, 200, `null`},
+		{
+			"GET", strings.Replace(locate, timelineX, tenantB, 1), "", 200,
+			`{"generation":1,"sk_set":[1],"new_sk_set":null}`,
+		},
+		{"POST", "/debug/v1/tenant/" + tenantA + "/timeline/" + tenantB + "/import",
+			`{"tenant_id":"` + tenantB +
+				`","timeline_id":"` + tenantB +
+				`","start_lsn":"0/8","sk_set":[1],"force_upsert":false}`, 400,
+			`{"msg":"\"tenant id or timeline id mismatch: url=` + tenantA + `/` + tenantB +
+				`, body=` + tenantB + `/` + tenantB + `\""}`},
 	})
 	if n := r.State().SafekeeperOpCount(); n != 0 {
 		t.Errorf("%d operations are owed", n)

@@ -123,9 +123,13 @@ func New(o Options) *Server {
 	if o.PublicKey != nil {
 		s.auth = newAuthenticator(o.PublicKey)
 	}
-	s.limiter = newLimiter(o.RatePerSec, o.Logger, func(d time.Duration) { o.Metrics.limited.Observe(d.Seconds()) })
+	s.limiter = newLimiter(o.RatePerSec, o.Logger,
+		func(d time.Duration) { o.Metrics.limited.Observe(d.Seconds()) })
 	s.scrape = newScrape(o)
-	s.unknown = route{scope: scopeAny, duty: here, silent: "not a route", body: defaultBody, deadline: defaultDeadline, handle: (*Server).notFound}
+	s.unknown = route{
+		scope: scopeAny, duty: here, silent: "not a route", body: defaultBody,
+		deadline: defaultDeadline, handle: (*Server).notFound,
+	}
 	s.engine = s.newEngine(routes())
 	return s
 }
@@ -205,7 +209,8 @@ func (s *Server) tell(c *call, a answer) {
 	if a.status < http.StatusBadRequest || c.answered || bytes.Equal(a.body, null) {
 		return
 	}
-	s.Logger.Info("Error processing HTTP request", "method", c.request.Method, "path", head(c.request.URL.Path), "status", a.status,
+	s.Logger.Info("Error processing HTTP request", "method", c.request.Method,
+		"path", head(c.request.URL.Path), "status", a.status,
 		"request_id", c.id, "body", head(string(a.body)))
 }
 
@@ -231,7 +236,8 @@ func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool)
 	a, err = s.dispatch(c)
 	if err != nil {
 		// What a replica refused to carry on counts where the request came in.
-		return s.refuse(c, err), !isNotReady(err) && !(classify(err) == neon.NotLeader && c.hopped())
+		return s.refuse(c,
+			err), !isNotReady(err) && !(classify(err) == neon.NotLeader && c.hopped())
 	}
 	return a, true
 }
@@ -240,7 +246,8 @@ func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool)
 func (s *Server) local(c *call) (a answer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.Logger.Error("handler panicked", "path", c.route.path, "request_id", c.id, "panic", p, "stack", string(debug.Stack()))
+			s.Logger.Error("handler panicked", "path", c.route.path, "request_id", c.id, "panic", p,
+				"stack", string(debug.Stack()))
 			a, err = answer{}, neon.Errorf(neon.Internal, "internal error")
 		}
 	}()
@@ -274,7 +281,8 @@ func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
 		h["Content-Type"] = jsonType
 	}
 	h[requestIDHeader] = []string{c.id}
-	if a.stream == nil && a.status >= http.StatusOK && a.status != http.StatusNoContent && a.status != http.StatusNotModified {
+	if a.stream == nil && a.status >= http.StatusOK && a.status != http.StatusNoContent &&
+		a.status != http.StatusNotModified {
 		// Whole, not in chunks: proxies of test suites hand the headers on as they are
 		// and the body in one piece.
 		h["Content-Length"] = []string{strconv.Itoa(len(a.body))}

@@ -14,7 +14,9 @@ import (
 // headers and send the body in one piece, which a chunked one does not survive.
 func TestAnswersSayHowLongTheyAre(t *testing.T) {
 	w := newWorld(t, setup{})
-	for _, path := range []string{"/metrics", "/status", "/control/v1/tenant", "/control/v1/node/5", "/nothing"} {
+	for _, path := range []string{
+		"/metrics", "/status", "/control/v1/tenant", "/control/v1/node/5", "/nothing",
+	} {
 		got := w.replicas[0].do("GET", path, "")
 		if n := got.header.Get("Content-Length"); n != strconv.Itoa(len(got.body)) {
 			t.Errorf("GET %s: %d bytes, but the header says %q", path, len(got.body), n)
@@ -40,9 +42,13 @@ func TestAnswersSayHowLongTheyAre(t *testing.T) {
 	}
 	resp, text := get("/metrics")
 	if resp.ContentLength < 2048 || resp.Header.Get("Content-Type") != textFormat {
-		t.Errorf("a candidate's metrics: length %d, %s", resp.ContentLength, resp.Header.Get("Content-Type"))
+		t.Errorf("a candidate's metrics: length %d, %s", resp.ContentLength,
+			resp.Header.Get("Content-Type"))
 	}
-	for _, line := range []string{`storage_controller_leadership_status{status="candidate"} 1`, `storage_controller_reconcile_complete{status="ok"} 0`} {
+	for _, line := range []string{
+		`storage_controller_leadership_status{status="candidate"} 1`,
+		`storage_controller_reconcile_complete{status="ok"} 0`,
+	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("a candidate's metrics lack %s", line)
 		}

@@ -83,31 +83,42 @@ func newWorld(t testing.TB, s setup) *world {
 }
 
 func emptyWorld(t testing.TB) *world {
-	return &world{t: t, store: fsm.NewStore(), changed: make(chan struct{}), calls: &fakePageservers{}, keepers: &fakeSafekeepers{}}
+	return &world{
+		t: t, store: fsm.NewStore(), changed: make(chan struct{}), calls: &fakePageservers{},
+		keepers: &fakeSafekeepers{},
+	}
 }
 
 func newServer(r *replica, s setup) *Server {
 	deps := controller.Deps{
-		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls, Safekeepers: r.keepers, SafekeeperWatch: r, SafekeeperHook: r.keepers,
+		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls, Safekeepers: r.keepers,
+		SafekeeperWatch: r, SafekeeperHook: r.keepers,
 		Resolve: func(_ context.Context, host string) error {
 			if host == "nowhere" {
 				return fmt.Errorf("no such host")
 			}
 			return nil
 		},
-		Options: s.options, Logger: slog.New(slog.DiscardHandler), ImportHook: s.hook, Failpoints: s.points,
+		Options: s.options, Logger: slog.New(slog.DiscardHandler), ImportHook: s.hook,
+		Failpoints: s.points,
 	}
 	reg := prometheus.NewRegistry()
 	transport := &http.Transport{DisableCompression: true}
 	r.t.Cleanup(transport.CloseIdleConnections)
 	return New(Options{
 		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps),
-		Splits: controller.NewSplits(deps, nil, controller.SplitOptions{}), Nodes: controller.NewNodes(deps),
-		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
+		Splits:     controller.NewSplits(deps, nil, controller.SplitOptions{}),
+		Nodes:      controller.NewNodes(deps),
+		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps),
+		Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  r, Readiness: r, State: r.State,
-		Cluster: func() Cluster { return Cluster{ID: "c", Server: fmt.Sprint(r.at), Members: []Member{}} },
-		Peers:   transport, PublicKey: s.key, RatePerSec: s.rate,
+		Cluster: func() Cluster {
+			return Cluster{
+				ID: "c", Server: fmt.Sprint(r.at), Members: []Member{},
+			}
+		},
+		Peers: transport, PublicKey: s.key, RatePerSec: s.rate,
 		Registry: reg, Metrics: NewMetrics(reg), Logger: slog.New(slog.DiscardHandler),
 	})
 }
@@ -165,7 +176,9 @@ func (w *world) addNodes(n int) {
 		w.must(fsm.RegisterNode{ID: neon.NodeID(i), AZ: neon.MakeAZ("az-a"), Addr: fsm.NodeAddr{
 			HTTPHost: "ps", HTTPPort: uint16(9000 + i), PGHost: "ps", PGPort: uint16(6400 + i),
 		}})
-		w.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: neon.NodeID(i), To: neon.NodeActive}}})
+		w.must(fsm.SetNodeAvailability{
+			Verdicts: []fsm.Verdict{{Node: neon.NodeID(i), To: neon.NodeActive}},
+		})
 	}
 }
 
@@ -173,13 +186,17 @@ func (w *world) addNodes(n int) {
 func (w *world) attach(id neon.TenantID) {
 	w.t.Helper()
 	for sh := range w.store.State().TenantShards(id) {
-		w.must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}}})
+		w.must(fsm.IssueGenerations{
+			Items: []fsm.Issue{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}},
+		})
 	}
 }
 
 var errFollows = neon.Errorf(neon.NotLeader, "This replica does not lead")
 
-func (r *replica) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+func (r *replica) Propose(
+	ctx context.Context, id fsm.RequestID, c fsm.Command,
+) (fsm.Result, error) {
 	if !r.IsLeader() {
 		return fsm.Result{}, errFollows
 	}
@@ -305,19 +322,26 @@ func (r *replica) ReAttached(n neon.NodeID, disk controller.Disk, _ []fsm.Locati
 }
 
 func (r *replica) ActivateNode(ctx context.Context, n neon.NodeID) error {
-	_, err := r.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: n, To: neon.NodeActive}}})
+	_, err := r.Propose(ctx, fsm.RequestID{},
+		fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: n, To: neon.NodeActive}}})
 	return err
 }
 
-func (r *replica) Utilization(neon.NodeID) (neon.Utilization, bool) { return neon.Utilization{}, false }
+func (r *replica) Utilization(
+	neon.NodeID,
+) (neon.Utilization, bool) {
+	return neon.Utilization{}, false
+}
 
 func (r *replica) ReconcileAll(context.Context) (int, error) { return 0, nil }
 
 // fakePageservers answers as told, and success when not told.
 type fakePageservers struct {
-	mu      sync.Mutex
-	log     []string
-	create  func(node neon.NodeID, shard neon.ShardID, req neon.TimelineCreateRequest) (neon.TimelineInfo, error)
+	mu     sync.Mutex
+	log    []string
+	create func(
+		node neon.NodeID, shard neon.ShardID, req neon.TimelineCreateRequest,
+	) (neon.TimelineInfo, error)
 	remove  func(node neon.NodeID, shard neon.ShardID) (int, error)
 	wipe    func(node neon.NodeID) error
 	answer  func(node neon.NodeID, shard neon.ShardID, call neon.ShardCall) (int, []byte, error)
@@ -344,7 +368,9 @@ func (f *fakePageservers) TenantDelete(_ context.Context, n *fsm.Node, id neon.T
 	return nil
 }
 
-func (f *fakePageservers) TimelineCreate(_ context.Context, n *fsm.Node, s neon.ShardID, req neon.TimelineCreateRequest) (neon.TimelineInfo, error) {
+func (f *fakePageservers) TimelineCreate(
+	_ context.Context, n *fsm.Node, s neon.ShardID, req neon.TimelineCreateRequest,
+) (neon.TimelineInfo, error) {
 	body, _ := json.Marshal(req)
 	f.note("create %s on %d: %s", s, n.ID, body)
 	if f.create != nil {
@@ -354,14 +380,18 @@ func (f *fakePageservers) TimelineCreate(_ context.Context, n *fsm.Node, s neon.
 }
 
 func timelineInfo(id neon.TimelineID) (info neon.TimelineInfo) {
-	text := fmt.Sprintf(`{"timeline_id":"%s","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1, 2]}`, id)
+	text := fmt.Sprintf(
+		`{"timeline_id":"%s","last_record_lsn":"0/10","ancestor_lsn":"0/8","pg_version":16,"x":[1, 2]}`,
+		id)
 	if err := json.Unmarshal([]byte(text), &info); err != nil {
 		panic(err)
 	}
 	return info
 }
 
-func (f *fakePageservers) TimelineDelete(ctx context.Context, n *fsm.Node, s neon.ShardID, _ neon.TimelineID) (status int, err error) {
+func (f *fakePageservers) TimelineDelete(
+	ctx context.Context, n *fsm.Node, s neon.ShardID, _ neon.TimelineID,
+) (status int, err error) {
 	f.note("delete %s on %d", s, n.ID)
 	status = http.StatusNotFound
 	if f.remove != nil {
@@ -373,7 +403,9 @@ func (f *fakePageservers) TimelineDelete(ctx context.Context, n *fsm.Node, s neo
 	return status, err
 }
 
-func (f *fakePageservers) Call(_ context.Context, n *fsm.Node, s neon.ShardID, call neon.ShardCall) (int, []byte, error) {
+func (f *fakePageservers) Call(
+	_ context.Context, n *fsm.Node, s neon.ShardID, call neon.ShardCall,
+) (int, []byte, error) {
 	body, _ := json.Marshal(call.Body)
 	f.note("%s %s/%s on %d: %s", call.Method, s, call.Path, n.ID, body)
 	if f.answer != nil {
@@ -382,7 +414,9 @@ func (f *fakePageservers) Call(_ context.Context, n *fsm.Node, s neon.ShardID, c
 	return http.StatusOK, []byte("null"), nil
 }
 
-func (f *fakePageservers) Passthrough(_ context.Context, n *fsm.Node, method, target string) (*http.Response, error) {
+func (f *fakePageservers) Passthrough(
+	_ context.Context, n *fsm.Node, method, target string,
+) (*http.Response, error) {
 	f.note("%s %s on %d", method, target, n.ID)
 	if f.through != nil {
 		return f.through(n.ID, method, target)
@@ -391,7 +425,10 @@ func (f *fakePageservers) Passthrough(_ context.Context, n *fsm.Node, method, ta
 }
 
 func response(status int, body string) *http.Response {
-	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewBufferString(body))}
+	return &http.Response{
+		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(bytes.NewBufferString(body)),
+	}
 }
 
 // reply to one request, read whole.

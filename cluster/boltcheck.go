@@ -71,7 +71,8 @@ func (w *boltWalk) readMeta() error {
 		m := b[boltPageHead:]
 		sum := fnv.New64a()
 		_, _ = sum.Write(m[:56])
-		if binary.NativeEndian.Uint32(m) != boltMagic || binary.NativeEndian.Uint32(m[4:]) != boltVersion ||
+		if binary.NativeEndian.Uint32(m) != boltMagic ||
+			binary.NativeEndian.Uint32(m[4:]) != boltVersion ||
 			binary.NativeEndian.Uint64(m[56:]) != sum.Sum64() {
 			return
 		}
@@ -132,13 +133,15 @@ func (w *boltWalk) content(b []byte, depth int) error {
 		var err error
 		switch flags {
 		case boltBranch:
-			pos, keySize := uint64(binary.NativeEndian.Uint32(e)), uint64(binary.NativeEndian.Uint32(e[4:]))
+			pos, keySize := uint64(
+				binary.NativeEndian.Uint32(e)), uint64(binary.NativeEndian.Uint32(e[4:]))
 			if at+pos+keySize > uint64(len(b)) {
 				return errors.New("a key lies outside")
 			}
 			err = w.page(binary.NativeEndian.Uint64(e[8:]), depth+1)
 		case boltLeaf:
-			pos, keySize, size := uint64(binary.NativeEndian.Uint32(e[4:])), uint64(binary.NativeEndian.Uint32(e[8:])), uint64(binary.NativeEndian.Uint32(e[12:]))
+			pos, keySize, size := uint64(binary.NativeEndian.Uint32(e[4:])), uint64(
+				binary.NativeEndian.Uint32(e[8:])), uint64(binary.NativeEndian.Uint32(e[12:]))
 			if at+pos+keySize+size > uint64(len(b)) {
 				return errors.New("a value lies outside")
 			}

@@ -11,7 +11,8 @@ import (
 )
 
 func isDiskError(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS) ||
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
+		errors.Is(err, syscall.EROFS) ||
 		errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EIO)
 }
 
@@ -43,14 +44,16 @@ func (c *Cluster) bootstrap(rc *raft.Config) error {
 		return fmt.Errorf("cluster: %d members, at most %d are possible", len(members), maxServers)
 	case len(members) > 0:
 		if !slices.ContainsFunc(members, func(m Member) bool { return m.ID == c.id }) {
-			return fmt.Errorf("%w: this server, %q, is not in the list of members", ErrUnknownMember, c.id)
+			return fmt.Errorf("%w: this server, %q, is not in the list of members",
+				ErrUnknownMember, c.id)
 		}
 	case c.cfg.Expect > 0 || len(c.cfg.Join) > 0:
 		return nil // through gossip
 	default:
 		members = []Member{{ID: c.id, RaftAddr: c.cfg.Advertise}}
 	}
-	if err := raft.BootstrapCluster(rc, c.stores.log, c.stores.stable, c.stores.snaps, c.transport, configuration(members)); err != nil {
+	if err := raft.BootstrapCluster(rc, c.stores.log, c.stores.stable, c.stores.snaps, c.transport,
+		configuration(members)); err != nil {
 		return fmt.Errorf("cluster: bootstrap: %w", err)
 	}
 	return nil

@@ -81,7 +81,8 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	}
 	c := &Cluster{
 		cfg: cfg, id: cfg.ID, timeouts: cfg.Timeouts.withDefaults(),
-		stopProposals: make(chan struct{}), raftDown: make(chan struct{}), closed: make(chan struct{}),
+		stopProposals: make(chan struct{}), raftDown: make(chan struct{}),
+		closed: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.log = cfg.Logger
@@ -153,7 +154,8 @@ func (c *Cluster) openNetwork() error {
 
 func (c *Cluster) greeting() greeting {
 	return greeting{
-		Cluster: *c.clusterID.Load(), ID: c.id, Raft: c.cfg.Advertise, HTTP: c.cfg.HTTPAddr, Disk: c.disk, Level: c.cfg.Level,
+		Cluster: *c.clusterID.Load(), ID: c.id, Raft: c.cfg.Advertise, HTTP: c.cfg.HTTPAddr,
+		Disk: c.disk, Level: c.cfg.Level,
 	}
 }
 
@@ -188,7 +190,10 @@ func (c *Cluster) openRaft() error {
 	return nil
 }
 
-func (c *Cluster) servers() []raft.Server { return c.raft.GetConfiguration().Configuration().Servers }
+func (c *Cluster) servers() []raft.Server {
+	return c.raft.GetConfiguration().Configuration().
+		Servers
+}
 
 // lastEntry is the newest entry this server has on disk.
 func (c *Cluster) lastEntry() (index, term uint64) {

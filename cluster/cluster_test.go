@@ -103,7 +103,8 @@ type trio struct {
 func memoryConfig(net *MemoryNetwork, n, i int) Config {
 	var members []Member
 	for k := range n {
-		members = append(members, Member{ID: fmt.Sprintf("n%d", k), RaftAddr: fmt.Sprintf("h%d:1", k)})
+		members = append(members,
+			Member{ID: fmt.Sprintf("n%d", k), RaftAddr: fmt.Sprintf("h%d:1", k)})
 	}
 	return Config{
 		ID: members[i].ID, RaftListen: members[i].RaftAddr, Members: members,
@@ -128,7 +129,8 @@ func (tr *trio) start(i int) *node {
 	nd := tr.nodes[i]
 	nd.machine = &ledger{}
 	if os.Getenv("CLUSTER_TEST_LOG") != "" {
-		nd.cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		nd.cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr,
+			&slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	c, err := Open(context.Background(), nd.cfg, nd.machine)
 	if err != nil {
@@ -223,7 +225,8 @@ func startTCP(t testing.TB, n int, timeouts Timeouts) *trio {
 	}
 	for i := range n {
 		nd := &node{cfg: Config{
-			ID: members[i].ID, DataDir: t.TempDir(), RaftListen: members[i].RaftAddr, Members: members,
+			ID: members[i].ID, DataDir: t.TempDir(), RaftListen: members[i].RaftAddr,
+			Members:  members,
 			HTTPAddr: "http://" + members[i].ID, Timeouts: timeouts,
 		}}
 		tr.nodes = append(tr.nodes, nd)

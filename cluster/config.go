@@ -70,7 +70,9 @@ func (t Timeouts) withDefaults() Timeouts {
 }
 
 // OpenStores opens the log, the vote and the snapshots of a server. dir is Config.DataDir.
-type OpenStores func(dir string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error)
+type OpenStores func(dir string) (
+	raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error,
+)
 
 // Config describes one server.
 type Config struct {

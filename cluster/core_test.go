@@ -46,7 +46,8 @@ func TestAcknowledgedWritesAreSeenByTheNextReadOnEveryReplica(t *testing.T) {
 			}
 			slowest = max(slowest, time.Since(began))
 			if nd.machine.count(row) != 1 {
-				t.Fatalf("%s read %q %d times after its barrier", nd.ID(), row, nd.machine.count(row))
+				t.Fatalf("%s read %q %d times after its barrier", nd.ID(), row,
+					nd.machine.count(row))
 			}
 		}
 	}
@@ -150,7 +151,8 @@ func TestRunWhileLeaderNeverOverlapsAndSeesEarlierTerms(t *testing.T) {
 					if ctx.Err() == nil && !errors.Is(context.Cause(lctx), ErrLeadershipLost) {
 						t.Errorf("cause is %v", context.Cause(lctx))
 					}
-					time.Sleep(50 * time.Millisecond) // the successor must not wait for us, we must be joined
+					// the successor must not wait for us, we must be joined
+					time.Sleep(50 * time.Millisecond)
 					mu.Lock()
 					running[c.id]--
 					mu.Unlock()
@@ -183,7 +185,8 @@ func TestHandOverLosesNoWrite(t *testing.T) {
 			wg.Go(func() {
 				for seq := 0; ctx.Err() == nil; seq++ {
 					for _, c := range nodes {
-						if _, err := c.Propose(ctx, []byte(seqRow(w, seq))); errors.Is(err, ErrOutcomeUnknown) && ctx.Err() == nil {
+						if _, err := c.Propose(ctx, []byte(seqRow(w, seq))); errors.Is(err,
+							ErrOutcomeUnknown) && ctx.Err() == nil {
 							t.Errorf("hand-over left an unknown outcome: %v", err)
 						}
 					}
@@ -233,15 +236,18 @@ func TestMinorityLeaderServesNoReads(t *testing.T) {
 }
 
 func TestCommandsOfAnySizeUpToTheLimit(t *testing.T) {
-	tr := startTCP(t, 3, Timeouts{Heartbeat: 2 * time.Second}) // 24 MB through one disk may take a while
+	// 24 MB through one disk may take a while
+	tr := startTCP(t, 3, Timeouts{Heartbeat: 2 * time.Second})
 	lead := tr.leader()
-	if _, err := lead.Propose(context.Background(), bigCommand(MaxCommand+1, 0)); !errors.Is(err, ErrTooLarge) {
+	if _, err := lead.Propose(context.Background(),
+		bigCommand(MaxCommand+1, 0)); !errors.Is(err, ErrTooLarge) {
 		t.Fatalf("got %v", err)
 	}
 	var wg sync.WaitGroup
 	for i := range 24 {
 		wg.Go(func() {
-			if _, err := lead.Propose(context.Background(), bigCommand(MaxCommand, uint64(i))); err != nil {
+			if _, err := lead.Propose(context.Background(),
+				bigCommand(MaxCommand, uint64(i))); err != nil {
 				t.Errorf("propose: %v", err)
 			}
 		})
@@ -310,13 +316,20 @@ func TestProposersWaitNoLongerThanTheyWantTo(t *testing.T) {
 }
 
 func TestOnlyAnswersBeforeSubmissionSayThatNothingHappened(t *testing.T) {
-	for _, err := range []error{raft.ErrNotLeader, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout} {
-		if got := submitError(err); !errors.Is(got, ErrNotLeader) || errors.Is(got, ErrOutcomeUnknown) {
+	for _, err := range []error{
+		raft.ErrNotLeader, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout,
+	} {
+		if got := submitError(err); !errors.Is(got, ErrNotLeader) ||
+			errors.Is(got, ErrOutcomeUnknown) {
 			t.Errorf("%v became %v", err, got)
 		}
 	}
-	for _, err := range []error{raft.ErrLeadershipLost, raft.ErrRaftShutdown, raft.ErrAbortedByRestore, ErrDisk, errors.New("new")} {
-		if got := submitError(err); !errors.Is(got, ErrOutcomeUnknown) || errors.Is(got, ErrNotLeader) {
+	for _, err := range []error{
+		raft.ErrLeadershipLost, raft.ErrRaftShutdown, raft.ErrAbortedByRestore, ErrDisk,
+		errors.New("new"),
+	} {
+		if got := submitError(err); !errors.Is(got, ErrOutcomeUnknown) ||
+			errors.Is(got, ErrNotLeader) {
 			t.Errorf("%v became %v", err, got)
 		}
 	}

@@ -69,7 +69,9 @@ func (c *Cluster) linkBroken(id string, _ error) {
 	if c.cfg.DisableCrashDetector || string(leaderID) != id || c.closing.Load() {
 		return
 	}
-	suspect := suspicion{id: id, addr: c.peers.address(leaderID, leader), term: c.raft.CurrentTerm()}
+	suspect := suspicion{
+		id: id, addr: c.peers.address(leaderID, leader), term: c.raft.CurrentTerm(),
+	}
 	c.background.Go(func() { c.crash.investigate(c.ctx, suspect) })
 }
 
@@ -116,7 +118,8 @@ func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
 	}
 	rank, agreed := d.poll(ctx, s)
 	if !agreed {
-		d.c.log.Info("the leader's process seems to be gone, but no majority confirms it", "leader", s.id)
+		d.c.log.Info("the leader's process seems to be gone, but no majority confirms it",
+			"leader", s.id)
 		return
 	}
 	d.warm(ctx, s)
@@ -193,7 +196,9 @@ func (d *crashDetector) majority() int {
 }
 
 // ask returns the voters that testify to the death, and whether any of them has moved on.
-func (d *crashDetector) ask(ctx context.Context, s suspicion) (witnesses []witnessAnswer, newer bool) {
+func (d *crashDetector) ask(
+	ctx context.Context, s suspicion,
+) (witnesses []witnessAnswer, newer bool) {
 	ctx, cancel := context.WithTimeout(ctx, witnessWait)
 	defer cancel()
 	question, _ := json.Marshal(witnessQuestion{Leader: s.id, Term: s.term})
@@ -238,7 +243,8 @@ func (d *crashDetector) testify(q witnessQuestion) witnessAnswer {
 	lastIndex, lastTerm := d.c.lastEntry()
 	return witnessAnswer{
 		ID: d.c.id, Proved: proved && term == q.Term, Follower: d.c.raft.State() == raft.Follower,
-		Term: d.c.raft.CurrentTerm(), LastTerm: lastTerm, LastIndex: lastIndex, Fit: d.c.health.fit(),
+		Term: d.c.raft.CurrentTerm(), LastTerm: lastTerm, LastIndex: lastIndex,
+		Fit: d.c.health.fit(),
 	}
 }
 
@@ -267,7 +273,8 @@ func (d *crashDetector) warm(ctx context.Context, s suspicion) {
 		if d.c.background.Go(func() {
 			for range 4 { // more than the pool holds
 				req := &raft.RequestPreVoteRequest{RPCHeader: d.c.rpcHeader()}
-				if d.c.transport.RequestPreVote(v.ID, v.Address, req, &raft.RequestPreVoteResponse{}) == nil {
+				if d.c.transport.RequestPreVote(v.ID, v.Address, req,
+					&raft.RequestPreVoteResponse{}) == nil {
 					break
 				}
 			}
@@ -300,7 +307,8 @@ func (d *crashDetector) fire(s suspicion) {
 	d.mu.Lock()
 	d.fires++
 	d.mu.Unlock()
-	d.c.log.Info("the leader's process is gone; standing for election", "leader", s.id, "term", s.term)
+	d.c.log.Info("the leader's process is gone; standing for election", "leader", s.id,
+		"term", s.term)
 	d.c.transport.call(&raft.TimeoutNowRequest{RPCHeader: d.c.rpcHeader()}, d.c.timeouts.Election)
 }
 

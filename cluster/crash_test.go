@@ -22,7 +22,10 @@ func TestDeathOfTheLeaderIsNoticedAtOnce(t *testing.T) {
 					time.Sleep(2 * time.Second)
 					if writing {
 						for i := range 50 {
-							go func() { _, _ = old.Propose(context.Background(), []byte(seqRow(0, i))) }()
+							go func() {
+								_, _ = old.Propose(context.Background(),
+									[]byte(seqRow(0, i)))
+							}()
 						}
 					}
 					began := time.Now()
@@ -30,7 +33,8 @@ func TestDeathOfTheLeaderIsNoticedAtOnce(t *testing.T) {
 					eventually(t, "a write elsewhere", func() bool {
 						for _, nd := range tr.nodes {
 							if nd != old {
-								if _, err := nd.Propose(context.Background(), []byte("x")); err == nil {
+								if _, err := nd.Propose(context.Background(),
+									[]byte("x")); err == nil {
 									return true
 								}
 							}

@@ -60,8 +60,10 @@ func (d *dataDir) read(name string) (string, error) {
 		return "", fmt.Errorf("cluster: %w", err)
 	}
 	s := strings.TrimSuffix(string(b), "\n")
-	if s == "" || len(s) > 200 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", corrupt(filepath.Join(d.path, name), fmt.Errorf("%d bytes that are no id", len(b)))
+	if s == "" || len(s) > 200 ||
+		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", corrupt(filepath.Join(d.path, name),
+			fmt.Errorf("%d bytes that are no id", len(b)))
 	}
 	return s, nil
 }
@@ -96,12 +98,14 @@ func (d *dataDir) serverID(want string) (string, error) {
 	}
 	if id != "" {
 		if want != "" && want != id {
-			return "", fmt.Errorf("cluster: data directory %s is of server %q, not %q", d.path, id, want)
+			return "", fmt.Errorf("cluster: data directory %s is of server %q, not %q", d.path, id,
+				want)
 		}
 		return id, nil
 	}
 	if _, err := os.Stat(filepath.Join(d.path, logFile)); err == nil {
-		return "", corrupt(filepath.Join(d.path, serverIDFile), errors.New("missing beside an existing log"))
+		return "", corrupt(filepath.Join(d.path, serverIDFile),
+			errors.New("missing beside an existing log"))
 	}
 	if want == "" {
 		want = newID()
@@ -136,7 +140,8 @@ func (d *dataDir) claimCluster(want string) (string, error) {
 	case want == "" || want == have:
 		return have, nil
 	case have != "":
-		return "", fmt.Errorf("%w: data directory %s is of cluster %q, not %q", ErrClusterMismatch, d.path, have, want)
+		return "", fmt.Errorf("%w: data directory %s is of cluster %q, not %q", ErrClusterMismatch,
+			d.path, have, want)
 	default:
 		return want, d.write(clusterIDFile, want)
 	}

@@ -231,7 +231,8 @@ func (c *Cluster) yieldLeadership() {
 			err = c.transport.TimeoutNow(target.ID, target.Address, req, &raft.TimeoutNowResponse{})
 		}
 		if err == nil {
-			c.log.Info("asked another server to lead, since the disk is unhealthy", "target", target.ID)
+			c.log.Info("asked another server to lead, since the disk is unhealthy",
+				"target", target.ID)
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, c.timeouts.Election/2)
 		taken := c.awaitOtherLeader(ctx)

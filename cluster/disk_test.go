@@ -36,7 +36,8 @@ func TestHungDiskGivesWayWithinASecondAndDoesNotWinWhileSick(t *testing.T) {
 				if load == "writing" {
 					c := old.Cluster
 					go func() {
-						if _, err := c.Propose(ctx, []byte("in flight")); !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrNotLeader) {
+						if _, err := c.Propose(ctx, []byte("in flight")); !errors.Is(err,
+							ErrOutcomeUnknown) && !errors.Is(err, ErrNotLeader) {
 							t.Errorf("a write on a hung disk returned %v", err)
 						}
 					}()
@@ -54,7 +55,8 @@ func TestHungDiskGivesWayWithinASecondAndDoesNotWinWhileSick(t *testing.T) {
 					return next != nil
 				})
 				took := time.Since(began)
-				t.Logf("the next leader wrote after %v, the lead ended after %v", took, (<-lost).Sub(began))
+				t.Logf("the next leader wrote after %v, the lead ended after %v", took,
+					(<-lost).Sub(began))
 				if took > time.Second {
 					t.Errorf("giving way took %v", took)
 				}
@@ -66,8 +68,10 @@ func TestHungDiskGivesWayWithinASecondAndDoesNotWinWhileSick(t *testing.T) {
 					}
 				}
 				old.disk.Resume()
-				eventually(t, "the sick server catches up", func() bool { return old.machine.count("after") == 1 })
-				if n := next.machine.count("in flight"); n > 1 || n != old.machine.count("in flight") {
+				eventually(t, "the sick server catches up",
+					func() bool { return old.machine.count("after") == 1 })
+				if n := next.machine.count("in flight"); n > 1 ||
+					n != old.machine.count("in flight") {
 					t.Errorf("replicas differ about the write that hung")
 				}
 			})
@@ -104,7 +108,9 @@ func TestServersWhoseDisksAllHungForAMomentElectAtOnce(t *testing.T) {
 		})
 		recovery := tr.nodes[0].timeouts.Recovery
 		if took := time.Since(began); took >= recovery {
-			t.Errorf("the first write took %v after the disks worked again, the recovery time is %v", took, recovery)
+			t.Errorf(
+				"the first write took %v after the disks worked again, the recovery time is %v",
+				took, recovery)
 		}
 	})
 }
@@ -119,7 +125,11 @@ func TestAWriteThatComesBackLateLeavesNoEntryBehind(t *testing.T) {
 		defer g.close()
 		leads := true
 		g.leading = func() bool { return leads }
-		entry := func(i, term uint64) *raft.Log { return &raft.Log{Index: i, Term: term, Data: encodeFrame(nil)} }
+		entry := func(
+			i, term uint64,
+		) *raft.Log {
+			return &raft.Log{Index: i, Term: term, Data: encodeFrame(nil)}
+		}
 		if err := g.StoreLogs([]*raft.Log{entry(1, 1)}); err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +284,8 @@ func TestCorruptFilesAreRefusedByName(t *testing.T) {
 	}
 	eventually(t, "leads", c.IsLeader)
 	for i := range 200 {
-		if _, err := c.Propose(context.Background(), []byte(strings.Repeat("x", 1000)+seqRow(0, i))); err != nil {
+		if _, err := c.Propose(context.Background(),
+			[]byte(strings.Repeat("x", 1000)+seqRow(0, i))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -293,7 +304,8 @@ func TestCorruptFilesAreRefusedByName(t *testing.T) {
 			bad := cfg
 			bad.DataDir = dir
 			err := openDirErr(t, bad)
-			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "move the data directory away") {
+			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), file) ||
+				!strings.Contains(err.Error(), "move the data directory away") {
 				t.Fatalf("got %v", err)
 			}
 		})

@@ -23,7 +23,8 @@ var (
 	ErrClusterMismatch = errors.New("cluster: belongs to another cluster")
 	// ErrDataDirInUse: another process holds the data directory.
 	ErrDataDirInUse = errors.New("cluster: data directory in use")
-	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the file and the way out.
+	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the file
+	// and the way out.
 	ErrCorrupt = errors.New("cluster: corrupt data")
 	// ErrTooOld is what a Machine wraps when its version is too old for what it is
 	// to restore: nothing is damaged then.

@@ -23,7 +23,9 @@ type FaultyDisk struct {
 // NewMemoryDisk returns a disk that lives in memory.
 func NewMemoryDisk() *FaultyDisk {
 	store, snaps := raft.NewInmemStore(), &memorySnapshots{}
-	return &FaultyDisk{open: func(string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
+	return &FaultyDisk{open: func(
+		string,
+	) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
 		return store, store, snaps, nopCloser{}, nil
 	}}
 }
@@ -78,7 +80,9 @@ func (d *FaultyDisk) pass() error {
 }
 
 // Open opens the stores. The io.Closer it returns also is the canary.
-func (d *FaultyDisk) Open(dir string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
+func (d *FaultyDisk) Open(
+	dir string,
+) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
 	log, stable, snaps, closer, err := d.open(dir)
 	if err != nil {
 		return nil, nil, nil, nil, err

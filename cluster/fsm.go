@@ -64,7 +64,8 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	if len(batch) > 0 {
 		results = f.machine.Apply(batch)
 		if len(results) != len(batch) {
-			panic(fmt.Sprintf("cluster: machine returned %d results for %d commands", len(results), len(batch)))
+			panic(fmt.Sprintf("cluster: machine returned %d results for %d commands", len(results),
+				len(batch)))
 		}
 	}
 	out := make([]any, len(logs))

@@ -61,7 +61,8 @@ func (c *Cluster) openGossip() error {
 		return nil
 	}
 	g := &gossip{
-		c: c, wake: make(chan struct{}, 1), adding: make(chan struct{}, 1), metas: make(map[string]gossipMeta),
+		c: c, wake: make(chan struct{}, 1), adding: make(chan struct{}, 1),
+		metas: make(map[string]gossipMeta),
 	}
 	host, port, err := net.SplitHostPort(c.cfg.GossipListen)
 	if err != nil {
@@ -83,7 +84,8 @@ func (c *Cluster) openGossip() error {
 		}
 	}
 	// With these a death is noticed in 1.8 s instead of 5.6 s.
-	conf.ProbeInterval, conf.ProbeTimeout, conf.SuspicionMult = 300*time.Millisecond, 150*time.Millisecond, 3
+	conf.ProbeInterval, conf.ProbeTimeout = 300*time.Millisecond, 150*time.Millisecond
+	conf.SuspicionMult = 3
 	conf.GossipInterval = 100 * time.Millisecond
 	conf.SecretKey = c.cfg.GossipKey
 	conf.Delegate, conf.Alive, conf.Events = g, g, g
@@ -236,13 +238,15 @@ func (g *gossip) bootstrap(ctx context.Context, metas map[string]gossipMeta) {
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	if len(members) > g.c.cfg.Expect && !g.crowded {
 		g.crowded = true
-		g.c.log.Warn("more fresh servers than expected; none bootstraps", "expected", g.c.cfg.Expect, "seen", len(members))
+		g.c.log.Warn("more fresh servers than expected; none bootstraps",
+			"expected", g.c.cfg.Expect, "seen", len(members))
 	}
 	view := fmt.Sprint(members)
 	if view != g.seen {
 		g.seen, g.seenSince = view, time.Now()
 	}
-	if len(members) != g.c.cfg.Expect || members[0].ID != g.c.id || time.Since(g.seenSince) < stableView {
+	if len(members) != g.c.cfg.Expect || members[0].ID != g.c.id ||
+		time.Since(g.seenSince) < stableView {
 		return
 	}
 	for _, m := range members {
@@ -251,7 +255,8 @@ func (g *gossip) bootstrap(ctx context.Context, metas map[string]gossipMeta) {
 			return
 		}
 	}
-	if err := g.c.await(g.c.raft.BootstrapCluster(configuration(members))); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if err := g.c.await(g.c.raft.BootstrapCluster(configuration(members))); err != nil &&
+		!errors.Is(err, raft.ErrCantBootstrap) {
 		g.c.log.Error("cannot bootstrap", "err", err)
 		return
 	}

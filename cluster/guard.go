@@ -19,9 +19,10 @@ import (
 // and does nothing, and a term that cannot be written makes raft panic.
 //
 //   - A leader's log write that takes longer than the deadline fails, if somebody
-//     else could lead (see rival.go), so raft steps down. If the write then succeeds after all, its entries are removed
-//     again before anything else is written: raft was told that they do not exist,
-//     and a later leader's shorter log would otherwise keep them as its tail.
+//     else could lead (see rival.go), so raft steps down. If the write then succeeds
+//     after all, its entries are removed again before anything else is written: raft
+//     was told that they do not exist, and a later leader's shorter log would
+//     otherwise keep them as its tail.
 //   - Everybody else waits. A follower that fails to write may have cut its log
 //     already, which raft does not recover from; one that is silent is just slow.
 //   - A full disk is tried again; after any other error nothing is written any
@@ -155,7 +156,8 @@ func (g *guard) try(j *job, limited bool) error {
 			hangs = g.health.overdue(asking, limited, g.patience)
 		case <-hangs:
 			hangs = nil
-			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk, time.Since(began).Round(time.Millisecond))
+			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk,
+				time.Since(began).Round(time.Millisecond))
 			g.health.stall(err)
 			late = true
 			switch {

@@ -39,7 +39,10 @@ type health struct {
 }
 
 func newHealth(log *slog.Logger, recovery time.Duration) *health {
-	return &health{log: log, recovery: recovery, changed: func() {}, leads: func() bool { return false }, fatalCh: make(chan error, 1)}
+	return &health{
+		log: log, recovery: recovery, changed: func() {}, leads: func() bool { return false },
+		fatalCh: make(chan error, 1),
+	}
 }
 
 // able reports whether the disk works at this moment.
@@ -171,7 +174,8 @@ func (h *health) probe(ctx context.Context, test canary, t Timeouts) bool {
 			hangs = h.overdue(asking, h.leads(), t.Patience-t.Canary)
 		case <-hangs:
 			hangs, late = nil, true
-			h.stall(fmt.Errorf("%w: a test write takes longer than %v", ErrDisk, time.Since(began).Round(time.Millisecond)))
+			h.stall(fmt.Errorf("%w: a test write takes longer than %v", ErrDisk,
+				time.Since(began).Round(time.Millisecond)))
 		case <-ctx.Done():
 			select {
 			case <-back:

@@ -61,7 +61,8 @@ func TestKilledLeaderIsReplacedFarBelowTheTimeout(t *testing.T) {
 	tr := &trio{t: t}
 	for i := range 2 {
 		tr.nodes = append(tr.nodes, &node{cfg: Config{
-			ID: members[i].ID, DataDir: t.TempDir(), RaftListen: members[i].RaftAddr, Members: members,
+			ID: members[i].ID, DataDir: t.TempDir(), RaftListen: members[i].RaftAddr,
+			Members: members,
 		}})
 		tr.start(i)
 	}

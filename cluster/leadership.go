@@ -158,7 +158,9 @@ func (c *Cluster) acceptsProposals() bool { return c.currentLead() != nil }
 // looks at the next term. After a hand-over that failed, f runs again with the
 // same term. It returns when ctx ends, or with the error of f when f failed
 // while it still led.
-func (c *Cluster) RunWhileLeader(ctx context.Context, f func(ctx context.Context, term uint64) error) error {
+func (c *Cluster) RunWhileLeader(
+	ctx context.Context, f func(ctx context.Context, term uint64) error,
+) error {
 	var last *lead
 	for {
 		now, changed := c.leadership.watch()

@@ -35,7 +35,8 @@ func (c *Cluster) AddMember(ctx context.Context, m Member) error {
 		return nil
 	}
 	if have == nil {
-		if err := c.changeConfiguration(c.raft.AddNonvoter(id, addr, 0, c.timeouts.Election)); err != nil {
+		if err := c.changeConfiguration(c.raft.AddNonvoter(id, addr, 0,
+			c.timeouts.Election)); err != nil {
 			return fmt.Errorf("add %s: %w", m.ID, err)
 		}
 		c.log.Info("added a server, without a vote yet", "member", m.ID, "addr", m.RaftAddr)
@@ -68,7 +69,8 @@ func (c *Cluster) RemoveMember(ctx context.Context, id string) error {
 	if c.peers.configured(id) == "" {
 		return fmt.Errorf("%w: %s", ErrUnknownMember, id)
 	}
-	if err := c.changeConfiguration(c.raft.RemoveServer(raft.ServerID(id), 0, c.timeouts.Election)); err != nil {
+	if err := c.changeConfiguration(c.raft.RemoveServer(raft.ServerID(id), 0,
+		c.timeouts.Election)); err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	c.log.Info("removed a member", "member", id)
@@ -142,7 +144,8 @@ func (c *Cluster) Members() []MemberStatus {
 		id := string(s.ID)
 		m := MemberStatus{
 			ID: id, RaftAddr: string(c.peers.address(s.ID, s.Address)), HTTPAddr: c.httpAddr(id),
-			Voter: s.Suffrage == raft.Voter, Leader: s.ID == leader, Self: id == c.id, LastContact: -1,
+			Voter: s.Suffrage == raft.Voter, Leader: s.ID == leader, Self: id == c.id,
+			LastContact: -1,
 		}
 		if m.Self {
 			m.fill(c.report(), commit)

@@ -73,7 +73,8 @@ func TestExpectBootstrapsOnceAndALateServerJoins(t *testing.T) {
 		c.ClusterID, c.Join = "two", seed
 		c.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 	})
-	eventually(t, "the alien says why", func() bool { return strings.Contains(logged.String(), "another cluster") })
+	eventually(t, "the alien says why",
+		func() bool { return strings.Contains(logged.String(), "another cluster") })
 	if voters(lead.Cluster) != 4 || alien.raft.LastIndex() != 0 {
 		t.Fatal("a server of another cluster was added")
 	}

@@ -135,9 +135,14 @@ func (h *MemoryHost) Listen(addr string) (net.Listener, error) {
 	}
 	key := net.JoinHostPort(host, port)
 	if n.listeners[key] != nil {
-		return nil, &net.OpError{Op: "listen", Net: "memory", Addr: memAddr(key), Err: syscall.EADDRINUSE}
+		return nil, &net.OpError{
+			Op: "listen", Net: "memory", Addr: memAddr(key), Err: syscall.EADDRINUSE,
+		}
 	}
-	l := &memListener{net: n, host: h.name, addr: memAddr(key), incoming: make(chan *memConn), done: make(chan struct{})}
+	l := &memListener{
+		net: n, host: h.name, addr: memAddr(key), incoming: make(chan *memConn),
+		done: make(chan struct{}),
+	}
 	n.listeners[key] = l
 	return l, nil
 }

@@ -24,12 +24,16 @@ type memorySnapshot struct {
 }
 
 // Create implements raft.SnapshotStore.
-func (m *memorySnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+func (m *memorySnapshots) Create(
+	version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64,
+	_ raft.Transport,
+) (raft.SnapshotSink, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.made++
 	return &memorySnapshot{store: m, meta: raft.SnapshotMeta{
-		Version: version, ID: fmt.Sprintf("%d-%d-%d", term, index, m.made), Index: index, Term: term,
+		Version: version, ID: fmt.Sprintf("%d-%d-%d", term, index, m.made), Index: index,
+		Term:          term,
 		Configuration: conf, ConfigurationIndex: confIndex,
 	}}, nil
 }

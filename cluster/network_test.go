@@ -26,8 +26,9 @@ func selfSigned(t *testing.T) *tls.Config {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -58,18 +59,23 @@ func TestServersTalkOverMutualTLS(t *testing.T) {
 		_ = l.Close()
 	}
 	for i, m := range members {
-		tr.nodes = append(tr.nodes, &node{cfg: Config{ID: m.ID, RaftListen: m.RaftAddr, Members: members, TLS: secure}})
+		tr.nodes = append(tr.nodes,
+			&node{cfg: Config{ID: m.ID, RaftListen: m.RaftAddr, Members: members, TLS: secure}})
 		tr.start(i)
 	}
 	t.Cleanup(tr.close)
 	lead := tr.leader()
 	lead.mustPropose(t, "secret")
 	for _, nd := range tr.nodes {
-		if err := nd.ReadBarrier(context.Background()); err != nil || nd.machine.count("secret") != 1 {
+		if err := nd.ReadBarrier(context.Background()); err != nil ||
+			nd.machine.count("secret") != 1 {
 			t.Fatalf("%s: %v", nd.ID(), err)
 		}
 	}
-	plain := &streams{network: tcpNetwork{}, self: func() greeting { return greeting{ID: "x"} }, log: discardLogger()}
+	plain := &streams{
+		network: tcpNetwork{}, self: func() greeting { return greeting{ID: "x"} },
+		log: discardLogger(),
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if _, _, err := plain.prepare().dial(ctx, members[0].RaftAddr, tagPeer); err == nil {
@@ -103,7 +109,8 @@ func TestStaticMembersBootstrapOnceHoweverTheyStart(t *testing.T) {
 			tr.leader()
 			tr.start((round + 2) % 3)
 			for _, nd := range tr.nodes {
-				if err := nd.ReadBarrier(context.Background()); err != nil || nd.machine.count("a") != 1 {
+				if err := nd.ReadBarrier(context.Background()); err != nil ||
+					nd.machine.count("a") != 1 {
 					t.Fatalf("%s lost the cluster it was in: %v", nd.ID(), err)
 				}
 				if len(nd.Members()) != 3 {
@@ -200,7 +207,8 @@ func TestMemoryNetworkHoldsBytesAcrossAPartition(t *testing.T) {
 		if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("got %v", err)
 		}
-		if _, err := net.Host("b").Dial(context.Background(), "a:1"); !errors.Is(err, syscall.ECONNREFUSED) {
+		if _, err := net.Host("b").Dial(context.Background(),
+			"a:1"); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("got %v", err)
 		}
 		_ = ours.Close()

@@ -44,7 +44,10 @@ type peerLink struct {
 }
 
 func newPeers(c *Cluster) *peers {
-	return &peers{c: c, wake: make(chan struct{}, 1), addrs: make(map[string]greeting), links: make(map[string]*peerLink)}
+	return &peers{
+		c: c, wake: make(chan struct{}, 1), addrs: make(map[string]greeting),
+		links: make(map[string]*peerLink),
+	}
 }
 
 // learn remembers the addresses that a server told about itself.

@@ -15,7 +15,8 @@ const (
 	callReadIndex byte = 2 // -> index u64, term u64
 	callStatus    byte = 3 // -> JSON peerReport
 	callWitness   byte = 4 // JSON witnessQuestion -> JSON witnessAnswer
-	callTestWrite byte = 5 // -> nothing, once a test write is done; refused by a server that could not lead
+	// -> nothing, once a test write is done; refused by a server that could not lead
+	callTestWrite byte = 5
 	answerOK      byte = 0x80
 	answerRefused byte = 0x81 // body: one code byte, then text
 

@@ -204,7 +204,8 @@ func (c *Cluster) askLeader(ctx context.Context) (index, term uint64, err error)
 func (c *Cluster) waitApplied(ctx context.Context, index, term uint64) error {
 	delay := time.Millisecond
 	for c.fsm.applied.index() < index {
-		if c.raft.State() == raft.Follower && c.raft.CommitIndex() < index && c.raft.LastIndex() >= index {
+		if c.raft.State() == raft.Follower && c.raft.CommitIndex() < index &&
+			c.raft.LastIndex() >= index {
 			c.commitKnown(index, term)
 		}
 		step, cancel := context.WithTimeout(ctx, delay)
@@ -230,7 +231,9 @@ func (c *Cluster) commitKnown(index, term uint64) {
 		return
 	}
 	c.transport.call(&raft.AppendEntriesRequest{
-		RPCHeader:         raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(addr)},
+		RPCHeader: raft.RPCHeader{
+			ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(addr),
+		},
 		Term:              term,
 		PrevLogEntry:      index,
 		PrevLogTerm:       term,

@@ -42,7 +42,8 @@ func TestALeaderWhoseDiskEverybodySharesWaitsForIt(t *testing.T) {
 // wherever in the pause between two test writes its disk begins to hang.
 func TestALeaderThatCannotWriteStopsWithinASecond(t *testing.T) {
 	for _, writing := range []bool{false, true} {
-		for after := time.Duration(0); after < 200*time.Millisecond; after += 20 * time.Millisecond {
+		for after := time.Duration(
+			0); after < 200*time.Millisecond; after += 20 * time.Millisecond {
 			synctest.Test(t, func(t *testing.T) {
 				tr := startMemory(t, 3)
 				lead := tr.leader()
@@ -59,7 +60,8 @@ func TestALeaderThatCannotWriteStopsWithinASecond(t *testing.T) {
 				}
 				<-ctx.Done()
 				if took := time.Since(began); took > time.Second {
-					t.Errorf("hanging %v later, it led for another %v (writing: %v)", after, took, writing)
+					t.Errorf("hanging %v later, it led for another %v (writing: %v)", after, took,
+						writing)
 				}
 			})
 		}

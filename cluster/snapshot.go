@@ -46,7 +46,8 @@ func (c *Cluster) SnapshotTo(ctx context.Context, w io.Writer) error {
 	}
 	defer func() { _ = state.Close() }()
 	info := SnapshotInfo{
-		ClusterID: c.ClusterID(), Index: meta.Index, Term: meta.Term, Created: time.Now().UTC(), StateSize: meta.Size,
+		ClusterID: c.ClusterID(), Index: meta.Index, Term: meta.Term, Created: time.Now().UTC(),
+		StateSize: meta.Size,
 	}
 	for _, s := range meta.Configuration.Servers {
 		info.Members = append(info.Members, Member{ID: string(s.ID), RaftAddr: string(s.Address)})
@@ -145,7 +146,8 @@ func (s *savedReader) copyTo(w io.Writer) error {
 		return err
 	}
 	if n != s.left {
-		return fmt.Errorf("%w: saved snapshot is cut off: %d bytes of state, not %d", ErrCorrupt, n, s.left)
+		return fmt.Errorf("%w: saved snapshot is cut off: %d bytes of state, not %d", ErrCorrupt, n,
+			s.left)
 	}
 	var sum [4]byte
 	if _, err := io.ReadFull(s.r, sum[:]); err != nil {
@@ -207,7 +209,9 @@ func RestoreDataDir(ctx context.Context, r io.Reader, to Restore) (id string, er
 	defer dir.close()
 	for _, name := range []string{logFile, snapshotDir} {
 		if _, err := os.Stat(filepath.Join(to.DataDir, name)); !errors.Is(err, os.ErrNotExist) {
-			return "", fmt.Errorf("cluster: %s already holds state (%s); restore into an empty directory", to.DataDir, name)
+			return "", fmt.Errorf(
+				"cluster: %s already holds state (%s); restore into an empty directory", to.DataDir,
+				name)
 		}
 	}
 	saved, err := openSaved(contextReader{ctx, r})
@@ -232,13 +236,16 @@ func RestoreDataDir(ctx context.Context, r io.Reader, to Restore) (id string, er
 		self = self || string(s.ID) == id
 	}
 	if !self {
-		return "", fmt.Errorf("%w: the new membership does not contain this server, %q", ErrUnknownMember, id)
+		return "", fmt.Errorf("%w: the new membership does not contain this server, %q",
+			ErrUnknownMember, id)
 	}
 	return id, saved.info.install(to.DataDir, conf, write)
 }
 
 // rewrite reads the whole state, checks it, and has it replaced.
-func (s *savedReader) rewrite(f func(io.Reader) (io.WriterTo, string, error)) (write func(io.Writer) error, err error) {
+func (s *savedReader) rewrite(
+	f func(io.Reader) (io.WriterTo, string, error),
+) (write func(io.Writer) error, err error) {
 	var state bytes.Buffer
 	if err := s.copyTo(&state); err != nil {
 		return nil, err
@@ -258,7 +265,9 @@ func (s *savedReader) rewrite(f func(io.Reader) (io.WriterTo, string, error)) (w
 	}, nil
 }
 
-func (i *SnapshotInfo) install(dir string, conf raft.Configuration, write func(io.Writer) error) (err error) {
+func (i *SnapshotInfo) install(
+	dir string, conf raft.Configuration, write func(io.Writer) error,
+) (err error) {
 	_, stable, snaps, closer, err := boltStores(slog.New(slog.DiscardHandler))(dir)
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)

@@ -58,7 +58,8 @@ func TestSavedSnapshotIsInspectedAndRestored(t *testing.T) {
 	if _, err := c.Propose(context.Background(), []byte("c")); err != nil {
 		t.Fatal(err)
 	}
-	if got := machine.all(); len(got) != 3 || got[2] != "c" || c.ClusterID() != "one" || c.Term() <= info.Term-1 {
+	if got := machine.all(); len(got) != 3 || got[2] != "c" || c.ClusterID() != "one" ||
+		c.Term() <= info.Term-1 {
 		t.Fatalf("restored %v of cluster %q", got, c.ClusterID())
 	}
 }
@@ -66,7 +67,8 @@ func TestSavedSnapshotIsInspectedAndRestored(t *testing.T) {
 func TestDamagedSavedSnapshotsAreRefused(t *testing.T) {
 	saved := savedSnapshot(t, "a", "b")
 	for at := 0; at < len(saved); at += 1 + len(saved)/97 {
-		if _, err := InspectSnapshot(bytes.NewReader(saved[:at]), nil); !errors.Is(err, ErrCorrupt) {
+		if _, err := InspectSnapshot(bytes.NewReader(saved[:at]),
+			nil); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("cut at %d: %v", at, err)
 		}
 		bad := bytes.Clone(saved)
@@ -185,7 +187,9 @@ func FuzzSavedSnapshot(f *testing.F) {
 func FuzzBoltCheck(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0xed}, 9000))
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		w := &boltWalk{file: bytes.NewReader(b), seen: make(map[uint64]bool), pageSize: 4096, pages: 8}
+		w := &boltWalk{
+			file: bytes.NewReader(b), seen: make(map[uint64]bool), pageSize: 4096, pages: 8,
+		}
 		_ = w.content(b, 0)
 		_ = w.readMeta()
 	})

@@ -42,7 +42,8 @@ func (c *Cluster) Status() Status {
 	_, leader := c.raft.LeaderWithID()
 	s := Status{
 		ID: c.id, ClusterID: c.ClusterID(), State: c.raft.State().String(), Leader: string(leader),
-		Term: c.raft.CurrentTerm(), LastIndex: c.raft.LastIndex(), CommitIndex: c.raft.CommitIndex(),
+		Term: c.raft.CurrentTerm(), LastIndex: c.raft.LastIndex(),
+		CommitIndex:  c.raft.CommitIndex(),
 		AppliedIndex: c.fsm.applied.index(), Sick: !c.health.fit(), InFlight: len(c.proposer.slots),
 	}
 	h := c.health
@@ -119,7 +120,8 @@ func (w *lagWatch) look() {
 		}
 		if !f.stuck && time.Since(f.since) > lagLimit {
 			f.stuck = true
-			w.c.log.Warn("a member gets no new entries; restart it, then the leader", "member", m.ID, "lag", m.Lag)
+			w.c.log.Warn("a member gets no new entries; restart it, then the leader",
+				"member", m.ID, "lag", m.Lag)
 		}
 		w.followers[m.ID] = f
 	}

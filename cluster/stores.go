@@ -26,10 +26,14 @@ const (
 // the map type keeps appending in 0.3 ms after a large truncation; its defaults
 // then need 2.7 ms.
 func boltStores(log *slog.Logger) OpenStores {
-	return func(dir string) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
+	return func(
+		dir string,
+	) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
 		db, err := raftboltdb.New(raftboltdb.Options{
-			Path:        filepath.Join(dir, logFile),
-			BoltOptions: &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+			Path: filepath.Join(dir, logFile),
+			BoltOptions: &bbolt.Options{
+				Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+			},
 		})
 		if err != nil {
 			return nil, nil, nil, nil, err

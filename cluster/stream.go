@@ -209,7 +209,8 @@ func (s *streams) welcome(raw net.Conn) {
 		answer.Refusal = "this is a member of cluster " + answer.Cluster
 		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")
 	} else if answer.Refusal = s.admit(who); answer.Refusal != "" {
-		s.warnOnce(who, "refused a member that lost its disk; remove it, then add it under a new id")
+		s.warnOnce(who,
+			"refused a member that lost its disk; remove it, then add it under a new id")
 	}
 	if answer.Refusal != "" {
 		verdict = verdictRefused
@@ -248,7 +249,8 @@ func (s *streams) warnOnce(who greeting, msg string) {
 	s.warned[key] = true
 	s.mu.Unlock()
 	if !seen {
-		s.log.Warn(msg, "peer", who.ID, "addr", who.Raft, "peer_cluster", who.Cluster, "our_cluster", s.self().Cluster)
+		s.log.Warn(msg, "peer", who.ID, "addr", who.Raft, "peer_cluster", who.Cluster,
+			"our_cluster", s.self().Cluster)
 	}
 }
 
@@ -301,7 +303,8 @@ func (s *streams) greet(c net.Conn, tag byte) (greeting, error) {
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, who.Refusal)
 	}
 	if why := s.admit(who); why != "" {
-		s.warnOnce(who, "refused a member that lost its disk; remove it, then add it under a new id")
+		s.warnOnce(who,
+			"refused a member that lost its disk; remove it, then add it under a new id")
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, why)
 	}
 	return who, nil

@@ -26,7 +26,9 @@ func TestLogBehindASnapshotIsDropped(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			log, snaps := raft.NewInmemStore(), &memorySnapshots{}
 			for i := range tt.last {
-				if err := log.StoreLog(&raft.Log{Index: i + 1, Term: 2, Type: raft.LogNoop}); err != nil {
+				if err := log.StoreLog(&raft.Log{
+					Index: i + 1, Term: 2, Type: raft.LogNoop,
+				}); err != nil {
 					t.Fatal(err)
 				}
 			}

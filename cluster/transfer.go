@@ -62,7 +62,8 @@ func (c *Cluster) transferTarget(ctx context.Context, toID string) (raft.Server,
 	answers := make(chan answer, maxServers)
 	asked := 0
 	for _, s := range c.servers() {
-		if string(s.ID) == c.id || s.Suffrage != raft.Voter || (toID != "" && string(s.ID) != toID) {
+		if string(s.ID) == c.id || s.Suffrage != raft.Voter ||
+			(toID != "" && string(s.ID) != toID) {
 			continue
 		}
 		l := c.peers.link(string(s.ID))
@@ -85,7 +86,8 @@ func (c *Cluster) transferTarget(ctx context.Context, toID string) (raft.Server,
 	}
 	if best == nil {
 		if toID != "" {
-			return raft.Server{}, fmt.Errorf("%w: %s is no healthy voter within reach", ErrUnknownMember, toID)
+			return raft.Server{}, fmt.Errorf("%w: %s is no healthy voter within reach",
+				ErrUnknownMember, toID)
 		}
 		return raft.Server{}, fmt.Errorf("%w: no healthy voter to hand over to", ErrPeerUnreachable)
 	}

@@ -112,7 +112,10 @@ func (t *transport) SetHeartbeatHandler(fast func(raft.RPC)) {
 
 // AppendEntries cuts the batch in place: raft looks at what is left of it to
 // see how far the follower is, and sends the rest in its next call.
-func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (t *transport) AppendEntries(
+	id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse,
+) error {
 	size := 0
 	for i, l := range args.Entries {
 		if size += len(l.Data); size > maxAppendBytes && i > 0 {
@@ -123,25 +126,37 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	return t.NetworkTransport.AppendEntries(id, t.resolve(id, target), args, resp)
 }
 
-func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+func (t *transport) RequestVote(
+	id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest,
+	resp *raft.RequestVoteResponse,
+) error {
 	if !t.fit() {
 		return errUnfit
 	}
 	return t.NetworkTransport.RequestVote(id, t.resolve(id, target), args, resp)
 }
 
-func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+func (t *transport) RequestPreVote(
+	id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest,
+	resp *raft.RequestPreVoteResponse,
+) error {
 	if !t.fit() {
 		return errUnfit
 	}
 	return t.NetworkTransport.RequestPreVote(id, t.resolve(id, target), args, resp)
 }
 
-func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (t *transport) InstallSnapshot(
+	id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest,
+	resp *raft.InstallSnapshotResponse, data io.Reader,
+) error {
 	return t.NetworkTransport.InstallSnapshot(id, t.resolve(id, target), args, resp, data)
 }
 
-func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+func (t *transport) TimeoutNow(
+	id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest,
+	resp *raft.TimeoutNowResponse,
+) error {
 	return t.NetworkTransport.TimeoutNow(id, t.resolve(id, target), args, resp)
 }
 

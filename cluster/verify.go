@@ -90,7 +90,8 @@ func verifyLog(log raft.LogStore, snapshot uint64) error {
 		return err
 	}
 	if first > snapshot+1 {
-		return fmt.Errorf("the log begins at %d, but the newest snapshot ends at %d", first, snapshot)
+		return fmt.Errorf("the log begins at %d, but the newest snapshot ends at %d", first,
+			snapshot)
 	}
 	term := uint64(0)
 	for i := first; i != 0 && i <= last; i++ {
@@ -99,7 +100,8 @@ func verifyLog(log raft.LogStore, snapshot uint64) error {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 		if l.Index != i || l.Term < term || l.Type > raft.LogConfiguration {
-			return fmt.Errorf("entry %d claims index %d, term %d, type %d", i, l.Index, l.Term, l.Type)
+			return fmt.Errorf("entry %d claims index %d, term %d, type %d", i, l.Index, l.Term,
+				l.Type)
 		}
 		term = l.Term
 		if l.Type == raft.LogCommand {

@@ -21,15 +21,22 @@ func crowd(b testing.TB, shards int) *State {
 		}
 	}
 	for id := neon.NodeID(1); id <= 6; id++ {
-		run(RegisterNode{ID: id, AZ: neon.MakeAZ(string(rune('a' + id%3))), Addr: NodeAddr{HTTPHost: "ps"}})
+		run(RegisterNode{
+			ID: id, AZ: neon.MakeAZ(string(rune('a' + id%3))), Addr: NodeAddr{HTTPHost: "ps"},
+		})
 		run(SetNodeAvailability{Verdicts: []Verdict{{Node: id, To: neon.NodeActive}}})
 	}
 	for n := range shards / 4 {
-		c := CreateTenant{ID: crowdTenant(n), Count: 4, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(1), Scheduling: neon.ShardActive}
+		c := CreateTenant{
+			ID: crowdTenant(n), Count: 4, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(1),
+			Scheduling: neon.ShardActive,
+		}
 		var issues []Issue
 		for i, id := range neon.ShardIDs(c.ID, 4) {
 			on := neon.NodeID((n+i)%6 + 1)
-			c.Shards = append(c.Shards, NewShard{Attached: on, Secondary: []neon.NodeID{on%6 + 1}, PreferredAZ: neon.MakeAZ("a")})
+			c.Shards = append(c.Shards, NewShard{
+				Attached: on, Secondary: []neon.NodeID{on%6 + 1}, PreferredAZ: neon.MakeAZ("a"),
+			})
 			issues = append(issues, Issue{Shard: id, Node: on})
 		}
 		run(c)
@@ -51,7 +58,8 @@ func moves(s *State, count int, issue bool) SetIntents {
 			break
 		}
 		c.Intents = append(c.Intents, Intent{
-			Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Secondary[0], Secondary: []neon.NodeID{sh.Attached}, Issue: issue,
+			Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Secondary[0],
+			Secondary: []neon.NodeID{sh.Attached}, Issue: issue,
 		})
 	}
 	return c
@@ -67,7 +75,8 @@ func BenchmarkFailOver10k(b *testing.B) {
 	var issues IssueGenerations
 	for _, in := range moves(s, 10_000, false).Intents {
 		sh, _ := s.Shard(in.Shard)
-		issues.Items = append(issues.Items, Issue{Shard: in.Shard, Node: in.Attached, Generation: sh.Generation})
+		issues.Items = append(issues.Items,
+			Issue{Shard: in.Shard, Node: in.Attached, Generation: sh.Generation})
 	}
 	for i := 0; i < len(issues.Items); i += 1024 {
 		chunk := IssueGenerations{issues.Items[i:min(i+1024, len(issues.Items))]}
@@ -107,7 +116,8 @@ func BenchmarkSmallCommands(b *testing.B) {
 	s := crowd(b, 100_000)
 	var batch []Entry
 	for i, in := range moves(s, 1024, true).Intents {
-		batch = append(batch, entry(b, s.Index+uint64(i)+1, RequestID{byte(i), byte(i >> 8), 1}, SetIntents{[]Intent{in}}))
+		batch = append(batch, entry(b, s.Index+uint64(i)+1, RequestID{byte(i), byte(i >> 8), 1},
+			SetIntents{[]Intent{in}}))
 	}
 	b.ReportAllocs()
 	b.ResetTimer()

@@ -78,7 +78,9 @@ func (c *checker) nodes() {
 		if !knownAvailability(n.Availability) {
 			c.fail("node %d has availability %q", n.ID, n.Availability)
 		}
-		if op := n.Operation; op.Kind != OperationNone && (op.Kind > OperationDelete || n.Tombstone || !op.Interrupted && n.Scheduling != op.Kind.during() || !op.Prior.Valid()) {
+		if op := n.Operation; op.Kind != OperationNone &&
+			(op.Kind > OperationDelete || n.Tombstone ||
+				!op.Interrupted && n.Scheduling != op.Kind.during() || !op.Prior.Valid()) {
 			c.fail("node %d with policy %s has operation %+v", n.ID, n.Scheduling, op)
 		}
 		if op := n.Operation; op.Kind == OperationNone && op != (Operation{}) {

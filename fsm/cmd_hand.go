@@ -25,7 +25,8 @@ func (c AttachByHand) apply(t *txn) (r Result) {
 	tenant, known := t.Tenant(c.Shard.Tenant)
 	if !known {
 		tenant = Tenant{
-			ID: c.Shard.Tenant, Count: c.Shard.Count, Stripe: neon.DefaultStripeSize, Scheduling: neon.ShardActive, Config: c.Config,
+			ID: c.Shard.Tenant, Count: c.Shard.Count, Stripe: neon.DefaultStripeSize,
+			Scheduling: neon.ShardActive, Config: c.Config,
 		}
 	}
 	switch {
@@ -56,7 +57,10 @@ func (c AttachByHand) apply(t *txn) (r Result) {
 	t.setTenant(tenant)
 	if !known {
 		for _, id := range tenant.Shards() {
-			t.setShard(Shard{ID: id, Generation: first, HasGeneration: true, ByHand: true, Sequence: t.Index, ScrubbedAt: c.At})
+			t.setShard(Shard{
+				ID: id, Generation: first, HasGeneration: true, ByHand: true, Sequence: t.Index,
+				ScrubbedAt: c.At,
+			})
 		}
 	}
 	t.adopt(tenant, nil)

@@ -32,7 +32,10 @@ func (c BeginImport) apply(t *txn) Result {
 	if _, known := t.Import(ref); known {
 		return Result{}
 	}
-	t.setImport(Import{Tenant: c.Tenant, Timeline: c.Timeline, Count: tenant.Count, Shards: make([]neon.ShardImport, tenant.Count.Shards())})
+	t.setImport(Import{
+		Tenant: c.Tenant, Timeline: c.Timeline, Count: tenant.Count,
+		Shards: make([]neon.ShardImport, tenant.Count.Shards()),
+	})
 	return Result{}
 }
 
@@ -61,7 +64,8 @@ func (c UpdateImport) apply(t *txn) Result {
 	case !sh.HasGeneration || sh.Generation != c.Generation:
 		return refuse(neon.PreconditionFailed, "Invalid generation")
 	case c.Status.State > neon.ShardImportFailed, len(c.Status.Error) > maxImportError,
-		c.Status.Terminal() && c.Status.Progress != (neon.ImportProgress{}), c.Status.State != neon.ShardImportFailed && c.Status.Error != "":
+		c.Status.Terminal() && c.Status.Progress != (neon.ImportProgress{}),
+		c.Status.State != neon.ShardImportFailed && c.Status.Error != "":
 		return refuse(neon.BadRequest, "impossible import status")
 	}
 	i, ok := t.Import(ref)
@@ -71,7 +75,8 @@ func (c UpdateImport) apply(t *txn) Result {
 	was, ok := i.Shard(c.Shard)
 	switch {
 	case !ok:
-		return refuse(neon.Internal, "Import shards do not match update request, likely a shard split happened during import, this is a bug")
+		return refuse(neon.Internal,
+			"Import shards do not match update request, likely a shard split happened during import, this is a bug")
 	case was == c.Status:
 		return Result{}
 	case was.Terminal() || i.Finished:
@@ -96,7 +101,8 @@ func (c FinishImport) apply(t *txn) Result {
 	case !ok || i.Finished:
 		return Result{}
 	case !i.Complete():
-		return refuse(neon.PreconditionFailed, "the import of timeline %s is still running", i.Ref())
+		return refuse(neon.PreconditionFailed, "the import of timeline %s is still running",
+			i.Ref())
 	}
 	i.Finished = true
 	t.setImport(i)

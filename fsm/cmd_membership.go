@@ -45,7 +45,9 @@ func (c ImportTimeline) apply(t *txn) Result {
 // has replaced.
 func (t *txn) forgetOps(tl Timeline) {
 	for i := range t.safekeepers {
-		t.ops.Delete(SafekeeperOp{Safekeeper: t.safekeepers[i].ID, Tenant: tl.Tenant, Timeline: tl.ID})
+		t.ops.Delete(SafekeeperOp{
+			Safekeeper: t.safekeepers[i].ID, Tenant: tl.Tenant, Timeline: tl.ID,
+		})
 	}
 }
 
@@ -66,13 +68,15 @@ func (c BeginMembership) apply(t *txn) Result {
 	}
 	switch {
 	case tl.Generation != c.Generation || tl.Joint():
-		return refuse(neon.Conflict, "the configuration of timeline %s was changed by somebody else", c.Timeline)
+		return refuse(neon.Conflict,
+			"the configuration of timeline %s was changed by somebody else", c.Timeline)
 	case tl.Generation >= lastGeneration-2:
 		return refuse(neon.Internal, "generations of timeline %s are used up", c.Timeline)
 	case len(c.NewSet) == 0:
 		return refuse(neon.BadRequest, "new safekeeper set is empty")
 	case len(tl.Set) == 0:
-		return refuse(neon.BadRequest, "timeline %s is read-only and has no safekeepers", c.Timeline)
+		return refuse(neon.BadRequest, "timeline %s is read-only and has no safekeepers",
+			c.Timeline)
 	}
 	if r := t.usable(c.Tenant, c.NewSet); r.Err != nil {
 		return r
@@ -124,7 +128,10 @@ func (c EndMembership) apply(t *txn) Result {
 	tl.Generation, tl.Set, tl.NewSet = tl.Generation+1, stay, nil
 	t.setTimeline(tl)
 	for _, id := range leave {
-		t.owe(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpExclude, Generation: tl.Generation})
+		t.owe(SafekeeperOp{
+			Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpExclude,
+			Generation: tl.Generation,
+		})
 	}
 	return Result{}
 }

@@ -30,7 +30,8 @@ type SetLeader struct {
 
 func (c SetLeader) apply(t *txn) Result {
 	if c.Leader.Term < t.Leader.Term {
-		return refuse(neon.Conflict, "term %d is over, the leader of term %d is %s", c.Leader.Term, t.Leader.Term, t.Leader.ServerID)
+		return refuse(neon.Conflict, "term %d is over, the leader of term %d is %s", c.Leader.Term,
+			t.Leader.Term, t.Leader.ServerID)
 	}
 	if c.Leader.Term > t.Leader.Term {
 		t.orphanSplits()
@@ -53,12 +54,16 @@ func (c RegisterNode) apply(t *txn) Result {
 	if c.ID == 0 {
 		return refuse(neon.BadRequest, "node id 0 is reserved")
 	}
-	if len(c.AZ.String()) > maxName || len(c.Addr.HTTPHost) > maxName || len(c.Addr.PGHost) > maxName || len(c.Addr.GRPCHost) > maxName {
+	if len(c.AZ.String()) > maxName || len(c.Addr.HTTPHost) > maxName ||
+		len(c.Addr.PGHost) > maxName || len(c.Addr.GRPCHost) > maxName {
 		return refuse(neon.BadRequest, "a name of node %d has more than %d bytes", c.ID, maxName)
 	}
 	n, known := t.Node(c.ID)
 	if !known {
-		t.setNode(Node{ID: c.ID, Addr: c.Addr, AZ: c.AZ, Scheduling: neon.SchedulingActive, Availability: neon.NodeOffline})
+		t.setNode(Node{
+			ID: c.ID, Addr: c.Addr, AZ: c.AZ, Scheduling: neon.SchedulingActive,
+			Availability: neon.NodeOffline,
+		})
 		return Result{}
 	}
 	if n.Tombstone {
@@ -92,7 +97,8 @@ func (c SetNodeScheduling) apply(t *txn) Result {
 		return refuse(neon.BadRequest, "unknown scheduling policy %q", c.Scheduling)
 	}
 	if op := n.Operation; op.Kind != OperationNone {
-		return refuse(neon.PreconditionFailed, "Ongoing background operation forbids configuring: %s %d", op.Kind, c.Node)
+		return refuse(neon.PreconditionFailed,
+			"Ongoing background operation forbids configuring: %s %d", op.Kind, c.Node)
 	}
 	if n.Scheduling != c.Scheduling {
 		n.Scheduling = c.Scheduling
@@ -159,7 +165,8 @@ func (c ReAttach) apply(t *txn) Result {
 	n, r := t.liveNode(c.Node)
 	if r.Err != nil {
 		if n.Tombstone {
-			return refuse(neon.Internal, "Node %d is marked as deleted, re-attach is not allowed", c.Node)
+			return refuse(neon.Internal, "Node %d is marked as deleted, re-attach is not allowed",
+				c.Node)
 		}
 		return r
 	}

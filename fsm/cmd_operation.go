@@ -86,13 +86,17 @@ func (c BeginNodeOperation) apply(t *txn) Result {
 		return refuse(neon.Conflict, "node %d has %s in progress", other.ID, other.Operation.Kind)
 	}
 	if n.Scheduling != c.Prior {
-		return refuse(neon.Conflict, "scheduling policy of node %d is %s, not %s", c.Node, n.Scheduling, c.Prior)
+		return refuse(neon.Conflict, "scheduling policy of node %d is %s, not %s", c.Node,
+			n.Scheduling, c.Prior)
 	}
 	prior := c.Prior
 	if n.Operation.Kind != OperationNone && !n.Operation.Interrupted {
 		prior = n.Operation.Prior
 	}
-	n.Operation = Operation{Kind: c.Kind, Force: c.Force, Prior: prior, Begun: t.Index, Total: t.Counts(c.Node).Attached}
+	n.Operation = Operation{
+		Kind: c.Kind, Force: c.Force, Prior: prior, Begun: t.Index,
+		Total: t.Counts(c.Node).Attached,
+	}
 	n.Scheduling = c.Kind.during()
 	t.setNode(n)
 	return Result{}
@@ -138,7 +142,8 @@ func (c EndNodeOperation) apply(t *txn) Result {
 	op := n.Operation
 	switch {
 	case op.Kind == OperationNone || op.Begun != c.Begun:
-		return refuse(neon.Conflict, "node %d has no operation that was begun at %d", c.Node, c.Begun)
+		return refuse(neon.Conflict, "node %d has no operation that was begun at %d", c.Node,
+			c.Begun)
 	case c.Ending > Abandoned, c.Ending == Abandoned && !op.Interrupted:
 		return refuse(neon.BadRequest, "%s of node %d cannot end as %d", op.Kind, c.Node, c.Ending)
 	case op.Interrupted:
@@ -187,8 +192,10 @@ func (c DeleteNode) apply(t *txn) Result {
 	if r.Err != nil {
 		return r
 	}
-	if op := n.Operation; c.Begun != 0 && (op.Kind != OperationDelete || op.Begun != c.Begun || op.Interrupted) {
-		return refuse(neon.Conflict, "node %d has no deletion that was begun at %d", c.Node, c.Begun)
+	if op := n.Operation; c.Begun != 0 &&
+		(op.Kind != OperationDelete || op.Begun != c.Begun || op.Interrupted) {
+		return refuse(neon.Conflict, "node %d has no deletion that was begun at %d", c.Node,
+			c.Begun)
 	}
 	n.Tombstone, n.Availability, n.Operation = true, neon.NodeOffline, Operation{}
 	t.setNode(n)
@@ -200,7 +207,8 @@ func (c DeleteNode) apply(t *txn) Result {
 			s.Attached = 0
 			t.disturbSplit(s.ID, "pageserver "+c.Node.String()+" was deleted")
 		}
-		s.Secondary = slices.DeleteFunc(slices.Clone(s.Secondary), func(id neon.NodeID) bool { return id == c.Node })
+		s.Secondary = slices.DeleteFunc(slices.Clone(s.Secondary),
+			func(id neon.NodeID) bool { return id == c.Node })
 		if s.PreferredNode == c.Node {
 			s.PreferredNode = 0
 		}
@@ -225,7 +233,8 @@ func (c ForgetTombstone) apply(t *txn) Result {
 		return Result{}
 	}
 	if !n.Tombstone {
-		return refuse(neon.Conflict, "Node %d is in use, consider using tombstone API first", c.Node)
+		return refuse(neon.Conflict, "Node %d is in use, consider using tombstone API first",
+			c.Node)
 	}
 	for _, s := range slices.Collect(t.NodeShards(c.Node)) {
 		s.GenNode, s.Notified = 0, false

@@ -31,11 +31,13 @@ func (c UpsertSafekeeper) apply(t *txn) Result {
 		return refuse(neon.BadRequest, "safekeeper id 0 is reserved")
 	}
 	if len(c.Host) > maxName || len(c.Region) > maxName || len(c.AZ.String()) > maxName {
-		return refuse(neon.BadRequest, "a name of safekeeper %d has more than %d bytes", c.ID, maxName)
+		return refuse(neon.BadRequest, "a name of safekeeper %d has more than %d bytes", c.ID,
+			maxName)
 	}
 	old, known := t.Safekeeper(c.ID)
 	next := Safekeeper{
-		ID: c.ID, Region: c.Region, Version: c.Version, Host: c.Host, Port: c.Port, HTTPPort: c.HTTPPort,
+		ID: c.ID, Region: c.Region, Version: c.Version, Host: c.Host, Port: c.Port,
+		HTTPPort:  c.HTTPPort,
 		HTTPSPort: c.HTTPSPort, AZ: c.AZ, Scheduling: neon.SafekeeperActivating,
 	}
 	if known {
@@ -110,7 +112,8 @@ func (t *txn) usable(tenant neon.TenantID, set []neon.NodeID) Result {
 			return refuse(neon.Conflict, "safekeeper %d is not registered", id)
 		}
 		if _, owes := t.SafekeeperOp(id, tenant, neon.TimelineID{}); owes {
-			return refuse(neon.Conflict, "safekeeper %d has still to delete an earlier tenant %s", id, tenant)
+			return refuse(neon.Conflict, "safekeeper %d has still to delete an earlier tenant %s",
+				id, tenant)
 		}
 	}
 	return Result{}
@@ -150,7 +153,9 @@ func (c CreateTimeline) apply(t *txn) Result {
 	if r := t.usable(c.Tenant, c.Set); r.Err != nil {
 		return r
 	}
-	t.setTimeline(Timeline{Tenant: c.Tenant, ID: c.Timeline, StartLsn: c.StartLsn, Generation: 1, Set: c.Set})
+	t.setTimeline(Timeline{
+		Tenant: c.Tenant, ID: c.Timeline, StartLsn: c.StartLsn, Generation: 1, Set: c.Set,
+	})
 	return Result{}
 }
 
@@ -171,7 +176,10 @@ func (c PullTimeline) apply(t *txn) Result {
 	}
 	for _, id := range c.Safekeepers {
 		if tl.Member(id) {
-			t.owe(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpPull, Generation: c.Generation})
+			t.owe(SafekeeperOp{
+				Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpPull,
+				Generation: c.Generation,
+			})
 		}
 	}
 	return Result{}
@@ -236,7 +244,10 @@ func (c DeleteTimeline) apply(t *txn) Result {
 	tl.Deleted = true
 	t.setTimeline(tl)
 	for _, id := range tl.Members() {
-		t.owe(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpDelete, Generation: lastGeneration})
+		t.owe(SafekeeperOp{
+			Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline, Kind: OpDelete,
+			Generation: lastGeneration,
+		})
 	}
 	t.bury(c.Tenant, c.Timeline)
 	return Result{}
@@ -259,7 +270,9 @@ func (t *txn) dropTimelines(tenant neon.TenantID) {
 			has = has || owed || tl.Member(id)
 		}
 		if has {
-			t.owe(SafekeeperOp{Safekeeper: id, Tenant: tenant, Kind: OpDelete, Generation: lastGeneration})
+			t.owe(SafekeeperOp{
+				Safekeeper: id, Tenant: tenant, Kind: OpDelete, Generation: lastGeneration,
+			})
 		}
 	}
 	for _, tl := range gone {

@@ -33,7 +33,8 @@ func (c SetIntents) apply(t *txn) (r Result) {
 		s, ok := t.Shard(in.Shard)
 		tenant, _ := t.Tenant(in.Shard.Tenant)
 		issue := in.Issue && in.Attached != 0
-		if !ok || s.Sequence != in.Sequence || tenant.Deleting || t.Splitting(tenant.ID) || !t.fits(tenant.Policy, in) || issue && s.exhausted() {
+		if !ok || s.Sequence != in.Sequence || tenant.Deleting || t.Splitting(tenant.ID) ||
+			!t.fits(tenant.Policy, in) || issue && s.exhausted() {
 			r.Refused = append(r.Refused, in.Shard)
 			continue
 		}
@@ -48,7 +49,8 @@ func (c SetIntents) apply(t *txn) (r Result) {
 }
 
 func (t *txn) setIntent(s Shard, in Intent) {
-	s.Attached, s.Secondary, s.PreferredNode = in.Attached, slices.Clip(in.Secondary), in.PreferredNode
+	s.Attached, s.Secondary, s.PreferredNode = in.Attached, slices.Clip(
+		in.Secondary), in.PreferredNode
 	t.takeBackShard(&s)
 	s.Sequence = t.Index
 	t.setShard(s)
@@ -94,7 +96,8 @@ type IssueGenerations struct {
 func (c IssueGenerations) apply(t *txn) (r Result) {
 	for _, it := range c.Items {
 		s, ok := t.Shard(it.Shard)
-		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation || !t.living(it.Node) || t.Splitting(it.Shard.Tenant) || s.exhausted() {
+		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation ||
+			!t.living(it.Node) || t.Splitting(it.Shard.Tenant) || s.exhausted() {
 			r.Refused = append(r.Refused, it.Shard)
 			continue
 		}

@@ -57,16 +57,20 @@ func (c BeginSplit) check(t *txn, splitting bool) Result {
 	case tenant.Scheduling == neon.ShardStop:
 		return refuse(neon.PreconditionFailed, "Cannot split a tenant whose scheduling is stopped")
 	case !neon.CanSplit(tenant.Count, c.Count):
-		return refuse(neon.BadRequest, "Cannot split %d shards into %d", tenant.Count.Shards(), c.Count)
+		return refuse(neon.BadRequest, "Cannot split %d shards into %d", tenant.Count.Shards(),
+			c.Count)
 	case c.Stripe == 0, tenant.Count.Shards() > 1 && c.Stripe != tenant.Stripe:
-		return refuse(neon.BadRequest, "Cannot change the stripe size of tenant %s from %d to %d", c.Tenant, tenant.Stripe, c.Stripe)
+		return refuse(neon.BadRequest, "Cannot change the stripe size of tenant %s from %d to %d",
+			c.Tenant, tenant.Stripe, c.Stripe)
 	case len(c.Parents) != tenant.Count.Shards():
-		return refuse(neon.Conflict, "tenant %s has %d shards, not %d", c.Tenant, tenant.Count.Shards(), len(c.Parents))
+		return refuse(neon.Conflict, "tenant %s has %d shards, not %d", c.Tenant,
+			tenant.Count.Shards(), len(c.Parents))
 	}
 	for i, id := range tenant.Shards() {
 		s, _ := t.Shard(id)
 		p := c.Parents[i]
-		if p.Shard != id || p.Node == 0 || s.Attached != p.Node || s.GenNode != p.Node || s.Generation != p.Generation || !t.living(p.Node) {
+		if p.Shard != id || p.Node == 0 || s.Attached != p.Node || s.GenNode != p.Node ||
+			s.Generation != p.Generation || !t.living(p.Node) {
 			return refuse(neon.Conflict, "Shard %s unexpectedly rescheduled during split", id)
 		}
 		if s.exhausted() {
@@ -98,7 +102,8 @@ func (c CommitSplit) apply(t *txn) Result {
 		return r
 	}
 	for _, p := range sp.Parents {
-		if s, _ := t.Shard(p.Shard); s.Generation != p.Generation || s.GenNode != p.Node || s.Attached != p.Node {
+		if s, _ := t.Shard(p.Shard); s.Generation != p.Generation || s.GenNode != p.Node ||
+			s.Attached != p.Node {
 			return refuse(neon.Conflict, "shard %s was attached anew while it was split", p.Shard)
 		}
 	}
@@ -143,7 +148,8 @@ func (t *txn) split(id neon.TenantID, began uint64, phase SplitPhase) (Split, Te
 	sp, ok := t.Split(id)
 	tenant, _ := t.Tenant(id)
 	if !ok || sp.Began != began || sp.Phase != phase {
-		return sp, tenant, refuse(neon.Conflict, "the split of tenant %s is not %s any more", id, phase)
+		return sp, tenant, refuse(neon.Conflict, "the split of tenant %s is not %s any more", id,
+			phase)
 	}
 	return sp, tenant, Result{}
 }
@@ -216,7 +222,8 @@ func (c ForgetLeftovers) apply(t *txn) Result {
 	if !ok {
 		return Result{}
 	}
-	sp.Leftovers = slices.DeleteFunc(slices.Clone(sp.Leftovers), func(l Leftover) bool { return slices.Contains(c.Leftovers, l) })
+	sp.Leftovers = slices.DeleteFunc(slices.Clone(sp.Leftovers),
+		func(l Leftover) bool { return slices.Contains(c.Leftovers, l) })
 	if sp.Active() {
 		t.setSplit(sp)
 	} else {

@@ -40,9 +40,13 @@ func (c CreateTenant) apply(t *txn) Result {
 		return refuse(neon.Conflict, "Tenant %s already exists", c.ID)
 	}
 	if len(c.Shards) != c.Count.Shards() {
-		return refuse(neon.BadRequest, "tenant %s: %d shards given for count %d", c.ID, len(c.Shards), c.Count)
+		return refuse(neon.BadRequest, "tenant %s: %d shards given for count %d", c.ID,
+			len(c.Shards), c.Count)
 	}
-	tenant := Tenant{ID: c.ID, Count: c.Count, Stripe: c.Stripe, Policy: c.Policy, Scheduling: c.Scheduling, Config: c.Config}
+	tenant := Tenant{
+		ID: c.ID, Count: c.Count, Stripe: c.Stripe, Policy: c.Policy, Scheduling: c.Scheduling,
+		Config: c.Config,
+	}
 	if r := tenant.wellFormed(); r.Err != nil {
 		return r
 	}
@@ -60,7 +64,8 @@ func (c CreateTenant) apply(t *txn) Result {
 	for i, n := range c.Shards {
 		t.setShard(Shard{
 			ID: ids[i], Generation: first, HasGeneration: remembered || !c.NoGeneration,
-			Attached: n.Attached, Secondary: slices.Clip(n.Secondary), PreferredAZ: n.PreferredAZ, Sequence: t.Index,
+			Attached: n.Attached, Secondary: slices.Clip(n.Secondary), PreferredAZ: n.PreferredAZ,
+			Sequence:   t.Index,
 			ScrubbedAt: c.At,
 		})
 	}
@@ -117,7 +122,8 @@ func (c UpdateTenant) apply(t *txn) Result {
 	}
 	for _, in := range c.Intents {
 		s, ok := t.Shard(in.Shard)
-		if !ok || in.Shard.Tenant != c.ID || s.Sequence != in.Sequence || !t.fits(tenant.Policy, in) {
+		if !ok || in.Shard.Tenant != c.ID || s.Sequence != in.Sequence ||
+			!t.fits(tenant.Policy, in) {
 			return refuse(neon.Conflict, "placement of %s does not hold any more", in.Shard)
 		}
 	}

@@ -223,7 +223,8 @@ func Decode(b []byte) (RequestID, Command, error) {
 	if err := decodeMode.Unmarshal(b[frameHeader:], v.Interface()); err != nil {
 		var newer *cbor.UnknownFieldError
 		if errors.As(err, &newer) {
-			return id, nil, fmt.Errorf("%w (%s has an unknown field)", ErrUnknownCommand, typ.Name())
+			return id, nil, fmt.Errorf("%w (%s has an unknown field)", ErrUnknownCommand,
+				typ.Name())
 		}
 		return id, nil, fmt.Errorf("decode %s: %w", typ.Name(), err)
 	}

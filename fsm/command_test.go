@@ -21,7 +21,10 @@ func TestRefusals(t *testing.T) {
 	long := strings.Repeat("x", maxName+1)
 	one := []NewShard{{}}
 	create := func(f func(*CreateTenant)) Command {
-		c := CreateTenant{ID: modelTenant(2), Count: 1, Policy: neon.Attached(0), Scheduling: neon.ShardActive, Shards: one}
+		c := CreateTenant{
+			ID: modelTenant(2), Count: 1, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+			Shards: one,
+		}
 		f(&c)
 		return c
 	}
@@ -34,31 +37,73 @@ func TestRefusals(t *testing.T) {
 		c    Command
 		code neon.Code
 	}{
-		"another cluster":        {SetCluster{ID: "other"}, neon.Conflict},
-		"node 0":                 {RegisterNode{}, neon.BadRequest},
-		"long host":              {RegisterNode{ID: 9, Addr: NodeAddr{HTTPHost: long}}, neon.BadRequest},
-		"long zone of a node":    {RegisterNode{ID: 9, AZ: neon.MakeAZ(long)}, neon.BadRequest},
-		"node with another host": {RegisterNode{ID: 1, AZ: neon.MakeAZ("a"), Addr: NodeAddr{HTTPHost: "other", HTTPPort: 1}}, neon.Conflict},
-		"node in another zone":   {RegisterNode{ID: 1, AZ: neon.MakeAZ("b"), Addr: NodeAddr{HTTPHost: "ps", HTTPPort: 1}}, neon.Conflict},
-		"wish for no node":       {SetNodeScheduling{Node: 9, Scheduling: neon.SchedulingPause}, neon.NotFound},
-		"unknown wish":           {SetNodeScheduling{Node: 1, Scheduling: "Later"}, neon.BadRequest},
-		"re-attach of no node":   {ReAttach{Node: 9}, neon.NotFound},
-		"tenant exists":          {create(func(c *CreateTenant) { c.ID = modelTenant(1) }), neon.Conflict},
-		"too few shards":         {create(func(c *CreateTenant) { c.Count = 2 }), neon.BadRequest},
-		"unknown scheduling":     {create(func(c *CreateTenant) { c.Scheduling = "" }), neon.BadRequest},
-		"unknown policy":         {create(func(c *CreateTenant) { c.Policy.Kind = 9 }), neon.BadRequest},
-		"secondaries past count": {create(func(c *CreateTenant) { c.Policy.Secondaries = maxSecondaries + 1 }), neon.BadRequest},
-		"long zone of a shard":   {create(func(c *CreateTenant) { c.Shards = []NewShard{{PreferredAZ: neon.MakeAZ(long)}} }), neon.BadRequest},
-		"placed on no node":      {create(func(c *CreateTenant) { c.Shards = []NewShard{{Attached: 9}} }), neon.Conflict},
-		"placed twice on one":    {create(func(c *CreateTenant) { c.Shards = []NewShard{{Attached: 1, Secondary: []neon.NodeID{1}}} }), neon.Conflict},
-		"secondary twice":        {create(func(c *CreateTenant) { c.Shards = []NewShard{{Secondary: []neon.NodeID{2, 2}}} }), neon.Conflict},
-		"update of no tenant":    {UpdateTenant{ID: modelTenant(3)}, neon.NotFound},
-		"update from before":     {update(func(c *UpdateTenant) { c.Sequence-- }), neon.Conflict},
-		"update, unknown policy": {update(func(c *UpdateTenant) { c.Policy = &neon.Placement{Kind: 9} }), neon.BadRequest},
-		"update, unknown wish":   {update(func(c *UpdateTenant) { c.Scheduling = new(neon.ShardScheduling) }), neon.BadRequest},
-		"update, stale shard":    {update(func(c *UpdateTenant) { c.Intents = []Intent{{Shard: shard0, Attached: 1}} }), neon.Conflict},
-		"delete of no tenant":    {BeginDeleteTenant{ID: modelTenant(3)}, neon.NotFound},
-		"delete not begun":       {FinishDeleteTenant{ID: modelTenant(1)}, neon.PreconditionFailed},
+		"another cluster": {SetCluster{ID: "other"}, neon.Conflict},
+		"node 0":          {RegisterNode{}, neon.BadRequest},
+		"long host": {
+			RegisterNode{ID: 9, Addr: NodeAddr{HTTPHost: long}}, neon.BadRequest,
+		},
+		"long zone of a node": {RegisterNode{ID: 9, AZ: neon.MakeAZ(long)}, neon.BadRequest},
+		"node with another host": {RegisterNode{
+			ID: 1, AZ: neon.MakeAZ("a"), Addr: NodeAddr{HTTPHost: "other", HTTPPort: 1},
+		}, neon.Conflict},
+		"node in another zone": {
+			RegisterNode{ID: 1, AZ: neon.MakeAZ("b"), Addr: NodeAddr{HTTPHost: "ps", HTTPPort: 1}},
+			neon.Conflict,
+		},
+		"wish for no node": {
+			SetNodeScheduling{Node: 9, Scheduling: neon.SchedulingPause}, neon.NotFound,
+		},
+		"unknown wish": {
+			SetNodeScheduling{Node: 1, Scheduling: "Later"}, neon.BadRequest,
+		},
+		"re-attach of no node": {ReAttach{Node: 9}, neon.NotFound},
+		"tenant exists": {
+			create(func(c *CreateTenant) { c.ID = modelTenant(1) }), neon.Conflict,
+		},
+		"too few shards": {create(func(c *CreateTenant) { c.Count = 2 }), neon.BadRequest},
+		"unknown scheduling": {
+			create(func(c *CreateTenant) { c.Scheduling = "" }), neon.BadRequest,
+		},
+		"unknown policy": {
+			create(func(c *CreateTenant) { c.Policy.Kind = 9 }), neon.BadRequest,
+		},
+		"secondaries past count": {
+			create(func(c *CreateTenant) { c.Policy.Secondaries = maxSecondaries + 1 }),
+			neon.BadRequest,
+		},
+		"long zone of a shard": {create(func(
+			c *CreateTenant,
+		) {
+			c.Shards = []NewShard{{PreferredAZ: neon.MakeAZ(long)}}
+		}), neon.BadRequest},
+		"placed on no node": {
+			create(func(c *CreateTenant) { c.Shards = []NewShard{{Attached: 9}} }), neon.Conflict,
+		},
+		"placed twice on one": {create(func(
+			c *CreateTenant,
+		) {
+			c.Shards = []NewShard{{Attached: 1, Secondary: []neon.NodeID{1}}}
+		}), neon.Conflict},
+		"secondary twice": {create(func(
+			c *CreateTenant,
+		) {
+			c.Shards = []NewShard{{Secondary: []neon.NodeID{2, 2}}}
+		}), neon.Conflict},
+		"update of no tenant": {UpdateTenant{ID: modelTenant(3)}, neon.NotFound},
+		"update from before":  {update(func(c *UpdateTenant) { c.Sequence-- }), neon.Conflict},
+		"update, unknown policy": {
+			update(func(c *UpdateTenant) { c.Policy = &neon.Placement{Kind: 9} }), neon.BadRequest,
+		},
+		"update, unknown wish": {
+			update(func(c *UpdateTenant) { c.Scheduling = new(neon.ShardScheduling) }),
+			neon.BadRequest,
+		},
+		"update, stale shard": {
+			update(func(c *UpdateTenant) { c.Intents = []Intent{{Shard: shard0, Attached: 1}} }),
+			neon.Conflict,
+		},
+		"delete of no tenant": {BeginDeleteTenant{ID: modelTenant(3)}, neon.NotFound},
+		"delete not begun":    {FinishDeleteTenant{ID: modelTenant(1)}, neon.PreconditionFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			next, r := Apply(s, s.Index+1, RequestID{1}, c.c)
@@ -127,7 +172,8 @@ func TestUsedUpGenerations(t *testing.T) {
 	s := small(t)
 	first := neon.Generation(math.MaxUint32 - 1)
 	s, _ = must(t, s, CreateTenant{
-		ID: modelTenant(2), Policy: neon.Attached(0), Scheduling: neon.ShardActive, Generation: first, Shards: []NewShard{{Attached: 1}},
+		ID: modelTenant(2), Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+		Generation: first, Shards: []NewShard{{Attached: 1}},
 	})
 	id := neon.Unsharded(modelTenant(2))
 	s, r := must(t, s, IssueGenerations{Items: []Issue{{Shard: id, Node: 1, Generation: first}}})
@@ -161,7 +207,9 @@ func TestRecreatedTenantCountsOn(t *testing.T) {
 	if sh, _ := s.Shard(shard0); sh.Attached != 0 || len(sh.Secondary) > 0 || sh.GenNode != 0 {
 		t.Fatalf("a tenant that is being deleted still has %+v", sh)
 	}
-	if _, r := Apply(s, s.Index+1, RequestID{}, SetIntents{Intents: []Intent{{Shard: shard0, Sequence: s.Index, Attached: 1}}}); len(r.Refused) != 1 {
+	if _, r := Apply(s, s.Index+1, RequestID{}, SetIntents{
+		Intents: []Intent{{Shard: shard0, Sequence: s.Index, Attached: 1}},
+	}); len(r.Refused) != 1 {
 		t.Fatal("a tenant that is being deleted was placed")
 	}
 	s, _ = must(t, s, FinishDeleteTenant{ID: modelTenant(1)})
@@ -170,7 +218,8 @@ func TestRecreatedTenantCountsOn(t *testing.T) {
 	}
 	s = restored(t, s)
 	s, _ = must(t, s, CreateTenant{
-		ID: modelTenant(1), Policy: neon.Attached(0), Scheduling: neon.ShardActive, NoGeneration: true, Shards: []NewShard{{Attached: 1}},
+		ID: modelTenant(1), Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+		NoGeneration: true, Shards: []NewShard{{Attached: 1}},
 	})
 	if sh := shardsOf(s, modelTenant(1))[0]; sh.Generation != 4 || !sh.HasGeneration {
 		t.Fatalf("it had 4 and starts with %+v", sh)
@@ -181,7 +230,10 @@ func TestRecreatedTenantCountsOn(t *testing.T) {
 // that live, that were deleted in it, and that it does not know, stays unique.
 func TestRecoveryJumpsOverLostNumbers(t *testing.T) {
 	s := small(t)
-	create := CreateTenant{ID: modelTenant(2), Policy: neon.Attached(0), Scheduling: neon.ShardActive, Shards: []NewShard{{Attached: 1}}}
+	create := CreateTenant{
+		ID: modelTenant(2), Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+		Shards: []NewShard{{Attached: 1}},
+	}
 	first := create
 	first.Generation = 3 * RecoveryGap // onboarded with a history
 	s, _ = must(t, s, first)
@@ -214,13 +266,18 @@ func TestRecoveryJumpsOverLostNumbers(t *testing.T) {
 func TestPolicyBringsShardsInLine(t *testing.T) {
 	s := small(t)
 	tenant, _ := s.Tenant(modelTenant(1))
-	s, _ = must(t, s, UpdateTenant{ID: tenant.ID, Sequence: tenant.Sequence, Policy: &neon.Placement{Kind: neon.PlaceSecondary}})
+	s, _ = must(t, s, UpdateTenant{
+		ID: tenant.ID, Sequence: tenant.Sequence,
+		Policy: &neon.Placement{Kind: neon.PlaceSecondary},
+	})
 	sh, _ := s.Shard(shard0)
-	if sh.Attached != 0 || sh.GenNode != 0 || len(sh.Secondary) != 1 || sh.Generation != 1 || sh.Sequence != s.Index {
+	if sh.Attached != 0 || sh.GenNode != 0 || len(sh.Secondary) != 1 || sh.Generation != 1 ||
+		sh.Sequence != s.Index {
 		t.Fatalf("as Secondary: %+v", sh)
 	}
 	tenant, _ = s.Tenant(modelTenant(1))
-	s, _ = must(t, s, UpdateTenant{ID: tenant.ID, Sequence: tenant.Sequence, Policy: &neon.Placement{}})
+	s, _ = must(t, s,
+		UpdateTenant{ID: tenant.ID, Sequence: tenant.Sequence, Policy: &neon.Placement{}})
 	if sh, _ := s.Shard(shard0); len(sh.Secondary) != 0 || sh.Generation != 1 {
 		t.Fatalf("as Detached: %+v", sh)
 	}
@@ -247,9 +304,12 @@ func TestNotificationIsOwedUntilTheNewNodeIsAcknowledged(t *testing.T) {
 	s, _ = must(t, s, ReAttach{Node: 1}) // the same node in a new generation
 	owes(false, 1)
 	sh, _ := s.Shard(shard0)
-	s, _ = must(t, s, SetIntents{Intents: []Intent{{Shard: shard0, Sequence: sh.Sequence, Attached: 3, Issue: true}}})
+	s, _ = must(t, s, SetIntents{
+		Intents: []Intent{{Shard: shard0, Sequence: sh.Sequence, Attached: 3, Issue: true}},
+	})
 	owes(true, 1)
-	s, _ = must(t, s, AckNotifications{Acks: []Ack{{Shard: shard0, Node: 1}}}) // late, for the old node
+	// late, for the old node
+	s, _ = must(t, s, AckNotifications{Acks: []Ack{{Shard: shard0, Node: 1}}})
 	owes(true, 1)
 }
 
@@ -264,11 +324,14 @@ func TestVerdictsHoldOnlyForWhatWasJudged(t *testing.T) {
 		{Node: 1, To: "Gone"},
 		{Node: 9, To: neon.NodeOffline},
 	} {
-		if next, _ := must(t, s, SetNodeAvailability{Verdicts: []Verdict{v}}); !sameRecords(s, next) {
+		if next, _ := must(t, s,
+			SetNodeAvailability{Verdicts: []Verdict{v}}); !sameRecords(s, next) {
 			t.Errorf("%+v was taken", v)
 		}
 	}
-	s, _ = must(t, s, SetNodeAvailability{Verdicts: []Verdict{{Node: 1, From: neon.NodeWarmingUp, To: neon.NodeActive, Incarnation: 1}}})
+	s, _ = must(t, s, SetNodeAvailability{Verdicts: []Verdict{
+		{Node: 1, From: neon.NodeWarmingUp, To: neon.NodeActive, Incarnation: 1},
+	}})
 	if n, _ := s.Node(1); !n.Schedulable() {
 		t.Fatalf("%+v", n)
 	}
@@ -278,8 +341,10 @@ func TestVerdictsHoldOnlyForWhatWasJudged(t *testing.T) {
 func TestReAttachSettlesTheNodesPolicy(t *testing.T) {
 	for was, want := range map[neon.NodeScheduling]neon.NodeScheduling{
 		neon.SchedulingActive: neon.SchedulingActive, neon.SchedulingFilling: neon.SchedulingActive,
-		neon.SchedulingDraining: neon.SchedulingActive, neon.SchedulingPauseForRestart: neon.SchedulingActive,
-		neon.SchedulingPause: neon.SchedulingPause, neon.SchedulingDeleting: neon.SchedulingPause,
+		neon.SchedulingDraining:        neon.SchedulingActive,
+		neon.SchedulingPauseForRestart: neon.SchedulingActive,
+		neon.SchedulingPause:           neon.SchedulingPause,
+		neon.SchedulingDeleting:        neon.SchedulingPause,
 	} {
 		s, _ := must(t, small(t), SetNodeScheduling{Node: 1, Scheduling: was})
 		s, _ = must(t, s, ReAttach{Node: 1})
@@ -292,7 +357,11 @@ func TestReAttachSettlesTheNodesPolicy(t *testing.T) {
 // TestOldestRequestsAreForgotten: the memory of requests is bounded.
 func TestOldestRequestsAreForgotten(t *testing.T) {
 	w := begin(NewState())
-	request := func(n int) RequestID { return RequestID{0: byte(n >> 16), 1: byte(n >> 8), 2: byte(n), 15: 1} }
+	request := func(
+		n int,
+	) RequestID {
+		return RequestID{0: byte(n >> 16), 1: byte(n >> 8), 2: byte(n), 15: 1}
+	}
 	for n := range keptRequests + 10 {
 		w.run(uint64(n+1), request(n), SetCluster{ID: "c"})
 	}

@@ -16,59 +16,99 @@ var update = flag.Bool("update", false, "write the golden log and snapshot of th
 // history is a sequence with every command, most accepted and some refused. It is
 // what the golden files of version 1 hold: it may not change.
 func history() []Command {
-	tenant, other, third := neon.TenantID{1, 15: 1}, neon.TenantID{2, 15: 2}, neon.TenantID{5, 15: 5}
-	config, err := neon.ParseTenantConfig([]byte(`{"gc_horizon":4096,"gc_period":"300s"}`), neon.RejectUnknown)
+	tenant, other, third := neon.TenantID{
+		1, 15: 1,
+	}, neon.TenantID{2, 15: 2}, neon.TenantID{5, 15: 5}
+	config, err := neon.ParseTenantConfig([]byte(`{"gc_horizon":4096,"gc_period":"300s"}`),
+		neon.RejectUnknown)
 	if err != nil {
 		panic(err)
 	}
 	a, b := neon.MakeAZ("zone-a"), neon.MakeAZ("zone-b")
 	addr := func(port uint16) NodeAddr {
-		return NodeAddr{HTTPHost: "ps.example", HTTPPort: port, PGHost: "ps.example", PGPort: port + 1}
+		return NodeAddr{
+			HTTPHost: "ps.example", HTTPPort: port, PGHost: "ps.example", PGPort: port + 1,
+		}
 	}
 	withTLS := addr(9002)
 	withTLS.HTTPSPort, withTLS.GRPCHost, withTLS.GRPCPort = 9443, "grpc.example", 51051
 	ids := neon.ShardIDs(tenant, 2)
 	all := append([]Command{
 		SetCluster{ID: "golden"},
-		SetLeader{Leader{ServerID: "n1", Address: "http://n1:1234", StartedAt: 1700000000000, Term: 2}},
+		SetLeader{
+			Leader{ServerID: "n1", Address: "http://n1:1234", StartedAt: 1700000000000, Term: 2},
+		},
 		RegisterNode{ID: 1, Addr: addr(9001), AZ: a},
 		RegisterNode{ID: 2, Addr: addr(9002), AZ: b},
 		RegisterNode{ID: 2, Addr: withTLS, AZ: b},
 		RegisterNode{ID: 3, Addr: addr(9003), AZ: b},
 		RegisterNode{ID: 3, Addr: addr(9004), AZ: b}, // refused
-		SetNodeAvailability{Verdicts: []Verdict{{Node: 1, To: neon.NodeActive}, {Node: 2, To: neon.NodeActive}, {Node: 3, From: neon.NodeOffline, To: neon.NodeActive}}},
+		SetNodeAvailability{Verdicts: []Verdict{
+			{Node: 1, To: neon.NodeActive}, {Node: 2, To: neon.NodeActive},
+			{Node: 3, From: neon.NodeOffline, To: neon.NodeActive},
+		}},
 		SetNodeScheduling{Node: 3, Scheduling: neon.SchedulingPause},
 		CreateTenant{
-			ID: tenant, Count: 2, Stripe: 2048, Policy: neon.Attached(1), Scheduling: neon.ShardActive, Config: config,
-			Shards: []NewShard{{Attached: 1, Secondary: []neon.NodeID{2}, PreferredAZ: a}, {Attached: 2, Secondary: []neon.NodeID{1}, PreferredAZ: b}},
+			ID: tenant, Count: 2, Stripe: 2048, Policy: neon.Attached(1),
+			Scheduling: neon.ShardActive, Config: config,
+			Shards: []NewShard{
+				{Attached: 1, Secondary: []neon.NodeID{2}, PreferredAZ: a},
+				{Attached: 2, Secondary: []neon.NodeID{1}, PreferredAZ: b},
+			},
 		},
 		CreateTenant{
-			ID: other, Stripe: 32768, Policy: neon.Placement{Kind: neon.PlaceSecondary}, Scheduling: neon.ShardEssential,
+			ID: other, Stripe: 32768, Policy: neon.Placement{Kind: neon.PlaceSecondary},
+			Scheduling:   neon.ShardEssential,
 			NoGeneration: true, Shards: []NewShard{{Secondary: []neon.NodeID{3}}},
 		},
-		IssueGenerations{Items: []Issue{{Shard: ids[0], Node: 1}, {Shard: ids[1], Node: 2}, {Shard: ids[1], Node: 1}}}, // the last refused
+		// the last refused
+		IssueGenerations{Items: []Issue{
+			{Shard: ids[0], Node: 1}, {Shard: ids[1], Node: 2}, {Shard: ids[1], Node: 1},
+		}},
 		AckNotifications{Acks: []Ack{{Shard: ids[0], Node: 1}, {Shard: ids[1], Node: 1}}},
 		ReAttach{Node: 1},
-		SetNodeAvailability{Verdicts: []Verdict{{Node: 1, From: neon.NodeWarmingUp, To: neon.NodeOffline, Incarnation: 1}}},
-		SetIntents{Intents: []Intent{{Shard: ids[0], Sequence: 10, Attached: 2, Secondary: []neon.NodeID{1}, PreferredNode: 1, Issue: true}}},
-		SetIntents{Intents: []Intent{{Shard: ids[0], Sequence: 5, Attached: 2, Secondary: []neon.NodeID{1, 3}}}},
-		UpdateTenant{ID: other, Sequence: 11, Policy: new(neon.Attached(0)), Scheduling: new(neon.ShardPause), Config: &config,
-			Generation: new(neon.Generation(7)), Intents: []Intent{{Shard: neon.Unsharded(other), Sequence: 11, Attached: 3}}},
+		SetNodeAvailability{Verdicts: []Verdict{
+			{Node: 1, From: neon.NodeWarmingUp, To: neon.NodeOffline, Incarnation: 1},
+		}},
+		SetIntents{Intents: []Intent{{
+			Shard: ids[0], Sequence: 10, Attached: 2, Secondary: []neon.NodeID{1}, PreferredNode: 1,
+			Issue: true,
+		}}},
+		SetIntents{Intents: []Intent{
+			{Shard: ids[0], Sequence: 5, Attached: 2, Secondary: []neon.NodeID{1, 3}},
+		}},
+		UpdateTenant{ID: other, Sequence: 11, Policy: new(neon.Attached(0)),
+			Scheduling: new(neon.ShardPause), Config: &config,
+			Generation: new(neon.Generation(7)),
+			Intents:    []Intent{{Shard: neon.Unsharded(other), Sequence: 11, Attached: 3}}},
 		BeginDeleteTenant{ID: other},
 		FinishDeleteTenant{ID: other},
 		BeginDeleteTenant{ID: other}, // refused
 		ReAttach{Node: 2},
-		CreateTenant{ID: third, Stripe: 32768, Policy: neon.Attached(1), Scheduling: neon.ShardActive,
-			Shards: []NewShard{{Attached: 1, Secondary: []neon.NodeID{2}, PreferredAZ: a}}},
+		CreateTenant{ID: third, Stripe: 32768, Policy: neon.Attached(1),
+			Scheduling: neon.ShardActive,
+			Shards:     []NewShard{{Attached: 1, Secondary: []neon.NodeID{2}, PreferredAZ: a}}},
 		IssueGenerations{Items: []Issue{{Shard: neon.Unsharded(third), Node: 1}}},
-		BeginSplit{Tenant: third, Sequence: 23, Count: 2, Stripe: 2048, Parents: []SplitParent{{Shard: neon.Unsharded(third), Node: 1, Generation: 1}}},
+		BeginSplit{
+			Tenant: third, Sequence: 23, Count: 2, Stripe: 2048,
+			Parents: []SplitParent{{Shard: neon.Unsharded(third), Node: 1, Generation: 1}},
+		},
 		AbortSplit{Tenant: third, Began: 25, Code: neon.Conflict, Reason: "no"},
 		CommitSplit{Tenant: third, Began: 25}, // refused
 		ThawSplit{Tenant: third, Began: 25},
-		BeginSplit{Tenant: third, Sequence: 28, Count: 2, Stripe: 2048, Parents: []SplitParent{{Shard: neon.Unsharded(third), Node: 1, Generation: 2}}},
-		CommitSplit{Tenant: third, Began: 29, Secondary: [][]neon.NodeID{{2}, {3, 1}}, At: 1700000000003},
-		ForgetLeftovers{Tenant: third, Leftovers: []Leftover{{Shard: neon.Unsharded(third), Node: 1}}},
-		BeginSplit{Tenant: tenant, Sequence: 10, Count: 4, Stripe: 2048, Parents: []SplitParent{{Shard: ids[0], Node: 2, Generation: 4}, {Shard: ids[1], Node: 2, Generation: 2}}},
+		BeginSplit{
+			Tenant: third, Sequence: 28, Count: 2, Stripe: 2048,
+			Parents: []SplitParent{{Shard: neon.Unsharded(third), Node: 1, Generation: 2}},
+		},
+		CommitSplit{
+			Tenant: third, Began: 29, Secondary: [][]neon.NodeID{{2}, {3, 1}}, At: 1700000000003,
+		},
+		ForgetLeftovers{
+			Tenant: third, Leftovers: []Leftover{{Shard: neon.Unsharded(third), Node: 1}},
+		},
+		BeginSplit{Tenant: tenant, Sequence: 10, Count: 4, Stripe: 2048, Parents: []SplitParent{
+			{Shard: ids[0], Node: 2, Generation: 4}, {Shard: ids[1], Node: 2, Generation: 2},
+		}},
 		SetNodeScheduling{Node: 3, Scheduling: neon.SchedulingActive},
 	}, append(safekeeperHistory(tenant), handHistory(tenant, ids)...)...)
 	all = append(all, operationHistory(uint64(len(all)), a, addr)...)
@@ -83,9 +123,12 @@ func operationHistory(last uint64, a neon.AZ, addr func(port uint16) NodeAddr) [
 		BeginNodeOperation{Node: 4, Kind: OperationDrain, Prior: neon.SchedulingActive},
 		EndNodeOperation{Node: 4, Begun: last + 2, Ending: Cancelled},
 		BeginNodeOperation{Node: 4, Kind: OperationFill, Prior: neon.SchedulingActive},
-		BeginNodeOperation{Node: 4, Kind: OperationDelete, Prior: neon.SchedulingFilling}, // refused
+		// refused
+		BeginNodeOperation{Node: 4, Kind: OperationDelete, Prior: neon.SchedulingFilling},
 		EndNodeOperation{Node: 4, Begun: last + 4, Ending: Finished},
-		BeginNodeOperation{Node: 4, Kind: OperationDelete, Force: true, Prior: neon.SchedulingActive},
+		BeginNodeOperation{
+			Node: 4, Kind: OperationDelete, Force: true, Prior: neon.SchedulingActive,
+		},
 		DeleteNode{Node: 4, Begun: last + 7},
 		BeginNodeOperation{Node: 1, Kind: OperationDelete, Prior: neon.SchedulingActive},
 		RegisterNode{ID: 5, Addr: addr(9008), AZ: a},
@@ -93,7 +136,8 @@ func operationHistory(last uint64, a neon.AZ, addr func(port uint16) NodeAddr) [
 		ForgetTombstone{Node: 5},
 		DeleteNode{Node: 2},
 		RegisterNode{ID: 6, Addr: addr(9010), AZ: a},
-		BeginNodeOperation{Node: 6, Kind: OperationFill, Prior: neon.SchedulingActive, Alone: true}, // refused
+		// refused
+		BeginNodeOperation{Node: 6, Kind: OperationFill, Prior: neon.SchedulingActive, Alone: true},
 		BeginNodeOperation{Node: 6, Kind: OperationFill, Prior: neon.SchedulingActive},
 		ReAttach{Node: 6},
 	}
@@ -144,14 +188,16 @@ func writeGolden(t *testing.T, dir string) {
 	store := NewStore()
 	for i, c := range history() {
 		e := entry(t, uint64(i+1), RequestID{byte(i + 1)}, c)
-		log = append(binary.AppendUvarint(binary.AppendUvarint(log, e.Index), uint64(len(e.Data))), e.Data...)
+		log = append(binary.AppendUvarint(binary.AppendUvarint(log, e.Index), uint64(len(e.Data))),
+			e.Data...)
 		store.Apply([]Entry{e})
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{
-		"log": log, "snapshot": snapshotOf(t, store.State()), "state.txt": []byte(dump(store.State())),
+		"log": log, "snapshot": snapshotOf(t, store.State()),
+		"state.txt": []byte(dump(store.State())),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			t.Fatal(err)

@@ -14,17 +14,26 @@ func handHistory(tenant neon.TenantID, ids []neon.ShardID) []Command {
 	if err != nil {
 		panic(err)
 	}
-	found, dropped := neon.Unsharded(neon.TenantID{3, 15: 3}), neon.Unsharded(neon.TenantID{4, 15: 4})
+	found, dropped := neon.Unsharded(neon.TenantID{
+		3, 15: 3,
+	}), neon.Unsharded(neon.TenantID{4, 15: 4})
 	return []Command{
-		SetPreferredAZs{Items: []PreferredAZ{{Shard: ids[0], AZ: neon.MakeAZ("zone-b")}, {Shard: ids[1]}, {Shard: found}}}, // the last refused
+		// the last refused
+		SetPreferredAZs{Items: []PreferredAZ{
+			{Shard: ids[0], AZ: neon.MakeAZ("zone-b")}, {Shard: ids[1]}, {Shard: found},
+		}},
 		AttachByHand{Shard: found, Node: 1, Generation: 41, Config: config, At: 1700000000001},
 		AttachByHand{Shard: found, Node: 2, Generation: 4100},
 		AttachByHand{Shard: found, Node: 77}, // refused
 		AttachByHand{Shard: dropped, Node: 3},
 		AttachByHand{Shard: dropped},
-		SetMetadataHealth{Healthy: []neon.ShardID{found}, Unhealthy: []neon.ShardID{ids[1], dropped, ids[1]}, At: 1700000000002},
+		SetMetadataHealth{
+			Healthy: []neon.ShardID{found}, Unhealthy: []neon.ShardID{ids[1], dropped, ids[1]},
+			At: 1700000000002,
+		},
 		DropTenant{ID: dropped.Tenant},
-		AttachByHand{Shard: neon.ShardIDs(tenant, 4)[3], Node: 1}, // refused: the tenant has two shards
+		// refused: the tenant has two shards
+		AttachByHand{Shard: neon.ShardIDs(tenant, 4)[3], Node: 1},
 		ReAttach{Node: 2},
 	}
 }
@@ -36,12 +45,18 @@ func (m *machine) byHand(t *rapid.T) Command {
 	case 0:
 		return DropTenant{ID: id.Tenant}
 	case 1:
-		return SetPreferredAZs{Items: []PreferredAZ{{Shard: id, AZ: drawZone.Draw(t, "zone")}, {Shard: m.anyShard(t)}}}
+		return SetPreferredAZs{
+			Items: []PreferredAZ{{Shard: id, AZ: drawZone.Draw(t, "zone")}, {Shard: m.anyShard(t)}},
+		}
 	case 2:
-		return SetMetadataHealth{Healthy: []neon.ShardID{id}, Unhealthy: []neon.ShardID{m.anyShard(t)}, At: rapid.Int64().Draw(t, "at")}
+		return SetMetadataHealth{
+			Healthy: []neon.ShardID{id}, Unhealthy: []neon.ShardID{m.anyShard(t)},
+			At: rapid.Int64().Draw(t, "at"),
+		}
 	}
 	return AttachByHand{
-		Shard: id, Node: drawNode.Draw(t, "node"), Generation: drawGeneration.Draw(t, "generation"), At: rapid.Int64().Draw(t, "at"),
+		Shard: id, Node: drawNode.Draw(t, "node"), Generation: drawGeneration.Draw(t, "generation"),
+		At: rapid.Int64().Draw(t, "at"),
 	}
 }
 
@@ -51,20 +66,24 @@ func TestAnAttachmentByHandIsNumberedAndLeftAlone(t *testing.T) {
 	before, _ := s.Shard(id)
 	s, r := must(t, s, AttachByHand{Shard: id, Node: 3})
 	sh, _ := s.Shard(id)
-	if len(r.Grants) != 1 || r.Grants[0] != (Grant{Shard: id, Generation: before.Generation + 1, Node: 3}) {
+	if len(r.Grants) != 1 ||
+		r.Grants[0] != (Grant{Shard: id, Generation: before.Generation + 1, Node: 3}) {
 		t.Errorf("granted %+v", r.Grants)
 	}
-	if sh.Attached != 3 || sh.GenNode != 3 || len(sh.Secondary) != 0 || !sh.ByHand || sh.OwesNotification() {
+	if sh.Attached != 3 || sh.GenNode != 3 || len(sh.Secondary) != 0 || !sh.ByHand ||
+		sh.OwesNotification() {
 		t.Errorf("%+v", sh)
 	}
 	if tenant, _ := s.Tenant(id.Tenant); tenant.Policy != neon.Attached(0) {
 		t.Errorf("placed %v", tenant.Policy)
 	}
 	restart, r := must(t, s, ReAttach{Node: 3})
-	if again, _ := restart.Shard(id); !again.ByHand || len(r.ReAttached) != 1 || r.ReAttached[0].Generation != sh.Generation+1 {
+	if again, _ := restart.Shard(id); !again.ByHand || len(r.ReAttached) != 1 ||
+		r.ReAttached[0].Generation != sh.Generation+1 {
 		t.Errorf("after a restart of the pageserver: %+v, %+v", again, r.ReAttached)
 	}
-	moved, _ := must(t, s, SetIntents{Intents: []Intent{{Shard: id, Sequence: sh.Sequence, Attached: 1}}})
+	moved, _ := must(t, s,
+		SetIntents{Intents: []Intent{{Shard: id, Sequence: sh.Sequence, Attached: 1}}})
 	if again, _ := moved.Shard(id); again.ByHand {
 		t.Error("a decision about its place did not take it back")
 	}
@@ -73,7 +92,8 @@ func TestAnAttachmentByHandIsNumberedAndLeftAlone(t *testing.T) {
 		t.Error("its deletion did not take it back")
 	}
 	s, _ = must(t, s, AttachByHand{Shard: id})
-	if sh, _ = s.Shard(id); sh.Attached != 0 || sh.GenNode != 0 || !sh.ByHand || sh.Generation != before.Generation+1 {
+	if sh, _ = s.Shard(id); sh.Attached != 0 || sh.GenNode != 0 || !sh.ByHand ||
+		sh.Generation != before.Generation+1 {
 		t.Errorf("taken away: %+v", sh)
 	}
 }
@@ -99,7 +119,9 @@ func TestNumbersGoOnOverADropAndAnAttachmentByHand(t *testing.T) {
 func TestHealthIsOfTheLastJudgement(t *testing.T) {
 	s := small(t)
 	ids := neon.ShardIDs(modelTenant(1), 2)
-	s, _ = must(t, s, SetMetadataHealth{Healthy: ids, Unhealthy: []neon.ShardID{ids[1], neon.Unsharded(modelTenant(7))}, At: 5})
+	s, _ = must(t, s, SetMetadataHealth{
+		Healthy: ids, Unhealthy: []neon.ShardID{ids[1], neon.Unsharded(modelTenant(7))}, At: 5,
+	})
 	a, _ := s.Shard(ids[0])
 	b, _ := s.Shard(ids[1])
 	if a.Unhealthy || !b.Unhealthy || a.ScrubbedAt != 5 || b.ScrubbedAt != 5 {

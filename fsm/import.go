@@ -118,7 +118,9 @@ func (d *decoder) oneImport() (i Import) {
 	i.Sequence = d.uvarint()
 	for range i.Count.Shards() {
 		s := neon.ShardImport{State: neon.ShardImportState(d.byte())}
-		for _, v := range []*uint64{&s.Progress.Jobs, &s.Progress.Completed, &s.Progress.PlanHash, &s.Progress.JobSize} {
+		for _, v := range []*uint64{
+			&s.Progress.Jobs, &s.Progress.Completed, &s.Progress.PlanHash, &s.Progress.JobSize,
+		} {
 			*v = d.uvarint()
 		}
 		s.Error = string(d.bytes(maxImportError))
@@ -159,12 +161,15 @@ func (c *checker) timelineWork() {
 		case !ok:
 			c.fail("the import of timeline %s belongs to no tenant", i.Ref())
 		case len(i.Shards) != i.Count.Shards() || !i.Finished && i.Count != t.Count:
-			c.fail("the import of timeline %s has %d shards of count %d, the tenant has count %d", i.Ref(), len(i.Shards), i.Count, t.Count)
+			c.fail("the import of timeline %s has %d shards of count %d, the tenant has count %d",
+				i.Ref(), len(i.Shards), i.Count, t.Count)
 		case i.Finished && !i.Complete():
 			c.fail("the import of timeline %s is finished and not complete", i.Ref())
 		}
 		for _, s := range i.Shards {
-			if s.State > neon.ShardImportFailed || s.Terminal() && s.Progress != (neon.ImportProgress{}) || s.State != neon.ShardImportFailed && s.Error != "" {
+			if s.State > neon.ShardImportFailed ||
+				s.Terminal() && s.Progress != (neon.ImportProgress{}) ||
+				s.State != neon.ShardImportFailed && s.Error != "" {
 				c.fail("the import of timeline %s says %+v", i.Ref(), s)
 			}
 		}

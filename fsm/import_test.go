@@ -11,13 +11,17 @@ import (
 )
 
 var drawImport = rapid.SampledFrom([]neon.ShardImport{
-	{}, {Progress: neon.ImportProgress{Jobs: 9, Completed: 4, PlanHash: math.MaxUint64, JobSize: 1 << 20}}, {State: neon.ShardImportDone},
-	{State: neon.ShardImportDone}, {State: neon.ShardImportFailed, Error: "broken"}, {State: 7}, {State: neon.ShardImportDone, Error: "what?"},
+	{}, {Progress: neon.ImportProgress{
+		Jobs: 9, Completed: 4, PlanHash: math.MaxUint64, JobSize: 1 << 20,
+	}}, {State: neon.ShardImportDone},
+	{State: neon.ShardImportDone}, {State: neon.ShardImportFailed, Error: "broken"}, {State: 7},
+	{State: neon.ShardImportDone, Error: "what?"},
 })
 
 // timelineWork draws a command about imports and deletions.
 func (m *machine) timelineWork(t *rapid.T) Command {
-	tenant, id := drawTenant.Draw(t, "tenant"), modelTimeline(rapid.IntRange(1, 2).Draw(t, "timeline"))
+	tenant, id := drawTenant.Draw(t,
+		"tenant"), modelTimeline(rapid.IntRange(1, 2).Draw(t, "timeline"))
 	switch rapid.IntRange(0, 8).Draw(t, "work") {
 	case 0, 1:
 		return BeginImport{Tenant: tenant, Timeline: id}
@@ -29,11 +33,14 @@ func (m *machine) timelineWork(t *rapid.T) Command {
 		d, _ := m.s.TimelineDelete(neon.TimelineRef{Tenant: tenant, Timeline: id})
 		return CancelDeleteTimeline{Tenant: tenant, Timeline: id, Sequence: sequence(t, d.Sequence)}
 	case 5:
-		return CreateTimeline{Tenant: tenant, Timeline: id, Set: drawKeepers.Draw(t, "set"), Imported: true}
+		return CreateTimeline{
+			Tenant: tenant, Timeline: id, Set: drawKeepers.Draw(t, "set"), Imported: true,
+		}
 	}
 	sh, _ := m.s.Shard(m.anyShard(t))
 	return UpdateImport{
-		Shard: sh.ID, Timeline: id, Generation: neon.Generation(sequence(t, uint64(sh.Generation))), Status: drawImport.Draw(t, "status"),
+		Shard: sh.ID, Timeline: id, Generation: neon.Generation(sequence(t, uint64(sh.Generation))),
+		Status: drawImport.Draw(t, "status"),
 	}
 }
 
@@ -50,7 +57,8 @@ func (m *machine) imports(t *rapid.T, before, after *State) {
 		}
 		for n, s := range was.Shards {
 			if s.Terminal() && is.Shards[n] != s {
-				t.Fatalf("the import of %s had ended on shard %d as %+v and says %+v", is.Ref(), n, s, is.Shards[n])
+				t.Fatalf("the import of %s had ended on shard %d as %+v and says %+v", is.Ref(), n,
+					s, is.Shards[n])
 			}
 		}
 	}
@@ -67,7 +75,9 @@ func code(r Result) neon.Code {
 func TestImportIsReportedOnlyByTheNewestOwner(t *testing.T) {
 	tenant, id := modelTenant(1), modelTimeline(1)
 	ref := neon.TimelineRef{Tenant: tenant, Timeline: id}
-	done, failed := neon.ShardImport{State: neon.ShardImportDone}, neon.ShardImport{State: neon.ShardImportFailed, Error: "no"}
+	done, failed := neon.ShardImport{
+		State: neon.ShardImportDone,
+	}, neon.ShardImport{State: neon.ShardImportFailed, Error: "no"}
 	report := func(shard neon.ShardID, g neon.Generation, s neon.ShardImport) UpdateImport {
 		return UpdateImport{Shard: shard, Timeline: id, Generation: g, Status: s}
 	}
@@ -91,7 +101,8 @@ func TestImportIsReportedOnlyByTheNewestOwner(t *testing.T) {
 		"unknown shard": {report(other, 2, done), neon.Internal},
 		"unfinished":    {FinishImport{Tenant: tenant, Timeline: id}, neon.PreconditionFailed},
 	} {
-		if next, r := Apply(s, s.Index+1, RequestID{}, c.c); code(r) != c.want || !sameRecords(s, next) {
+		if next, r := Apply(s, s.Index+1, RequestID{}, c.c); code(r) != c.want ||
+			!sameRecords(s, next) {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
@@ -99,7 +110,8 @@ func TestImportIsReportedOnlyByTheNewestOwner(t *testing.T) {
 	s, _ = must(t, s, report(shard0, 2, done))
 	s, _ = must(t, s, report(shard0, 2, done))
 	for _, status := range []neon.ShardImport{{}, failed} {
-		if _, r := Apply(s, s.Index+1, RequestID{}, report(shard0, 2, status)); code(r) != neon.Internal {
+		if _, r := Apply(s, s.Index+1, RequestID{},
+			report(shard0, 2, status)); code(r) != neon.Internal {
 			t.Errorf("%+v after the end: %+v", status, r)
 		}
 	}
@@ -142,7 +154,8 @@ func TestDeletionEndsAnImport(t *testing.T) {
 			t.Errorf("%#v: %+v", c, r)
 		}
 	}
-	if _, r := Apply(s, s.Index+1, RequestID{}, CreateTimeline{Tenant: tenant, Timeline: id, Imported: true}); code(r) != neon.NotFound {
+	if _, r := Apply(s, s.Index+1, RequestID{},
+		CreateTimeline{Tenant: tenant, Timeline: id, Imported: true}); code(r) != neon.NotFound {
 		t.Errorf("put on safekeepers after the import was ended: %+v", r)
 	}
 	again, _ := must(t, s, BeginDeleteTimeline{Tenant: tenant, Timeline: id})
@@ -153,7 +166,8 @@ func TestDeletionEndsAnImport(t *testing.T) {
 	if _, ok := kept.TimelineDelete(ref); !ok {
 		t.Error("cancelled by somebody who meant another one")
 	}
-	s, _ = must(t, restored(t, s), CancelDeleteTimeline{Tenant: tenant, Timeline: id, Sequence: begun})
+	s, _ = must(t, restored(t, s),
+		CancelDeleteTimeline{Tenant: tenant, Timeline: id, Sequence: begun})
 	if _, ok := s.TimelineDelete(ref); ok {
 		t.Error("it was cancelled and is recorded")
 	}
@@ -168,20 +182,34 @@ func TestDeletionEndsAnImport(t *testing.T) {
 func workHistory(tenant neon.TenantID) []Command {
 	id := func(n byte) neon.TimelineID { return neon.TimelineID{0: 0xbb, 15: n} }
 	ids := neon.ShardIDs(tenant, 2)
-	progress := neon.ShardImport{Progress: neon.ImportProgress{Jobs: 300, Completed: 7, PlanHash: 1 << 63, JobSize: 1 << 26}}
+	progress := neon.ShardImport{
+		Progress: neon.ImportProgress{Jobs: 300, Completed: 7, PlanHash: 1 << 63, JobSize: 1 << 26},
+	}
 	done := neon.ShardImport{State: neon.ShardImportDone}
 	var commands []Command
 	for n := byte(1); n <= 3; n++ {
 		commands = append(commands, BeginImport{Tenant: tenant, Timeline: id(n)})
 	}
 	return append(commands,
-		UpdateImport{Shard: ids[0], Timeline: id(1), Generation: 3, Status: progress}, // refused: not its generation
+		// refused: not its generation
+		UpdateImport{Shard: ids[0], Timeline: id(1), Generation: 3, Status: progress},
 		UpdateImport{Shard: ids[0], Timeline: id(1), Generation: 4, Status: progress},
 		UpdateImport{Shard: ids[0], Timeline: id(2), Generation: 4, Status: done},
-		UpdateImport{Shard: ids[1], Timeline: id(2), Generation: 2, Status: neon.ShardImport{State: neon.ShardImportFailed, Error: "no such bucket"}},
-		CreateTimeline{Tenant: tenant, Timeline: id(1), StartLsn: 0x169AD58, Set: []neon.NodeID{1}, Imported: true},
-		CreateTimeline{Tenant: tenant, Timeline: id(4), StartLsn: 0x169AD58, Set: []neon.NodeID{1}, Imported: true}, // refused
-		FinishImport{Tenant: tenant, Timeline: id(1)},                                                               // refused: still running
+		UpdateImport{
+			Shard: ids[1], Timeline: id(2), Generation: 2,
+			Status: neon.ShardImport{State: neon.ShardImportFailed, Error: "no such bucket"},
+		},
+		CreateTimeline{
+			Tenant: tenant, Timeline: id(1), StartLsn: 0x169AD58, Set: []neon.NodeID{1},
+			Imported: true,
+		},
+		// refused
+		CreateTimeline{
+			Tenant: tenant, Timeline: id(4), StartLsn: 0x169AD58, Set: []neon.NodeID{1},
+			Imported: true,
+		},
+		// refused: still running
+		FinishImport{Tenant: tenant, Timeline: id(1)},
 		FinishImport{Tenant: tenant, Timeline: id(2)},
 		BeginDeleteTimeline{Tenant: tenant, Timeline: id(3)},
 		BeginDeleteTimeline{Tenant: tenant, Timeline: id(5)},
@@ -191,7 +219,8 @@ func workHistory(tenant neon.TenantID) []Command {
 
 func dumpWork(b []byte, s *State) []byte {
 	for i := range s.Imports() {
-		b = fmt.Appendf(b, "import %s count=%d finished=%v sequence=%d %+v\n", i.Ref(), i.Count, i.Finished, i.Sequence, i.Shards)
+		b = fmt.Appendf(b, "import %s count=%d finished=%v sequence=%d %+v\n", i.Ref(), i.Count,
+			i.Finished, i.Sequence, i.Shards)
 	}
 	for d := range s.TimelineDeletes() {
 		b = fmt.Appendf(b, "deletion of timeline %s sequence=%d\n", d.Ref(), d.Sequence)

@@ -64,7 +64,8 @@ func Admit(s *State, c Command) error {
 		return nil
 	}
 	return neon.Errorf(neon.PreconditionFailed,
-		"%s needs feature level %d and the cluster is at %d: all its members must run a version that knows it", reflect.TypeOf(c).Name(), need, have)
+		"%s needs feature level %d and the cluster is at %d: all its members must run a version that knows it",
+		reflect.TypeOf(c).Name(), need, have)
 }
 
 // Readable tells whether a version may go on after an entry of the log. What it does
@@ -82,7 +83,9 @@ func Readable(entry []byte) error {
 
 func checkLevel(level uint64) error {
 	if level > Level {
-		return fmt.Errorf("%w: it is at feature level %d, and this version knows up to %d; install the version of the other members", ErrNewerState, level, Level)
+		return fmt.Errorf(
+			"%w: it is at feature level %d, and this version knows up to %d; install the version of the other members",
+			ErrNewerState, level, Level)
 	}
 	return nil
 }

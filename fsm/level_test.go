@@ -19,10 +19,13 @@ func (later) Level() uint64 { return Level + 1 }
 func TestCommandsAboveTheAgreedLevelAreRefused(t *testing.T) {
 	s := small(t)
 	err := Admit(s, later{})
-	if neon.CodeOf(err) != neon.PreconditionFailed || !strings.Contains(err.Error(), "later needs feature level 2 and the cluster is at 1") {
+	if neon.CodeOf(err) != neon.PreconditionFailed ||
+		!strings.Contains(err.Error(), "later needs feature level 2 and the cluster is at 1") {
 		t.Errorf("admitted with %v", err)
 	}
-	if next, r := Apply(s, s.Index+1, RequestID{}, later{SetCluster{ID: s.ClusterID}}); neon.CodeOf(r.Err) != neon.PreconditionFailed || !sameRecords(next, s) {
+	if next, r := Apply(s, s.Index+1, RequestID{}, later{
+		SetCluster{ID: s.ClusterID},
+	}); neon.CodeOf(r.Err) != neon.PreconditionFailed || !sameRecords(next, s) {
 		t.Errorf("applied: %+v", r)
 	}
 	raised := *s
@@ -31,7 +34,8 @@ func TestCommandsAboveTheAgreedLevelAreRefused(t *testing.T) {
 		t.Errorf("refused at its level: %v", err)
 	}
 	for _, level := range []uint64{0, 1} {
-		if _, r := Apply(s, s.Index+1, RequestID{}, SetLevel{Level: level}); neon.CodeOf(r.Err) != neon.Conflict {
+		if _, r := Apply(s, s.Index+1, RequestID{},
+			SetLevel{Level: level}); neon.CodeOf(r.Err) != neon.Conflict {
 			t.Errorf("level %d: %+v", level, r)
 		}
 	}
@@ -53,7 +57,8 @@ func TestAVersionStopsWhereItIsTooOld(t *testing.T) {
 		}
 	}
 	newer := entry(SetLevel{Level: Level + 1})
-	if err := Readable(newer); !errors.Is(err, ErrNewerState) || !strings.Contains(err.Error(), "install the version of the other members") {
+	if err := Readable(newer); !errors.Is(err, ErrNewerState) ||
+		!strings.Contains(err.Error(), "install the version of the other members") {
 		t.Errorf("goes on: %v", err)
 	}
 	if err := Readable(newer[:len(newer)-1]); err == nil {
@@ -66,7 +71,8 @@ func TestAVersionStopsWhereItIsTooOld(t *testing.T) {
 		t.Errorf("the snapshot is read: %v", err)
 	}
 	payload := unpacked(t, data)
-	if _, err := ReadSnapshot(bytes.NewReader(packed(payload)[:len(data)/2])); !errors.Is(err, ErrBadSnapshot) {
+	if _, err := ReadSnapshot(bytes.NewReader(packed(payload)[:len(data)/2])); !errors.Is(err,
+		ErrBadSnapshot) {
 		t.Errorf("half of the snapshot: %v", err)
 	}
 }
@@ -82,7 +88,8 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Decode(append(b[:frameHeader:frameHeader], payload...)); !errors.Is(err, ErrUnknownCommand) {
+	if _, _, err := Decode(append(b[:frameHeader:frameHeader], payload...)); !errors.Is(err,
+		ErrUnknownCommand) {
 		t.Errorf("decoded: %v", err)
 	}
 }

@@ -18,8 +18,10 @@ type aged[V any] struct {
 
 func newMemory[V any](limit int, less func(a, b V) bool) memory[V] {
 	return memory[V]{
-		byKey: btree.NewBTreeGOptions(func(a, b aged[V]) bool { return less(a.value, b.value) }, treeOptions),
-		byAge: btree.NewBTreeGOptions(func(a, b aged[V]) bool { return a.age < b.age }, treeOptions),
+		byKey: btree.NewBTreeGOptions(func(a, b aged[V]) bool { return less(a.value, b.value) },
+			treeOptions),
+		byAge: btree.NewBTreeGOptions(func(a, b aged[V]) bool { return a.age < b.age },
+			treeOptions),
 		limit: limit,
 	}
 }

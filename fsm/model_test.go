@@ -53,7 +53,8 @@ type kept struct {
 
 func newMachine() *machine {
 	return &machine{
-		s: NewState(), issued: map[neon.ShardID]map[neon.Generation]neon.NodeID{}, highest: map[neon.ShardID]neon.Generation{},
+		s: NewState(), issued: map[neon.ShardID]map[neon.Generation]neon.NodeID{},
+		highest:    map[neon.ShardID]neon.Generation{},
 		configured: map[timelineKey]map[neon.SafekeeperGeneration]string{},
 	}
 }
@@ -98,7 +99,8 @@ func (m *machine) grants(t *rapid.T, before, after *State, grants []Grant) {
 			m.issued[g.Shard] = map[neon.Generation]neon.NodeID{}
 		}
 		if node, twice := m.issued[g.Shard][g.Generation]; twice {
-			t.Fatalf("%s: generation %d was issued to node %d and again to %d", g.Shard, g.Generation, node, g.Node)
+			t.Fatalf("%s: generation %d was issued to node %d and again to %d", g.Shard,
+				g.Generation, node, g.Node)
 		}
 		if g.Generation <= m.highest[g.Shard] {
 			t.Fatalf("%s: generation fell from %d to %d", g.Shard, m.highest[g.Shard], g.Generation)
@@ -114,10 +116,13 @@ func (m *machine) grants(t *rapid.T, before, after *State, grants []Grant) {
 			t.Fatalf("%s counts from %d, but %d was issued", sh.ID, sh.Generation, m.highest[sh.ID])
 		}
 		if sh.GenNode != 0 && m.issued[sh.ID][sh.Generation] != sh.GenNode && m.s.Epoch == 0 {
-			t.Fatalf("%s: generation %d of node %d was never granted to it", sh.ID, sh.Generation, sh.GenNode)
+			t.Fatalf("%s: generation %d of node %d was never granted to it", sh.ID, sh.Generation,
+				sh.GenNode)
 		}
-		if had && sh.GenNode != 0 && granted[sh.ID] == 0 && (sh.Generation != was.Generation || sh.GenNode != was.GenNode) {
-			t.Fatalf("%s: %d@%d became %d@%d without a grant", sh.ID, was.Generation, was.GenNode, sh.Generation, sh.GenNode)
+		if had && sh.GenNode != 0 && granted[sh.ID] == 0 &&
+			(sh.Generation != was.Generation || sh.GenNode != was.GenNode) {
+			t.Fatalf("%s: %d@%d became %d@%d without a grant", sh.ID, was.Generation, was.GenNode,
+				sh.Generation, sh.GenNode)
 		}
 		return true
 	})
@@ -139,10 +144,12 @@ func (m *machine) current(t *rapid.T, before *State, c Command, r Result) {
 	case IssueGenerations:
 		for _, it := range c.Items {
 			sh, ok := before.Shard(it.Shard)
-			stale(it.Shard, !ok || sh.Attached != it.Node || sh.Generation != it.Generation || before.Splitting(it.Shard.Tenant))
+			stale(it.Shard, !ok || sh.Attached != it.Node || sh.Generation != it.Generation ||
+				before.Splitting(it.Shard.Tenant))
 		}
 	case EndNodeOperation:
-		if n, _ := before.Node(c.Node); r.Err == nil && (n.Operation.Begun != c.Begun || n.Operation.Kind == OperationNone) {
+		if n, _ := before.Node(c.Node); r.Err == nil &&
+			(n.Operation.Begun != c.Begun || n.Operation.Kind == OperationNone) {
 			t.Fatalf("%#v was accepted for %+v", c, n)
 		}
 	case UpdateTenant:
@@ -191,18 +198,31 @@ func changedByOther(c Command, id neon.ShardID) bool {
 }
 
 var (
-	drawNode       = rapid.Map(rapid.IntRange(0, modelNodes+1), func(n int) neon.NodeID { return neon.NodeID(n) })
-	drawTenant     = rapid.Map(rapid.IntRange(1, modelTenants), modelTenant)
-	drawCount      = rapid.SampledFrom([]neon.ShardCount{0, 1, 2, 4})
-	drawZone       = rapid.Map(rapid.SampledFrom([]string{"", "a", "b", "a-very-long-zone"}), neon.MakeAZ)
-	drawPolicy     = rapid.SampledFrom([]neon.Placement{neon.Attached(0), neon.Attached(1), neon.Attached(2), {Kind: neon.PlaceSecondary}, {}, {Kind: 3}})
-	drawScheduling = rapid.SampledFrom([]neon.ShardScheduling{neon.ShardActive, neon.ShardActive, neon.ShardPause, neon.ShardStop, neon.ShardEssential, "nonsense"})
-	drawVerdict    = rapid.SampledFrom([]neon.NodeAvailability{neon.NodeActive, neon.NodeOffline, neon.NodeWarmingUp, "nonsense"})
-	drawWish       = rapid.SampledFrom([]neon.NodeScheduling{
-		neon.SchedulingActive, neon.SchedulingFilling, neon.SchedulingPause, neon.SchedulingPauseForRestart,
+	drawNode = rapid.Map(rapid.IntRange(0, modelNodes+1),
+		func(n int) neon.NodeID { return neon.NodeID(n) })
+	drawTenant = rapid.Map(rapid.IntRange(1, modelTenants), modelTenant)
+	drawCount  = rapid.SampledFrom([]neon.ShardCount{0, 1, 2, 4})
+	drawZone   = rapid.Map(rapid.SampledFrom([]string{"", "a", "b", "a-very-long-zone"}),
+		neon.MakeAZ)
+	drawPolicy = rapid.SampledFrom([]neon.Placement{
+		neon.Attached(0), neon.Attached(1), neon.Attached(2), {Kind: neon.PlaceSecondary}, {},
+		{Kind: 3},
+	})
+	drawScheduling = rapid.SampledFrom([]neon.ShardScheduling{
+		neon.ShardActive, neon.ShardActive, neon.ShardPause, neon.ShardStop, neon.ShardEssential,
+		"nonsense",
+	})
+	drawVerdict = rapid.SampledFrom([]neon.NodeAvailability{
+		neon.NodeActive, neon.NodeOffline, neon.NodeWarmingUp, "nonsense",
+	})
+	drawWish = rapid.SampledFrom([]neon.NodeScheduling{
+		neon.SchedulingActive, neon.SchedulingFilling, neon.SchedulingPause,
+		neon.SchedulingPauseForRestart,
 		neon.SchedulingDraining, neon.SchedulingDeleting, "nonsense",
 	})
-	drawGeneration = rapid.SampledFrom([]neon.Generation{0, 0, 0, 1, 7, math.MaxUint32 - 1, math.MaxUint32})
+	drawGeneration = rapid.SampledFrom([]neon.Generation{
+		0, 0, 0, 1, 7, math.MaxUint32 - 1, math.MaxUint32,
+	})
 )
 
 // sequence is mostly the current one, sometimes an older or any other.
@@ -224,19 +244,25 @@ func (m *machine) anyShard(t *rapid.T) neon.ShardID {
 		sh, _ := m.s.shards.GetAt(at)
 		return sh.ID
 	}
-	return rapid.SampledFrom(neon.ShardIDs(drawTenant.Draw(t, "tenant"), drawCount.Draw(t, "count"))).Draw(t, "shard")
+	return rapid.SampledFrom(neon.ShardIDs(drawTenant.Draw(t, "tenant"),
+		drawCount.Draw(t, "count"))).Draw(t, "shard")
 }
 
 func (m *machine) intent(t *rapid.T, id neon.ShardID) Intent {
 	sh, _ := m.s.Shard(id)
 	return Intent{
-		Shard: id, Sequence: sequence(t, sh.Sequence), Attached: drawNode.Draw(t, "attached"), Secondary: drawNodes(t, 2),
+		Shard: id, Sequence: sequence(t, sh.Sequence), Attached: drawNode.Draw(t, "attached"),
+		Secondary:     drawNodes(t, 2),
 		PreferredNode: drawNode.Draw(t, "preferred"), Issue: rapid.Bool().Draw(t, "issue"),
 	}
 }
 
 func (m *machine) intents(t *rapid.T, most int) []Intent {
-	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Intent { return m.intent(t, m.anyShard(t)) }), 0, most).Draw(t, "intents")
+	return rapid.SliceOfN(rapid.Custom(func(
+		t *rapid.T,
+	) Intent {
+		return m.intent(t, m.anyShard(t))
+	}), 0, most).Draw(t, "intents")
 }
 
 func (m *machine) issues(t *rapid.T) (items []Issue) {
@@ -257,14 +283,17 @@ func (m *machine) issues(t *rapid.T) (items []Issue) {
 
 func (m *machine) createTenant(t *rapid.T) Command {
 	c := CreateTenant{
-		ID: drawTenant.Draw(t, "tenant"), Count: drawCount.Draw(t, "count"), Stripe: neon.DefaultStripeSize,
+		ID: drawTenant.Draw(t, "tenant"), Count: drawCount.Draw(t, "count"),
+		Stripe: neon.DefaultStripeSize,
 		Policy: drawPolicy.Draw(t, "policy"), Scheduling: drawScheduling.Draw(t, "scheduling"),
-		Generation: drawGeneration.Draw(t, "generation"), NoGeneration: rapid.IntRange(0, 4).Draw(t, "no generation") == 0,
-		At: rapid.Int64().Draw(t, "at"),
+		Generation:   drawGeneration.Draw(t, "generation"),
+		NoGeneration: rapid.IntRange(0, 4).Draw(t, "no generation") == 0,
+		At:           rapid.Int64().Draw(t, "at"),
 	}
 	for range c.Count.Shards() {
 		c.Shards = append(c.Shards, NewShard{
-			Attached: drawNode.Draw(t, "attached"), Secondary: drawNodes(t, 1), PreferredAZ: drawZone.Draw(t, "zone"),
+			Attached: drawNode.Draw(t, "attached"), Secondary: drawNodes(t, 1),
+			PreferredAZ: drawZone.Draw(t, "zone"),
 		})
 	}
 	if rapid.IntRange(0, 9).Draw(t, "wrong number") == 0 {
@@ -284,7 +313,8 @@ func (m *machine) updateTenant(t *rapid.T) Command {
 		c.Scheduling = new(drawScheduling.Draw(t, "scheduling"))
 	}
 	if rapid.Bool().Draw(t, "with config") {
-		config, err := neon.ParseTenantConfig(fmt.Appendf(nil, `{"gc_horizon":%d}`, m.index), neon.RejectUnknown)
+		config, err := neon.ParseTenantConfig(fmt.Appendf(nil, `{"gc_horizon":%d}`, m.index),
+			neon.RejectUnknown)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,14 +351,19 @@ func (m *machine) command(t *rapid.T) Command {
 	case 1:
 		return SetLeader{Leader{ServerID: "a", Term: rapid.Uint64Range(0, 9).Draw(t, "term")}}
 	case 2:
-		return RegisterNode{ID: drawNode.Draw(t, "node"), AZ: drawZone.Draw(t, "zone"), Addr: NodeAddr{
-			HTTPHost: rapid.SampledFrom([]string{"ps", "ps2"}).Draw(t, "host"), HTTPSPort: uint16(rapid.IntRange(0, 1).Draw(t, "port")),
-		}}
+		return RegisterNode{ID: drawNode.Draw(t, "node"), AZ: drawZone.Draw(t, "zone"),
+			Addr: NodeAddr{
+				HTTPHost:  rapid.SampledFrom([]string{"ps", "ps2"}).Draw(t, "host"),
+				HTTPSPort: uint16(rapid.IntRange(0, 1).Draw(t, "port")),
+			}}
 	case 3:
-		return SetNodeScheduling{Node: drawNode.Draw(t, "node"), Scheduling: drawWish.Draw(t, "policy")}
+		return SetNodeScheduling{
+			Node: drawNode.Draw(t, "node"), Scheduling: drawWish.Draw(t, "policy"),
+		}
 	case 4:
 		return SetNodeAvailability{Verdicts: []Verdict{{
-			Node: drawNode.Draw(t, "node"), To: drawVerdict.Draw(t, "to"), From: rapid.SampledFrom([]neon.NodeAvailability{"", neon.NodeActive}).Draw(t, "from"),
+			Node: drawNode.Draw(t, "node"), To: drawVerdict.Draw(t, "to"),
+			From: rapid.SampledFrom([]neon.NodeAvailability{"", neon.NodeActive}).Draw(t, "from"),
 		}}}
 	case 5:
 		return ReAttach{Node: drawNode.Draw(t, "node")}
@@ -342,18 +377,27 @@ func (m *machine) command(t *rapid.T) Command {
 		return FinishDeleteTenant{ID: drawTenant.Draw(t, "tenant")}
 	case 12:
 		sh, _ := m.s.Shard(m.anyShard(t))
-		return AckNotifications{Acks: []Ack{{Shard: sh.ID, Node: rapid.SampledFrom([]neon.NodeID{sh.GenNode, sh.Attached, 1}).Draw(t, "node")}}}
+		return AckNotifications{Acks: []Ack{{
+			Shard: sh.ID,
+			Node:  rapid.SampledFrom([]neon.NodeID{sh.GenNode, sh.Attached, 1}).Draw(t, "node"),
+		}}}
 	case 13:
 		return IssueGenerations{Items: m.issues(t)}
 	case 14:
 		n, _ := m.s.Node(drawNode.Draw(t, "node"))
 		return BeginNodeOperation{
-			Node: n.ID, Kind: OperationKind(rapid.IntRange(0, 4).Draw(t, "kind")), Force: rapid.IntRange(0, 3).Draw(t, "force") == 0, Alone: rapid.Bool().Draw(t, "alone"),
-			Prior: rapid.SampledFrom([]neon.NodeScheduling{n.Scheduling, n.Scheduling, neon.SchedulingActive}).Draw(t, "prior"),
+			Node: n.ID, Kind: OperationKind(rapid.IntRange(0, 4).Draw(t, "kind")),
+			Force: rapid.IntRange(0, 3).Draw(t, "force") == 0, Alone: rapid.Bool().Draw(t, "alone"),
+			Prior: rapid.SampledFrom([]neon.NodeScheduling{
+				n.Scheduling, n.Scheduling, neon.SchedulingActive,
+			}).Draw(t, "prior"),
 		}
 	case 15:
 		n, _ := m.s.Node(drawNode.Draw(t, "node"))
-		return EndNodeOperation{Node: n.ID, Begun: sequence(t, n.Operation.Begun), Ending: Ending(rapid.IntRange(0, 3).Draw(t, "ending"))}
+		return EndNodeOperation{
+			Node: n.ID, Begun: sequence(t, n.Operation.Begun),
+			Ending: Ending(rapid.IntRange(0, 3).Draw(t, "ending")),
+		}
 	case 16:
 		n, _ := m.s.Node(drawNode.Draw(t, "node"))
 		return DeleteNode{Node: n.ID, Begun: sequence(t, n.Operation.Begun)}
@@ -402,27 +446,35 @@ type failer interface {
 
 // dump prints every record of a state in words that do not depend on any codec.
 func dump(s *State) string {
-	b := fmt.Appendf(nil, "index %d cluster %q epoch %d leader %+v level %d\n", s.Index, s.ClusterID, s.Epoch, s.Leader, s.AgreedLevel())
+	b := fmt.Appendf(nil, "index %d cluster %q epoch %d leader %+v level %d\n", s.Index,
+		s.ClusterID, s.Epoch, s.Leader, s.AgreedLevel())
 	for _, n := range s.nodes {
 		b = fmt.Appendf(b, "node %d %+v zone=%s %s %s tombstone=%v incarnation=%d sequence=%d %+v",
-			n.ID, n.Addr, n.AZ, n.Scheduling, n.Availability, n.Tombstone, n.Incarnation, n.Sequence, s.Counts(n.ID))
+			n.ID, n.Addr, n.AZ, n.Scheduling, n.Availability, n.Tombstone, n.Incarnation,
+			n.Sequence, s.Counts(n.ID))
 		if op := n.Operation; op.Kind != OperationNone {
-			b = fmt.Appendf(b, " %s force=%v prior=%s begun=%d total=%d", op.Kind, op.Force, op.Prior, op.Begun, op.Total)
+			b = fmt.Appendf(b, " %s force=%v prior=%s begun=%d total=%d", op.Kind, op.Force,
+				op.Prior, op.Begun, op.Total)
 		}
 		b = append(b, '\n')
 	}
 	for t := range s.TenantsFrom(neon.TenantID{}) {
 		b = fmt.Appendf(b, "tenant %s count=%d stripe=%d %s %s config=%s deleting=%v sequence=%d\n",
-			t.ID, t.Count, t.Stripe, t.Policy, t.Scheduling, t.Config.JSON(), t.Deleting, t.Sequence)
+			t.ID, t.Count, t.Stripe, t.Policy, t.Scheduling, t.Config.JSON(), t.Deleting,
+			t.Sequence)
 	}
 	for sh := range s.ShardsFrom(neon.ShardID{}) {
-		b = fmt.Appendf(b, "shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d,%s notified=%v told=%d byhand=%v unhealthy=%v scrubbed=%d sequence=%d\n",
-			sh.ID, sh.Generation, sh.HasGeneration, sh.GenNode, sh.Attached, sh.Secondary, sh.PreferredNode, sh.PreferredAZ,
+		b = fmt.Appendf(b,
+			"shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d,%s notified=%v told=%d byhand=%v unhealthy=%v scrubbed=%d sequence=%d\n",
+			sh.ID, sh.Generation, sh.HasGeneration, sh.GenNode, sh.Attached, sh.Secondary,
+			sh.PreferredNode, sh.PreferredAZ,
 			sh.Notified, sh.Told, sh.ByHand, sh.Unhealthy, sh.ScrubbedAt, sh.Sequence)
 	}
 	for sp := range s.Splits() {
-		b = fmt.Appendf(b, "split %s %s began=%d count=%d stripe=%d parents=%v leftovers=%v code=%q reason=%q\n",
-			sp.Tenant, sp.Phase, sp.Began, sp.Count, sp.Stripe, sp.Parents, sp.Leftovers, sp.Code, sp.Reason)
+		b = fmt.Appendf(b,
+			"split %s %s began=%d count=%d stripe=%d parents=%v leftovers=%v code=%q reason=%q\n",
+			sp.Tenant, sp.Phase, sp.Began, sp.Count, sp.Stripe, sp.Parents, sp.Leftovers, sp.Code,
+			sp.Reason)
 	}
 	b = dumpSafekeeping(b, s)
 	b = dumpWork(b, s)
@@ -456,13 +508,16 @@ func small(t testing.TB) *State {
 	t.Helper()
 	s, _ := must(t, NewState(), SetCluster{ID: "c"})
 	for id := neon.NodeID(1); id <= 3; id++ {
-		s, _ = must(t, s, RegisterNode{ID: id, Addr: NodeAddr{HTTPHost: "ps", HTTPPort: uint16(id)}, AZ: neon.MakeAZ("a")})
+		s, _ = must(t, s, RegisterNode{
+			ID: id, Addr: NodeAddr{HTTPHost: "ps", HTTPPort: uint16(id)}, AZ: neon.MakeAZ("a"),
+		})
 		s, _ = must(t, s, SetNodeAvailability{Verdicts: []Verdict{{Node: id, To: neon.NodeActive}}})
 	}
 	on := NewShard{Attached: 1, Secondary: []neon.NodeID{2}, PreferredAZ: neon.MakeAZ("a")}
 	s, _ = must(t, s, CreateTenant{
-		ID: modelTenant(1), Count: 2, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(1), Scheduling: neon.ShardActive,
-		Shards: []NewShard{on, on},
+		ID: modelTenant(1), Count: 2, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(1),
+		Scheduling: neon.ShardActive,
+		Shards:     []NewShard{on, on},
 	})
 	var items []Issue
 	for _, id := range neon.ShardIDs(modelTenant(1), 2) {
@@ -472,4 +527,8 @@ func small(t testing.TB) *State {
 	return s
 }
 
-func shardsOf(s *State, tenant neon.TenantID) []Shard { return slices.Collect(s.TenantShards(tenant)) }
+func shardsOf(
+	s *State, tenant neon.TenantID,
+) []Shard {
+	return slices.Collect(s.TenantShards(tenant))
+}

@@ -44,7 +44,8 @@ func (n *Node) Available() bool { return n.Availability == neon.NodeActive && !n
 
 // Schedulable tells whether new locations may be placed on the node.
 func (n *Node) Schedulable() bool {
-	return n.Available() && (n.Scheduling == neon.SchedulingActive || n.Scheduling == neon.SchedulingFilling)
+	return n.Available() &&
+		(n.Scheduling == neon.SchedulingActive || n.Scheduling == neon.SchedulingFilling)
 }
 
 // NodeCounts are how many intended locations a node has, kept up to date by

@@ -27,7 +27,8 @@ func TestAnOperationLeavesThePolicyThatBelongsToItsEnding(t *testing.T) {
 		{OperationDelete, Cancelled, neon.SchedulingDeleting, neon.SchedulingActive},
 	} {
 		s, begun := begin1(t, c.kind)
-		if n, _ := s.Node(1); n.Scheduling != c.during || n.Operation.Total != 2 || n.Operation.Begun != begun {
+		if n, _ := s.Node(1); n.Scheduling != c.during || n.Operation.Total != 2 ||
+			n.Operation.Begun != begun {
 			t.Errorf("%s begun: %+v", c.kind, n)
 		}
 		s, _ = must(t, s, EndNodeOperation{Node: 1, Begun: begun, Ending: c.ending})
@@ -41,16 +42,21 @@ func TestAnOperationLeavesThePolicyThatBelongsToItsEnding(t *testing.T) {
 func TestAnEndingIsForOneOperationOnly(t *testing.T) {
 	s, first := begin1(t, OperationDrain)
 	s, _ = must(t, s, EndNodeOperation{Node: 1, Begun: first, Ending: Cancelled})
-	s, _ = must(t, s, BeginNodeOperation{Node: 1, Kind: OperationDelete, Prior: neon.SchedulingActive})
+	s, _ = must(t, s,
+		BeginNodeOperation{Node: 1, Kind: OperationDelete, Prior: neon.SchedulingActive})
 	for _, c := range []Command{
-		EndNodeOperation{Node: 1, Begun: first, Ending: Finished}, DeleteNode{Node: 1, Begun: first},
+		EndNodeOperation{Node: 1, Begun: first, Ending: Finished},
+		DeleteNode{Node: 1, Begun: first},
 		BeginNodeOperation{Node: 1, Kind: OperationDrain, Prior: neon.SchedulingDeleting},
 	} {
-		if _, r := Apply(s, s.Index+1, RequestID{}, c); r.Err == nil || r.Err.Code != neon.Conflict {
+		if _, r := Apply(s, s.Index+1, RequestID{}, c); r.Err == nil ||
+			r.Err.Code != neon.Conflict {
 			t.Errorf("%#v: %v", c, r.Err)
 		}
 	}
-	if _, r := Apply(s, s.Index+1, RequestID{}, SetNodeScheduling{Node: 1, Scheduling: neon.SchedulingActive}); r.Err == nil || r.Err.Code != neon.PreconditionFailed {
+	if _, r := Apply(s, s.Index+1, RequestID{}, SetNodeScheduling{
+		Node: 1, Scheduling: neon.SchedulingActive,
+	}); r.Err == nil || r.Err.Code != neon.PreconditionFailed {
 		t.Errorf("the policy was taken from a running operation: %v", r.Err)
 	}
 }
@@ -59,17 +65,21 @@ func TestAnEndingIsForOneOperationOnly(t *testing.T) {
 // until it is ended; no ending changes the policy then.
 func TestARestartInterruptsTheOperationOnTheNode(t *testing.T) {
 	for kind, after := range map[OperationKind]neon.NodeScheduling{
-		OperationDrain: neon.SchedulingActive, OperationFill: neon.SchedulingActive, OperationDelete: neon.SchedulingPause,
+		OperationDrain: neon.SchedulingActive, OperationFill: neon.SchedulingActive,
+		OperationDelete: neon.SchedulingPause,
 	} {
 		s, begun := begin1(t, kind)
 		s, _ = must(t, s, ReAttach{Node: 1})
-		if n, _ := s.Node(1); n.Scheduling != after || n.Operation.Kind != kind || !n.Operation.Interrupted {
+		if n, _ := s.Node(1); n.Scheduling != after || n.Operation.Kind != kind ||
+			!n.Operation.Interrupted {
 			t.Errorf("%s: %+v", kind, n)
 		}
-		if _, r := Apply(s, s.Index+1, RequestID{}, SetNodeScheduling{Node: 1, Scheduling: neon.SchedulingFilling}); r.Err == nil {
+		if _, r := Apply(s, s.Index+1, RequestID{},
+			SetNodeScheduling{Node: 1, Scheduling: neon.SchedulingFilling}); r.Err == nil {
 			t.Errorf("%s: configured while the operation is there", kind)
 		}
-		if _, r := Apply(s, s.Index+1, RequestID{}, DeleteNode{Node: 1, Begun: begun}); r.Err == nil {
+		if _, r := Apply(s, s.Index+1, RequestID{},
+			DeleteNode{Node: 1, Begun: begun}); r.Err == nil {
 			t.Errorf("%s: an interrupted operation deleted the node", kind)
 		}
 		for _, ending := range []Ending{Finished, Cancelled, Abandoned} {
@@ -84,7 +94,9 @@ func TestARestartInterruptsTheOperationOnTheNode(t *testing.T) {
 // Who relies on being alone is refused while another node has an operation.
 func TestAnOperationMayDemandToBeAlone(t *testing.T) {
 	s, begun := begin1(t, OperationDrain)
-	c := BeginNodeOperation{Node: 2, Kind: OperationDrain, Prior: neon.SchedulingActive, Alone: true}
+	c := BeginNodeOperation{
+		Node: 2, Kind: OperationDrain, Prior: neon.SchedulingActive, Alone: true,
+	}
 	if _, r := Apply(s, s.Index+1, RequestID{}, c); r.Err == nil || r.Err.Code != neon.Conflict {
 		t.Errorf("a second operation began: %v", r.Err)
 	}
@@ -105,14 +117,19 @@ func TestADeletedNodeHoldsNothingAndStaysAway(t *testing.T) {
 			t.Errorf("%+v", sh)
 		}
 	}
-	if _, r := Apply(s, s.Index+1, RequestID{}, ReAttach{Node: 1}); r.Err == nil || r.Err.Msg != "Node 1 is marked as deleted, re-attach is not allowed" {
+	if _, r := Apply(s, s.Index+1, RequestID{}, ReAttach{Node: 1}); r.Err == nil ||
+		r.Err.Msg != "Node 1 is marked as deleted, re-attach is not allowed" {
 		t.Errorf("re-attach of a deleted node: %v", r.Err)
 	}
-	register := RegisterNode{ID: 1, Addr: NodeAddr{HTTPHost: "ps", HTTPPort: 1}, AZ: neon.MakeAZ("a")}
-	if _, r := Apply(s, s.Index+1, RequestID{}, register); r.Err == nil || r.Err.Code != neon.Conflict {
+	register := RegisterNode{
+		ID: 1, Addr: NodeAddr{HTTPHost: "ps", HTTPPort: 1}, AZ: neon.MakeAZ("a"),
+	}
+	if _, r := Apply(s, s.Index+1, RequestID{}, register); r.Err == nil ||
+		r.Err.Code != neon.Conflict {
 		t.Errorf("registration of a deleted node: %v", r.Err)
 	}
-	if _, r := Apply(s, s.Index+1, RequestID{}, ForgetTombstone{Node: 2}); r.Err == nil || r.Err.Code != neon.Conflict {
+	if _, r := Apply(s, s.Index+1, RequestID{}, ForgetTombstone{Node: 2}); r.Err == nil ||
+		r.Err.Code != neon.Conflict {
 		t.Errorf("a node in use was forgotten: %v", r.Err)
 	}
 	s, _ = must(t, s, ForgetTombstone{Node: 1})
@@ -124,7 +141,8 @@ func TestADeletedNodeHoldsNothingAndStaysAway(t *testing.T) {
 	}
 	id := neon.ShardIDs(modelTenant(1), 2)[0]
 	sh, _ := s.Shard(id)
-	s, _ = must(t, s, SetIntents{Intents: []Intent{{Shard: id, Sequence: sh.Sequence, Attached: 2, Issue: true}}})
+	s, _ = must(t, s,
+		SetIntents{Intents: []Intent{{Shard: id, Sequence: sh.Sequence, Attached: 2, Issue: true}}})
 	if sh, _ := s.Shard(id); sh.Generation != 2 {
 		t.Errorf("after all of it: %+v", sh)
 	}
@@ -134,7 +152,9 @@ func TestADeletedNodeHoldsNothingAndStaysAway(t *testing.T) {
 // what it displaced.
 func TestAForcedDeletionTakesThePlaceOfAnotherOperation(t *testing.T) {
 	s, _ := begin1(t, OperationDrain)
-	s, r := must(t, s, BeginNodeOperation{Node: 1, Kind: OperationDelete, Force: true, Prior: neon.SchedulingDraining})
+	s, r := must(t, s, BeginNodeOperation{
+		Node: 1, Kind: OperationDelete, Force: true, Prior: neon.SchedulingDraining,
+	})
 	n, _ := s.Node(1)
 	if n.Operation.Kind != OperationDelete || n.Operation.Prior != neon.SchedulingActive {
 		t.Errorf("%+v", n)

@@ -17,7 +17,8 @@ func TestHistoriesKeepInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine()
 		for id := neon.NodeID(1); id <= modelNodes; id++ {
-			m.apply(t, RequestID{}, RegisterNode{ID: id, AZ: drawZone.Draw(t, "zone"), Addr: NodeAddr{HTTPHost: "ps"}})
+			m.apply(t, RequestID{},
+				RegisterNode{ID: id, AZ: drawZone.Draw(t, "zone"), Addr: NodeAddr{HTTPHost: "ps"}})
 		}
 		command := func(t *rapid.T) { m.step(t) }
 		t.Repeat(map[string]func(*rapid.T){
@@ -27,8 +28,13 @@ func TestHistoriesKeepInvariants(t *testing.T) {
 			"retry":         m.retry,
 			"re-attach":     m.reAttach,
 			"snapshot":      func(t *rapid.T) { m.s = restored(t, m.s) },
-			"keep":          func(t *rapid.T) { m.kept = append(m.kept, kept{m.s, m.s.Hash()}); m.backup = m.s },
-			"recover":       m.recover,
+			"keep": func(
+				t *rapid.T,
+			) {
+				m.kept = append(m.kept, kept{m.s, m.s.Hash()})
+				m.backup = m.s
+			},
+			"recover": m.recover,
 			"": func(t *rapid.T) {
 				for _, k := range m.kept {
 					if k.s.Hash() != k.hash {
@@ -100,7 +106,8 @@ func (m *machine) reAttach(t *rapid.T) {
 	}
 	if r.Err == nil {
 		n, _ := m.s.Node(node)
-		if was, _ := before.Node(node); n.Availability != neon.NodeWarmingUp || n.Incarnation != was.Incarnation+1 {
+		if was, _ := before.Node(node); n.Availability != neon.NodeWarmingUp ||
+			n.Incarnation != was.Incarnation+1 {
 			t.Fatalf("after a re-attach: %+v", n)
 		}
 	}

@@ -44,7 +44,8 @@ type grave struct {
 }
 
 func newGraves() memory[grave] {
-	return newMemory(keptGraves, func(a, b grave) bool { return compareIDs(a.tenant, b.tenant) < 0 })
+	return newMemory(keptGraves,
+		func(a, b grave) bool { return compareIDs(a.tenant, b.tenant) < 0 })
 }
 
 // Done tells at which index a command of that type was applied under a request id,

@@ -53,7 +53,11 @@ type Timeline struct {
 }
 
 // Ref names the timeline.
-func (t *Timeline) Ref() neon.TimelineRef { return neon.TimelineRef{Tenant: t.Tenant, Timeline: t.ID} }
+func (t *Timeline) Ref() neon.TimelineRef {
+	return neon.TimelineRef{
+		Tenant: t.Tenant, Timeline: t.ID,
+	}
+}
 
 // Joint tells whether a migration to NewSet is under way.
 func (t *Timeline) Joint() bool { return len(t.NewSet) > 0 }
@@ -68,7 +72,8 @@ func (t *Timeline) Members() []neon.NodeID { return union(t.Set, t.NewSet) }
 
 // Settled tells whether nothing is left to be done about a migration.
 func (t *Timeline) Settled() bool {
-	return !t.Joint() && (t.Generation == 1 || t.ComputeTold == t.Generation && t.SetTold == t.Generation)
+	return !t.Joint() &&
+		(t.Generation == 1 || t.ComputeTold == t.Generation && t.SetTold == t.Generation)
 }
 
 func union(a, b []neon.NodeID) []neon.NodeID {
@@ -129,7 +134,8 @@ func compareTimelines(a, b Timeline) int {
 }
 
 func compareOps(a, b SafekeeperOp) int {
-	return cmp.Or(cmp.Compare(a.Safekeeper, b.Safekeeper), compareIDs(a.Tenant, b.Tenant), slices.Compare(a.Timeline[:], b.Timeline[:]))
+	return cmp.Or(cmp.Compare(a.Safekeeper, b.Safekeeper), compareIDs(a.Tenant, b.Tenant),
+		slices.Compare(a.Timeline[:], b.Timeline[:]))
 }
 
 // Safekeeper finds a safekeeper.
@@ -142,7 +148,8 @@ func (s *State) Safekeeper(id neon.NodeID) (Safekeeper, bool) {
 }
 
 func (s *State) safekeeperIndex(id neon.NodeID) (int, bool) {
-	return slices.BinarySearchFunc(s.safekeepers, id, func(k Safekeeper, id neon.NodeID) int { return cmp.Compare(k.ID, id) })
+	return slices.BinarySearchFunc(s.safekeepers, id,
+		func(k Safekeeper, id neon.NodeID) int { return cmp.Compare(k.ID, id) })
 }
 
 // Safekeepers yields all safekeepers by id.
@@ -169,13 +176,16 @@ func (s *State) Timelines() iter.Seq[Timeline] {
 // TenantTimelines yields the timelines of one tenant by id.
 func (s *State) TenantTimelines(tenant neon.TenantID) iter.Seq[Timeline] {
 	return func(yield func(Timeline) bool) {
-		s.timelines.Ascend(Timeline{Tenant: tenant}, func(t Timeline) bool { return t.Tenant == tenant && yield(t) })
+		s.timelines.Ascend(Timeline{Tenant: tenant},
+			func(t Timeline) bool { return t.Tenant == tenant && yield(t) })
 	}
 }
 
 // SafekeeperOp finds what a safekeeper owes for a timeline, or, with the zero
 // timeline, for a tenant as a whole.
-func (s *State) SafekeeperOp(id neon.NodeID, tenant neon.TenantID, timeline neon.TimelineID) (SafekeeperOp, bool) {
+func (s *State) SafekeeperOp(
+	id neon.NodeID, tenant neon.TenantID, timeline neon.TimelineID,
+) (SafekeeperOp, bool) {
 	return s.ops.Get(SafekeeperOp{Safekeeper: id, Tenant: tenant, Timeline: timeline})
 }
 

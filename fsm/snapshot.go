@@ -14,10 +14,10 @@ import (
 	"quorate/api/neon"
 )
 
-// The snapshot is `QUORATE` and a format byte, then one zstd frame, whose
-// content checksum covers everything, of: a CBOR header with the counts, the
-// tenants, the shards, the remembered requests, the graves, the timelines and what
-// safekeepers owe, each in order and as fixed binary. The index from nodes to shards is rebuilt on reading.
+// The snapshot is `QUORATE` and a format byte, then one zstd frame, whose content
+// checksum covers everything, of: a CBOR header with the counts, the tenants, the shards,
+// the remembered requests, the graves, the timelines and what safekeepers owe, each in
+// order and as fixed binary. The index from nodes to shards is rebuilt on reading.
 const (
 	snapshotMagic  = "QUORATE"
 	snapshotFormat = 1
@@ -58,7 +58,8 @@ func (w SnapshotWriter) WriteTo(out io.Writer) (int64, error) {
 	if _, err := count.Write(append([]byte(snapshotMagic), snapshotFormat)); err != nil {
 		return count.n, err
 	}
-	z, err := zstd.NewWriter(count, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
+	z, err := zstd.NewWriter(count, zstd.WithEncoderLevel(zstd.SpeedFastest),
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
 	if err != nil {
 		return count.n, err
 	}
@@ -83,8 +84,10 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 	var splits []Split
 	s.splits.Scan(func(sp Split) bool { splits = append(splits, sp); return true })
 	head, err := cbor.Marshal(snapshotHeader{
-		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Level: s.level, Nodes: s.nodes,
-		Tenants: s.tenants.Len(), Shards: s.shards.Len(), Requests: s.done.byAge.Len(), Graves: s.graves.byAge.Len(),
+		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Level: s.level,
+		Nodes:   s.nodes,
+		Tenants: s.tenants.Len(), Shards: s.shards.Len(), Requests: s.done.byAge.Len(),
+		Graves:      s.graves.byAge.Len(),
 		Safekeepers: s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
 		Imports: s.imports.Len(), Deletes: s.deletes.Len(),
 		Splits: splits,
@@ -102,7 +105,8 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 	s.tenants.Scan(func(t Tenant) bool { b = appendTenant(b, &t); return put() })
 	s.shards.Scan(func(sh Shard) bool { b = appendShard(b, &sh); return put() })
 	s.done.values(func(q request) bool {
-		b = binary.AppendUvarint(binary.AppendUvarint(append(b, q.id[:]...), uint64(q.kind)), q.index)
+		b = binary.AppendUvarint(binary.AppendUvarint(append(b, q.id[:]...), uint64(q.kind)),
+			q.index)
 		return put()
 	})
 	s.graves.values(func(g grave) bool {
@@ -136,7 +140,8 @@ func appendTenant(b []byte, t *Tenant) []byte {
 
 func appendShard(b []byte, s *Shard) []byte {
 	b, _ = s.ID.AppendBinary(b)
-	b = append(b, boolByte(s.HasGeneration)|boolByte(s.Notified)<<1|boolByte(s.ByHand)<<2|boolByte(s.Unhealthy)<<3)
+	b = append(b, boolByte(s.HasGeneration)|boolByte(s.Notified)<<1|boolByte(s.ByHand)<<2|boolByte(
+		s.Unhealthy)<<3)
 	b = binary.AppendUvarint(b, uint64(s.Generation))
 	b = binary.AppendUvarint(b, uint64(s.Told))
 	b = binary.AppendUvarint(b, uint64(s.GenNode))
@@ -163,11 +168,13 @@ func boolByte(v bool) byte {
 // ErrNewerState.
 func ReadSnapshot(r io.Reader) (*State, error) {
 	var magic [len(snapshotMagic) + 1]byte
-	if _, err := io.ReadFull(r, magic[:]); err != nil || string(magic[:len(snapshotMagic)]) != snapshotMagic {
+	if _, err := io.ReadFull(r, magic[:]); err != nil ||
+		string(magic[:len(snapshotMagic)]) != snapshotMagic {
 		return nil, fmt.Errorf("%w: it does not begin as one", ErrBadSnapshot)
 	}
 	if magic[len(snapshotMagic)] != snapshotFormat {
-		return nil, fmt.Errorf("%w: format %d is not known to this version", ErrBadSnapshot, magic[len(snapshotMagic)])
+		return nil, fmt.Errorf("%w: format %d is not known to this version", ErrBadSnapshot,
+			magic[len(snapshotMagic)])
 	}
 	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(1<<27))
 	if err != nil {
@@ -216,7 +223,8 @@ func (d *decoder) state() *State {
 		}
 		return s
 	}
-	s.Index, s.ClusterID, s.Epoch, s.Leader, s.nodes = head.Index, head.ClusterID, head.Epoch, head.Leader, head.Nodes
+	s.Index, s.ClusterID, s.Epoch = head.Index, head.ClusterID, head.Epoch
+	s.Leader, s.nodes = head.Leader, head.Nodes
 	s.level = head.Level
 	for _, sp := range head.Splits {
 		s.splits.Set(sp)
@@ -266,7 +274,9 @@ func (d *decoder) tenant() (t Tenant) {
 
 // scheduling returns the constant, so that records do not hold a string each.
 func scheduling(s string) neon.ShardScheduling {
-	for _, known := range []neon.ShardScheduling{neon.ShardActive, neon.ShardEssential, neon.ShardPause, neon.ShardStop} {
+	for _, known := range []neon.ShardScheduling{
+		neon.ShardActive, neon.ShardEssential, neon.ShardPause, neon.ShardStop,
+	} {
 		if string(known) == s {
 			return known
 		}
@@ -279,7 +289,8 @@ func (d *decoder) shard() (s Shard) {
 	d.fill(id[:])
 	d.fail(s.ID.UnmarshalBinary(id[:]))
 	flags := d.byte()
-	s.HasGeneration, s.Notified, s.ByHand, s.Unhealthy = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0
+	s.HasGeneration, s.Notified = flags&1 != 0, flags&2 != 0
+	s.ByHand, s.Unhealthy = flags&4 != 0, flags&8 != 0
 	s.Generation = neon.Generation(d.uvarint())
 	s.Told = neon.NodeID(d.uvarint())
 	s.GenNode = neon.NodeID(d.uvarint())

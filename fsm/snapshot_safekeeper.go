@@ -85,7 +85,8 @@ func (c *checker) safekeeping() {
 
 func (c *checker) timeline(t *Timeline) {
 	if t.Generation == 0 || t.ComputeTold > t.Generation || t.SetTold > t.Generation {
-		c.fail("timeline %s has generation %d, told %d and %d", t.ID, t.Generation, t.ComputeTold, t.SetTold)
+		c.fail("timeline %s has generation %d, told %d and %d", t.ID, t.Generation, t.ComputeTold,
+			t.SetTold)
 	}
 	for _, set := range [][]neon.NodeID{t.Set, t.NewSet} {
 		seen := make(map[neon.NodeID]bool)
@@ -127,11 +128,14 @@ func (c *checker) op(o *SafekeeperOp) {
 	case !ok:
 		c.fail("safekeeper %d owes %s of unknown timeline %s", o.Safekeeper, o.Kind, o.Timeline)
 	case o.Kind == OpPull && (!t.Member(o.Safekeeper) && !t.Deleted || o.Generation > t.Generation):
-		c.fail("safekeeper %d is to pull timeline %s, of which it is no member", o.Safekeeper, o.Timeline)
+		c.fail("safekeeper %d is to pull timeline %s, of which it is no member", o.Safekeeper,
+			o.Timeline)
 	case o.Kind == OpExclude && (t.Member(o.Safekeeper) || o.Generation > t.Generation):
-		c.fail("safekeeper %d is to be excluded from timeline %s, of which it is a member", o.Safekeeper, o.Timeline)
+		c.fail("safekeeper %d is to be excluded from timeline %s, of which it is a member",
+			o.Safekeeper, o.Timeline)
 	case o.Kind == OpDelete && !t.Deleted:
-		c.fail("safekeeper %d is to delete timeline %s, which is not deleted", o.Safekeeper, o.Timeline)
+		c.fail("safekeeper %d is to delete timeline %s, which is not deleted", o.Safekeeper,
+			o.Timeline)
 	case o.Kind < OpPull || o.Kind > OpDelete:
 		c.fail("safekeeper %d owes %d", o.Safekeeper, o.Kind)
 	}

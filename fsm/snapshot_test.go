@@ -36,7 +36,8 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 			t.Fatalf("cut to %d of %d bytes: %v", i, len(data), err)
 		}
 	}
-	if _, err := ReadSnapshot(bytes.NewReader(append(bytes.Clone(data), "garbage"...))); !errors.Is(err, ErrBadSnapshot) {
+	if _, err := ReadSnapshot(bytes.NewReader(append(bytes.Clone(data),
+		"garbage"...))); !errors.Is(err, ErrBadSnapshot) {
 		t.Fatalf("with garbage at the end: %v", err)
 	}
 }
@@ -58,11 +59,13 @@ func TestSoundChecksumOverUnsoundRecordsIsRefused(t *testing.T) {
 	sh, _ := s.Shard(shard0)
 	sh.Secondary = []neon.NodeID{sh.Attached}
 	broken.shards.Set(sh)
-	if _, err := ReadSnapshot(bytes.NewReader(snapshotOf(t, broken.snapshot()))); !errors.Is(err, ErrBadSnapshot) {
+	if _, err := ReadSnapshot(bytes.NewReader(snapshotOf(t, broken.snapshot()))); !errors.Is(err,
+		ErrBadSnapshot) {
 		t.Fatal(err)
 	}
 	// A record more than the header says.
-	if _, err := ReadSnapshot(bytes.NewReader(packed(append(unpacked(t, snapshotOf(t, s)), 0)))); !errors.Is(err, ErrBadSnapshot) {
+	if _, err := ReadSnapshot(bytes.NewReader(packed(append(unpacked(t, snapshotOf(t, s)),
+		0)))); !errors.Is(err, ErrBadSnapshot) {
 		t.Fatal(err)
 	}
 }
@@ -70,17 +73,34 @@ func TestSoundChecksumOverUnsoundRecordsIsRefused(t *testing.T) {
 // TestCheckFindsDrift: each derived structure and each rule is really verified.
 func TestCheckFindsDrift(t *testing.T) {
 	for name, damage := range map[string]func(*txn){
-		"counts":               func(w *txn) { w.ownNodes(); w.counts[0].Shards++ },
-		"index entry lost":     func(w *txn) { w.byNode.PopMin() },
-		"index entry too many": func(w *txn) { w.byNode.Set(nodeShard{node: 3, shard: shard0, roles: roleAttached}) },
-		"index roles":          func(w *txn) { w.byNode.Set(nodeShard{node: 1, shard: shard0, roles: roleSecondary}) },
-		"shard lost":           func(w *txn) { w.shards.PopMin() },
-		"shard of no tenant":   func(w *txn) { w.tenants.PopMin() },
-		"unknown node":         func(w *txn) { w.setShard(Shard{ID: shard0, Attached: 77}) },
-		"owner, no number":     func(w *txn) { w.setShard(Shard{ID: shard0, GenNode: 1}) },
-		"told, no owner":       func(w *txn) { w.setShard(Shard{ID: shard0, Notified: true}) },
-		"attached, Detached":   func(w *txn) { w.setTenant(Tenant{ID: modelTenant(1), Count: 2, Scheduling: neon.ShardActive}) },
-		"nodes out of order":   func(w *txn) { w.ownNodes(); w.nodes[0], w.nodes[1] = w.nodes[1], w.nodes[0] },
+		"counts":           func(w *txn) { w.ownNodes(); w.counts[0].Shards++ },
+		"index entry lost": func(w *txn) { w.byNode.PopMin() },
+		"index entry too many": func(
+			w *txn,
+		) {
+			w.byNode.Set(nodeShard{node: 3, shard: shard0, roles: roleAttached})
+		},
+		"index roles": func(
+			w *txn,
+		) {
+			w.byNode.Set(nodeShard{node: 1, shard: shard0, roles: roleSecondary})
+		},
+		"shard lost":         func(w *txn) { w.shards.PopMin() },
+		"shard of no tenant": func(w *txn) { w.tenants.PopMin() },
+		"unknown node":       func(w *txn) { w.setShard(Shard{ID: shard0, Attached: 77}) },
+		"owner, no number":   func(w *txn) { w.setShard(Shard{ID: shard0, GenNode: 1}) },
+		"told, no owner":     func(w *txn) { w.setShard(Shard{ID: shard0, Notified: true}) },
+		"attached, Detached": func(
+			w *txn,
+		) {
+			w.setTenant(Tenant{ID: modelTenant(1), Count: 2, Scheduling: neon.ShardActive})
+		},
+		"nodes out of order": func(
+			w *txn,
+		) {
+			w.ownNodes()
+			w.nodes[0], w.nodes[1] = w.nodes[1], w.nodes[0]
+		},
 	} {
 		w := begin(small(t))
 		damage(w)

@@ -120,7 +120,8 @@ func (t *txn) orphanSplits() {
 		return true
 	})
 	for _, sp := range asking {
-		t.abortSplit(sp, neon.Conflict, "Unexpected child shard count: the split of tenant "+sp.Tenant.String()+" was aborted by a new leader")
+		t.abortSplit(sp, neon.Conflict,
+			"Unexpected child shard count: the split of tenant "+sp.Tenant.String()+" was aborted by a new leader")
 	}
 }
 
@@ -132,7 +133,8 @@ func (c *checker) splits() {
 			c.fail("split of tenant %s, which does not exist", sp.Tenant)
 			return true
 		case sp.Phase > SplitDone, sp.Phase == SplitDone && len(sp.Leftovers) == 0:
-			c.fail("split of tenant %s is in phase %d with %d leftovers", sp.Tenant, sp.Phase, len(sp.Leftovers))
+			c.fail("split of tenant %s is in phase %d with %d leftovers", sp.Tenant, sp.Phase,
+				len(sp.Leftovers))
 		case sp.Phase == SplitDone && len(sp.Parents) > 0:
 			c.fail("split of tenant %s is done and has parents", sp.Tenant)
 		}
@@ -145,13 +147,16 @@ func (c *checker) splits() {
 
 func (c *checker) activeSplit(sp *Split, tenant *Tenant) {
 	if tenant.Deleting || tenant.Policy.Kind != neon.PlaceAttached {
-		c.fail("tenant %s is being split and placed %v, deleting %v", sp.Tenant, tenant.Policy, tenant.Deleting)
+		c.fail("tenant %s is being split and placed %v, deleting %v", sp.Tenant, tenant.Policy,
+			tenant.Deleting)
 	}
 	if !neon.CanSplit(tenant.Count, sp.Count) || sp.Stripe == 0 {
-		c.fail("tenant %s with %d shards is being split to %d with stripe %d", sp.Tenant, tenant.Count, sp.Count, sp.Stripe)
+		c.fail("tenant %s with %d shards is being split to %d with stripe %d", sp.Tenant,
+			tenant.Count, sp.Count, sp.Stripe)
 	}
 	if len(sp.Parents) != tenant.Count.Shards() {
-		c.fail("split of tenant %s has %d parents of %d", sp.Tenant, len(sp.Parents), tenant.Count.Shards())
+		c.fail("split of tenant %s has %d parents of %d", sp.Tenant, len(sp.Parents),
+			tenant.Count.Shards())
 		return
 	}
 	for i, id := range tenant.Shards() {
@@ -160,7 +165,8 @@ func (c *checker) activeSplit(sp *Split, tenant *Tenant) {
 		there := sh.Attached == p.Node && sh.GenNode == p.Node
 		lost := sp.Phase == SplitAborting && sh.Attached == 0 // its node was deleted
 		if !ok || p.Shard != id || sh.Generation < p.Generation || !there && !lost {
-			c.fail("shard %s moved to %d, generation %s of node %d, while split as %+v", id, sh.Attached, sh.Generation, sh.GenNode, p)
+			c.fail("shard %s moved to %d, generation %s of node %d, while split as %+v", id,
+				sh.Attached, sh.Generation, sh.GenNode, p)
 		}
 	}
 }

@@ -16,7 +16,8 @@ func (m *machine) beginSplit(t *rapid.T) Command {
 	tenant, _ := m.s.Tenant(id)
 	c := BeginSplit{
 		Tenant: id, Sequence: sequence(t, tenant.Sequence), Stripe: tenant.Stripe,
-		Count: neon.ShardCount(tenant.Count.Shards() * rapid.SampledFrom([]int{2, 2, 4, 1, 3}).Draw(t, "times")),
+		Count: neon.ShardCount(
+			tenant.Count.Shards() * rapid.SampledFrom([]int{2, 2, 4, 1, 3}).Draw(t, "times")),
 	}
 	for sh := range m.s.TenantShards(id) {
 		p := SplitParent{Shard: sh.ID, Node: sh.GenNode, Generation: sh.Generation}
@@ -54,7 +55,8 @@ func splitOf(t testing.TB, s *State) (*State, Result) {
 	tenant, _ := s.Tenant(modelTenant(1))
 	c := BeginSplit{Tenant: tenant.ID, Sequence: tenant.Sequence, Count: 4, Stripe: tenant.Stripe}
 	for sh := range s.TenantShards(tenant.ID) {
-		c.Parents = append(c.Parents, SplitParent{Shard: sh.ID, Node: sh.GenNode, Generation: sh.Generation})
+		c.Parents = append(c.Parents,
+			SplitParent{Shard: sh.ID, Node: sh.GenNode, Generation: sh.Generation})
 	}
 	return must(t, s, c)
 }
@@ -62,23 +64,30 @@ func splitOf(t testing.TB, s *State) (*State, Result) {
 func TestCommittedSplitKeepsNodeAndGenerationOfTheParents(t *testing.T) {
 	s := small(t)
 	s, _ = must(t, s, ReAttach{Node: 1})
-	s, _ = must(t, s, AckNotifications{Acks: []Ack{{Shard: shardsOf(s, modelTenant(1))[1].ID, Node: 1}}})
+	s, _ = must(t, s,
+		AckNotifications{Acks: []Ack{{Shard: shardsOf(s, modelTenant(1))[1].ID, Node: 1}}})
 	s, r := splitOf(t, s)
-	if len(r.Grants) != 4 || r.Grants[0] != (Grant{Shard: neon.ShardID{Tenant: modelTenant(1), Count: 4}, Generation: 2, Node: 1}) {
+	if len(r.Grants) != 4 || r.Grants[0] != (Grant{
+		Shard: neon.ShardID{Tenant: modelTenant(1), Count: 4}, Generation: 2, Node: 1,
+	}) {
 		t.Errorf("granted %+v", r.Grants)
 	}
 	if !s.Splitting(modelTenant(1)) || s.ShardCount() != 2 {
 		t.Errorf("before the commit there are %d shards", s.ShardCount())
 	}
 	sp, _ := s.Split(modelTenant(1))
-	s, _ = must(t, s, CommitSplit{Tenant: modelTenant(1), Began: sp.Began, Secondary: [][]neon.NodeID{{2}, {3}, {2}, {1, 3, 3, 9}}})
+	s, _ = must(t, s, CommitSplit{
+		Tenant: modelTenant(1), Began: sp.Began,
+		Secondary: [][]neon.NodeID{{2}, {3}, {2}, {1, 3, 3, 9}},
+	})
 	shards := shardsOf(s, modelTenant(1))
 	if len(shards) != 4 {
 		t.Fatalf("there are %d shards", len(shards))
 	}
 	for i, want := range [][]neon.NodeID{{2}, {3}, {2}, {3}} {
 		sh := shards[i]
-		if sh.Generation != 2 || sh.GenNode != 1 || sh.Attached != 1 || !sh.OwesNotification() || sh.Told != 1 ||
+		if sh.Generation != 2 || sh.GenNode != 1 || sh.Attached != 1 || !sh.OwesNotification() ||
+			sh.Told != 1 ||
 			sh.PreferredAZ != neon.MakeAZ("a") || !slices.Equal(sh.Secondary, want) {
 			t.Errorf("child %d is %+v", i, sh)
 		}
@@ -116,7 +125,8 @@ func TestAnyReasonOfASplitIsReadable(t *testing.T) {
 func TestSplitFreezesItsTenantAndNoOther(t *testing.T) {
 	s := small(t)
 	s, _ = must(t, s, CreateTenant{
-		ID: modelTenant(2), Stripe: 1, Policy: neon.Attached(0), Scheduling: neon.ShardActive, Shards: []NewShard{{Attached: 1}},
+		ID: modelTenant(2), Stripe: 1, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+		Shards: []NewShard{{Attached: 1}},
 	})
 	s, _ = splitOf(t, s)
 	tenant, _ := s.Tenant(modelTenant(1))
@@ -126,13 +136,16 @@ func TestSplitFreezesItsTenantAndNoOther(t *testing.T) {
 		BeginDeleteTenant{ID: tenant.ID},
 		BeginSplit{Tenant: tenant.ID, Sequence: tenant.Sequence, Count: 8, Stripe: tenant.Stripe},
 	} {
-		if _, r := Apply(s, s.Index+1, RequestID{}, c); r.Err == nil || r.Err.Code != neon.Conflict {
+		if _, r := Apply(s, s.Index+1, RequestID{}, c); r.Err == nil ||
+			r.Err.Code != neon.Conflict {
 			t.Errorf("%#v: %v", c, r.Err)
 		}
 	}
 	for _, c := range []Command{
 		SetIntents{Intents: []Intent{{Shard: sh.ID, Sequence: sh.Sequence, Attached: 3}}},
-		IssueGenerations{Items: []Issue{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}}},
+		IssueGenerations{
+			Items: []Issue{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}},
+		},
 	} {
 		if _, r := Apply(s, s.Index+1, RequestID{}, c); len(r.Refused) != 1 {
 			t.Errorf("%#v: %+v", c, r)
@@ -156,7 +169,8 @@ func TestRestartOfAPageserverAbortsTheSplitsOfItsShards(t *testing.T) {
 	if sp.Phase != SplitAborting || sp.Reason == "" {
 		t.Fatalf("the split is %+v", sp)
 	}
-	if _, r := Apply(s, s.Index+1, RequestID{}, CommitSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
+	if _, r := Apply(s, s.Index+1, RequestID{},
+		CommitSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
 		t.Error("a split that was aborted is committed")
 	}
 	s, r = must(t, s, ThawSplit{Tenant: sp.Tenant, Began: sp.Began})
@@ -168,10 +182,12 @@ func TestRestartOfAPageserverAbortsTheSplitsOfItsShards(t *testing.T) {
 func TestAbortedSplitRenewsEveryParent(t *testing.T) {
 	s, _ := splitOf(t, small(t))
 	sp, _ := s.Split(modelTenant(1))
-	if _, r := Apply(s, s.Index+1, RequestID{}, ThawSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
+	if _, r := Apply(s, s.Index+1, RequestID{},
+		ThawSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
 		t.Error("a split that is asking thaws")
 	}
-	s, _ = must(t, s, AbortSplit{Tenant: sp.Tenant, Began: sp.Began, Code: neon.Conflict, Reason: "x"})
+	s, _ = must(t, s,
+		AbortSplit{Tenant: sp.Tenant, Began: sp.Began, Code: neon.Conflict, Reason: "x"})
 	if !s.Splitting(sp.Tenant) {
 		t.Error("the tenant thaws before the children are removed")
 	}
@@ -181,7 +197,8 @@ func TestAbortedSplitRenewsEveryParent(t *testing.T) {
 		t.Errorf("granted %+v", r.Grants)
 	}
 	for i, sh := range shardsOf(s, sp.Tenant) {
-		if sh.Generation != before[i].Generation+1 || sh.GenNode != before[i].GenNode || sh.ID != before[i].ID {
+		if sh.Generation != before[i].Generation+1 || sh.GenNode != before[i].GenNode ||
+			sh.ID != before[i].ID {
 			t.Errorf("%+v became %+v", before[i], sh)
 		}
 	}
@@ -190,7 +207,8 @@ func TestAbortedSplitRenewsEveryParent(t *testing.T) {
 	}
 	// The next try is another one: what was late for the first does not count.
 	s, _ = splitOf(t, s)
-	if _, r := Apply(s, s.Index+1, RequestID{}, CommitSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
+	if _, r := Apply(s, s.Index+1, RequestID{},
+		CommitSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
 		t.Error("a late commit of the first try is accepted for the second")
 	}
 }
@@ -222,7 +240,8 @@ func TestNewTermAbortsTheSplitsOfTheOldOne(t *testing.T) {
 	if sp, _ = s.Split(modelTenant(1)); sp.Phase != SplitAborting || sp.Code != neon.Conflict {
 		t.Fatalf("the split is %+v", sp)
 	}
-	if _, r := Apply(s, s.Index+1, RequestID{}, CommitSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
+	if _, r := Apply(s, s.Index+1, RequestID{},
+		CommitSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
 		t.Error("a deposed leader commits a split")
 	}
 }

@@ -72,18 +72,40 @@ var treeOptions = btree.Options{NoLocks: true}
 // NewState is the state before the first entry.
 func NewState() *State {
 	return &State{
-		tenants: btree.NewBTreeGOptions(func(a, b Tenant) bool { return compareIDs(a.ID, b.ID) < 0 }, treeOptions),
-		shards:  btree.NewBTreeGOptions(func(a, b Shard) bool { return a.ID.Less(b.ID) }, treeOptions),
-		byNode:  btree.NewBTreeGOptions(lessNodeShard, treeOptions),
-		splits:  btree.NewBTreeGOptions(func(a, b Split) bool { return compareIDs(a.Tenant, b.Tenant) < 0 }, treeOptions),
-		done:    newRequests(),
-		graves:  newGraves(),
+		tenants: btree.NewBTreeGOptions(func(
+			a, b Tenant,
+		) bool {
+			return compareIDs(a.ID, b.ID) < 0
+		}, treeOptions),
+		shards: btree.NewBTreeGOptions(func(a, b Shard) bool { return a.ID.Less(b.ID) },
+			treeOptions),
+		byNode: btree.NewBTreeGOptions(lessNodeShard, treeOptions),
+		splits: btree.NewBTreeGOptions(func(
+			a, b Split,
+		) bool {
+			return compareIDs(a.Tenant, b.Tenant) < 0
+		}, treeOptions),
+		done:   newRequests(),
+		graves: newGraves(),
 
-		timelines: btree.NewBTreeGOptions(func(a, b Timeline) bool { return compareTimelines(a, b) < 0 }, treeOptions),
-		ops:       btree.NewBTreeGOptions(func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 }, treeOptions),
+		timelines: btree.NewBTreeGOptions(func(
+			a, b Timeline,
+		) bool {
+			return compareTimelines(a, b) < 0
+		}, treeOptions),
+		ops: btree.NewBTreeGOptions(func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 },
+			treeOptions),
 
-		imports: btree.NewBTreeGOptions(func(a, b Import) bool { return compareRefs(a.Ref(), b.Ref()) < 0 }, treeOptions),
-		deletes: btree.NewBTreeGOptions(func(a, b TimelineDelete) bool { return compareRefs(a.Ref(), b.Ref()) < 0 }, treeOptions),
+		imports: btree.NewBTreeGOptions(func(
+			a, b Import,
+		) bool {
+			return compareRefs(a.Ref(), b.Ref()) < 0
+		}, treeOptions),
+		deletes: btree.NewBTreeGOptions(func(
+			a, b TimelineDelete,
+		) bool {
+			return compareRefs(a.Ref(), b.Ref()) < 0
+		}, treeOptions),
 	}
 }
 

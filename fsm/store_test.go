@@ -26,7 +26,12 @@ func TestStoreDoesWhatApplyDoes(t *testing.T) {
 	s := NewState()
 	var published []kept
 	var touched Touched
-	store.Subscribe(func(s *State, t Touched) { published = append(published, kept{s, s.Hash()}); touched = t })
+	store.Subscribe(func(
+		s *State, t Touched,
+	) {
+		published = append(published, kept{s, s.Hash()})
+		touched = t
+	})
 	var batch []Entry
 	for i, c := range history() {
 		index := uint64(i/2 + 1)
@@ -51,7 +56,8 @@ func TestStoreDoesWhatApplyDoes(t *testing.T) {
 			t.Fatalf("the state published after batch %d has changed since", i)
 		}
 	}
-	if len(touched.Shards)+len(touched.Tenants)+len(touched.Nodes)+len(touched.Safekeepers) == 0 && !touched.Timelines {
+	if len(touched.Shards)+len(touched.Tenants)+len(touched.Nodes)+len(touched.Safekeepers) == 0 &&
+		!touched.Timelines {
 		t.Fatal("the last batch touched nothing")
 	}
 	if err := Check(store.State()); err != nil {
@@ -64,7 +70,8 @@ func TestRestoreReplacesTheState(t *testing.T) {
 	store := NewStore()
 	store.Apply([]Entry{entry(t, 1, RequestID{}, SetCluster{ID: "old"})})
 	before := store.State()
-	if err := store.Restore(strings.NewReader("QUORATE?")); !errors.Is(err, ErrBadSnapshot) || store.State() != before {
+	if err := store.Restore(strings.NewReader("QUORATE?")); !errors.Is(err, ErrBadSnapshot) ||
+		store.State() != before {
 		t.Fatal(err)
 	}
 	want := small(t)
@@ -140,7 +147,8 @@ func TestReadersNeedNoLock(t *testing.T) {
 		store.Apply([]Entry{entry(t, uint64(i+1), RequestID{byte(i), 1}, c)})
 	}
 	for i := range 300 {
-		store.Apply([]Entry{entry(t, uint64(1000+i), RequestID{byte(i), byte(i >> 8), 2}, ReAttach{Node: neon.NodeID(i%3 + 1)})})
+		store.Apply([]Entry{entry(t, uint64(1000+i), RequestID{byte(i), byte(i >> 8), 2},
+			ReAttach{Node: neon.NodeID(i%3 + 1)})})
 	}
 	close(stop)
 	wg.Wait()

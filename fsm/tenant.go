@@ -32,11 +32,14 @@ const (
 func (t *Tenant) wellFormed() Result {
 	switch {
 	case t.Policy.Kind > neon.PlaceAttached, t.Policy.Secondaries > maxSecondaries:
-		return refuse(neon.BadRequest, "tenant %s: impossible placement policy %d:%d", t.ID, t.Policy.Kind, t.Policy.Secondaries)
+		return refuse(neon.BadRequest, "tenant %s: impossible placement policy %d:%d", t.ID,
+			t.Policy.Kind, t.Policy.Secondaries)
 	case !t.Scheduling.Valid():
-		return refuse(neon.BadRequest, "tenant %s: unknown scheduling policy %q", t.ID, t.Scheduling)
+		return refuse(neon.BadRequest, "tenant %s: unknown scheduling policy %q", t.ID,
+			t.Scheduling)
 	case len(t.Config.JSON()) > maxConfig:
-		return refuse(neon.BadRequest, "tenant %s: configuration has more than %d bytes", t.ID, maxConfig)
+		return refuse(neon.BadRequest, "tenant %s: configuration has more than %d bytes", t.ID,
+			maxConfig)
 	}
 	return Result{}
 }

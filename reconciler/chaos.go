@@ -74,7 +74,8 @@ func (t *term) exitTimer() *time.Timer {
 func (t *term) victims(st *fsm.State) (away, home []fsm.Shard) {
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
 		tenant, _ := st.Tenant(sh.ID.Tenant)
-		if tenant.Scheduling != neon.ShardActive || tenant.Deleting || sh.ByHand || sh.Attached == 0 || sh.PreferredNode != 0 {
+		if tenant.Scheduling != neon.ShardActive || tenant.Deleting || sh.ByHand ||
+			sh.Attached == 0 || sh.PreferredNode != 0 {
 			continue
 		}
 		if n, _ := st.Node(sh.Attached); !sh.PreferredAZ.IsZero() && n.AZ != sh.PreferredAZ {
@@ -120,18 +121,22 @@ func (t *term) elsewhere() []fsm.Intent {
 	sh := all[rand.IntN(len(all))]
 	var to []neon.NodeID
 	for n := range st.Nodes() {
-		if n.ID != sh.Attached && n.Schedulable() && (sh.PreferredAZ.IsZero() || n.AZ == sh.PreferredAZ) {
+		if n.ID != sh.Attached && n.Schedulable() &&
+			(sh.PreferredAZ.IsZero() || n.AZ == sh.PreferredAZ) {
 			to = append(to, n.ID)
 		}
 	}
 	if len(to) == 0 {
-		t.Logger.Info("no candidate nodes found for migrating shard within its home AZ", "shard", sh.ID)
+		t.Logger.Info("no candidate nodes found for migrating shard within its home AZ",
+			"shard", sh.ID)
 		return nil
 	}
-	in, err := scheduler.New(st, t.loads()).Prewarm(sh, to[rand.IntN(len(to))], scheduler.OverrideScheduler)
+	in, err := scheduler.New(st, t.loads()).Prewarm(sh, to[rand.IntN(len(to))],
+		scheduler.OverrideScheduler)
 	if err != nil {
 		return nil
 	}
-	t.Logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached, "to", in.PreferredNode)
+	t.Logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached,
+		"to", in.PreferredNode)
 	return []fsm.Intent{in}
 }

@@ -21,8 +21,12 @@ func TestChaosDisturbsAndDoesNoHarm(t *testing.T) {
 		exits := 0
 		b.opts.Chaos = Chaos{
 			Interval: 10 * time.Second,
-			NextExit: func(after time.Time) (time.Time, bool) { return after.Add(10 * time.Minute), true },
-			Exit:     func() { exits++ },
+			NextExit: func(
+				after time.Time,
+			) (time.Time, bool) {
+				return after.Add(10 * time.Minute), true
+			},
+			Exit: func() { exits++ },
 		}
 		b.lead()
 		moved := map[neon.ShardID]bool{}
@@ -44,7 +48,8 @@ func TestChaosDisturbsAndDoesNoHarm(t *testing.T) {
 			}
 		}
 		if exits != 1 || n < 30 || after.Generation != before.Generation {
-			b.t.Errorf("%d exits, %d of %d shards moved, the pinned one from generation %s to %s", exits, n, len(moved), before.Generation, after.Generation)
+			b.t.Errorf("%d exits, %d of %d shards moved, the pinned one from generation %s to %s",
+				exits, n, len(moved), before.Generation, after.Generation)
 		}
 		b.depose()
 		b.opts.Chaos = Chaos{}

@@ -30,7 +30,10 @@ type PutOptions struct {
 
 // Locations are the calls about locations. One try each, bounded by ctx.
 type Locations interface {
-	PutLocation(ctx context.Context, node *fsm.Node, shard neon.ShardID, conf *neon.LocationConfig, opts PutOptions) error
+	PutLocation(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, conf *neon.LocationConfig,
+		opts PutOptions,
+	) error
 
 	// Location returns ErrAbsent when there is none, and nil without an error
 	// while the pageserver is changing it.
@@ -49,19 +52,28 @@ type Prober interface {
 type Migrations interface {
 	// SecondaryDownload warms a secondary for at most wait and tells whether it
 	// is complete.
-	SecondaryDownload(ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration) (done bool, err error)
+	SecondaryDownload(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
+	) (done bool, err error)
 
 	// SecondaryStatus tells how warm a secondary is.
-	SecondaryStatus(ctx context.Context, node *fsm.Node, shard neon.ShardID) (neon.SecondaryProgress, error)
+	SecondaryStatus(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID,
+	) (neon.SecondaryProgress, error)
 
 	// HeatmapUpload makes an attached location publish what a secondary should hold.
 	HeatmapUpload(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
 
 	// Timelines returns the last record of every timeline.
-	Timelines(ctx context.Context, node *fsm.Node, shard neon.ShardID) (map[neon.TimelineID]neon.Lsn, error)
+	Timelines(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID,
+	) (map[neon.TimelineID]neon.Lsn, error)
 
 	// WaitLSN makes the shard catch up, waiting at most timeout.
-	WaitLSN(ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn, timeout time.Duration) error
+	WaitLSN(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn,
+		timeout time.Duration,
+	) error
 }
 
 // HookRefusal is the error of a Hook that has reached somebody, who will not or not
@@ -119,24 +131,27 @@ type Options struct {
 	PerNode       int // 64 calls at a time to one node, so that a slow one holds only these
 	HookCalls     int // 32 notifications at a time
 
-	PutTimeout       time.Duration // 25 s
-	LookTimeout      time.Duration // 5 s
-	FlushBeforeMove  time.Duration // 10 s, the flush_ms of the origin of a migration
-	WarmTimeout      time.Duration // 300 s for warming a destination
-	WarmRequest      time.Duration // 20 s for one request of it
-	CatchUpTimeout   time.Duration // 60 s, then the migration starts over from what is seen
-	RetryMin         time.Duration // 100 ms, doubling
-	RetryMax         time.Duration // 10 s
-	RehomeSecondary  time.Duration // 10 min after its node went offline a secondary is placed anew
-	RepairInterval   time.Duration // 5 s between tries to place what could not be placed
-	EvacuationBatch  int           // 1000 shards per log entry, about 60 KB
-	RelistInDoubt    bool          // list a node again only for some time after a call to it has failed
+	PutTimeout      time.Duration // 25 s
+	LookTimeout     time.Duration // 5 s
+	FlushBeforeMove time.Duration // 10 s, the flush_ms of the origin of a migration
+	WarmTimeout     time.Duration // 300 s for warming a destination
+	WarmRequest     time.Duration // 20 s for one request of it
+	CatchUpTimeout  time.Duration // 60 s, then the migration starts over from what is seen
+	RetryMin        time.Duration // 100 ms, doubling
+	RetryMax        time.Duration // 10 s
+	RehomeSecondary time.Duration // 10 min after its node went offline a secondary is placed anew
+	RepairInterval  time.Duration // 5 s between tries to place what could not be placed
+	EvacuationBatch int           // 1000 shards per log entry, about 60 KB
+	// list a node again only for some time after a call to it has failed
+	RelistInDoubt    bool
 	StartScanTimeout time.Duration // 15 s for the listing of all nodes at the start of a term
 
 	OperationInterval time.Duration // 250 ms between looks at the operations on nodes
 	OperationMoves    int           // 64 shards under way at a time for all of them together
-	Stalled           time.Duration // 30 s without progress: a move for an operation waits no longer to be warm
-	MaxSecondaryLag   uint64        // 256 MiB that a drain leaves to download after the cut-over, at most
+	// 30 s without progress: a move for an operation waits no longer to be warm
+	Stalled time.Duration
+	// 256 MiB that a drain leaves to download after the cut-over, at most
+	MaxSecondaryLag uint64
 
 	OptimiseInterval time.Duration // 20 s between looks for better places
 	OptimiseMoves    int           // 16 proposals at a time

@@ -124,7 +124,8 @@ func (t *term) longStep(k *task) {
 	step := *k.step
 	sc, ok := t.scene(t.Log.State(), k)
 	var err error
-	lives := func(n neon.NodeID) bool { return n == 0 || sc.Node(n) != nil } // it may have been deleted meanwhile
+	// it may have been deleted meanwhile
+	lives := func(n neon.NodeID) bool { return n == 0 || sc.Node(n) != nil }
 	if ok && t.ctx.Err() == nil && lives(step.Node) && lives(step.From) {
 		ctx, stop := t.whileUp(k, step.Node, step.From)
 		switch {
@@ -196,7 +197,8 @@ func (t *term) catchUp(ctx context.Context, sc *Scene, step Step) error {
 		return fmt.Errorf("%w: baseline of node %d: %w", errOrigin, step.From, err)
 	}
 	for len(want) > 0 {
-		if err := t.Migrations.WaitLSN(ctx, sc.Node(step.Node), sc.Shard.ID, want, 10*time.Second); err != nil && ctx.Err() != nil {
+		if err := t.Migrations.WaitLSN(ctx, sc.Node(step.Node), sc.Shard.ID, want,
+			10*time.Second); err != nil && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		have, err := t.Migrations.Timelines(ctx, sc.Node(step.Node), sc.Shard.ID)

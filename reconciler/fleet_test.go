@@ -24,7 +24,9 @@ type memoryLog struct {
 	index uint64
 }
 
-func (l *memoryLog) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+func (l *memoryLog) Propose(
+	ctx context.Context, id fsm.RequestID, c fsm.Command,
+) (fsm.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return fsm.Result{}, err
 	}
@@ -48,19 +50,22 @@ func (l *memoryLog) ReadState(context.Context) (*fsm.State, error) { return l.st
 // fleet is a set of pageservers that obey the rules of generations and fail the
 // test when somebody breaks them.
 type fleet struct {
-	t        *testing.T
-	log      *memoryLog
-	mu       sync.Mutex
-	rng      *rand.Rand
-	down     map[neon.NodeID]bool
-	hung     neon.NodeID                                  // calls to it wait for their callers' patience
-	deaf     neon.NodeID                                  // answers no heartbeats
-	frozen   time.Duration                                // how long heartbeats take that then fail
-	lists    map[neon.NodeID]time.Duration                // how long they take to be listed
-	onList   func()                                       // called between a listing and its answer
-	onLook   func(neon.ShardID)                           // called before a location is looked at
-	onPut    func(neon.NodeID, neon.ShardID) error        // decides on every call that changes a location
-	has      map[neon.NodeID]map[neon.TimelineID]neon.Lsn // timelines; one for a node that is not here
+	t    *testing.T
+	log  *memoryLog
+	mu   sync.Mutex
+	rng  *rand.Rand
+	down map[neon.NodeID]bool
+	// calls to it wait for their callers' patience
+	hung   neon.NodeID
+	deaf   neon.NodeID                   // answers no heartbeats
+	frozen time.Duration                 // how long heartbeats take that then fail
+	lists  map[neon.NodeID]time.Duration // how long they take to be listed
+	onList func()                        // called between a listing and its answer
+	onLook func(neon.ShardID)            // called before a location is looked at
+	// decides on every call that changes a location
+	onPut func(neon.NodeID, neon.ShardID) error
+	// timelines; one for a node that is not here
+	has      map[neon.NodeID]map[neon.TimelineID]neon.Lsn
 	at       map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
 	owners   map[neon.ShardID]map[neon.Generation]neon.NodeID
 	told     map[neon.ShardID]neon.NodeID
@@ -81,10 +86,11 @@ type fleet struct {
 
 func newFleet(t *testing.T, log *memoryLog) *fleet {
 	return &fleet{
-		t: t, log: log, rng: rand.New(rand.NewPCG(1, 2)), down: map[neon.NodeID]bool{}, latency: time.Millisecond,
-		at:     map[neon.NodeID]map[neon.ShardID]neon.LocationConfig{},
-		owners: map[neon.ShardID]map[neon.Generation]neon.NodeID{},
-		told:   map[neon.ShardID]neon.NodeID{},
+		t: t, log: log, rng: rand.New(rand.NewPCG(1, 2)), down: map[neon.NodeID]bool{},
+		latency: time.Millisecond,
+		at:      map[neon.NodeID]map[neon.ShardID]neon.LocationConfig{},
+		owners:  map[neon.ShardID]map[neon.Generation]neon.NodeID{},
+		told:    map[neon.ShardID]neon.NodeID{},
 	}
 }
 
@@ -112,7 +118,9 @@ func (f *fleet) enter(ctx context.Context, n neon.NodeID) error {
 	return nil
 }
 
-func (f *fleet) PutLocation(ctx context.Context, node *fsm.Node, id neon.ShardID, c *neon.LocationConfig, _ PutOptions) error {
+func (f *fleet) PutLocation(
+	ctx context.Context, node *fsm.Node, id neon.ShardID, c *neon.LocationConfig, _ PutOptions,
+) error {
 	if err := f.enter(ctx, node.ID); err != nil {
 		return err
 	}
@@ -150,7 +158,9 @@ func (f *fleet) PutLocation(ctx context.Context, node *fsm.Node, id neon.ShardID
 }
 
 // attach checks that the number was committed for this node before it was sent.
-func (f *fleet) attach(n neon.NodeID, id neon.ShardID, was neon.LocationConfig, c *neon.LocationConfig) {
+func (f *fleet) attach(
+	n neon.NodeID, id neon.ShardID, was neon.LocationConfig, c *neon.LocationConfig,
+) {
 	sh, ok := f.log.State().Shard(id)
 	if !ok || *c.Generation > sh.Generation {
 		f.t.Errorf("%s: node %d is sent %s, the log says %s", id, n, *c.Generation, sh.Generation)
@@ -169,7 +179,9 @@ func (f *fleet) attach(n neon.NodeID, id neon.ShardID, was neon.LocationConfig, 
 	by[*c.Generation] = n
 }
 
-func (f *fleet) Location(ctx context.Context, node *fsm.Node, id neon.ShardID) (*neon.LocationConfig, error) {
+func (f *fleet) Location(
+	ctx context.Context, node *fsm.Node, id neon.ShardID,
+) (*neon.LocationConfig, error) {
 	if f.onLook != nil {
 		f.onLook(id)
 	}
@@ -185,7 +197,9 @@ func (f *fleet) Location(ctx context.Context, node *fsm.Node, id neon.ShardID) (
 	return &c, nil
 }
 
-func (f *fleet) Locations(ctx context.Context, node *fsm.Node) (list []neon.ListedLocation, err error) {
+func (f *fleet) Locations(
+	ctx context.Context, node *fsm.Node,
+) (list []neon.ListedLocation, err error) {
 	if err := f.enter(ctx, node.ID); err != nil {
 		return nil, err
 	}
@@ -220,7 +234,9 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 	return &neon.Utilization{MaxShardCount: 2500}, f.enter(ctx, node.ID)
 }
 
-func (f *fleet) SecondaryDownload(ctx context.Context, node *fsm.Node, _ neon.ShardID, wait time.Duration) (bool, error) {
+func (f *fleet) SecondaryDownload(
+	ctx context.Context, node *fsm.Node, _ neon.ShardID, wait time.Duration,
+) (bool, error) {
 	if err := f.enter(ctx, node.ID); err != nil {
 		return false, err
 	}
@@ -240,7 +256,9 @@ func (f *fleet) SecondaryDownload(ctx context.Context, node *fsm.Node, _ neon.Sh
 	return false, err
 }
 
-func (f *fleet) SecondaryStatus(ctx context.Context, node *fsm.Node, id neon.ShardID) (p neon.SecondaryProgress, err error) {
+func (f *fleet) SecondaryStatus(
+	ctx context.Context, node *fsm.Node, id neon.ShardID,
+) (p neon.SecondaryProgress, err error) {
 	if err := f.enter(ctx, node.ID); err != nil {
 		return p, err
 	}
@@ -256,7 +274,10 @@ func (f *fleet) SecondaryStatus(ctx context.Context, node *fsm.Node, id neon.Sha
 	if f.mute {
 		return p, nil
 	}
-	return neon.SecondaryProgress{HeatmapMtime: new(neon.Millis), BytesTotal: 100 << 30, BytesDownloaded: 100<<30 - min(100<<30, lag)}, nil
+	return neon.SecondaryProgress{
+		HeatmapMtime: new(neon.Millis), BytesTotal: 100 << 30,
+		BytesDownloaded: 100<<30 - min(100<<30, lag),
+	}, nil
 }
 
 func (f *fleet) HeatmapUpload(ctx context.Context, node *fsm.Node, _ neon.ShardID) error {
@@ -264,7 +285,9 @@ func (f *fleet) HeatmapUpload(ctx context.Context, node *fsm.Node, _ neon.ShardI
 	return f.enter(ctx, node.ID)
 }
 
-func (f *fleet) Timelines(ctx context.Context, node *fsm.Node, _ neon.ShardID) (map[neon.TimelineID]neon.Lsn, error) {
+func (f *fleet) Timelines(
+	ctx context.Context, node *fsm.Node, _ neon.ShardID,
+) (map[neon.TimelineID]neon.Lsn, error) {
 	f.mu.Lock()
 	has, ok := f.has[node.ID]
 	f.mu.Unlock()
@@ -274,7 +297,10 @@ func (f *fleet) Timelines(ctx context.Context, node *fsm.Node, _ neon.ShardID) (
 	return has, f.enter(ctx, node.ID)
 }
 
-func (f *fleet) WaitLSN(ctx context.Context, node *fsm.Node, _ neon.ShardID, _ map[neon.TimelineID]neon.Lsn, _ time.Duration) error {
+func (f *fleet) WaitLSN(
+	ctx context.Context, node *fsm.Node, _ neon.ShardID, _ map[neon.TimelineID]neon.Lsn,
+	_ time.Duration,
+) error {
 	return f.enter(ctx, node.ID)
 }
 
@@ -289,7 +315,10 @@ func (f *fleet) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error
 		return f.hookErr
 	}
 	for _, s := range body.Shards {
-		for _, id := range []neon.ShardID{{Tenant: body.Tenant, Number: s.Number, Count: neon.ShardCount(len(body.Shards))}, neon.Unsharded(body.Tenant)} {
+		for _, id := range []neon.ShardID{
+			{Tenant: body.Tenant, Number: s.Number, Count: neon.ShardCount(len(body.Shards))},
+			neon.Unsharded(body.Tenant),
+		} {
 			f.told[id] = s.Node
 		}
 	}
@@ -322,7 +351,9 @@ type bench struct {
 }
 
 func newBench(t *testing.T, nodes int) *bench {
-	b := &bench{t: t, log: &memoryLog{store: fsm.NewStore()}, opts: Options{HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second, MaxWarmingUp: 20 * time.Second}}
+	b := &bench{t: t, log: &memoryLog{store: fsm.NewStore()}, opts: Options{
+		HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second, MaxWarmingUp: 20 * time.Second,
+	}}
 	b.fleet = newFleet(t, b.log)
 	b.hook = b.fleet
 	b.log.store.Subscribe(func(s *fsm.State, c fsm.Touched) {
@@ -331,7 +362,10 @@ func newBench(t *testing.T, nodes int) *bench {
 		}
 	})
 	for i := 1; i <= nodes; i++ {
-		b.must(fsm.RegisterNode{ID: neon.NodeID(i), Addr: fsm.NodeAddr{HTTPHost: "h", HTTPPort: uint16(i)}, AZ: neon.MakeAZ(fmt.Sprintf("az-%d", i%3))})
+		b.must(fsm.RegisterNode{
+			ID: neon.NodeID(i), Addr: fsm.NodeAddr{HTTPHost: "h", HTTPPort: uint16(i)},
+			AZ: neon.MakeAZ(fmt.Sprintf("az-%d", i%3)),
+		})
 	}
 	b.lead()
 	b.settle()
@@ -350,13 +384,17 @@ func (b *bench) must(c fsm.Command) fsm.Result {
 func (b *bench) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.term++
-	d := Deps{Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts, Logger: slog.New(slog.DiscardHandler)}
+	d := Deps{
+		Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook,
+		Failpoints: b.points, Options: b.opts, Logger: slog.New(slog.DiscardHandler),
+	}
 	d.Retell = func() bool { return b.retell }
 	if b.metric != nil {
 		d.Metrics = b.metric
 	}
 	if b.watch != nil {
-		d.Metrics, d.Failpoints, d.Logger = b.watch, b.watch, slog.New(slog.NewTextHandler(b.watch, nil))
+		d.Metrics, d.Failpoints, d.Logger = b.watch, b.watch, slog.New(slog.NewTextHandler(b.watch,
+			nil))
 	}
 	r := New(d)
 	b.log.mu.Lock()
@@ -405,14 +443,19 @@ func (b *bench) createAs(id neon.TenantID, count neon.ShardCount, policy neon.Pl
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.must(fsm.CreateTenant{ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive, Shards: shards})
+	b.must(fsm.CreateTenant{
+		ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive,
+		Shards: shards,
+	})
 }
 
 // pin makes a tenant one that is not moved for its own good.
 func (b *bench) pin(id neon.TenantID) {
 	b.t.Helper()
 	tenant, _ := b.log.State().Tenant(id)
-	b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential)})
+	b.must(fsm.UpdateTenant{
+		ID: id, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential),
+	})
 }
 
 // check demands that the pageservers are what the log says: everything attached
@@ -433,7 +476,8 @@ func (b *bench) check() {
 			case b.fleet.down[id]:
 			case id == sh.Attached:
 				if c.Mode != neon.AttachedSingle || *c.Generation != sh.Generation {
-					b.t.Errorf("%s is %v on node %d, not attached in %s", sh.ID, c.Mode, id, sh.Generation)
+					b.t.Errorf("%s is %v on node %d, not attached in %s", sh.ID, c.Mode, id,
+						sh.Generation)
 				}
 			case sh.HasSecondary(id):
 				if c.Mode != neon.Secondary {
@@ -443,8 +487,10 @@ func (b *bench) check() {
 				b.t.Errorf("%s is left on node %d as %v", sh.ID, id, c.Mode)
 			}
 		}
-		if b.hook != nil && sh.Attached != 0 && (b.fleet.told[sh.ID] != sh.Attached || !sh.Notified) {
-			b.t.Errorf("%s: compute was told node %d, it is on %d", sh.ID, b.fleet.told[sh.ID], sh.Attached)
+		if b.hook != nil && sh.Attached != 0 &&
+			(b.fleet.told[sh.ID] != sh.Attached || !sh.Notified) {
+			b.t.Errorf("%s: compute was told node %d, it is on %d", sh.ID, b.fleet.told[sh.ID],
+				sh.Attached)
 		}
 	}
 }
@@ -454,5 +500,6 @@ func (b *bench) attachedOn(n neon.NodeID) int { return b.log.State().Counts(n).A
 func (b *bench) busiest() neon.NodeID {
 	nodes := slices.Collect(maps.Keys(b.fleet.at))
 	slices.Sort(nodes)
-	return slices.MaxFunc(nodes, func(x, y neon.NodeID) int { return b.attachedOn(x) - b.attachedOn(y) })
+	return slices.MaxFunc(nodes,
+		func(x, y neon.NodeID) int { return b.attachedOn(x) - b.attachedOn(y) })
 }

@@ -25,7 +25,8 @@ func TestACallThatHangsDoesNotHoldAShardOfADeadNode(t *testing.T) {
 		}
 		for _, id := range ids {
 			tenant, _ := b.log.State().Tenant(id)
-			b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Config: &conf}) // every shard has a call under way
+			// every shard has a call under way
+			b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Config: &conf})
 		}
 		wait(b.opts.MaxOffline + 2*time.Second)
 		b.fleet.set(func() { b.fleet.down[dead] = true }) // it is not looked at any more

@@ -16,7 +16,8 @@ func TestWhatWasWaitedForLeavesNothingToDo(t *testing.T) {
 				before := b.log.State().Index
 				tenant := neon.TenantID{0xbb, byte(before)}
 				b.createAs(tenant, 8, neon.Attached(1))
-				if err := b.now.Await(context.Background(), b.log.State().Index, neon.ShardIDs(tenant, 8)...); err != nil {
+				if err := b.now.Await(context.Background(), b.log.State().Index,
+					neon.ShardIDs(tenant, 8)...); err != nil {
 					b.t.Fatal(err)
 				}
 			}

@@ -36,7 +36,8 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 		wake = append(wake, e.waiting...)
 		e.waiting = nil
 		if err == nil {
-			e.listedAt, e.relist = time.Now(), max(relistInterval, time.Duration(len(found))*relistShare)
+			e.listedAt, e.relist = time.Now(), max(relistInterval,
+				time.Duration(len(found))*relistShare)
 		}
 	}
 	w.mu.Unlock()
@@ -60,7 +61,9 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 // decides it is read after the listing and linearizably: a shard created
 // meanwhile must not be taken for a stray, nor may a child of a split that is
 // under way.
-func (w *nodeWatch) fetch(ctx context.Context, node *fsm.Node) (map[neon.ShardID]*Conf, []neon.ShardID, error) {
+func (w *nodeWatch) fetch(
+	ctx context.Context, node *fsm.Node,
+) (map[neon.ShardID]*Conf, []neon.ShardID, error) {
 	list, err := w.Locations.Locations(ctx, node)
 	if err != nil {
 		return nil, nil, err
@@ -141,7 +144,8 @@ func (w *nodeWatch) activate(ctx context.Context, node *fsm.Node) error {
 		return neon.Errorf(neon.Conflict, "node %d: %w", node.ID, err)
 	}
 	w.seen.list(node.ID, node.Incarnation, began, found)
-	_, err = w.Log.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: node.ID, To: neon.NodeActive}}})
+	_, err = w.Log.Propose(ctx, fsm.RequestID{},
+		fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: node.ID, To: neon.NodeActive}}})
 	if err == nil {
 		w.wakeNode(w.Log.State(), node.ID)
 	}

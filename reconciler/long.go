@@ -54,7 +54,8 @@ func (t *term) ring(a *alarm) {
 	t.long[a] = struct{}{}
 	t.mu.Unlock()
 	t.Metrics.LongRunning(a.shard, a.sequence)
-	t.Logger.Warn(fmt.Sprintf("Reconcile passed the long running threshold of %s", t.Options.LongReconcile), "shard", a.shard)
+	t.Logger.Warn(fmt.Sprintf("Reconcile passed the long running threshold of %s",
+		t.Options.LongReconcile), "shard", a.shard)
 }
 
 // calm is the end of a reconcile, long or not.

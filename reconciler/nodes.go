@@ -75,7 +75,8 @@ func newNodeWatch(t *term) *nodeWatch {
 
 // run probes what is due and judges, until the term ends.
 func (w *nodeWatch) run() {
-	tick := time.NewTicker(min(250*time.Millisecond, max(w.Options.HeartbeatInterval/4, 10*time.Millisecond)))
+	tick := time.NewTicker(min(250*time.Millisecond,
+		max(w.Options.HeartbeatInterval/4, 10*time.Millisecond)))
 	defer tick.Stop()
 	for {
 		w.probeDue()
@@ -250,15 +251,20 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	} else {
 		e.failures, e.lastSuccess, e.utilization = 0, now, u
 	}
-	stale := now.Sub(e.listedAt) > e.relist && (!w.Options.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
+	stale := now.Sub(e.listedAt) > e.relist &&
+		(!w.Options.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
 	w.mu.Unlock()
 	if news {
 		w.poke() // the rules ask who answers
 	}
 	if err == nil {
-		if inc, ok := w.seen.listedAt(node.ID); !ok || inc != node.Incarnation || !node.Available() || stale {
+		if inc, ok := w.seen.listedAt(node.ID); !ok || inc != node.Incarnation ||
+			!node.Available() || stale {
 			if w.list(&node) == nil && !node.Available() {
-				w.propose([]fsm.Verdict{{Node: node.ID, From: node.Availability, To: neon.NodeActive, Incarnation: node.Incarnation}})
+				w.propose([]fsm.Verdict{{
+					Node: node.ID, From: node.Availability, To: neon.NodeActive,
+					Incarnation: node.Incarnation,
+				}})
 			}
 		}
 	}
@@ -284,8 +290,12 @@ func (w *nodeWatch) judge() {
 		if e.lastSuccess.After(from) {
 			from = e.lastSuccess
 		}
-		if e.last.Availability != neon.NodeOffline && e.failures >= provingFailures && now.Sub(from) >= limit {
-			verdicts = append(verdicts, fsm.Verdict{Node: id, From: e.last.Availability, To: neon.NodeOffline, Incarnation: e.last.Incarnation})
+		if e.last.Availability != neon.NodeOffline && e.failures >= provingFailures &&
+			now.Sub(from) >= limit {
+			verdicts = append(verdicts, fsm.Verdict{
+				Node: id, From: e.last.Availability, To: neon.NodeOffline,
+				Incarnation: e.last.Incarnation,
+			})
 		}
 	}
 	w.mu.Unlock()
@@ -295,10 +305,12 @@ func (w *nodeWatch) judge() {
 }
 
 func (w *nodeWatch) propose(v []fsm.Verdict) {
-	if w.Failpoints != nil && w.Failpoints.Pausable(w.ctx, "heartbeat-pre-node-state-configure") != nil {
+	if w.Failpoints != nil &&
+		w.Failpoints.Pausable(w.ctx, "heartbeat-pre-node-state-configure") != nil {
 		return
 	}
-	if _, err := w.Log.Propose(w.ctx, fsm.RequestID{}, fsm.SetNodeAvailability{Verdicts: v}); err != nil && w.ctx.Err() == nil {
+	if _, err := w.Log.Propose(w.ctx, fsm.RequestID{},
+		fsm.SetNodeAvailability{Verdicts: v}); err != nil && w.ctx.Err() == nil {
 		w.Logger.Info("verdict was not committed, it will be tried again", "err", err)
 	}
 }

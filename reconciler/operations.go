@@ -109,13 +109,15 @@ func (o *operations) round() {
 // loop passes the place at which tests slow an operation down, before anything is
 // begun; false means that the term has ended.
 func (o *operations) loop(op *operation) bool {
-	return o.Failpoints == nil || o.Failpoints.Sleep(o.ctx, "sleepy-"+op.Kind.String()+"-loop") == nil
+	return o.Failpoints == nil ||
+		o.Failpoints.Sleep(o.ctx, "sleepy-"+op.Kind.String()+"-loop") == nil
 }
 
 // beforeDelete passes the place at which tests hold a deletion that has nothing
 // left to do.
 func (o *operations) beforeDelete() bool {
-	return o.Failpoints == nil || o.Failpoints.Pausable(o.ctx, "delete-node-after-reconciles-spawned") == nil
+	return o.Failpoints == nil ||
+		o.Failpoints.Pausable(o.ctx, "delete-node-after-reconciles-spawned") == nil
 }
 
 // follow takes up the operations that were begun and drops those that are over.
@@ -136,7 +138,8 @@ func (o *operations) follow(st *fsm.State) {
 		}
 		o.begin(st, op)
 		o.running[n.ID] = op
-		o.Logger.Info(title(op.Kind)+" background operation starting", "node", n.ID, "shards", len(op.plan))
+		o.Logger.Info(title(op.Kind)+" background operation starting", "node", n.ID,
+			"shards", len(op.plan))
 	}
 	for id, op := range o.running {
 		if !alive[id] {
@@ -302,7 +305,8 @@ func (o *operations) nextDrain(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.In
 	if in, ok := l.sched.Leave(sh); ok {
 		return in, act
 	}
-	o.Logger.Info("shard stays where it is: there is no other node for it", "shard", sh.ID, "node", l.op.node)
+	o.Logger.Info("shard stays where it is: there is no other node for it", "shard", sh.ID,
+		"node", l.op.node)
 	return fsm.Intent{}, settled
 }
 
@@ -414,7 +418,9 @@ func (o *operations) end(op *operation, end fsm.Command) {
 	}
 	delete(o.running, op.node)
 	if e, ok := end.(fsm.EndNodeOperation); ok && e.Ending == fsm.Abandoned {
-		o.Logger.Info(title(op.Kind)+" background operation was interrupted by a restart of the node", "node", op.node)
+		o.Logger.Info(
+			title(op.Kind)+" background operation was interrupted by a restart of the node",
+			"node", op.node)
 		return
 	}
 	o.Logger.Info(title(op.Kind)+" background operation completed successfully", "node", op.node)

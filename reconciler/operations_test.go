@@ -66,7 +66,8 @@ func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
 			}
 			b.ended()
 			if p := b.policy(n); p != neon.SchedulingPauseForRestart || b.attachedOn(n) != 0 {
-				b.t.Errorf("killed after %d ms: drained of %d shards, node %d is %s and has %d", kill, had, n, p, b.attachedOn(n))
+				b.t.Errorf("killed after %d ms: drained of %d shards, node %d is %s and has %d",
+					kill, had, n, p, b.attachedOn(n))
 			}
 			b.check()
 			b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
@@ -78,7 +79,8 @@ func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
 			}
 			b.ended()
 			if p := b.policy(n); p != neon.SchedulingActive || b.attachedOn(n) == 0 {
-				b.t.Errorf("killed after %d ms: filled, node %d is %s and has %d", kill, n, p, b.attachedOn(n))
+				b.t.Errorf("killed after %d ms: filled, node %d is %s and has %d", kill, n, p,
+					b.attachedOn(n))
 			}
 			b.settle()
 			b.check()
@@ -97,18 +99,23 @@ func TestDeletionEndsInATombstoneWhereverTheLeaderDies(t *testing.T) {
 				b.settle()
 				b.fleet.set(func() { b.fleet.latency = 5 * time.Millisecond })
 				n := b.busiest()
-				b.must(fsm.BeginNodeOperation{Node: n, Kind: fsm.OperationDelete, Force: force, Prior: neon.SchedulingActive})
+				b.must(fsm.BeginNodeOperation{
+					Node: n, Kind: fsm.OperationDelete, Force: force, Prior: neon.SchedulingActive,
+				})
 				if kill > 0 {
 					wait(kill * time.Millisecond)
 					b.depose()
 					b.lead()
 				}
 				b.ended()
-				if node, _ := b.log.State().Node(n); !node.Tombstone || b.log.State().Counts(n).Shards != 0 {
-					b.t.Errorf("force %v, killed after %d ms: %+v with %+v", force, kill, node, b.log.State().Counts(n))
+				if node, _ := b.log.State().Node(n); !node.Tombstone ||
+					b.log.State().Counts(n).Shards != 0 {
+					b.t.Errorf("force %v, killed after %d ms: %+v with %+v", force, kill, node,
+						b.log.State().Counts(n))
 				}
 				if left := len(b.fleet.at[n]); left > 0 && !force {
-					b.t.Errorf("killed after %d ms: %d locations are left on the deleted node", kill, left)
+					b.t.Errorf("killed after %d ms: %d locations are left on the deleted node",
+						kill, left)
 				}
 				b.fleet.set(func() { b.fleet.down[n] = true })
 				b.settle()
@@ -192,12 +199,16 @@ func TestADrainSkipsColdShardsAndCanBeCancelled(t *testing.T) {
 		had := b.attachedOn(n)
 		paused := b.firstOn(n)
 		tenant, _ := b.log.State().Tenant(paused.Tenant)
-		b.must(fsm.UpdateTenant{ID: paused.Tenant, Sequence: tenant.Sequence, Scheduling: new(neon.ShardPause)})
+		b.must(fsm.UpdateTenant{
+			ID: paused.Tenant, Sequence: tenant.Sequence, Scheduling: new(neon.ShardPause),
+		})
 		b.fleet.set(func() { b.fleet.lag = 257 << 20 })
 		b.begin(n, fsm.OperationDrain)
 		b.ended()
-		if b.attachedOn(n) != had || b.policy(n) != neon.SchedulingPauseForRestart || b.preferring() != 0 {
-			b.t.Errorf("%d of %d shards stayed, %d are still to move; policy %s", b.attachedOn(n), had, b.preferring(), b.policy(n))
+		if b.attachedOn(n) != had || b.policy(n) != neon.SchedulingPauseForRestart ||
+			b.preferring() != 0 {
+			b.t.Errorf("%d of %d shards stayed, %d are still to move; policy %s", b.attachedOn(n),
+				had, b.preferring(), b.policy(n))
 		}
 		b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
 		b.fleet.set(func() { b.fleet.lag = 255 << 20; b.fleet.latency = 100 * time.Millisecond })
@@ -263,9 +274,12 @@ func TestASlowedOperationIsCancelledAtOnce(t *testing.T) {
 		force bool
 		place string
 	}{
-		{fsm.OperationDrain, false, "sleepy-drain-loop"}, {fsm.OperationFill, false, "sleepy-fill-loop"},
-		{fsm.OperationDelete, false, "sleepy-delete-loop"}, {fsm.OperationDelete, true, "sleepy-delete-loop"},
-		{fsm.OperationDelete, false, "delete-node-after-reconciles-spawned"}, {fsm.OperationDelete, true, "delete-node-after-reconciles-spawned"},
+		{fsm.OperationDrain, false, "sleepy-drain-loop"},
+		{fsm.OperationFill, false, "sleepy-fill-loop"},
+		{fsm.OperationDelete, false, "sleepy-delete-loop"},
+		{fsm.OperationDelete, true, "sleepy-delete-loop"},
+		{fsm.OperationDelete, false, "delete-node-after-reconciles-spawned"},
+		{fsm.OperationDelete, true, "delete-node-after-reconciles-spawned"},
 	} {
 		scenario(t, 4, func(b *bench) {
 			held := make(chan struct{})
@@ -278,7 +292,9 @@ func TestASlowedOperationIsCancelledAtOnce(t *testing.T) {
 			b.create(40, 1, neon.Attached(1))
 			b.settle()
 			n := b.busiest()
-			begun := b.must(fsm.BeginNodeOperation{Node: n, Kind: c.kind, Force: c.force, Prior: neon.SchedulingActive}).Index
+			begun := b.must(fsm.BeginNodeOperation{
+				Node: n, Kind: c.kind, Force: c.force, Prior: neon.SchedulingActive,
+			}).Index
 			wait(5 * time.Second)
 			if node, _ := b.log.State().Node(n); node.Operation.Kind != c.kind {
 				b.t.Errorf("%+v: it did not wait: %+v", c, node)
@@ -286,7 +302,9 @@ func TestASlowedOperationIsCancelledAtOnce(t *testing.T) {
 			b.must(fsm.EndNodeOperation{Node: n, Begun: begun, Ending: fsm.Cancelled})
 			close(held)
 			wait(time.Minute)
-			if node, ok := b.log.State().Node(n); !ok || node.Tombstone || node.Scheduling != neon.SchedulingActive || node.Operation.Kind != fsm.OperationNone {
+			if node, ok := b.log.State().Node(n); !ok || node.Tombstone ||
+				node.Scheduling != neon.SchedulingActive ||
+				node.Operation.Kind != fsm.OperationNone {
 				b.t.Errorf("%+v: %+v", c, node)
 			}
 			b.settle()
@@ -298,7 +316,9 @@ func TestASlowedOperationIsCancelledAtOnce(t *testing.T) {
 // The operation of a node that restarts goes on until its loop comes round, as
 // clients expect, and then ends without a trace.
 func TestAnInterruptedOperationEnds(t *testing.T) {
-	for _, kind := range []fsm.OperationKind{fsm.OperationDrain, fsm.OperationFill, fsm.OperationDelete} {
+	for _, kind := range []fsm.OperationKind{
+		fsm.OperationDrain, fsm.OperationFill, fsm.OperationDelete,
+	} {
 		scenario(t, 4, func(b *bench) {
 			b.create(40, 1, neon.Attached(1))
 			b.settle()
@@ -312,7 +332,8 @@ func TestAnInterruptedOperationEnds(t *testing.T) {
 				want = neon.SchedulingPause
 			}
 			wait(time.Minute)
-			if node, _ := b.log.State().Node(n); node.Operation.Kind != fsm.OperationNone || node.Scheduling != want || b.preferring() != 0 {
+			if node, _ := b.log.State().Node(n); node.Operation.Kind != fsm.OperationNone ||
+				node.Scheduling != want || b.preferring() != 0 {
 				b.t.Errorf("%s: %+v with %d shards on their way", kind, node, b.preferring())
 			}
 			b.settle()
@@ -330,8 +351,12 @@ func TestADrainWaitsNoLongerThanItShould(t *testing.T) {
 		atMost time.Duration
 		spoil  func(*fleet)
 	}{
-		"behind":   {neon.Attached(1), 10 * time.Second, func(f *fleet) { f.lag, f.slow = 1<<30, true }},
-		"new":      {neon.Attached(0), 45 * time.Second, func(f *fleet) { f.lag, f.slow = 1<<30, true }},
+		"behind": {
+			neon.Attached(1), 10 * time.Second, func(f *fleet) { f.lag, f.slow = 1<<30, true },
+		},
+		"new": {
+			neon.Attached(0), 45 * time.Second, func(f *fleet) { f.lag, f.slow = 1<<30, true },
+		},
 		"refusing": {neon.Attached(0), 90 * time.Second, func(f *fleet) { f.refuse = 2 }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -343,8 +368,10 @@ func TestADrainWaitsNoLongerThanItShould(t *testing.T) {
 				began := time.Now()
 				b.begin(1, fsm.OperationDrain)
 				b.ended()
-				if took := time.Since(began); took > c.atMost || b.attachedOn(1) != had || b.preferring() != 0 {
-					b.t.Errorf("it took %s, %d of %d stayed, %d are on their way", took, b.attachedOn(1), had, b.preferring())
+				if took := time.Since(began); took > c.atMost || b.attachedOn(1) != had ||
+					b.preferring() != 0 {
+					b.t.Errorf("it took %s, %d of %d stayed, %d are on their way", took,
+						b.attachedOn(1), had, b.preferring())
 				}
 				b.fleet.set(func() { b.fleet.lag, b.fleet.slow, b.fleet.refuse = 0, false, 0 })
 				b.settle()
@@ -430,7 +457,8 @@ func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 		before := away()
 		wait(10 * time.Minute)
 		if away() != before {
-			b.t.Errorf("%d shards were away from home, now %d, though it is cold there", before, away())
+			b.t.Errorf("%d shards were away from home, now %d, though it is cold there", before,
+				away())
 		}
 		b.fleet.set(func() { b.fleet.lag = 0 })
 		wait(10 * time.Minute)
@@ -464,7 +492,8 @@ func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 		})
 		away := func(of func(neon.ShardID) bool) (n int) {
 			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
-				if node, _ := b.log.State().Node(sh.Attached); node.AZ != sh.PreferredAZ && of(sh.ID) {
+				if node, _ := b.log.State().Node(sh.Attached); node.AZ != sh.PreferredAZ &&
+					of(sh.ID) {
 					n++
 				}
 			}
@@ -477,7 +506,8 @@ func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 		}
 		wait(10 * time.Minute)
 		if n := away(warm); n != 0 || away(cold) != before {
-			b.t.Errorf("%d shards could go home and did not, and of %d others %d are still away", n, before, away(cold))
+			b.t.Errorf("%d shards could go home and did not, and of %d others %d are still away", n,
+				before, away(cold))
 		}
 		looks.Store(0)
 		wait(time.Minute)

@@ -163,7 +163,8 @@ func testALongReconcile(t *testing.T, place string) {
 func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 	places := []string{
 		"reconciler-live-migrate-pre-generation-inc", "reconciler-live-migrate-post-generation-inc",
-		"reconciler-live-migrate-pre-await-lsn", "reconciler-live-migrate-post-notify", "reconciler-live-migrate-post-detach",
+		"reconciler-live-migrate-pre-await-lsn", "reconciler-live-migrate-post-notify",
+		"reconciler-live-migrate-post-detach",
 	}
 	for _, place := range places {
 		observed(t, 3, func(b *bench, w *watch) {
@@ -171,7 +172,10 @@ func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 			b.settle()
 			id := first(b).ID
 			tenant, _ := b.log.State().Tenant(id.Tenant)
-			b.must(fsm.UpdateTenant{ID: tenant.ID, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential)}) // it is to stay where it goes
+			// it is to stay where it goes
+			b.must(fsm.UpdateTenant{
+				ID: tenant.ID, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential),
+			})
 			if err := b.now.Cancel(context.Background(), id); err != nil {
 				b.t.Errorf("with nothing to cancel: %v", err)
 			}
@@ -207,7 +211,8 @@ func TestCancelEndsACall(t *testing.T) {
 		migrate(b, first(b))
 		wait(300 * time.Millisecond)
 		began := time.Now()
-		if err := b.now.Cancel(context.Background(), first(b).ID); err == nil || time.Since(began) > 100*time.Millisecond {
+		if err := b.now.Cancel(context.Background(), first(b).ID); err == nil ||
+			time.Since(began) > 100*time.Millisecond {
 			b.t.Errorf("after %s: %v", time.Since(began), err)
 		}
 		b.fleet.set(func() { b.fleet.latency = time.Millisecond })
@@ -241,7 +246,8 @@ func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 		b.fleet.set(func() { b.fleet.down[sh.Attached] = true })
 		wait(8 * time.Second)
 		if w.lines(gone) != 1 || b.fleet.at[to][sh.ID].Mode != neon.AttachedSingle {
-			b.t.Errorf("gave up %d times, the destination is %s", w.lines(gone), b.fleet.at[to][sh.ID].Mode)
+			b.t.Errorf("gave up %d times, the destination is %s", w.lines(gone),
+				b.fleet.at[to][sh.ID].Mode)
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil; b.fleet.down[sh.Attached] = false })
 		wait(11 * time.Second)
@@ -261,7 +267,8 @@ func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
 		to := migrate(b, sh)
 		wait(5 * time.Second)
 		b.depose()
-		b.fleet.set(func() { b.fleet.lists = map[neon.NodeID]time.Duration{sh.Attached: 3 * time.Second} })
+		b.fleet.set(
+			func() { b.fleet.lists = map[neon.NodeID]time.Duration{sh.Attached: 3 * time.Second} })
 		b.lead()
 		for range 100 {
 			wait(100 * time.Millisecond)
@@ -311,11 +318,13 @@ func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {
 				b.t.Error("nothing is owed")
 			}
 		}
-		if n := w.lines("background_reconcile: Shard reconciliation is stuck: 10 consecutive launches"); n != 1 {
+		if n := w.lines(
+			"background_reconcile: Shard reconciliation is stuck: 10 consecutive launches"); n != 1 {
 			b.t.Errorf("told %d times", n)
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil })
-		if _, err := b.now.ReconcileAll(context.Background()); err != nil || b.now.Status(first(b).ID).PendingNotify {
+		if _, err := b.now.ReconcileAll(context.Background()); err != nil ||
+			b.now.Status(first(b).ID).PendingNotify {
 			b.t.Errorf("still owed: %v", err)
 		}
 		b.settle()
@@ -374,7 +383,10 @@ func TestAnEvacuationHeldByATestRacesWithTheReturnOfTheNodes(t *testing.T) {
 			b.fleet.set(func() {
 				b.fleet.down[n] = false
 				for _, l := range r.ReAttached {
-					b.fleet.at[n][l.Shard] = neon.LocationConfig{Mode: l.Mode, Generation: new(l.Generation), ShardNumber: l.Shard.Number, ShardCount: l.Shard.Count}
+					b.fleet.at[n][l.Shard] = neon.LocationConfig{
+						Mode: l.Mode, Generation: new(l.Generation), ShardNumber: l.Shard.Number,
+						ShardCount: l.Shard.Count,
+					}
 				}
 			})
 		}

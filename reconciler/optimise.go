@@ -48,7 +48,8 @@ func (o *optimiser) pass(scan int) int {
 	n := len(intents) - len(refused)
 	o.Metrics.Optimised(n)
 	for _, in := range intents {
-		o.Logger.Info("Applying optimization", "shard", in.Shard, "attached", in.Attached, "secondary", in.Secondary, "preferred", in.PreferredNode)
+		o.Logger.Info("Applying optimization", "shard", in.Shard, "attached", in.Attached,
+			"secondary", in.Secondary, "preferred", in.PreferredNode)
 	}
 	return len(intents)
 }
@@ -90,7 +91,9 @@ func (o *optimiser) plan(st *fsm.State, scan int) (intents []fsm.Intent) {
 }
 
 // best is a proposal for one shard of a tenant of which no shard is moving.
-func (o *optimiser) best(st *fsm.State, sched *scheduler.Scheduler, tenant fsm.Tenant) (found fsm.Intent, ok bool) {
+func (o *optimiser) best(
+	st *fsm.State, sched *scheduler.Scheduler, tenant fsm.Tenant,
+) (found fsm.Intent, ok bool) {
 	for sh := range st.TenantShards(tenant.ID) {
 		if sh.PreferredNode != 0 {
 			return fsm.Intent{}, false

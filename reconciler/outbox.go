@@ -53,7 +53,11 @@ type delivery struct {
 }
 
 func newOutbox(t *term) *outbox {
-	return &outbox{term: t, pending: make(map[neon.TenantID]*delivery), accepted: make(map[neon.TenantID]*neon.NotifyAttach), permits: make(chan struct{}, max(1, t.Options.HookCalls))}
+	return &outbox{
+		term: t, pending: make(map[neon.TenantID]*delivery),
+		accepted: make(map[neon.TenantID]*neon.NotifyAttach),
+		permits:  make(chan struct{}, max(1, t.Options.HookCalls)),
+	}
 }
 
 // submit asks for a tenant's notification to be delivered. One that failed is tried
@@ -155,7 +159,9 @@ func (o *outbox) deliver(id neon.TenantID, d *delivery) {
 
 // note counts a try and tells how many have failed in a row, and whether there is
 // nothing left to be sent.
-func (o *outbox) note(id neon.TenantID, d *delivery, acks []fsm.Ack, err error) (failures int, over bool) {
+func (o *outbox) note(
+	id neon.TenantID, d *delivery, acks []fsm.Ack, err error,
+) (failures int, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	d.attempts++
@@ -269,21 +275,26 @@ func (o *outbox) failed(id neon.TenantID, failures int, err error) {
 		}
 		if o.cuttingOver(shard) {
 			// The name of the task is what existing tests allow such lines by.
-			o.Logger.Warn("reconciler: Live migration blocked by compute notification error, retrying: "+err.Error(), "shard", shard)
+			o.Logger.Warn(
+				"reconciler: Live migration blocked by compute notification error, retrying: "+err.Error(),
+				"shard", shard)
 			if refusal := (*HookRefusal)(nil); !errors.As(err, &refusal) || !refusal.Never {
 				continue
 			}
 		} else if o.report.taken(shard) {
 			o.Metrics.Completed("ok_no_notify")
 		}
-		o.wait.failed(shard, neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", shard, err))
+		o.wait.failed(shard,
+			neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", shard, err))
 	}
 }
 
 // stuck tells the operator of something that does not come to an end by itself.
 // The words are those that existing alerts and tests look for.
 func (t *term) stuck(what fmt.Stringer, failures int) {
-	t.Logger.Warn(fmt.Sprintf("background_reconcile: Shard reconciliation is stuck: %d consecutive launches", failures), "of", what)
+	t.Logger.Warn(fmt.Sprintf(
+		"background_reconcile: Shard reconciliation is stuck: %d consecutive launches",
+		failures), "of", what)
 }
 
 // cuttingOver tells whether a shard's move waits for compute to be told while the
@@ -301,9 +312,11 @@ func (t *term) cuttingOver(id neon.ShardID) bool {
 // because nobody can use the location it comes from any more.
 func (t *term) gaveUp(sc *Scene, step Step) {
 	at := sc.On(sc.Shard.Attached)
-	if sc.owes() && step.Kind == Put && step.Node == sc.Shard.Attached && step.Conf.Mode == neon.AttachedSingle &&
+	if sc.owes() && step.Kind == Put && step.Node == sc.Shard.Attached &&
+		step.Conf.Mode == neon.AttachedSingle &&
 		at.attached() && at.Conf.Mode == neon.AttachedMulti {
-		t.Logger.Info("Giving up on compute notification because the origin is unavailable", "shard", sc.Shard.ID)
+		t.Logger.Info("Giving up on compute notification because the origin is unavailable",
+			"shard", sc.Shard.ID)
 	}
 }
 
@@ -354,7 +367,9 @@ func (o *outbox) notify(body *neon.NotifyAttach) error {
 // compose makes the body from the newest state: a shard whose newest generation
 // is attached is where that is; one on its way is still where compute last
 // acknowledged it to be, and more tells that there are such that compute is owed.
-func (o *outbox) compose(st *fsm.State, id neon.TenantID) (body *neon.NotifyAttach, acks []fsm.Ack, more bool) {
+func (o *outbox) compose(
+	st *fsm.State, id neon.TenantID,
+) (body *neon.NotifyAttach, acks []fsm.Ack, more bool) {
 	tenant, ok := st.Tenant(id)
 	if !ok || tenant.Policy.Kind != neon.PlaceAttached {
 		return nil, nil, false
@@ -382,7 +397,8 @@ func (o *outbox) compose(st *fsm.State, id neon.TenantID) (body *neon.NotifyAtta
 		}
 		body.Shards = append(body.Shards, neon.NotifyShard{Node: node, Number: sh.ID.Number})
 	}
-	slices.SortFunc(body.Shards, func(a, b neon.NotifyShard) int { return int(a.Number) - int(b.Number) })
+	slices.SortFunc(body.Shards,
+		func(a, b neon.NotifyShard) int { return int(a.Number) - int(b.Number) })
 	return body, acks, more
 }
 
@@ -399,7 +415,8 @@ func (o *outbox) attached(sh *fsm.Shard) bool {
 		return false
 	}
 	// The destination of a live migration serves once it has caught up.
-	return l.conf.Mode == neon.AttachedSingle || l.conf.Mode == neon.AttachedMulti && known.caughtUp == sh.GenNode
+	return l.conf.Mode == neon.AttachedSingle ||
+		l.conf.Mode == neon.AttachedMulti && known.caughtUp == sh.GenNode
 }
 
 // close takes nothing more and joins the senders; their context has ended.

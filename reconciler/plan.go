@@ -115,7 +115,9 @@ func Next(s *Scene) Step {
 		return Step{Kind: Done}
 	}
 	if n := s.ahead(); n != 0 {
-		return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf("node %d has generation %s, newer than %s, which was the last one issued", n, s.On(n).Conf.Generation, s.Shard.Generation)}
+		return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf(
+			"node %d has generation %s, newer than %s, which was the last one issued", n,
+			s.On(n).Conf.Generation, s.Shard.Generation)}
 	}
 	if s.unplaced() {
 		return Step{Kind: Blocked, Why: "there is no node to place it on"}
@@ -175,7 +177,9 @@ func (s *Scene) tidies(n neon.NodeID) bool { return s.up(n) && !slices.Contains(
 func (s *Scene) owes() bool { return s.Notifies && s.Shard.OwesNotification() }
 
 func (s *Scene) attachedConf(mode neon.LocationMode) Conf {
-	return Conf{Mode: mode, Generation: s.Shard.Generation, Stripe: s.stripe(), Config: s.locationConfig()}
+	return Conf{
+		Mode: mode, Generation: s.Shard.Generation, Stripe: s.stripe(), Config: s.locationConfig(),
+	}
 }
 
 // stripe is the stripe size where it means something: pageservers keep none for
@@ -246,7 +250,8 @@ func (s *Scene) takeOver(at Sight) Step {
 		return Step{Kind: Look, Node: d}
 	}
 	if at.attached() {
-		return Step{Kind: Issue, Node: d} // an older attachment of its own: respawned with the new number
+		// an older attachment of its own: respawned with the new number
+		return Step{Kind: Issue, Node: d}
 	}
 	if at.Conf.Mode == neon.Secondary && s.Warm != d {
 		return Step{Kind: Warm, Node: d, From: o}
@@ -369,9 +374,15 @@ func (s *Scene) nowhereElse() Step {
 		switch {
 		case node == nil || s.On(n).absent():
 		case node.Availability == neon.NodeWarmingUp:
-			return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf("node %d has just started and may have it", n)}
+			return Step{
+				Kind: Blocked, Node: n,
+				Why: fmt.Sprintf("node %d has just started and may have it", n),
+			}
 		case forced(node.Operation): // which may be cancelled, and then it still has it
-			return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf("node %d is being deleted and may have it", n)}
+			return Step{
+				Kind: Blocked, Node: n,
+				Why: fmt.Sprintf("node %d is being deleted and may have it", n),
+			}
 		}
 	}
 	return Step{Kind: Done}

@@ -37,7 +37,8 @@ const worldNodes = 4
 
 func (w *world) scene() *Scene {
 	sc := &Scene{
-		Tenant: w.tenant, Shard: w.shard, Fresh: w.fresh, Warm: w.warm, CaughtUp: w.caught, Notifies: w.hook, AllListed: true,
+		Tenant: w.tenant, Shard: w.shard, Fresh: w.fresh, Warm: w.warm, CaughtUp: w.caught,
+		Notifies: w.hook, AllListed: true,
 		Failed: w.failed,
 		Node: func(id neon.NodeID) *fsm.Node {
 			a := neon.NodeActive
@@ -96,7 +97,9 @@ func (w *world) obey(step Step) {
 		if at := w.real[step.Node]; at.Mode != neon.Secondary || w.warm != step.Node {
 			w.t.Fatalf("moves to node %d, which is %v and not warm", step.Node, at)
 		}
-		w.shard.Attached, w.shard.Secondary, w.shard.PreferredNode = step.Node, []neon.NodeID{w.shard.Attached}, 0
+		w.shard.Attached, w.shard.Secondary, w.shard.PreferredNode = step.Node, []neon.NodeID{
+			w.shard.Attached,
+		}, 0
 	}
 }
 
@@ -149,7 +152,8 @@ func (w *world) put(step Step) {
 			}
 		} else {
 			if w.owner[g] != step.Node || g != w.shard.Generation {
-				w.t.Fatalf("sends generation %s to node %d, it was issued to %d", g, step.Node, w.owner[g])
+				w.t.Fatalf("sends generation %s to node %d, it was issued to %d", g, step.Node,
+					w.owner[g])
 			}
 			inPlace := was.Mode.Attached() && was.Generation == g && was.Mode != neon.AttachedStale
 			if !inPlace && w.fresh != g {
@@ -157,7 +161,8 @@ func (w *world) put(step Step) {
 			}
 		}
 	} else if was.Mode.Attached() && w.shard.Attached != 0 {
-		if w.real[w.shard.Attached].Generation != w.shard.Generation || !w.real[w.shard.Attached].Mode.Attached() {
+		if w.real[w.shard.Attached].Generation != w.shard.Generation ||
+			!w.real[w.shard.Attached].Mode.Attached() {
 			w.t.Fatalf("takes node %d away before node %d is attached", step.Node, w.shard.Attached)
 		}
 		if w.hook && w.told != w.shard.Attached {
@@ -177,14 +182,21 @@ func (w *world) put(step Step) {
 
 func drawWorld(t *rapid.T) *world {
 	w := &world{
-		t: t, down: map[neon.NodeID]bool{}, sick: map[neon.NodeID]bool{}, blame: map[neon.NodeID]int{}, real: map[neon.NodeID]Conf{}, known: map[neon.NodeID]bool{}, spoilt: map[neon.NodeID]bool{},
-		owner: map[neon.Generation]neon.NodeID{}, hook: rapid.Bool().Draw(t, "hook"),
+		t: t, down: map[neon.NodeID]bool{}, sick: map[neon.NodeID]bool{},
+		blame: map[neon.NodeID]int{}, real: map[neon.NodeID]Conf{}, known: map[neon.NodeID]bool{},
+		spoilt: map[neon.NodeID]bool{},
+		owner:  map[neon.Generation]neon.NodeID{}, hook: rapid.Bool().Draw(t, "hook"),
 	}
-	node := rapid.Custom(func(t *rapid.T) neon.NodeID { return neon.NodeID(rapid.IntRange(1, worldNodes).Draw(t, "node")) })
+	node := rapid.Custom(func(
+		t *rapid.T,
+	) neon.NodeID {
+		return neon.NodeID(rapid.IntRange(1, worldNodes).Draw(t, "node"))
+	})
 	w.tenant = fsm.Tenant{Policy: neon.Attached(1), Scheduling: neon.ShardActive}
 	w.shard = fsm.Shard{
-		Generation: neon.Generation(rapid.IntRange(1, 5).Draw(t, "generation")), HasGeneration: true,
-		GenNode: node.Draw(t, "owner"), Attached: node.Draw(t, "attached"),
+		Generation:    neon.Generation(rapid.IntRange(1, 5).Draw(t, "generation")),
+		HasGeneration: true,
+		GenNode:       node.Draw(t, "owner"), Attached: node.Draw(t, "attached"),
 	}
 	w.owner[w.shard.Generation] = w.shard.GenNode
 	if n := node.Draw(t, "secondary"); n != w.shard.Attached {
@@ -198,12 +210,15 @@ func drawWorld(t *rapid.T) *world {
 	} else {
 		w.told = node.Draw(t, "told")
 	}
-	modes := []neon.LocationMode{"", neon.Secondary, neon.AttachedSingle, neon.AttachedMulti, neon.AttachedStale}
+	modes := []neon.LocationMode{
+		"", neon.Secondary, neon.AttachedSingle, neon.AttachedMulti, neon.AttachedStale,
+	}
 	for id := neon.NodeID(1); id <= worldNodes; id++ {
 		w.known[id] = rapid.Bool().Draw(t, "known")
 		w.spoilt[id] = rapid.Bool().Draw(t, "spoilt")
 		w.down[id] = id != w.shard.Attached && rapid.IntRange(0, 3).Draw(t, "down") == 0
-		w.sick[id] = id != w.shard.Attached && id != w.shard.PreferredNode && rapid.IntRange(0, 3).Draw(t, "sick") == 0
+		w.sick[id] = id != w.shard.Attached && id != w.shard.PreferredNode &&
+			rapid.IntRange(0, 3).Draw(t, "sick") == 0
 		mode := rapid.SampledFrom(modes).Draw(t, "mode")
 		if mode == "" {
 			continue
@@ -232,11 +247,13 @@ func TestPlannerReachesIntentFromAnySight(t *testing.T) {
 		var trace []string
 		for i := range 100 {
 			if slices.Contains(deaths, i) {
-				w.known, w.spoilt, w.failed, w.blame = map[neon.NodeID]bool{}, map[neon.NodeID]bool{}, nil, map[neon.NodeID]int{}
+				w.known, w.spoilt = map[neon.NodeID]bool{}, map[neon.NodeID]bool{}
+				w.failed, w.blame = nil, map[neon.NodeID]int{}
 				w.fresh, w.warm, w.caught = 0, 0, 0
 			}
 			step := Next(w.scene())
-			trace = append(trace, fmt.Sprintf("%s %d %s", stepName(step.Kind), step.Node, step.Conf.Mode))
+			trace = append(trace,
+				fmt.Sprintf("%s %d %s", stepName(step.Kind), step.Node, step.Conf.Mode))
 			if step.Kind == Done {
 				w.reached(trace)
 				return
@@ -253,7 +270,8 @@ func TestPlannerReachesIntentFromAnySight(t *testing.T) {
 func (w *world) reached(trace []string) {
 	at := w.real[w.shard.Attached]
 	if at.Mode != neon.AttachedSingle || at.Generation != w.shard.Generation {
-		w.t.Fatalf("node %d ends as %v, not attached in %s\n%v", w.shard.Attached, at, w.shard.Generation, trace)
+		w.t.Fatalf("node %d ends as %v, not attached in %s\n%v", w.shard.Attached, at,
+			w.shard.Generation, trace)
 	}
 	if w.hook && w.told != w.shard.Attached {
 		w.t.Fatalf("compute ends at node %d\n%v", w.told, trace)
@@ -266,7 +284,8 @@ func (w *world) reached(trace []string) {
 			continue
 		}
 		mode := w.real[id].Mode
-		if want := w.shard.HasSecondary(id); want != (mode == neon.Secondary) || !want && w.known[id] && mode != "" {
+		if want := w.shard.HasSecondary(id); want != (mode == neon.Secondary) ||
+			!want && w.known[id] && mode != "" {
 			w.t.Fatalf("node %d ends as %q, secondary wanted: %v\n%v", id, mode, want, trace)
 		}
 	}
@@ -274,7 +293,8 @@ func (w *world) reached(trace []string) {
 
 func TestPlannerFreezesAShardWhoseGenerationWasNeverIssued(t *testing.T) {
 	w := &world{
-		known: map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true}, down: map[neon.NodeID]bool{},
+		known:  map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true},
+		down:   map[neon.NodeID]bool{},
 		real:   map[neon.NodeID]Conf{2: {Mode: neon.AttachedSingle, Generation: 9}},
 		tenant: fsm.Tenant{Policy: neon.Attached(0), Scheduling: neon.ShardActive},
 		shard:  fsm.Shard{Generation: 3, HasGeneration: true, GenNode: 1, Attached: 1},
@@ -287,7 +307,8 @@ func TestPlannerFreezesAShardWhoseGenerationWasNeverIssued(t *testing.T) {
 func TestPlannerLeavesEverythingAloneWithoutAPlace(t *testing.T) {
 	for _, policy := range []neon.Placement{neon.Attached(1), {Kind: neon.PlaceSecondary}} {
 		w := &world{
-			known: map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true}, down: map[neon.NodeID]bool{},
+			known:  map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true},
+			down:   map[neon.NodeID]bool{},
 			real:   map[neon.NodeID]Conf{2: {Mode: neon.AttachedSingle, Generation: 1}},
 			tenant: fsm.Tenant{Policy: policy, Scheduling: neon.ShardActive},
 			shard:  fsm.Shard{Generation: 1, HasGeneration: true},

@@ -84,8 +84,10 @@ func TestQueueCountsABlockedTaskFromItsWakeUp(t *testing.T) {
 		counts := func(what string, want int) {
 			synctest.Wait()
 			busy, waits := q.load()
-			if active, _, _ := q.lookup(shardN(1)); q.size() != want || busy != want || waits != 0 || active != (want > 0) {
-				t.Errorf("%s: %d count, %d busy, %d wait, it is active: %v", what, q.size(), busy, waits, active)
+			if active, _, _ := q.lookup(shardN(1)); q.size() != want || busy != want ||
+				waits != 0 || active != (want > 0) {
+				t.Errorf("%s: %d count, %d busy, %d wait, it is active: %v", what, q.size(), busy,
+					waits, active)
 			}
 		}
 		q.wake(Normal, shardN(1))

@@ -91,7 +91,8 @@ func (r *Reconciler) Await(ctx context.Context, index uint64, shards ...neon.Sha
 				return err
 			}
 		case <-t.ctx.Done():
-			return neon.Errorf(neon.Unavailable, "leadership ended while waiting for shard %s", shards[i])
+			return neon.Errorf(neon.Unavailable, "leadership ended while waiting for shard %s",
+				shards[i])
 		case <-ctx.Done():
 			return neon.Errorf(neon.Timeout, "Timeout waiting for shard %s", shards[i])
 		}

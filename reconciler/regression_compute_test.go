@@ -47,7 +47,9 @@ func TestComputeIsToldAgainAfterATenantWasPutAway(t *testing.T) {
 			tenant, _ := b.log.State().Tenant(id.Tenant)
 			sh, _ := b.log.State().Shard(id)
 			in.Shard, in.Sequence = id, sh.Sequence
-			b.must(fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Policy: &p, Intents: []fsm.Intent{in}})
+			b.must(fsm.UpdateTenant{
+				ID: id.Tenant, Sequence: tenant.Sequence, Policy: &p, Intents: []fsm.Intent{in},
+			})
 			b.settle()
 		}
 		place(neon.Placement{}, fsm.Intent{})
@@ -128,7 +130,9 @@ func TestNotificationsOfOneTenantDoNotHoldUpOthers(t *testing.T) {
 		ids := b.create(5, 1, neon.Attached(0))
 		wait(2 * time.Second)
 		for _, id := range ids {
-			if sh, _ := b.log.State().Shard(neon.ShardID{Tenant: id, Count: 1}); sh.OwesNotification() {
+			if sh, _ := b.log.State().Shard(neon.ShardID{
+				Tenant: id, Count: 1,
+			}); sh.OwesNotification() {
 				b.t.Errorf("compute was not told of %s", id)
 			}
 		}

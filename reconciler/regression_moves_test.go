@@ -14,8 +14,12 @@ import (
 // it comes from dies, the shard is served from the other one as soon as that is known.
 func TestAMoveIsNotHeldUpByADeadOrigin(t *testing.T) {
 	for name, hold := range map[string]func(*fleet, neon.NodeID){
-		"warming":         func(f *fleet, _ neon.NodeID) { f.slow = true },
-		"catching up":     func(f *fleet, to neon.NodeID) { f.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{to: {{1}: 99}} },
+		"warming": func(f *fleet, _ neon.NodeID) { f.slow = true },
+		"catching up": func(
+			f *fleet, to neon.NodeID,
+		) {
+			f.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{to: {{1}: 99}}
+		},
 		"telling compute": func(f *fleet, _ neon.NodeID) { f.hookErr = errors.New("not now") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -25,7 +29,8 @@ func TestAMoveIsNotHeldUpByADeadOrigin(t *testing.T) {
 				sh, _ := b.log.State().Shard(id)
 				from, to := sh.Attached, sh.Secondary[0]
 				b.fleet.set(func() { hold(b.fleet, to) })
-				in, err := scheduler.New(b.log.State(), nil).Migrate(sh, to, scheduler.OverrideScheduler)
+				in, err := scheduler.New(b.log.State(), nil).Migrate(sh, to,
+					scheduler.OverrideScheduler)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -64,7 +69,9 @@ func TestAMoveThatANewLeaderFindsIsNotHeldUpByADeadOrigin(t *testing.T) {
 				b.depose()
 				sh, _ := b.log.State().Shard(id)
 				to := sh.Attached%3 + 1
-				b.must(fsm.SetIntents{Intents: []fsm.Intent{{Shard: id, Sequence: sh.Sequence, Attached: to}}})
+				b.must(fsm.SetIntents{
+					Intents: []fsm.Intent{{Shard: id, Sequence: sh.Sequence, Attached: to}},
+				})
 				b.fleet.set(func() { die(b.fleet, sh.Attached) })
 				b.lead()
 				wait(b.opts.MaxOffline + 5*time.Second)
@@ -86,7 +93,9 @@ func TestDeletedTimelinesAreNotWaitedFor(t *testing.T) {
 		b.settle()
 		sh, _ := b.log.State().Shard(id)
 		b.fleet.set(func() {
-			b.fleet.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{sh.Attached: {{1}: 100, {2}: 50}}
+			b.fleet.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{
+				sh.Attached: {{1}: 100, {2}: 50},
+			}
 		})
 		to := migrate(b, sh)
 		wait(5 * time.Second)
@@ -110,7 +119,8 @@ func TestAStuckShardDoesNotKeepOthersFromBeingOptimised(t *testing.T) {
 		b.settle()
 		away := func(but neon.TenantID) (n int) {
 			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
-				if node, _ := b.log.State().Node(sh.Attached); node.AZ != sh.PreferredAZ && sh.ID.Tenant != but {
+				if node, _ := b.log.State().Node(sh.Attached); node.AZ != sh.PreferredAZ &&
+					sh.ID.Tenant != but {
 					n++
 				}
 			}
@@ -158,7 +168,8 @@ func TestASecondaryWithoutAHeatmapIsNotWarm(t *testing.T) {
 		if now, _ := b.log.State().Shard(id); now.Attached != sh.Attached {
 			t.Fatal("it was moved to a node of which nobody knows what it should have")
 		}
-		b.fleet.set(func() { b.fleet.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{sh.Attached: {}} })
+		b.fleet.set(
+			func() { b.fleet.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{sh.Attached: {}} })
 		wait(2 * time.Minute)
 		if now, _ := b.log.State().Shard(id); now.Attached != to {
 			t.Error("a tenant without timelines waits for a heatmap")

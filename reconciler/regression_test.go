@@ -136,7 +136,8 @@ func TestNodesThatDieOneAfterAnotherTakeNothing(t *testing.T) {
 			}
 			wait(time.Minute)
 			for id, was := range intents {
-				if now, _ := b.log.State().Shard(id); now.Attached != was.Attached || now.Generation != was.Generation {
+				if now, _ := b.log.State().Shard(id); now.Attached != was.Attached ||
+					now.Generation != was.Generation {
 					b.t.Errorf("%s was moved from node %d to %d", id, was.Attached, now.Attached)
 				}
 			}
@@ -194,7 +195,8 @@ func TestALeaderThatWasFrozenJudgesNobody(t *testing.T) {
 		wait(b.opts.MaxOffline + 10*time.Second)
 		for n := range b.log.State().Nodes() {
 			if n.Availability != neon.NodeActive || b.log.State().Counts(n.ID).Attached == 0 {
-				b.t.Errorf("node %d is %s and has %d shards", n.ID, n.Availability, b.log.State().Counts(n.ID).Attached)
+				b.t.Errorf("node %d is %s and has %d shards", n.ID, n.Availability,
+					b.log.State().Counts(n.ID).Attached)
 			}
 		}
 	})
@@ -348,9 +350,10 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 		})
 		tenant, _ := b.log.State().Tenant(id.Tenant)
 		policy := neon.Attached(2)
-		b.must(fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Policy: &policy, Intents: []fsm.Intent{{
-			Shard: id, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: spare,
-		}}})
+		b.must(fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Policy: &policy,
+			Intents: []fsm.Intent{{
+				Shard: id, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: spare,
+			}}})
 		wait(30 * time.Second)
 		b.fleet.set(func() {
 			if _, there := b.fleet.at[from][id]; there {
@@ -391,12 +394,15 @@ func TestAFailedCallIsMadeAgain(t *testing.T) {
 			tenant, _ := b.log.State().Tenant(id.Tenant)
 			sh, _ := b.log.State().Shard(id)
 			in.Shard, in.Sequence = id, sh.Sequence
-			b.must(fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Policy: &p, Intents: []fsm.Intent{in}})
+			b.must(fsm.UpdateTenant{
+				ID: id.Tenant, Sequence: tenant.Sequence, Policy: &p, Intents: []fsm.Intent{in},
+			})
 		}
 		refused := func(what string) {
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
-			if _, err := b.now.ReconcileAll(ctx); err == nil || !strings.Contains(err.Error(), "refused") {
+			if _, err := b.now.ReconcileAll(ctx); err == nil ||
+				!strings.Contains(err.Error(), "refused") {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
@@ -438,7 +444,8 @@ func TestAnOriginThatFailsForeverHandsNothingOver(t *testing.T) {
 		wait(30 * time.Second)
 		b.fleet.set(func() {
 			if c := b.fleet.at[to][id]; c.Mode != neon.AttachedSingle || b.fleet.told[id] != to {
-				b.t.Errorf("the destination is %q and compute was told node %d", c.Mode, b.fleet.told[id])
+				b.t.Errorf("the destination is %q and compute was told node %d", c.Mode,
+					b.fleet.told[id])
 			}
 			b.fleet.onPut = nil
 		})

@@ -67,7 +67,8 @@ func TestReconcileThatTellsComputeCountsOnce(t *testing.T) {
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
 		b.create(1, 2, neon.Attached(0))
 		wait(time.Second)
-		y.demand(t, "attaching while compute is busy", map[string]int{"spawned": 2, "ok_no_notify": 2})
+		y.demand(t, "attaching while compute is busy",
+			map[string]int{"spawned": 2, "ok_no_notify": 2})
 		b.fleet.set(func() { b.fleet.hookErr = nil })
 		b.settle()
 		y.take()
@@ -85,7 +86,9 @@ func TestReturnOfANodeIsOneReconcilePerShard(t *testing.T) {
 		y := counting(b)
 		for _, id := range b.create(4, 1, neon.Attached(1)) { // not to be moved home again
 			tenant, _ := b.log.State().Tenant(id)
-			b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential)})
+			b.must(fsm.UpdateTenant{
+				ID: id, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential),
+			})
 		}
 		b.settle()
 		b.fleet.set(func() { b.fleet.down[2] = true })
@@ -104,7 +107,8 @@ func TestReconcileAllNamesTheShardThatKeepsFailing(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		b.create(2, 1, neon.Attached(0))
 		b.settle()
-		broken := neon.ShardID{Tenant: neon.TenantID{0xaa, 0, 0, 2}, Count: 2} // the first of the next tenant
+		// the first of the next tenant
+		broken := neon.ShardID{Tenant: neon.TenantID{0xaa, 0, 0, 2}, Count: 2}
 		failures := 0
 		b.fleet.set(func() {
 			b.fleet.onPut = func(_ neon.NodeID, id neon.ShardID) error {
@@ -119,7 +123,9 @@ func TestReconcileAllNamesTheShardThatKeepsFailing(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		_, err := b.now.ReconcileAll(ctx)
-		if err == nil || !strings.Contains(err.Error(), "Reconcile error on shard "+broken.String()+": ") || !strings.Contains(err.Error(), "out of order") {
+		if err == nil ||
+			!strings.Contains(err.Error(), "Reconcile error on shard "+broken.String()+": ") ||
+			!strings.Contains(err.Error(), "out of order") {
 			t.Errorf("%v", err)
 		}
 		b.fleet.set(func() {
@@ -151,15 +157,20 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 			b.fleet.down[sh.Attached] = true
 			b.fleet.notes = 0
 		})
-		b.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: sh.Attached, From: neon.NodeActive, To: neon.NodeOffline, Incarnation: node.Incarnation}}})
+		b.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{
+			Node: sh.Attached, From: neon.NodeActive, To: neon.NodeOffline,
+			Incarnation: node.Incarnation,
+		}}})
 		all := func(what string, want, notes int, owes bool) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			n, err := b.now.ReconcileAll(ctx)
 			b.fleet.mu.Lock()
 			defer b.fleet.mu.Unlock()
-			if now := first(b); err != nil || n != want || b.fleet.notes != notes || now.OwesNotification() != owes {
-				t.Errorf("%s: %d found, %d notifications, owed %v; %v", what, n, b.fleet.notes, now.OwesNotification(), err)
+			if now := first(b); err != nil || n != want || b.fleet.notes != notes ||
+				now.OwesNotification() != owes {
+				t.Errorf("%s: %d found, %d notifications, owed %v; %v", what, n, b.fleet.notes,
+					now.OwesNotification(), err)
 			}
 			b.fleet.notes = 0
 		}
@@ -179,7 +190,9 @@ func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
 		b.create(1, 1, neon.Attached(0))
 		b.settle()
 		b.fleet.set(func() {
-			b.fleet.hookErr, b.fleet.notes = &HookRefusal{Err: errors.New("too many"), Wait: 5 * time.Second}, 0
+			b.fleet.hookErr, b.fleet.notes = &HookRefusal{
+				Err: errors.New("too many"), Wait: 5 * time.Second,
+			}, 0
 		})
 		migrate(b, first(b))
 		wait(5 * time.Second)
@@ -192,13 +205,15 @@ func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
 		wait(12 * time.Second)
 		b.settle()
 		b.check()
-		b.fleet.set(func() { b.fleet.hookErr = &HookRefusal{Err: errors.New("forbidden"), Never: true} })
+		b.fleet.set(
+			func() { b.fleet.hookErr = &HookRefusal{Err: errors.New("forbidden"), Never: true} })
 		sh := first(b)
 		migrate(b, sh)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		err := b.now.Await(ctx, b.log.State().Index, sh.ID)
-		if err == nil || neon.CodeOf(err) == neon.Timeout || !strings.Contains(err.Error(), "forbidden") {
+		if err == nil || neon.CodeOf(err) == neon.Timeout ||
+			!strings.Contains(err.Error(), "forbidden") {
 			t.Errorf("who waits hears %v", err)
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil })
@@ -247,7 +262,8 @@ func TestMovesAndSplitsCountInParts(t *testing.T) {
 		sh := first(b)
 		to := neon.NodeID(6) - sh.Attached - sh.Secondary[0]
 		b.must(fsm.SetIntents{Intents: []fsm.Intent{{
-			Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: []neon.NodeID{sh.Secondary[0], to}, PreferredNode: to,
+			Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached,
+			Secondary: []neon.NodeID{sh.Secondary[0], to}, PreferredNode: to,
 		}}})
 		b.settle()
 		if sh = first(b); sh.Attached != to {

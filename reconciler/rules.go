@@ -54,7 +54,8 @@ func (t *term) evacuate() {
 				return
 			}
 			var intents []fsm.Intent
-			intents, from, more = scheduler.New(st, loads).Evacuate(id, from, t.Options.EvacuationBatch)
+			intents, from, more = scheduler.New(st, loads).Evacuate(id, from,
+				t.Options.EvacuationBatch)
 			if len(intents) == 0 {
 				continue
 			}
@@ -67,7 +68,8 @@ func (t *term) evacuate() {
 			if err != nil {
 				return // the rule holds on: the next round tries again
 			}
-			t.Logger.Info("evacuating", "node", id, "shards", len(r.Grants), "refused", len(r.Refused))
+			t.Logger.Info("evacuating", "node", id, "shards", len(r.Grants),
+				"refused", len(r.Refused))
 		}
 	}
 }
@@ -122,7 +124,8 @@ func (t *term) rehome() {
 		from := neon.ShardID{}
 		for more := true; more && t.ctx.Err() == nil; {
 			var intents []fsm.Intent
-			intents, from, more = scheduler.New(t.Log.State(), loads).ReplaceSecondaries(id, from, t.Options.EvacuationBatch)
+			intents, from, more = scheduler.New(t.Log.State(), loads).ReplaceSecondaries(id, from,
+				t.Options.EvacuationBatch)
 			t.commit(intents)
 		}
 	}

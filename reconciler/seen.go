@@ -43,7 +43,8 @@ type location struct {
 func newSeen() *seen {
 	return &seen{
 		shards: make(map[neon.ShardID]*shardSeen), listed: make(map[neon.NodeID]uint64),
-		on: make(map[neon.NodeID]int), forgot: make(map[neon.NodeID]uint64), ever: make(map[neon.NodeID]bool),
+		on: make(map[neon.NodeID]int), forgot: make(map[neon.NodeID]uint64),
+		ever: make(map[neon.NodeID]bool),
 	}
 }
 
@@ -123,7 +124,9 @@ func (s *seen) scene(sc *Scene, nodeListed func(neon.NodeID, uint64) bool) {
 	sc.On = func(n neon.NodeID) Sight {
 		for i := range locations {
 			if locations[i].node == n {
-				return Sight{Known: locations[i].known, Conf: locations[i].conf, Failed: locations[i].failed}
+				return Sight{
+					Known: locations[i].known, Conf: locations[i].conf, Failed: locations[i].failed,
+				}
 			}
 		}
 		return Sight{Known: listed[n]}
@@ -159,7 +162,8 @@ func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
 		l.known, l.failed, l.conf = false, !ok, Conf{}
 		return
 	}
-	l.known, l.failed, l.conf = true, false, conf // an absence stays on record until the next listing
+	// an absence stays on record until the next listing
+	l.known, l.failed, l.conf = true, false, conf
 }
 
 // looked records the answer of a look that began at a clock reading, unless a
@@ -188,7 +192,8 @@ func (s *seen) cuttingOver() (ids []neon.ShardID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, sh := range s.shards {
-		if slices.ContainsFunc(sh.locations, func(l location) bool { return l.known && l.conf.Mode == neon.AttachedMulti }) {
+		if slices.ContainsFunc(sh.locations,
+			func(l location) bool { return l.known && l.conf.Mode == neon.AttachedMulti }) {
 			ids = append(ids, id)
 		}
 	}
@@ -287,7 +292,9 @@ func (s *seen) forgetShard(id neon.ShardID) {
 // list takes over a complete listing of a node that began at a clock reading and
 // returns the shards whose location on the node changed by it. One that was fetched
 // from an earlier process says nothing.
-func (s *seen) list(n neon.NodeID, incarnation uint64, began uint64, found map[neon.ShardID]*Conf) (changed []neon.ShardID) {
+func (s *seen) list(
+	n neon.NodeID, incarnation uint64, began uint64, found map[neon.ShardID]*Conf,
+) (changed []neon.ShardID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.forgot[n] > began {
@@ -322,7 +329,9 @@ func (s *seen) list(n neon.NodeID, incarnation uint64, began uint64, found map[n
 // unlisted drops what was thought to be on a node and is not in its listing. Every
 // shard that was found has an entry by now: with no more entries than those there
 // is nothing to drop, and no need to look at every shard there is.
-func (s *seen) unlisted(n neon.NodeID, began uint64, found map[neon.ShardID]*Conf) (dropped []neon.ShardID) {
+func (s *seen) unlisted(
+	n neon.NodeID, began uint64, found map[neon.ShardID]*Conf,
+) (dropped []neon.ShardID) {
 	if s.on[n] == len(found) {
 		return nil
 	}
@@ -400,7 +409,8 @@ func (s *seen) observed(shard *fsm.Shard) map[neon.NodeID]*neon.LocationConfig {
 // wire is the configuration as pageservers spell it.
 func wire(id neon.ShardID, c Conf) *neon.LocationConfig {
 	w := &neon.LocationConfig{
-		Mode: c.Mode, ShardNumber: id.Number, ShardCount: id.Count, StripeSize: c.Stripe, TenantConf: c.Config,
+		Mode: c.Mode, ShardNumber: id.Number, ShardCount: id.Count, StripeSize: c.Stripe,
+		TenantConf: c.Config,
 	}
 	switch {
 	case c.Mode.Attached():

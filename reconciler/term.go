@@ -81,7 +81,8 @@ func (t *term) run(retell bool) {
 // to do whatever the nodes' listings will say; the others wait for the listings.
 func (t *term) survey() {
 	st := t.Log.State()
-	t.Logger.Info("Populating tenant shards' states from initial pageserver scan...", "shards", st.ShardCount())
+	t.Logger.Info("Populating tenant shards' states from initial pageserver scan...",
+		"shards", st.ShardCount())
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
 		t.place(st, &sh)
 		if sh.Attached != 0 && sh.GenNode != sh.Attached {
@@ -168,10 +169,11 @@ func (t *term) released(st *fsm.State, tenants []neon.TenantID) bool {
 	}
 	return slices.ContainsFunc(tenants, func(id neon.TenantID) bool {
 		tenant, ok := st.Tenant(id)
-		return ok && !st.Splitting(id) && slices.ContainsFunc(tenant.Shards(), func(shard neon.ShardID) bool {
-			_, lacks := t.unplaced[shard]
-			return lacks
-		})
+		return ok && !st.Splitting(id) &&
+			slices.ContainsFunc(tenant.Shards(), func(shard neon.ShardID) bool {
+				_, lacks := t.unplaced[shard]
+				return lacks
+			})
 	})
 }
 
@@ -347,7 +349,10 @@ func (t *term) scene(st *fsm.State, k *task) (*Scene, bool) {
 		return nil, false
 	}
 	k.basis = max(sh.Sequence, tenant.Sequence)
-	sc := &Scene{Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, Frozen: st.Splitting(tenant.ID), AllListed: !tenant.Deleting || t.nodes.allListed(st)}
+	sc := &Scene{
+		Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, Frozen: st.Splitting(tenant.ID),
+		AllListed: !tenant.Deleting || t.nodes.allListed(st),
+	}
 	select {
 	case <-t.ready:
 	default:
@@ -405,7 +410,8 @@ func (t *term) failed(k *task, sc *Scene, step Step, err error) {
 	if failures%stuckAfter == 0 {
 		t.stuck(k.id, failures)
 	}
-	t.Logger.Info("reconcile error", "shard", k.id, "step", stepName(step.Kind), "node", step.Node, "failures", failures, "err", err)
+	t.Logger.Info("reconcile error", "shard", k.id, "step", stepName(step.Kind), "node", step.Node,
+		"failures", failures, "err", err)
 	t.report.failed(k.id, err)
 	t.wait.failed(k.id, reconcileError(k.id, err))
 	after := t.Options.RetryMin << min(failures-1, 16)
@@ -418,5 +424,7 @@ func reconcileError(id neon.ShardID, err error) error {
 }
 
 func stepName(k Kind) string {
-	return [...]string{"done", "blocked", "look", "issue", "put", "warm", "catch up", "notify", "move"}[k]
+	return [...]string{
+		"done", "blocked", "look", "issue", "put", "warm", "catch up", "notify", "move",
+	}[k]
 }

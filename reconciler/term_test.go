@@ -52,12 +52,16 @@ func TestANewLeaderThatOnlyDoesNotKnowSpendsNothing(t *testing.T) {
 }
 
 func TestShardsOfADeadNodeMoveWhoeverLeads(t *testing.T) {
-	for _, kill := range []time.Duration{0, 4900 * time.Millisecond, 5200 * time.Millisecond, 5300 * time.Millisecond, 5400 * time.Millisecond, 6 * time.Second} {
+	for _, kill := range []time.Duration{
+		0, 4900 * time.Millisecond, 5200 * time.Millisecond, 5300 * time.Millisecond,
+		5400 * time.Millisecond, 6 * time.Second,
+	} {
 		scenario(t, 6, func(b *bench) {
 			b.create(100, 4, neon.Attached(1))
 			b.settle()
 			dead := b.busiest()
-			b.fleet.set(func() { b.fleet.down[dead] = true; b.fleet.latency = 20 * time.Millisecond })
+			b.fleet.set(
+				func() { b.fleet.down[dead] = true; b.fleet.latency = 20 * time.Millisecond })
 			if kill > 0 {
 				wait(kill)
 				b.depose()
@@ -88,7 +92,8 @@ func TestTheWholeFleetGoneTearsNothingDown(t *testing.T) {
 		})
 		wait(time.Minute)
 		for id, was := range intents {
-			if now, _ := b.log.State().Shard(id); now.Attached != was.Attached || now.Generation != was.Generation {
+			if now, _ := b.log.State().Shard(id); now.Attached != was.Attached ||
+				now.Generation != was.Generation {
 				b.t.Errorf("%s was moved from node %d to %d", id, was.Attached, now.Attached)
 			}
 		}
@@ -146,7 +151,10 @@ func TestPausedTenantsThatAreNowhereGetAPlaceAndStoppedOnesDoNot(t *testing.T) {
 		policies := []neon.ShardScheduling{neon.ShardPause, neon.ShardStop, neon.ShardActive}
 		for i, id := range ids {
 			tenant, _ := b.log.State().Tenant(id)
-			b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Policy: new(neon.Attached(0)), Scheduling: &policies[i]})
+			b.must(fsm.UpdateTenant{
+				ID: id, Sequence: tenant.Sequence, Policy: new(neon.Attached(0)),
+				Scheduling: &policies[i],
+			})
 		}
 		wait(30 * time.Second)
 		for i, id := range ids {
@@ -196,7 +204,8 @@ func TestReAttachGivesNewNumbersOnceAndSettles(t *testing.T) {
 		b.check()
 		for _, g := range r.Grants {
 			if sh, _ := b.log.State().Shard(g.Shard); sh.Generation != g.Generation {
-				b.t.Errorf("%s took another generation after its re-attach: %s", g.Shard, sh.Generation)
+				b.t.Errorf("%s took another generation after its re-attach: %s", g.Shard,
+					sh.Generation)
 			}
 		}
 	})
@@ -250,7 +259,8 @@ func TestPrewarmedMigrationEndsOnThePreferredNode(t *testing.T) {
 			b.fleet.set(func() { b.fleet.latency = 10 * time.Millisecond })
 			sh, _ := b.log.State().Shard(id)
 			to := sh.Attached%3 + 1
-			in, err := scheduler.New(b.log.State(), nil).Prewarm(sh, to, scheduler.OverrideScheduler)
+			in, err := scheduler.New(b.log.State(), nil).Prewarm(sh, to,
+				scheduler.OverrideScheduler)
 			if err != nil {
 				b.t.Fatal(err)
 			}
@@ -260,7 +270,8 @@ func TestPrewarmedMigrationEndsOnThePreferredNode(t *testing.T) {
 			b.lead()
 			b.settle()
 			b.check()
-			if now, _ := b.log.State().Shard(id); now.Attached != to || now.PreferredNode != 0 || len(now.Secondary) != 0 {
+			if now, _ := b.log.State().Shard(id); now.Attached != to || now.PreferredNode != 0 ||
+				len(now.Secondary) != 0 {
 				b.t.Errorf("killed after %d steps: %+v", kill, now)
 			}
 		})
@@ -277,7 +288,8 @@ func TestAHookThatFailsHoldsBackOnlyTheDetach(t *testing.T) {
 		wait(30 * time.Second)
 		b.fleet.set(func() {
 			if !b.fleet.at[sh.Attached][id].Mode.Attached() || !b.fleet.at[to][id].Mode.Attached() {
-				b.t.Errorf("origin is %q, destination is %q", b.fleet.at[sh.Attached][id].Mode, b.fleet.at[to][id].Mode)
+				b.t.Errorf("origin is %q, destination is %q", b.fleet.at[sh.Attached][id].Mode,
+					b.fleet.at[to][id].Mode)
 			}
 			b.fleet.hookErr = nil
 		})
@@ -336,7 +348,8 @@ func TestDeletingATenantLeavesNoLocation(t *testing.T) {
 		b.lead()
 		wait(time.Second)
 		for _, id := range ids {
-			if err := b.now.Await(b.t.Context(), b.log.State().Index, neon.ShardIDs(id, 2)...); err != nil {
+			if err := b.now.Await(b.t.Context(), b.log.State().Index,
+				neon.ShardIDs(id, 2)...); err != nil {
 				b.t.Fatal(err)
 			}
 		}

@@ -23,9 +23,11 @@ func (t *term) warm(up context.Context, sc *Scene, step Step) error {
 		}
 		done, err := t.Migrations.SecondaryDownload(up, sc.Node(step.Node), sc.Shard.ID, p.request)
 		if err != nil {
-			t.Logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node, "err", err)
+			t.Logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node,
+				"err", err)
 		}
-		if err != nil || done || time.Since(began) >= p.warm || pause(up, t.Options.RetryMin) != nil {
+		if err != nil || done || time.Since(began) >= p.warm ||
+			pause(up, t.Options.RetryMin) != nil {
 			break
 		}
 	}
@@ -54,13 +56,16 @@ func (t *term) prewarm(ctx context.Context, sc *Scene, step Step) error {
 		return fmt.Errorf("how warm node %d is: %w", step.Node, err)
 	}
 	if op == fsm.OperationNone && !t.warmEnough(sc, have, op) {
-		t.Logger.Info(fmt.Sprintf("Skipping migration of %s to %d because secondary isn't ready: %d of %d bytes", sc.Shard.ID, step.Node, have.BytesDownloaded, have.BytesTotal))
+		t.Logger.Info(fmt.Sprintf(
+			"Skipping migration of %s to %d because secondary isn't ready: %d of %d bytes",
+			sc.Shard.ID, step.Node, have.BytesDownloaded, have.BytesTotal))
 	}
 	if have.HeatmapMtime == nil {
 		t.publish(ctx, sc, sc.Shard.Attached)
 	}
 	have = t.download(ctx, sc, step, loading{op: op, have: have, until: until})
-	if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node || now.Attached != sc.Shard.Attached {
+	if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node ||
+		now.Attached != sc.Shard.Attached {
 		return nil // somebody changed their mind
 	}
 	switch {
@@ -85,7 +90,8 @@ func (t *term) coldRetry() time.Duration {
 
 // purpose is the operation that a shard moves for, if it does for any.
 func (t *term) purpose(sc *Scene, to neon.NodeID) fsm.OperationKind {
-	if n := sc.Node(sc.Shard.Attached); n != nil && (n.Operation.Kind == fsm.OperationDrain || n.Operation.Kind == fsm.OperationDelete) {
+	if n := sc.Node(sc.Shard.Attached); n != nil &&
+		(n.Operation.Kind == fsm.OperationDrain || n.Operation.Kind == fsm.OperationDelete) {
 		return n.Operation.Kind
 	}
 	if n := sc.Node(to); n != nil && n.Operation.Kind == fsm.OperationFill {
@@ -123,16 +129,21 @@ func (t *term) patience(sc *Scene, op fsm.OperationKind) time.Duration {
 // download makes the destination download until it has everything, does not get
 // any further, or nobody wants it any more, and returns how far it came. A move that
 // is not for an operation makes one request: it is looked at again later.
-func (t *term) download(ctx context.Context, sc *Scene, step Step, l loading) neon.SecondaryProgress {
+func (t *term) download(
+	ctx context.Context, sc *Scene, step Step, l loading,
+) neon.SecondaryProgress {
 	since := time.Now()
 	for ctx.Err() == nil && time.Now().Before(l.until) {
 		st := t.Log.State()
-		if now, ok := st.Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node || st.Splitting(now.ID.Tenant) {
+		if now, ok := st.Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node ||
+			st.Splitting(now.ID.Tenant) {
 			break
 		}
-		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID, min(t.Options.WarmRequest, warmRequest))
+		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID,
+			min(t.Options.WarmRequest, warmRequest))
 		most := l.have.BytesDownloaded
-		if p, serr := t.Migrations.SecondaryStatus(ctx, sc.Node(step.Node), sc.Shard.ID); serr == nil {
+		if p, serr := t.Migrations.SecondaryStatus(ctx, sc.Node(step.Node),
+			sc.Shard.ID); serr == nil {
 			l.have = p
 		}
 		if err != nil || done || l.op == fsm.OperationNone {
@@ -173,12 +184,14 @@ func (t *term) warmEnough(sc *Scene, p neon.SecondaryProgress, op fsm.OperationK
 
 // giveUp ends a move whose destination stays cold: the shard stays where it is.
 func (t *term) giveUp(sc *Scene, to neon.NodeID) error {
-	t.Logger.Info("shard stays where it is: its destination is too far behind", "shard", sc.Shard.ID, "node", sc.Shard.Attached, "destination", to)
+	t.Logger.Info("shard stays where it is: its destination is too far behind",
+		"shard", sc.Shard.ID, "node", sc.Shard.Attached, "destination", to)
 	in, ok := scheduler.New(t.Log.State(), t.loads()).GiveUp(sc.Shard)
 	if !ok {
 		return nil
 	}
-	if _, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: []fsm.Intent{in}}); err != nil {
+	if _, err := t.Log.Propose(t.ctx, fsm.RequestID{},
+		fsm.SetIntents{Intents: []fsm.Intent{in}}); err != nil {
 		return fmt.Errorf("give up a move: %w", err)
 	}
 	return nil

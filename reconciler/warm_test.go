@@ -18,9 +18,13 @@ func TestAMoveDownloadsForItsTime(t *testing.T) {
 		requests int
 		took     time.Duration
 	}{
-		"five seconds in requests of two": {Patience{new(5 * time.Second), new(2 * time.Second)}, 3, 6 * time.Second},
-		"requests that do not wait":       {Patience{new(5 * time.Second), new(time.Duration)}, 51, 5 * time.Second},
-		"no time":                         {Patience{new(time.Duration), new(time.Duration)}, 1, 0},
+		"five seconds in requests of two": {
+			Patience{new(5 * time.Second), new(2 * time.Second)}, 3, 6 * time.Second,
+		},
+		"requests that do not wait": {
+			Patience{new(5 * time.Second), new(time.Duration)}, 51, 5 * time.Second,
+		},
+		"no time": {Patience{new(time.Duration), new(time.Duration)}, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			observed(t, 3, func(b *bench, _ *watch) {
@@ -31,7 +35,8 @@ func TestAMoveDownloadsForItsTime(t *testing.T) {
 				b.now.SetPatience(sh.ID, tt.patience)
 				began := time.Now()
 				to := sh.Secondary[0]
-				in, err := scheduler.New(b.log.State(), nil).Migrate(sh, to, scheduler.OverrideScheduler)
+				in, err := scheduler.New(b.log.State(), nil).Migrate(sh, to,
+					scheduler.OverrideScheduler)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -43,7 +48,8 @@ func TestAMoveDownloadsForItsTime(t *testing.T) {
 				b.fleet.mu.Lock()
 				defer b.fleet.mu.Unlock()
 				if b.fleet.asked != tt.requests || b.fleet.cut != 0 {
-					t.Errorf("%d requests, %d of them dropped; want %d", b.fleet.asked, b.fleet.cut, tt.requests)
+					t.Errorf("%d requests, %d of them dropped; want %d", b.fleet.asked, b.fleet.cut,
+						tt.requests)
 				}
 				if took < tt.took || took > tt.took+time.Second {
 					t.Errorf("took %s, want %s", took, tt.took)

@@ -24,9 +24,13 @@ func full(b *testing.B, nodes int, policy neon.Placement, crowd int) *world {
 	for n := range crowd / 4 {
 		shards := make([]fsm.NewShard, 4)
 		for i := range shards {
-			shards[i] = fsm.NewShard{Attached: 1, Secondary: secondary(n, i), PreferredAZ: neon.MakeAZ("a")}
+			shards[i] = fsm.NewShard{
+				Attached: 1, Secondary: secondary(n, i), PreferredAZ: neon.MakeAZ("a"),
+			}
 		}
-		w.apply(fsm.CreateTenant{ID: tenantID(n), Count: 4, Policy: policy, Scheduling: neon.ShardActive, Shards: shards})
+		w.apply(fsm.CreateTenant{
+			ID: tenantID(n), Count: 4, Policy: policy, Scheduling: neon.ShardActive, Shards: shards,
+		})
 	}
 	w.judge(1, neon.NodeOffline)
 	return w
@@ -41,7 +45,8 @@ func BenchmarkEvacuate(b *testing.B) {
 				b.ReportAllocs()
 				b.ResetTimer()
 				for range b.N {
-					if intents, _, more := w.scheduler().Evacuate(1, neon.ShardID{}, 1<<20); len(intents) != 10_000 || more {
+					if intents, _, more := w.scheduler().Evacuate(1, neon.ShardID{},
+						1<<20); len(intents) != 10_000 || more {
 						b.Fatalf("%d shards moved", len(intents))
 					}
 				}

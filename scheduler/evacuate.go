@@ -20,7 +20,9 @@ import (
 // Tenants under Pause are moved too, since staying down is not what a pause is
 // for; tenants under Stop are not. With nobody schedulable, and for a node that
 // is neither offline nor deleted, there are no intents.
-func (s *Scheduler) Evacuate(node neon.NodeID, from neon.ShardID, max int) (intents []fsm.Intent, next neon.ShardID, more bool) {
+func (s *Scheduler) Evacuate(
+	node neon.NodeID, from neon.ShardID, max int,
+) (intents []fsm.Intent, next neon.ShardID, more bool) {
 	if len(s.open) == 0 || !s.lost(node) {
 		return nil, neon.ShardID{}, false
 	}
@@ -58,7 +60,8 @@ func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 	if d.preferred == d.attached || d.preferred == dead {
 		d.preferred = 0
 	}
-	if n, ok := s.state.Node(dead); ok && !n.Tombstone && n.Scheduling != neon.SchedulingDeleting && d.counted() < t.Policy.WantedSecondaries() {
+	if n, ok := s.state.Node(dead); ok && !n.Tombstone && n.Scheduling != neon.SchedulingDeleting &&
+		d.counted() < t.Policy.WantedSecondaries() {
 		d.secondary = append(d.secondary, dead)
 	}
 	s.put(&d)
@@ -72,7 +75,9 @@ func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 // for long: the copies are made anew, which a node that comes back soon would
 // have saved. A secondary that no other node can take stays where it is, as do
 // those of tenants under Pause or Stop.
-func (s *Scheduler) ReplaceSecondaries(node neon.NodeID, from neon.ShardID, max int) (intents []fsm.Intent, next neon.ShardID, more bool) {
+func (s *Scheduler) ReplaceSecondaries(
+	node neon.NodeID, from neon.ShardID, max int,
+) (intents []fsm.Intent, next neon.ShardID, more bool) {
 	if len(s.open) == 0 || !s.lost(node) {
 		return nil, neon.ShardID{}, false
 	}

@@ -47,7 +47,8 @@ func (s *Scheduler) Explain(sh fsm.Shard) Explanation {
 		n := &s.nodes[i]
 		c := Candidate{
 			Node: n.id, AZ: n.az, Held: neon.Detached,
-			Attached: n.score(attached, sh.PreferredAZ), Secondary: n.score(secondary, sh.PreferredAZ),
+			Attached:  n.score(attached, sh.PreferredAZ),
+			Secondary: n.score(secondary, sh.PreferredAZ),
 		}
 		if sh.Attached == n.id {
 			c.Held = neon.AttachedSingle

@@ -19,7 +19,10 @@ func (s *Scheduler) Fill(node neon.NodeID) []neon.ShardID {
 	if to == nil || to.class != schedulable {
 		return nil
 	}
-	f := filling{s: s, to: to, free: make(map[neon.NodeID][]neon.ShardID), given: make(map[neon.TenantID]int)}
+	f := filling{
+		s: s, to: to, free: make(map[neon.NodeID][]neon.ShardID),
+		given: make(map[neon.TenantID]int),
+	}
 	for sh := range s.state.SecondaryOn(node, neon.ShardID{}) {
 		f.consider(&sh)
 	}

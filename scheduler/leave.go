@@ -14,13 +14,15 @@ import (
 // to a node that can take it. Whether its tenant may be moved is not asked.
 func (s *Scheduler) Leave(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
-	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || sh.Attached == 0 || s.UnderWay(sh) {
+	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || sh.Attached == 0 ||
+		s.UnderWay(sh) {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)
 	s.forgetDeleted(&d)
 	to := draft{secondary: slices.Clone(d.secondary), az: d.az}
-	to.secondary = slices.DeleteFunc(to.secondary, func(id neon.NodeID) bool { return id == sh.Attached })
+	to.secondary = slices.DeleteFunc(to.secondary,
+		func(id neon.NodeID) bool { return id == sh.Attached })
 	if !s.attach(&to) || to.attached == sh.Attached {
 		s.undo(&sh)
 		return fsm.Intent{}, false
@@ -73,7 +75,8 @@ func (s *Scheduler) FailOver(sh fsm.Shard) (fsm.Intent, bool) {
 func (s *Scheduler) Arrive(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	p := sh.PreferredNode
-	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || p == 0 || !sh.HasSecondary(p) || s.node(p) == nil {
+	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || p == 0 || !sh.HasSecondary(p) ||
+		s.node(p) == nil {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)

@@ -68,7 +68,8 @@ func (s *Scheduler) demote(d *draft, old neon.NodeID) {
 // secondary is warm enough, Migrate with OverrideScheduler completes it. Errors
 // are those of Migrate; a tenant that has nothing attached is moved at once.
 func (s *Scheduler) Prewarm(sh fsm.Shard, to neon.NodeID, override Override) (fsm.Intent, error) {
-	if tenant, _ := s.state.Tenant(sh.ID.Tenant); tenant.Policy.Kind != neon.PlaceAttached || sh.Attached == 0 || sh.Attached == to {
+	if tenant, _ := s.state.Tenant(sh.ID.Tenant); tenant.Policy.Kind != neon.PlaceAttached ||
+		sh.Attached == 0 || sh.Attached == to {
 		return s.Migrate(sh, to, override)
 	}
 	if err := s.mayMigrate(&sh, to, override); err != nil {
@@ -104,14 +105,16 @@ func (s *Scheduler) mayMigrate(sh *fsm.Shard, to neon.NodeID, override Override)
 		return neon.Errorf(neon.BadRequest, "Node %d not found", to)
 	}
 	if !n.Available() && override != OverrideScheduler {
-		return neon.Errorf(neon.PreconditionFailed, "Node %d (%s) is unavailable", to, n.Addr.HTTPHost)
+		return neon.Errorf(neon.PreconditionFailed, "Node %d (%s) is unavailable", to,
+			n.Addr.HTTPHost)
 	}
 	s.enter(sh.ID.Tenant)
 	if _, ok := s.state.Tenant(sh.ID.Tenant); !ok || s.tenant.Deleting {
 		return neon.Errorf(neon.NotFound, "Tenant shard not found")
 	}
 	if s.tenant.Policy.Kind == neon.PlaceDetached {
-		return neon.Errorf(neon.BadRequest, "Cannot migrate a tenant that is Detached: configure it to an attached policy first")
+		return neon.Errorf(neon.BadRequest,
+			"Cannot migrate a tenant that is Detached: configure it to an attached policy first")
 	}
 	if better, found := s.better(sh, to); found && override != OverrideScheduler {
 		return &neon.Error{
@@ -133,7 +136,8 @@ func (s *Scheduler) better(sh *fsm.Shard, than neon.NodeID) (neon.NodeID, bool) 
 	s.take(sh)
 	defer s.undo(sh)
 	id, ok := s.pick(attached, &draft{az: sh.PreferredAZ})
-	if !ok || id == than || !n.score(attached, sh.PreferredAZ).worthMoving(s.node(id).score(attached, sh.PreferredAZ)) {
+	if !ok || id == than ||
+		!n.score(attached, sh.PreferredAZ).worthMoving(s.node(id).score(attached, sh.PreferredAZ)) {
 		return 0, false
 	}
 	return id, true

@@ -25,7 +25,8 @@ func (s *Scheduler) Optimise(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	t := &s.tenant
 	wanted := t.Policy.WantedSecondaries()
-	if s.held() || sh.ByHand || t.Scheduling != neon.ShardActive || sh.PreferredNode != 0 || len(sh.Secondary) != wanted {
+	if s.held() || sh.ByHand || t.Scheduling != neon.ShardActive || sh.PreferredNode != 0 ||
+		len(sh.Secondary) != wanted {
 		return fsm.Intent{}, false
 	}
 	switch t.Policy.Kind {
@@ -51,7 +52,8 @@ func (s *Scheduler) improvable(sh *fsm.Shard) bool {
 		return n != nil && (n.affinity > 1 || n.score(r, sh.PreferredAZ).Zone == 2)
 	}
 	return flawed(sh.Attached, attached) ||
-		slices.ContainsFunc(sh.Secondary, func(id neon.NodeID) bool { return flawed(id, secondary) })
+		slices.ContainsFunc(sh.Secondary,
+			func(id neon.NodeID) bool { return flawed(id, secondary) })
 }
 
 // betterAttached finds a node that is worth moving the attached location to: a
@@ -78,7 +80,8 @@ func (s *Scheduler) betterAttached(sh *fsm.Shard) neon.NodeID {
 	if best.Node != 0 && s.isHome(sh, best.Node) {
 		return best.Node
 	}
-	id, ok := s.pick(attached, &draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ})
+	id, ok := s.pick(attached,
+		&draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ})
 	if !ok || !s.isHome(sh, id) {
 		return 0
 	}
@@ -128,7 +131,8 @@ func (s *Scheduler) betterSecondary(sh *fsm.Shard, r role) (fsm.Intent, bool) {
 		better := s.node(id).score(r, sh.PreferredAZ)
 		for i, old := range sh.Secondary {
 			n := s.node(old)
-			if n == nil || n.class != schedulable || better.Overloaded || !n.score(r, sh.PreferredAZ).worthMoving(better) {
+			if n == nil || n.class != schedulable || better.Overloaded ||
+				!n.score(r, sh.PreferredAZ).worthMoving(better) {
 				continue
 			}
 			d.secondary[i] = id

@@ -111,7 +111,10 @@ func (w *world) fluctuate(t *rapid.T, full map[neon.NodeID]bool) {
 		if full[n.ID] {
 			least, most = 200, 900
 		}
-		w.loads[n.ID] = Load{DiskWanted: rapid.Uint64Range(least, most).Draw(t, "wanted"), DiskUsable: 100, Shards: rapid.IntRange(0, 4000).Draw(t, "shards")}
+		w.loads[n.ID] = Load{
+			DiskWanted: rapid.Uint64Range(least, most).Draw(t, "wanted"), DiskUsable: 100,
+			Shards: rapid.IntRange(0, 4000).Draw(t, "shards"),
+		}
 	}
 }
 
@@ -125,7 +128,11 @@ func (w *world) disturb(t *rapid.T, nodes int) {
 		to := neon.NodeID(rapid.IntRange(1, nodes).Draw(t, "to"))
 		s := w.scheduler()
 		move := rapid.SampledFrom([]func(fsm.Shard, neon.NodeID) (fsm.Intent, error){
-			func(sh fsm.Shard, to neon.NodeID) (fsm.Intent, error) { return s.Migrate(sh, to, OverrideScheduler) },
+			func(
+				sh fsm.Shard, to neon.NodeID,
+			) (fsm.Intent, error) {
+				return s.Migrate(sh, to, OverrideScheduler)
+			},
 			s.MigrateSecondary,
 		}).Draw(t, "move")
 		if in, err := move(sh, to); err == nil {
@@ -147,7 +154,10 @@ func TestFreshPlacementIsOptimal(t *testing.T) {
 	for nodes := 1; nodes <= 9; nodes++ {
 		for zones := 1; zones <= 3; zones++ {
 			for _, count := range []neon.ShardCount{0, 1, 2, 4, 8, 16, 32} {
-				for _, policy := range []neon.Placement{neon.Attached(0), neon.Attached(1), neon.Attached(2), {Kind: neon.PlaceSecondary}} {
+				for _, policy := range []neon.Placement{
+					neon.Attached(0), neon.Attached(1), neon.Attached(2),
+					{Kind: neon.PlaceSecondary},
+				} {
 					w := newWorld(t)
 					for id := range neon.NodeID(nodes) {
 						w.addNode(id+1, fmt.Sprintf("az-%d", int(id)%zones))
@@ -158,7 +168,8 @@ func TestFreshPlacementIsOptimal(t *testing.T) {
 					s := w.scheduler()
 					for sh := range w.state.ShardsFrom(neon.ShardID{}) {
 						if in, ok := s.Optimise(sh); ok {
-							t.Errorf("%d nodes in %d zones, %d shards, %s: %+v should be %+v", nodes, zones, count, policy, sh, in)
+							t.Errorf("%d nodes in %d zones, %d shards, %s: %+v should be %+v",
+								nodes, zones, count, policy, sh, in)
 							break
 						}
 					}
@@ -186,7 +197,8 @@ func TestAShardComesHomeInOneMove(t *testing.T) {
 		t.Errorf("it took %d steps to come home", steps)
 	}
 	sh = w.shards(tenantID(1))[0]
-	if n, _ := w.state.Node(sh.Attached); n.AZ != sh.PreferredAZ || len(sh.Secondary) != 1 || sh.Secondary[0] == home {
+	if n, _ := w.state.Node(sh.Attached); n.AZ != sh.PreferredAZ || len(sh.Secondary) != 1 ||
+		sh.Secondary[0] == home {
 		t.Errorf("was on %d and %d: %+v", home, away, sh)
 	}
 }
@@ -194,10 +206,22 @@ func TestAShardComesHomeInOneMove(t *testing.T) {
 // Pinned tenants and nodes that cannot be compared are left alone.
 func TestWhatCannotBeComparedIsNotMoved(t *testing.T) {
 	for name, change := range map[string]func(*world){
-		"paused tenant": func(w *world) { _ = w.update(tenantID(1), neon.Attached(0), neon.ShardPause) },
-		"essential":     func(w *world) { _ = w.update(tenantID(1), neon.Attached(0), neon.ShardEssential) },
-		"paused node":   func(w *world) { w.apply(fsm.SetNodeScheduling{Node: 2, Scheduling: neon.SchedulingPause}) },
-		"full node":     func(w *world) { w.loads[1] = Load{Shards: 6000} },
+		"paused tenant": func(
+			w *world,
+		) {
+			_ = w.update(tenantID(1), neon.Attached(0), neon.ShardPause)
+		},
+		"essential": func(
+			w *world,
+		) {
+			_ = w.update(tenantID(1), neon.Attached(0), neon.ShardEssential)
+		},
+		"paused node": func(
+			w *world,
+		) {
+			w.apply(fsm.SetNodeScheduling{Node: 2, Scheduling: neon.SchedulingPause})
+		},
+		"full node": func(w *world) { w.loads[1] = Load{Shards: 6000} },
 	} {
 		w := newWorld(t)
 		w.addNode(1, "a")
@@ -210,7 +234,8 @@ func TestWhatCannotBeComparedIsNotMoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.commit(s, fsm.SetIntents{Intents: []fsm.Intent{in}})
-		if in, ok := w.scheduler().Optimise(w.shards(tenantID(1))[0]); !ok || in.PreferredNode != 1 {
+		if in, ok := w.scheduler().Optimise(w.shards(tenantID(1))[0]); !ok ||
+			in.PreferredNode != 1 {
 			t.Fatalf("it should go home: %+v", in)
 		}
 		change(w)

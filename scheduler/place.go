@@ -15,7 +15,9 @@ import (
 // cause is ErrNoNodes or ErrNoFit, and the shards are nevertheless returned with
 // what could be placed: a caller may create the tenant and say so, and what is
 // missing is repaired as soon as there are nodes.
-func (s *Scheduler) PlaceTenant(id neon.TenantID, count neon.ShardCount, policy neon.Placement) ([]fsm.NewShard, error) {
+func (s *Scheduler) PlaceTenant(
+	id neon.TenantID, count neon.ShardCount, policy neon.Placement,
+) ([]fsm.NewShard, error) {
 	s.enter(id)
 	home := s.homeZone()
 	shards := make([]fsm.NewShard, count.Shards())
@@ -28,7 +30,8 @@ func (s *Scheduler) PlaceTenant(id neon.TenantID, count neon.ShardCount, policy 
 		s.put(&d)
 		s.scratch = d.secondary
 		shards[i] = fsm.NewShard{
-			Attached: d.attached, Secondary: append([]neon.NodeID(nil), d.secondary...), PreferredAZ: home,
+			Attached: d.attached, Secondary: append([]neon.NodeID(nil), d.secondary...),
+			PreferredAZ: home,
 		}
 	}
 	return shards, first
@@ -56,7 +59,8 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 	var intents []fsm.Intent
 	var first error
 	for sh := range s.state.TenantShards(tenant.ID) {
-		if frozen(&tenant) && (policy.Kind == neon.PlaceAttached || policy.Kind == neon.PlaceSecondary && sh.Attached == 0) {
+		if frozen(&tenant) && (policy.Kind == neon.PlaceAttached ||
+			policy.Kind == neon.PlaceSecondary && sh.Attached == 0) {
 			continue
 		}
 		d := s.take(&sh)
@@ -97,7 +101,8 @@ func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 
 // nowhere tells whether a shard that should be served, and may be touched, is not.
 func (s *Scheduler) nowhere(sh *fsm.Shard) bool {
-	return s.tenant.Policy.Kind == neon.PlaceAttached && s.tenant.Scheduling != neon.ShardStop && sh.Attached == 0
+	return s.tenant.Policy.Kind == neon.PlaceAttached && s.tenant.Scheduling != neon.ShardStop &&
+		sh.Attached == 0
 }
 
 // frozen tells whether an operator forbade to schedule a tenant.

@@ -33,41 +33,67 @@ func (m *machine) anyTenant(t *rapid.T) neon.TenantID {
 }
 
 var (
-	zonesDrawn     = rapid.SampledFrom([]string{"a", "b", "c", ""})
-	placements     = rapid.SampledFrom([]neon.Placement{neon.Attached(0), neon.Attached(1), neon.Attached(2), {Kind: neon.PlaceSecondary}, {}})
-	schedulings    = rapid.SampledFrom([]neon.ShardScheduling{neon.ShardActive, neon.ShardEssential, neon.ShardPause, neon.ShardStop})
-	availabilities = rapid.SampledFrom([]neon.NodeAvailability{neon.NodeActive, neon.NodeActive, neon.NodeWarmingUp, neon.NodeOffline})
-	nodePolicies   = rapid.SampledFrom([]neon.NodeScheduling{neon.SchedulingActive, neon.SchedulingFilling, neon.SchedulingPause, neon.SchedulingDraining})
+	zonesDrawn = rapid.SampledFrom([]string{"a", "b", "c", ""})
+	placements = rapid.SampledFrom([]neon.Placement{
+		neon.Attached(0), neon.Attached(1), neon.Attached(2), {Kind: neon.PlaceSecondary}, {},
+	})
+	schedulings = rapid.SampledFrom([]neon.ShardScheduling{
+		neon.ShardActive, neon.ShardEssential, neon.ShardPause, neon.ShardStop,
+	})
+	availabilities = rapid.SampledFrom([]neon.NodeAvailability{
+		neon.NodeActive, neon.NodeActive, neon.NodeWarmingUp, neon.NodeOffline,
+	})
+	nodePolicies = rapid.SampledFrom([]neon.NodeScheduling{
+		neon.SchedulingActive, neon.SchedulingFilling, neon.SchedulingPause,
+		neon.SchedulingDraining,
+	})
 )
 
 func (m *machine) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
-		"node": func(t *rapid.T) { m.addNode(neon.NodeID(m.countNodes()+1), zonesDrawn.Draw(t, "zone")) },
+		"node": func(
+			t *rapid.T,
+		) {
+			m.addNode(neon.NodeID(m.countNodes()+1), zonesDrawn.Draw(t, "zone"))
+		},
 		"availability": func(t *rapid.T) {
 			m.judge(m.anyNode(t), availabilities.Draw(t, "availability"))
 		},
 		"node policy": func(t *rapid.T) {
-			m.apply(fsm.SetNodeScheduling{Node: m.anyNode(t), Scheduling: nodePolicies.Draw(t, "policy")})
+			m.apply(fsm.SetNodeScheduling{
+				Node: m.anyNode(t), Scheduling: nodePolicies.Draw(t, "policy"),
+			})
 		},
 		"load": func(t *rapid.T) {
 			m.loads[m.anyNode(t)] = Load{
-				DiskWanted: rapid.Uint64().Draw(t, "wanted"), DiskUsable: rapid.Uint64().Draw(t, "usable"),
-				Shards: rapid.IntRange(0, 6000).Draw(t, "shards"),
+				DiskWanted: rapid.Uint64().Draw(t, "wanted"),
+				DiskUsable: rapid.Uint64().Draw(t, "usable"),
+				Shards:     rapid.IntRange(0, 6000).Draw(t, "shards"),
 			}
 		},
 		"create": func(t *rapid.T) {
 			m.tenants++
 			count := rapid.SampledFrom([]neon.ShardCount{0, 1, 2, 4}).Draw(t, "count")
-			m.placed(t, func() error { return m.create(tenantID(m.tenants), count, placements.Draw(t, "policy")) })
+			m.placed(t, func() error {
+				return m.create(tenantID(m.tenants), count,
+					placements.Draw(t, "policy"))
+			})
 		},
 		"policy": func(t *rapid.T) {
 			id := m.anyTenant(t)
-			m.placed(t, func() error { return m.update(id, placements.Draw(t, "policy"), schedulings.Draw(t, "scheduling")) })
+			m.placed(t, func() error {
+				return m.update(id, placements.Draw(t, "policy"),
+					schedulings.Draw(t, "scheduling"))
+			})
 		},
 		"evacuate": m.evacuateAny,
 		"rehome": func(t *rapid.T) {
 			id := m.anyNode(t)
-			m.placed(t, func() error { m.replaceSecondaries(id, rapid.IntRange(1, 4).Draw(t, "batch")); return nil })
+			m.placed(t, func() error {
+				m.replaceSecondaries(id,
+					rapid.IntRange(1, 4).Draw(t, "batch"))
+				return nil
+			})
 		},
 		"repair":  m.repairAll,
 		"migrate": m.migrateAny,
@@ -104,7 +130,8 @@ func (m *machine) evacuateAny(t *rapid.T) {
 	node, _ := m.state.Node(id)
 	before := m.state
 	var moved int
-	m.placed(t, func() error { moved = m.evacuate(id, rapid.IntRange(1, 4).Draw(t, "batch")); return nil })
+	m.placed(t,
+		func() error { moved = m.evacuate(id, rapid.IntRange(1, 4).Draw(t, "batch")); return nil })
 	if m.open() == 0 || node.Availability != neon.NodeOffline {
 		if moved > 0 {
 			t.Fatalf("%d shards were moved off %+v with %d nodes to go to", moved, node, m.open())
@@ -130,7 +157,8 @@ func (m *machine) repairAll(t *rapid.T) {
 	before := m.state
 	m.placed(t, func() error { m.repair(); return nil })
 	if m.open() == 0 {
-		if m.state.Hash() != before.Hash() && !reflect.DeepEqual(intents(m.state), intents(before)) {
+		if m.state.Hash() != before.Hash() &&
+			!reflect.DeepEqual(intents(m.state), intents(before)) {
 			t.Fatal("something was moved with nobody schedulable")
 		}
 		return
@@ -138,7 +166,8 @@ func (m *machine) repairAll(t *rapid.T) {
 	for sh := range m.state.ShardsFrom(neon.ShardID{}) {
 		tenant, _ := m.state.Tenant(sh.ID.Tenant)
 		if frozen(&tenant) {
-			if tenant.Scheduling == neon.ShardPause && tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 {
+			if tenant.Scheduling == neon.ShardPause && tenant.Policy.Kind == neon.PlaceAttached &&
+				sh.Attached == 0 {
 				t.Fatalf("%s of a paused tenant is served nowhere", sh.ID)
 			}
 			continue
@@ -204,14 +233,16 @@ func TestDecisionsKeepInvariants(t *testing.T) {
 func TestPlacementSpreadsOverZones(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
-		zones, perZone := rapid.IntRange(2, 4).Draw(t, "zones"), rapid.IntRange(1, 4).Draw(t, "nodes a zone")
+		zones, perZone := rapid.IntRange(2, 4).Draw(t,
+			"zones"), rapid.IntRange(1, 4).Draw(t, "nodes a zone")
 		for i := range zones * perZone {
 			w.addNode(neon.NodeID(i+1), string(rune('a'+i%zones)))
 		}
 		secondaries := rapid.IntRange(0, min(2, (zones-1)*perZone)).Draw(t, "secondaries")
 		for n := 1; n < 5; n++ {
 			id := tenantID(n)
-			if err := w.create(id, neon.ShardCount(rapid.IntRange(1, 9).Draw(t, "shards")), neon.Attached(secondaries)); err != nil {
+			if err := w.create(id, neon.ShardCount(rapid.IntRange(1, 9).Draw(t, "shards")),
+				neon.Attached(secondaries)); err != nil {
 				t.Fatal(err)
 			}
 			on := map[neon.NodeID]int{}
@@ -283,14 +314,16 @@ func TestDeletedNodesAreForgotten(t *testing.T) {
 	sh := w.shards(tenantID(1))[0]
 	sh.Attached, sh.Secondary, sh.PreferredNode = 98, []neon.NodeID{2, 99}, 97
 	in, ok := w.scheduler().Repair(sh)
-	if !ok || in.Attached != 2 || !slices.Equal(in.Secondary, []neon.NodeID{3}) || in.PreferredNode != 0 {
+	if !ok || in.Attached != 2 || !slices.Equal(in.Secondary, []neon.NodeID{3}) ||
+		in.PreferredNode != 0 {
 		t.Fatalf("got %+v, %v", in, ok)
 	}
 }
 
 func TestUtilisationSaturates(t *testing.T) {
 	for _, c := range []struct{ part, whole, want uint64 }{
-		{1, 2, 500_000}, {5, 0, 0}, {0, 7, 0}, {1 << 63, 1, 1<<64 - 1}, {1 << 63, 1 << 62, 2_000_000},
+		{1, 2, 500_000}, {5, 0, 0}, {0, 7, 0}, {1 << 63, 1, 1<<64 - 1},
+		{1 << 63, 1 << 62, 2_000_000},
 	} {
 		if got := permillion(c.part, c.whole); got != c.want {
 			t.Errorf("%d of %d: %d, want %d", c.part, c.whole, got, c.want)
@@ -304,8 +337,9 @@ func TestScoresAreATotalOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	some := func() Score {
 		return Score{
-			Overloaded: r.IntN(2) == 0, Zone: uint8(r.IntN(3)), Affinity: r.IntN(2), Utilisation: r.Uint64N(2),
-			Count: r.IntN(2), Node: neon.NodeID(r.IntN(3)),
+			Overloaded: r.IntN(2) == 0, Zone: uint8(r.IntN(3)), Affinity: r.IntN(2),
+			Utilisation: r.Uint64N(2),
+			Count:       r.IntN(2), Node: neon.NodeID(r.IntN(3)),
 		}
 	}
 	for range 20_000 {

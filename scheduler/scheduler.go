@@ -95,7 +95,8 @@ func New(state *fsm.State, loads map[neon.NodeID]Load) *Scheduler {
 	for n := range state.Nodes() {
 		s.index[n.ID] = len(s.nodes)
 		s.nodes = append(s.nodes, node{
-			id: n.ID, az: n.AZ, zone: -1, class: classOf(n, loads[n.ID]), counts: state.Counts(n.ID), load: loads[n.ID],
+			id: n.ID, az: n.AZ, zone: -1, class: classOf(n, loads[n.ID]),
+			counts: state.Counts(n.ID), load: loads[n.ID],
 		})
 	}
 	for i := range s.nodes {
@@ -109,7 +110,8 @@ func New(state *fsm.State, loads map[neon.NodeID]Load) *Scheduler {
 			}
 		}
 	}
-	slices.SortFunc(s.zones, func(a, b zone) int { return strings.Compare(a.az.String(), b.az.String()) })
+	slices.SortFunc(s.zones,
+		func(a, b zone) int { return strings.Compare(a.az.String(), b.az.String()) })
 	s.zones = slices.Compact(s.zones)
 	for _, i := range s.open {
 		n := &s.nodes[i]
@@ -206,7 +208,10 @@ func (d *draft) drop(id neon.NodeID) {
 func (s *Scheduler) take(sh *fsm.Shard) draft {
 	s.enter(sh.ID.Tenant)
 	s.scratch = append(s.scratch[:0], sh.Secondary...)
-	d := draft{attached: sh.Attached, secondary: s.scratch, preferred: sh.PreferredNode, az: sh.PreferredAZ}
+	d := draft{
+		attached: sh.Attached, secondary: s.scratch, preferred: sh.PreferredNode,
+		az: sh.PreferredAZ,
+	}
 	s.count(&d, -1)
 	return d
 }
@@ -252,7 +257,8 @@ func (d *draft) intent(sh *fsm.Shard) fsm.Intent {
 }
 
 func (d *draft) differs(sh *fsm.Shard) bool {
-	return d.attached != sh.Attached || d.preferred != sh.PreferredNode || !slices.Equal(d.secondary, sh.Secondary)
+	return d.attached != sh.Attached || d.preferred != sh.PreferredNode ||
+		!slices.Equal(d.secondary, sh.Secondary)
 }
 
 // Changes tells whether an intent would change the shard that it was made for.
@@ -268,6 +274,7 @@ func (s *Scheduler) unplaced(id neon.ShardID) error {
 		cause = ErrNoNodes
 	}
 	return &neon.Error{
-		Code: neon.Conflict, Msg: "Scheduling error: " + cause.Error(), Err: fmt.Errorf("place %s: %w", id, cause),
+		Code: neon.Conflict, Msg: "Scheduling error: " + cause.Error(),
+		Err: fmt.Errorf("place %s: %w", id, cause),
 	}
 }

@@ -76,7 +76,8 @@ func (a Score) worthMoving(b Score) bool {
 }
 
 func (a Score) String() string {
-	s := fmt.Sprintf("zone=%d affinity=%d utilisation=%d count=%d", a.Zone, a.Affinity, a.Utilisation, a.Count)
+	s := fmt.Sprintf("zone=%d affinity=%d utilisation=%d count=%d", a.Zone, a.Affinity,
+		a.Utilisation, a.Count)
 	if a.Overloaded {
 		s += " overloaded"
 	}

@@ -46,10 +46,12 @@ func TestScripts(t *testing.T) {
 				if strings.TrimSpace(got.String()) != strings.TrimSpace(want) && !*rewrite {
 					t.Errorf("%s\n---- got\n%s---- want\n%s", commands, got.String(), want)
 				}
-				fmt.Fprintf(&out, "%s\n----\n%s\n", strings.TrimSuffix(commands, "\n----"), got.String())
+				fmt.Fprintf(&out, "%s\n----\n%s\n", strings.TrimSuffix(commands, "\n----"),
+					got.String())
 			}
 			if *rewrite {
-				if err := os.WriteFile(file, []byte(strings.TrimSpace(out.String())+"\n"), 0o644); err != nil {
+				if err := os.WriteFile(file, []byte(strings.TrimSpace(out.String())+"\n"),
+					0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -83,7 +85,8 @@ func (w *world) run(f []string) string {
 		w.loads[nodeID(f[1])] = parseLoad(f[2:])
 	case "tenant":
 		n, _ := strconv.Atoi(f[2])
-		return report(w.create(tenant(f[1]), neon.ShardCount(n), policy(f[3]))) + w.show(tenant(f[1]))
+		return report(w.create(tenant(f[1]), neon.ShardCount(n), policy(f[3]))) +
+			w.show(tenant(f[1]))
 	case "policy":
 		sched := neon.ShardActive
 		if len(f) > 3 {

@@ -52,7 +52,8 @@ func (w *world) commit(s *Scheduler, c fsm.Command) fsm.Result {
 	r := w.apply(c)
 	for n := range w.state.Nodes() {
 		if got, want := s.Counts(n.ID), w.state.Counts(n.ID); got != want {
-			w.t.Fatalf("node %d: the scheduler counted %+v, the state after it %+v", n.ID, got, want)
+			w.t.Fatalf("node %d: the scheduler counted %+v, the state after it %+v", n.ID, got,
+				want)
 		}
 	}
 	return r
@@ -61,7 +62,9 @@ func (w *world) commit(s *Scheduler, c fsm.Command) fsm.Result {
 // addNode registers a node in a zone and makes it active.
 func (w *world) addNode(id neon.NodeID, az string) {
 	w.t.Helper()
-	w.apply(fsm.RegisterNode{ID: id, AZ: neon.MakeAZ(az), Addr: fsm.NodeAddr{HTTPHost: fmt.Sprintf("ps%d", id)}})
+	w.apply(fsm.RegisterNode{
+		ID: id, AZ: neon.MakeAZ(az), Addr: fsm.NodeAddr{HTTPHost: fmt.Sprintf("ps%d", id)},
+	})
 	w.judge(id, neon.NodeActive)
 }
 
@@ -75,7 +78,10 @@ func (w *world) create(id neon.TenantID, count neon.ShardCount, policy neon.Plac
 	w.t.Helper()
 	s := w.scheduler()
 	shards, err := s.PlaceTenant(id, count, policy)
-	w.commit(s, fsm.CreateTenant{ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive, Shards: shards})
+	w.commit(s, fsm.CreateTenant{
+		ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive,
+		Shards: shards,
+	})
 	return err
 }
 
@@ -86,7 +92,9 @@ func (w *world) update(id neon.TenantID, policy neon.Placement, sched neon.Shard
 	tenant.Scheduling = sched
 	s := w.scheduler()
 	intents, err := s.Replace(tenant, policy)
-	w.commit(s, fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Policy: &policy, Scheduling: &sched, Intents: intents})
+	w.commit(s, fsm.UpdateTenant{
+		ID: id, Sequence: tenant.Sequence, Policy: &policy, Scheduling: &sched, Intents: intents,
+	})
 	return err
 }
 
@@ -112,7 +120,9 @@ func (w *world) repair() {
 }
 
 // batches runs Evacuate or ReplaceSecondaries to its end, a commit a batch.
-func (w *world) batches(of func(*Scheduler, neon.ShardID) ([]fsm.Intent, neon.ShardID, bool)) (moved int) {
+func (w *world) batches(
+	of func(*Scheduler, neon.ShardID) ([]fsm.Intent, neon.ShardID, bool),
+) (moved int) {
 	w.t.Helper()
 	var from neon.ShardID
 	for {

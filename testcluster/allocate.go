@@ -32,7 +32,10 @@ type replicaSpec struct {
 // allocate settles the addresses and directories of all controllers.
 func (c *Cluster) allocate() error {
 	b := &c.builder
-	c.fleet = simpageserver.NewFleet(simpageserver.Options{Seed: b.Seed, Oracle: c.oracle(), Logger: b.Logger, Behaviour: b.Behaviour, Store: simpageserver.NewStore(b.Store)})
+	c.fleet = simpageserver.NewFleet(simpageserver.Options{
+		Seed: b.Seed, Oracle: c.oracle(), Logger: b.Logger, Behaviour: b.Behaviour,
+		Store: simpageserver.NewStore(b.Store),
+	})
 	specs := make([]replicaSpec, b.Controllers)
 	var members []cluster.Member
 	var ports []string // asked for all at once, so that none is found twice
@@ -51,7 +54,8 @@ func (c *Cluster) allocate() error {
 			s.http, s.raft = ports[2*i], ports[2*i+1]
 			s.raftListen, s.peerHTTP = s.raft, s.http
 			dir := filepath.Join(c.dir, s.id)
-			s.dataDir, s.logFile = filepath.Join(dir, "data"), filepath.Join(dir, "storage_controller.log")
+			s.dataDir, s.logFile = filepath.Join(dir,
+				"data"), filepath.Join(dir, "storage_controller.log")
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
@@ -143,14 +147,18 @@ func (c *Cluster) addPageservers() error {
 func (c *Cluster) AddPageserver(id neon.NodeID, zone neon.AZ) (*simpageserver.Node, error) {
 	host := fmt.Sprintf("ps%s", id)
 	opt := simpageserver.NodeOptions{
-		ID: id, AZ: zone, Token: c.Token("generations_api"), Dial: c.newTransport(host), Register: true,
+		ID: id, AZ: zone, Token: c.Token("generations_api"), Dial: c.newTransport(host),
+		Register:    true,
 		Maintenance: c.builder.Maintenance, UpcallTimeout: 5 * time.Second,
 	}
 	for _, u := range c.urls {
 		opt.Upcalls = append(opt.Upcalls, u+"upcall/v1/")
 	}
 	if c.memory != nil {
-		opt.Listen = func() (net.Listener, error) { return c.memory.Host(host).Listen(host + ":9898") }
+		opt.Listen = func() (net.Listener, error) {
+			return c.memory.Host(host).
+				Listen(host + ":9898")
+		}
 	}
 	if c.keys != nil {
 		opt.Authorize = func(token string) bool { return c.keys.allows(token, "pageserverapi") }
@@ -160,7 +168,9 @@ func (c *Cluster) AddPageserver(id neon.NodeID, zone neon.AZ) (*simpageserver.No
 
 // startHook starts the simulated control plane.
 func (c *Cluster) startHook() (err error) {
-	c.hook = simpageserver.NewHook(simpageserver.HookOptions{Seed: c.builder.Seed, Oracle: c.oracle()})
+	c.hook = simpageserver.NewHook(simpageserver.HookOptions{
+		Seed: c.builder.Seed, Oracle: c.oracle(),
+	})
 	var l net.Listener
 	if c.memory != nil {
 		l, err = c.memory.Host("hook").Listen("hook:80")

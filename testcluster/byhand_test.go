@@ -28,7 +28,11 @@ func TestADeletionLooksForWhatWasDoneBehindTheControllersBacks(t *testing.T) {
 			s.create(0, 0, neon.Attached(0))
 			s.timeline(0, 0, -1, shard)
 			s.rest()
-			s.do("drop", func(ctx context.Context, c *testcluster.Client) error { return c.DropTenant(ctx, shard.Tenant) })
+			s.do("drop", func(
+				ctx context.Context, c *testcluster.Client,
+			) error {
+				return c.DropTenant(ctx, shard.Tenant)
+			})
 			s.do("import", func(ctx context.Context, c *testcluster.Client) error {
 				_, err := c.ImportTenant(ctx, shard.Tenant)
 				return err
@@ -37,17 +41,27 @@ func TestADeletionLooksForWhatWasDoneBehindTheControllersBacks(t *testing.T) {
 		"dropped and attached by hand": func(s *script) {
 			s.create(0, 0, neon.Attached(0))
 			s.rest()
-			s.do("drop", func(ctx context.Context, c *testcluster.Client) error { return c.DropTenant(ctx, shard.Tenant) })
+			s.do("drop", func(
+				ctx context.Context, c *testcluster.Client,
+			) error {
+				return c.DropTenant(ctx, shard.Tenant)
+			})
 			s.hook(shard, 1)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &script{T: t, Cluster: testcluster.Run(t, testcluster.Builder{Mode: testcluster.Virtual, Pageservers: 3, Hook: true, Seed: 1})}
+				s := &script{T: t, Cluster: testcluster.Run(t, testcluster.Builder{
+					Mode: testcluster.Virtual, Pageservers: 3, Hook: true, Seed: 1,
+				})}
 				s.rest()
 				f(s)
 				s.Oracle().Deleting(shard.Tenant)
-				s.do("delete", func(ctx context.Context, c *testcluster.Client) error { return c.DeleteTenant(ctx, shard.Tenant) })
+				s.do("delete", func(
+					ctx context.Context, c *testcluster.Client,
+				) error {
+					return c.DeleteTenant(ctx, shard.Tenant)
+				})
 				s.rest()
 			})
 		})

@@ -100,15 +100,18 @@ func (c *Cluster) CheckAttachedExactlyOnce(ctx context.Context, i int) error {
 		ids = append(ids, id)
 		n := c.fleet.Node(node)
 		if n == nil {
-			wrong = append(wrong, fmt.Errorf("shard %s should be attached on node %s, which does not exist", id, node))
+			wrong = append(wrong, fmt.Errorf(
+				"shard %s should be attached on node %s, which does not exist", id, node))
 			continue
 		}
 		if v, ok := n.Location(id); !ok || v.Mode != neon.AttachedSingle || !n.Running() {
-			wrong = append(wrong, fmt.Errorf("shard %s is not attached on node %s, where controller %d says it is", id, node, i))
+			wrong = append(wrong, fmt.Errorf(
+				"shard %s is not attached on node %s, where controller %d says it is", id, node, i))
 		}
 	}
 	if len(wrong) > 0 {
-		wrong = append([]error{fmt.Errorf("%d of %d shards are elsewhere", len(wrong), len(want))}, wrong[:min(10, len(wrong))]...)
+		wrong = append([]error{fmt.Errorf("%d of %d shards are elsewhere", len(wrong), len(want))},
+			wrong[:min(10, len(wrong))]...)
 	}
 	return errors.Join(append(wrong, c.fleet.AttachedExactlyOnce(ids))...)
 }
@@ -137,7 +140,8 @@ func (c *Cluster) CheckAll(ctx context.Context) error {
 // last events.
 func (c *Cluster) Dump(w io.Writer) {
 	for i, r := range c.replicas {
-		fmt.Fprintf(w, "==== controller %d (running: %v)\n%s\n", i, r.running(), tailLines(r.logs(), 150))
+		fmt.Fprintf(w, "==== controller %d (running: %v)\n%s\n", i, r.running(),
+			tailLines(r.logs(), 150))
 	}
 	if c.fleet == nil {
 		return

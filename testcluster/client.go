@@ -55,7 +55,11 @@ func NewClient(transport http.RoundTripper, token string, urls ...string) *Clien
 	if transport == nil {
 		c.http.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	}
-	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http.CheckRedirect = func(
+		*http.Request, []*http.Request,
+	) error {
+		return http.ErrUseLastResponse
+	}
 	for _, u := range urls {
 		c.addresses = append(c.addresses, func() string { return u })
 	}
@@ -100,7 +104,8 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 	request := hex.EncodeToString(id[:])
 	for try := 0; ; try++ {
 		address := strings.TrimSuffix(c.addresses[try%len(c.addresses)](), "/")
-		err := c.once(ctx, address, &exchange{method: method, path: path, request: request, body: body, out: out})
+		err := c.once(ctx, address,
+			&exchange{method: method, path: path, request: request, body: body, out: out})
 		if err == nil || len(c.addresses) == 1 || !retryable(err) {
 			return err
 		}
@@ -156,7 +161,9 @@ func (c *Client) once(ctx context.Context, address string, x *exchange) error {
 		return fmt.Errorf("%s %s: %w", x.method, x.path, err)
 	}
 	if resp.StatusCode/100 != 2 {
-		return &StatusError{Method: x.method, Path: x.path, Status: resp.StatusCode, Msg: message(answer)}
+		return &StatusError{
+			Method: x.method, Path: x.path, Status: resp.StatusCode, Msg: message(answer),
+		}
 	}
 	if x.out == nil {
 		return nil

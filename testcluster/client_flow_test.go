@@ -96,25 +96,36 @@ func TestFlowOfARestartDuringADrain(t *testing.T) {
 		f.must("re-attach", f.Fleet().Node(n).WaitReady(f.within()))
 		f.verdicts()
 		const text = "Precondition failed: Ongoing background operation forbids configuring: drain"
-		f.refused("pause", f.c.ConfigureNode(f.within(), neon.NodeConfigure{ID: n, Scheduling: ptr(neon.SchedulingPause)}), http.StatusPreconditionFailed, text)
-		f.refused("offline", f.c.ConfigureNode(f.within(), neon.NodeConfigure{ID: n, Availability: ptr(neon.NodeOffline)}), http.StatusPreconditionFailed, text)
+		f.refused("pause", f.c.ConfigureNode(f.within(), neon.NodeConfigure{
+			ID: n, Scheduling: ptr(neon.SchedulingPause),
+		}), http.StatusPreconditionFailed, text)
+		f.refused("offline", f.c.ConfigureNode(f.within(), neon.NodeConfigure{
+			ID: n, Availability: ptr(neon.NodeOffline),
+		}), http.StatusPreconditionFailed, text)
 		f.must("cancel", f.c.CancelDrain(f.within(), n))
-		f.must("pause", f.c.ConfigureNode(f.within(), neon.NodeConfigure{ID: n, Scheduling: ptr(neon.SchedulingPause)}))
+		f.must("pause", f.c.ConfigureNode(f.within(),
+			neon.NodeConfigure{ID: n, Scheduling: ptr(neon.SchedulingPause)}))
 	})
 }
 
 func TestFlowOfADeletionThatIsCancelled(t *testing.T) {
-	for name, begin := range map[string]nodeCall{"gracefully": (*testcluster.Client).DeleteNode, "by force": (*testcluster.Client).ForceDeleteNode} {
+	for name, begin := range map[string]nodeCall{
+		"gracefully": (*testcluster.Client).DeleteNode,
+		"by force":   (*testcluster.Client).ForceDeleteNode,
+	} {
 		t.Run(name, func(t *testing.T) {
 			playFlow(t, testcluster.Builder{Pageservers: 3, Zones: 3}, func(f *flow) {
 				f.tenants(12, 16)
-				f.must("failpoint", f.c.Failpoint(f.within(), "sleepy-delete-loop", "return(10000)"))
-				f.must("failpoint", f.c.Failpoint(f.within(), "delete-node-after-reconciles-spawned", "pause"))
+				f.must("failpoint",
+					f.c.Failpoint(f.within(), "sleepy-delete-loop", "return(10000)"))
+				f.must("failpoint",
+					f.c.Failpoint(f.within(), "delete-node-after-reconciles-spawned", "pause"))
 				f.must("delete", begin(f.c, f.within(), 1))
 				f.poll(1, neon.SchedulingDeleting, 6, 2*time.Second)
 				<-time.After(15 * time.Second)
 				f.must("cancel", f.c.CancelDeleteNode(f.within(), 1))
-				f.must("failpoint", f.c.Failpoint(f.within(), "delete-node-after-reconciles-spawned", "off"))
+				f.must("failpoint",
+					f.c.Failpoint(f.within(), "delete-node-after-reconciles-spawned", "off"))
 				f.poll(1, neon.SchedulingActive, 6, 2*time.Second)
 			})
 		})
@@ -125,7 +136,9 @@ func TestFlowOfADeletionThatIsCancelled(t *testing.T) {
 // about as many everywhere.
 func TestFlowOfARollingRestart(t *testing.T) {
 	for zones := 1; zones <= 2; zones++ {
-		b := testcluster.Builder{Pageservers: 2, Zones: zones, Behaviour: simpageserver.Behaviour{DownloadRate: 1 << 24}}
+		b := testcluster.Builder{
+			Pageservers: 2, Zones: zones, Behaviour: simpageserver.Behaviour{DownloadRate: 1 << 24},
+		}
 		playFlow(t, b, func(f *flow) {
 			const total, perTenant = 40, 8
 			f.tenants(total/perTenant, perTenant)
@@ -153,8 +166,9 @@ func TestFlowOfARollingRestart(t *testing.T) {
 // has caught up.
 func TestFlowOfADrainWithALaggingSecondary(t *testing.T) {
 	b := testcluster.Builder{
-		Pageservers: 2, Store: simpageserver.StoreOptions{ShardBytes: 16 << 20, ShardLayers: 16}, Behaviour: simpageserver.Behaviour{DownloadRate: -1},
-		Tune: func(o *reconciler.Options) { o.MaxSecondaryLag = 1 << 20 },
+		Pageservers: 2, Store: simpageserver.StoreOptions{ShardBytes: 16 << 20, ShardLayers: 16},
+		Behaviour: simpageserver.Behaviour{DownloadRate: -1},
+		Tune:      func(o *reconciler.Options) { o.MaxSecondaryLag = 1 << 20 },
 	}
 	playFlow(t, b, func(f *flow) {
 		f.tenants(1, 1)

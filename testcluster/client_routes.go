@@ -31,7 +31,9 @@ func (c *Client) StepDown(ctx context.Context) error {
 }
 
 // CreateTenant creates a tenant, or repeats where an existing one is.
-func (c *Client) CreateTenant(ctx context.Context, req neon.TenantCreateRequest) (resp neon.TenantCreateResponse, err error) {
+func (c *Client) CreateTenant(
+	ctx context.Context, req neon.TenantCreateRequest,
+) (resp neon.TenantCreateResponse, err error) {
 	t := req.Tenant.Tenant
 	err = c.Call(ctx, http.MethodPost, "/v1/tenant", req, &resp)
 	c.ledger.ack(t, err, func(e *entry) {
@@ -59,7 +61,9 @@ func (c *Client) DeleteTenant(ctx context.Context, t neon.TenantID) error {
 }
 
 // Split cuts a tenant into more shards and returns them.
-func (c *Client) Split(ctx context.Context, t neon.TenantID, req neon.ShardSplitRequest) (resp neon.ShardSplitResponse, err error) {
+func (c *Client) Split(
+	ctx context.Context, t neon.TenantID, req neon.ShardSplitRequest,
+) (resp neon.ShardSplitResponse, err error) {
 	c.ledger.change(t, func(e *entry) { e.splits = append(e.splits, int(req.Count)) })
 	err = c.Call(ctx, http.MethodPut, "/control/v1/tenant/"+t.String()+"/shard_split", req, &resp)
 	c.ledger.ack(t, err, func(e *entry) { e.shards = len(resp.Shards) })
@@ -73,7 +77,9 @@ func (c *Client) Describe(ctx context.Context, t neon.TenantID) (d neon.TenantDe
 
 // Tenants lists at most limit tenants after an id; the zero id starts at the
 // beginning, limit 0 lists all.
-func (c *Client) Tenants(ctx context.Context, after neon.TenantID, limit int) (list []neon.TenantDescribe, err error) {
+func (c *Client) Tenants(
+	ctx context.Context, after neon.TenantID, limit int,
+) (list []neon.TenantDescribe, err error) {
 	q := url.Values{}
 	if limit > 0 {
 		q.Set("limit", strconv.Itoa(limit))
@@ -103,7 +109,8 @@ func (c *Client) Config(ctx context.Context, t neon.TenantID) (neon.TenantConfig
 // PutConfig replaces the tenant's configuration.
 func (c *Client) PutConfig(ctx context.Context, t neon.TenantID, conf neon.TenantConfig) error {
 	c.ledger.change(t, func(e *entry) { e.configs = append(e.configs, conf); e.writers++ })
-	err := c.Call(ctx, http.MethodPut, "/v1/tenant/config", neon.ConfigRequest{Tenant: t, Config: conf}, nil)
+	err := c.Call(ctx, http.MethodPut, "/v1/tenant/config",
+		neon.ConfigRequest{Tenant: t, Config: conf}, nil)
 	c.ledger.change(t, func(e *entry) { e.writers-- })
 	c.ledger.ack(t, err, func(e *entry) {
 		if e.writers == 0 {
@@ -124,9 +131,13 @@ func (c *Client) PatchConfig(ctx context.Context, t neon.TenantID, fields map[st
 }
 
 // LocationConfig sets a tenant's placement the way control planes do.
-func (c *Client) LocationConfig(ctx context.Context, t neon.TenantID, conf neon.LocationConfig) (resp neon.LocationConfigResponse, err error) {
-	c.ledger.change(t, func(e *entry) { e.unsure, e.away = true, e.away || conf.Mode == neon.Detached })
-	return resp, c.Call(ctx, http.MethodPut, "/v1/tenant/"+t.String()+"/location_config", conf, &resp)
+func (c *Client) LocationConfig(
+	ctx context.Context, t neon.TenantID, conf neon.LocationConfig,
+) (resp neon.LocationConfigResponse, err error) {
+	c.ledger.change(t,
+		func(e *entry) { e.unsure, e.away = true, e.away || conf.Mode == neon.Detached })
+	return resp, c.Call(ctx, http.MethodPut, "/v1/tenant/"+t.String()+"/location_config", conf,
+		&resp)
 }
 
 // Policy changes the tenant's policies.
@@ -143,19 +154,25 @@ func (c *Client) Migrate(ctx context.Context, s neon.ShardID, req neon.MigrateRe
 }
 
 // CreateTimeline creates a timeline on all shards of a tenant.
-func (c *Client) CreateTimeline(ctx context.Context, t neon.TenantID, req neon.TimelineCreateRequest) (info neon.TimelineInfo, err error) {
+func (c *Client) CreateTimeline(
+	ctx context.Context, t neon.TenantID, req neon.TimelineCreateRequest,
+) (info neon.TimelineInfo, err error) {
 	err = c.Call(ctx, http.MethodPost, "/v1/tenant/"+t.String()+"/timeline", req, &info)
 	c.ledger.ack(t, err, func(e *entry) { e.timelines[req.Timeline] = true })
 	return info, err
 }
 
 // Timelines lists the timelines of a tenant.
-func (c *Client) Timelines(ctx context.Context, t neon.TenantID) (list []neon.TimelineInfo, err error) {
+func (c *Client) Timelines(
+	ctx context.Context, t neon.TenantID,
+) (list []neon.TimelineInfo, err error) {
 	return list, c.Call(ctx, http.MethodGet, "/v1/tenant/"+t.String()+"/timeline", nil, &list)
 }
 
 // AllTimelines lists the ids of the timelines of a tenant, offloaded ones included.
-func (c *Client) AllTimelines(ctx context.Context, t neon.TenantID) (list []neon.TimelineID, err error) {
+func (c *Client) AllTimelines(
+	ctx context.Context, t neon.TenantID,
+) (list []neon.TimelineID, err error) {
 	type one struct {
 		Timeline neon.TimelineID `json:"timeline_id"`
 	}
@@ -168,8 +185,11 @@ func (c *Client) AllTimelines(ctx context.Context, t neon.TenantID) (list []neon
 }
 
 // Timeline tells about one timeline.
-func (c *Client) Timeline(ctx context.Context, t neon.TenantID, tl neon.TimelineID) (info neon.TimelineInfo, err error) {
-	return info, c.Call(ctx, http.MethodGet, fmt.Sprintf("/v1/tenant/%s/timeline/%s", t, tl), nil, &info)
+func (c *Client) Timeline(
+	ctx context.Context, t neon.TenantID, tl neon.TimelineID,
+) (info neon.TimelineInfo, err error) {
+	return info, c.Call(ctx, http.MethodGet, fmt.Sprintf("/v1/tenant/%s/timeline/%s", t, tl), nil,
+		&info)
 }
 
 // DeleteTimeline deletes a timeline from all shards and its data.
@@ -205,7 +225,8 @@ func (c *Client) Drain(ctx context.Context, id neon.NodeID) error {
 
 // DrainBesideOthers is Drain while other nodes may have operations too.
 func (c *Client) DrainBesideOthers(ctx context.Context, id neon.NodeID) error {
-	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/drain?concurrent=true", nil, nil)
+	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/drain?concurrent=true",
+		nil, nil)
 }
 
 // CancelDrain ends a drain.
@@ -230,7 +251,8 @@ func (c *Client) DeleteNode(ctx context.Context, id neon.NodeID) error {
 
 // ForceDeleteNode begins to delete a pageserver that is not waited for.
 func (c *Client) ForceDeleteNode(ctx context.Context, id neon.NodeID) error {
-	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/delete?force=true", nil, nil)
+	return c.Call(ctx, http.MethodPut, "/control/v1/node/"+id.String()+"/delete?force=true", nil,
+		nil)
 }
 
 // CancelDeleteNode ends a deletion that has not come to its end.
@@ -263,12 +285,16 @@ func (c *Client) Tombstones(ctx context.Context) (list []neon.NodeDescribe, err 
 }
 
 // ReAttach is the upcall of a pageserver that started.
-func (c *Client) ReAttach(ctx context.Context, req neon.ReAttachRequest) (resp neon.ReAttachResponse, err error) {
+func (c *Client) ReAttach(
+	ctx context.Context, req neon.ReAttachRequest,
+) (resp neon.ReAttachResponse, err error) {
 	return resp, c.Call(ctx, http.MethodPost, "/upcall/v1/re-attach", req, &resp)
 }
 
 // Validate is the upcall of a pageserver about to delete objects.
-func (c *Client) Validate(ctx context.Context, req neon.ValidateRequest) (resp neon.ValidateResponse, err error) {
+func (c *Client) Validate(
+	ctx context.Context, req neon.ValidateRequest,
+) (resp neon.ValidateResponse, err error) {
 	return resp, c.Call(ctx, http.MethodPost, "/upcall/v1/validate", req, &resp)
 }
 

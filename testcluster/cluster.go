@@ -280,7 +280,11 @@ func (c *Cluster) newTransport(host string) *http.Transport {
 	t := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
 	if c.memory != nil {
 		from := c.memory.Host(host)
-		t.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return from.Dial(ctx, addr) }
+		t.DialContext = func(
+			ctx context.Context, _, addr string,
+		) (net.Conn, error) {
+			return from.Dial(ctx, addr)
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -91,7 +91,11 @@ func TestContractMetrics(t *testing.T) {
 	var after map[string]*series
 	for ctx.Err() == nil { // heartbeats and the like take a moment
 		after = scrape(t, c.URL(0))
-		if !slices.ContainsFunc(contract.Rows(contract.Metric), func(r contract.Row) bool { return r.Cell("shown") != "rare" && after[r.Name] == nil }) {
+		if !slices.ContainsFunc(contract.Rows(contract.Metric), func(
+			r contract.Row,
+		) bool {
+			return r.Cell("shown") != "rare" && after[r.Name] == nil
+		}) {
 			break
 		}
 		<-time.After(20 * time.Millisecond)
@@ -106,10 +110,12 @@ func TestContractMetrics(t *testing.T) {
 		t.Run(row.Name, func(t *testing.T) {
 			s := after[row.Name]
 			if s == nil || row.Cell("shown") == "start" && before[row.Name] == nil {
-				t.Fatalf("it is shown before work: %v, after: %v", before[row.Name] != nil, s != nil)
+				t.Fatalf("it is shown before work: %v, after: %v", before[row.Name] != nil,
+					s != nil)
 			}
 			if s.kind != row.Cell("type") || strings.Join(s.labels, " ") != row.Cell("labels") {
-				t.Errorf("it is a %s with labels %v, want a %s with %s", s.kind, s.labels, row.Cell("type"), row.Cell("labels"))
+				t.Errorf("it is a %s with labels %v, want a %s with %s", s.kind, s.labels,
+					row.Cell("type"), row.Cell("labels"))
 			}
 			if strings.Join(s.buckets, " ") != row.Cell("buckets") {
 				t.Errorf("its buckets are %v, want %s", s.buckets, row.Cell("buckets"))
@@ -139,7 +145,9 @@ func work(ctx context.Context, t *testing.T, c *testcluster.Cluster) {
 	}
 	if err == nil {
 		c.Safekeepers().Node(3).Kill()
-		_, err = cl.CreateTimelineOnSafekeepers(ctx, tenant, neon.TimelineCreateRequest{Timeline: timeline, Bootstrap: &neon.TimelineBootstrap{PgVersion: &version}})
+		_, err = cl.CreateTimelineOnSafekeepers(ctx, tenant, neon.TimelineCreateRequest{
+			Timeline: timeline, Bootstrap: &neon.TimelineBootstrap{PgVersion: &version},
+		})
 	}
 	if err == nil {
 		err = c.Safekeepers().Node(3).Start() // which then gets what it missed

@@ -31,8 +31,9 @@ type gate struct {
 
 func newGate(inner cluster.Network) *gate {
 	return &gate{
-		inner: inner, cut: make(map[string]bool), cutNodes: make(map[string]bool), changed: make(chan struct{}),
-		conns: make(map[*gatedConn]struct{}), listeners: make(map[net.Listener]struct{}),
+		inner: inner, cut: make(map[string]bool), cutNodes: make(map[string]bool),
+		changed: make(chan struct{}),
+		conns:   make(map[*gatedConn]struct{}), listeners: make(map[net.Listener]struct{}),
 	}
 }
 
@@ -133,7 +134,9 @@ func (g *gate) Dial(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 func (g *gate) wrap(c net.Conn, target string) net.Conn {
-	w := &gatedConn{Conn: c, gate: g, target: target, closed: make(chan struct{}), poke: make(chan struct{})}
+	w := &gatedConn{
+		Conn: c, gate: g, target: target, closed: make(chan struct{}), poke: make(chan struct{}),
+	}
 	g.mu.Lock()
 	dead := g.dead
 	if !dead {

@@ -45,8 +45,11 @@ func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network)
 			Members: spec.members, Timeouts: b.Raft,
 			SnapshotThreshold: b.Snapshots.Every, TrailingLogs: b.Snapshots.Trailing,
 		},
-		HTTP:    app.HTTP{Listen: spec.http},
-		Tokens:  app.Tokens{Pageserver: c.Token("pageserverapi"), Safekeeper: c.Token("safekeeperdata"), ControlPlane: c.Token("admin")},
+		HTTP: app.HTTP{Listen: spec.http},
+		Tokens: app.Tokens{
+			Pageserver: c.Token("pageserverapi"), Safekeeper: c.Token("safekeeperdata"),
+			ControlPlane: c.Token("admin"),
+		},
 		Network: r.gate, Control: app.ControlNone, Granted: c.granted,
 		ControlPlaneURL: c.hookURL, TenantRateLimit: 1 << 20,
 		Resolve: func(context.Context, string) error { return nil },

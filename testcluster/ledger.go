@@ -21,8 +21,9 @@ type Ledger struct {
 
 // entry is what is known of one tenant.
 type entry struct {
-	shards  int
-	splits  []int               // shard counts that splits without an acknowledgement may have led to
+	shards int
+	// shard counts that splits without an acknowledgement may have led to
+	splits  []int
 	created bool                // acknowledged
 	deletes int                 // tries to delete, whatever their outcome
 	deleted bool                // acknowledged
@@ -125,8 +126,10 @@ func (e *entry) compare(t neon.TenantID, d neon.TenantDescribe, there bool) erro
 		return fmt.Errorf("tenant %s was created and is not there", t)
 	case !there:
 		return nil
-	case len(d.Shards) < e.shards, len(d.Shards) != e.shards && !slices.Contains(e.splits, len(d.Shards)):
-		return fmt.Errorf("tenant %s was created with %d shards and has %d", t, e.shards, len(d.Shards))
+	case len(d.Shards) < e.shards,
+		len(d.Shards) != e.shards && !slices.Contains(e.splits, len(d.Shards)):
+		return fmt.Errorf("tenant %s was created with %d shards and has %d", t, e.shards,
+			len(d.Shards))
 	case e.unsure || len(e.configs) == 0:
 		return nil
 	}
@@ -152,7 +155,8 @@ func (e *entry) compareTimelines(ctx context.Context, c *Client, t neon.TenantID
 	for tl, kept := range e.timelines {
 		there := slices.Contains(list, tl)
 		if kept && !there {
-			wrong = append(wrong, fmt.Errorf("timeline %s of tenant %s was created and is not there", tl, t))
+			wrong = append(wrong,
+				fmt.Errorf("timeline %s of tenant %s was created and is not there", tl, t))
 		}
 	}
 	return wrong

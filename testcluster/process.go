@@ -57,13 +57,17 @@ func (c *Cluster) newProcess(spec replicaSpec) replica {
 		args = append(args, "--control-plane-url", c.hookURL)
 	}
 	if b.Safekeepers > 0 {
-		args = append(args, "--timelines-onto-safekeepers", "--timeline-safekeeper-count", strconv.Itoa(b.perTimeline()))
+		args = append(args, "--timelines-onto-safekeepers", "--timeline-safekeeper-count",
+			strconv.Itoa(b.perTimeline()))
 	}
 	if c.keys != nil {
 		args = append(args, "--public-key", c.keys.pem, "--jwt-token", c.Token("pageserverapi"),
 			"--safekeeper-jwt-token", c.Token("safekeeperdata"))
 	}
-	return &process{spec: spec, binary: b.Binary, args: append(args, b.Args...), wires: c.wires, client: c.client("http://" + spec.http)}
+	return &process{
+		spec: spec, binary: b.Binary, args: append(args, b.Args...), wires: c.wires,
+		client: c.client("http://" + spec.http),
+	}
 }
 
 func (p *process) start(ctx context.Context) error {

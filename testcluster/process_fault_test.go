@@ -22,7 +22,8 @@ type faulty struct {
 
 func startFaulty(t *testing.T, b testcluster.Builder) *faulty {
 	t.Helper()
-	b.Mode, b.Pageservers, b.Zones, b.Hook, b.Binary = testcluster.Processes, 4, 2, true, build(t, "")
+	b.Mode, b.Pageservers, b.Zones, b.Hook, b.Binary = testcluster.Processes, 4, 2, true, build(t,
+		"")
 	f := &faulty{T: t, ctx: within(t, 4*time.Minute)}
 	f.Cluster = testcluster.Run(t, b)
 	create(t, f.ctx, f.Cluster, 4, 2, 1)
@@ -68,14 +69,16 @@ func (f *faulty) eventually(what string, try func() error) {
 func (f *faulty) write(c *testcluster.Client, value int) {
 	f.Helper()
 	f.eventually("a write", func() error {
-		return c.WithPatience(5*time.Second).PutConfig(f.ctx, tenantID(value%4), conf(fmt.Sprintf(`{"gc_horizon":%d}`, value)))
+		return c.WithPatience(5*time.Second).PutConfig(f.ctx, tenantID(value%4),
+			conf(fmt.Sprintf(`{"gc_horizon":%d}`, value)))
 	})
 }
 
 // refuses demands that a controller acknowledges no write.
 func (f *faulty) refuses(i, value int) {
 	f.Helper()
-	err := f.ClientOf(i).WithPatience(2*time.Second).PutConfig(f.ctx, tenantID(0), conf(fmt.Sprintf(`{"gc_horizon":%d}`, value)))
+	err := f.ClientOf(i).WithPatience(2*time.Second).PutConfig(f.ctx, tenantID(0),
+		conf(fmt.Sprintf(`{"gc_horizon":%d}`, value)))
 	if err == nil {
 		f.Errorf("controller %d acknowledged a write that it cannot have made", i)
 	}
@@ -105,7 +108,8 @@ func (f *faulty) otherLeads(than int, among []int) (leader int) {
 	f.eventually("another leads", func() error {
 		for _, i := range among {
 			m, err := f.ClientOf(i).WithPatience(time.Second).Membership(f.ctx)
-			if err == nil && i != than && m.Leader == m.Server && f.ClientOf(i).WithPatience(time.Second).Ready(f.ctx) == nil {
+			if err == nil && i != than && m.Leader == m.Server &&
+				f.ClientOf(i).WithPatience(time.Second).Ready(f.ctx) == nil {
 				leader = i
 				return nil
 			}
@@ -124,7 +128,8 @@ func (f *faulty) question(i int) (stop func()) {
 	for _, n := range f.Fleet().Nodes() {
 		for id, at := range n.Locations() {
 			if at.Mode.Attached() {
-				req.Tenants = append(req.Tenants, neon.ValidateTenant{Shard: id, Gen: at.Generation})
+				req.Tenants = append(req.Tenants,
+					neon.ValidateTenant{Shard: id, Gen: at.Generation})
 			}
 		}
 	}
@@ -140,7 +145,9 @@ func (f *faulty) question(i int) (stop func()) {
 			resp, err := client.Validate(ctx, req)
 			for _, t := range resp.Tenants {
 				if err == nil && t.Valid {
-					f.Errorf("the controller that is cut off says that the generation of shard %s is valid", t.Shard)
+					f.Errorf(
+						"the controller that is cut off says that the generation of shard %s is valid",
+						t.Shard)
 					return
 				}
 			}
@@ -183,7 +190,8 @@ func TestAPartitionedProcessSaysNoYes(t *testing.T) {
 		stop()
 		f.must("heal", f.Heal())
 		f.must("start", f.Fleet().Node(neon.NodeID(round+1)).Start(f.ctx))
-		f.eventually("the old leader follows", func() error { return f.ClientOf(leader).Ready(f.ctx) })
+		f.eventually("the old leader follows",
+			func() error { return f.ClientOf(leader).Ready(f.ctx) })
 		f.must("verdicts", f.WaitNodes(f.ctx))
 		f.write(f.ClientOf(leader), 10*round+3)
 		atRest(t, f.ctx, f.Cluster)

@@ -25,7 +25,8 @@ import (
 func build(t *testing.T, tags string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "storage_controller")
-	if out, err := exec.Command("go", "build", "-tags", tags, "-o", binary, "quorate/cmd/storage_controller").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", tags, "-o", binary,
+		"quorate/cmd/storage_controller").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return binary
@@ -236,7 +237,8 @@ func TestUpgradeOneByOne(t *testing.T) {
 		if got := r.level(); got != 1 {
 			t.Fatalf("the level is %d with an old member", got)
 		}
-		if text := r.setScheduling(i, neon.SchedulingPause); !strings.Contains(text, "needs feature level 2 and the cluster is at 1") {
+		if text := r.setScheduling(i, neon.SchedulingPause); !strings.Contains(text,
+			"needs feature level 2 and the cluster is at 1") {
 			t.Fatalf("after %d upgrades the command is answered %q", i+1, text)
 		}
 		// A member that is away could come back as it was.

@@ -58,7 +58,8 @@ func (c *Cluster) startSafekeepers(ctx context.Context) error {
 			return err
 		}
 		req := neon.SafekeeperUpsert{
-			ID: int64(n.ID()), Region: "aws-us-east-2", Version: 5957, Host: host, Port: 5454, HTTPPort: uint16(http), AZ: Zone(i).String(),
+			ID: int64(n.ID()), Region: "aws-us-east-2", Version: 5957, Host: host, Port: 5454,
+			HTTPPort: uint16(http), AZ: Zone(i).String(),
 		}
 		if err := client.RegisterSafekeeper(ctx, req); err != nil {
 			return fmt.Errorf("register safekeeper %s: %w", n.ID(), err)
@@ -92,7 +93,8 @@ func ifFailed(err, detail error) error {
 func (c *Cluster) foreseen(s *fsm.State) {
 	var all []simsafekeeper.Committed
 	for tl := range s.Timelines() {
-		all = append(all, simsafekeeper.Committed{Ref: tl.Ref(), Conf: s.Membership(&tl), Deleted: tl.Deleted})
+		all = append(all,
+			simsafekeeper.Committed{Ref: tl.Ref(), Conf: s.Membership(&tl), Deleted: tl.Deleted})
 	}
 	c.keepers.Commit(s.Index, all)
 }
@@ -103,7 +105,8 @@ func (c *Cluster) foreseen(s *fsm.State) {
 func (c *Cluster) CheckSafekeepers(s *fsm.State) error {
 	errs := []error{c.keepers.Err()}
 	for _, ref := range c.keepers.Lost() {
-		errs = append(errs, fmt.Errorf("I29: what was acknowledged of timeline %s is not on a quorum", ref))
+		errs = append(errs,
+			fmt.Errorf("I29: what was acknowledged of timeline %s is not on a quorum", ref))
 	}
 	if n := s.SafekeeperOpCount(); n > 0 {
 		errs = append(errs, fmt.Errorf("safekeepers owe %d operations", n))
@@ -118,19 +121,24 @@ func (c *Cluster) CheckSafekeepers(s *fsm.State) error {
 			want[id]++
 			conf, ok := c.keepers.Node(id).Has(tl.Ref())
 			if !ok || conf.Generation > tl.Generation {
-				errs = append(errs, fmt.Errorf("safekeeper %s has timeline %s: %v, in generation %d of %d", id, tl.ID, ok, conf.Generation, tl.Generation))
+				errs = append(errs, fmt.Errorf(
+					"safekeeper %s has timeline %s: %v, in generation %d of %d", id, tl.ID, ok,
+					conf.Generation, tl.Generation))
 			}
 			if conf.Generation == tl.Generation {
 				newest++
 			}
 		}
 		if newest <= len(tl.Set)/2 && len(tl.Set) > 0 { // the others are told by compute
-			errs = append(errs, fmt.Errorf("timeline %s is in generation %d on %d of %v", tl.ID, tl.Generation, newest, tl.Set))
+			errs = append(errs, fmt.Errorf("timeline %s is in generation %d on %d of %v", tl.ID,
+				tl.Generation, newest, tl.Set))
 		}
 	}
 	for _, n := range c.keepers.Nodes() {
 		if n.Count() != want[n.ID()] {
-			errs = append(errs, fmt.Errorf("safekeeper %s has %d timelines and is in the sets of %d", n.ID(), n.Count(), want[n.ID()]))
+			errs = append(errs, fmt.Errorf(
+				"safekeeper %s has %d timelines and is in the sets of %d", n.ID(), n.Count(),
+				want[n.ID()]))
 		}
 	}
 	return errors.Join(errs...)
@@ -147,25 +155,33 @@ func (c *Client) SafekeeperList(ctx context.Context) (list []neon.SafekeeperDesc
 }
 
 // SafekeeperPolicy sets how a safekeeper is used.
-func (c *Client) SafekeeperPolicy(ctx context.Context, id neon.NodeID, to neon.SafekeeperScheduling) error {
+func (c *Client) SafekeeperPolicy(
+	ctx context.Context, id neon.NodeID, to neon.SafekeeperScheduling,
+) error {
 	req := neon.SafekeeperPolicyRequest{Scheduling: to}
-	return c.Call(ctx, http.MethodPost, "/control/v1/safekeeper/"+id.String()+"/scheduling_policy", req, nil)
+	return c.Call(ctx, http.MethodPost, "/control/v1/safekeeper/"+id.String()+"/scheduling_policy",
+		req, nil)
 }
 
 // CreateTimelineOnSafekeepers is CreateTimeline with the safekeepers of the answer.
-func (c *Client) CreateTimelineOnSafekeepers(ctx context.Context, t neon.TenantID, req neon.TimelineCreateRequest) (resp neon.TimelineCreateResponse, err error) {
+func (c *Client) CreateTimelineOnSafekeepers(
+	ctx context.Context, t neon.TenantID, req neon.TimelineCreateRequest,
+) (resp neon.TimelineCreateResponse, err error) {
 	err = c.Call(ctx, http.MethodPost, "/v1/tenant/"+t.String()+"/timeline", req, &resp)
 	c.ledger.ack(t, err, func(e *entry) { e.timelines[req.Timeline] = true })
 	return resp, err
 }
 
 // MigrateSafekeepers moves a timeline to another set of safekeepers.
-func (c *Client) MigrateSafekeepers(ctx context.Context, t neon.TenantID, tl neon.TimelineID, set []neon.NodeID) error {
+func (c *Client) MigrateSafekeepers(
+	ctx context.Context, t neon.TenantID, tl neon.TimelineID, set []neon.NodeID,
+) error {
 	path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/safekeeper_migrate", t, tl)
 	return c.Call(ctx, http.MethodPost, path, neon.SafekeeperMigrateRequest{NewSet: set}, nil)
 }
 
 // AbortSafekeepers takes a migration back.
 func (c *Client) AbortSafekeepers(ctx context.Context, t neon.TenantID, tl neon.TimelineID) error {
-	return c.Call(ctx, http.MethodPost, fmt.Sprintf("/v1/tenant/%s/timeline/%s/safekeeper_migrate_abort", t, tl), nil, nil)
+	return c.Call(ctx, http.MethodPost,
+		fmt.Sprintf("/v1/tenant/%s/timeline/%s/safekeeper_migrate_abort", t, tl), nil, nil)
 }

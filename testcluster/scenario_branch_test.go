@@ -22,7 +22,8 @@ func branchStory(s *script) {
 	s.wantArchived(1, true)
 	s.step("an ancestor that is needed cannot be")
 	s.do("refused", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.Call(ctx, "PUT", branchPath(0, "archival_config"), map[string]string{"state": "Archived"}, nil)
+		err := c.Call(ctx, "PUT", branchPath(0, "archival_config"),
+			map[string]string{"state": "Archived"}, nil)
 		if err == nil || testcluster.StatusOf(err) == 412 {
 			if err == nil {
 				s.Error("a timeline with children that are in use was archived")
@@ -48,7 +49,8 @@ func branchStory(s *script) {
 }
 
 func branchPath(timeline int, action string) string {
-	return "/v1/tenant/" + idOf(0).String() + "/timeline/" + timelineOf(timeline).String() + "/" + action
+	return "/v1/tenant/" + idOf(0).String() + "/timeline/" + timelineOf(timeline).String() + "/" +
+		action
 }
 
 func (s *script) branchCall(method string, timeline int, action string, body any) {
@@ -68,8 +70,10 @@ func (s *script) wantArchived(timeline int, want bool) {
 				Archived bool `json:"is_archived"`
 			} `json:"shards"`
 		}
-		err := c.Call(ctx, "GET", "/control"+strings.TrimSuffix(branchPath(timeline, ""), "/"), nil, &d)
-		if err == nil && (len(d.Shards) != 2 || d.Shards[0].Archived != want || d.Shards[1].Archived != want) {
+		err := c.Call(ctx, "GET", "/control"+strings.TrimSuffix(branchPath(timeline, ""), "/"), nil,
+			&d)
+		if err == nil &&
+			(len(d.Shards) != 2 || d.Shards[0].Archived != want || d.Shards[1].Archived != want) {
 			s.Errorf("after an acknowledged change of archival the shards say %+v", d)
 		}
 		return err

@@ -32,9 +32,11 @@ func (s *script) place(n neon.NodeID, shard neon.ShardID, conf neon.LocationConf
 	}
 	rec := httptest.NewRecorder()
 	path := "/v1/tenant/" + shard.String() + "/location_config"
-	s.Fleet().Node(n).Handler().ServeHTTP(rec, httptest.NewRequestWithContext(s.within(), http.MethodPut, path, bytes.NewReader(body)))
+	s.Fleet().Node(n).Handler().ServeHTTP(rec,
+		httptest.NewRequestWithContext(s.within(), http.MethodPut, path, bytes.NewReader(body)))
 	if rec.Code != http.StatusOK {
-		s.Fatalf("step %q: place %s on %s as %s: %d %s", s.step_, shard, n, conf.Mode, rec.Code, rec.Body)
+		s.Fatalf("step %q: place %s on %s as %s: %d %s", s.step_, shard, n, conf.Mode, rec.Code,
+			rec.Body)
 	}
 }
 
@@ -70,9 +72,11 @@ func (s *script) undisturbed(shards ...neon.ShardID) {
 func (s *script) valid(shard neon.ShardID, g neon.Generation, want bool) {
 	s.Helper()
 	s.do("validate", func(ctx context.Context, c *testcluster.Client) error {
-		resp, err := c.Validate(ctx, neon.ValidateRequest{Tenants: []neon.ValidateTenant{{Shard: shard, Gen: g}}})
+		resp, err := c.Validate(ctx,
+			neon.ValidateRequest{Tenants: []neon.ValidateTenant{{Shard: shard, Gen: g}}})
 		if err == nil && (len(resp.Tenants) != 1 || resp.Tenants[0].Valid != want) {
-			s.Errorf("step %q: generation %s of %s: %+v, want %v", s.step_, g, shard, resp.Tenants, want)
+			s.Errorf("step %q: generation %s of %s: %+v, want %v", s.step_, g, shard, resp.Tenants,
+				want)
 		}
 		return err
 	})
@@ -128,7 +132,11 @@ func dropStory(s *script) {
 	s.rest()
 	s.step("dropped")
 	for n := range 2 {
-		s.do("drop", func(ctx context.Context, c *testcluster.Client) error { return c.DropTenant(ctx, idOf(n)) })
+		s.do("drop", func(
+			ctx context.Context, c *testcluster.Client,
+		) error {
+			return c.DropTenant(ctx, idOf(n))
+		})
 	}
 	s.do("a dropped tenant is gone", func(ctx context.Context, c *testcluster.Client) error {
 		if _, err := c.Describe(ctx, idOf(0)); testcluster.StatusOf(err) != http.StatusNotFound {
@@ -162,15 +170,20 @@ func cancelStory(s *script) {
 	shard := shardOf(0, 0, 0)
 	s.create(0, 0, neon.Attached(1))
 	s.timeline(0, 0, -1, shard)
-	s.policy(0, neon.PolicyRequest{Scheduling: ptr(neon.ShardEssential)}) // it is to stay where it goes
+	// it is to stay where it goes
+	s.policy(0, neon.PolicyRequest{Scheduling: ptr(neon.ShardEssential)})
 	s.rest()
 	s.step("slow")
 	for _, n := range s.Fleet().Nodes() {
-		n.SetFaults(simpageserver.Fault{Kind: simpageserver.FaultDelayReply, Route: simpageserver.RouteLocationPut, Delay: 20 * time.Second})
+		n.SetFaults(simpageserver.Fault{
+			Kind: simpageserver.FaultDelayReply, Route: simpageserver.RouteLocationPut,
+			Delay: 20 * time.Second,
+		})
 	}
 	to := s.home(shard)%4 + 1
 	s.do("migrate", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.WithPatience(time.Second).Migrate(ctx, shard, neon.MigrateRequest{Node: to, Config: neon.MigrationConfig{OverrideScheduler: true}})
+		err := c.WithPatience(time.Second).Migrate(ctx, shard,
+			neon.MigrateRequest{Node: to, Config: neon.MigrationConfig{OverrideScheduler: true}})
 		if s.home(shard) == to {
 			return nil // it takes longer than anybody waits
 		}

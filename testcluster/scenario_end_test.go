@@ -39,14 +39,16 @@ func states(ctx context.Context, c *testcluster.Cluster) ([]*fsm.State, error) {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("replicas do not come to rest at one index: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("replicas do not come to rest at one index: %w",
+				context.Cause(ctx))
 		}
 	}
 }
 
 // checkEverything is all that must hold when nothing is left to do.
 func checkEverything(ctx context.Context, c *testcluster.Cluster) error {
-	return errors.Join(c.CheckAll(ctx), checkReplicas(ctx, c), checkIntents(ctx, c), checkTold(ctx, c), checkSafekeepers(ctx, c), checkTimelineWork(ctx, c))
+	return errors.Join(c.CheckAll(ctx), checkReplicas(ctx, c), checkIntents(ctx, c),
+		checkTold(ctx, c), checkSafekeepers(ctx, c), checkTimelineWork(ctx, c))
 }
 
 // checkReplicas demands that every replica has the same state and that it holds together.
@@ -61,7 +63,8 @@ func checkReplicas(ctx context.Context, c *testcluster.Cluster) error {
 			errs = append(errs, fmt.Errorf("state of replica %d: %w", i, err))
 		}
 		if h := s.Hash(); h != all[0].Hash() {
-			errs = append(errs, fmt.Errorf("replica %d has hash %s and replica 0 %s at index %d", i, h, all[0].Hash(), s.Index))
+			errs = append(errs, fmt.Errorf("replica %d has hash %s and replica 0 %s at index %d", i,
+				h, all[0].Hash(), s.Index))
 		}
 	}
 	return errors.Join(errs...)
@@ -79,7 +82,8 @@ func checkIntents(ctx context.Context, c *testcluster.Cluster) error {
 	for sh := range all[0].ShardsFrom(neon.ShardID{}) {
 		tenant, _ := all[0].Tenant(sh.ID.Tenant)
 		if tenant.Policy.Kind == neon.PlaceAttached && !running(sh.Attached) {
-			errs = append(errs, fmt.Errorf("shard %s is meant for node %s, which does not run", sh.ID, sh.Attached))
+			errs = append(errs,
+				fmt.Errorf("shard %s is meant for node %s, which does not run", sh.ID, sh.Attached))
 		}
 		in := simpageserver.Intent{Attached: sh.Attached}
 		for _, id := range sh.Secondary {
@@ -104,8 +108,11 @@ func checkTold(ctx context.Context, c *testcluster.Cluster) error {
 		if sh.Attached == 0 {
 			continue
 		}
-		if told, ok := c.Hook().LastNode(sh.ID); !ok || told != sh.Attached || sh.OwesNotification() {
-			errs = append(errs, fmt.Errorf("shard %s is on node %s, compute was told %s (notified: %v)", sh.ID, sh.Attached, told, sh.Notified))
+		if told, ok := c.Hook().LastNode(sh.ID); !ok || told != sh.Attached ||
+			sh.OwesNotification() {
+			errs = append(errs, fmt.Errorf(
+				"shard %s is on node %s, compute was told %s (notified: %v)", sh.ID, sh.Attached,
+				told, sh.Notified))
 		}
 	}
 	return errors.Join(errs...)
@@ -125,11 +132,14 @@ func (s *script) normalised() string {
 		fmt.Fprintf(&b, "node %s %s %s\n", n.ID, n.Availability, n.Scheduling)
 	}
 	for tenant := range all[0].TenantsFrom(neon.TenantID{}) {
-		fmt.Fprintf(&b, "tenant %s count %d stripe %d %s %s deleting %v config %s\n", tenant.ID, tenant.Count,
+		fmt.Fprintf(&b, "tenant %s count %d stripe %d %s %s deleting %v config %s\n", tenant.ID,
+			tenant.Count,
 			tenant.Stripe, tenant.Policy, tenant.Scheduling, tenant.Deleting, tenant.Config.JSON())
 		for sh := range all[0].TenantShards(tenant.ID) {
-			fmt.Fprintf(&b, "  shard %d attached %v secondaries %d numbered %v owes %v\n", sh.ID.Number,
-				sh.Attached != 0 && sh.GenNode == sh.Attached, len(sh.Secondary), sh.HasGeneration, sh.OwesNotification())
+			fmt.Fprintf(&b, "  shard %d attached %v secondaries %d numbered %v owes %v\n",
+				sh.ID.Number,
+				sh.Attached != 0 && sh.GenNode == sh.Attached, len(sh.Secondary), sh.HasGeneration,
+				sh.OwesNotification())
 		}
 		b.WriteString(walLines(s, tenant.ID))
 		b.WriteString(importLines(all[0], tenant.ID))
@@ -153,7 +163,8 @@ func (s *script) timelines(ctx context.Context, id neon.TenantID) string {
 		if tl.Ancestor != nil {
 			ancestor = tl.Ancestor.String()
 		}
-		lines = append(lines, fmt.Sprintf("  timeline %s ancestor %s version %d\n", tl.Timeline, ancestor, tl.PgVersion))
+		lines = append(lines, fmt.Sprintf("  timeline %s ancestor %s version %d\n", tl.Timeline,
+			ancestor, tl.PgVersion))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "")
@@ -173,8 +184,11 @@ func checkBelief(ctx context.Context, c *testcluster.Cluster) error {
 				continue
 			}
 			at, there := node.Location(sh.Shard)
-			if !there || at.Mode != l.Config.Mode || l.Config.Generation != nil && at.Generation != *l.Config.Generation {
-				errs = append(errs, fmt.Errorf("I10: the leader believes that shard %s is %s on node %s, it is %+v", sh.Shard, l.Config.Mode, id, at))
+			if !there || at.Mode != l.Config.Mode ||
+				l.Config.Generation != nil && at.Generation != *l.Config.Generation {
+				errs = append(errs, fmt.Errorf(
+					"I10: the leader believes that shard %s is %s on node %s, it is %+v", sh.Shard,
+					l.Config.Mode, id, at))
 			}
 		}
 	}

@@ -13,7 +13,10 @@ func leaderStories() []scenario {
 	return []scenario{
 		{name: "step down", builder: zones, run: stepDownStory, atLeast: 3},
 		{name: "leader and pageserver killed together", builder: zones, run: bothDieStory},
-		{name: "controller restarted while a pageserver is dead", builder: zones, run: restartedStory},
+		{
+			name: "controller restarted while a pageserver is dead", builder: zones,
+			run: restartedStory,
+		},
 		{name: "leader's disk hangs", builder: zones, run: hungDiskStory},
 		{name: "leader frozen", builder: zones, run: frozenStory, atLeast: 3},
 		{name: "leader cut off", builder: zones, run: cutOffStory, atLeast: 3},

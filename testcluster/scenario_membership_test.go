@@ -12,7 +12,8 @@ import (
 // migrationPlaces are where a move of a timeline between safekeepers can be held, in
 // the order in which it passes them. Until commitPlace it can be taken back.
 var migrationPlaces = []string{
-	"sk-migration-after-step-3", "sk-migration-after-step-4", "sk-migration-after-step-5", "sk-migration-after-step-7",
+	"sk-migration-after-step-3", "sk-migration-after-step-4", "sk-migration-after-step-5",
+	"sk-migration-after-step-7",
 	commitPlace, "sk-migration-step-9-after-set-membership", "sk-migration-step-9-mid-exclude",
 	"sk-migration-step-9-after-exclude", "sk-migration-after-step-9",
 }
@@ -29,12 +30,15 @@ func heldMembershipStories() []scenario {
 	b := testcluster.Builder{Pageservers: 2, Safekeepers: 5, Failpoints: true}
 	var all []scenario
 	for name, e := range map[string]ending{
-		"safekeeper membership failing at each place":                             {},
-		"safekeeper membership with the leader killed at each place":              {dies: true},
-		"safekeeper membership aborted at each place":                             {aborts: true},
-		"safekeeper membership aborted after the leader was killed at each place": {dies: true, aborts: true},
+		"safekeeper membership failing at each place":                {},
+		"safekeeper membership with the leader killed at each place": {dies: true},
+		"safekeeper membership aborted at each place":                {aborts: true},
+		"safekeeper membership aborted after the leader was killed at each place": {
+			dies: true, aborts: true,
+		},
 	} {
-		all = append(all, scenario{name: name, builder: b, run: func(s *script) { heldMembershipStory(s, e) }})
+		all = append(all,
+			scenario{name: name, builder: b, run: func(s *script) { heldMembershipStory(s, e) }})
 	}
 	return all
 }
@@ -136,12 +140,16 @@ func (s *script) afterHeld(place string, e ending, from, to []neon.NodeID) {
 	})
 	tl := s.wherever(0, 0)
 	stays, moved := slices.Equal(tl.Set, from), slices.Equal(tl.Set, to)
-	switch committed := slices.Index(migrationPlaces, place) >= slices.Index(migrationPlaces, commitPlace); {
+	switch committed := slices.Index(migrationPlaces,
+		place) >= slices.Index(migrationPlaces, commitPlace); {
 	case tl.Joint() || !stays && !moved:
 		s.Errorf("after an abort at %s the timeline is on %v and %v", place, tl.Set, tl.NewSet)
 	case !before.Joint() && !slices.Equal(before.Set, tl.Set):
-		s.Errorf("an abort at %s took back what was committed: %v, now %v", place, before.Set, tl.Set)
+		s.Errorf("an abort at %s took back what was committed: %v, now %v", place, before.Set,
+			tl.Set)
 	case s.kill == never && !e.dies && stays == committed:
-		s.Errorf("after an abort at %s the timeline is on %v; it was on %v, and should have gone to %v", place, tl.Set, from, to)
+		s.Errorf(
+			"after an abort at %s the timeline is on %v; it was on %v, and should have gone to %v",
+			place, tl.Set, from, to)
 	}
 }

@@ -23,7 +23,9 @@ const (
 // is answered by an error too; the intent is there nevertheless.
 func (s *script) move(shard neon.ShardID, to neon.NodeID, p pace) {
 	s.Helper()
-	req := neon.MigrateRequest{Node: to, Config: neon.MigrationConfig{OverrideScheduler: true, Prewarm: bool(p)}}
+	req := neon.MigrateRequest{
+		Node: to, Config: neon.MigrationConfig{OverrideScheduler: true, Prewarm: bool(p)},
+	}
 	s.do("migrate", func(ctx context.Context, c *testcluster.Client) error {
 		err := c.Migrate(ctx, shard, req)
 		switch testcluster.StatusOf(err) {
@@ -57,7 +59,9 @@ func (s *script) arrives(shard neon.ShardID, to neon.NodeID) {
 func nodeStories() []scenario {
 	zones := testcluster.Builder{Pageservers: 4, Zones: 2}
 	slow := zones
-	slow.Behaviour = simpageserver.Behaviour{Activation: 200 * time.Millisecond, SlotBusy: 30 * time.Millisecond, ReplayRate: 1 << 20}
+	slow.Behaviour = simpageserver.Behaviour{
+		Activation: 200 * time.Millisecond, SlotBusy: 30 * time.Millisecond, ReplayRate: 1 << 20,
+	}
 	slow.Maintenance = time.Second
 	return []scenario{
 		{name: "evacuate", builder: zones, run: evacuateStory},
@@ -253,6 +257,7 @@ func allGoneStory(s *script) {
 	s.verdicts()
 	s.rest()
 	if after, _ := s.Oracle().Shard(shard); after.Committed <= before.Committed {
-		s.Errorf("generation %d after the restart of everything, %d before", after.Committed, before.Committed)
+		s.Errorf("generation %d after the restart of everything, %d before", after.Committed,
+			before.Committed)
 	}
 }

@@ -51,7 +51,8 @@ func (s *script) order(what string, id neon.NodeID, f nodeCall, taken ...neon.No
 				return nil
 			}
 		}
-		if testcluster.StatusOf(nerr) == http.StatusNotFound && len(taken) > 0 && taken[0] == neon.SchedulingDeleting {
+		if testcluster.StatusOf(nerr) == http.StatusNotFound && len(taken) > 0 &&
+			taken[0] == neon.SchedulingDeleting {
 			return nil
 		}
 		return errors.Join(err, nerr)
@@ -103,7 +104,8 @@ func (s *script) attached(id neon.NodeID) (n int) {
 func (s *script) activate(id neon.NodeID) {
 	s.Helper()
 	s.do("make a node active", func(ctx context.Context, c *testcluster.Client) error {
-		return c.ConfigureNode(ctx, neon.NodeConfigure{ID: id, Scheduling: new(neon.SchedulingActive)})
+		return c.ConfigureNode(ctx,
+			neon.NodeConfigure{ID: id, Scheduling: new(neon.SchedulingActive)})
 	})
 }
 
@@ -111,7 +113,8 @@ func drainStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(0, 0, 4))
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining, neon.SchedulingPauseForRestart)
+	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+		neon.SchedulingPauseForRestart)
 	s.step("on the way")
 	s.becomes(n, neon.SchedulingPauseForRestart)
 	s.deserted(n)
@@ -136,7 +139,8 @@ func drainDyingStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(0, 0, 4))
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining, neon.SchedulingPauseForRestart)
+	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+		neon.SchedulingPauseForRestart)
 	s.step("the pageserver dies")
 	s.KillPageserver(n)
 	s.step("the verdict")
@@ -155,7 +159,8 @@ func drainDestinationStory(s *script) {
 	n := s.home(shardOf(0, 0, 4))
 	dies := n%5 + 1
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining, neon.SchedulingPauseForRestart)
+	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+		neon.SchedulingPauseForRestart)
 	s.step("a destination dies")
 	s.KillPageserver(dies)
 	s.verdicts()
@@ -174,7 +179,8 @@ func drainRestartStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(0, 0, 4))
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining, neon.SchedulingPauseForRestart)
+	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+		neon.SchedulingPauseForRestart)
 	s.step("restarted")
 	s.Fleet().Node(n).Kill()
 	s.pageserver(n)
@@ -201,9 +207,11 @@ func drainTwoStory(s *script) {
 	first := s.home(shardOf(0, 0, 4))
 	second := first%5 + 1
 	s.step("drain")
-	s.order("drain the first", first, (*testcluster.Client).DrainBesideOthers, neon.SchedulingDraining, neon.SchedulingPauseForRestart)
+	s.order("drain the first", first, (*testcluster.Client).DrainBesideOthers,
+		neon.SchedulingDraining, neon.SchedulingPauseForRestart)
 	s.step("and another")
-	s.order("drain the second", second, (*testcluster.Client).DrainBesideOthers, neon.SchedulingDraining, neon.SchedulingPauseForRestart)
+	s.order("drain the second", second, (*testcluster.Client).DrainBesideOthers,
+		neon.SchedulingDraining, neon.SchedulingPauseForRestart)
 	s.step("the end of both")
 	s.becomes(first, neon.SchedulingPauseForRestart)
 	s.becomes(second, neon.SchedulingPauseForRestart)
@@ -236,9 +244,11 @@ func cancelDrainStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(1, 0, 0))
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining, neon.SchedulingPauseForRestart)
+	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+		neon.SchedulingPauseForRestart)
 	s.step("cancel")
-	s.order("cancel", n, (*testcluster.Client).CancelDrain, neon.SchedulingActive, neon.SchedulingPauseForRestart)
+	s.order("cancel", n, (*testcluster.Client).CancelDrain, neon.SchedulingActive,
+		neon.SchedulingPauseForRestart)
 	s.step("as before")
 	s.activate(n)
 	s.becomes(n, neon.SchedulingActive)
@@ -303,10 +313,12 @@ func deleteNowStory(s *script) {
 	s.step("the pageserver dies")
 	s.KillPageserver(n)
 	s.step("delete")
-	s.do("delete", func(ctx context.Context, c *testcluster.Client) error { return c.DeleteNodeNow(ctx, n) })
+	s.do("delete",
+		func(ctx context.Context, c *testcluster.Client) error { return c.DeleteNodeNow(ctx, n) })
 	s.step("gone")
 	s.gone(n)
-	s.do("delete again", func(ctx context.Context, c *testcluster.Client) error { return c.DeleteNodeNow(ctx, n) })
+	s.do("delete again",
+		func(ctx context.Context, c *testcluster.Client) error { return c.DeleteNodeNow(ctx, n) })
 	s.rest()
 }
 

@@ -16,7 +16,9 @@ import (
 // What an operator says about where things should be, beside moving them.
 func preferenceStories() []scenario {
 	zones := testcluster.Builder{Pageservers: 4, Zones: 2, Tune: eager}
-	cold := testcluster.Builder{Pageservers: 5, Zones: 2, Behaviour: simpageserver.Behaviour{DownloadRate: 1 << 10}}
+	cold := testcluster.Builder{
+		Pageservers: 5, Zones: 2, Behaviour: simpageserver.Behaviour{DownloadRate: 1 << 10},
+	}
 	return []scenario{
 		{name: "preferred zones", builder: zones, run: zoneStory},
 		{name: "preferred zones in bulk", builder: zones, run: zonesStory},
@@ -71,9 +73,11 @@ func (s *script) servedFrom(want neon.PreferredAZsRequest) {
 				switch {
 				case sh.Shard != id:
 				case sh.PreferredAZ.String() != az.String():
-					s.Fatalf("step %q: shard %s prefers %q, not %q", s.step_, id, sh.PreferredAZ, az)
+					s.Fatalf("step %q: shard %s prefers %q, not %q", s.step_, id, sh.PreferredAZ,
+						az)
 				case sh.Attached == nil || zone[*sh.Attached] != az.String():
-					errs = append(errs, fmt.Errorf("shard %s is on node %v, not in zone %s", id, sh.Attached, az))
+					errs = append(errs,
+						fmt.Errorf("shard %s is on node %v, not in zone %s", id, sh.Attached, az))
 				}
 			}
 		}
@@ -124,7 +128,10 @@ func zonesStory(s *script) {
 	}
 	ask := func(all neon.PreferredAZsRequest) {
 		s.Helper()
-		more := neon.PreferredAZsRequest{shardOf(7, 0, 0): ptr(testcluster.Zone(0)), shardOf(0, 0, 2): nil} // neither exists
+		// neither exists
+		more := neon.PreferredAZsRequest{
+			shardOf(7, 0, 0): ptr(testcluster.Zone(0)), shardOf(0, 0, 2): nil,
+		}
 		for id, az := range all {
 			more[id] = az
 		}
@@ -182,7 +189,8 @@ func nodePolicyStory(s *script) {
 		}
 		s.rest()
 		if now := s.attached(n); now > had {
-			s.Errorf("step %q: node %s, which is %s, has %d shards, it had %d", s.step_, n, p, now, had)
+			s.Errorf("step %q: node %s, which is %s, has %d shards, it had %d", s.step_, n, p, now,
+				had)
 		}
 		s.step("it serves what it has")
 		s.do("put", func(ctx context.Context, c *testcluster.Client) error {
@@ -224,7 +232,9 @@ func allPausedStory(s *script) {
 	}
 	s.step("a new tenant finds no place")
 	s.eventually("it is refused", func(ctx context.Context) error {
-		req := neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: idOf(9)}, Placement: ptr(neon.Attached(0))}
+		req := neon.TenantCreateRequest{
+			Tenant: neon.ShardID{Tenant: idOf(9)}, Placement: ptr(neon.Attached(0)),
+		}
 		_, err := s.Client().CreateTenant(ctx, req)
 		if testcluster.StatusOf(err)/100 == 4 {
 			return nil

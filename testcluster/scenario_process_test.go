@@ -19,7 +19,8 @@ import (
 // the ends are compared as the API shows them.
 func TestScenariosOnProcesses(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "storage_controller")
-	if out, err := exec.Command("go", "build", "-o", binary, "quorate/cmd/storage_controller").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", binary, "quorate/cmd/storage_controller").
+		CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	few := []string{"config", "evacuate"}
@@ -32,8 +33,12 @@ func TestScenariosOnProcesses(t *testing.T) {
 			for _, v := range []variant{variants[0], variants[2]} {
 				t.Run(v.name, func(t *testing.T) {
 					b := sc.builder
-					b.Mode, b.Controllers, b.Hook, b.Seed, b.Binary = testcluster.Processes, v.controllers, true, 1, binary
-					s := &script{T: t, kill: v.kill, rng: rand.New(rand.NewPCG(1, 42)), Cluster: testcluster.Run(t, b)}
+					b.Mode, b.Binary, b.Seed = testcluster.Processes, binary, 1
+					b.Controllers, b.Hook = v.controllers, true
+					s := &script{
+						T: t, kill: v.kill, rng: rand.New(rand.NewPCG(1, 42)),
+						Cluster: testcluster.Run(t, b),
+					}
 					t.Cleanup(s.killer.Wait)
 					sc.run(s)
 					s.revive()
@@ -45,7 +50,8 @@ func TestScenariosOnProcesses(t *testing.T) {
 						want = got
 					}
 					if got != want {
-						t.Errorf("ended differently\n--- first run\n%s\n--- this run\n%s", want, got)
+						t.Errorf("ended differently\n--- first run\n%s\n--- this run\n%s", want,
+							got)
 					}
 				})
 			}
@@ -70,7 +76,9 @@ func (s *script) shown() string {
 		for _, t := range tenants {
 			fmt.Fprintf(&b, "tenant %s %s %s\n", t.Tenant, t.Policy, t.Config.JSON())
 			for _, sh := range t.Shards {
-				fmt.Fprintf(&b, "  shard %s attached %v secondaries %d %s owes %v\n", sh.Shard, sh.Attached != nil, len(sh.Secondary), sh.Scheduling, sh.PendingComputeNotification)
+				fmt.Fprintf(&b, "  shard %s attached %v secondaries %d %s owes %v\n", sh.Shard,
+					sh.Attached != nil, len(sh.Secondary), sh.Scheduling,
+					sh.PendingComputeNotification)
 			}
 		}
 		return err

@@ -25,7 +25,9 @@ func safekeeperStories() []scenario {
 func (s *script) placed(tenant, n int) (set []neon.NodeID) {
 	s.Helper()
 	version := neon.PgVersion(16)
-	req := neon.TimelineCreateRequest{Timeline: timelineOf(n), Bootstrap: &neon.TimelineBootstrap{PgVersion: &version}}
+	req := neon.TimelineCreateRequest{
+		Timeline: timelineOf(n), Bootstrap: &neon.TimelineBootstrap{PgVersion: &version},
+	}
 	for range 2 {
 		s.do("create a timeline", func(ctx context.Context, c *testcluster.Client) error {
 			resp, err := c.CreateTimelineOnSafekeepers(ctx, idOf(tenant), req)
@@ -58,7 +60,8 @@ func (s *script) startSafekeeper(id neon.NodeID) {
 // paidOff waits until safekeepers owe nothing and all timelines are settled.
 func (s *script) paidOff() {
 	s.Helper()
-	s.eventually("safekeepers are as the log says", func(ctx context.Context) error { return checkSafekeepers(ctx, s.Cluster) })
+	s.eventually("safekeepers are as the log says",
+		func(ctx context.Context) error { return checkSafekeepers(ctx, s.Cluster) })
 }
 
 func checkSafekeepers(ctx context.Context, c *testcluster.Cluster) error {
@@ -130,21 +133,24 @@ func walLines(s *script, tenant neon.TenantID) string {
 	}
 	text := ""
 	for tl := range all[0].TenantTimelines(tenant) {
-		text += fmt.Sprintf("  timeline %s on %d safekeepers settled %v\n", tl.ID, len(tl.Set), tl.Settled())
+		text += fmt.Sprintf("  timeline %s on %d safekeepers settled %v\n", tl.ID, len(tl.Set),
+			tl.Settled())
 	}
 	return text
 }
 
 func (s *script) migrateSafekeepers(tenant, n int, set ...neon.NodeID) {
 	s.Helper()
-	s.do("move a timeline to other safekeepers", func(ctx context.Context, c *testcluster.Client) error {
-		return c.MigrateSafekeepers(ctx, idOf(tenant), timelineOf(n), set)
-	})
+	s.do("move a timeline to other safekeepers",
+		func(ctx context.Context, c *testcluster.Client) error {
+			return c.MigrateSafekeepers(ctx, idOf(tenant), timelineOf(n), set)
+		})
 }
 
 // wal extends the log on some members of a timeline.
 func (s *script) wal(tenant, n int, term uint64, on ...neon.NodeID) {
-	s.Safekeepers().Append(neon.TimelineRef{Tenant: idOf(tenant), Timeline: timelineOf(n)}, term, 1024, on...)
+	s.Safekeepers().Append(neon.TimelineRef{Tenant: idOf(tenant), Timeline: timelineOf(n)}, term,
+		1024, on...)
 }
 
 // membershipStory moves a timeline around, over a member that is behind, and takes a
@@ -169,7 +175,8 @@ func membershipStory(s *script) {
 	s.paidOff()
 	s.stopSafekeeper(spare)
 	s.step("to one that is down")
-	err := s.Client().MigrateSafekeepers(s.within(), idOf(0), timelineOf(0), []neon.NodeID{first[0], first[1], spare})
+	err := s.Client().MigrateSafekeepers(s.within(), idOf(0), timelineOf(0),
+		[]neon.NodeID{first[0], first[1], spare})
 	if err == nil {
 		s.Errorf("moved to a safekeeper that is down")
 	}

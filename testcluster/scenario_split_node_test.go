@@ -13,10 +13,18 @@ import (
 
 // What else may happen to a tenant, or to the nodes that it is on, while it is split.
 func splitMeetsStories() []scenario {
-	zones := testcluster.Builder{Pageservers: 5, Zones: 2, Behaviour: simpageserver.Behaviour{SplitStage: stage}}
+	zones := testcluster.Builder{
+		Pageservers: 5, Zones: 2, Behaviour: simpageserver.Behaviour{SplitStage: stage},
+	}
 	return []scenario{
-		{name: "split and drain", builder: zones, run: func(s *script) { splitDrainStory(s, nothing) }},
-		{name: "aborted split and drain", builder: zones, run: func(s *script) { splitDrainStory(s, failing) }},
+		{
+			name: "split and drain", builder: zones,
+			run: func(s *script) { splitDrainStory(s, nothing) },
+		},
+		{
+			name: "aborted split and drain", builder: zones,
+			run: func(s *script) { splitDrainStory(s, failing) },
+		},
 		{name: "split and node deletion", builder: zones, run: splitDeleteNodeStory},
 		{name: "split and forced node deletion", builder: zones, run: splitForceDeleteStory},
 		{name: "split and tenant deletion", builder: zones, run: splitDeleteTenantStory},
@@ -51,12 +59,15 @@ func splitDrainStory(s *script, what trouble) {
 	s.rest()
 	n := s.home(shardOf(1, 0, 2))
 	if what == failing {
-		s.Fleet().Node(n).SetBehaviour(simpageserver.Behaviour{SplitStage: stage, SplitFailsAt: simpageserver.SplitHalf})
+		s.Fleet().Node(n).SetBehaviour(simpageserver.Behaviour{
+			SplitStage: stage, SplitFailsAt: simpageserver.SplitHalf,
+		})
 	}
 	wait := s.splitMeanwhile(1, 4)
 	s.pass(2 * stage)
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining, neon.SchedulingPauseForRestart)
+	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+		neon.SchedulingPauseForRestart)
 	wait()
 	s.thawed(1)
 	s.step("on the way")
@@ -118,7 +129,8 @@ func splitDeleteTenantStory(s *script) {
 		s.deleteTenant(n)
 		wait()
 		s.eventually("the tenant is gone", func(ctx context.Context) error {
-			if _, err := s.Client().Describe(ctx, idOf(n)); testcluster.StatusOf(err) != http.StatusNotFound {
+			if _, err := s.Client().Describe(ctx,
+				idOf(n)); testcluster.StatusOf(err) != http.StatusNotFound {
 				return fmt.Errorf("it is there: %w", err)
 			}
 			return nil

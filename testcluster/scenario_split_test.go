@@ -19,10 +19,13 @@ import (
 const stage = 100 * time.Millisecond
 
 func splitStories() []scenario {
-	zones := testcluster.Builder{Pageservers: 4, Zones: 2, Behaviour: simpageserver.Behaviour{SplitStage: stage}}
+	zones := testcluster.Builder{
+		Pageservers: 4, Zones: 2, Behaviour: simpageserver.Behaviour{SplitStage: stage},
+	}
 	large := zones
 	large.Splits = app.SplitOptions{
-		Threshold: 1000, MaxShards: 8, InitialThreshold: 500, InitialShards: 2, Interval: 500 * time.Millisecond,
+		Threshold: 1000, MaxShards: 8, InitialThreshold: 500, InitialShards: 2,
+		Interval: 500 * time.Millisecond,
 	}
 	busy := zones
 	busy.Maintenance = 200 * time.Millisecond
@@ -31,7 +34,10 @@ func splitStories() []scenario {
 		{name: "split and deleted", builder: busy, run: splitDeletedStory},
 		{name: "split aborted", builder: zones, run: splitAbortStory},
 		{name: "split with the leader killed in each stage", builder: zones, run: splitLeaderStory},
-		{name: "split with a pageserver killed in each stage", builder: zones, run: splitPageserverStory},
+		{
+			name: "split with a pageserver killed in each stage", builder: zones,
+			run: splitPageserverStory,
+		},
 		{name: "split with a pageserver gone", builder: zones, run: splitGoneStory},
 		{name: "split with lost and late replies", builder: zones, run: splitReplyStory},
 		{name: "autosplit", builder: large, run: autosplitStory},
@@ -41,7 +47,11 @@ func splitStories() []scenario {
 // split asks until the tenant has so many shards.
 func (s *script) split(n, count int) {
 	s.Helper()
-	s.do("split a tenant", func(ctx context.Context, c *testcluster.Client) error { return trySplit(ctx, c, n, count) })
+	s.do("split a tenant", func(
+		ctx context.Context, c *testcluster.Client,
+	) error {
+		return trySplit(ctx, c, n, count)
+	})
 }
 
 func trySplit(ctx context.Context, c *testcluster.Client, n, count int) error {
@@ -130,7 +140,8 @@ func splitStory(s *script) {
 	s.timeline(1, 11, 10, shardsOf(1, 8)...)
 	s.step("too few")
 	s.eventually("fewer shards are refused", func(ctx context.Context) error {
-		if err := trySplit(ctx, s.Client(), 1, 4); testcluster.StatusOf(err) != http.StatusBadRequest {
+		if err := trySplit(ctx, s.Client(), 1,
+			4); testcluster.StatusOf(err) != http.StatusBadRequest {
 			return errors.Join(errors.New("eight shards were split into four"), err)
 		}
 		return nil
@@ -146,7 +157,8 @@ func splitDeletedStory(s *script) {
 	stored := func(n int) {
 		s.Helper()
 		s.eventually("the shards have written something", func(context.Context) error {
-			if keys := s.Fleet().Store().Keys(idOf(n)); !strings.Contains(strings.Join(keys, " "), "heatmap") {
+			if keys := s.Fleet().Store().Keys(idOf(n)); !strings.Contains(strings.Join(keys, " "),
+				"heatmap") {
 				return fmt.Errorf("there are only %v", keys)
 			}
 			return nil
@@ -197,7 +209,9 @@ func splitAbortStory(s *script) {
 			n.SetBehaviour(simpageserver.Behaviour{SplitStage: stage})
 		}
 		one := s.home(shardOf(1, int(at)%2, 2)) // the other shard may be split well
-		s.Fleet().Node(one).SetBehaviour(simpageserver.Behaviour{SplitStage: stage, SplitFailsAt: at})
+		s.Fleet().Node(one).SetBehaviour(simpageserver.Behaviour{
+			SplitStage: stage, SplitFailsAt: at,
+		})
 		s.eventually("the split fails", func(ctx context.Context) error {
 			err := trySplit(ctx, s.Client(), 1, 4)
 			if err == nil {
@@ -326,20 +340,24 @@ func autosplitStory(s *script) {
 	s.rest()
 	size := func(n int, bytes uint64) { s.Fleet().Store().SetLogicalSize(idOf(n), bytes) }
 	reach := func(n, count int) {
-		s.eventually(fmt.Sprintf("tenant %d has %d shards", n, count), func(ctx context.Context) error {
-			d, err := s.Client().Describe(ctx, idOf(n))
-			if err == nil && len(d.Shards) != count {
-				return fmt.Errorf("it has %d", len(d.Shards))
-			}
-			return err
-		})
+		s.eventually(fmt.Sprintf("tenant %d has %d shards", n, count),
+			func(ctx context.Context) error {
+				d, err := s.Client().Describe(ctx, idOf(n))
+				if err == nil && len(d.Shards) != count {
+					return fmt.Errorf("it has %d", len(d.Shards))
+				}
+				return err
+			})
 		if d := s.Ledger(); d != nil {
 			s.split(n, count) // so that the ledger knows
 		}
 	}
 	s.step("one that fails, and others")
 	bad := s.home(shardOf(0, 0, 0))
-	s.Fleet().Node(bad).SetFaults(simpageserver.Fault{Kind: simpageserver.FaultRefuse, Route: simpageserver.RouteShardSplit, Tenant: idOf(0), Status: http.StatusInternalServerError})
+	s.Fleet().Node(bad).SetFaults(simpageserver.Fault{
+		Kind: simpageserver.FaultRefuse, Route: simpageserver.RouteShardSplit, Tenant: idOf(0),
+		Status: http.StatusInternalServerError,
+	})
 	size(0, 1<<40)
 	size(1, 501)
 	size(2, 3999)

@@ -40,7 +40,9 @@ func timelineOf(n int) (id neon.TimelineID) {
 }
 
 func shardOf(n, number, count int) neon.ShardID {
-	return neon.ShardID{Tenant: idOf(n), Number: neon.ShardNumber(number), Count: neon.ShardCount(count)}
+	return neon.ShardID{
+		Tenant: idOf(n), Number: neon.ShardNumber(number), Count: neon.ShardCount(count),
+	}
 }
 
 // create makes a tenant; count 0 makes an unsharded one.
@@ -48,7 +50,9 @@ func (s *script) create(n, count int, p neon.Placement) {
 	s.Helper()
 	req := neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: idOf(n)}, Placement: &p}
 	if count > 0 {
-		req.ShardParameters = &neon.ShardParameters{Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize}
+		req.ShardParameters = &neon.ShardParameters{
+			Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize,
+		}
 	}
 	s.do("create a tenant", func(ctx context.Context, c *testcluster.Client) error {
 		_, err := c.CreateTenant(ctx, req)
@@ -100,7 +104,11 @@ func (s *script) deleteTenant(n int) {
 
 func (s *script) policy(n int, req neon.PolicyRequest) {
 	s.Helper()
-	s.do("change a policy", func(ctx context.Context, c *testcluster.Client) error { return c.Policy(ctx, idOf(n), req) })
+	s.do("change a policy", func(
+		ctx context.Context, c *testcluster.Client,
+	) error {
+		return c.Policy(ctx, idOf(n), req)
+	})
 }
 
 func conf(text string) neon.TenantConfig {
@@ -167,7 +175,8 @@ func configStory(s *script) {
 	})
 	s.step("patch")
 	s.do("patch", func(ctx context.Context, c *testcluster.Client) error {
-		return c.PatchConfig(ctx, idOf(0), map[string]any{"gc_horizon": nil, "checkpoint_distance": 4096})
+		return c.PatchConfig(ctx, idOf(0),
+			map[string]any{"gc_horizon": nil, "checkpoint_distance": 4096})
 	})
 	s.step("put less")
 	s.do("put", func(ctx context.Context, c *testcluster.Client) error {
@@ -233,9 +242,15 @@ func onboardStory(s *script) {
 	s.step("wait")
 	s.rest()
 	s.step("then attached")
-	put(neon.LocationConfig{Mode: neon.AttachedSingle, Generation: ptr(neon.Generation(123)), TenantConf: conf(`{"gc_horizon":77}`)})
+	put(neon.LocationConfig{
+		Mode: neon.AttachedSingle, Generation: ptr(neon.Generation(123)),
+		TenantConf: conf(`{"gc_horizon":77}`),
+	})
 	s.step("the same again")
-	put(neon.LocationConfig{Mode: neon.AttachedSingle, Generation: ptr(neon.Generation(123)), TenantConf: conf(`{"gc_horizon":77}`)})
+	put(neon.LocationConfig{
+		Mode: neon.AttachedSingle, Generation: ptr(neon.Generation(123)),
+		TenantConf: conf(`{"gc_horizon":77}`),
+	})
 	s.rest()
 	if f, ok := s.Oracle().Shard(shardOf(0, 0, 0)); !ok || f.Committed <= 123 {
 		s.Errorf("the generation is %d after a tenant was taken over in 123", f.Committed)
@@ -253,7 +268,10 @@ func deleteStory(s *script) {
 	s.deleteTenant(0)
 	s.step("delete with slow pageservers")
 	for _, n := range s.Fleet().Nodes() {
-		n.SetFaults(simpageserver.Fault{Kind: simpageserver.FaultDelayReply, Route: simpageserver.RouteTenantDelete, Delay: time.Second})
+		n.SetFaults(simpageserver.Fault{
+			Kind: simpageserver.FaultDelayReply, Route: simpageserver.RouteTenantDelete,
+			Delay: time.Second,
+		})
 	}
 	s.deleteTenant(1)
 	s.step("after that")
@@ -279,7 +297,9 @@ func lostReplyStory(s *script) {
 	faults(simpageserver.Fault{Kind: simpageserver.FaultLoseReply, Route: put, Probability: 0.5})
 	s.create(0, 4, neon.Attached(1))
 	s.step("some come twice")
-	faults(simpageserver.Fault{Kind: simpageserver.FaultDuplicate, Route: put, Probability: 0.5, Jitter: time.Second})
+	faults(simpageserver.Fault{
+		Kind: simpageserver.FaultDuplicate, Route: put, Probability: 0.5, Jitter: time.Second,
+	})
 	s.create(1, 4, neon.Attached(1))
 	s.step("timeline")
 	s.timeline(1, 0, -1, shardOf(1, 0, 4), shardOf(1, 1, 4), shardOf(1, 2, 4), shardOf(1, 3, 4))
@@ -300,7 +320,9 @@ func hookStory(s *script) {
 	shard := shardOf(1, 0, 0)
 	from := s.home(shard)
 	s.step("refusing")
-	s.Hook().SetFaults(simpageserver.Fault{Kind: simpageserver.FaultRefuse, Status: http.StatusServiceUnavailable})
+	s.Hook().SetFaults(simpageserver.Fault{
+		Kind: simpageserver.FaultRefuse, Status: http.StatusServiceUnavailable,
+	})
 	to := from%4 + 1
 	s.move(shard, to, immediately)
 	s.step("meanwhile")
@@ -309,7 +331,9 @@ func hookStory(s *script) {
 		s.Errorf("the old location was taken away while compute uses it: %+v", at)
 	}
 	s.step("busy")
-	s.Hook().SetFaults(simpageserver.Fault{Kind: simpageserver.FaultRefuse, Status: http.StatusLocked, Probability: 0.5},
+	s.Hook().SetFaults(simpageserver.Fault{
+		Kind: simpageserver.FaultRefuse, Status: http.StatusLocked, Probability: 0.5,
+	},
 		simpageserver.Fault{Kind: simpageserver.FaultLoseReply, Probability: 0.5})
 	s.pass(3 * time.Second)
 	s.step("well again")

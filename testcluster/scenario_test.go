@@ -59,7 +59,8 @@ var variants = []variant{
 
 const usual = 3
 
-var everyVariant = flag.Bool("scenarios.all", false, "run every story in every variant, not only in the usual ones")
+var everyVariant = flag.Bool("scenarios.all", false,
+	"run every story in every variant, not only in the usual ones")
 
 // variants are those that a story is run in.
 func (sc scenario) variants() (list []variant) {
@@ -111,7 +112,9 @@ func TestScenarios(t *testing.T) {
 
 // TestScenariosOnSockets runs a few of the stories with real sockets, files and time.
 func TestScenariosOnSockets(t *testing.T) {
-	few := map[string]bool{"create": true, "live migrate": true, "leader and pageserver killed together": true}
+	few := map[string]bool{
+		"create": true, "live migrate": true, "leader and pageserver killed together": true,
+	}
 	for _, sc := range scenarios() {
 		if !few[sc.name] {
 			continue
@@ -131,7 +134,9 @@ func play(t *testing.T, sc scenario, v variant, want *string) {
 	b := sc.builder
 	b.Mode, b.Controllers, b.Hook = v.mode, v.controllers, true
 	b.Seed = 1
-	s := &script{T: t, kill: v.kill, rng: rand.New(rand.NewPCG(b.Seed, 42)), Cluster: testcluster.Run(t, b)}
+	s := &script{
+		T: t, kill: v.kill, rng: rand.New(rand.NewPCG(b.Seed, 42)), Cluster: testcluster.Run(t, b),
+	}
 	t.Cleanup(s.killer.Wait)
 	sc.run(s)
 	s.end()
@@ -298,7 +303,8 @@ func (s *script) end() {
 	s.step_ = "end"
 	s.verdicts()
 	s.rest()
-	s.eventually("all is as it should be", func(ctx context.Context) error { return checkEverything(ctx, s.Cluster) })
+	s.eventually("all is as it should be",
+		func(ctx context.Context) error { return checkEverything(ctx, s.Cluster) })
 	s.nothingStored()
 }
 

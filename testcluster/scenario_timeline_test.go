@@ -14,12 +14,24 @@ import (
 )
 
 func timelineStories() []scenario {
-	b := testcluster.Builder{Pageservers: 3, Safekeepers: 3, Behaviour: simpageserver.Behaviour{ImportTime: 2 * time.Second, ImportFails: secondFails}}
-	slow := testcluster.Builder{Pageservers: 2, Safekeepers: 3, Behaviour: simpageserver.Behaviour{DeleteTimeline: 3 * time.Second}}
-	offloading := testcluster.Builder{Pageservers: 3, Maintenance: 200 * time.Millisecond, Behaviour: simpageserver.Behaviour{Offload: true, ArchivalStep: 100 * time.Millisecond}}
+	b := testcluster.Builder{
+		Pageservers: 3, Safekeepers: 3,
+		Behaviour: simpageserver.Behaviour{ImportTime: 2 * time.Second, ImportFails: secondFails},
+	}
+	slow := testcluster.Builder{
+		Pageservers: 2, Safekeepers: 3,
+		Behaviour: simpageserver.Behaviour{DeleteTimeline: 3 * time.Second},
+	}
+	offloading := testcluster.Builder{
+		Pageservers: 3, Maintenance: 200 * time.Millisecond,
+		Behaviour: simpageserver.Behaviour{Offload: true, ArchivalStep: 100 * time.Millisecond},
+	}
 	return []scenario{
 		{name: "timeline import", builder: b, run: importStory},
-		{name: "timeline deletion that nobody waits for", builder: slow, run: abandonedDeletionStory},
+		{
+			name: "timeline deletion that nobody waits for", builder: slow,
+			run: abandonedDeletionStory,
+		},
 		{name: "timelines offloaded and brought back", builder: offloading, run: offloadStory},
 	}
 }
@@ -50,7 +62,9 @@ func (s *script) imported(tenant, n int, fails string) {
 	s.Helper()
 	var all []neon.ImportComplete
 	s.eventually("the import ends", func(context.Context) error {
-		if all = s.Hook().Imports(neon.TimelineRef{Tenant: idOf(tenant), Timeline: timelineOf(n)}); len(all) == 0 {
+		if all = s.Hook().Imports(neon.TimelineRef{
+			Tenant: idOf(tenant), Timeline: timelineOf(n),
+		}); len(all) == 0 {
 			return errors.New("the control plane has not heard of it")
 		}
 		return nil
@@ -147,7 +161,8 @@ func abandonedDeletionStory(s *script) {
 		return nil
 	})
 	s.step("nobody asks again")
-	s.eventually("it is deleted all the same", func(ctx context.Context) error { return checkTimelineWork(ctx, s.Cluster) })
+	s.eventually("it is deleted all the same",
+		func(ctx context.Context) error { return checkTimelineWork(ctx, s.Cluster) })
 	s.Fleet().Removed(ref.Timeline, ref.Tenant)
 	s.step("the id is free again")
 	s.timeline(0, 2, 0, two...)
@@ -160,7 +175,8 @@ func (s *script) archive(n int, state neon.ArchivalState, shards ...neon.ShardID
 	s.Helper()
 	s.do("change what is archived", func(ctx context.Context, c *testcluster.Client) error {
 		var null any
-		path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/archival_config", shards[0].Tenant, timelineOf(n))
+		path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/archival_config", shards[0].Tenant,
+			timelineOf(n))
 		return c.Call(ctx, "PUT", path, neon.ArchivalRequest{State: state}, &null)
 	})
 	s.isArchived(n, state, shards...)
@@ -168,7 +184,8 @@ func (s *script) archive(n int, state neon.ArchivalState, shards ...neon.ShardID
 
 func (s *script) isArchived(n int, state neon.ArchivalState, shards ...neon.ShardID) {
 	s.Helper()
-	if err := s.Fleet().CheckArchived(timelineOf(n), state == neon.Archived, shards...); err != nil {
+	if err := s.Fleet().CheckArchived(timelineOf(n), state == neon.Archived,
+		shards...); err != nil {
 		s.Errorf("step %q: %v", s.step_, err)
 	}
 }
@@ -178,7 +195,8 @@ func (s *script) offloadedTimelines(want int) {
 	s.Helper()
 	s.eventually("timelines are offloaded", func(ctx context.Context) error {
 		var got struct{ Timelines, Offloaded []any }
-		err := s.Client().Call(ctx, "GET", "/v1/tenant/"+idOf(0).String()+"/timeline_and_offloaded", nil, &got)
+		err := s.Client().Call(ctx, "GET", "/v1/tenant/"+idOf(0).String()+"/timeline_and_offloaded",
+			nil, &got)
 		if err == nil && len(got.Offloaded) != want {
 			err = fmt.Errorf("%d timelines are offloaded, want %d", len(got.Offloaded), want)
 		}
@@ -235,7 +253,8 @@ func checkTimelineWork(ctx context.Context, c *testcluster.Cluster) error {
 		}
 		for i := range s.Imports() {
 			if !i.Finished && attached(i.Tenant) {
-				errs = append(errs, fmt.Errorf("timeline %s is still being imported: %+v", i.Ref(), i.Shards))
+				errs = append(errs,
+					fmt.Errorf("timeline %s is still being imported: %+v", i.Ref(), i.Shards))
 			}
 		}
 		for d := range s.TimelineDeletes() {

@@ -26,7 +26,11 @@ func (n *nemesis) pause(ctx context.Context, mean time.Duration) bool {
 	}
 }
 
-func (n *nemesis) upTo(d time.Duration) time.Duration { return time.Duration(n.rng.Int64N(int64(d))) }
+func (n *nemesis) upTo(
+	d time.Duration,
+) time.Duration {
+	return time.Duration(n.rng.Int64N(int64(d)))
+}
 
 func (n *nemesis) injected() {
 	n.mu.Lock()
@@ -203,20 +207,29 @@ func (n *nemesis) pageservers(ctx context.Context) {
 // rules are a few random faults of a pageserver's answers.
 func (n *nemesis) rules() (rules []simpageserver.Fault) {
 	routes := []simpageserver.Route{
-		"", simpageserver.RouteLocationPut, simpageserver.RouteLocationPut, simpageserver.RouteLocationList, simpageserver.RouteLocationGet,
-		simpageserver.RouteUtilization, simpageserver.RouteTimelineCreate, simpageserver.RouteTenantDelete, simpageserver.RouteWaitLsn,
-		simpageserver.RouteSecondaryDownload, simpageserver.RouteShardSplit, simpageserver.RouteShardSplit,
+		"", simpageserver.RouteLocationPut, simpageserver.RouteLocationPut,
+		simpageserver.RouteLocationList, simpageserver.RouteLocationGet,
+		simpageserver.RouteUtilization, simpageserver.RouteTimelineCreate,
+		simpageserver.RouteTenantDelete, simpageserver.RouteWaitLsn,
+		simpageserver.RouteSecondaryDownload, simpageserver.RouteShardSplit,
+		simpageserver.RouteShardSplit,
 	}
 	kinds := []simpageserver.FaultKind{
-		simpageserver.FaultDelay, simpageserver.FaultDelay, simpageserver.FaultDelayReply, simpageserver.FaultRefuse, simpageserver.FaultHang,
-		simpageserver.FaultReset, simpageserver.FaultLoseReply, simpageserver.FaultLoseReply, simpageserver.FaultDuplicate, simpageserver.FaultMalformed,
+		simpageserver.FaultDelay, simpageserver.FaultDelay, simpageserver.FaultDelayReply,
+		simpageserver.FaultRefuse, simpageserver.FaultHang,
+		simpageserver.FaultReset, simpageserver.FaultLoseReply, simpageserver.FaultLoseReply,
+		simpageserver.FaultDuplicate, simpageserver.FaultMalformed,
 	}
 	for range 1 + n.rng.IntN(3) {
 		rules = append(rules, simpageserver.Fault{
 			Kind: kinds[n.rng.IntN(len(kinds))], Route: routes[n.rng.IntN(len(routes))],
 			Probability: []float64{0.1, 0.5, 1}[n.rng.IntN(3)],
-			Delay:       n.upTo(4 * time.Second), Jitter: 1 + n.upTo(30*time.Second)/time.Duration(1+n.rng.IntN(10)),
-			Status: []int{0, http.StatusConflict, http.StatusInternalServerError, http.StatusServiceUnavailable}[n.rng.IntN(4)],
+			Delay:       n.upTo(4 * time.Second),
+			Jitter:      1 + n.upTo(30*time.Second)/time.Duration(1+n.rng.IntN(10)),
+			Status: []int{
+				0, http.StatusConflict, http.StatusInternalServerError,
+				http.StatusServiceUnavailable,
+			}[n.rng.IntN(4)],
 		})
 	}
 	return rules
@@ -228,7 +241,10 @@ func (n *nemesis) hook(ctx context.Context) {
 		n.injected()
 		mood := []simpageserver.Fault{
 			{Kind: simpageserver.FaultRefuse, Status: http.StatusLocked},
-			{Kind: simpageserver.FaultRefuse, Status: http.StatusServiceUnavailable, Probability: 0.7},
+			{
+				Kind: simpageserver.FaultRefuse, Status: http.StatusServiceUnavailable,
+				Probability: 0.7,
+			},
 			{Kind: simpageserver.FaultRefuse, Status: http.StatusTooManyRequests},
 			{Kind: simpageserver.FaultRefuse, Status: http.StatusNotFound, Probability: 0.5},
 			{Kind: simpageserver.FaultRefuse, Status: http.StatusInternalServerError},

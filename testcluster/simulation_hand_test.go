@@ -40,8 +40,12 @@ func (w *worker) toWild(ctx context.Context, c *testcluster.Client) {
 	case 1:
 		w.count(c.Policy(ctx, id, neon.PolicyRequest{Placement: ptr(neon.Placement{})}))
 	case 2, 3, 4:
-		mode := []neon.LocationMode{neon.AttachedSingle, neon.AttachedSingle, neon.Secondary, neon.Detached}[w.rng.IntN(4)]
-		_, err := c.LocationConfig(ctx, id, neon.LocationConfig{Mode: mode, TenantConf: conf(fmt.Sprintf(`{"gc_horizon":%d}`, w.number()))})
+		mode := []neon.LocationMode{
+			neon.AttachedSingle, neon.AttachedSingle, neon.Secondary, neon.Detached,
+		}[w.rng.IntN(4)]
+		_, err := c.LocationConfig(ctx, id, neon.LocationConfig{
+			Mode: mode, TenantConf: conf(fmt.Sprintf(`{"gc_horizon":%d}`, w.number())),
+		})
 		w.count(err)
 	case 5:
 		w.count(c.PatchConfig(ctx, id, map[string]any{"gc_horizon": w.number()}))
@@ -52,7 +56,8 @@ func (w *worker) toWild(ctx context.Context, c *testcluster.Client) {
 		w.count(err)
 	case 9:
 		at := time.Now().UTC().Format(time.RFC3339)
-		path := "/v1/tenant/" + id.String() + "/time_travel_remote_storage?travel_to=" + at + "&done_if_after=" + at
+		path := "/v1/tenant/" + id.String() + "/time_travel_remote_storage?travel_to=" + at +
+			"&done_if_after=" + at
 		w.count(c.Call(ctx, http.MethodPut, path, map[string][]int{"shard_counts": {0}}, nil))
 	case 10:
 		w.wild = slices.DeleteFunc(w.wild, func(o *wild) bool { return o == t })
@@ -61,7 +66,8 @@ func (w *worker) toWild(ctx context.Context, c *testcluster.Client) {
 	case 11:
 		if len(w.Safekeepers().Nodes()) == 0 {
 			_, err := c.CreateTimeline(ctx, id, neon.TimelineCreateRequest{
-				Timeline: timelineOf(w.number()), Bootstrap: &neon.TimelineBootstrap{PgVersion: ptr(neon.PgVersion(16))},
+				Timeline:  timelineOf(w.number()),
+				Bootstrap: &neon.TimelineBootstrap{PgVersion: ptr(neon.PgVersion(16))},
 			})
 			w.count(err)
 		}
@@ -91,7 +97,8 @@ func (w *worker) attachByHand(ctx context.Context, t *wild, node neon.NodeID) {
 		return
 	}
 	if g <= t.last {
-		w.Errorf("seed %d: generation %s of shard %s was answered after %s", w.seed, g, t.shard, t.last)
+		w.Errorf("seed %d: generation %s of shard %s was answered after %s", w.seed, g, t.shard,
+			t.last)
 	}
 	t.last = g
 	if w.rng.IntN(8) == 0 {
@@ -105,7 +112,9 @@ func (w *worker) attachByHand(ctx context.Context, t *wild, node neon.NodeID) {
 }
 
 // place is a call to a pageserver behind the controllers' backs. It may fail.
-func (w *worker) place(ctx context.Context, id neon.NodeID, shard neon.ShardID, conf neon.LocationConfig) {
+func (w *worker) place(
+	ctx context.Context, id neon.NodeID, shard neon.ShardID, conf neon.LocationConfig,
+) {
 	n := w.Fleet().Node(id)
 	if n == nil {
 		return
@@ -122,7 +131,8 @@ func (w *worker) place(ctx context.Context, id neon.NodeID, shard neon.ShardID, 
 			panic(r)
 		}
 	}()
-	req := httptest.NewRequestWithContext(ctx, http.MethodPut, "/v1/tenant/"+shard.String()+"/location_config", bytes.NewReader(body))
+	req := httptest.NewRequestWithContext(ctx, http.MethodPut,
+		"/v1/tenant/"+shard.String()+"/location_config", bytes.NewReader(body))
 	n.Handler().ServeHTTP(httptest.NewRecorder(), req)
 }
 
@@ -130,9 +140,12 @@ func (w *worker) place(ctx context.Context, id neon.NodeID, shard neon.ShardID, 
 func (e *episode) tame(ctx context.Context) {
 	for _, w := range e.workers {
 		for _, t := range w.wild {
-			e.persist(ctx, "take a tenant back", func(ctx context.Context, c *testcluster.Client) error {
-				return c.Policy(ctx, t.shard.Tenant, neon.PolicyRequest{Placement: ptr(neon.Attached(0)), Scheduling: ptr(neon.ShardActive)})
-			})
+			e.persist(ctx, "take a tenant back",
+				func(ctx context.Context, c *testcluster.Client) error {
+					return c.Policy(ctx, t.shard.Tenant, neon.PolicyRequest{
+						Placement: ptr(neon.Attached(0)), Scheduling: ptr(neon.ShardActive),
+					})
+				})
 			t.here = 0
 		}
 	}

@@ -27,7 +27,8 @@ func (w *worker) operate(ctx context.Context, c *testcluster.Client) {
 		query = []string{"?force=true", "?force=true&concurrent=true"}[w.rng.IntN(2)]
 	}
 	path := "/control/v1/node/" + id.String() + "/" + what + query
-	if what == "delete" && method == http.MethodPut && w.rng.IntN(4) == 0 { // at once, or only forgotten
+	// at once, or only forgotten
+	if what == "delete" && method == http.MethodPut && w.rng.IntN(4) == 0 {
 		method, path = http.MethodDelete, "/control/v1/node/"+id.String()
 		if w.rng.IntN(2) == 0 {
 			method, path = http.MethodPost, "/debug/v1/node/"+id.String()+"/drop"
@@ -64,10 +65,13 @@ func (e *episode) endOperations(ctx context.Context) {
 				return err
 			}
 			if n%60 == 59 {
-				e.Logf("seed %d, round %d: slow, operations still run: %+v", e.seed, e.tally.rounds, list)
+				e.Logf("seed %d, round %d: slow, operations still run: %+v", e.seed, e.tally.rounds,
+					list)
 			}
 			for _, op := range list {
-				_ = c.Call(ctx, http.MethodDelete, "/control/v1/node/"+op.Node.String()+"/"+op.Kind, nil, nil) // it may have ended
+				// it may have ended
+				_ = c.Call(ctx, http.MethodDelete, "/control/v1/node/"+op.Node.String()+"/"+op.Kind,
+					nil, nil)
 			}
 			select {
 			case <-time.After(time.Second):
@@ -77,17 +81,20 @@ func (e *episode) endOperations(ctx context.Context) {
 		}
 	})
 	var tombstones []neon.NodeDescribe
-	e.persist(ctx, "list the tombstones", func(ctx context.Context, c *testcluster.Client) (err error) {
-		tombstones, err = c.Tombstones(ctx)
-		return err
-	})
+	e.persist(ctx, "list the tombstones",
+		func(ctx context.Context, c *testcluster.Client) (err error) {
+			tombstones, err = c.Tombstones(ctx)
+			return err
+		})
 	for _, t := range tombstones {
 		n := e.Fleet().Node(t.ID)
 		ran := n.Running()
 		n.WipeDisk()
-		e.persist(ctx, "forget a tombstone", func(ctx context.Context, c *testcluster.Client) error {
-			return c.Call(ctx, http.MethodDelete, "/debug/v1/tombstone/"+t.ID.String(), nil, nil)
-		})
+		e.persist(ctx, "forget a tombstone",
+			func(ctx context.Context, c *testcluster.Client) error {
+				return c.Call(ctx, http.MethodDelete, "/debug/v1/tombstone/"+t.ID.String(), nil,
+					nil)
+			})
 		if ran {
 			if err := n.Start(ctx); err != nil {
 				e.Errorf("seed %d: %v", e.seed, err)

@@ -42,7 +42,8 @@ func (n *nemesis) safekeepers(ctx context.Context) {
 // write is a compute of a timeline that reaches some safekeepers.
 func (w *worker) write(t *simTenant) {
 	if tl, ok := w.anyTimeline(t); ok {
-		w.Safekeepers().Write(neon.TimelineRef{Tenant: t.id, Timeline: tl}, neon.Lsn(1+w.rng.IntN(1<<20)), w.someSafekeepers(4), w.someSafekeepers(3))
+		w.Safekeepers().Write(neon.TimelineRef{Tenant: t.id, Timeline: tl},
+			neon.Lsn(1+w.rng.IntN(1<<20)), w.someSafekeepers(4), w.someSafekeepers(3))
 	}
 }
 
@@ -85,7 +86,9 @@ func (w *worker) moveSafekeepers(ctx context.Context, c *testcluster.Client, t *
 
 // locateSafekeepers asks any replica where a timeline is. The generation never falls,
 // one generation is one configuration, and a move that was acknowledged is seen.
-func (w *worker) locateSafekeepers(ctx context.Context, t *simTenant, tl neon.TimelineID, want []neon.NodeID) {
+func (w *worker) locateSafekeepers(
+	ctx context.Context, t *simTenant, tl neon.TimelineID, want []neon.NodeID,
+) {
 	i := w.rng.IntN(w.Controllers())
 	var now neon.TimelineLocate
 	path := fmt.Sprintf("/debug/v1/tenant/%s/timeline/%s/locate", t.id, tl)
@@ -93,15 +96,20 @@ func (w *worker) locateSafekeepers(ctx context.Context, t *simTenant, tl neon.Ti
 	was := t.located[tl]
 	switch {
 	case testcluster.StatusOf(err) == http.StatusNotFound && !was.dying:
-		w.Errorf("seed %d: controller %d does not know timeline %s of tenant %s", w.seed, i, tl, t.id)
+		w.Errorf("seed %d: controller %d does not know timeline %s of tenant %s", w.seed, i, tl,
+			t.id)
 	case err != nil:
 		return
 	case now.Generation < was.Generation:
-		w.Errorf("seed %d: controller %d says that timeline %s is in generation %d, it was in %d", w.seed, i, tl, now.Generation, was.Generation)
-	case now.Generation == was.Generation && (!slices.Equal(now.Set, was.Set) || (now.NewSet == nil) != (was.NewSet == nil)):
-		w.Errorf("seed %d: controller %d says that generation %d of timeline %s is %v, it was %v", w.seed, i, now.Generation, tl, now, was)
+		w.Errorf("seed %d: controller %d says that timeline %s is in generation %d, it was in %d",
+			w.seed, i, tl, now.Generation, was.Generation)
+	case now.Generation == was.Generation &&
+		(!slices.Equal(now.Set, was.Set) || (now.NewSet == nil) != (was.NewSet == nil)):
+		w.Errorf("seed %d: controller %d says that generation %d of timeline %s is %v, it was %v",
+			w.seed, i, now.Generation, tl, now, was)
 	case want != nil && (now.NewSet != nil || !slices.Equal(now.Set, want)):
-		w.Errorf("seed %d: controller %d says that timeline %s is on %v, it was moved to %v", w.seed, i, tl, now, want)
+		w.Errorf("seed %d: controller %d says that timeline %s is on %v, it was moved to %v",
+			w.seed, i, tl, now, want)
 	}
 	w.read()
 	was.TimelineLocate = now
@@ -139,9 +147,10 @@ func (e *episode) calmSafekeepers() error {
 // moves that nobody carries on.
 func (e *episode) settleSafekeepers(ctx context.Context) {
 	for _, n := range e.Safekeepers().Nodes() {
-		e.persist(ctx, "activate a safekeeper", func(ctx context.Context, c *testcluster.Client) error {
-			return c.SafekeeperPolicy(ctx, n.ID(), neon.SafekeeperActive)
-		})
+		e.persist(ctx, "activate a safekeeper",
+			func(ctx context.Context, c *testcluster.Client) error {
+				return c.SafekeeperPolicy(ctx, n.ID(), neon.SafekeeperActive)
+			})
 	}
 	for ctx.Err() == nil {
 		all, err := states(ctx, e.Cluster)
@@ -159,9 +168,10 @@ func (e *episode) settleSafekeepers(ctx context.Context) {
 			return
 		}
 		for _, tl := range left {
-			e.persist(ctx, "take a move of a timeline back", func(ctx context.Context, c *testcluster.Client) error {
-				return c.AbortSafekeepers(ctx, tl.Tenant, tl.ID)
-			})
+			e.persist(ctx, "take a move of a timeline back",
+				func(ctx context.Context, c *testcluster.Client) error {
+					return c.AbortSafekeepers(ctx, tl.Tenant, tl.ID)
+				})
 		}
 	}
 }

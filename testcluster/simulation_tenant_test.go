@@ -60,11 +60,17 @@ func (w *worker) advise(ctx context.Context, c *testcluster.Client, t *simTenant
 	case 2, 3:
 		w.count(c.CancelReconcile(ctx, shard))
 	case 4:
-		w.count(c.Call(ctx, http.MethodPut, "/control/v1/tenant/"+shard.String()+"/migrate_secondary", neon.MigrateRequest{Node: node}, nil))
+		w.count(c.Call(ctx, http.MethodPut,
+			"/control/v1/tenant/"+shard.String()+"/migrate_secondary",
+			neon.MigrateRequest{Node: node}, nil))
 	case 5:
-		w.count(c.Call(ctx, http.MethodPost, "/v1/tenant/"+t.id.String()+"/secondary/download?wait_ms=1000", nil, nil))
+		w.count(c.Call(ctx, http.MethodPost,
+			"/v1/tenant/"+t.id.String()+"/secondary/download?wait_ms=1000", nil, nil))
 	case 6:
-		w.count(c.Call(ctx, http.MethodPost, "/control/v1/metadata_health/update", neon.MetadataHealthUpdate{Healthy: neon.List[neon.ShardID]{}, Unhealthy: neon.List[neon.ShardID]{shard}}, nil))
+		w.count(c.Call(ctx, http.MethodPost, "/control/v1/metadata_health/update",
+			neon.MetadataHealthUpdate{
+				Healthy: neon.List[neon.ShardID]{}, Unhealthy: neon.List[neon.ShardID]{shard},
+			}, nil))
 	default:
 		_, err := c.Locate(ctx, t.id)
 		w.count(err)
@@ -86,7 +92,8 @@ func (w *worker) timelineCall(ctx context.Context, c *testcluster.Client, t *sim
 		{http.MethodPost, "download_heatmap_layers", nil},
 		{http.MethodPut, "mark_invisible", map[string]bool{"is_visible": true}},
 	}[w.rng.IntN(5)]
-	path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/%s", t.id, t.timelines[w.rng.IntN(len(t.timelines))], call.action)
+	path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/%s", t.id,
+		t.timelines[w.rng.IntN(len(t.timelines))], call.action)
 	w.count(c.Call(ctx, call.method, path, call.body, nil))
 }
 

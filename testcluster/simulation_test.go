@@ -24,7 +24,8 @@ import (
 
 var (
 	simHours = flag.Float64("sim.hours", 0.05, "virtual hours that TestSimulation runs")
-	simSeed  = flag.Uint64("sim.seed", 1, "seed of the first episode of TestSimulation; the next ones count up")
+	simSeed  = flag.Uint64("sim.seed", 1,
+		"seed of the first episode of TestSimulation; the next ones count up")
 )
 
 const (
@@ -56,13 +57,15 @@ func TestSimulation(t *testing.T) {
 			var done tally
 			synctest.Test(t, func(t *testing.T) { done = runEpisode(t, seed, length) })
 			total.add(done)
-			t.Logf("seed %d: %s virtual in %s: %s", seed, done.virtual.Round(time.Second), time.Since(real).Round(time.Millisecond), done)
+			t.Logf("seed %d: %s virtual in %s: %s", seed, done.virtual.Round(time.Second),
+				time.Since(real).Round(time.Millisecond), done)
 		})
 		if !ok {
 			break
 		}
 	}
-	t.Logf("%.1f virtual hours in %s: %s", total.virtual.Hours(), time.Since(began).Round(time.Second), total)
+	t.Logf("%.1f virtual hours in %s: %s", total.virtual.Hours(),
+		time.Since(began).Round(time.Second), total)
 }
 
 // tally is what happened in a simulation.
@@ -92,7 +95,8 @@ func (t *tally) add(o tally) {
 
 func (t tally) String() string {
 	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d rounds, %d location changes, %d late effects, %d notifications, slowest convergence %s",
-		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.rounds, t.location, t.late, t.notifications, t.slowest.Round(time.Millisecond))
+		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.rounds, t.location, t.late,
+		t.notifications, t.slowest.Round(time.Millisecond))
 }
 
 // episode is one cluster under work and faults.
@@ -106,18 +110,23 @@ type episode struct {
 
 	mu       sync.Mutex
 	tally    tally
-	tenants  []*simTenant           // living ones, of all workers
-	suspects map[neon.NodeID]int    // pageservers that the controllers may take for dead
-	deleted  map[neon.NodeID]func() // pageservers whose deletion was ordered, and what to do at its end
-	next     int                    // number of the next tenant and timeline
+	tenants  []*simTenant        // living ones, of all workers
+	suspects map[neon.NodeID]int // pageservers that the controllers may take for dead
+	// pageservers whose deletion was ordered, and what to do at its end
+	deleted map[neon.NodeID]func()
+	next    int // number of the next tenant and timeline
 }
 
 func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 	rng := rand.New(rand.NewPCG(seed, 0x51b))
-	e := &episode{T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int), deleted: make(map[neon.NodeID]func())}
+	e := &episode{
+		T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int),
+		deleted: make(map[neon.NodeID]func()),
+	}
 	b := e.describe()
 	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, %d safekeepers, heartbeats every %s, offline after %s, snapshots every %d entries",
-		seed, b.Controllers, b.Pageservers, b.Zones, b.Safekeepers, b.HeartbeatInterval, b.MaxOffline, b.Snapshots.Every)
+		seed, b.Controllers, b.Pageservers, b.Zones, b.Safekeepers, b.HeartbeatInterval,
+		b.MaxOffline, b.Snapshots.Every)
 	e.Cluster = testcluster.Run(t, b)
 	began := time.Now()
 	for i := range uint64(4) {
@@ -152,9 +161,11 @@ func (e *episode) describe() testcluster.Builder {
 	}
 	if e.rng.IntN(2) == 0 {
 		e.behaviour = simpageserver.Behaviour{
-			SlotBusy: e.upTo(50 * time.Millisecond), Activation: e.upTo(time.Second), ActivationJitter: e.upTo(time.Second),
-			DownloadRate: 1 << 20, ReplayRate: 1 << 16, HeatmapDelay: time.Second, DeleteTimeline: e.upTo(2 * time.Second),
-			SplitStage: e.upTo(2 * time.Second),
+			SlotBusy: e.upTo(50 * time.Millisecond), Activation: e.upTo(time.Second),
+			ActivationJitter: e.upTo(time.Second),
+			DownloadRate:     1 << 20, ReplayRate: 1 << 16, HeatmapDelay: time.Second,
+			DeleteTimeline: e.upTo(2 * time.Second),
+			SplitStage:     e.upTo(2 * time.Second),
 		}
 	}
 	if e.rng.IntN(2) == 0 {
@@ -163,7 +174,8 @@ func (e *episode) describe() testcluster.Builder {
 	if e.rng.IntN(3) > 0 {
 		b.Maintenance = 5*time.Second + e.upTo(20*time.Second)
 	}
-	e.behaviour.Offload, e.behaviour.ArchivalStep, e.behaviour.ImportTime = e.rng.IntN(3) > 0, e.upTo(200*time.Millisecond), e.upTo(20*time.Second)
+	e.behaviour.Offload, e.behaviour.ArchivalStep, e.behaviour.ImportTime = e.rng.IntN(
+		3) > 0, e.upTo(200*time.Millisecond), e.upTo(20*time.Second)
 	b.Behaviour = e.behaviour
 	rehome := time.Minute + e.upTo(10*time.Minute)
 	b.Tune = func(o *reconciler.Options) {
@@ -192,8 +204,13 @@ func (e *episode) round(length time.Duration) {
 	reader := &worker{episode: e, rng: rand.New(rand.NewPCG(e.seed, 1<<32|uint64(e.tally.rounds)))}
 	wg.Go(func() { reader.ask(ctx) })
 	var trouble sync.WaitGroup
-	for i, f := range []func(*nemesis, context.Context){(*nemesis).controllers, (*nemesis).network, (*nemesis).pageservers, (*nemesis).hook, (*nemesis).safekeepers} {
-		n := &nemesis{episode: e, rng: rand.New(rand.NewPCG(e.seed<<8|uint64(i), uint64(e.tally.rounds)))}
+	for i, f := range []func(*nemesis, context.Context){
+		(*nemesis).controllers, (*nemesis).network, (*nemesis).pageservers, (*nemesis).hook,
+		(*nemesis).safekeepers,
+	} {
+		n := &nemesis{
+			episode: e, rng: rand.New(rand.NewPCG(e.seed<<8|uint64(i), uint64(e.tally.rounds))),
+		}
 		trouble.Go(func() { f(n, ctx) })
 	}
 	<-ctx.Done()
@@ -230,7 +247,8 @@ func (e *episode) stayDead() neon.NodeID {
 func (e *episode) demandPeace() {
 	began := time.Now()
 	if err := e.converge(); err != nil {
-		e.Errorf("seed %d, round %d: not as it should be %s after the end of all faults: %v", e.seed, e.tally.rounds, time.Since(began), err)
+		e.Errorf("seed %d, round %d: not as it should be %s after the end of all faults: %v",
+			e.seed, e.tally.rounds, time.Since(began), err)
 		e.stacks()
 	}
 	e.tally.slowest = max(e.tally.slowest, time.Since(began))
@@ -241,8 +259,10 @@ func (e *episode) stacks() {
 	buf := make([]byte, 16<<20)
 	buf = buf[:runtime.Stack(buf, true)]
 	for g := range bytes.SplitSeq(buf, []byte("\n\n")) {
-		if bytes.Contains(g, []byte("quorate/internal/controller.")) || bytes.Contains(g, []byte("quorate/reconciler.")) ||
-			bytes.Contains(g, []byte("quorate/cluster.")) || bytes.Contains(g, []byte("quorate/api.")) {
+		if bytes.Contains(g, []byte("quorate/internal/controller.")) ||
+			bytes.Contains(g, []byte("quorate/reconciler.")) ||
+			bytes.Contains(g, []byte("quorate/cluster.")) ||
+			bytes.Contains(g, []byte("quorate/api.")) {
 			e.Logf("%s", g)
 		}
 	}
@@ -262,8 +282,10 @@ func (e *episode) explain() {
 		}
 		e.Logf("seed %d: the history of %s", e.seed, v)
 		for _, x := range e.Oracle().History() {
-			if x.Shard == v.Shard || x.Node == v.Node && (x.Kind == simpageserver.EventStarted || x.Kind == simpageserver.EventEnded) {
-				e.Logf("%12s %-10s node %s.%d gen %d %s late %v %s", x.At.Round(time.Microsecond), x.Kind, x.Node, x.Incarnation, x.Generation, x.Mode, x.Late, x.Note)
+			if x.Shard == v.Shard || x.Node == v.Node &&
+				(x.Kind == simpageserver.EventStarted || x.Kind == simpageserver.EventEnded) {
+				e.Logf("%12s %-10s node %s.%d gen %d %s late %v %s", x.At.Round(time.Microsecond),
+					x.Kind, x.Node, x.Incarnation, x.Generation, x.Mode, x.Late, x.Note)
 			}
 		}
 	}
@@ -314,7 +336,8 @@ func (e *episode) converge() error {
 		}
 		if time.Since(began) > slowConvergence {
 			began = time.Now()
-			e.Logf("seed %d, round %d: slow, after %s: %v", e.seed, e.tally.rounds, slowConvergence, err)
+			e.Logf("seed %d, round %d: slow, after %s: %v", e.seed, e.tally.rounds, slowConvergence,
+				err)
 		}
 		if o := e.Oracle().Err(); o != nil || e.Failed() {
 			return errors.Join(o, err) // waiting does not help
@@ -346,33 +369,40 @@ func (e *episode) restorePolicies(ctx context.Context) {
 	e.settleSafekeepers(ctx)
 	e.tame(ctx)
 	var nodes []neon.NodeDescribe
-	e.persist(ctx, "list the pageservers", func(ctx context.Context, c *testcluster.Client) (err error) {
-		nodes, err = c.Nodes(ctx)
-		return err
-	})
-	for _, n := range nodes {
-		e.persist(ctx, "activate a pageserver's scheduling", func(ctx context.Context, c *testcluster.Client) error {
-			return c.ConfigureNode(ctx, neon.NodeConfigure{ID: n.ID, Scheduling: ptr(neon.SchedulingActive)})
+	e.persist(ctx, "list the pageservers",
+		func(ctx context.Context, c *testcluster.Client) (err error) {
+			nodes, err = c.Nodes(ctx)
+			return err
 		})
+	for _, n := range nodes {
+		e.persist(ctx, "activate a pageserver's scheduling",
+			func(ctx context.Context, c *testcluster.Client) error {
+				return c.ConfigureNode(ctx,
+					neon.NodeConfigure{ID: n.ID, Scheduling: ptr(neon.SchedulingActive)})
+			})
 	}
 	for _, t := range e.tenants {
 		if !t.paused {
 			continue
 		}
 		t.paused = false
-		e.persist(ctx, "activate a tenant's scheduling", func(ctx context.Context, c *testcluster.Client) error {
-			return c.Policy(ctx, t.id, neon.PolicyRequest{Scheduling: ptr(neon.ShardActive)})
-		})
+		e.persist(ctx, "activate a tenant's scheduling",
+			func(ctx context.Context, c *testcluster.Client) error {
+				return c.Policy(ctx, t.id, neon.PolicyRequest{Scheduling: ptr(neon.ShardActive)})
+			})
 	}
 	e.dropHalves(ctx)
 }
 
 // persist repeats something until it succeeds. A tenant may be gone, and a change
 // that cannot be followed for want of pageservers is made all the same.
-func (e *episode) persist(ctx context.Context, what string, f func(context.Context, *testcluster.Client) error) {
+func (e *episode) persist(
+	ctx context.Context, what string, f func(context.Context, *testcluster.Client) error,
+) {
 	for {
 		err := f(ctx, e.Client().WithPatience(patience))
-		if status := testcluster.StatusOf(err); err == nil || status == http.StatusNotFound || status == http.StatusConflict {
+		if status := testcluster.StatusOf(err); err == nil || status == http.StatusNotFound ||
+			status == http.StatusConflict {
 			return
 		}
 		select {

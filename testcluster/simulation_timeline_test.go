@@ -20,7 +20,8 @@ func (w *worker) archive(ctx context.Context, c *testcluster.Client, t *simTenan
 	if w.rng.IntN(2) == 0 {
 		req.State = neon.Unarchived
 	}
-	path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/archival_config", t.id, t.timelines[w.rng.IntN(len(t.timelines))])
+	path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/archival_config", t.id,
+		t.timelines[w.rng.IntN(len(t.timelines))])
 	var null any
 	w.count(c.Call(ctx, "PUT", path, req, &null))
 }
@@ -28,8 +29,10 @@ func (w *worker) archive(ctx context.Context, c *testcluster.Client, t *simTenan
 // importTimeline begins an import, which whoever leads takes to its end.
 func (w *worker) importTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	id := timelineOf(w.number())
-	_, err := c.CreateTimeline(ctx, t.id, neon.TimelineCreateRequest{Timeline: id, Import: &neon.TimelineImport{
-		Location: json.RawMessage(`{"LocalFs":{"path":"/bucket"}}`), IdempotencyKey: id.String(),
-	}})
+	_, err := c.CreateTimeline(ctx, t.id, neon.TimelineCreateRequest{Timeline: id,
+		Import: &neon.TimelineImport{
+			Location:       json.RawMessage(`{"LocalFs":{"path":"/bucket"}}`),
+			IdempotencyKey: id.String(),
+		}})
 	w.count(err)
 }

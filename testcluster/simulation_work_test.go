@@ -144,7 +144,9 @@ func (w *worker) create(ctx context.Context, c *testcluster.Client) {
 	t := &simTenant{id: idOf(n), located: make(map[neon.TimelineID]located)}
 	req := neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: t.id}, Placement: &p}
 	if count > 0 {
-		req.ShardParameters = &neon.ShardParameters{Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize}
+		req.ShardParameters = &neon.ShardParameters{
+			Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize,
+		}
 	}
 	_, err := c.CreateTenant(ctx, req)
 	w.count(err)
@@ -193,7 +195,8 @@ func (w *worker) readConfig(ctx context.Context, t *simTenant) {
 	}
 	w.read()
 	if !slices.Contains(t.configs, have) {
-		w.Errorf("seed %d: controller %d read the configuration %s of tenant %s, possible are %v", w.seed, i, have.JSON(), t.id, t.configs)
+		w.Errorf("seed %d: controller %d read the configuration %s of tenant %s, possible are %v",
+			w.seed, i, have.JSON(), t.id, t.configs)
 	}
 }
 
@@ -218,7 +221,8 @@ func (w *worker) changePolicy(ctx context.Context, c *testcluster.Client, t *sim
 	default:
 		req.Placement = ptr(neon.Attached(w.rng.IntN(3)))
 	}
-	if w.count(c.Policy(ctx, t.id, req)) && req.Placement != nil && req.Placement.Kind == neon.PlaceAttached {
+	if w.count(c.Policy(ctx, t.id, req)) && req.Placement != nil &&
+		req.Placement.Kind == neon.PlaceAttached {
 		w.Oracle().Serving(t.id)
 	}
 }
@@ -241,8 +245,10 @@ func (w *worker) migrate(ctx context.Context, c *testcluster.Client) {
 	nodes := w.Fleet().Nodes()
 	shards := w.shardsOf(t)
 	w.count(c.Migrate(ctx, shards[w.rng.IntN(len(shards))], neon.MigrateRequest{
-		Node:   nodes[w.rng.IntN(len(nodes))].ID(),
-		Config: neon.MigrationConfig{OverrideScheduler: w.rng.IntN(4) > 0, Prewarm: w.rng.IntN(2) == 0},
+		Node: nodes[w.rng.IntN(len(nodes))].ID(),
+		Config: neon.MigrationConfig{
+			OverrideScheduler: w.rng.IntN(4) > 0, Prewarm: w.rng.IntN(2) == 0,
+		},
 	}))
 }
 
@@ -251,10 +257,14 @@ func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *s
 		return // nobody knows for which shards it would be acknowledged
 	}
 	id := timelineOf(w.number())
-	req := neon.TimelineCreateRequest{Timeline: id, Bootstrap: &neon.TimelineBootstrap{PgVersion: ptr(neon.PgVersion(16))}}
+	req := neon.TimelineCreateRequest{
+		Timeline: id, Bootstrap: &neon.TimelineBootstrap{PgVersion: ptr(neon.PgVersion(16))},
+	}
 	if len(t.timelines) > 0 && w.rng.IntN(2) == 0 {
 		req.Bootstrap = nil
-		req.Branch = &neon.TimelineBranch{Ancestor: t.timelines[w.rng.IntN(len(t.timelines))], PgVersion: ptr(neon.PgVersion(16))}
+		req.Branch = &neon.TimelineBranch{
+			Ancestor: t.timelines[w.rng.IntN(len(t.timelines))], PgVersion: ptr(neon.PgVersion(16)),
+		}
 	}
 	_, err := c.CreateTimeline(ctx, t.id, req)
 	if !w.count(err) {
@@ -273,9 +283,10 @@ func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *s
 func (e *episode) dropHalves(ctx context.Context) {
 	for _, t := range e.tenants {
 		for n := len(t.half); n > 0; n = len(t.half) {
-			e.persist(ctx, "delete what is left of a creation", func(ctx context.Context, c *testcluster.Client) error {
-				return c.DeleteTimeline(ctx, t.id, t.half[n-1])
-			})
+			e.persist(ctx, "delete what is left of a creation",
+				func(ctx context.Context, c *testcluster.Client) error {
+					return c.DeleteTimeline(ctx, t.id, t.half[n-1])
+				})
 			t.half = t.half[:n-1]
 		}
 	}
@@ -331,7 +342,9 @@ func (w *worker) validate() {
 		for _, shard := range t.shards {
 			if f, known := w.Oracle().Shard(shard); known && f.Committed > 1 {
 				before[shard] = f.Committed
-				ask.Tenants = append(ask.Tenants, neon.ValidateTenant{Shard: shard, Gen: f.Committed}, neon.ValidateTenant{Shard: shard, Gen: f.Committed - 1})
+				ask.Tenants = append(ask.Tenants,
+					neon.ValidateTenant{Shard: shard, Gen: f.Committed},
+					neon.ValidateTenant{Shard: shard, Gen: f.Committed - 1})
 			}
 		}
 	}
@@ -347,9 +360,13 @@ func (w *worker) validate() {
 		now, _ := w.Oracle().Shard(got.Shard)
 		switch {
 		case got.Valid && asked.Gen < was:
-			w.Errorf("seed %d: controller %d says that generation %d of shard %s is valid, %d was committed before the question", w.seed, i, asked.Gen, got.Shard, was)
+			w.Errorf(
+				"seed %d: controller %d says that generation %d of shard %s is valid, %d was committed before the question",
+				w.seed, i, asked.Gen, got.Shard, was)
 		case !got.Valid && asked.Gen == was && now.Committed == was:
-			w.Errorf("seed %d: controller %d says that generation %d of shard %s is not valid, it was all the time", w.seed, i, asked.Gen, got.Shard)
+			w.Errorf(
+				"seed %d: controller %d says that generation %d of shard %s is not valid, it was all the time",
+				w.seed, i, asked.Gen, got.Shard)
 		}
 	}
 }
@@ -361,5 +378,6 @@ func (w *worker) schedule(ctx context.Context, c *testcluster.Client) {
 	if w.rng.IntN(3) == 0 {
 		to = neon.SchedulingPause
 	}
-	w.count(c.ConfigureNode(ctx, neon.NodeConfigure{ID: nodes[w.rng.IntN(len(nodes))].ID(), Scheduling: &to}))
+	w.count(c.ConfigureNode(ctx,
+		neon.NodeConfigure{ID: nodes[w.rng.IntN(len(nodes))].ID(), Scheduling: &to}))
 }

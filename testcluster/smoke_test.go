@@ -26,7 +26,9 @@ func createRequest(n, shards, secondaries int) neon.TenantCreateRequest {
 	}
 }
 
-func create(t *testing.T, ctx context.Context, c *testcluster.Cluster, tenants, shards, secondaries int) {
+func create(
+	t *testing.T, ctx context.Context, c *testcluster.Cluster, tenants, shards, secondaries int,
+) {
 	t.Helper()
 	client := c.Client()
 	for n := range tenants {
@@ -55,7 +57,8 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 func TestEvacuationGoesOnWhenTheLeaderDies(t *testing.T) {
 	ctx := within(t, 4*time.Minute)
-	c := testcluster.Run(t, testcluster.Builder{Controllers: 3, Pageservers: 4, Zones: 2, Hook: true})
+	c := testcluster.Run(t,
+		testcluster.Builder{Controllers: 3, Pageservers: 4, Zones: 2, Hook: true})
 	create(t, ctx, c, 10, 4, 1)
 	atRest(t, ctx, c)
 	c.KillPageserver(1)

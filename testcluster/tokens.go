@@ -33,7 +33,8 @@ func (k *keys) token(scope string) string {
 	if k == nil {
 		return ""
 	}
-	text, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{"scope": scope}).SignedString(k.private)
+	text, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{"scope": scope}).
+		SignedString(k.private)
 	if err != nil {
 		panic(err) // an Ed25519 key signs everything
 	}
@@ -42,7 +43,8 @@ func (k *keys) token(scope string) string {
 
 // allows tells whether a token has one of the scopes.
 func (k *keys) allows(token string, scopes ...string) bool {
-	parsed, err := jwt.Parse(token, func(*jwt.Token) (any, error) { return k.public, nil }, jwt.WithValidMethods([]string{"EdDSA"}))
+	parsed, err := jwt.Parse(token, func(*jwt.Token) (any, error) { return k.public, nil },
+		jwt.WithValidMethods([]string{"EdDSA"}))
 	if err != nil {
 		return false
 	}

@@ -110,7 +110,8 @@ func (w *wires) block(id string, addresses ...string) {
 func (w *wires) pass(from, to string) error {
 	for {
 		w.mu.Lock()
-		held := w.cut[from][to] || w.cut[to][from] || from == "" && len(w.cut[to]) > len(w.members)/2
+		held := w.cut[from][to] || w.cut[to][from] ||
+			from == "" && len(w.cut[to]) > len(w.members)/2
 		changed, closed := w.changed, w.closed
 		w.mu.Unlock()
 		switch {

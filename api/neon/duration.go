@@ -152,7 +152,9 @@ func (sp *span) add(n uint64, unit string) error {
 	case "years", "year", "y":
 		perUnit = year
 	default:
-		return fmt.Errorf("unknown time unit %q, supported units: ns, us, ms, sec, min, hours, days, weeks, months, years (and few variations)", unit)
+		return fmt.Errorf(
+			"unknown time unit %q, supported units: ns, us, ms, sec, min, hours, days, weeks, months, years (and few variations)",
+			unit)
 	}
 	if n > math.MaxUint64/perUnit {
 		return errDurationRange

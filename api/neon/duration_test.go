@@ -9,8 +9,10 @@ import (
 func TestDurationPrintsNormalised(t *testing.T) {
 	for in, want := range map[string]string{
 		"300s": "5m", "3600s": "1h", "86400s": "1day", "90s": "1m 30s", "0s": "0s", "0 years": "0s",
-		"1h2m3s": "1h 2m 3s", "2days": "2days", "1week": "7days", "12M": "1year 43m 12s", "10years": "10years",
-		"1 0s": "10s", " 20 min  17 nsec ": "20m 17ns", "1500ms": "1s 500ms", "7us": "7us", "30d": "30days",
+		"1h2m3s": "1h 2m 3s", "2days": "2days", "1week": "7days", "12M": "1year 43m 12s",
+		"10years": "10years",
+		"1 0s":    "10s", " 20 min  17 nsec ": "20m 17ns", "1500ms": "1s 500ms", "7us": "7us",
+		"30d":         "30days",
 		"3months 1hr": "3months 1h", "1000000000ns": "1s",
 	} {
 		d, err := ParseDuration(in)
@@ -24,7 +26,8 @@ func TestDurationPrintsNormalised(t *testing.T) {
 
 func TestDurationRefusesWhatIsNone(t *testing.T) {
 	for _, in := range []string{
-		"", "  ", "5", "s", "5x", "-5s", "1.5h", "5s 3", "2h min", "99999999999999999999s", "1000years",
+		"", "  ", "5", "s", "5x", "-5s", "1.5h", "5s 3", "2h min", "99999999999999999999s",
+		"1000years",
 		"18446744073709551615s 18446744073709551615s", "5 m sec",
 	} {
 		if d, err := ParseDuration(in); err == nil {
@@ -45,14 +48,17 @@ func TestDurationCoversItsRange(t *testing.T) {
 }
 
 func FuzzDuration(f *testing.F) {
-	for _, s := range []string{"5m", "1h 30m", "1day", "10 years", "1500ms", "", "-1s", "1 0s", "9us1ns", "µs", "292years"} {
+	for _, s := range []string{
+		"5m", "1h 30m", "1day", "10 years", "1500ms", "", "-1s", "1 0s", "9us1ns", "µs", "292years",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		sp, err := parseSpan(s)
 		if err == nil {
 			if again, err := parseSpan(sp.String()); err != nil || again != sp {
-				t.Fatalf("%q parsed to %v, which prints %q and parses to %v, %v", s, sp, sp, again, err)
+				t.Fatalf("%q parsed to %v, which prints %q and parses to %v, %v", s, sp, sp, again,
+					err)
 			}
 		}
 		d, err := ParseDuration(s)

@@ -30,10 +30,13 @@ func goldenLines(tb testing.TB, prefix string) (texts [][]byte) {
 // prints, and the printed text is accepted and gives the same value.
 func FuzzWire(f *testing.F) {
 	decoders := []any{
-		NodeRegister{}, NodeConfigure{}, LocationConfig{}, LocationConfigRequest{}, LocationListing{}, TenantCreateRequest{}, ConfigRequest{},
-		PolicyRequest{}, MigrateRequest{}, ReAttachRequest{}, ValidateRequest{}, Utilization{}, SecondaryProgress{}, WaitLSNRequest{},
+		NodeRegister{}, NodeConfigure{}, LocationConfig{}, LocationConfigRequest{},
+		LocationListing{}, TenantCreateRequest{}, ConfigRequest{},
+		PolicyRequest{}, MigrateRequest{}, ReAttachRequest{}, ValidateRequest{}, Utilization{},
+		SecondaryProgress{}, WaitLSNRequest{},
 		TimelineCreateRequest{}, Placement{}, NotifyAttach{},
-		SafekeeperUpsert{}, SafekeeperPolicyRequest{}, Membership{}, SafekeeperTimelineCreate{}, PullTimelineRequest{}, MembershipSwitched{},
+		SafekeeperUpsert{}, SafekeeperPolicyRequest{}, Membership{}, SafekeeperTimelineCreate{},
+		PullTimelineRequest{}, MembershipSwitched{},
 		TimelineLocate{}, TimelineImportRequest{}, SafekeeperMigrateRequest{}, NotifySafekeepers{},
 		ShardImport{}, ImportStatusRequest{}, ImportStatusReport{}, ImportComplete{},
 	}
@@ -53,8 +56,11 @@ func FuzzWire(f *testing.F) {
 			t.Fatalf("%s: %q was accepted and does not print: %v", typ, b, err)
 		}
 		if err := json.Unmarshal(text, again.Interface()); err != nil {
-			if isNull(bytes.TrimSpace(b)) || bytes.Contains(text, []byte(`"availability_zone_id":null`)) {
-				return // encoding/json leaves a value alone on null; an empty zone prints as null, which no request may say
+			if isNull(bytes.TrimSpace(b)) ||
+				bytes.Contains(text, []byte(`"availability_zone_id":null`)) {
+				// encoding/json leaves a value alone on null; an empty zone prints as
+				// null, which no request may say
+				return
 			}
 			t.Fatalf("%s: %q was accepted, its print %s is not: %v", typ, b, text, err)
 		}
@@ -71,7 +77,10 @@ func FuzzListing(f *testing.F) {
 	for _, text := range goldenLines(f, "location_") {
 		f.Add(text)
 	}
-	for _, s := range []string{`{"tenant_shards":[]}`, `{"tenant_shards":[["`, `{"tenant_shards":[[,]]}`, `{"a":{"b":[1,"]"]},"tenant_shards":[]}`, `[`, `{"\`} {
+	for _, s := range []string{
+		`{"tenant_shards":[]}`, `{"tenant_shards":[["`, `{"tenant_shards":[[,]]}`,
+		`{"a":{"b":[1,"]"]},"tenant_shards":[]}`, `[`, `{"\`,
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -103,12 +112,16 @@ func FuzzListing(f *testing.F) {
 
 // FuzzIDs holds the text forms of ids to print∘parse = identity.
 func FuzzIDs(f *testing.F) {
-	for _, s := range []string{tenantText, tenantText + "-0102", tenantText + "x0102", strings.ToUpper(tenantText), "0/169AD58", " FFFFFFFF/FFFFFFFF\n", "1/2/3", "/", "+1/1"} {
+	for _, s := range []string{
+		tenantText, tenantText + "-0102", tenantText + "x0102", strings.ToUpper(tenantText),
+		"0/169AD58", " FFFFFFFF/FFFFFFFF\n", "1/2/3", "/", "+1/1",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if id, err := ParseShardID(s); err == nil {
-			if again, err := ParseShardID(id.String()); err != nil || again.Compare(id) != 0 && id.Count != 0 {
+			if again, err := ParseShardID(id.String()); err != nil ||
+				again.Compare(id) != 0 && id.Count != 0 {
 				t.Fatalf("%q: %s, %s, %v", s, id, again, err)
 			}
 		}
@@ -131,7 +144,8 @@ func TestListingSharesConfigurations(t *testing.T) {
 		t.Fatal(len(l), err)
 	}
 	for i, e := range l {
-		if e.Shard.Number != ShardNumber(i%4) || e.Config.TenantConf != l[0].Config.TenantConf || *e.Config.Generation != Generation(i) {
+		if e.Shard.Number != ShardNumber(i%4) || e.Config.TenantConf != l[0].Config.TenantConf ||
+			*e.Config.Generation != Generation(i) {
 			t.Errorf("entry %d is %+v %+v", i, e.Shard, e.Config)
 		}
 	}
@@ -140,11 +154,15 @@ func TestListingSharesConfigurations(t *testing.T) {
 func bigListing(tb testing.TB, n int) []byte {
 	tb.Helper()
 	l := make(LocationListing, n)
-	conf := mustConfig(tb, `{"checkpoint_distance":268435456,"gc_period":"1h","pitr_interval":"7days","heatmap_period":"1m"}`)
+	conf := mustConfig(tb,
+		`{"checkpoint_distance":268435456,"gc_period":"1h","pitr_interval":"7days","heatmap_period":"1m"}`)
 	for i := range l {
 		id := ShardID{Number: ShardNumber(i % 4), Count: 4}
 		copy(id.Tenant[:], fmt.Sprintf("%016d", i/4))
-		l[i] = ListedLocation{id, &LocationConfig{Mode: AttachedSingle, Generation: new(Generation(i)), ShardNumber: id.Number, ShardCount: 4, StripeSize: 2048, TenantConf: conf}}
+		l[i] = ListedLocation{id, &LocationConfig{
+			Mode: AttachedSingle, Generation: new(Generation(i)), ShardNumber: id.Number,
+			ShardCount: 4, StripeSize: 2048, TenantConf: conf,
+		}}
 	}
 	b, err := json.Marshal(l)
 	if err != nil {

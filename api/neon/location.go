@@ -63,7 +63,8 @@ const (
 // Valid tells whether the policy is one of the six.
 func (s NodeScheduling) Valid() bool {
 	switch s {
-	case SchedulingActive, SchedulingFilling, SchedulingPause, SchedulingPauseForRestart, SchedulingDraining, SchedulingDeleting:
+	case SchedulingActive, SchedulingFilling, SchedulingPause, SchedulingPauseForRestart,
+		SchedulingDraining, SchedulingDeleting:
 		return true
 	}
 	return false

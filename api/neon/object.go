@@ -31,7 +31,9 @@ func onlyObject(b []byte, into any, required ...string) error {
 }
 
 // objectWith hands fields that the struct does not have to unknown.
-func objectWith(b []byte, into any, unknown func(key string, raw []byte) error, required ...string) error {
+func objectWith(
+	b []byte, into any, unknown func(key string, raw []byte) error, required ...string,
+) error {
 	v := reflect.ValueOf(into).Elem()
 	seen := make([]bool, v.NumField())
 	err := eachField(b, func(key string, raw []byte) error {

@@ -34,10 +34,20 @@ func TestRequestsRefuseWhatIsIncomplete(t *testing.T) {
 		{&TenantCreateRequest{}, `{}`},
 		{&TenantCreateRequest{}, `{"new_tenant_id":null}`},
 		{&TenantCreateRequest{}, `{"new_tenant_id":"` + tenantText + `","x":1}`},
-		{&TenantCreateRequest{}, `{"new_tenant_id":"` + tenantText + `","shard_parameters":{"count":2}}`},
-		{&TenantCreateRequest{}, `{"new_tenant_id":"` + tenantText + `","shard_parameters":{"count":2,"stripe_size":1,"x":1}}`},
-		{&TenantCreateRequest{}, `{"new_tenant_id":"` + tenantText + `","new_tenant_id":"` + tenantText + `"}`},
-		{&TenantCreateRequest{}, `{"new_tenant_id":"` + tenantText + `","placement_policy":"Attached"}`},
+		{
+			&TenantCreateRequest{},
+			`{"new_tenant_id":"` + tenantText + `","shard_parameters":{"count":2}}`,
+		},
+		{&TenantCreateRequest{}, `{"new_tenant_id":"` + tenantText +
+			`","shard_parameters":{"count":2,"stripe_size":1,"x":1}}`},
+		{
+			&TenantCreateRequest{},
+			`{"new_tenant_id":"` + tenantText + `","new_tenant_id":"` + tenantText + `"}`,
+		},
+		{
+			&TenantCreateRequest{},
+			`{"new_tenant_id":"` + tenantText + `","placement_policy":"Attached"}`,
+		},
 		{&ConfigRequest{}, `{"pitr_interval":"1h"}`},
 		{&ConfigRequest{}, `{"tenant_id":"` + tenantText + `","pitr_interval":"1 fortnight"}`},
 		{&ConfigPatchRequest{}, `{"tenant_id":"` + tenantText + `","pitr_interval":"5"}`},
@@ -51,12 +61,21 @@ func TestRequestsRefuseWhatIsIncomplete(t *testing.T) {
 		{&ValidateRequest{}, `{"tenants":[{"id":"` + tenantText + `"}]}`},
 		{&ValidateRequest{}, `{"tenants":[{"gen":1}]}`},
 		{&Utilization{}, `{"disk_usage_bytes":1,"free_space_bytes":1}`},
-		{&Utilization{}, `{"disk_usage_bytes":1,"free_space_bytes":1,"captured_at":"2025-07-01T12:00:00Z","disk_usable_pct":101}`},
+		{
+			&Utilization{},
+			`{"disk_usage_bytes":1,"free_space_bytes":1,"captured_at":"2025-07-01T12:00:00Z","disk_usable_pct":101}`,
+		},
 		{&WaitLSNRequest{}, `{"` + timelineText + `":"0/1"}`},
 		{&WaitLSNRequest{}, `{"nope":"0/1","timeout":{"secs":1,"nanos":0}}`},
 		{&TimelineCreateRequest{}, `{}`},
-		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText + `","ancestor_timeline_id":"short"}`},
-		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText + `","import_pgdata":{"location":{}}}`},
+		{
+			&TimelineCreateRequest{},
+			`{"new_timeline_id":"` + timelineText + `","ancestor_timeline_id":"short"}`,
+		},
+		{
+			&TimelineCreateRequest{},
+			`{"new_timeline_id":"` + timelineText + `","import_pgdata":{"location":{}}}`,
+		},
 		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText + `","pg_version":13}`},
 		{&TimelineInfo{}, `{"timeline_id":"` + timelineText + `","pg_version":16}`},
 		{&LocationListing{}, `{}`},
@@ -64,7 +83,8 @@ func TestRequestsRefuseWhatIsIncomplete(t *testing.T) {
 		{&LocationListing{}, `{"tenant_shards":[["` + tenantText + `",null,null]]}`},
 		{&LocationListing{}, `{"tenant_shards":[["x",null]]}`},
 	} {
-		if err := DecodeBody(strings.NewReader(tc.body), 1<<20, tc.into); !errors.Is(err, &Error{Code: BadRequest}) {
+		if err := DecodeBody(strings.NewReader(tc.body), 1<<20,
+			tc.into); !errors.Is(err, &Error{Code: BadRequest}) {
 			t.Errorf("%T took %s: %v", tc.into, tc.body, err)
 		}
 	}
@@ -72,23 +92,31 @@ func TestRequestsRefuseWhatIsIncomplete(t *testing.T) {
 
 func TestRequestDefaults(t *testing.T) {
 	var m MigrateRequest
-	if err := json.Unmarshal([]byte(`{"node_id":1}`), &m); err != nil || m.Config != DefaultMigrationConfig() {
+	if err := json.Unmarshal([]byte(`{"node_id":1}`), &m); err != nil ||
+		m.Config != DefaultMigrationConfig() {
 		t.Errorf("absent migration_config: %+v, %v", m, err)
 	}
-	if err := json.Unmarshal([]byte(`{"node_id":1,"migration_config":{"override_scheduler":true}}`), &m); err != nil ||
+	if err := json.Unmarshal([]byte(`{"node_id":1,"migration_config":{"override_scheduler":true}}`),
+		&m); err != nil ||
 		m.Config != (MigrationConfig{OverrideScheduler: true, Prewarm: true}) {
 		t.Errorf("partial migration_config: %+v, %v", m, err)
 	}
 	var l LocationConfig
-	if err := json.Unmarshal([]byte(`{"tenant_conf":{"x":1},"mode":"Detached","later":{}}`), &l); err != nil || l != (LocationConfig{Mode: Detached}) {
+	if err := json.Unmarshal([]byte(`{"tenant_conf":{"x":1},"mode":"Detached","later":{}}`),
+		&l); err != nil || l != (LocationConfig{Mode: Detached}) {
 		t.Errorf("minimal location: %+v, %v", l, err)
 	}
 	var c TimelineCreateRequest
-	if err := json.Unmarshal([]byte(`{"new_timeline_id":"`+timelineText+`","ancestor_timeline_id":null,"pg_version":16}`), &c); err != nil || c.Bootstrap == nil || c.Branch != nil {
+	if err := json.Unmarshal(
+		[]byte(
+			`{"new_timeline_id":"`+timelineText+`","ancestor_timeline_id":null,"pg_version":16}`),
+		&c); err != nil || c.Bootstrap == nil || c.Branch != nil {
 		t.Errorf("a null ancestor is a bootstrap: %+v, %v", c, err)
 	}
 	var p ConfigPatchRequest
-	if err := json.Unmarshal([]byte(`{"gc_horizon":null,"tenant_id":"`+tenantText+`","pitr_interval":"60s"}`), &p); err != nil || string(p.Patch) != `{"gc_horizon":null,"pitr_interval":"60s"}` {
+	if err := json.Unmarshal(
+		[]byte(`{"gc_horizon":null,"tenant_id":"`+tenantText+`","pitr_interval":"60s"}`),
+		&p); err != nil || string(p.Patch) != `{"gc_horizon":null,"pitr_interval":"60s"}` {
 		t.Errorf("patch: %s, %v", p.Patch, err)
 	}
 }
@@ -109,29 +137,38 @@ func TestEmptyListsAreNotNull(t *testing.T) {
 }
 
 func TestTimelineInfoPrintsWhatItRead(t *testing.T) {
-	const text = `{"tenant_id":"x","timeline_id":"` + timelineText + `","ancestor_lsn":"0/1","last_record_lsn":"0/169AD58","pg_version":16,"state":{"Broken":{"a":[1]}}}`
+	const text = `{"tenant_id":"x","timeline_id":"` + timelineText +
+		`","ancestor_lsn":"0/1","last_record_lsn":"0/169AD58","pg_version":16,"state":{"Broken":{"a":[1]}}}`
 	var info TimelineInfo
 	if err := json.Unmarshal([]byte(text), &info); err != nil {
 		t.Fatal(err)
 	}
-	if info.LastRecordLsn != 0x169AD58 || *info.AncestorLsn != 1 || info.PgVersion != 16 || info.Ancestor != nil {
+	if info.LastRecordLsn != 0x169AD58 || *info.AncestorLsn != 1 || info.PgVersion != 16 ||
+		info.Ancestor != nil {
 		t.Errorf("decoded %+v", info)
 	}
 	if got, err := json.Marshal(info); err != nil || string(got) != text {
 		t.Errorf("printed %s, %v", got, err)
 	}
-	set := &SafekeeperSet{Timeline: info.Timeline, Generation: 1, Safekeepers: List[SafekeeperHost]{{1, "sk"}}}
+	set := &SafekeeperSet{
+		Timeline: info.Timeline, Generation: 1, Safekeepers: List[SafekeeperHost]{{1, "sk"}},
+	}
 	for want, r := range map[string]TimelineCreateResponse{
 		text[:len(text)-1] + `,"safekeepers":null}`: {Info: info},
-		text[:len(text)-1] + `,"safekeepers":{"tenant_id":"00000000000000000000000000000000","timeline_id":"` + timelineText +
-			`","generation":1,"safekeepers":[{"id":1,"hostname":"sk"}]}}`: {Info: info, Safekeepers: set},
+		text[:len(text)-1] +
+			`,"safekeepers":{"tenant_id":"00000000000000000000000000000000","timeline_id":"` +
+			timelineText +
+			`","generation":1,"safekeepers":[{"id":1,"hostname":"sk"}]}}`: {
+			Info: info, Safekeepers: set,
+		},
 	} {
 		got, err := json.Marshal(r)
 		if err != nil || string(got) != want {
 			t.Errorf("printed\n%s, %v\nwant\n%s", got, err, want)
 		}
 		var back TimelineCreateResponse
-		if err := json.Unmarshal(got, &back); err != nil || back.Info.Timeline != info.Timeline || (back.Safekeepers == nil) != (r.Safekeepers == nil) {
+		if err := json.Unmarshal(got, &back); err != nil || back.Info.Timeline != info.Timeline ||
+			(back.Safekeepers == nil) != (r.Safekeepers == nil) {
 			t.Errorf("read back %+v, %v", back, err)
 		}
 	}
@@ -141,7 +178,9 @@ func TestTimelineInfoPrintsWhatItRead(t *testing.T) {
 }
 
 func TestMaySchedule(t *testing.T) {
-	for want, v := range map[string]MaySchedule{`"No"`: {}, `{"Yes":{"disk_usage_bytes":0,`: {Load: &Utilization{}}} {
+	for want, v := range map[string]MaySchedule{
+		`"No"`: {}, `{"Yes":{"disk_usage_bytes":0,`: {Load: &Utilization{}},
+	} {
 		if got, err := json.Marshal(v); err != nil || !strings.HasPrefix(string(got), want) {
 			t.Errorf("printed %s, %v", got, err)
 		}
@@ -155,8 +194,14 @@ func TestUtilizationScore(t *testing.T) {
 	}{
 		{Utilization{}, 0},
 		{Utilization{ShardCount: 1250, MaxShardCount: 2500}, FullUtilization / 2},
-		{Utilization{DiskUsageBytes: 50, FreeSpaceBytes: 50, DiskUsablePct: 80, DiskWantedBytes: 160, ShardCount: 1, MaxShardCount: 2500}, 2 * FullUtilization},
-		{Utilization{DiskUsageBytes: 1 << 63, FreeSpaceBytes: 1 << 63, DiskUsablePct: 100, DiskWantedBytes: 1<<64 - 1}, FullUtilization},
+		{Utilization{
+			DiskUsageBytes: 50, FreeSpaceBytes: 50, DiskUsablePct: 80, DiskWantedBytes: 160,
+			ShardCount: 1, MaxShardCount: 2500,
+		}, 2 * FullUtilization},
+		{Utilization{
+			DiskUsageBytes: 1 << 63, FreeSpaceBytes: 1 << 63, DiskUsablePct: 100,
+			DiskWantedBytes: 1<<64 - 1,
+		}, FullUtilization},
 		{Utilization{ShardCount: 1}, 1<<64 - 1},
 	} {
 		if got := tc.u.Score(); got != tc.want {
@@ -172,8 +217,10 @@ func TestNotifyAttachEqual(t *testing.T) {
 		t.Error("equal notifications differ")
 	}
 	for _, o := range []NotifyAttach{
-		{Shards: a.Shards}, {StripeSize: new(StripeSize(2)), Shards: a.Shards}, {StripeSize: a.StripeSize},
-		{StripeSize: a.StripeSize, Shards: a.Shards, PreferredAZ: MakeAZ("b")}, {Tenant: TenantID{1}, StripeSize: a.StripeSize, Shards: a.Shards},
+		{Shards: a.Shards}, {StripeSize: new(StripeSize(2)), Shards: a.Shards},
+		{StripeSize: a.StripeSize},
+		{StripeSize: a.StripeSize, Shards: a.Shards, PreferredAZ: MakeAZ("b")},
+		{Tenant: TenantID{1}, StripeSize: a.StripeSize, Shards: a.Shards},
 	} {
 		if a.Equal(o) || o.Equal(a) {
 			t.Errorf("%+v equals %+v", a, o)
@@ -184,7 +231,8 @@ func TestNotifyAttachEqual(t *testing.T) {
 func TestDecodeBody(t *testing.T) {
 	var v struct{ A int }
 	for body, want := range map[string]string{
-		"": "missing request body", "  \n": "missing request body", "{": "Failed to parse json request: unexpected EOF",
+		"": "missing request body", "  \n": "missing request body",
+		"{":                                  "Failed to parse json request: unexpected EOF",
 		`{"A":"x"}`:                          "Failed to parse json request: json: cannot unmarshal string into Go struct field .A of type int",
 		`{"A":1}` + strings.Repeat(" ", 100): "request body is larger than 64 bytes",
 	} {
@@ -196,13 +244,16 @@ func TestDecodeBody(t *testing.T) {
 	if err := DecodeBody(strings.NewReader(`{"A":5} trailing`), 64, &v); err != nil || v.A != 5 {
 		t.Errorf("trailing bytes: %v, %+v", err, v)
 	}
-	if err := DecodeBody(iotest.ErrReader(io.ErrUnexpectedEOF), 64, &v); CodeOf(err) != Unavailable || !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := DecodeBody(iotest.ErrReader(io.ErrUnexpectedEOF), 64,
+		&v); CodeOf(err) != Unavailable || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("broken transport: %v", err)
 	}
 }
 
 func TestBodiesAreUnicodeUpToTheEndOfTheirValue(t *testing.T) {
-	for body, ok := range map[string]bool{"{\"x\":\"\xff\"}": false, "{\"\xc3\x28\":1}": false, "{\"x\":\"é\"} \xff": true} {
+	for body, ok := range map[string]bool{
+		"{\"x\":\"\xff\"}": false, "{\"\xc3\x28\":1}": false, "{\"x\":\"é\"} \xff": true,
+	} {
 		var into map[string]any
 		err := DecodeBody(strings.NewReader(body), 100, &into)
 		var e *Error

@@ -12,33 +12,45 @@ import (
 
 // fullRequests are bodies with every field, by what they are decoded into.
 var fullRequests = map[any]string{
-	new(NodeRegister):             wholeNode,
-	new(NodeConfigure):            `{"node_id":1,"availability":"Active","scheduling":"Pause"}`,
-	new(PolicyRequest):            `{"placement":{"Attached":1},"scheduling":"Stop"}`,
-	new(MigrateRequest):           `{"node_id":1,"origin_node_id":2,"migration_config":{"override_scheduler":true,"prewarm":false,"secondary_warmup_timeout":"1s","secondary_download_request_timeout":"2s"}}`,
-	new(ShardSplitRequest):        `{"new_shard_count":2,"new_stripe_size":8}`,
-	new(ReAttachRequest):          `{"node_id":1,"register":` + wholeNode + `,"empty_local_disk":true}`,
-	new(ValidateRequest):          `{"tenants":[{"id":"` + tenantText + `","gen":1}]}`,
-	new(ImportStatusRequest):      `{"tenant_shard_id":"` + tenantText + `","timeline_id":"` + timelineText + `","generation":1}`,
-	new(ImportStatusReport):       `{"tenant_shard_id":"` + tenantText + `","timeline_id":"` + timelineText + `","generation":1,"status":{"InProgress":{"V1":{"jobs":2,"completed":1,"import_plan_hash":3,"job_soft_size_limit":4}}}}`,
-	new(TenantCreateRequest):      `{"new_tenant_id":"` + tenantText + `","generation":1,"shard_parameters":{"count":2,"stripe_size":8},"placement_policy":{"Attached":1},` + someConfig + `}`,
-	new(ConfigRequest):            `{"tenant_id":"` + tenantText + `",` + someConfig + `}`,
-	new(ConfigPatchRequest):       `{"tenant_id":"` + tenantText + `",` + someConfig + `}`,
-	new(LocationConfigRequest):    `{"mode":"AttachedSingle","tenant_conf":{` + someConfig + `},"generation":1,"secondary_conf":{"warm":true},"shard_number":1,"shard_count":2,"shard_stripe_size":3}`,
-	new(TimelineCreateRequest):    `{"new_timeline_id":"` + timelineText + `","ancestor_timeline_id":"` + timelineText + `","ancestor_start_lsn":"0/8","pg_version":16,"read_only":true}`,
-	new(TimelineImport):           `{"location":{"AwsS3":{"region":"r","bucket":"b","key":"k"}},"idempotency_key":"i"}`,
-	new(TimeTravelRequest):        `{"shard_counts":[1,2]}`,
-	new(ArchivalRequest):          `{"state":"Archived"}`,
-	new(LeaseRequest):             `{"lsn":"0/8"}`,
-	new(AttachHookRequest):        `{"tenant_shard_id":"` + tenantText + `","node_id":1,"generation_override":1,"config":{` + someConfig + `}}`,
-	new(InspectRequest):           `{"tenant_shard_id":"` + tenantText + `"}`,
-	new(List[FailpointConfig]):    `[{"name":"a","actions":"off"}]`,
-	new(MetadataHealthUpdate):     `{"healthy_tenant_shards":["` + tenantText + `"],"unhealthy_tenant_shards":["` + tenantText + `"]}`,
+	new(NodeRegister):      wholeNode,
+	new(NodeConfigure):     `{"node_id":1,"availability":"Active","scheduling":"Pause"}`,
+	new(PolicyRequest):     `{"placement":{"Attached":1},"scheduling":"Stop"}`,
+	new(MigrateRequest):    `{"node_id":1,"origin_node_id":2,"migration_config":{"override_scheduler":true,"prewarm":false,"secondary_warmup_timeout":"1s","secondary_download_request_timeout":"2s"}}`,
+	new(ShardSplitRequest): `{"new_shard_count":2,"new_stripe_size":8}`,
+	new(ReAttachRequest): `{"node_id":1,"register":` + wholeNode +
+		`,"empty_local_disk":true}`,
+	new(ValidateRequest): `{"tenants":[{"id":"` + tenantText + `","gen":1}]}`,
+	new(ImportStatusRequest): `{"tenant_shard_id":"` + tenantText + `","timeline_id":"` +
+		timelineText + `","generation":1}`,
+	new(ImportStatusReport): `{"tenant_shard_id":"` + tenantText + `","timeline_id":"` +
+		timelineText +
+		`","generation":1,"status":{"InProgress":{"V1":{"jobs":2,"completed":1,"import_plan_hash":3,"job_soft_size_limit":4}}}}`,
+	new(TenantCreateRequest): `{"new_tenant_id":"` + tenantText +
+		`","generation":1,"shard_parameters":{"count":2,"stripe_size":8},"placement_policy":{"Attached":1},` +
+		someConfig + `}`,
+	new(ConfigRequest):      `{"tenant_id":"` + tenantText + `",` + someConfig + `}`,
+	new(ConfigPatchRequest): `{"tenant_id":"` + tenantText + `",` + someConfig + `}`,
+	new(LocationConfigRequest): `{"mode":"AttachedSingle","tenant_conf":{` + someConfig +
+		`},"generation":1,"secondary_conf":{"warm":true},"shard_number":1,"shard_count":2,"shard_stripe_size":3}`,
+	new(TimelineCreateRequest): `{"new_timeline_id":"` + timelineText +
+		`","ancestor_timeline_id":"` +
+		timelineText + `","ancestor_start_lsn":"0/8","pg_version":16,"read_only":true}`,
+	new(TimelineImport):    `{"location":{"AwsS3":{"region":"r","bucket":"b","key":"k"}},"idempotency_key":"i"}`,
+	new(TimeTravelRequest): `{"shard_counts":[1,2]}`,
+	new(ArchivalRequest):   `{"state":"Archived"}`,
+	new(LeaseRequest):      `{"lsn":"0/8"}`,
+	new(AttachHookRequest): `{"tenant_shard_id":"` + tenantText +
+		`","node_id":1,"generation_override":1,"config":{` + someConfig + `}}`,
+	new(InspectRequest):        `{"tenant_shard_id":"` + tenantText + `"}`,
+	new(List[FailpointConfig]): `[{"name":"a","actions":"off"}]`,
+	new(MetadataHealthUpdate): `{"healthy_tenant_shards":["` + tenantText +
+		`"],"unhealthy_tenant_shards":["` + tenantText + `"]}`,
 	new(OutdatedRequest):          `{"not_scrubbed_for":"1s"}`,
 	new(SafekeeperUpsert):         `{"id":1,"region_id":"r","version":1,"host":"h","port":1,"http_port":2,"https_port":3,"availability_zone_id":"z","active":true}`,
 	new(SafekeeperPolicyRequest):  `{"scheduling_policy":"Pause"}`,
 	new(SafekeeperMigrateRequest): `{"new_sk_set":[1,2]}`,
-	new(TimelineImportRequest):    `{"tenant_id":"` + tenantText + `","timeline_id":"` + timelineText + `","start_lsn":"0/8","sk_set":[1],"force_upsert":true}`,
+	new(TimelineImportRequest): `{"tenant_id":"` + tenantText + `","timeline_id":"` +
+		timelineText + `","start_lsn":"0/8","sk_set":[1],"force_upsert":true}`,
 }
 
 const (
@@ -53,7 +65,9 @@ const (
 type spoilt struct{ what, where, body string }
 
 // spoil does things to each field of each object in raw.
-func spoil(t *testing.T, raw string, field func(key, value string) map[string]string) (all []spoilt) {
+func spoil(
+	t *testing.T, raw string, field func(key, value string) map[string]string,
+) (all []spoilt) {
 	t.Helper()
 	switch raw[0] {
 	case '[':
@@ -108,8 +122,10 @@ func TestRequestsAreReadStrictly(t *testing.T) {
 			if other == whole { // of a variant in capitals
 				other = fmt.Sprintf("%q:%s", strings.ToLower(key), value)
 			}
-			return map[string]string{"twice": whole + "," + whole, "twice, null": whole + "," + fmt.Sprintf("%q:null", key),
-				"other case": other, "without": "", "wrong type": fmt.Sprintf("%q:[[]]", key), "null": fmt.Sprintf("%q:null", key)}
+			return map[string]string{"twice": whole + "," + whole,
+				"twice, null": whole + "," + fmt.Sprintf("%q:null", key),
+				"other case":  other, "without": "", "wrong type": fmt.Sprintf("%q:[[]]", key),
+				"null": fmt.Sprintf("%q:null", key)}
 		})
 		byWhere := map[string]map[string]string{}
 		for _, v := range variants {
@@ -126,15 +142,19 @@ func TestRequestsAreReadStrictly(t *testing.T) {
 			}
 			// A key in another case is an unknown field: refused, or as if it were not there.
 			got, err := decodeAnew(like, v["other case"])
-			if want, werr := decodeAnew(like, v["without"]); err == nil && (werr != nil || !reflect.DeepEqual(got, want)) {
-				t.Errorf("%T, %s in another case was taken for it: %s", like, where, v["other case"])
+			if want, werr := decodeAnew(like, v["without"]); err == nil &&
+				(werr != nil || !reflect.DeepEqual(got, want)) {
+				t.Errorf("%T, %s in another case was taken for it: %s", like, where,
+					v["other case"])
 			}
 			// What may be null may be absent, but not the other way round. In a patch, and
 			// for a report without progress, null is a value.
 			got, err = decodeAnew(like, v["null"])
 			want, werr := decodeAnew(like, v["without"])
-			if _, patch := got.(*ConfigPatchRequest); err == nil && !patch && where != "status.InProgress" && (werr != nil || !reflect.DeepEqual(got, want)) {
-				t.Errorf("%T, null for %s is not as if it were absent: %v, %v: %+v %+v", like, where, err, werr, got, want)
+			if _, patch := got.(*ConfigPatchRequest); err == nil && !patch &&
+				where != "status.InProgress" && (werr != nil || !reflect.DeepEqual(got, want)) {
+				t.Errorf("%T, null for %s is not as if it were absent: %v, %v: %+v %+v", like,
+					where, err, werr, got, want)
 			}
 		}
 	}
@@ -149,9 +169,12 @@ func TestNullIsForOptionalFields(t *testing.T) {
 		{&TenantCreateRequest{}, `{"new_tenant_id":"` + tenantText + `","shard_parameters":null}`},
 		{&MigrateRequest{}, `{"node_id":1,"migration_config":null}`},
 		{&MigrateRequest{}, `{"node_id":1,"migration_config":{"prewarm":null}}`},
-		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText + `","ancestor_timeline_id":"` + timelineText + `","read_only":null}`},
-		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText + `","import_pgdata":{"location":{"Nfs":{}},"idempotency_key":"x"}}`},
-		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText + `","import_pgdata":{"location":{"AwsS3":{"region":"r"}},"idempotency_key":"x"}}`},
+		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText +
+			`","ancestor_timeline_id":"` + timelineText + `","read_only":null}`},
+		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText +
+			`","import_pgdata":{"location":{"Nfs":{}},"idempotency_key":"x"}}`},
+		{&TimelineCreateRequest{}, `{"new_timeline_id":"` + timelineText +
+			`","import_pgdata":{"location":{"AwsS3":{"region":"r"}},"idempotency_key":"x"}}`},
 		{&PolicyRequest{}, `null`},
 		{&PolicyRequest{}, `{"placement":{"Attached":null}}`},
 		{&PolicyRequest{}, `{"placement":{"Attached":1,"Secondary":1}}`},
@@ -171,16 +194,19 @@ func TestNullIsForOptionalFields(t *testing.T) {
 		{&NodeRegister{}, strings.Replace(wholeNode, `"z"`, `"\udc00\ud800"`, 1)},
 		{&NodeRegister{}, strings.Replace(wholeNode, `"z"`, `"\\\ud83d\\ude00"`, 1)},
 	} {
-		if err := DecodeBody(strings.NewReader(tc.body), 1<<20, tc.into); !errors.Is(err, &Error{Code: BadRequest}) {
+		if err := DecodeBody(strings.NewReader(tc.body), 1<<20,
+			tc.into); !errors.Is(err, &Error{Code: BadRequest}) {
 			t.Errorf("%T took %s: %v", tc.into, tc.body, err)
 		}
 	}
 	var r NodeRegister
-	if err := DecodeBody(strings.NewReader(strings.Replace(wholeNode, `"z"`, `"\\ud800\ud83d\ude00"`, 1)), 1<<20, &r); err != nil || r.AZ.String() != `\ud800😀` {
+	if err := DecodeBody(strings.NewReader(strings.Replace(wholeNode, `"z"`,
+		`"\\ud800\ud83d\ude00"`, 1)), 1<<20, &r); err != nil || r.AZ.String() != `\ud800😀` {
 		t.Errorf("a pair of surrogates became %q, %v", r.AZ, err)
 	}
 	var azs PreferredAZsRequest
-	if err := json.Unmarshal([]byte(`{"`+tenantText+`":"a","`+tenantText+`":null}`), &azs); err != nil || len(azs) != 1 || azs[mustShard(t, tenantText)] != nil {
+	if err := json.Unmarshal([]byte(`{"`+tenantText+`":"a","`+tenantText+`":null}`),
+		&azs); err != nil || len(azs) != 1 || azs[mustShard(t, tenantText)] != nil {
 		t.Errorf("the last of two zones does not count: %v, %v", azs, err)
 	}
 }
@@ -194,7 +220,8 @@ func TestEveryRequestIsHeldToTheRules(t *testing.T) {
 			continue
 		}
 		for i := range v.NumField() {
-			if tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); tag != "" && !strings.Contains(body, `"`+tag+`"`) {
+			if tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); tag != "" &&
+				!strings.Contains(body, `"`+tag+`"`) {
 				t.Errorf("the body of %T lacks %s", like, tag)
 			}
 		}

@@ -19,7 +19,8 @@ func mustConfig(t testing.TB, text string) TenantConfig {
 // fullConfig sets every field, in reverse order and with values to normalise.
 func fullConfig() string {
 	values := map[kind]string{
-		kindUint: "18446744073709551615", kindPositive: "1", kindByte: "255", kindBool: "true", kindDuration: `"90 s"`,
+		kindUint: "18446744073709551615", kindPositive: "1", kindByte: "255", kindBool: "true",
+		kindDuration:  `"90 s"`,
 		kindAlgorithm: `{"x":1,"kind":"tiered"}`,
 		kindEviction:  `{"threshold":"23 hours","period":"60s","kind":"LayerAccessThreshold"}`,
 		kindThrottle:  `{"fair":true,"max":4,"refill_amount":3,"refill_interval":"50ms","initial":1,"task_kinds":["A","B"]}`,
@@ -78,12 +79,18 @@ func TestTenantConfigGolden(t *testing.T) {
 
 func TestTenantConfigRefusesBadValues(t *testing.T) {
 	for _, in := range []string{
-		``, `null`, `[]`, `{`, `{}{}`, `{"pitr_interval":5}`, `{"pitr_interval":"5"}`, `{"gc_horizon":"5"}`,
-		`{"gc_horizon":-1}`, `{"gc_horizon":1.0}`, `{"gc_horizon":1e3}`, `{"gc_horizon":18446744073709551616}`,
-		`{"max_lsn_wal_lag":0}`, `{"image_layer_creation_check_threshold":256}`, `{"lazy_slru_download":1}`,
-		`{"compaction_algorithm":"legacy"}`, `{"compaction_algorithm":{"kind":"Legacy"}}`, `{"compaction_algorithm":{}}`,
-		`{"eviction_policy":{"kind":"LayerAccessThreshold","period":"1m"}}`, `{"eviction_policy":{"kind":"x"}}`,
-		`{"sampling_ratio":{"numerator":1}}`, `{"gc_horizon":1,"gc_horizon":2}`, `{"no_such_field":1}`,
+		``, `null`, `[]`, `{`, `{}{}`, `{"pitr_interval":5}`, `{"pitr_interval":"5"}`,
+		`{"gc_horizon":"5"}`,
+		`{"gc_horizon":-1}`, `{"gc_horizon":1.0}`, `{"gc_horizon":1e3}`,
+		`{"gc_horizon":18446744073709551616}`,
+		`{"max_lsn_wal_lag":0}`, `{"image_layer_creation_check_threshold":256}`,
+		`{"lazy_slru_download":1}`,
+		`{"compaction_algorithm":"legacy"}`, `{"compaction_algorithm":{"kind":"Legacy"}}`,
+		`{"compaction_algorithm":{}}`,
+		`{"eviction_policy":{"kind":"LayerAccessThreshold","period":"1m"}}`,
+		`{"eviction_policy":{"kind":"x"}}`,
+		`{"sampling_ratio":{"numerator":1}}`, `{"gc_horizon":1,"gc_horizon":2}`,
+		`{"no_such_field":1}`,
 		`{"timeline_get_throttle":{"task_kinds":[1],"initial":1,"refill_interval":"1s","refill_amount":1,"max":1}}`,
 		`{"timeline_get_throttle":{"task_kinds":[],"initial":1,"refill_interval":"1s","refill_amount":0,"max":1}}`,
 	} {
@@ -95,7 +102,8 @@ func TestTenantConfigRefusesBadValues(t *testing.T) {
 }
 
 func TestTenantConfigIgnoresUnknownWhenAsked(t *testing.T) {
-	c, err := ParseTenantConfig([]byte(`{"from_the_future":{"a":[1]},"gc_horizon":7}`), IgnoreUnknown)
+	c, err := ParseTenantConfig([]byte(`{"from_the_future":{"a":[1]},"gc_horizon":7}`),
+		IgnoreUnknown)
 	if err != nil || c.JSON() != `{"gc_horizon":7}` {
 		t.Errorf("got %s, %v", c.JSON(), err)
 	}
@@ -103,14 +111,18 @@ func TestTenantConfigIgnoresUnknownWhenAsked(t *testing.T) {
 
 func TestTenantConfigPatch(t *testing.T) {
 	c := mustConfig(t, `{"gc_horizon":1,"pitr_interval":"1h","heatmap_period":"5m"}`)
-	got, err := c.Patch([]byte(`{"gc_horizon":null,"pitr_interval":"120s","checkpoint_distance":9}`))
-	if want := `{"checkpoint_distance":9,"pitr_interval":"2m","heatmap_period":"5m"}`; err != nil || got.JSON() != want {
+	got, err := c.Patch(
+		[]byte(`{"gc_horizon":null,"pitr_interval":"120s","checkpoint_distance":9}`))
+	if want := `{"checkpoint_distance":9,"pitr_interval":"2m","heatmap_period":"5m"}`; err != nil ||
+		got.JSON() != want {
 		t.Errorf("patched to %s, %v, want %s", got.JSON(), err, want)
 	}
 	if _, err := c.Patch([]byte(`{"gc_horizons":1}`)); CodeOf(err) != BadRequest {
 		t.Errorf("a patch with an unknown field: %v", err)
 	}
-	if got, err := c.Patch([]byte(`{"gc_horizon":null,"pitr_interval":null,"heatmap_period":null}`)); err != nil || !got.IsZero() {
+	if got, err := c.Patch([]byte(
+		`{"gc_horizon":null,"pitr_interval":null,"heatmap_period":null}`)); err != nil ||
+		!got.IsZero() {
 		t.Errorf("unsetting everything left %s, %v", got.JSON(), err)
 	}
 }
@@ -146,17 +158,23 @@ func TestForLocationUploadsHeatmapsOnlyForSecondaries(t *testing.T) {
 		{`{"heatmap_period":"5m","gc_horizon":1}`, 1, `{"gc_horizon":1,"heatmap_period":"5m"}`},
 		{`{"heatmap_period":"5m","gc_horizon":1}`, 0, `{"gc_horizon":1}`},
 		{`{"heatmap_period":"5m"}`, 0, `{}`},
-		{`{"timeline_get_throttle":{"task_kinds":["\"heatmap_period\":"],"initial":1,"refill_interval":"1s","refill_amount":1,"max":1}}`, 0,
+		{`{"timeline_get_throttle":{"task_kinds":["\"heatmap_period\":"],"initial":1,"refill_interval":"1s","refill_amount":1,"max":1}}`,
+			0,
 			`{"timeline_get_throttle":{"task_kinds":["\"heatmap_period\":"],"initial":1,"refill_interval":"1s","refill_amount":1,"max":1}}`},
 	} {
-		if got := mustConfig(t, tc.conf).ForLocation(tc.secondaries); got != mustConfig(t, tc.want) {
-			t.Errorf("%s with %d secondaries became %s, want %s", tc.conf, tc.secondaries, got.JSON(), tc.want)
+		if got := mustConfig(t, tc.conf).ForLocation(tc.secondaries); got != mustConfig(t,
+			tc.want) {
+			t.Errorf("%s with %d secondaries became %s, want %s", tc.conf, tc.secondaries,
+				got.JSON(), tc.want)
 		}
 	}
 }
 
 func FuzzTenantConfig(f *testing.F) {
-	for _, s := range []string{`{}`, fullConfig(), `{"gc_horizon":1,"x":[{}]}`, `{"pitr_interval":"1h`, `{"gc_horizon":01}`, `{"a":"\ud800"}`} {
+	for _, s := range []string{
+		`{}`, fullConfig(), `{"gc_horizon":1,"x":[{}]}`, `{"pitr_interval":"1h`,
+		`{"gc_horizon":01}`, `{"a":"\ud800"}`,
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -172,7 +190,10 @@ func FuzzTenantConfig(f *testing.F) {
 			t.Fatalf("%q: %s is no JSON", b, c.JSON())
 		}
 		for _, same := range []func() (TenantConfig, error){
-			func() (TenantConfig, error) { return ParseTenantConfig([]byte(c.JSON()), RejectUnknown) },
+			func() (TenantConfig, error) {
+				return ParseTenantConfig([]byte(c.JSON()),
+					RejectUnknown)
+			},
 			func() (TenantConfig, error) { return c.Patch([]byte(c.JSON())) },
 			func() (TenantConfig, error) { return TenantConfig{}.Patch([]byte(c.JSON())) },
 		} {
@@ -180,14 +201,17 @@ func FuzzTenantConfig(f *testing.F) {
 				t.Fatalf("%q: %s became %s, %v", b, c.JSON(), got.JSON(), err)
 			}
 		}
-		if on := c.ForLocation(1); on.ForLocation(1) != on || on.ForLocation(0) != c.ForLocation(0) {
+		if on := c.ForLocation(1); on.ForLocation(1) != on ||
+			on.ForLocation(0) != c.ForLocation(0) {
 			t.Fatalf("%s: ForLocation is not stable", c.JSON())
 		}
 	})
 }
 
 func BenchmarkForLocation(b *testing.B) {
-	for name, text := range map[string]string{"empty": `{}`, "small": `{"gc_horizon":1,"pitr_interval":"7days"}`, "full": fullConfig()} {
+	for name, text := range map[string]string{
+		"empty": `{}`, "small": `{"gc_horizon":1,"pitr_interval":"7days"}`, "full": fullConfig(),
+	} {
 		c := mustConfig(b, text).Without("heatmap_period")
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -5,10 +5,11 @@ import "time"
 // AttachHookRequest is the body of POST /debug/v1/attach-hook, by which a test
 // that attaches a shard on a pageserver by itself asks for its generation.
 type AttachHookRequest struct {
-	Shard              ShardID       `json:"tenant_shard_id"`
-	Node               *NodeID       `json:"node_id"`             // nil: it was detached
-	GenerationOverride *Generation   `json:"generation_override"` // where an unknown shard counts from
-	Config             *TenantConfig `json:"config"`              // of an unknown shard
+	Shard ShardID `json:"tenant_shard_id"`
+	Node  *NodeID `json:"node_id"` // nil: it was detached
+	// where an unknown shard counts from
+	GenerationOverride *Generation   `json:"generation_override"`
+	Config             *TenantConfig `json:"config"` // of an unknown shard
 }
 
 // UnmarshalJSON insists on the shard.

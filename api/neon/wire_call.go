@@ -45,14 +45,18 @@ func (r *ArchivalRequest) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	if r.State != Archived && r.State != Unarchived {
-		return Errorf(BadRequest, "unknown variant `%s`, expected `Archived` or `Unarchived`", r.State)
+		return Errorf(BadRequest, "unknown variant `%s`, expected `Archived` or `Unarchived`",
+			r.State)
 	}
 	return nil
 }
 
 // ArchivalConfig archives a timeline or brings it back, which waits for an upload.
 func ArchivalConfig(id TimelineID, req ArchivalRequest) ShardCall {
-	return ShardCall{Label: "timeline_archival_config", Method: http.MethodPut, Path: below(id, "archival_config"), Body: req, Timeout: longCall}
+	return ShardCall{
+		Label: "timeline_archival_config", Method: http.MethodPut,
+		Path: below(id, "archival_config"), Body: req, Timeout: longCall,
+	}
 }
 
 // DetachBehavior says what becomes of the ancestors and siblings of a timeline
@@ -67,7 +71,8 @@ func ParseDetachBehavior(s string) (DetachBehavior, error) {
 	case "multi_level_and_no_reparent", "v2":
 		return "multi_level_and_no_reparent", nil
 	}
-	return "", Errorf(BadRequest, "cannot parse query param detach_behavior: cannot parse detach behavior")
+	return "", Errorf(BadRequest,
+		"cannot parse query param detach_behavior: cannot parse detach behavior")
 }
 
 // DetachAncestor makes a timeline independent of its ancestor.
@@ -76,7 +81,9 @@ func DetachAncestor(id TimelineID, behavior DetachBehavior) ShardCall {
 	if behavior != "" {
 		path += "?detach_behavior=" + string(behavior)
 	}
-	return ShardCall{Label: "timeline_detach_ancestor", Method: http.MethodPut, Path: path, Timeout: longCall}
+	return ShardCall{
+		Label: "timeline_detach_ancestor", Method: http.MethodPut, Path: path, Timeout: longCall,
+	}
 }
 
 // AncestorDetached is the answer of PUT …/detach_ancestor: the timelines that have
@@ -96,7 +103,10 @@ const (
 
 // ChangeGC blocks or allows garbage collection.
 func ChangeGC(id TimelineID, verb GCVerb) ShardCall {
-	return ShardCall{Label: "timeline_block_unblock_gc", Method: http.MethodPost, Path: below(id, string(verb)), Timeout: quickCall}
+	return ShardCall{
+		Label: "timeline_block_unblock_gc", Method: http.MethodPost, Path: below(id, string(verb)),
+		Timeout: quickCall,
+	}
 }
 
 // LeaseRequest is the body of POST …/lsn_lease.
@@ -112,7 +122,10 @@ func (r *LeaseRequest) UnmarshalJSON(b []byte) error {
 
 // LeaseLSN keeps a position readable for a while.
 func LeaseLSN(id TimelineID, req LeaseRequest) ShardCall {
-	return ShardCall{Label: "timeline_lease_lsn", Method: http.MethodPost, Path: below(id, "lsn_lease"), Body: req, Timeout: quickCall}
+	return ShardCall{
+		Label: "timeline_lease_lsn", Method: http.MethodPost, Path: below(id, "lsn_lease"),
+		Body: req, Timeout: quickCall,
+	}
 }
 
 // HeatmapDownload says which layers a location should fetch.
@@ -127,7 +140,9 @@ func DownloadHeatmapLayers(id TimelineID, d HeatmapDownload) ShardCall {
 	if d.Concurrency != nil {
 		path += "&concurrency=" + strconv.FormatUint(*d.Concurrency, 10)
 	}
-	return ShardCall{Label: "download_heatmap_layers", Method: http.MethodPost, Path: path, Timeout: quickCall}
+	return ShardCall{
+		Label: "download_heatmap_layers", Method: http.MethodPost, Path: path, Timeout: quickCall,
+	}
 }
 
 // DescribeTimeline asks for a timeline and up to where its images are complete.
@@ -147,7 +162,10 @@ type TimelineDescription struct {
 // DownloadSecondary makes a secondary location warm, and waits for it at most that
 // long; nil leaves the wait to the pageserver.
 func DownloadSecondary(wait *time.Duration) ShardCall {
-	c := ShardCall{Label: "tenant_secondary_download", Method: http.MethodPost, Path: "secondary/download", Timeout: longCall}
+	c := ShardCall{
+		Label: "tenant_secondary_download", Method: http.MethodPost, Path: "secondary/download",
+		Timeout: longCall,
+	}
 	if wait != nil {
 		c.Path += "?wait_ms=" + strconv.FormatInt(wait.Milliseconds(), 10)
 		c.Timeout = *wait + quickCall
@@ -183,7 +201,10 @@ func (r *TimeTravelRequest) UnmarshalJSON(b []byte) error {
 
 // ScanRemoteStorage asks which shards of a tenant are in remote storage.
 func ScanRemoteStorage() ShardCall {
-	return ShardCall{Label: "tenant_scan_remote_storage", Method: http.MethodGet, Path: "scan_remote_storage", Timeout: longCall}
+	return ShardCall{
+		Label: "tenant_scan_remote_storage", Method: http.MethodGet, Path: "scan_remote_storage",
+		Timeout: longCall,
+	}
 }
 
 // RemoteScan is the answer of GET …/scan_remote_storage.

@@ -23,5 +23,6 @@ type NotifyShard struct {
 func (n NotifyAttach) Equal(o NotifyAttach) bool {
 	same := n.StripeSize == nil && o.StripeSize == nil ||
 		n.StripeSize != nil && o.StripeSize != nil && *n.StripeSize == *o.StripeSize
-	return same && n.Tenant == o.Tenant && n.PreferredAZ == o.PreferredAZ && slices.Equal(n.Shards, o.Shards)
+	return same && n.Tenant == o.Tenant && n.PreferredAZ == o.PreferredAZ &&
+		slices.Equal(n.Shards, o.Shards)
 }

@@ -10,9 +10,10 @@ import (
 // ShardImport is how far the import of a timeline is on one shard. The zero value
 // is an import that has just begun.
 type ShardImport struct {
-	State    ShardImportState `cbor:"1,keyasint,omitempty"`
-	Progress ImportProgress   `cbor:"2,keyasint,omitempty"` // zero: none was reported; only with ShardImporting
-	Error    string           `cbor:"3,keyasint,omitempty"` // only with ShardImportFailed
+	State ShardImportState `cbor:"1,keyasint,omitempty"`
+	// zero: none was reported; only with ShardImporting
+	Progress ImportProgress `cbor:"2,keyasint,omitempty"`
+	Error    string         `cbor:"3,keyasint,omitempty"` // only with ShardImportFailed
 }
 
 // ShardImportState is the state of an import on one shard.
@@ -68,7 +69,8 @@ func (s *ShardImport) UnmarshalJSON(b []byte) error {
 	*s = ShardImport{}
 	if b[0] == '"' {
 		if string(b) != `"Done"` {
-			return fmt.Errorf("unknown variant %s, expected one of `InProgress`, `Done`, `Error`", clip(b))
+			return fmt.Errorf("unknown variant %s, expected one of `InProgress`, `Done`, `Error`",
+				clip(b))
 		}
 		s.State = ShardImportDone
 		return nil
@@ -83,7 +85,8 @@ func (s *ShardImport) UnmarshalJSON(b []byte) error {
 			s.State = ShardImportFailed
 			return value(raw, &s.Error)
 		}
-		return fmt.Errorf("unknown variant `%s`, expected one of `InProgress`, `Done`, `Error`", key)
+		return fmt.Errorf("unknown variant `%s`, expected one of `InProgress`, `Done`, `Error`",
+			key)
 	})
 	if err == nil && variants != 1 {
 		err = fmt.Errorf("expected one variant, have %d", variants)
@@ -147,6 +150,7 @@ const activateCall = 5 * time.Second
 func ActivateImported(id TimelineID) ShardCall {
 	return ShardCall{
 		Label: "activate_post_import", Method: http.MethodPut,
-		Path: below(id, "activate_post_import") + "?timeline_activate_timeout_ms=128", Timeout: activateCall,
+		Path:    below(id, "activate_post_import") + "?timeline_activate_timeout_ms=128",
+		Timeout: activateCall,
 	}
 }

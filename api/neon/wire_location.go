@@ -136,7 +136,10 @@ func (d locationDecoder) tenantConf(raw []byte) (TenantConfig, error) {
 }
 
 // locationFields are the fields of a LocationConfig, the required ones first.
-var locationFields = [...]string{"mode", "tenant_conf", "generation", "secondary_conf", "shard_number", "shard_count", "shard_stripe_size"}
+var locationFields = [...]string{
+	"mode", "tenant_conf", "generation", "secondary_conf", "shard_number", "shard_count",
+	"shard_stripe_size",
+}
 
 // decode reads the object b into c.
 func (c *LocationConfig) decode(b []byte, d locationDecoder) error {

@@ -43,7 +43,8 @@ type Utilization struct {
 // UnmarshalJSON insists on the disk figures and the time.
 func (u *Utilization) UnmarshalJSON(b []byte) error {
 	type plain Utilization
-	if err := object(b, (*plain)(u), "disk_usage_bytes", "free_space_bytes", "captured_at"); err != nil {
+	if err := object(b, (*plain)(u), "disk_usage_bytes", "free_space_bytes",
+		"captured_at"); err != nil {
 		return err
 	}
 	if u.DiskUsablePct > 100 {

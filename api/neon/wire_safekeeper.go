@@ -18,8 +18,9 @@ type SafekeeperScheduling string
 
 // The policies.
 const (
-	SafekeeperActive        SafekeeperScheduling = "Active"        // takes new timelines
-	SafekeeperActivating    SafekeeperScheduling = "Activating"    // becomes Active with its first heartbeat
+	SafekeeperActive SafekeeperScheduling = "Active" // takes new timelines
+	// becomes Active with its first heartbeat
+	SafekeeperActivating    SafekeeperScheduling = "Activating"
 	SafekeeperPause         SafekeeperScheduling = "Pause"         // takes no new timelines
 	SafekeeperDecomissioned SafekeeperScheduling = "Decomissioned" // is not called any more
 )
@@ -35,7 +36,8 @@ func (s SafekeeperScheduling) Valid() bool {
 
 // UnmarshalText reads one of the four policies.
 func (s *SafekeeperScheduling) UnmarshalText(b []byte) error {
-	return variant(s, b, SafekeeperActive, SafekeeperActivating, SafekeeperPause, SafekeeperDecomissioned)
+	return variant(s, b, SafekeeperActive, SafekeeperActivating, SafekeeperPause,
+		SafekeeperDecomissioned)
 }
 
 // SafekeeperUpsert is the body of POST /control/v1/safekeeper/:id. Active means
@@ -55,7 +57,8 @@ type SafekeeperUpsert struct {
 // UnmarshalJSON insists on all but the port for HTTPS.
 func (r *SafekeeperUpsert) UnmarshalJSON(b []byte) error {
 	type plain SafekeeperUpsert
-	return object(b, (*plain)(r), "id", "region_id", "version", "host", "port", "http_port", "availability_zone_id")
+	return object(b, (*plain)(r), "id", "region_id", "version", "host", "port", "http_port",
+		"availability_zone_id")
 }
 
 // SafekeeperDescribe is one safekeeper in the answers of GET /control/v1/safekeeper.

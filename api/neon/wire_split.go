@@ -45,11 +45,12 @@ type TopTenantsRequest struct {
 
 // TopTenant is one attached shard in the answer, with its sizes in bytes.
 type TopTenant struct {
-	Shard                  ShardID `json:"id"`
-	ResidentSize           uint64  `json:"resident_size"`
-	PhysicalSize           uint64  `json:"physical_size"`
-	MaxLogicalSize         uint64  `json:"max_logical_size"` // of the largest timeline, over all its shards
-	MaxLogicalSizePerShard uint64  `json:"max_logical_size_per_shard"`
+	Shard        ShardID `json:"id"`
+	ResidentSize uint64  `json:"resident_size"`
+	PhysicalSize uint64  `json:"physical_size"`
+	// of the largest timeline, over all its shards
+	MaxLogicalSize         uint64 `json:"max_logical_size"`
+	MaxLogicalSizePerShard uint64 `json:"max_logical_size_per_shard"`
 }
 
 // TopTenantsResponse is the answer of a pageserver's POST /v1/top_tenants.

@@ -51,7 +51,10 @@ func (r *TenantCreateRequest) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return err
 	}
-	*r = TenantCreateRequest{Tenant: head.Tenant, Generation: head.Generation, ShardParameters: head.Parameters.value, Placement: head.Placement}
+	*r = TenantCreateRequest{
+		Tenant: head.Tenant, Generation: head.Generation, ShardParameters: head.Parameters.value,
+		Placement: head.Placement,
+	}
 	r.Config, err = ParseTenantConfig(conf, RejectUnknown)
 	return err
 }

@@ -156,8 +156,9 @@ func (t *TimelineInfo) UnmarshalJSON(b []byte) error {
 	}
 	*t = TimelineInfo{
 		Timeline: v.Timeline, Ancestor: v.Ancestor, AncestorLsn: v.AncestorLsn,
-		LastRecordLsn: v.LastRecordLsn, PgVersion: v.PgVersion, ImageConsistentLsn: v.ImageConsistentLsn,
-		raw: append(json.RawMessage(nil), b...),
+		LastRecordLsn: v.LastRecordLsn, PgVersion: v.PgVersion,
+		ImageConsistentLsn: v.ImageConsistentLsn,
+		raw:                append(json.RawMessage(nil), b...),
 	}
 	return nil
 }

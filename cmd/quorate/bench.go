@@ -22,17 +22,21 @@ func newBenchFailoverCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&o.Controller, "controller", "bin/storage_controller", "`path` of storage_controller")
-	fs.StringVar(&o.Dir, "dir", "", "`directory` for data and logs, which are kept (default: a temporary one)")
+	fs.StringVar(&o.Controller, "controller", "bin/storage_controller",
+		"`path` of storage_controller")
+	fs.StringVar(&o.Dir, "dir", "",
+		"`directory` for data and logs, which are kept (default: a temporary one)")
 	fs.IntVar(&o.Kills, "kills", 50, "leaders to kill with SIGKILL")
 	fs.IntVar(&o.Freezes, "freezes", 10, "leaders to freeze with SIGSTOP")
 	fs.IntVar(&o.Disks, "disks", 10, "leaders whose disk is made to hang")
 	fs.IntVar(&o.HandOvers, "handovers", 20, "leaders to ask for stepping down")
 	fs.IntVar(&o.Stops, "stops", 10, "leaders to stop with SIGTERM")
 	fs.IntVar(&o.Rate, "rate", 200, "writes a second")
-	fs.DurationVar(&o.Heavy, "heavy", time.Minute, "how long to count elections under heavy load; 1h for the whole proof")
+	fs.DurationVar(&o.Heavy, "heavy", time.Minute,
+		"how long to count elections under heavy load; 1h for the whole proof")
 	fs.IntVar(&o.HeavyClients, "heavy-clients", 64, "clients of the heavy load")
-	fs.DurationVar(&o.RaftHeartbeat, "raft-heartbeat", 0, "heartbeat and election timeout of the controllers (default: theirs)")
+	fs.DurationVar(&o.RaftHeartbeat, "raft-heartbeat", 0,
+		"heartbeat and election timeout of the controllers (default: theirs)")
 	fs.IntVar(&o.Tenants, "tenants", 1000, "tenants that are written to")
 	fs.IntVar(&o.TenantShards, "shards", 1, "shards of each tenant")
 	fs.IntVar(&o.Pageservers, "pageservers", 3, "simulated pageservers")
@@ -52,9 +56,12 @@ func newBenchCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&o.Controller, "controller", "bin/storage_controller", "`path` of storage_controller")
-	fs.StringVar(&o.Dir, "dir", "", "`directory` for data and logs, which are kept (default: a temporary one)")
-	fs.StringSliceVar(&o.Only, "only", nil, "`parts` to measure, of "+strings.Join(bench.Parts(), ", ")+" (default: all)")
+	fs.StringVar(&o.Controller, "controller", "bin/storage_controller",
+		"`path` of storage_controller")
+	fs.StringVar(&o.Dir, "dir", "",
+		"`directory` for data and logs, which are kept (default: a temporary one)")
+	fs.StringSliceVar(&o.Only, "only", nil,
+		"`parts` to measure, of "+strings.Join(bench.Parts(), ", ")+" (default: all)")
 	fs.IntVar(&o.Runs, "runs", 3, "evacuations of each kind; 20 for the whole proof")
 	fs.IntVar(&o.Shards, "shards", 100000, "shards of the restart, memory and idle measurements")
 	fs.IntVar(&o.Pageservers, "pageservers", 10, "simulated pageservers of the same")

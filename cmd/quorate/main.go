@@ -18,7 +18,10 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	root := &cobra.Command{Use: "quorate", Short: "Show and measure a cluster", SilenceUsage: true, SilenceErrors: true}
+	root := &cobra.Command{
+		Use: "quorate", Short: "Show and measure a cluster", SilenceUsage: true,
+		SilenceErrors: true,
+	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newDemoCommand(), newBenchCommand(), newBenchFailoverCommand())
 	root.SetArgs(args)

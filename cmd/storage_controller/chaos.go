@@ -28,7 +28,11 @@ func (s *schedule) Type() string { return "schedule" }
 func (f *flags) chaos() reconciler.Chaos {
 	c := reconciler.Chaos{Interval: f.chaosInterval.std()}
 	if f.chaosExit.text != "" {
-		c.NextExit = func(after time.Time) (time.Time, bool) { return f.chaosExit.times.Next(after) }
+		c.NextExit = func(
+			after time.Time,
+		) (time.Time, bool) {
+			return f.chaosExit.times.Next(after)
+		}
 		c.Exit = func() { os.Exit(exitError) }
 	}
 	return c

@@ -22,7 +22,9 @@ func dataDirFlag(cmd *cobra.Command) *string {
 }
 
 // leaf makes a command without subcommands that takes exactly n arguments.
-func leaf(use, short string, n int, run func(ctx context.Context, args []string) error) *cobra.Command {
+func leaf(
+	use, short string, n int, run func(ctx context.Context, args []string) error,
+) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -52,23 +54,27 @@ func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 
 func newMembersCommand() *cobra.Command {
 	var dir *string
-	list := leaf("list", "List the members as the replica on --data-dir sees them", 0, func(ctx context.Context, _ []string) error {
-		members, err := app.OpenControl(*dir).Members(ctx)
-		if err != nil {
-			return err
-		}
-		printMembers(os.Stdout, members)
-		return nil
-	})
+	list := leaf("list", "List the members as the replica on --data-dir sees them", 0,
+		func(ctx context.Context, _ []string) error {
+			members, err := app.OpenControl(*dir).Members(ctx)
+			if err != nil {
+				return err
+			}
+			printMembers(os.Stdout, members)
+			return nil
+		})
 	dir = dataDirFlag(list)
 	var addDir, removeDir *string
-	add := leaf("add ID HOST:PORT", "Add a replica; run it where the leader runs", 2, func(ctx context.Context, args []string) error {
-		return app.OpenControl(*addDir).AddMember(ctx, cluster.Member{ID: args[0], RaftAddr: args[1]})
-	})
+	add := leaf("add ID HOST:PORT", "Add a replica; run it where the leader runs", 2,
+		func(ctx context.Context, args []string) error {
+			return app.OpenControl(*addDir).AddMember(ctx,
+				cluster.Member{ID: args[0], RaftAddr: args[1]})
+		})
 	addDir = dataDirFlag(add)
-	remove := leaf("remove ID", "Remove a replica; run it where the leader runs", 1, func(ctx context.Context, args []string) error {
-		return app.OpenControl(*removeDir).RemoveMember(ctx, args[0])
-	})
+	remove := leaf("remove ID", "Remove a replica; run it where the leader runs", 1,
+		func(ctx context.Context, args []string) error {
+			return app.OpenControl(*removeDir).RemoveMember(ctx, args[0])
+		})
 	removeDir = dataDirFlag(remove)
 	return group("members", "Show and change the membership of the cluster", list, add, remove)
 }
@@ -89,29 +95,34 @@ func printMembers(out io.Writer, members []cluster.MemberStatus) {
 		if m.LastContact >= 0 {
 			contact = m.LastContact.Round(time.Millisecond).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", m.ID, m.RaftAddr, m.HTTPAddr, role, m.AppliedIndex, m.Lag, m.Level, contact)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", m.ID, m.RaftAddr, m.HTTPAddr, role,
+			m.AppliedIndex, m.Lag, m.Level, contact)
 	}
 }
 
 func newTransferCommand() *cobra.Command {
 	var dir, to *string
-	cmd := leaf("transfer-leader", "Hand leadership over; run it where the leader runs", 0, func(ctx context.Context, _ []string) error {
-		return app.OpenControl(*dir).TransferLeadership(ctx, *to)
-	})
+	cmd := leaf("transfer-leader", "Hand leadership over; run it where the leader runs", 0,
+		func(ctx context.Context, _ []string) error {
+			return app.OpenControl(*dir).TransferLeadership(ctx, *to)
+		})
 	dir = dataDirFlag(cmd)
 	to = cmd.Flags().String("to", "", "`id` of the successor (default: the most up to date member)")
 	return cmd
 }
 
 func newSnapshotCommand() *cobra.Command {
-	return group("snapshot", "Save, inspect and restore the replicated state", newSaveCommand(), newInspectCommand(), newRestoreCommand())
+	return group("snapshot", "Save, inspect and restore the replicated state", newSaveCommand(),
+		newInspectCommand(), newRestoreCommand())
 }
 
 func newSaveCommand() *cobra.Command {
 	var dir *string
-	cmd := leaf("save FILE", "Save the state of the replica that runs on --data-dir", 1, func(ctx context.Context, args []string) error {
-		return writeFile(args[0], func(w io.Writer) error { return app.OpenControl(*dir).Snapshot(ctx, w) })
-	})
+	cmd := leaf("save FILE", "Save the state of the replica that runs on --data-dir", 1,
+		func(ctx context.Context, args []string) error {
+			return writeFile(args[0],
+				func(w io.Writer) error { return app.OpenControl(*dir).Snapshot(ctx, w) })
+		})
 	dir = dataDirFlag(cmd)
 	return cmd
 }
@@ -132,61 +143,71 @@ func writeFile(path string, fill func(io.Writer) error) (err error) {
 }
 
 func newInspectCommand() *cobra.Command {
-	return leaf("inspect FILE", "Check a saved snapshot and tell what is in it", 1, func(_ context.Context, args []string) error {
-		f, err := os.Open(args[0])
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		s, err := app.InspectSnapshot(f)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("cluster      %s\nsaved        %s\nentry        %d of term %d\n", s.ClusterID, s.Created.Format(time.RFC3339), s.Index, s.Term)
-		fmt.Printf("tenants      %d\nshards       %d\npageservers  %d\nrecoveries   %d\n", s.Tenants, s.Shards, s.Nodes, s.Epoch)
-		for _, m := range s.Members {
-			fmt.Printf("member       %s at %s\n", m.ID, m.RaftAddr)
-		}
-		return nil
-	})
+	return leaf("inspect FILE", "Check a saved snapshot and tell what is in it", 1,
+		func(_ context.Context, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			s, err := app.InspectSnapshot(f)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("cluster      %s\nsaved        %s\nentry        %d of term %d\n",
+				s.ClusterID, s.Created.Format(time.RFC3339), s.Index, s.Term)
+			fmt.Printf("tenants      %d\nshards       %d\npageservers  %d\nrecoveries   %d\n",
+				s.Tenants, s.Shards, s.Nodes, s.Epoch)
+			for _, m := range s.Members {
+				fmt.Printf("member       %s at %s\n", m.ID, m.RaftAddr)
+			}
+			return nil
+		})
 }
 
 func newRestoreCommand() *cobra.Command {
 	var dir, id, members, address, clusterID *string
-	cmd := leaf("restore FILE", "Begin a new cluster from a saved snapshot, in an empty --data-dir", 1, func(ctx context.Context, args []string) error {
-		first, err := parseMembers(*members)
-		if err != nil {
-			return err
-		}
-		if len(first) == 0 {
-			if *id == "" {
-				*id = "restored"
+	cmd := leaf("restore FILE", "Begin a new cluster from a saved snapshot, in an empty --data-dir",
+		1, func(ctx context.Context, args []string) error {
+			first, err := parseMembers(*members)
+			if err != nil {
+				return err
 			}
-			first = []cluster.Member{{ID: *id, RaftAddr: *address}}
-		} else if len(first) > 1 && *clusterID == "" {
-			return fmt.Errorf("%w: a restore on several servers needs --cluster-id", errUsage)
-		}
-		f, err := os.Open(args[0])
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		done, err := app.RestoreSnapshot(ctx, f, cluster.Restore{DataDir: *dir, ID: *id, Members: first}, *clusterID)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("restored as server %s of the new cluster %s\n", done.ServerID, done.ClusterID)
-		fmt.Println("Generations were raised above all that can have been issued since the snapshot was saved.")
-		return nil
-	})
+			if len(first) == 0 {
+				if *id == "" {
+					*id = "restored"
+				}
+				first = []cluster.Member{{ID: *id, RaftAddr: *address}}
+			} else if len(first) > 1 && *clusterID == "" {
+				return fmt.Errorf("%w: a restore on several servers needs --cluster-id", errUsage)
+			}
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			done, err := app.RestoreSnapshot(ctx, f,
+				cluster.Restore{DataDir: *dir, ID: *id, Members: first}, *clusterID)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("restored as server %s of the new cluster %s\n", done.ServerID,
+				done.ClusterID)
+			fmt.Println(
+				"Generations were raised above all that can have been issued since the snapshot was saved.")
+			return nil
+		})
 	cmd.Long = "Begin a new cluster from a saved snapshot, in an empty --data-dir.\n\n" +
 		"The generations of all shards jump ahead of what can have been issued since the\n" +
 		"snapshot was saved. Use a snapshot only once: a second cluster begun from it would\n" +
 		"issue the numbers of the first one again. Save a new one from the restored cluster."
 	dir = dataDirFlag(cmd)
-	clusterID = cmd.Flags().String("cluster-id", "", "`id` of the new cluster; the same on all --members (default: a new one)")
+	clusterID = cmd.Flags().String("cluster-id", "",
+		"`id` of the new cluster; the same on all --members (default: a new one)")
 	id = cmd.Flags().String("server-id", "", "`id` of this replica")
-	members = cmd.Flags().String("members", "", "`id=host:port,…` of the new cluster (default: this replica alone; the others join it)")
-	address = cmd.Flags().String("raft-listen", "127.0.0.1:0", "`host:port` of this replica, when it is alone")
+	members = cmd.Flags().String("members", "",
+		"`id=host:port,…` of the new cluster (default: this replica alone; the others join it)")
+	address = cmd.Flags().String("raft-listen", "127.0.0.1:0",
+		"`host:port` of this replica, when it is alone")
 	return cmd
 }

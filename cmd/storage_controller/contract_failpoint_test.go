@@ -50,7 +50,8 @@ func (e *environment) seenInLog(row contract.Row, deadline time.Time) bool {
 	defer tick.Stop()
 	for ; ; <-tick.C {
 		for line := range strings.Lines(e.log()) {
-			if strings.Contains(line, want) || strings.Contains(line, strings.TrimSuffix(want, "\n")+" ") {
+			if strings.Contains(line, want) ||
+				strings.Contains(line, strings.TrimSuffix(want, "\n")+" ") {
 				return true
 			}
 		}
@@ -80,7 +81,8 @@ func TestContractFailpointsAreToldWhenPassed(t *testing.T) {
 	next := func() neon.NodeID { at = at%3 + 1; return at }
 	path := "control/v1/tenant/" + tenant.String()
 	now := map[string]any{"prewarm": false, "override_scheduler": true}
-	e.send("POST", "v1/tenant/"+tenant.String()+"/timeline", map[string]any{"new_timeline_id": neon.TimelineID{1}, "pg_version": 16})
+	e.send("POST", "v1/tenant/"+tenant.String()+"/timeline",
+		map[string]any{"new_timeline_id": neon.TimelineID{1}, "pg_version": 16})
 	e.send("PUT", path+"/migrate", map[string]any{"node_id": next(), "migration_config": now})
 	e.send("PUT", path+"/policy", map[string]any{"placement": map[string]int{"Attached": 1}})
 	e.send("PUT", path+"/shard_split", map[string]any{"new_shard_count": 2})

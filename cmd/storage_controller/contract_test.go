@@ -43,7 +43,11 @@ func publicKeyPEM(t *testing.T) string {
 // configOf is what a replica is made with, given the flags.
 func configOf(t *testing.T, args ...string) app.Config {
 	t.Helper()
-	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--listen") || strings.HasPrefix(a, "-l") }) {
+	if !slices.ContainsFunc(args, func(
+		a string,
+	) bool {
+		return strings.HasPrefix(a, "--listen") || strings.HasPrefix(a, "-l")
+	}) {
 		args = append(args, "--listen=127.0.0.1:1")
 	}
 	cfg, err := mustParse(t, args...).config(slog.Default())
@@ -216,7 +220,8 @@ func (p *process) put(path, body string) { p.t.Helper(); p.send(http.MethodPut, 
 
 func (p *process) send(method, path, body string) {
 	p.t.Helper()
-	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path,
+		strings.NewReader(body))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -254,7 +259,8 @@ func TestContractExitCodes(t *testing.T) {
 	}
 	failing := func(action string) func(p *process) {
 		return func(p *process) {
-			p.ready().put("/debug/v1/failpoints", `[{"name":"sleep-on-step-down-handling","actions":"`+action+`"}]`)
+			p.ready().put("/debug/v1/failpoints",
+				`[{"name":"sleep-on-step-down-handling","actions":"`+action+`"}]`)
 			p.put("/control/v1/step_down", "")
 		}
 	}
@@ -270,24 +276,33 @@ func TestContractExitCodes(t *testing.T) {
 		{"SIGQUIT", devFlags, sent(syscall.SIGQUIT), ""},
 		{"--help", []string{"--help"}, nothing, "--heartbeat-interval"},
 		{"--version", []string{"--version"}, nothing, "storage_controller"},
-		{"error at the start", append(slices.Clone(devFlags), "--data-dir", file), nothing, "Error: "},
+		{
+			"error at the start", append(slices.Clone(devFlags), "--data-dir", file), nothing,
+			"Error: ",
+		},
 		{"port is taken", []string{"--dev", "--listen", taken.Addr().String()}, nothing, "Error: "},
 		{"strict mode without a secret", devFlags[1:], nothing, "Error: "},
 		{"failpoint with exit", devFlags, failing("exit"), ""},
 		{"failpoint with panic", devFlags, failing("panic"), ""},
 		{"no arguments", nil, nothing, "--listen"},
 		{"unknown flag", append(slices.Clone(devFlags), "--lissen"), nothing, "error: "},
-		{"malformed value", append(slices.Clone(devFlags), "--heartbeat-interval", "soon"), nothing, "error: "},
+		{
+			"malformed value", append(slices.Clone(devFlags), "--heartbeat-interval", "soon"),
+			nothing, "error: ",
+		},
 		{"nothing to listen on", []string{"--dev"}, nothing, "error: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			row := contract.Find(contract.Exit, "storage_controller: "+c.name)
 			p := launch(t, nil, c.args...)
 			c.do(p)
-			if code := p.exits(); code != row.Cell("code") || !strings.Contains(p.output(), c.says) {
+			if code := p.exits(); code != row.Cell("code") ||
+				!strings.Contains(p.output(), c.says) {
 				t.Errorf("exits with %s, want %s\n%s", code, row.Cell("code"), p.output())
 			}
-			for flag, says := range map[string][]string{"--dev": {"SIGTERM"}, "--help": {"--help"}, "--version": {"--version"}} {
+			for flag, says := range map[string][]string{
+				"--dev": {"SIGTERM"}, "--help": {"--help"}, "--version": {"--version"},
+			} {
 				if slices.Contains(says, c.name) {
 					contract.Find(contract.Flag, flag).Tick(t)
 				}
@@ -316,7 +331,8 @@ func TestContractEnvironmentOfAProcess(t *testing.T) {
 	}
 	p := launch(t, harmless, devFlags...).ready()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	if code, text := p.exits(), strings.Replace(p.output(), " WARN Starting in dev mode", "", 1); code != "0" || strings.Contains(text, " WARN ") || strings.Contains(text, " ERROR ") {
+	if code, text := p.exits(), strings.Replace(p.output(), " WARN Starting in dev mode", "",
+		1); code != "0" || strings.Contains(text, " WARN ") || strings.Contains(text, " ERROR ") {
 		t.Errorf("exits with %s\n%s", code, text)
 	}
 	for _, v := range harmless {
@@ -325,7 +341,8 @@ func TestContractEnvironmentOfAProcess(t *testing.T) {
 	}
 	quiet := launch(t, []string{"RUST_LOG=warn"}, devFlags...).ready()
 	_ = quiet.cmd.Process.Signal(syscall.SIGTERM)
-	if code := quiet.exits(); code != "0" || !strings.Contains(quiet.output(), " WARN ") || strings.Contains(quiet.output(), " INFO ") || !strings.Contains(p.output(), " INFO ") {
+	if code := quiet.exits(); code != "0" || !strings.Contains(quiet.output(), " WARN ") ||
+		strings.Contains(quiet.output(), " INFO ") || !strings.Contains(p.output(), " INFO ") {
 		t.Errorf("with RUST_LOG=warn: exit %s\n%s", code, quiet.output())
 	}
 	contract.Find(contract.Environment, "RUST_LOG").Tick(t)
@@ -347,10 +364,12 @@ func TestContractFeatureFlagsReachPageservers(t *testing.T) {
 		}
 	}))
 	t.Cleanup(other.Close)
-	config := `{"project_id":"7","server_api_key":"key","client_api_key":"c","private_api_url":"` + other.URL + `","public_api_url":"p","refresh_interval":"50ms"}`
+	config := `{"project_id":"7","server_api_key":"key","client_api_key":"c","private_api_url":"` +
+		other.URL + `","public_api_url":"p","refresh_interval":"50ms"}`
 	p := launch(t, []string{"POSTHOG_CONFIG=" + config}, devFlags...).ready()
 	port := strings.TrimPrefix(other.URL, "http://127.0.0.1:")
-	p.send("POST", "/control/v1/node", `{"node_id":1,"listen_pg_addr":"127.0.0.1","listen_pg_port":1,"listen_http_addr":"127.0.0.1","listen_http_port":`+port+`,"availability_zone_id":"a"}`)
+	p.send("POST", "/control/v1/node",
+		`{"node_id":1,"listen_pg_addr":"127.0.0.1","listen_pg_port":1,"listen_http_addr":"127.0.0.1","listen_http_port":`+port+`,"availability_zone_id":"a"}`)
 	p.put("/control/v1/node/1/config", `{"node_id":1,"availability":"Active"}`)
 	select {
 	case got := <-given:

@@ -115,77 +115,125 @@ func (f *flags) register(fs *pflag.FlagSet) {
 }
 
 func (f *flags) registerServing(fs *pflag.FlagSet) {
-	fs.StringVarP(&f.listen, "listen", "l", "", "`host:port` of the HTTP API; this or --listen-https is needed")
+	fs.StringVarP(&f.listen, "listen", "l", "",
+		"`host:port` of the HTTP API; this or --listen-https is needed")
 	fs.StringVar(&f.listenHTTPS, "listen-https", "", "`host:port` of the HTTP API over TLS")
-	fs.StringVar(&f.addressForPeers, "address-for-peers", "", "base `URL` at which other replicas and clients reach this one")
+	fs.StringVar(&f.addressForPeers, "address-for-peers", "",
+		"base `URL` at which other replicas and clients reach this one")
 	fs.StringVar(&f.repoDir, "neon-local-repo-dir", "", "`directory` of the neon_local environment")
-	fs.BoolVar(&f.candidate, "start-as-candidate", false, "ask the instance that uses the data directory of --neon-local-repo-dir to step down (members of a cluster elect their leader)")
+	fs.BoolVar(&f.candidate, "start-as-candidate", false,
+		"ask the instance that uses the data directory of --neon-local-repo-dir to step down (members of a cluster elect their leader)")
 	fs.BoolVar(&f.dev, "dev", false, "development mode: run without tokens and hooks")
-	fs.StringVar(&f.publicKey, "public-key", os.Getenv("PUBLIC_KEY"), "Ed25519 public key in `PEM` that signs callers' tokens (env PUBLIC_KEY)")
-	fs.StringVar(&f.jwtToken, "jwt-token", os.Getenv("PAGESERVER_JWT_TOKEN"), "`token` for pageservers (env PAGESERVER_JWT_TOKEN)")
-	fs.StringVar(&f.safekeeperToken, "safekeeper-jwt-token", os.Getenv("SAFEKEEPER_JWT_TOKEN"), "`token` for safekeepers (env SAFEKEEPER_JWT_TOKEN)")
-	fs.StringVar(&f.hookToken, "control-plane-jwt-token", os.Getenv("CONTROL_PLANE_JWT_TOKEN"), "`token` for the compute hook (env CONTROL_PLANE_JWT_TOKEN)")
-	fs.StringVar(&f.peerToken, "peer-jwt-token", os.Getenv("PEER_JWT_TOKEN"), "`token` for other controllers (env PEER_JWT_TOKEN); requests are forwarded with the client's own")
+	fs.StringVar(&f.publicKey, "public-key", os.Getenv("PUBLIC_KEY"),
+		"Ed25519 public key in `PEM` that signs callers' tokens (env PUBLIC_KEY)")
+	fs.StringVar(&f.jwtToken, "jwt-token", os.Getenv("PAGESERVER_JWT_TOKEN"),
+		"`token` for pageservers (env PAGESERVER_JWT_TOKEN)")
+	fs.StringVar(&f.safekeeperToken, "safekeeper-jwt-token", os.Getenv("SAFEKEEPER_JWT_TOKEN"),
+		"`token` for safekeepers (env SAFEKEEPER_JWT_TOKEN)")
+	fs.StringVar(&f.hookToken, "control-plane-jwt-token", os.Getenv("CONTROL_PLANE_JWT_TOKEN"),
+		"`token` for the compute hook (env CONTROL_PLANE_JWT_TOKEN)")
+	fs.StringVar(&f.peerToken, "peer-jwt-token", os.Getenv("PEER_JWT_TOKEN"),
+		"`token` for other controllers (env PEER_JWT_TOKEN); requests are forwarded with the client's own")
 	fs.StringVar(&f.controlPlaneURL, "control-plane-url", "", "`URL` prefix of the compute hook")
 	fs.StringVar(&f.keyFile, "ssl-key-file", "server.key", "key `file` for --listen-https")
-	fs.StringVar(&f.certFile, "ssl-cert-file", "server.crt", "certificate `file` for --listen-https")
-	durationVar(fs, &f.certReload, "ssl-cert-reload-period", time.Minute, "how often the certificate files are looked at")
-	fs.StringVar(&f.caFile, "ssl-ca-file", "", "`file` with root certificates trusted besides the system's")
+	fs.StringVar(&f.certFile, "ssl-cert-file", "server.crt",
+		"certificate `file` for --listen-https")
+	durationVar(fs, &f.certReload, "ssl-cert-reload-period", time.Minute,
+		"how often the certificate files are looked at")
+	fs.StringVar(&f.caFile, "ssl-ca-file", "",
+		"`file` with root certificates trusted besides the system's")
 	fs.Lookup("public-key").DefValue, fs.Lookup("jwt-token").DefValue = "", ""
-	fs.Lookup("safekeeper-jwt-token").DefValue, fs.Lookup("control-plane-jwt-token").DefValue = "", ""
+	fs.Lookup("safekeeper-jwt-token").
+		DefValue, fs.Lookup("control-plane-jwt-token").DefValue = "", ""
 	fs.Lookup("peer-jwt-token").DefValue = ""
 }
 
 func (f *flags) registerWork(fs *pflag.FlagSet) {
-	durationVar(fs, &f.chaosInterval, "chaos-interval", 0, "pause between random migrations by which the leader tests its own cluster; 0 is never")
-	fs.Var(&f.chaosExit, "chaos-exit-crontab", "`schedule` (sec min hour day month weekday) of exits of the leader; with --chaos-interval")
-	fs.Uint64Var(&f.maxSecondaryLag, "max-secondary-lag-bytes", 0, "largest lag of a secondary that a drain moves to; 0 is 256 MiB")
-	durationVar(fs, &f.maxOffline, "max-offline-interval", 30*time.Second, "silence after which a pageserver is offline")
-	durationVar(fs, &f.maxWarmingUp, "max-warming-up-interval", 300*time.Second, "silence after a re-attach after which a pageserver is offline")
-	durationVar(fs, &f.heartbeat, "heartbeat-interval", 5*time.Second, "pause between heartbeats to pageservers")
-	durationVar(fs, &f.longReconcile, "long-reconcile-threshold", 120*time.Second, "when the reconciliation of a shard counts as long")
-	fs.IntVar(&f.concurrency, "reconciler-concurrency", 128, "shards reconciled at once in the background")
-	fs.IntVar(&f.priorityConcurrency, "priority-reconciler-concurrency", 256, "shards reconciled at once for waiting requests")
+	durationVar(fs, &f.chaosInterval, "chaos-interval", 0,
+		"pause between random migrations by which the leader tests its own cluster; 0 is never")
+	fs.Var(&f.chaosExit, "chaos-exit-crontab",
+		"`schedule` (sec min hour day month weekday) of exits of the leader; with --chaos-interval")
+	fs.Uint64Var(&f.maxSecondaryLag, "max-secondary-lag-bytes", 0,
+		"largest lag of a secondary that a drain moves to; 0 is 256 MiB")
+	durationVar(fs, &f.maxOffline, "max-offline-interval", 30*time.Second,
+		"silence after which a pageserver is offline")
+	durationVar(fs, &f.maxWarmingUp, "max-warming-up-interval", 300*time.Second,
+		"silence after a re-attach after which a pageserver is offline")
+	durationVar(fs, &f.heartbeat, "heartbeat-interval", 5*time.Second,
+		"pause between heartbeats to pageservers")
+	durationVar(fs, &f.longReconcile, "long-reconcile-threshold", 120*time.Second,
+		"when the reconciliation of a shard counts as long")
+	fs.IntVar(&f.concurrency, "reconciler-concurrency", 128,
+		"shards reconciled at once in the background")
+	fs.IntVar(&f.priorityConcurrency, "priority-reconciler-concurrency", 256,
+		"shards reconciled at once for waiting requests")
 	fs.Uint32Var(&f.tenantRateLimit, "tenant-rate-limit", 10, "requests a second for one tenant")
 	fs.BoolVar(&f.httpsPageserver, "use-https-pageserver-api", false, "call pageservers over TLS")
-	fs.BoolVar(&f.localNotifications, "use-local-compute-notifications", false, "tell the computes of neon_local instead of a control plane")
+	fs.BoolVar(&f.localNotifications, "use-local-compute-notifications", false,
+		"tell the computes of neon_local instead of a control plane")
 	fs.BoolVar(&f.httpsSafekeeper, "use-https-safekeeper-api", false, "call safekeepers over TLS")
-	fs.BoolVar(&f.ontoSafekeepers, "timelines-onto-safekeepers", false, "choose the safekeepers of new timelines")
-	fs.IntVar(&f.safekeeperConcurrency, "safekeeper-reconciler-concurrency", 32, "operations at once on one safekeeper")
-	fs.IntVar(&f.safekeepersPerTimeline, "timeline-safekeeper-count", 3, "safekeepers of a timeline")
-	fs.BoolVar(&f.diskLoss, "handle-ps-local-disk-loss", false, "believe a pageserver that reports an empty disk")
+	fs.BoolVar(&f.ontoSafekeepers, "timelines-onto-safekeepers", false,
+		"choose the safekeepers of new timelines")
+	fs.IntVar(&f.safekeeperConcurrency, "safekeeper-reconciler-concurrency", 32,
+		"operations at once on one safekeeper")
+	fs.IntVar(&f.safekeepersPerTimeline, "timeline-safekeeper-count", 3,
+		"safekeepers of a timeline")
+	fs.BoolVar(&f.diskLoss, "handle-ps-local-disk-loss", false,
+		"believe a pageserver that reports an empty disk")
 }
 
 func (f *flags) registerSplits(fs *pflag.FlagSet) {
-	fs.Uint64Var(&f.splits.Threshold, "split-threshold", 0, "size in `bytes` above which a shard is split (0: never)")
-	fs.Uint8Var(&f.splits.MaxShards, "max-split-shards", 16, "most shards by automatic splits (0 and 1: none)")
-	fs.Uint64Var(&f.splits.InitialThreshold, "initial-split-threshold", 0, "size in `bytes` above which an unsharded tenant is split (0: never)")
+	fs.Uint64Var(&f.splits.Threshold, "split-threshold", 0,
+		"size in `bytes` above which a shard is split (0: never)")
+	fs.Uint8Var(&f.splits.MaxShards, "max-split-shards", 16,
+		"most shards by automatic splits (0 and 1: none)")
+	fs.Uint64Var(&f.splits.InitialThreshold, "initial-split-threshold", 0,
+		"size in `bytes` above which an unsharded tenant is split (0: never)")
 	fs.Uint8Var(&f.splits.InitialShards, "initial-split-shards", 2, "shards after that")
-	durationVar(fs, &f.splitTimeout, "shard-split-request-timeout", 0, "longest split request to a pageserver (0s: no limit)")
+	durationVar(fs, &f.splitTimeout, "shard-split-request-timeout", 0,
+		"longest split request to a pageserver (0s: no limit)")
 }
 
 func (r *raftFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&r.dataDir, "data-dir", "", "`directory` of the log and the snapshots (default: storage_controller_raft in --neon-local-repo-dir, whose instances take turns at it, else ./storage_controller_data)")
-	fs.StringVar(&r.serverID, "server-id", "", "id of this replica in the cluster (default: made once and kept in the data directory)")
-	fs.StringVar(&r.members, "members", "", "`id=host:port,…` of all first members, the same on each; needs --server-id")
-	fs.StringVar(&r.listen, "raft-listen", "", "`host:port` for the other replicas (default: this replica's address in --members, else 127.0.0.1:0)")
-	fs.StringVar(&r.advertise, "raft-advertise", "", "`host:port` the other replicas are told (default: the address listened on)")
-	fs.IntVar(&r.expect, "bootstrap-expect", 0, "found a cluster once exactly this many new replicas have met by gossip")
+	fs.StringVar(&r.dataDir, "data-dir", "",
+		"`directory` of the log and the snapshots (default: storage_controller_raft in --neon-local-repo-dir, whose instances take turns at it, else ./storage_controller_data)")
+	fs.StringVar(&r.serverID, "server-id", "",
+		"id of this replica in the cluster (default: made once and kept in the data directory)")
+	fs.StringVar(&r.members, "members", "",
+		"`id=host:port,…` of all first members, the same on each; needs --server-id")
+	fs.StringVar(&r.listen, "raft-listen", "",
+		"`host:port` for the other replicas (default: this replica's address in --members, else 127.0.0.1:0)")
+	fs.StringVar(&r.advertise, "raft-advertise", "",
+		"`host:port` the other replicas are told (default: the address listened on)")
+	fs.IntVar(&r.expect, "bootstrap-expect", 0,
+		"found a cluster once exactly this many new replicas have met by gossip")
 	fs.StringSliceVar(&r.join, "join", nil, "gossip `addresses` of replicas to meet")
-	fs.StringVar(&r.gossipListen, "gossip-listen", "", "`host:port` for gossip (default: no gossip)")
-	fs.StringVar(&r.gossipKey, "gossip-key", os.Getenv("QUORATE_GOSSIP_KEY"), "`key` that encrypts gossip, 16, 24 or 32 bytes in base64 (env QUORATE_GOSSIP_KEY)")
+	fs.StringVar(&r.gossipListen, "gossip-listen", "",
+		"`host:port` for gossip (default: no gossip)")
+	fs.StringVar(&r.gossipKey, "gossip-key", os.Getenv("QUORATE_GOSSIP_KEY"),
+		"`key` that encrypts gossip, 16, 24 or 32 bytes in base64 (env QUORATE_GOSSIP_KEY)")
 	fs.Lookup("gossip-key").DefValue = ""
-	fs.StringVar(&r.clusterID, "cluster-id", "", "refuse peers and data of any other cluster (default: learnt)")
-	durationVar(fs, &r.heartbeat, "raft-heartbeat", 0, "silence of the leader after which a follower asks for votes (0s: 400ms)")
-	durationVar(fs, &r.election, "raft-election", 0, "how long a candidate waits for votes (0s: as --raft-heartbeat)")
-	durationVar(fs, &r.storeLimit, "raft-store-deadline", 0, "longest write of the log before a leader gives way (0s: 500ms)")
-	durationVar(fs, &r.recovery, "raft-disk-recovery", 0, "how long a disk must be healthy again before the replica may lead (0s: 2s)")
-	fs.Uint64Var(&r.snapshotThreshold, "raft-snapshot-threshold", 0, "log entries between two snapshots (0: 16384)")
-	fs.Uint64Var(&r.trailingLogs, "raft-trailing-logs", 0, "log entries kept behind a snapshot (0: 32768)")
-	fs.StringVar(&r.certFile, "raft-tls-cert", "", "certificate `file` of this replica for its peers; with --raft-tls-key and --raft-tls-ca")
+	fs.StringVar(&r.clusterID, "cluster-id", "",
+		"refuse peers and data of any other cluster (default: learnt)")
+	durationVar(fs, &r.heartbeat, "raft-heartbeat", 0,
+		"silence of the leader after which a follower asks for votes (0s: 400ms)")
+	durationVar(fs, &r.election, "raft-election", 0,
+		"how long a candidate waits for votes (0s: as --raft-heartbeat)")
+	durationVar(fs, &r.storeLimit, "raft-store-deadline", 0,
+		"longest write of the log before a leader gives way (0s: 500ms)")
+	durationVar(fs, &r.recovery, "raft-disk-recovery", 0,
+		"how long a disk must be healthy again before the replica may lead (0s: 2s)")
+	fs.Uint64Var(&r.snapshotThreshold, "raft-snapshot-threshold", 0,
+		"log entries between two snapshots (0: 16384)")
+	fs.Uint64Var(&r.trailingLogs, "raft-trailing-logs", 0,
+		"log entries kept behind a snapshot (0: 32768)")
+	fs.StringVar(&r.certFile, "raft-tls-cert", "",
+		"certificate `file` of this replica for its peers; with --raft-tls-key and --raft-tls-ca")
 	fs.StringVar(&r.keyFile, "raft-tls-key", "", "key `file` of --raft-tls-cert")
-	fs.StringVar(&r.caFile, "raft-tls-ca", "", "`file` with the roots that sign the peers' certificates")
-	fs.BoolVar(&r.diskSignals, "testing-disk-signals", false, "let SIGUSR1 hang, SIGALRM fail for want of space, and SIGUSR2 heal the writes of the log; for tests")
+	fs.StringVar(&r.caFile, "raft-tls-ca", "",
+		"`file` with the roots that sign the peers' certificates")
+	fs.BoolVar(&r.diskSignals, "testing-disk-signals", false,
+		"let SIGUSR1 hang, SIGALRM fail for want of space, and SIGUSR2 heal the writes of the log; for tests")
 	_ = fs.MarkHidden("testing-disk-signals")
 }
 
@@ -193,8 +241,11 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 // it keeps its state itself, and its leader is elected.
 func registerUnused(fs *pflag.FlagSet) {
 	const note = " (accepted, not used: "
-	fs.String("database-url", os.Getenv("DATABASE_URL"), "Postgres `URL`"+note+"the state is in --data-dir)")
+	fs.String("database-url", os.Getenv("DATABASE_URL"),
+		"Postgres `URL`"+note+"the state is in --data-dir)")
 	fs.Lookup("database-url").DefValue = ""
-	durationVar(fs, new(duration), "db-connect-timeout", 5*time.Second, "time to reach the database"+note+"there is none)")
-	fs.Var(&boolValue{}, "kick-secondary-downloads", "accepted; a destination that is not warm is always told to download")
+	durationVar(fs, new(duration), "db-connect-timeout", 5*time.Second,
+		"time to reach the database"+note+"there is none)")
+	fs.Var(&boolValue{}, "kick-secondary-downloads",
+		"accepted; a destination that is not warm is always told to download")
 }

@@ -31,13 +31,20 @@ func mustParse(t *testing.T, args ...string) *flags {
 
 // neonLocal is everything that neon_local may pass.
 var neonLocal = []string{
-	"--dev", "--database-url", "postgresql://localhost:1235/storage_controller", "--max-offline-interval", "10s",
-	"--max-warming-up-interval", "1m 30s", "--heartbeat-interval", "100ms", "--address-for-peers", "http://127.0.0.1:1234/",
-	"--listen", "127.0.0.1:1234", "--start-as-candidate", "--use-https-pageserver-api", "--use-https-safekeeper-api",
-	"--use-local-compute-notifications", "--kick-secondary-downloads=true", "--ssl-ca-file=/r/rootCA.crt", "--jwt-token=a",
-	"--peer-jwt-token=b", "--safekeeper-jwt-token=c", "--control-plane-url=http://127.0.0.1:1/", "--split-threshold=1000",
-	"--max-split-shards=8", "--initial-split-threshold=10", "--initial-split-shards=2", "--max-secondary-lag-bytes=9",
-	"--long-reconcile-threshold=2m", "--neon-local-repo-dir=/r", "--timelines-onto-safekeepers", "--timeline-safekeeper-count=1",
+	"--dev", "--database-url", "postgresql://localhost:1235/storage_controller",
+	"--max-offline-interval", "10s",
+	"--max-warming-up-interval", "1m 30s", "--heartbeat-interval", "100ms", "--address-for-peers",
+	"http://127.0.0.1:1234/",
+	"--listen", "127.0.0.1:1234", "--start-as-candidate", "--use-https-pageserver-api",
+	"--use-https-safekeeper-api",
+	"--use-local-compute-notifications", "--kick-secondary-downloads=true",
+	"--ssl-ca-file=/r/rootCA.crt", "--jwt-token=a",
+	"--peer-jwt-token=b", "--safekeeper-jwt-token=c", "--control-plane-url=http://127.0.0.1:1/",
+	"--split-threshold=1000",
+	"--max-split-shards=8", "--initial-split-threshold=10", "--initial-split-shards=2",
+	"--max-secondary-lag-bytes=9",
+	"--long-reconcile-threshold=2m", "--neon-local-repo-dir=/r", "--timelines-onto-safekeepers",
+	"--timeline-safekeeper-count=1",
 	"--shard-split-request-timeout=30s", "--handle-ps-local-disk-loss",
 }
 
@@ -48,10 +55,12 @@ func TestFlagsOfNeonLocalAreTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := cfg.Reconciler
-	if r.MaxOffline != 10*time.Second || r.MaxWarmingUp != 90*time.Second || r.HeartbeatInterval != 100*time.Millisecond {
+	if r.MaxOffline != 10*time.Second || r.MaxWarmingUp != 90*time.Second ||
+		r.HeartbeatInterval != 100*time.Millisecond {
 		t.Errorf("intervals are %v, %v and %v", r.MaxOffline, r.MaxWarmingUp, r.HeartbeatInterval)
 	}
-	if cfg.HTTP.Listen != "127.0.0.1:1234" || cfg.HTTP.Address != "http://127.0.0.1:1234/" || cfg.PageserverScheme != "https" ||
+	if cfg.HTTP.Listen != "127.0.0.1:1234" || cfg.HTTP.Address != "http://127.0.0.1:1234/" ||
+		cfg.PageserverScheme != "https" ||
 		!cfg.DiskLoss || cfg.Tokens.Pageserver != "a" || cfg.CAFile != "/r/rootCA.crt" {
 		t.Errorf("read as %+v", cfg)
 	}
@@ -61,12 +70,18 @@ func TestFlagsOfNeonLocalAreTaken(t *testing.T) {
 }
 
 func TestInstancesOfOneRepoTakeTurnsAtOneDirectory(t *testing.T) {
-	one := mustParse(t, "--listen", "127.0.0.1:1", "--neon-local-repo-dir", "/r", "--address-for-peers", "http://127.0.0.1:1/")
-	two := mustParse(t, "--listen", "127.0.0.1:2", "--neon-local-repo-dir", "/r", "--start-as-candidate")
-	if one.dataDir() != two.dataDir() || !one.shared() || !two.shared() || one.candidate || !two.candidate {
+	one := mustParse(t, "--listen", "127.0.0.1:1", "--neon-local-repo-dir", "/r",
+		"--address-for-peers", "http://127.0.0.1:1/")
+	two := mustParse(t, "--listen", "127.0.0.1:2", "--neon-local-repo-dir", "/r",
+		"--start-as-candidate")
+	if one.dataDir() != two.dataDir() || !one.shared() || !two.shared() || one.candidate ||
+		!two.candidate {
 		t.Errorf("%s and %s", one.dataDir(), two.dataDir())
 	}
-	for _, own := range [][]string{{"--members=a=127.0.0.1:1", "--server-id=a"}, {"--bootstrap-expect=3"}, {"--join=127.0.0.1:1"}, {"--data-dir=/d"}} {
+	for _, own := range [][]string{
+		{"--members=a=127.0.0.1:1", "--server-id=a"}, {"--bootstrap-expect=3"},
+		{"--join=127.0.0.1:1"}, {"--data-dir=/d"},
+	} {
 		f := mustParse(t, append(own, "--neon-local-repo-dir", "/r", "--listen=127.0.0.1:3")...)
 		if f.shared() || f.raft.dataDir == "" && f.dataDir() == one.dataDir() {
 			t.Errorf("with %v the directory is shared", own)
@@ -95,7 +110,10 @@ func TestSecretsComeFromTheEnvironment(t *testing.T) {
 }
 
 func TestStrictModeWantsEverySecret(t *testing.T) {
-	full := []string{"--public-key=k", "--jwt-token=a", "--control-plane-jwt-token=b", "--safekeeper-jwt-token=c", "--control-plane-url=http://x"}
+	full := []string{
+		"--public-key=k", "--jwt-token=a", "--control-plane-jwt-token=b",
+		"--safekeeper-jwt-token=c", "--control-plane-url=http://x",
+	}
 	if err := mustParse(t, full...).strict(); err != nil {
 		t.Errorf("complete and refused: %v", err)
 	}
@@ -105,7 +123,9 @@ func TestStrictModeWantsEverySecret(t *testing.T) {
 			t.Errorf("taken without %s", full[i])
 		}
 	}
-	for _, bad := range []string{"--use-local-compute-notifications", "--timeline-safekeeper-count=2"} {
+	for _, bad := range []string{
+		"--use-local-compute-notifications", "--timeline-safekeeper-count=2",
+	} {
 		if mustParse(t, append([]string{bad}, full...)...).strict() == nil {
 			t.Errorf("taken with %s", bad)
 		}
@@ -115,8 +135,10 @@ func TestStrictModeWantsEverySecret(t *testing.T) {
 func TestMistakesAreUsageErrors(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	for _, args := range [][]string{
-		{}, {"--listen=:0", "--members=a"}, {"--listen=:0", "--members=a=h:1,a=h:2", "--server-id=a"},
-		{"--listen=:0", "--members=a=h:1,b=h:1", "--server-id=a"}, {"--listen=:0", "--members=a=h:1", "--server-id=b"},
+		{}, {"--listen=:0", "--members=a"},
+		{"--listen=:0", "--members=a=h:1,a=h:2", "--server-id=a"},
+		{"--listen=:0", "--members=a=h:1,b=h:1", "--server-id=a"},
+		{"--listen=:0", "--members=a=h:1", "--server-id=b"},
 		{"--listen=:0", "--address-for-peers=nowhere"}, {"--listen=:0", "--gossip-key=%"},
 		{"--listen=:0", "--raft-tls-cert=x"}, {"--listen=:0", "--tenant-rate-limit=0"},
 	} {
@@ -127,13 +149,15 @@ func TestMistakesAreUsageErrors(t *testing.T) {
 }
 
 func TestMemberListensWhereTheListSays(t *testing.T) {
-	f := mustParse(t, "--listen=127.0.0.1:0", "--members=a=10.0.0.1:7,b=10.0.0.2:7", "--server-id=b", "--data-dir=/d")
+	f := mustParse(t, "--listen=127.0.0.1:0", "--members=a=10.0.0.1:7,b=10.0.0.2:7",
+		"--server-id=b", "--data-dir=/d")
 	cfg, err := f.config(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := cfg.Cluster
-	if c.RaftListen != "10.0.0.2:7" || c.Advertise != "10.0.0.2:7" || len(c.Members) != 2 || c.DataDir != "/d" {
+	if c.RaftListen != "10.0.0.2:7" || c.Advertise != "10.0.0.2:7" || len(c.Members) != 2 ||
+		c.DataDir != "/d" {
 		t.Errorf("read as %+v", c)
 	}
 }
@@ -161,7 +185,8 @@ func TestExitCodes(t *testing.T) {
 		args []string
 	}{
 		{exitUsage, nil}, {exitUsage, []string{"--no-such-flag"}}, {exitUsage, []string{"stray"}},
-		{exitUsage, []string{"members"}}, {exitUsage, []string{"snapshot", "save"}}, {0, []string{"--version"}}, {0, []string{"-V"}},
+		{exitUsage, []string{"members"}}, {exitUsage, []string{"snapshot", "save"}},
+		{0, []string{"--version"}}, {0, []string{"-V"}},
 		{exitError, []string{"--listen=127.0.0.1:0"}}, // not --dev, no secrets
 		{exitError, []string{"members", "list", "--data-dir", t.TempDir()}},
 	} {

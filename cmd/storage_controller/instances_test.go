@@ -34,7 +34,8 @@ func startFirst(t *testing.T) (*instances, *exec.Cmd) {
 	p.fleet = p.one.addPageservers(2, p.two)
 	var created neon.TenantCreateResponse
 	p.one.call("POST", "v1/tenant", "pageserverapi", map[string]any{
-		"new_tenant_id": p.tenant, "shard_parameters": map[string]int{"count": 4, "stripe_size": 2048}}, &created)
+		"new_tenant_id":    p.tenant,
+		"shard_parameters": map[string]int{"count": 4, "stripe_size": 2048}}, &created)
 	for _, s := range created.Shards {
 		p.shards = append(p.shards, s.Shard)
 	}
@@ -63,7 +64,8 @@ func (p *instances) write(through ...*environment) *writer {
 			default:
 			}
 			begun := time.Now()
-			status, text, err := through[at%len(through)].try("PUT", "v1/tenant/config", "pageserverapi",
+			status, text, err := through[at%len(through)].try("PUT", "v1/tenant/config",
+				"pageserverapi",
 				map[string]any{"tenant_id": p.tenant, "gc_horizon": n})
 			w.mu.Lock()
 			w.slowest = max(w.slowest, time.Since(begun))
@@ -110,13 +112,15 @@ func (p *instances) shake(at *environment) {
 	at.call("GET", "debug/v1/tenant/"+p.tenant.String()+"/locate", "admin", nil, &nodes)
 	var nothing any
 	at.call("PUT", "control/v1/tenant/"+p.shards[0].String()+"/migrate", "admin", map[string]any{
-		"node_id": 3 - nodes.Shards[0].Node, "migration_config": map[string]any{"prewarm": false, "override_scheduler": true}}, &nothing)
+		"node_id":          3 - nodes.Shards[0].Node,
+		"migration_config": map[string]any{"prewarm": false, "override_scheduler": true}}, &nothing)
 }
 
 func (e *environment) leadership() string {
 	_, text, _ := e.try("GET", "metrics", "admin", nil)
 	for _, status := range []string{"leader", "stepped_down", "candidate"} {
-		if strings.Contains(string(text), `storage_controller_leadership_status{status="`+status+`"} 1`) {
+		if strings.Contains(string(text),
+			`storage_controller_leadership_status{status="`+status+`"} 1`) {
 			return status
 		}
 	}
@@ -125,7 +129,8 @@ func (e *environment) leadership() string {
 
 func (p *instances) leads(e *environment) {
 	p.Helper()
-	e.poll(20*time.Millisecond, "leading", func() bool { return e.ready() && e.leadership() == "leader" })
+	e.poll(20*time.Millisecond, "leading",
+		func() bool { return e.ready() && e.leadership() == "leader" })
 	// It says so once that is committed, a moment after it leads.
 	e.poll(20*time.Millisecond, "told as the leader", func() bool {
 		var leader neon.Leader
@@ -140,7 +145,8 @@ func (p *instances) check() {
 	if err := p.fleet.Oracle().Err(); err != nil {
 		p.Error(err)
 	}
-	p.one.poll(20*time.Millisecond, "attached in the newest generation", func() bool { return p.fleet.AttachedNewest(p.shards) == nil })
+	p.one.poll(20*time.Millisecond, "attached in the newest generation",
+		func() bool { return p.fleet.AttachedNewest(p.shards) == nil })
 }
 
 func (e *environment) stepDown() string {
@@ -171,7 +177,8 @@ func TestContractSecondInstanceTakesOverAndTheFirstForwards(t *testing.T) {
 	}
 	p.shake(p.one)
 	var nothing any
-	p.one.call("PUT", "control/v1/node/1/config", "admin", map[string]any{"node_id": 1, "scheduling": "Pause"}, &nothing)
+	p.one.call("PUT", "control/v1/node/1/config", "admin",
+		map[string]any{"node_id": 1, "scheduling": "Pause"}, &nothing)
 	var node neon.NodeDescribe
 	for _, e := range []*environment{p.one, p.two} {
 		e.call("GET", "control/v1/node/1", "infra", nil, &node)
@@ -179,7 +186,8 @@ func TestContractSecondInstanceTakesOverAndTheFirstForwards(t *testing.T) {
 			t.Errorf("through instance %d the node is %s", e.number, node.Scheduling)
 		}
 	}
-	p.one.call("PUT", "control/v1/node/1/config", "admin", map[string]any{"node_id": 1, "scheduling": "Active"}, &nothing)
+	p.one.call("PUT", "control/v1/node/1/config", "admin",
+		map[string]any{"node_id": 1, "scheduling": "Active"}, &nothing)
 	seen := p.one.stepDown()
 	if !strings.Contains(seen, p.shards[0].String()) || seen != p.one.stepDown() {
 		t.Errorf("stepped down with %s, then with %s", seen, p.one.stepDown())
@@ -238,13 +246,26 @@ func TestEitherInstanceIsKilledAtEachStep(t *testing.T) {
 		seen func(*instances) bool
 	}{
 		{"the second has started", func(*instances) bool { return true }},
-		{"the second waits", func(p *instances) bool { // unless it gets its turn before it could say so
+		// unless it gets its turn before it could say so
+		{"the second waits", func(p *instances) bool {
 			log := p.two.log()
-			return strings.Contains(log, "Waiting for the turn") || strings.Contains(log, "this instance's turn")
+			return strings.Contains(log, "Waiting for the turn") ||
+				strings.Contains(log, "this instance's turn")
 		}},
-		{"the first steps down", func(p *instances) bool { return strings.Contains(p.one.log(), "Stepping down for") }},
-		{"the turn has passed", func(p *instances) bool { return strings.Contains(p.two.log(), "this instance's turn") }},
-		{"the second leads", func(p *instances) bool { return strings.Contains(p.two.log(), "Populating tenant shards") }},
+		{
+			"the first steps down",
+			func(p *instances) bool { return strings.Contains(p.one.log(), "Stepping down for") },
+		},
+		{"the turn has passed", func(
+			p *instances,
+		) bool {
+			return strings.Contains(p.two.log(), "this instance's turn")
+		}},
+		{"the second leads", func(
+			p *instances,
+		) bool {
+			return strings.Contains(p.two.log(), "Populating tenant shards")
+		}},
 		{"the second is ready", func(p *instances) bool { return p.two.ready() }},
 	}
 	for _, step := range steps {
@@ -286,7 +307,8 @@ func TestFrozenInstanceKeepsItsTurn(t *testing.T) {
 	second := p.two.spawn()
 	p.two.waitLog("Waiting for the turn")
 	status, text, err := p.two.try("GET", "control/v1/leader", "admin", nil)
-	if err != nil || status != 503 || string(text) != `{"msg":"Current leadership status is candidate"}` {
+	if err != nil || status != 503 ||
+		string(text) != `{"msg":"Current leadership status is candidate"}` {
 		t.Errorf("answered %d %s %v", status, text, err)
 	}
 	if p.two.ready() || p.two.leadership() != "candidate" {
@@ -319,7 +341,8 @@ func TestSecondInstanceThatIsNoCandidateGivesUp(t *testing.T) {
 	p.two.extra = nil
 	second := p.two.spawn()
 	_ = second.Wait()
-	if code := second.ProcessState.ExitCode(); code != exitError || !strings.Contains(p.two.log(), "in use") || !strings.Contains(p.two.log(), p.one.url()) {
+	if code := second.ProcessState.ExitCode(); code != exitError ||
+		!strings.Contains(p.two.log(), "in use") || !strings.Contains(p.two.log(), p.one.url()) {
 		t.Errorf("exit code %d\n%s", code, p.two.log())
 	}
 	p.leads(p.one)

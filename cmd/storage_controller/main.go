@@ -28,7 +28,8 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	// Signals are taken from the first moment on: one that arrives during the
 	// start ends it as gracefully as later ones.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM,
+		syscall.SIGQUIT)
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
@@ -67,7 +68,11 @@ func newRoot() *cobra.Command {
 	}
 	f.register(root.Flags())
 	root.Flags().SortFlags = false
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.SetFlagErrorFunc(func(
+		_ *cobra.Command, err error,
+	) error {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	})
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newSnapshotCommand(), newMembersCommand(), newTransferCommand())
 	return root

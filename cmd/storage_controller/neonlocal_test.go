@@ -66,7 +66,8 @@ func newEnvironment(t *testing.T) *environment {
 		t.Fatal(err)
 	}
 	e.write("auth_public_key.pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-	e.write("config", []byte("private_key_path = \"auth_private_key.pem\"\npublic_key_path = \"auth_public_key.pem\"\n"))
+	e.write("config", []byte(
+		"private_key_path = \"auth_private_key.pem\"\npublic_key_path = \"auth_public_key.pem\"\n"))
 	e.write("endpoints/.keep/x", nil)
 	e.write(e.own("storage_controller.log"), nil)
 	return e
@@ -109,7 +110,8 @@ func (e *environment) write(name string, text []byte) {
 }
 
 func (e *environment) token(scope string) string {
-	text, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{"scope": scope}).SignedString(e.key)
+	text, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{"scope": scope}).
+		SignedString(e.key)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -126,7 +128,8 @@ func (e *environment) args() []string {
 	}
 	return append([]string{
 		"--dev", "--database-url", "postgresql://localhost:1235/storage_controller",
-		"--max-offline-interval", "10s", "--max-warming-up-interval", "30s", "--heartbeat-interval", "1s",
+		"--max-offline-interval", "10s", "--max-warming-up-interval", "30s", "--heartbeat-interval",
+		"1s",
 		"--address-for-peers", e.url(), "--listen", "127.0.0.1:" + strconv.Itoa(e.port),
 		"--use-local-compute-notifications", "--kick-secondary-downloads=true",
 		"--jwt-token=" + e.token("pageserverapi"), "--peer-jwt-token=" + e.token("admin"),
@@ -165,12 +168,14 @@ func (e *environment) ready() bool {
 func (e *environment) spawn() *exec.Cmd {
 	e.t.Helper()
 	dir := e.path(e.own(""))
-	log, err := os.OpenFile(filepath.Join(dir, "storage_controller.log"), os.O_APPEND|os.O_WRONLY, 0)
+	log, err := os.OpenFile(filepath.Join(dir, "storage_controller.log"), os.O_APPEND|os.O_WRONLY,
+		0)
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	defer log.Close()
-	pid, err := os.OpenFile(filepath.Join(dir, "storage_controller.pid"), os.O_RDWR|os.O_CREATE, 0o600)
+	pid, err := os.OpenFile(filepath.Join(dir, "storage_controller.pid"), os.O_RDWR|os.O_CREATE,
+		0o600)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -183,7 +188,9 @@ func (e *environment) spawn() *exec.Cmd {
 	}
 	cmd := exec.Command(self, e.args()...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.Env = []string{"RUST_BACKTRACE=1", "HOME=" + e.dir, "LD_LIBRARY_PATH=/nowhere/lib", asController + "=1"}
+	cmd.Env = []string{
+		"RUST_BACKTRACE=1", "HOME=" + e.dir, "LD_LIBRARY_PATH=/nowhere/lib", asController + "=1",
+	}
 	cmd.ExtraFiles = []*os.File{pid}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -326,7 +333,8 @@ func (e *environment) addCompute(tenant neon.TenantID) <-chan string {
 	e.t.Cleanup(ctl.Close)
 	e.write("endpoints/ep-1/endpoint.json", fmt.Appendf(nil,
 		`{"endpoint_id":"ep-1","tenant_id":"%s","timeline_id":"%s","mode":"Primary","pg_port":%d,"external_http_port":%d,"grpc":false}`,
-		tenant, neon.TimelineID{1}, ctl.Listener.Addr().(*net.TCPAddr).Port, ctl.Listener.Addr().(*net.TCPAddr).Port))
+		tenant, neon.TimelineID{1}, ctl.Listener.Addr().(*net.TCPAddr).Port,
+		ctl.Listener.Addr().(*net.TCPAddr).Port))
 	e.write("endpoints/ep-1/config.json", []byte(`{"spec":{"cluster":{}},"compute_ctl_config":{}}`))
 	e.write("endpoints/ep-1/pgdata/postmaster.pid", []byte("1"))
 	return told
@@ -343,13 +351,15 @@ func (e *environment) addPageservers(n int, others ...*environment) *simpageserv
 	for i := range n {
 		id := neon.NodeID(i + 1)
 		node, err := fleet.AddNode(simpageserver.NodeOptions{
-			ID: id, AZ: neon.MakeAZ("az"), Upcalls: upcalls, Token: e.token("generations_api"), Register: true,
+			ID: id, AZ: neon.MakeAZ("az"), Upcalls: upcalls, Token: e.token("generations_api"),
+			Register: true,
 		})
 		if err != nil {
 			e.t.Fatal(err)
 		}
 		dir := "pageserver_" + id.String() + "/"
-		e.write(dir+"pageserver.toml", []byte("listen_pg_addr = '127.0.0.1:"+strconv.Itoa(64000+i+1)+"'\n"))
+		e.write(dir+"pageserver.toml",
+			[]byte("listen_pg_addr = '127.0.0.1:"+strconv.Itoa(64000+i+1)+"'\n"))
 		e.write(dir+"identity.toml", []byte("id = "+id.String()+"\n"))
 		if err := node.Start(context.WithoutCancel(e.t.Context())); err != nil {
 			e.t.Fatal(err)
@@ -395,7 +405,10 @@ func TestComputesOfNeonLocalFollowTheirTenant(t *testing.T) {
 		at = 3 - at
 		var nothing struct{}
 		e.call("PUT", "control/v1/tenant/"+tenant.String()+"/migrate", "admin",
-			map[string]any{"node_id": at, "migration_config": map[string]any{"prewarm": false, "override_scheduler": true}}, &nothing)
+			map[string]any{
+				"node_id":          at,
+				"migration_config": map[string]any{"prewarm": false, "override_scheduler": true},
+			}, &nothing)
 		expect(at)
 	}
 	move()
@@ -412,7 +425,8 @@ func TestComputesOfNeonLocalFollowTheirTenant(t *testing.T) {
 // waitLog waits for a line of the log.
 func (e *environment) waitLog(text string) {
 	e.t.Helper()
-	e.poll(10*time.Millisecond, "in the log: "+text, func() bool { return strings.Contains(e.log(), text) })
+	e.poll(10*time.Millisecond, "in the log: "+text,
+		func() bool { return strings.Contains(e.log(), text) })
 }
 
 func TestMigrationIsHeldAtEachFailpoint(t *testing.T) {
@@ -426,11 +440,14 @@ func TestMigrationIsHeldAtEachFailpoint(t *testing.T) {
 	set := func(name, actions string) {
 		t.Helper()
 		var nothing any
-		e.call("PUT", "debug/v1/failpoints", "infra", []map[string]string{{"name": name, "actions": actions}}, &nothing)
+		e.call("PUT", "debug/v1/failpoints", "infra",
+			[]map[string]string{{"name": name, "actions": actions}}, &nothing)
 	}
 	points := []string{
-		"reconciler-live-migrate-pre-generation-inc", "reconciler-live-migrate-post-generation-inc", "reconciler-live-migrate-pre-await-lsn",
-		"reconciler-live-migrate-post-notify", "reconciler-live-migrate-post-detach", "reconciler-epilogue",
+		"reconciler-live-migrate-pre-generation-inc", "reconciler-live-migrate-post-generation-inc",
+		"reconciler-live-migrate-pre-await-lsn",
+		"reconciler-live-migrate-post-notify", "reconciler-live-migrate-post-detach",
+		"reconciler-epilogue",
 	}
 	for _, name := range points {
 		set(name, "pause")
@@ -441,16 +458,20 @@ func TestMigrationIsHeldAtEachFailpoint(t *testing.T) {
 		defer close(done)
 		var nothing any
 		e.call("PUT", "control/v1/tenant/"+tenant.String()+"/migrate", "admin", map[string]any{
-			"node_id": 3 - created.Shards[0].Node, "migration_config": map[string]any{"prewarm": false, "override_scheduler": true}}, &nothing)
+			"node_id": 3 - created.Shards[0].Node, "migration_config": map[string]any{
+				"prewarm": false, "override_scheduler": true,
+			}}, &nothing)
 	}()
 	for i, name := range points {
 		if i < len(points)-1 {
 			e.waitLog("at failpoint " + name)
-			if strings.Contains(e.log(), "at failpoint "+points[i+1]) && points[i+1] != "reconciler-epilogue" {
+			if strings.Contains(e.log(), "at failpoint "+points[i+1]) &&
+				points[i+1] != "reconciler-epilogue" {
 				t.Errorf("did not stop at %s", name)
 			}
 		} else {
-			e.poll(10*time.Millisecond, "at the end", func() bool { return strings.Count(e.log(), "at failpoint "+name) > seen })
+			e.poll(10*time.Millisecond, "at the end",
+				func() bool { return strings.Count(e.log(), "at failpoint "+name) > seen })
 		}
 		select {
 		case <-done:
@@ -462,7 +483,8 @@ func TestMigrationIsHeldAtEachFailpoint(t *testing.T) {
 	<-done
 	var nothing any
 	set("tenant-update-policy-exclusive-lock", "return(20)")
-	e.call("PUT", "control/v1/tenant/"+tenant.String()+"/policy", "admin", map[string]any{"placement": map[string]int{"Attached": 1}}, &nothing)
+	e.call("PUT", "control/v1/tenant/"+tenant.String()+"/policy", "admin",
+		map[string]any{"placement": map[string]int{"Attached": 1}}, &nothing)
 	e.waitLog(`failpoint "tenant-update-policy-exclusive-lock": sleeping for 20ms`)
 	e.stop(cmd, syscall.SIGTERM)
 	e.checkLog()
@@ -472,10 +494,15 @@ func TestFailpointThatPanicsEndsTheProcess(t *testing.T) {
 	e := newEnvironment(t)
 	cmd := e.start()
 	var nothing any
-	e.call("PUT", "debug/v1/failpoints", "infra", []map[string]string{{"name": "heartbeat-pre-node-state-configure", "actions": "panic(failpoint)"}}, &nothing)
+	e.call("PUT", "debug/v1/failpoints", "infra", []map[string]string{
+		{"name": "heartbeat-pre-node-state-configure", "actions": "panic(failpoint)"},
+	}, &nothing)
 	fleet := simpageserver.NewFleet(simpageserver.Options{})
 	t.Cleanup(fleet.Close)
-	node, err := fleet.AddNode(simpageserver.NodeOptions{ID: 1, AZ: neon.MakeAZ("az"), Upcalls: []string{e.url() + "upcall/v1/"}, Token: e.token("generations_api"), Register: true})
+	node, err := fleet.AddNode(simpageserver.NodeOptions{
+		ID: 1, AZ: neon.MakeAZ("az"), Upcalls: []string{e.url() + "upcall/v1/"},
+		Token: e.token("generations_api"), Register: true,
+	})
 	if err == nil {
 		err = node.Start(context.WithoutCancel(t.Context()))
 	}

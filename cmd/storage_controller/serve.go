@@ -41,7 +41,8 @@ func serve(ctx context.Context, f *flags) error {
 	}
 	log.Info("Starting storage controller", "version", version(), "data_dir", cfg.Cluster.DataDir)
 	if f.dev {
-		log.Warn("Starting in dev mode: secrets and hooks are optional, do not use this in production")
+		log.Warn(
+			"Starting in dev mode: secrets and hooks are optional, do not use this in production")
 		cfg.Failpoints = failpoint.New(log, func(why string) {
 			log.Info("Exiting", "why", why)
 			os.Exit(exitError)
@@ -108,28 +109,26 @@ func (f *flags) strict() error {
 }
 
 func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
-	if f.listen == "" && f.listenHTTPS == "" {
-		return cfg, fmt.Errorf("%w: --listen or --listen-https is needed", errUsage)
-	}
-	if f.tenantRateLimit == 0 || f.safekeepersPerTimeline < 1 {
-		return cfg, fmt.Errorf("%w: --tenant-rate-limit and --timeline-safekeeper-count must be at least 1", errUsage)
-	}
-	if listen := cmp.Or(f.listen, f.listenHTTPS); f.addressForPeers == "" && f.many() && everywhere(listen) {
-		return cfg, fmt.Errorf("%w: --address-for-peers is needed with several replicas, since others cannot use %s", errUsage, listen)
+	if err := f.check(); err != nil {
+		return cfg, err
 	}
 	cfg = app.Config{
 		HTTP: app.HTTP{
 			Listen: f.listen, ListenTLS: f.listenHTTPS,
 			CertFile: f.certFile, KeyFile: f.keyFile, CertReload: f.certReload.std(),
 		},
-		Tokens:          app.Tokens{Pageserver: f.jwtToken, Safekeeper: f.safekeeperToken, ControlPlane: f.hookToken},
+		Tokens: app.Tokens{
+			Pageserver: f.jwtToken, Safekeeper: f.safekeeperToken, ControlPlane: f.hookToken,
+		},
 		CAFile:          f.caFile,
 		ControlPlaneURL: f.controlPlaneURL,
 		LocalComputes:   f.localNotifications,
 		RepoDir:         f.repoDir,
 		Reconciler: reconciler.Options{
-			HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(), MaxWarmingUp: f.maxWarmingUp.std(),
-			NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency, MaxSecondaryLag: f.maxSecondaryLag, Chaos: f.chaos(),
+			HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(),
+			MaxWarmingUp:  f.maxWarmingUp.std(),
+			NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency,
+			MaxSecondaryLag: f.maxSecondaryLag, Chaos: f.chaos(),
 			LongReconcile: f.longReconcile.std(),
 		},
 		TenantRateLimit: int(f.tenantRateLimit),
@@ -137,11 +136,14 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		Splits:          f.splits,
 		Logger:          log,
 	}
-	cfg.Safekeepers = app.Safekeepers{Timelines: f.ontoSafekeepers, PerTimeline: f.safekeepersPerTimeline}
+	cfg.Safekeepers = app.Safekeepers{
+		Timelines: f.ontoSafekeepers, PerTimeline: f.safekeepersPerTimeline,
+	}
 	cfg.Safekeepers.Options.PerSafekeeper = f.safekeeperConcurrency
 	if text := os.Getenv("POSTHOG_CONFIG"); text != "" {
 		if cfg.FeatureFlags, err = app.ParseFeatureFlags(text); err != nil {
-			log.Warn("Invalid POSTHOG_CONFIG, feature flags are not given to pageservers", "err", err)
+			log.Warn("Invalid POSTHOG_CONFIG, feature flags are not given to pageservers",
+				"err", err)
 		}
 	}
 	if f.httpsSafekeeper {
@@ -153,7 +155,8 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	}
 	if f.addressForPeers != "" {
 		if u, err := url.Parse(f.addressForPeers); err != nil || u.Host == "" {
-			return cfg, fmt.Errorf("%w: --address-for-peers %q is no URL", errUsage, f.addressForPeers)
+			return cfg, fmt.Errorf("%w: --address-for-peers %q is no URL", errUsage,
+				f.addressForPeers)
 		}
 		// Clients append paths to it.
 		cfg.HTTP.Address = strings.TrimSuffix(f.addressForPeers, "/") + "/"
@@ -209,15 +212,36 @@ func (f *flags) dataDir() string {
 // directory of its own.
 func (f *flags) shared() bool {
 	r := &f.raft
-	return f.repoDir != "" && r.dataDir == "" && r.members == "" && r.expect == 0 && len(r.join) == 0
+	return f.repoDir != "" && r.dataDir == "" && r.members == "" && r.expect == 0 &&
+		len(r.join) == 0
+}
+
+// check refuses flags that make no sense together.
+func (f *flags) check() error {
+	if f.listen == "" && f.listenHTTPS == "" {
+		return fmt.Errorf("%w: --listen or --listen-https is needed", errUsage)
+	}
+	if f.tenantRateLimit == 0 || f.safekeepersPerTimeline < 1 {
+		return fmt.Errorf(
+			"%w: --tenant-rate-limit and --timeline-safekeeper-count must be at least 1", errUsage)
+	}
+	if listen := cmp.Or(f.listen, f.listenHTTPS); f.addressForPeers == "" && f.many() &&
+		everywhere(listen) {
+		return fmt.Errorf(
+			"%w: --address-for-peers is needed with several replicas, since others cannot use %s",
+			errUsage, listen)
+	}
+	return nil
 }
 
 func (r *raftFlags) config() (cfg cluster.Config, err error) {
 	cfg = cluster.Config{
-		ID: r.serverID, ClusterID: r.clusterID, DataDir: r.dataDir, RaftListen: r.listen, Advertise: r.advertise,
-		Expect: r.expect, Join: r.join, GossipListen: r.gossipListen,
+		ID: r.serverID, ClusterID: r.clusterID, DataDir: r.dataDir, RaftListen: r.listen,
+		Advertise: r.advertise,
+		Expect:    r.expect, Join: r.join, GossipListen: r.gossipListen,
 		Timeouts: cluster.Timeouts{
-			Heartbeat: r.heartbeat.std(), Election: r.election.std(), Store: r.storeLimit.std(), Recovery: r.recovery.std(),
+			Heartbeat: r.heartbeat.std(), Election: r.election.std(), Store: r.storeLimit.std(),
+			Recovery: r.recovery.std(),
 		},
 		SnapshotThreshold: r.snapshotThreshold, TrailingLogs: r.trailingLogs,
 	}
@@ -232,7 +256,8 @@ func (r *raftFlags) config() (cfg cluster.Config, err error) {
 			}
 		}
 		if own == "" {
-			return cfg, fmt.Errorf("%w: --server-id %q is not one of --members", errUsage, r.serverID)
+			return cfg, fmt.Errorf("%w: --server-id %q is not one of --members", errUsage,
+				r.serverID)
 		}
 		if cfg.RaftListen == "" {
 			cfg.RaftListen = own
@@ -279,7 +304,10 @@ func (r *raftFlags) tls(reload time.Duration, log *slog.Logger) (*tls.Config, er
 		return nil, nil
 	}
 	if r.certFile == "" || r.keyFile == "" || r.caFile == "" {
-		return nil, fmt.Errorf("%w: --raft-tls-cert, --raft-tls-key and --raft-tls-ca go together", errUsage)
+		return nil, fmt.Errorf("%w: --raft-tls-cert, --raft-tls-key and --raft-tls-ca go together",
+			errUsage)
 	}
-	return app.PeerTLS(app.PeerFiles{Cert: r.certFile, Key: r.keyFile, CA: r.caFile, Reload: reload}, log)
+	return app.PeerTLS(app.PeerFiles{
+		Cert: r.certFile, Key: r.keyFile, CA: r.caFile, Reload: reload,
+	}, log)
 }

@@ -31,8 +31,10 @@ type authority struct {
 func newAuthority(t *testing.T) *authority {
 	a := &authority{T: t}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"}, IsCA: true,
+		BasicConstraintsValid: true,
+		NotBefore:             time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	var err error
 	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
@@ -56,8 +58,9 @@ func (a *authority) sign(e *environment, name string, serial int64) {
 		a.Fatal(err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		a.Fatal(err)
@@ -91,7 +94,9 @@ func startSecure(t *testing.T) *secure {
 	s.write("root.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.cert.Raw}))
 	pool := x509.NewCertPool()
 	pool.AddCert(s.ca.cert)
-	s.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	s.client = &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true,
+	}}
 	public, err := os.ReadFile(s.path("auth_public_key.pem"))
 	if err != nil {
 		t.Fatal(err)
@@ -103,24 +108,30 @@ func startSecure(t *testing.T) *secure {
 			ports, used[p] = append(ports, p), true
 		}
 	}
-	members := fmt.Sprintf("c0=127.0.0.1:%d,c1=127.0.0.1:%d,c2=127.0.0.1:%d", ports[3], ports[4], ports[5])
+	members := fmt.Sprintf("c0=127.0.0.1:%d,c1=127.0.0.1:%d,c2=127.0.0.1:%d", ports[3], ports[4],
+		ports[5])
 	for i := range 3 {
 		name := fmt.Sprintf("c%d", i)
 		s.ca.sign(s.environment, name, 10)
 		url := fmt.Sprintf("https://127.0.0.1:%d/", ports[i])
 		s.https = append(s.https, url)
 		s.args = append(s.args, []string{
-			"--dev", "--listen-https", fmt.Sprintf("127.0.0.1:%d", ports[i]), "--address-for-peers", url,
-			"--ssl-cert-file", s.path(name + ".crt"), "--ssl-key-file", s.path(name + ".key"), "--ssl-cert-reload-period", "10ms",
-			"--ssl-ca-file", s.path("root.crt"), "--public-key", string(public), "--data-dir", s.path(name + "_data"),
-			"--server-id", name, "--members", members, "--raft-tls-cert", s.path(name + ".crt"), "--raft-tls-key", s.path(name + ".key"),
+			"--dev", "--listen-https", fmt.Sprintf("127.0.0.1:%d", ports[i]), "--address-for-peers",
+			url,
+			"--ssl-cert-file", s.path(name + ".crt"), "--ssl-key-file", s.path(name + ".key"),
+			"--ssl-cert-reload-period", "10ms",
+			"--ssl-ca-file", s.path("root.crt"), "--public-key", string(public), "--data-dir",
+			s.path(name + "_data"),
+			"--server-id", name, "--members", members, "--raft-tls-cert", s.path(name + ".crt"),
+			"--raft-tls-key", s.path(name + ".key"),
 			"--raft-tls-ca", s.path("root.crt"), "--peer-jwt-token", s.token("admin"),
 		})
 		s.cmds = append(s.cmds, nil)
 		s.launch(i)
 	}
 	for i := range 3 {
-		s.poll(20*time.Millisecond, "ready", func() bool { status, _ := s.get(i, "ready", ""); return status == 200 })
+		s.poll(20*time.Millisecond, "ready",
+			func() bool { status, _ := s.get(i, "ready", ""); return status == 200 })
 	}
 	return s
 }
@@ -151,7 +162,8 @@ func (s *secure) get(i int, path, token string) (int, string) {
 }
 
 func (s *secure) send(i int, method, path, token string) (int, string) {
-	req, err := http.NewRequest(method, s.https[i]+path, strings.NewReader(`{"new_tenant_id":"`+strings.Repeat("ab", 16)+`"}`))
+	req, err := http.NewRequest(method, s.https[i]+path,
+		strings.NewReader(`{"new_tenant_id":"`+strings.Repeat("ab", 16)+`"}`))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -169,7 +181,8 @@ func (s *secure) send(i int, method, path, token string) (int, string) {
 
 // serial is that of the certificate that a controller shows to clients.
 func (s *secure) serial(i int) int64 {
-	c, err := tls.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(s.https[i], "https://"), "/"), s.client.Transport.(*http.Transport).TLSClientConfig)
+	c, err := tls.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(s.https[i], "https://"), "/"),
+		s.client.Transport.(*http.Transport).TLSClientConfig)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -190,10 +203,13 @@ func TestClusterOverTLS(t *testing.T) {
 		if status != 200 || text != want || !strings.Contains(text, `"https://127.0.0.1:`) {
 			t.Errorf("controller %d: %d %s, not %s", i, status, text, want)
 		}
-		if status, text = s.get(i, "debug/v1/scheduler", s.token("admin")); status != 200 { // the leader alone knows it
+		// the leader alone knows it
+		if status, text = s.get(i, "debug/v1/scheduler", s.token("admin")); status != 200 {
 			t.Errorf("controller %d: %d %s", i, status, text)
 		}
-		for token, code := range map[string]int{"": 401, s.token("tenant"): 403, s.token("generations_api"): 403, "rubbish": 403} {
+		for token, code := range map[string]int{
+			"": 401, s.token("tenant"): 403, s.token("generations_api"): 403, "rubbish": 403,
+		} {
 			if status, text = s.send(i, "POST", "v1/tenant", token); status != code {
 				t.Errorf("controller %d: with token %q %d %s", i, token, status, text)
 			}
@@ -212,8 +228,13 @@ func TestClusterOverTLS(t *testing.T) {
 			t.Fatalf("controller %d: %v\n%s", i, err, s.log())
 		}
 		s.launch(i)
-		s.poll(20*time.Millisecond, "ready again", func() bool { status, _ := s.get(i, "ready", ""); return status == 200 })
-		s.poll(20*time.Millisecond, "forwarded", func() bool { status, _ := s.get(i, "debug/v1/scheduler", s.token("admin")); return status == 200 })
+		s.poll(20*time.Millisecond, "ready again",
+			func() bool { status, _ := s.get(i, "ready", ""); return status == 200 })
+		s.poll(20*time.Millisecond, "forwarded", func() bool {
+			status, _ := s.get(i,
+				"debug/v1/scheduler", s.token("admin"))
+			return status == 200
+		})
 	}
 	for i, cmd := range s.cmds {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -83,8 +83,9 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 // open makes the replica behind listeners that are bound already.
 func open(ctx context.Context, cfg Config, w *web) (*App, error) {
 	a := &App{
-		cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(), web: w, leadership: &leadership{},
-		applied: make(chan struct{}, 1), failed: make(chan error, 1),
+		cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(), web: w,
+		leadership: &leadership{},
+		applied:    make(chan struct{}, 1), failed: make(chan error, 1),
 	}
 	if a.cfg.HTTP.Address == "" {
 		a.cfg.HTTP.Address = a.web.url()
@@ -92,11 +93,15 @@ func open(ctx context.Context, cfg Config, w *web) (*App, error) {
 	a.cfg.Cluster.HTTPAddr = a.cfg.HTTP.Address
 	a.leadership.stepped.give = a.leadership.transfer
 	a.leadership.stepped.slow = func(elapsed time.Duration) {
-		a.log.Warn("Stopping reconciliations during step down is taking too long", "elapsed_sec", int(elapsed.Seconds()))
+		a.log.Warn("Stopping reconciliations during step down is taking too long",
+			"elapsed_sec", int(elapsed.Seconds()))
 	}
 	a.store = fsm.NewStore()
 	a.store.Subscribe(a.onApplied)
-	a.machine = &machine{store: a.store, granted: cfg.Granted, foreseen: cfg.Foreseen, fail: a.fail, halted: make(chan struct{})}
+	a.machine = &machine{
+		store: a.store, granted: cfg.Granted, foreseen: cfg.Foreseen, fail: a.fail,
+		halted: make(chan struct{}),
+	}
 	a.cfg.Cluster.Level = fsm.Level
 	var err error
 	if a.cluster, err = cluster.Open(ctx, a.cfg.Cluster, a.machine); err != nil {
@@ -124,9 +129,9 @@ func (a *App) fail(err error) {
 	}
 }
 
-// Run serves until ctx ends, then, unless the cause is ErrAbrupt, hands leadership over, lets requests finish
-// for a few seconds and closes everything; it returns nil then. It returns an
-// error when this replica cannot go on.
+// Run serves until ctx ends, then, unless the cause is ErrAbrupt, hands leadership over,
+// lets requests finish for a few seconds and closes everything; it returns nil then. It
+// returns an error when this replica cannot go on.
 func (a *App) Run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -194,7 +199,8 @@ func (a *App) handOver(ctx context.Context) {
 	if a.cluster.IsLeader() {
 		ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 		defer cancel()
-		if err := a.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNotLeader) {
+		if err := a.cluster.TransferLeadership(ctx, ""); err != nil &&
+			!errors.Is(err, cluster.ErrNotLeader) {
 			a.log.Info("Stopping without handing leadership over", "err", err)
 		}
 	}

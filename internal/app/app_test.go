@@ -84,7 +84,9 @@ func register(t *testing.T, a *App, id neon.NodeID) {
 
 func registration(id neon.NodeID) fsm.Command {
 	return fsm.RegisterNode{
-		ID: id, Addr: fsm.NodeAddr{HTTPHost: "127.0.0.1", HTTPPort: 1, PGHost: "127.0.0.1", PGPort: 1}, AZ: neon.MakeAZ("a"),
+		ID:   id,
+		Addr: fsm.NodeAddr{HTTPHost: "127.0.0.1", HTTPPort: 1, PGHost: "127.0.0.1", PGPort: 1},
+		AZ:   neon.MakeAZ("a"),
 	}
 }
 
@@ -102,7 +104,8 @@ func TestStateSurvivesARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, ok := s.Node(7); !ok || s.ClusterID != id || a.Cluster().ID() != server {
-		t.Errorf("node known: %v, cluster %s and %s, server %s and %s", ok, s.ClusterID, id, a.Cluster().ID(), server)
+		t.Errorf("node known: %v, cluster %s and %s, server %s and %s", ok, s.ClusterID, id,
+			a.Cluster().ID(), server)
 	}
 }
 
@@ -116,15 +119,18 @@ func TestRefusalComesAsErrorAndResult(t *testing.T) {
 
 func TestErrorsOfTheLogTellWhatHappened(t *testing.T) {
 	for err, want := range map[error]neon.Code{
-		cluster.ErrNotLeader: neon.NotLeader, cluster.ErrOutcomeUnknown: neon.OutcomeUnknown, cluster.ErrClosed: neon.ShuttingDown,
-		cluster.ErrTooLarge: neon.BadRequest, cluster.ErrOverloaded: neon.Unavailable, io.EOF: neon.Unavailable,
+		cluster.ErrNotLeader: neon.NotLeader, cluster.ErrOutcomeUnknown: neon.OutcomeUnknown,
+		cluster.ErrClosed:   neon.ShuttingDown,
+		cluster.ErrTooLarge: neon.BadRequest, cluster.ErrOverloaded: neon.Unavailable,
+		io.EOF: neon.Unavailable,
 	} {
 		if got := proposeError(err); neon.CodeOf(got) != want || !errors.Is(got, err) {
 			t.Errorf("%v became %v (%s)", err, got, neon.CodeOf(got))
 		}
 	}
 	for err, want := range map[error]neon.Code{
-		cluster.ErrNotLeader: neon.NotLeader, cluster.ErrPeerUnreachable: neon.NotLeader, cluster.ErrClosed: neon.ShuttingDown, io.EOF: neon.Unavailable,
+		cluster.ErrNotLeader: neon.NotLeader, cluster.ErrPeerUnreachable: neon.NotLeader,
+		cluster.ErrClosed: neon.ShuttingDown, io.EOF: neon.Unavailable,
 	} {
 		if got := readError(err); neon.CodeOf(got) != want {
 			t.Errorf("a read's %v became %s", err, neon.CodeOf(got))
@@ -150,8 +156,13 @@ func TestGrantsAreForeseen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	propose(fsm.CreateTenant{ID: tenant, Policy: neon.Attached(0), Scheduling: neon.ShardStop, Shards: []fsm.NewShard{{Attached: 1}}})
-	propose(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: neon.ShardID{Tenant: tenant}, Node: 1}}})
+	propose(fsm.CreateTenant{
+		ID: tenant, Policy: neon.Attached(0), Scheduling: neon.ShardStop,
+		Shards: []fsm.NewShard{{Attached: 1}},
+	})
+	propose(fsm.IssueGenerations{
+		Items: []fsm.Issue{{Shard: neon.ShardID{Tenant: tenant}, Node: 1}},
+	})
 	if !<-seen {
 		t.Error("the state held the generation before the grant was told")
 	}
@@ -203,18 +214,22 @@ func TestSnapshotBecomesANewCluster(t *testing.T) {
 	}
 	damaged := bytes.Clone(saved.Bytes())
 	damaged[len(damaged)-9] ^= 1
-	if _, err := InspectSnapshot(bytes.NewReader(damaged)); !errors.Is(err, cluster.ErrCorrupt) && !errors.Is(err, fsm.ErrBadSnapshot) {
+	if _, err := InspectSnapshot(bytes.NewReader(damaged)); !errors.Is(err, cluster.ErrCorrupt) &&
+		!errors.Is(err, fsm.ErrBadSnapshot) {
 		t.Errorf("a damaged snapshot is read: %v", err)
 	}
 	dir := t.TempDir()
-	to := cluster.Restore{DataDir: dir, ID: "b", Members: []cluster.Member{{ID: "b", RaftAddr: "127.0.0.1:0"}}}
+	to := cluster.Restore{
+		DataDir: dir, ID: "b", Members: []cluster.Member{{ID: "b", RaftAddr: "127.0.0.1:0"}},
+	}
 	done, err := RestoreSnapshot(t.Context(), &saved, to, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	b, _ := running(t, Config{Cluster: cluster.Config{DataDir: dir}})
 	s := b.Replica().State()
-	if _, ok := s.Node(3); !ok || s.ClusterID != done.ClusterID || s.ClusterID == old || s.Epoch != 1 {
+	if _, ok := s.Node(3); !ok || s.ClusterID != done.ClusterID || s.ClusterID == old ||
+		s.Epoch != 1 {
 		t.Errorf("node known: %v, cluster %s after %s, epoch %d", ok, s.ClusterID, old, s.Epoch)
 	}
 }
@@ -226,7 +241,10 @@ func TestTakenPortEndsTheStartBeforeTheDataDirectoryIsTouched(t *testing.T) {
 	}
 	defer l.Close()
 	dir := filepath.Join(t.TempDir(), "data")
-	_, err = New(t.Context(), Config{HTTP: HTTP{Listen: l.Addr().String()}, Cluster: cluster.Config{DataDir: dir, RaftListen: "127.0.0.1:0"}})
+	_, err = New(t.Context(), Config{
+		HTTP:    HTTP{Listen: l.Addr().String()},
+		Cluster: cluster.Config{DataDir: dir, RaftListen: "127.0.0.1:0"},
+	})
 	if _, statErr := os.Stat(dir); err == nil || !os.IsNotExist(statErr) {
 		t.Errorf("New says %v, the directory %v", err, statErr)
 	}
@@ -241,7 +259,8 @@ func writeCertificate(t *testing.T, h HTTP, serial int64) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "replica"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -251,7 +270,10 @@ func writeCertificate(t *testing.T, h HTTP, serial int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for file, block := range map[string]*pem.Block{h.CertFile: {Type: "CERTIFICATE", Bytes: cert}, h.KeyFile: {Type: "EC PRIVATE KEY", Bytes: der}} {
+	for file, block := range map[string]*pem.Block{
+		h.CertFile: {Type: "CERTIFICATE", Bytes: cert},
+		h.KeyFile:  {Type: "EC PRIVATE KEY", Bytes: der},
+	} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +287,8 @@ func writeCertificate(t *testing.T, h HTTP, serial int64) {
 func TestRenewedCertificateIsServed(t *testing.T) {
 	dir := t.TempDir()
 	h := HTTP{
-		ListenTLS: "127.0.0.1:0", CertFile: filepath.Join(dir, "crt"), KeyFile: filepath.Join(dir, "key"), CertReload: time.Nanosecond,
+		ListenTLS: "127.0.0.1:0", CertFile: filepath.Join(dir, "crt"),
+		KeyFile: filepath.Join(dir, "key"), CertReload: time.Nanosecond,
 	}
 	writeCertificate(t, h, 1)
 	a, _ := running(t, Config{HTTP: h})

@@ -128,5 +128,8 @@ func OpenControl(dataDir string) *Control {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", filepath.Join(dataDir, controlSocket))
 	}
-	return &Control{&http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: controlTimeout}}
+	return &Control{&http.Client{
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Timeout:   controlTimeout,
+	}}
 }

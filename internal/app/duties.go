@@ -33,7 +33,8 @@ func (a *App) lead(ctx context.Context, term uint64) error {
 	g.Go(func() error { return a.raiseLevel(ctx) })
 	g.Go(func() error { return a.splits.Run(ctx) })
 	err := g.Wait()
-	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || neon.CodeOf(err) == neon.NotLeader) {
+	if ctx.Err() != nil &&
+		(errors.Is(err, context.Canceled) || neon.CodeOf(err) == neon.NotLeader) {
 		return nil
 	}
 	return err
@@ -74,7 +75,8 @@ func (a *App) proposeOffice(ctx context.Context, term uint64) error {
 		}
 	}
 	_, err := a.replica.Propose(ctx, fsm.RequestID{}, fsm.SetLeader{Leader: fsm.Leader{
-		ServerID: a.cluster.ID(), Address: a.cfg.HTTP.Address, StartedAt: time.Now().UnixMilli(), Term: term,
+		ServerID: a.cluster.ID(), Address: a.cfg.HTTP.Address, StartedAt: time.Now().UnixMilli(),
+		Term: term,
 	}})
 	return err
 }

@@ -43,7 +43,10 @@ func ParseFeatureFlags(text string) (f FeatureFlags, err error) {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return f, err
 	}
-	for name, v := range map[string]*string{"project_id": c.Project, "server_api_key": c.Key, "client_api_key": c.Client, "private_api_url": c.URL, "public_api_url": c.Public} {
+	for name, v := range map[string]*string{
+		"project_id": c.Project, "server_api_key": c.Key, "client_api_key": c.Client,
+		"private_api_url": c.URL, "public_api_url": c.Public,
+	} {
 		if v == nil {
 			return f, fmt.Errorf("%s is required", name)
 		}

@@ -86,7 +86,9 @@ func (l *leadership) Leader(ctx context.Context) (address string, self bool, err
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return "", false, &neon.Error{Code: neon.Unavailable, Msg: "No leader to forward to", Err: ctx.Err()}
+			return "", false, &neon.Error{
+				Code: neon.Unavailable, Msg: "No leader to forward to", Err: ctx.Err(),
+			}
 		}
 	}
 }
@@ -102,7 +104,9 @@ func (l *leadership) addressOf(id string) string {
 // While derives a context that ends when this replica learns that the leader at
 // the address does not lead any more: a frozen one would never answer. The
 // returned function must be called.
-func (l *leadership) While(ctx context.Context, address string) (context.Context, context.CancelFunc) {
+func (l *leadership) While(
+	ctx context.Context, address string,
+) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	name, _ := l.known()
 	if name == "" {

@@ -26,19 +26,33 @@ func newRaftMetrics(c *cluster.Cluster) *raftMetrics {
 		m.series = append(m.series, raftSeries{desc, kind, value})
 	}
 	gauge := prometheus.GaugeValue
-	add("term", "Current Raft term", gauge, func(s *cluster.Status) float64 { return float64(s.Term) })
-	add("last_index", "Last entry in the log", gauge, func(s *cluster.Status) float64 { return float64(s.LastIndex) })
-	add("commit_index", "Last committed entry", gauge, func(s *cluster.Status) float64 { return float64(s.CommitIndex) })
-	add("applied_index", "Last applied entry", gauge, func(s *cluster.Status) float64 { return float64(s.AppliedIndex) })
-	add("leader", "1 while this replica leads", gauge, func(s *cluster.Status) float64 { return truth(s.State == "Leader") })
-	add("leader_known", "1 while a leader is known", gauge, func(s *cluster.Status) float64 { return truth(s.Leader != "") })
-	add("disk_sick", "1 while the disk keeps this replica from leading", gauge, func(s *cluster.Status) float64 { return truth(s.Sick) })
-	add("write_seconds", "Duration of the last write of the log, fsync included", gauge, func(s *cluster.Status) float64 { return s.LastWrite.Seconds() })
-	add("slowest_write_seconds", "Longest write of the log since the start", gauge, func(s *cluster.Status) float64 { return s.SlowestWrite.Seconds() })
-	add("proposals_in_flight", "Commands without a result", gauge, func(s *cluster.Status) float64 { return float64(s.InFlight) })
-	add("laggards", "Members that get no new entries, as the leader sees it", gauge, func(s *cluster.Status) float64 { return float64(len(s.Laggards)) })
-	add("terms_led", "Terms this replica has led", prometheus.CounterValue, func(s *cluster.Status) float64 { return float64(s.TermsLed) })
-	add("crash_elections", "Elections called because the leader's process was seen to die", prometheus.CounterValue, func(s *cluster.Status) float64 { return float64(s.CrashElections) })
+	add("term", "Current Raft term", gauge,
+		func(s *cluster.Status) float64 { return float64(s.Term) })
+	add("last_index", "Last entry in the log", gauge,
+		func(s *cluster.Status) float64 { return float64(s.LastIndex) })
+	add("commit_index", "Last committed entry", gauge,
+		func(s *cluster.Status) float64 { return float64(s.CommitIndex) })
+	add("applied_index", "Last applied entry", gauge,
+		func(s *cluster.Status) float64 { return float64(s.AppliedIndex) })
+	add("leader", "1 while this replica leads", gauge,
+		func(s *cluster.Status) float64 { return truth(s.State == "Leader") })
+	add("leader_known", "1 while a leader is known", gauge,
+		func(s *cluster.Status) float64 { return truth(s.Leader != "") })
+	add("disk_sick", "1 while the disk keeps this replica from leading", gauge,
+		func(s *cluster.Status) float64 { return truth(s.Sick) })
+	add("write_seconds", "Duration of the last write of the log, fsync included", gauge,
+		func(s *cluster.Status) float64 { return s.LastWrite.Seconds() })
+	add("slowest_write_seconds", "Longest write of the log since the start", gauge,
+		func(s *cluster.Status) float64 { return s.SlowestWrite.Seconds() })
+	add("proposals_in_flight", "Commands without a result", gauge,
+		func(s *cluster.Status) float64 { return float64(s.InFlight) })
+	add("laggards", "Members that get no new entries, as the leader sees it", gauge,
+		func(s *cluster.Status) float64 { return float64(len(s.Laggards)) })
+	add("terms_led", "Terms this replica has led", prometheus.CounterValue,
+		func(s *cluster.Status) float64 { return float64(s.TermsLed) })
+	add("crash_elections", "Elections called because the leader's process was seen to die",
+		prometheus.CounterValue,
+		func(s *cluster.Status) float64 { return float64(s.CrashElections) })
 	return m
 }
 

@@ -26,9 +26,11 @@ func newProcessMetrics() *processMetrics {
 	return &processMetrics{
 		build:   desc("libmetrics_build_info", "Always 1", "revision", "build_tag"),
 		threads: desc("process_threads", "Threads of the operating system"),
-		io:      desc("libmetrics_disk_io_bytes_total", "Bytes that went between the process and its disks", "io_operation"),
-		memory:  desc("libmetrics_maxrss_kb", "Most memory the process has had, in KiB", "io_operation"),
-		serves:  desc("libmetrics_serve_count", "How often the metrics were asked for"),
+		io: desc("libmetrics_disk_io_bytes_total",
+			"Bytes that went between the process and its disks", "io_operation"),
+		memory: desc("libmetrics_maxrss_kb", "Most memory the process has had, in KiB",
+			"io_operation"),
+		serves: desc("libmetrics_serve_count", "How often the metrics were asked for"),
 	}
 }
 
@@ -63,16 +65,21 @@ func (m *processMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(m.io, float64(usage.Inblock*blockSize), "read")
 	gauge(m.io, float64(usage.Oublock*blockSize), "write")
 	gauge(m.memory, float64(usage.Maxrss), "read")
-	out <- prometheus.MustNewConstMetric(m.serves, prometheus.CounterValue, float64(m.served.Add(1)))
+	out <- prometheus.MustNewConstMetric(m.serves, prometheus.CounterValue,
+		float64(m.served.Add(1)))
 }
 
 // queueMetrics are the gauges about the leader's work.
 func queueMetrics(r *reconciler.Reconciler) []prometheus.Collector {
 	gauge := func(name, help string, value func() int) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "storage_controller_" + name, Help: help}, func() float64 { return float64(value()) })
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "storage_controller_" + name, Help: help,
+		}, func() float64 { return float64(value()) })
 	}
 	return []prometheus.Collector{
-		gauge("pending_reconciles", "Shards that wait because enough others are worked on", func() int { waiting, _ := r.Pending(); return waiting }),
-		gauge("stuck_reconciles", "Shards that have failed many times in a row", func() int { _, stuck := r.Pending(); return stuck }),
+		gauge("pending_reconciles", "Shards that wait because enough others are worked on",
+			func() int { waiting, _ := r.Pending(); return waiting }),
+		gauge("stuck_reconciles", "Shards that have failed many times in a row",
+			func() int { _, stuck := r.Pending(); return stuck }),
 	}
 }

@@ -14,7 +14,8 @@ import (
 func (c *control) next(mux *http.ServeMux) {
 	mux.HandleFunc("POST /scheduling", func(w http.ResponseWriter, r *http.Request) {
 		policy := neon.NodeScheduling(r.FormValue("policy"))
-		_, err := c.replica.Propose(r.Context(), fsm.RequestID{}, fsm.SetAllScheduling{Scheduling: policy})
+		_, err := c.replica.Propose(r.Context(), fsm.RequestID{},
+			fsm.SetAllScheduling{Scheduling: policy})
 		c.answer(w, struct{}{}, err)
 	})
 }

@@ -18,17 +18,23 @@ type pageservers struct{ client *pageserver.Client }
 
 func addressOf(n *fsm.Node) pageserver.Addr {
 	return pageserver.Addr{
-		ID: n.ID, HTTPHost: n.Addr.HTTPHost, HTTPPort: int(n.Addr.HTTPPort), HTTPSPort: int(n.Addr.HTTPSPort),
+		ID: n.ID, HTTPHost: n.Addr.HTTPHost, HTTPPort: int(n.Addr.HTTPPort),
+		HTTPSPort: int(n.Addr.HTTPSPort),
 	}
 }
 
-func (p pageservers) PutLocation(ctx context.Context, node *fsm.Node, shard neon.ShardID, conf *neon.LocationConfig, opts reconciler.PutOptions) error {
+func (p pageservers) PutLocation(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, conf *neon.LocationConfig,
+	opts reconciler.PutOptions,
+) error {
 	return p.client.PutLocation(ctx, addressOf(node), shard, *conf, pageserver.PutOptions{
 		FlushMS: int(opts.Flush.Milliseconds()), Lazy: opts.Lazy,
 	})
 }
 
-func (p pageservers) Location(ctx context.Context, node *fsm.Node, shard neon.ShardID) (*neon.LocationConfig, error) {
+func (p pageservers) Location(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID,
+) (*neon.LocationConfig, error) {
 	conf, found, err := p.client.Location(ctx, addressOf(node), shard)
 	if err == nil && !found {
 		err = reconciler.ErrAbsent
@@ -48,12 +54,16 @@ func (p pageservers) Utilization(ctx context.Context, node *fsm.Node) (*neon.Uti
 	return &u, nil
 }
 
-func (p pageservers) SecondaryDownload(ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration) (bool, error) {
+func (p pageservers) SecondaryDownload(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
+) (bool, error) {
 	_, done, err := p.client.SecondaryDownload(ctx, addressOf(node), shard, wait)
 	return done, err
 }
 
-func (p pageservers) SecondaryStatus(ctx context.Context, node *fsm.Node, shard neon.ShardID) (neon.SecondaryProgress, error) {
+func (p pageservers) SecondaryStatus(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID,
+) (neon.SecondaryProgress, error) {
 	return p.client.SecondaryStatus(ctx, addressOf(node), shard)
 }
 
@@ -61,7 +71,9 @@ func (p pageservers) HeatmapUpload(ctx context.Context, node *fsm.Node, shard ne
 	return p.client.HeatmapUpload(ctx, addressOf(node), shard)
 }
 
-func (p pageservers) Timelines(ctx context.Context, node *fsm.Node, shard neon.ShardID) (map[neon.TimelineID]neon.Lsn, error) {
+func (p pageservers) Timelines(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID,
+) (map[neon.TimelineID]neon.Lsn, error) {
 	list, err := p.client.TimelineList(ctx, addressOf(node), shard)
 	if err != nil {
 		return nil, err
@@ -73,10 +85,14 @@ func (p pageservers) Timelines(ctx context.Context, node *fsm.Node, shard neon.S
 	return last, nil
 }
 
-func (p pageservers) WaitLSN(ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn, timeout time.Duration) error {
+func (p pageservers) WaitLSN(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn,
+	timeout time.Duration,
+) error {
 	reached, err := p.client.WaitLSN(ctx, addressOf(node), shard, want, timeout)
 	if err == nil && !reached {
-		err = neon.Errorf(neon.Timeout, "shard %s on node %s did not catch up in %s", shard, node.ID, timeout)
+		err = neon.Errorf(neon.Timeout, "shard %s on node %s did not catch up in %s", shard,
+			node.ID, timeout)
 	}
 	return err
 }
@@ -104,7 +120,9 @@ func (h hook) ImportComplete(ctx context.Context, body neon.ImportComplete) erro
 // observe counts the calls to pageservers.
 func observe(m *api.Metrics) func(pageserver.Call) {
 	return func(c pageserver.Call) {
-		done := api.Call{Node: c.Node, Path: c.Path, Method: c.Method, OK: c.Status/100 == 2, Took: c.Duration}
+		done := api.Call{
+			Node: c.Node, Path: c.Path, Method: c.Method, OK: c.Status/100 == 2, Took: c.Duration,
+		}
 		if c.Passthrough {
 			m.Passthrough(done)
 		} else {
@@ -117,18 +135,26 @@ func (p pageservers) TenantDelete(ctx context.Context, node *fsm.Node, tenant ne
 	return p.client.TenantDelete(ctx, addressOf(node), tenant)
 }
 
-func (p pageservers) TimelineCreate(ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.TimelineCreateRequest) (neon.TimelineInfo, error) {
+func (p pageservers) TimelineCreate(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.TimelineCreateRequest,
+) (neon.TimelineInfo, error) {
 	return p.client.TimelineCreate(ctx, addressOf(node), shard, req)
 }
 
-func (p pageservers) TimelineDelete(ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID) (int, error) {
+func (p pageservers) TimelineDelete(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
+) (int, error) {
 	return p.client.TimelineDelete(ctx, addressOf(node), shard, timeline)
 }
 
-func (p pageservers) Passthrough(ctx context.Context, node *fsm.Node, method, pathAndQuery string) (*http.Response, error) {
+func (p pageservers) Passthrough(
+	ctx context.Context, node *fsm.Node, method, pathAndQuery string,
+) (*http.Response, error) {
 	return p.client.Passthrough(ctx, addressOf(node), method, pathAndQuery)
 }
 
-func (p pageservers) Call(ctx context.Context, node *fsm.Node, shard neon.ShardID, call neon.ShardCall) (int, []byte, error) {
+func (p pageservers) Call(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, call neon.ShardCall,
+) (int, []byte, error) {
 	return p.client.Call(ctx, addressOf(node), shard, call)
 }

@@ -19,7 +19,9 @@ type PeerFiles struct {
 // PeerTLS reads the files. A renewed certificate is used for new connections without
 // a restart; renewed roots need one.
 func PeerTLS(f PeerFiles, log *slog.Logger) (*tls.Config, error) {
-	certs := &certificates{cfg: HTTP{CertFile: f.Cert, KeyFile: f.Key, CertReload: f.Reload}, log: log}
+	certs := &certificates{
+		cfg: HTTP{CertFile: f.Cert, KeyFile: f.Key, CertReload: f.Reload}, log: log,
+	}
 	if err := certs.load(); err != nil {
 		return nil, fmt.Errorf("peers: %w", err)
 	}
@@ -32,9 +34,13 @@ func PeerTLS(f PeerFiles, log *slog.Logger) (*tls.Config, error) {
 		return nil, fmt.Errorf("peer roots: no certificate in %s", f.CA)
 	}
 	return &tls.Config{
-		GetCertificate:       certs.current,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certs.current(nil) },
-		RootCAs:              pool, ClientCAs: pool,
+		GetCertificate: certs.current,
+		GetClientCertificate: func(
+			*tls.CertificateRequestInfo,
+		) (*tls.Certificate, error) {
+			return certs.current(nil)
+		},
+		RootCAs: pool, ClientCAs: pool,
 		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
 	}, nil
 }

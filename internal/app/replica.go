@@ -51,7 +51,8 @@ func (m *machine) Apply(batch []cluster.Entry) []any {
 	return out
 }
 
-var errOutdated = neon.Errorf(neon.Unavailable, "This replica runs a version that is too old for the cluster")
+var errOutdated = neon.Errorf(neon.Unavailable,
+	"This replica runs a version that is too old for the cluster")
 
 // halt ends the process at an entry that it can not apply. Until then nothing may
 // seem to be applied that is not.
@@ -142,7 +143,9 @@ func (r *Replica) ReadState(ctx context.Context) (*fsm.State, error) {
 // errors are the classes NotLeader, Unavailable and ShuttingDown, after which
 // nothing happened, and OutcomeUnknown, after which it may happen still: the
 // same id again is recognised.
-func (r *Replica) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+func (r *Replica) Propose(
+	ctx context.Context, id fsm.RequestID, c fsm.Command,
+) (fsm.Result, error) {
 	begun := time.Now()
 	result, err := r.propose(ctx, id, c)
 	if r.observe != nil {
@@ -151,7 +154,9 @@ func (r *Replica) Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) 
 	return result, err
 }
 
-func (r *Replica) propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
+func (r *Replica) propose(
+	ctx context.Context, id fsm.RequestID, c fsm.Command,
+) (fsm.Result, error) {
 	if err := fsm.Admit(r.store.State(), c); err != nil {
 		return fsm.Result{}, err
 	}
@@ -179,15 +184,24 @@ func proposeError(err error) error {
 	case errors.Is(err, cluster.ErrNotLeader):
 		return &neon.Error{Code: neon.NotLeader, Msg: "This replica does not lead", Err: err}
 	case errors.Is(err, cluster.ErrOutcomeUnknown):
-		return &neon.Error{Code: neon.OutcomeUnknown, Msg: "The outcome of the write is unknown, please retry", Err: err}
+		return &neon.Error{
+			Code: neon.OutcomeUnknown, Msg: "The outcome of the write is unknown, please retry",
+			Err: err,
+		}
 	case errors.Is(err, cluster.ErrClosed):
 		return &neon.Error{Code: neon.ShuttingDown, Msg: "Shutting down", Err: err}
 	case errors.Is(err, cluster.ErrTooLarge):
-		return &neon.Error{Code: neon.BadRequest, Msg: "The change is too large for one log entry", Err: err}
+		return &neon.Error{
+			Code: neon.BadRequest, Msg: "The change is too large for one log entry", Err: err,
+		}
 	case errors.Is(err, cluster.ErrOverloaded):
-		return &neon.Error{Code: neon.Unavailable, Msg: "Too many writes are waiting, please retry", Err: err}
+		return &neon.Error{
+			Code: neon.Unavailable, Msg: "Too many writes are waiting, please retry", Err: err,
+		}
 	default:
-		return &neon.Error{Code: neon.Unavailable, Msg: "The write was not accepted: " + err.Error(), Err: err}
+		return &neon.Error{
+			Code: neon.Unavailable, Msg: "The write was not accepted: " + err.Error(), Err: err,
+		}
 	}
 }
 
@@ -198,6 +212,9 @@ func readError(err error) error {
 	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrPeerUnreachable):
 		return &neon.Error{Code: neon.NotLeader, Msg: "No leader confirms the read", Err: err}
 	default:
-		return &neon.Error{Code: neon.Unavailable, Msg: "The read could not be confirmed: " + err.Error(), Err: err}
+		return &neon.Error{
+			Code: neon.Unavailable, Msg: "The read could not be confirmed: " + err.Error(),
+			Err: err,
+		}
 	}
 }

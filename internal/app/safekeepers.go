@@ -34,32 +34,46 @@ type Safekeepers struct {
 type safekeepers struct{ client *safekeeper.Client }
 
 func safekeeperAt(k *fsm.Safekeeper) safekeeper.Addr {
-	return safekeeper.Addr{ID: k.ID, Host: k.Host, HTTPPort: int(k.HTTPPort), HTTPSPort: int(k.HTTPSPort)}
+	return safekeeper.Addr{
+		ID: k.ID, Host: k.Host, HTTPPort: int(k.HTTPPort), HTTPSPort: int(k.HTTPSPort),
+	}
 }
 
 func (s safekeepers) BaseURL(k *fsm.Safekeeper) string { return s.client.BaseURL(safekeeperAt(k)) }
 
-func (s safekeepers) Utilization(ctx context.Context, k *fsm.Safekeeper) (neon.SafekeeperUtilization, error) {
+func (s safekeepers) Utilization(
+	ctx context.Context, k *fsm.Safekeeper,
+) (neon.SafekeeperUtilization, error) {
 	return s.client.Utilization(ctx, safekeeperAt(k))
 }
 
-func (s safekeepers) CreateTimeline(ctx context.Context, k *fsm.Safekeeper, body neon.SafekeeperTimelineCreate) error {
+func (s safekeepers) CreateTimeline(
+	ctx context.Context, k *fsm.Safekeeper, body neon.SafekeeperTimelineCreate,
+) error {
 	return s.client.CreateTimeline(ctx, safekeeperAt(k), body)
 }
 
-func (s safekeepers) PullTimeline(ctx context.Context, k *fsm.Safekeeper, body neon.PullTimelineRequest) (neon.PullTimelineResponse, error) {
+func (s safekeepers) PullTimeline(
+	ctx context.Context, k *fsm.Safekeeper, body neon.PullTimelineRequest,
+) (neon.PullTimelineResponse, error) {
 	return s.client.PullTimeline(ctx, safekeeperAt(k), body)
 }
 
-func (s safekeepers) SwitchMembership(ctx context.Context, k *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership) (neon.MembershipSwitched, error) {
+func (s safekeepers) SwitchMembership(
+	ctx context.Context, k *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
+) (neon.MembershipSwitched, error) {
 	return s.client.SwitchMembership(ctx, safekeeperAt(k), id, conf)
 }
 
-func (s safekeepers) ExcludeTimeline(ctx context.Context, k *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership) error {
+func (s safekeepers) ExcludeTimeline(
+	ctx context.Context, k *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
+) error {
 	return s.client.ExcludeTimeline(ctx, safekeeperAt(k), id, conf)
 }
 
-func (s safekeepers) DeleteTimeline(ctx context.Context, k *fsm.Safekeeper, id neon.TimelineRef) error {
+func (s safekeepers) DeleteTimeline(
+	ctx context.Context, k *fsm.Safekeeper, id neon.TimelineRef,
+) error {
 	return s.client.DeleteTimeline(ctx, safekeeperAt(k), id)
 }
 
@@ -70,7 +84,9 @@ func (s safekeepers) DeleteTenant(ctx context.Context, k *fsm.Safekeeper, id neo
 // observeSafekeepers counts the calls to safekeepers.
 func observeSafekeepers(m *api.Metrics) func(safekeeper.Call) {
 	return func(c safekeeper.Call) {
-		m.Safekeeper(api.Call{Node: c.Node, Path: c.Path, Method: c.Method, OK: c.Status/100 == 2, Took: c.Duration})
+		m.Safekeeper(api.Call{
+			Node: c.Node, Path: c.Path, Method: c.Method, OK: c.Status/100 == 2, Took: c.Duration,
+		})
 	}
 }
 
@@ -94,14 +110,18 @@ func (a *App) newKeeper(calls safekeepers, metrics *api.Metrics) *safekeeping.Ke
 	if o.MaxOffline == 0 {
 		o.MaxOffline = a.cfg.Reconciler.MaxOffline
 	}
-	return safekeeping.New(safekeeping.Deps{Log: a.replica, Calls: calls, Metrics: metrics, Options: o, Logger: a.log})
+	return safekeeping.New(safekeeping.Deps{
+		Log: a.replica, Calls: calls, Metrics: metrics, Options: o, Logger: a.log,
+	})
 }
 
 // localKeepers tells the computes of neon_local.
 type localKeepers struct{ hook *localhook.Hook }
 
 func (l localKeepers) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers) error {
-	n := localhook.Safekeepers{Tenant: body.Tenant, Timeline: body.Timeline, Generation: uint32(body.Generation)}
+	n := localhook.Safekeepers{
+		Tenant: body.Tenant, Timeline: body.Timeline, Generation: uint32(body.Generation),
+	}
 	for _, k := range body.Safekeepers {
 		n.IDs = append(n.IDs, k.ID)
 	}
@@ -119,7 +139,8 @@ func (h hook) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers
 		switch {
 		case out.Err == nil:
 			return nil
-		case ctx.Err() != nil || n == notifyTries || out.Kind != computehook.Retryable && out.Kind != computehook.SlowDown:
+		case ctx.Err() != nil || n == notifyTries ||
+			out.Kind != computehook.Retryable && out.Kind != computehook.SlowDown:
 			return out.Err
 		case out.Kind == computehook.SlowDown:
 			wait = computehook.SlowDownDelay

@@ -67,7 +67,10 @@ func RunShared(ctx context.Context, cfg Config, entry Entry) (err error) {
 	if cfg.HTTP.Address == "" {
 		cfg.HTTP.Address = w.url()
 	}
-	s := &shared{cfg: cfg, log: cfg.Logger, web: w, asked: make(chan chan error), stopping: make(chan struct{})}
+	s := &shared{
+		cfg: cfg, log: cfg.Logger, web: w, asked: make(chan chan error),
+		stopping: make(chan struct{}),
+	}
 	if s.turns, err = newTurns(cfg.Cluster.DataDir, cfg.HTTP.Address); err != nil {
 		w.abandon()
 		return err
@@ -104,12 +107,15 @@ func (s *shared) enter(ctx context.Context, entry Entry) error {
 				return err
 			}
 			if entry == EnterWhenFree && time.Since(begun) > freePatience {
-				return fmt.Errorf("%w, by the instance at %s; --start-as-candidate asks it to step down", err, last.Address)
+				return fmt.Errorf(
+					"%w, by the instance at %s; --start-as-candidate asks it to step down", err,
+					last.Address)
 			}
 		}
 		if time.Since(notice) > waitingNotice {
 			notice = time.Now()
-			s.log.Info("Waiting for the turn at the data directory", "leader", last.Address, "leader_pid", last.PID)
+			s.log.Info("Waiting for the turn at the data directory", "leader", last.Address,
+				"leader_pid", last.PID)
 		}
 		if !sleep(ctx, turnPoll) {
 			return nil
@@ -142,9 +148,11 @@ func (s *shared) begin(ctx context.Context) error {
 	s.mu.Lock()
 	s.leader, s.awaited = s.turns.self, false
 	s.mu.Unlock()
-	s.log.Info("It is this instance's turn at the data directory", "address", s.cfg.HTTP.Address, "server", a.cluster.ID())
+	s.log.Info("It is this instance's turn at the data directory", "address", s.cfg.HTTP.Address,
+		"server", a.cluster.ID())
 	if before != nil {
-		s.wg.Go(func() { _ = before.close(context.WithoutCancel(ctx)) }) // when its last request is answered
+		// when its last request is answered
+		s.wg.Go(func() { _ = before.close(context.WithoutCancel(ctx)) })
 	}
 	return nil
 }

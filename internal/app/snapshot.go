@@ -45,7 +45,9 @@ type Restored struct{ ServerID, ClusterID string }
 //
 // A snapshot must not be used for this twice at different times: the second
 // cluster would begin with the generations of the first.
-func RestoreSnapshot(ctx context.Context, r io.Reader, to cluster.Restore, clusterID string) (done Restored, err error) {
+func RestoreSnapshot(
+	ctx context.Context, r io.Reader, to cluster.Restore, clusterID string,
+) (done Restored, err error) {
 	if clusterID == "" {
 		clusterID = newClusterID()
 	}

@@ -128,8 +128,13 @@ func (l *leadership) transfer(ctx context.Context) error {
 	case err == nil, errors.Is(err, cluster.ErrNotLeader):
 		return nil
 	case errors.Is(err, cluster.ErrPeerUnreachable):
-		return &neon.Error{Code: neon.Unavailable, Msg: "There is no healthy replica to hand leadership to", Err: err}
+		return &neon.Error{
+			Code: neon.Unavailable, Msg: "There is no healthy replica to hand leadership to",
+			Err: err,
+		}
 	default:
-		return &neon.Error{Code: neon.Unavailable, Msg: "Leadership was not handed over: " + err.Error(), Err: err}
+		return &neon.Error{
+			Code: neon.Unavailable, Msg: "Leadership was not handed over: " + err.Error(), Err: err,
+		}
 	}
 }

@@ -45,7 +45,8 @@ func newTurns(dir, address string) (*turns, error) {
 	var name [16]byte
 	_, _ = rand.Read(name[:]) // never fails
 	return &turns{dir: dir, self: holder{
-		Name: hex.EncodeToString(name[:]), Address: address, PID: os.Getpid(), StartedAt: time.Now().UnixMilli(),
+		Name: hex.EncodeToString(name[:]), Address: address, PID: os.Getpid(),
+		StartedAt: time.Now().UnixMilli(),
 	}}, nil
 }
 

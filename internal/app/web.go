@@ -65,7 +65,8 @@ func listen(cfg *Config) (_ *web, err error) {
 		}
 		return nil
 	}
-	if err := bind(cfg.HTTP.Listen, "http", func(l net.Listener) net.Listener { return l }); err != nil {
+	if err := bind(cfg.HTTP.Listen, "http",
+		func(l net.Listener) net.Listener { return l }); err != nil {
 		return nil, err
 	}
 	if cfg.HTTP.ListenTLS != "" {
@@ -73,7 +74,10 @@ func listen(cfg *Config) (_ *web, err error) {
 		if err := certs.load(); err != nil {
 			return nil, err
 		}
-		conf := &tls.Config{GetCertificate: certs.current, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+		conf := &tls.Config{
+			GetCertificate: certs.current, MinVersion: tls.VersionTLS12,
+			NextProtos: []string{"http/1.1"},
+		}
 		wrap := func(l net.Listener) net.Listener { return tls.NewListener(l, conf) }
 		if err := bind(cfg.HTTP.ListenTLS, "https", wrap); err != nil {
 			return nil, err

@@ -26,7 +26,9 @@ func (a *App) wire() error {
 	if err != nil {
 		return err
 	}
-	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRaftMetrics(a.cluster), newProcessMetrics())
+	a.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		newRaftMetrics(a.cluster), newProcessMetrics())
 	metrics := api.NewMetrics(a.registry)
 	a.replica.observe = metrics.Command
 	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
@@ -40,7 +42,8 @@ func (a *App) wire() error {
 	a.calls, a.flagSource = calls, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
 	deps := reconciler.Deps{
 		Log: a.replica, Locations: calls, Prober: calls, Migrations: calls,
-		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log, Ended: a.leadership.stepped.termEnded,
+		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log,
+		Ended: a.leadership.stepped.termEnded,
 	}
 	// Who is alone takes over from nobody: whoever restarts him hears everything
 	// again. Of several, the log knows what compute has acknowledged.
@@ -53,7 +56,9 @@ func (a *App) wire() error {
 	}
 	switch {
 	case a.cfg.LocalComputes:
-		local := localhook.New(localhook.Options{Dir: a.cfg.RepoDir, Dial: a.cfg.dialContext, Logger: a.log})
+		local := localhook.New(localhook.Options{
+			Dir: a.cfg.RepoDir, Dial: a.cfg.dialContext, Logger: a.log,
+		})
 		deps.Hook, a.keeperHook = local, localKeepers{local}
 	case a.cfg.ControlPlaneURL != "":
 		remote := a.controlPlane(conf)
@@ -67,7 +72,8 @@ func (a *App) wire() error {
 	a.store.Subscribe(a.keeper.Changed)
 	a.leadership.cluster, a.leadership.replica = a.cluster, a.replica
 	a.readiness = &readiness{app: a}
-	a.api = a.newAPI(outward{calls, toSafekeepers}, metrics, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)))
+	a.api = a.newAPI(outward{calls, toSafekeepers}, metrics,
+		a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)))
 	return nil
 }
 
@@ -105,12 +111,15 @@ func (a *App) safekeeperCalls(conf *tls.Config, metrics *api.Metrics) safekeeper
 func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTripper) *api.Server {
 	leader := reality{a.reconciler}
 	deps := controller.Deps{
-		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader, Pageservers: calls.pageservers,
-		Safekeepers: calls.safekeepers, SafekeeperWatch: keeperView{a.keeper}, SafekeeperHook: a.keeperHook,
-		ImportHook: a.importHook, Resolve: a.cfg.Resolve, Locks: controller.NewLocks(a.log),
+		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader,
+		Pageservers: calls.pageservers,
+		Safekeepers: calls.safekeepers, SafekeeperWatch: keeperView{a.keeper},
+		SafekeeperHook: a.keeperHook,
+		ImportHook:     a.importHook, Resolve: a.cfg.Resolve, Locks: controller.NewLocks(a.log),
 		Options: controller.Options{
 			UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss,
-			UseHTTPSSafekeepers: a.cfg.Safekeepers.Scheme == "https", OntoSafekeepers: a.cfg.Safekeepers.Timelines,
+			UseHTTPSSafekeepers:    a.cfg.Safekeepers.Scheme == "https",
+			OntoSafekeepers:        a.cfg.Safekeepers.Timelines,
 			SafekeepersPerTimeline: a.cfg.Safekeepers.PerTimeline,
 		},
 		Logger: a.log,
@@ -120,14 +129,18 @@ func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTrippe
 	}
 	a.tenants, a.timelines = controller.NewTenants(deps), controller.NewTimelines(deps)
 	a.store.Subscribe(a.timelines.Changed)
-	a.splits = controller.NewSplits(deps, splitCalls{pageservers: calls.pageservers, quiet: a.reconciler.Quiet}, a.cfg.Splits)
+	a.splits = controller.NewSplits(deps,
+		splitCalls{pageservers: calls.pageservers, quiet: a.reconciler.Quiet}, a.cfg.Splits)
 	debug := controller.NewDebug(deps)
 	a.leadership.stepped.look = debug.Observed
 	options := api.Options{
-		Tenants: a.tenants, Shards: controller.NewShards(deps), Splits: a.splits, Nodes: controller.NewNodes(deps),
-		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps), Timelines: a.timelines, Debug: debug,
+		Tenants: a.tenants, Shards: controller.NewShards(deps), Splits: a.splits,
+		Nodes:      controller.NewNodes(deps),
+		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps),
+		Timelines: a.timelines, Debug: debug,
 		Safekeepers: controller.NewSafekeepers(deps),
-		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe, State: a.replica.State,
+		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe,
+		State: a.replica.State,
 		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,
 		Registry: a.registry, Metrics: metrics, Logger: a.log,
 	}

@@ -74,7 +74,9 @@ const idleConns = 32
 // New makes a Client.
 func New(opts Options) *Client {
 	if opts.Transport == nil {
-		opts.Transport = &http.Transport{MaxIdleConnsPerHost: idleConns, IdleConnTimeout: 90 * time.Second}
+		opts.Transport = &http.Transport{
+			MaxIdleConnsPerHost: idleConns, IdleConnTimeout: 90 * time.Second,
+		}
 	}
 	return &Client{
 		base:  strings.TrimSuffix(opts.BaseURL, "/"),
@@ -82,7 +84,11 @@ func New(opts Options) *Client {
 		http: &http.Client{
 			Transport: opts.Transport,
 			// A redirect would lose the method or carry the token elsewhere.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			CheckRedirect: func(
+				*http.Request, []*http.Request,
+			) error {
+				return http.ErrUseLastResponse
+			},
 		},
 	}
 }
@@ -145,9 +151,11 @@ func outcomeOf(status int, detail string) Outcome {
 		return o
 	case status == http.StatusTooManyRequests:
 		o.Kind = SlowDown
-	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
+	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable ||
+		status == http.StatusGatewayTimeout:
 		o.Kind = Retryable
-	case status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case status == http.StatusBadRequest || status == http.StatusUnauthorized ||
+		status == http.StatusForbidden:
 		o.Kind = Fatal
 	default:
 		o.Kind = Unexpected

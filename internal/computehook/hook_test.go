@@ -38,9 +38,11 @@ func TestNotifyAttachSendsTheContractsRequest(t *testing.T) {
 	got := make(chan string, 1)
 	c := serve(t, func(_ http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		got <- r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization") + " " + r.Header.Get("Content-Type") + " " + string(b)
+		got <- r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization") + " " +
+			r.Header.Get("Content-Type") + " " + string(b)
 	})
-	if o := c.NotifyAttach(t.Context(), notification(t)); o != (Outcome{Kind: Applied, Status: 200}) {
+	if o := c.NotifyAttach(t.Context(),
+		notification(t)); o != (Outcome{Kind: Applied, Status: 200}) {
 		t.Errorf("outcome %+v", o)
 	}
 	want := `PUT /hooks/notify-attach Bearer secret application/json ` +
@@ -60,8 +62,10 @@ func TestOutcomeFollowsTheStatus(t *testing.T) {
 		_, _ = io.WriteString(w, "why")
 	})
 	for s, want := range map[int]Kind{
-		200: Applied, 201: Applied, 204: Applied, 302: Unexpected, 400: Fatal, 401: Fatal, 403: Fatal, 404: Unexpected,
-		409: Unexpected, 423: Busy, 429: SlowDown, 500: Unexpected, 502: Retryable, 503: Retryable, 504: Retryable,
+		200: Applied, 201: Applied, 204: Applied, 302: Unexpected, 400: Fatal, 401: Fatal,
+		403: Fatal, 404: Unexpected,
+		409: Unexpected, 423: Busy, 429: SlowDown, 500: Unexpected, 502: Retryable, 503: Retryable,
+		504: Retryable,
 	} {
 		status = s
 		o := c.NotifyAttach(t.Context(), notification(t))
@@ -79,7 +83,8 @@ func TestNoAnswerIsRetryable(t *testing.T) {
 	url := srv.URL
 	srv.Close()
 	c := New(Options{BaseURL: url})
-	if o := c.NotifyAttach(t.Context(), notification(t)); o.Kind != Retryable || o.Status != 0 || o.Err == nil {
+	if o := c.NotifyAttach(t.Context(), notification(t)); o.Kind != Retryable || o.Status != 0 ||
+		o.Err == nil {
 		t.Errorf("refused connection: %+v", o)
 	}
 
@@ -88,13 +93,15 @@ func TestNoAnswerIsRetryable(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if o := hung.NotifyAttach(ctx, notification(t)); o.Kind != Retryable || !errors.Is(o.Err, context.DeadlineExceeded) {
+	if o := hung.NotifyAttach(ctx, notification(t)); o.Kind != Retryable ||
+		!errors.Is(o.Err, context.DeadlineExceeded) {
 		t.Errorf("hung control plane: %+v", o)
 	}
 }
 
 func TestBadBaseURLIsFatal(t *testing.T) {
-	if o := New(Options{BaseURL: "http://%"}).NotifyAttach(t.Context(), notification(t)); o.Kind != Fatal {
+	if o := New(Options{BaseURL: "http://%"}).NotifyAttach(t.Context(),
+		notification(t)); o.Kind != Fatal {
 		t.Errorf("outcome %+v", o)
 	}
 }

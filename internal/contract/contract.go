@@ -135,7 +135,8 @@ func (r Row) Tick(t T) {
 		if t.Failed() || t.Skipped() {
 			return
 		}
-		if err := appendLine(filepath.Join(dir, fmt.Sprint(os.Getpid())), string(r.Kind)+"\t"+r.Name+"\t"+t.Name()); err != nil {
+		if err := appendLine(filepath.Join(dir, fmt.Sprint(os.Getpid())),
+			string(r.Kind)+"\t"+r.Name+"\t"+t.Name()); err != nil {
 			t.Errorf("tick %s %s: %v", r.Kind, r.Name, err)
 		}
 	})

@@ -56,7 +56,9 @@ func (p *Splits) runAuto(ctx context.Context) {
 	if !p.Options.wanted() {
 		return
 	}
-	a := &auto{Splits: p, running: make(map[neon.TenantID]bool), failed: make(map[neon.TenantID]failure)}
+	a := &auto{
+		Splits: p, running: make(map[neon.TenantID]bool), failed: make(map[neon.TenantID]failure),
+	}
 	defer a.wg.Wait()
 	for nap(ctx, p.Options.Interval) {
 		for _, c := range a.candidates(ctx) {
@@ -81,12 +83,14 @@ func (a *auto) candidates(ctx context.Context) (list []candidate) {
 	var tops []neon.TopTenant
 	if o.InitialThreshold > 0 && o.InitialShards > 1 {
 		tops = a.tops(ctx, neon.TopTenantsRequest{
-			Order: neon.ByMaxLogicalSize, Limit: topTenants, ShardsLT: new(neon.ShardCount(2)), GT: &o.InitialThreshold,
+			Order: neon.ByMaxLogicalSize, Limit: topTenants, ShardsLT: new(neon.ShardCount(2)),
+			GT: &o.InitialThreshold,
 		})
 	}
 	if o.Threshold > 0 {
 		tops = append(tops, a.tops(ctx, neon.TopTenantsRequest{
-			Order: neon.ByMaxLogicalSizePerShard, Limit: topTenants, ShardsLT: new(neon.ShardCount(o.MaxShards)), GT: &o.Threshold,
+			Order: neon.ByMaxLogicalSizePerShard, Limit: topTenants,
+			ShardsLT: new(neon.ShardCount(o.MaxShards)), GT: &o.Threshold,
 		})...)
 	}
 	s := a.Log.State()
@@ -114,7 +118,8 @@ func (a *auto) tops(ctx context.Context, req neon.TopTenantsRequest) (all []neon
 			list, err := a.Calls.TopTenants(ctx, n, req)
 			if err != nil {
 				if ctx.Err() == nil {
-					a.Logger.Info("The largest tenants of a node are not known", "node", n.ID.String(), "err", err)
+					a.Logger.Info("The largest tenants of a node are not known",
+						"node", n.ID.String(), "err", err)
 				}
 				return nil
 			}
@@ -135,7 +140,8 @@ func (a *auto) tops(ctx context.Context, req neon.TopTenantsRequest) (all []neon
 func (a *auto) judge(s *fsm.State, top neon.TopTenant) (c candidate, ok bool) {
 	id := top.Shard.Tenant
 	tenant, ok := s.Tenant(id)
-	if !ok || tenant.Deleting || tenant.Count != top.Shard.Count || tenant.Scheduling != neon.ShardActive ||
+	if !ok || tenant.Deleting || tenant.Count != top.Shard.Count ||
+		tenant.Scheduling != neon.ShardActive ||
 		tenant.Policy.Kind != neon.PlaceAttached || s.Splitting(id) || s.Importing(id) {
 		return c, false
 	}
@@ -143,7 +149,10 @@ func (a *auto) judge(s *fsm.State, top neon.TopTenant) (c candidate, ok bool) {
 	if count <= tenant.Count.Shards() {
 		return c, false
 	}
-	c = candidate{tenant: id, from: tenant.Count.Shards(), size: top.MaxLogicalSize, req: neon.ShardSplitRequest{Count: uint8(count)}}
+	c = candidate{
+		tenant: id, from: tenant.Count.Shards(), size: top.MaxLogicalSize,
+		req: neon.ShardSplitRequest{Count: uint8(count)},
+	}
 	if c.from == 1 {
 		// The stripe size of an unsharded tenant means nothing and may be an old default.
 		c.req.StripeSize = new(neon.DefaultStripeSize)
@@ -178,7 +187,8 @@ func (o SplitOptions) shards(have int, size uint64) int {
 func (a *auto) start(ctx context.Context, c candidate) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.running) >= autoSplits || a.running[c.tenant] || time.Now().Before(a.failed[c.tenant].until) || ctx.Err() != nil {
+	if len(a.running) >= autoSplits || a.running[c.tenant] ||
+		time.Now().Before(a.failed[c.tenant].until) || ctx.Err() != nil {
 		return
 	}
 	a.running[c.tenant] = true
@@ -190,12 +200,14 @@ func (a *auto) prune() {
 	s := a.Log.State()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.DeleteFunc(a.failed, func(id neon.TenantID, _ failure) bool { _, ok := s.Tenant(id); return !ok })
+	maps.DeleteFunc(a.failed,
+		func(id neon.TenantID, _ failure) bool { _, ok := s.Tenant(id); return !ok })
 }
 
 func (a *auto) split(ctx context.Context, c candidate) {
 	log := a.Logger.With("tenant_id", c.tenant.String())
-	log.Info(fmt.Sprintf("auto-splitting tenant %d → %d shards", c.from, c.req.Count), "size", c.size)
+	log.Info(fmt.Sprintf("auto-splitting tenant %d → %d shards", c.from, c.req.Count),
+		"size", c.size)
 	_, err := a.Split(ctx, c.tenant, c.req)
 	a.mu.Lock()
 	delete(a.running, c.tenant)

@@ -14,7 +14,9 @@ import (
 // sent to any pageserver.
 //
 // The entry is never named: two attachments are two, even under one request id.
-func (t *Tenants) AttachHook(ctx context.Context, req neon.AttachHookRequest) (resp neon.AttachHookResponse, err error) {
+func (t *Tenants) AttachHook(
+	ctx context.Context, req neon.AttachHookRequest,
+) (resp neon.AttachHookResponse, err error) {
 	c := fsm.AttachByHand{Shard: req.Shard, At: time.Now().UnixMilli()}
 	if req.Node != nil {
 		c.Node = *req.Node
@@ -38,7 +40,8 @@ func (t *Tenants) AttachHook(ctx context.Context, req neon.AttachHookRequest) (r
 	for _, g := range r.Grants {
 		resp.Generation = &g.Generation
 	}
-	t.Logger.Info("Attached by hand", "shard", req.Shard.String(), "node", c.Node.String(), "generation", resp.Generation)
+	t.Logger.Info("Attached by hand", "shard", req.Shard.String(), "node", c.Node.String(),
+		"generation", resp.Generation)
 	return resp, nil
 }
 

@@ -26,10 +26,12 @@ func TestStaleDecisionIsMadeAgain(t *testing.T) {
 			l.must(fsm.UpdateTenant{ID: u.ID, Sequence: u.Sequence, Config: &conf})
 		}
 	}
-	if err := tenants.PatchConfig(t.Context(), tenantOne, []byte(`{"checkpoint_distance":7}`)); err != nil {
+	if err := tenants.PatchConfig(t.Context(), tenantOne,
+		[]byte(`{"checkpoint_distance":7}`)); err != nil {
 		t.Fatal(err)
 	}
-	if tenant, _ := l.State().Tenant(tenantOne); tenant.Config.JSON() != `{"checkpoint_distance":7,"gc_horizon":3}` {
+	if tenant, _ := l.State().
+		Tenant(tenantOne); tenant.Config.JSON() != `{"checkpoint_distance":7,"gc_horizon":3}` {
 		t.Errorf("config is %s", tenant.Config.JSON())
 	}
 }
@@ -67,24 +69,43 @@ func TestFreshLeaderRefusesNothingFromMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, f := range map[string]func(context.Context) error{
-		"config": func(ctx context.Context) error { return tenants.SetConfig(ctx, tenantOne, conf) },
+		"config": func(
+			ctx context.Context,
+		) error {
+			return tenants.SetConfig(ctx, tenantOne, conf)
+		},
 		"policy": func(ctx context.Context) error {
-			return tenants.SetPolicy(ctx, tenantOne, neon.PolicyRequest{Scheduling: new(neon.ShardEssential)})
+			return tenants.SetPolicy(ctx, tenantOne,
+				neon.PolicyRequest{Scheduling: new(neon.ShardEssential)})
 		},
 		"migrate": func(ctx context.Context) error {
-			return NewShards(deps).Migrate(ctx, neon.ShardID{Tenant: tenantOne, Count: 1}, neon.MigrateRequest{Node: 2, Config: neon.MigrationConfig{OverrideScheduler: true}})
+			return NewShards(deps).Migrate(ctx, neon.ShardID{Tenant: tenantOne, Count: 1},
+				neon.MigrateRequest{Node: 2, Config: neon.MigrationConfig{OverrideScheduler: true}})
 		},
 		"node": func(ctx context.Context) error {
-			return NewNodes(deps).Configure(ctx, neon.NodeConfigure{ID: 1, Scheduling: new(neon.SchedulingFilling)}, Exclusively)
+			return NewNodes(deps).Configure(ctx,
+				neon.NodeConfigure{ID: 1, Scheduling: new(neon.SchedulingFilling)}, Exclusively)
 		},
-		"describe": func(ctx context.Context) error { _, err := tenants.Describe(ctx, tenantOne); return err },
-		"locate":   func(ctx context.Context) error { _, err := tenants.Locate(ctx, tenantOne); return err },
+		"describe": func(
+			ctx context.Context,
+		) error {
+			_, err := tenants.Describe(ctx, tenantOne)
+			return err
+		},
+		"locate": func(
+			ctx context.Context,
+		) error {
+			_, err := tenants.Locate(ctx, tenantOne)
+			return err
+		},
 		"location": func(ctx context.Context) error {
-			_, err := tenants.SetLocation(ctx, neon.Unsharded(tenantOne), neon.LocationConfig{Mode: neon.AttachedSingle, TenantConf: conf})
+			_, err := tenants.SetLocation(ctx, neon.Unsharded(tenantOne),
+				neon.LocationConfig{Mode: neon.AttachedSingle, TenantConf: conf})
 			return err
 		},
 		"create": func(ctx context.Context) error {
-			_, err := tenants.Create(ctx, neon.TenantCreateRequest{Tenant: neon.Unsharded(tenantOne)})
+			_, err := tenants.Create(ctx,
+				neon.TenantCreateRequest{Tenant: neon.Unsharded(tenantOne)})
 			return err
 		},
 	} {
@@ -111,13 +132,16 @@ func TestValidateNeverAnswersFromALaggingState(t *testing.T) {
 	l.must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: id, Node: 1}}})
 	l.lag = l.State()
 	l.must(fsm.ReAttach{Node: 1})
-	ask := neon.ValidateRequest{Tenants: []neon.ValidateTenant{{Shard: id, Gen: 1}, {Shard: id, Gen: 2}}}
+	ask := neon.ValidateRequest{
+		Tenants: []neon.ValidateTenant{{Shard: id, Gen: 1}, {Shard: id, Gen: 2}},
+	}
 	resp, err := NewUpcalls(deps).Validate(t.Context(), ask)
 	if err != nil || len(resp.Tenants) != 2 || resp.Tenants[0].Valid || !resp.Tenants[1].Valid {
 		t.Errorf("%+v, %v", resp, err)
 	}
 	l.fail = neon.Errorf(neon.NotLeader, "no leader")
-	if resp, err := NewUpcalls(deps).Validate(t.Context(), ask); !errors.Is(err, l.fail) || len(resp.Tenants) > 0 {
+	if resp, err := NewUpcalls(deps).Validate(t.Context(), ask); !errors.Is(err, l.fail) ||
+		len(resp.Tenants) > 0 {
 		t.Errorf("without a linearizable read: %+v, %v", resp, err)
 	}
 }
@@ -165,7 +189,8 @@ func TestDeleteGoesOnlyAfterEverythingIsDetached(t *testing.T) {
 	reality.await = func(_ context.Context, index uint64, shards []neon.ShardID) error {
 		for sh := range l.State().TenantShards(tenantOne) {
 			if sh.Attached != 0 || len(shards) != 4 || index == 0 {
-				t.Errorf("waits for %d shards at %d while %s is on %d", len(shards), index, sh.ID, sh.Attached)
+				t.Errorf("waits for %d shards at %d while %s is on %d", len(shards), index, sh.ID,
+					sh.Attached)
 			}
 		}
 		return stuck
@@ -322,7 +347,8 @@ func TestADeletionThatHangsHoldsUpNoOther(t *testing.T) {
 		const n = 12
 		for i := range byte(n) {
 			id := neon.TenantID{i + 1}
-			if _, err := tenants.Create(t.Context(), neon.TenantCreateRequest{Tenant: neon.Unsharded(id)}); err != nil {
+			if _, err := tenants.Create(t.Context(),
+				neon.TenantCreateRequest{Tenant: neon.Unsharded(id)}); err != nil {
 				t.Fatal(err)
 			}
 			l.must(fsm.BeginDeleteTenant{ID: id})
@@ -412,7 +438,9 @@ func TestShardsOfANodeIncludeStrays(t *testing.T) {
 			at := slices.IndexFunc(got.Shards, func(s neon.NodeShard) bool { return s.Shard == id })
 			if (at >= 0) != (intended != nil || observed != nil) {
 				t.Errorf("node %d, shard %s: %+v", n+1, id, got.Shards)
-			} else if at >= 0 && !reflect.DeepEqual(got.Shards[at], neon.NodeShard{Shard: id, IntendedSecondary: intended, ObservedSecondary: observed}) {
+			} else if at >= 0 && !reflect.DeepEqual(got.Shards[at], neon.NodeShard{
+				Shard: id, IntendedSecondary: intended, ObservedSecondary: observed,
+			}) {
 				t.Errorf("node %d, shard %s: %+v", n+1, id, got.Shards[at])
 			}
 		}

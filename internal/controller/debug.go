@@ -38,7 +38,8 @@ func (d *Debug) Shards(ctx context.Context) ([]neon.ShardDump, error) {
 			tenant, _ = s.Tenant(sh.ID.Tenant)
 		}
 		status := d.Reality.Status(sh.ID)
-		if tenant.Policy.Kind == neon.PlaceDetached && len(status.Observed) == 0 && !status.Reconciling {
+		if tenant.Policy.Kind == neon.PlaceDetached && len(status.Observed) == 0 &&
+			!status.Reconciling {
 			continue
 		}
 		e := dump(tenant, sh, status)
@@ -57,10 +58,13 @@ func dump(tenant fsm.Tenant, sh fsm.Shard, status ShardStatus) neon.ShardDump {
 	e := neon.ShardDump{
 		Shard: sh.ID,
 		Identity: neon.ShardIdentity{
-			Number: sh.ID.Number, Count: sh.ID.Count, StripeSize: tenant.Stripe, Layout: neon.ShardLayoutV1,
+			Number: sh.ID.Number, Count: sh.ID.Count, StripeSize: tenant.Stripe,
+			Layout: neon.ShardLayoutV1,
 		},
 		Sequence: sh.Sequence, Policy: tenant.Policy,
-		Intent:    neon.IntentDump{Attached: nodeOrNull(sh.Attached), Secondary: sh.Secondary, PreferredAZ: sh.PreferredAZ},
+		Intent: neon.IntentDump{
+			Attached: nodeOrNull(sh.Attached), Secondary: sh.Secondary, PreferredAZ: sh.PreferredAZ,
+		},
 		Observed:  observed(status),
 		Config:    tenant.Config,
 		Splitting: neon.SplitIdle, Importing: neon.ImportIdle,
@@ -76,7 +80,9 @@ func dump(tenant fsm.Tenant, sh fsm.Shard, status ShardStatus) neon.ShardDump {
 }
 
 func observed(status ShardStatus) neon.ObservedLocations {
-	o := neon.ObservedLocations{Locations: make(neon.Table[neon.NodeID, neon.ObservedLocation], len(status.Observed))}
+	o := neon.ObservedLocations{
+		Locations: make(neon.Table[neon.NodeID, neon.ObservedLocation], len(status.Observed)),
+	}
 	for node, conf := range status.Observed {
 		o.Locations[node] = neon.ObservedLocation{Config: conf}
 	}
@@ -105,7 +111,8 @@ func (d *Debug) Scheduler(ctx context.Context) (neon.SchedulerDump, error) {
 	for n := range s.Nodes() {
 		c := s.Counts(n.ID)
 		e := neon.SchedulerNode{
-			Shards: uint64(c.Shards), AttachedShards: uint64(c.Attached), HomeShards: uint64(c.Home), AZ: n.AZ.String(),
+			Shards: uint64(c.Shards), AttachedShards: uint64(c.Attached),
+			HomeShards: uint64(c.Home), AZ: n.AZ.String(),
 		}
 		if u, ok := d.Nodes.Utilization(n.ID); ok && n.Schedulable() {
 			e.MaySchedule.Load = &u

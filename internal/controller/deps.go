@@ -102,18 +102,26 @@ type Pageservers interface {
 	// TenantDelete removes the remote data of a tenant, all its shards included.
 	TenantDelete(ctx context.Context, node *fsm.Node, tenant neon.TenantID) error
 
-	TimelineCreate(ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.TimelineCreateRequest) (neon.TimelineInfo, error)
+	TimelineCreate(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.TimelineCreateRequest,
+	) (neon.TimelineInfo, error)
 
 	// TimelineDelete returns 202 while the deletion runs and 404 when nothing is
 	// left.
-	TimelineDelete(ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID) (status int, err error)
+	TimelineDelete(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
+	) (status int, err error)
 
 	// Call makes a request about one shard; the body is that of a 2xx answer.
-	Call(ctx context.Context, node *fsm.Node, shard neon.ShardID, call neon.ShardCall) (status int, body []byte, err error)
+	Call(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, call neon.ShardCall,
+	) (status int, body []byte, err error)
 
 	// Passthrough sends a request without body and headers. Any answer is a
 	// success; the caller closes its body.
-	Passthrough(ctx context.Context, node *fsm.Node, method, pathAndQuery string) (*http.Response, error)
+	Passthrough(
+		ctx context.Context, node *fsm.Node, method, pathAndQuery string,
+	) (*http.Response, error)
 }
 
 // Failpoints are places at which tests delay requests, hold them, or make them fail.

@@ -37,7 +37,8 @@ func (l *fakeLog) apply(id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
 		l.t.Error(err)
 	}
 	if len(b) > 1<<20 {
-		return fsm.Result{}, neon.Errorf(neon.BadRequest, "The change is too large for one log entry")
+		return fsm.Result{}, neon.Errorf(neon.BadRequest,
+			"The change is too large for one log entry")
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,8 +99,13 @@ func (l *fakeLog) ReadState(context.Context) (*fsm.State, error) {
 func (l *fakeLog) addNodes(n int) {
 	l.t.Helper()
 	for i := 1; i <= n; i++ {
-		l.must(fsm.RegisterNode{ID: neon.NodeID(i), AZ: neon.MakeAZ("a"), Addr: fsm.NodeAddr{HTTPHost: "ps", HTTPPort: 1, PGHost: "ps", PGPort: 1}})
-		l.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: neon.NodeID(i), To: neon.NodeActive}}})
+		l.must(fsm.RegisterNode{
+			ID: neon.NodeID(i), AZ: neon.MakeAZ("a"),
+			Addr: fsm.NodeAddr{HTTPHost: "ps", HTTPPort: 1, PGHost: "ps", PGPort: 1},
+		})
+		l.must(fsm.SetNodeAvailability{
+			Verdicts: []fsm.Verdict{{Node: neon.NodeID(i), To: neon.NodeActive}},
+		})
 	}
 }
 
@@ -115,8 +121,12 @@ func (f *fakeReality) Await(ctx context.Context, index uint64, shards ...neon.Sh
 	}
 	return nil
 }
-func (f *fakeReality) Kick(...neon.ShardID)                                     {}
-func (f *fakeReality) Status(id neon.ShardID) ShardStatus                       { return f.status[id] }
+func (f *fakeReality) Kick(...neon.ShardID) {}
+func (f *fakeReality) Status(
+	id neon.ShardID,
+) ShardStatus {
+	return f.status[id]
+}
 func (f *fakeReality) SetPatience(neon.ShardID, *time.Duration, *time.Duration) {}
 func (f *fakeReality) Cancel(context.Context, neon.ShardID) error               { return nil }
 func (f *fakeReality) SeenOn(n neon.NodeID) (ids []neon.ShardID) {
@@ -166,15 +176,21 @@ func (f *fakePageservers) TenantDelete(_ context.Context, n *fsm.Node, _ neon.Te
 	return nil
 }
 
-func (f *fakePageservers) TimelineCreate(context.Context, *fsm.Node, neon.ShardID, neon.TimelineCreateRequest) (i neon.TimelineInfo, err error) {
+func (f *fakePageservers) TimelineCreate(
+	context.Context, *fsm.Node, neon.ShardID, neon.TimelineCreateRequest,
+) (i neon.TimelineInfo, err error) {
 	return i, fmt.Errorf("not expected")
 }
 
-func (f *fakePageservers) TimelineDelete(context.Context, *fsm.Node, neon.ShardID, neon.TimelineID) (int, error) {
+func (f *fakePageservers) TimelineDelete(
+	context.Context, *fsm.Node, neon.ShardID, neon.TimelineID,
+) (int, error) {
 	return 0, fmt.Errorf("not expected")
 }
 
-func (f *fakePageservers) Passthrough(context.Context, *fsm.Node, string, string) (*http.Response, error) {
+func (f *fakePageservers) Passthrough(
+	context.Context, *fsm.Node, string, string,
+) (*http.Response, error) {
 	return nil, fmt.Errorf("not expected")
 }
 
@@ -191,13 +207,16 @@ var tenantOne = neon.TenantID{1}
 func create(t testing.TB, tenants *Tenants, count neon.ShardCount) {
 	t.Helper()
 	_, err := tenants.Create(t.Context(), neon.TenantCreateRequest{
-		Tenant: neon.Unsharded(tenantOne), ShardParameters: &neon.ShardParameters{Count: count, StripeSize: 8},
+		Tenant:          neon.Unsharded(tenantOne),
+		ShardParameters: &neon.ShardParameters{Count: count, StripeSize: 8},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (f *fakePageservers) Call(context.Context, *fsm.Node, neon.ShardID, neon.ShardCall) (int, []byte, error) {
+func (f *fakePageservers) Call(
+	context.Context, *fsm.Node, neon.ShardID, neon.ShardCall,
+) (int, []byte, error) {
 	return http.StatusOK, []byte("null"), nil
 }

@@ -30,7 +30,9 @@ const importPoint = "timeline-import-pre-cplane-notification"
 
 // ImportStatus is what the owner of a shard has last reported of an import, from a
 // linearizable read. Only the newest owner is told: another one must not go on.
-func (u *Upcalls) ImportStatus(ctx context.Context, req neon.ImportStatusRequest) (status neon.ShardImport, err error) {
+func (u *Upcalls) ImportStatus(
+	ctx context.Context, req neon.ImportStatusRequest,
+) (status neon.ShardImport, err error) {
 	s, err := u.Log.ReadState(ctx)
 	if err != nil {
 		return status, err
@@ -40,7 +42,8 @@ func (u *Upcalls) ImportStatus(ctx context.Context, req neon.ImportStatusRequest
 	case !ok:
 		return status, neon.Errorf(neon.Internal, "%s shard not found", req.Shard)
 	case !sh.HasGeneration || sh.Generation != req.Generation:
-		u.Logger.Info("Rejecting import progress fetch from stale generation", "shard", req.Shard.String(), "claimed", req.Generation, "actual", sh.Generation)
+		u.Logger.Info("Rejecting import progress fetch from stale generation",
+			"shard", req.Shard.String(), "claimed", req.Generation, "actual", sh.Generation)
 		return status, neon.Errorf(neon.BadRequest, "Invalid generation")
 	}
 	ref := neon.TimelineRef{Tenant: req.Shard.Tenant, Timeline: req.Timeline}
@@ -73,7 +76,8 @@ func (u *Upcalls) ReportImport(ctx context.Context, req neon.ImportStatusReport)
 		Shard: req.Shard, Timeline: req.Timeline, Generation: req.Generation, Status: req.Status,
 	})
 	if err == nil && req.Status.Terminal() {
-		u.Logger.Info("Updated timeline import status", "shard", req.Shard.String(), "timeline", req.Timeline, "err", req.Status.Error)
+		u.Logger.Info("Updated timeline import status", "shard", req.Shard.String(),
+			"timeline", req.Timeline, "err", req.Status.Error)
 	}
 	return err
 }
@@ -91,7 +95,9 @@ func (t *Timelines) beginImport(ctx context.Context, ref neon.TimelineRef) error
 
 // openImport finds an import that is not finished, from a linearizable read: a
 // leader that was deposed unawares must not go on with one that is gone.
-func (t *Timelines) openImport(ctx context.Context, ref neon.TimelineRef) (s *fsm.State, i fsm.Import, open bool, err error) {
+func (t *Timelines) openImport(
+	ctx context.Context, ref neon.TimelineRef,
+) (s *fsm.State, i fsm.Import, open bool, err error) {
 	if s, err = t.Log.ReadState(ctx); err != nil {
 		return s, i, false, err
 	}
@@ -149,7 +155,9 @@ func importError(i *fsm.Import) *string {
 // activateImported makes an imported timeline usable on every shard and returns the
 // description by shard zero. Shards that move meanwhile, or are not attached, are
 // asked again where they are then.
-func (t *Timelines) activateImported(ctx context.Context, ref neon.TimelineRef) (info neon.TimelineInfo, open bool, err error) {
+func (t *Timelines) activateImported(
+	ctx context.Context, ref neon.TimelineRef,
+) (info neon.TimelineInfo, open bool, err error) {
 	active := make(map[neon.ShardID]bool)
 	for {
 		s, i, open, err := t.openImport(ctx, ref)
@@ -157,9 +165,11 @@ func (t *Timelines) activateImported(ctx context.Context, ref neon.TimelineRef) 
 			return info, false, ctx.Err()
 		}
 		if err == nil {
-			for _, r := range ask(ctx, t.Pageservers, inactive(s, ref.Tenant, active), neon.ActivateImported(ref.Timeline)) {
+			for _, r := range ask(ctx, t.Pageservers, inactive(s, ref.Tenant, active),
+				neon.ActivateImported(ref.Timeline)) {
 				var got neon.TimelineInfo
-				if r.err != nil || r.status != http.StatusOK || json.Unmarshal(r.body, &got) != nil {
+				if r.err != nil || r.status != http.StatusOK ||
+					json.Unmarshal(r.body, &got) != nil {
 					continue
 				}
 				if active[r.shard] = true; r.shard.Number == 0 {
@@ -167,7 +177,9 @@ func (t *Timelines) activateImported(ctx context.Context, ref neon.TimelineRef) 
 				}
 			}
 			if left := i.Count.Shards() - len(active); left > 0 {
-				t.Logger.Info(fmt.Sprintf("Failed to activate timeline on %d shards post import. Will retry", left), "timeline", ref.String())
+				t.Logger.Info(fmt.Sprintf(
+					"Failed to activate timeline on %d shards post import. Will retry",
+					left), "timeline", ref.String())
 			} else {
 				t.Logger.Info("Post import timeline activation complete", "timeline", ref.String())
 				return info, true, nil
@@ -191,7 +203,9 @@ func inactive(s *fsm.State, id neon.TenantID, active map[neon.ShardID]bool) (fou
 }
 
 // placeImported puts an imported timeline on safekeepers, from where its log begins.
-func (t *Timelines) placeImported(ctx context.Context, ref neon.TimelineRef, info neon.TimelineInfo) error {
+func (t *Timelines) placeImported(
+	ctx context.Context, ref neon.TimelineRef, info neon.TimelineInfo,
+) error {
 	if !t.Options.OntoSafekeepers {
 		return nil
 	}
@@ -207,7 +221,8 @@ func (t *Timelines) placeImported(ctx context.Context, ref neon.TimelineRef, inf
 		if _, _, open, rerr := t.openImport(ctx, ref); rerr == nil && !open {
 			return nil // there is nothing to announce either
 		}
-		t.Logger.Info("Failed to create timeline on safekeepers", "timeline", ref.String(), "err", err)
+		t.Logger.Info("Failed to create timeline on safekeepers", "timeline", ref.String(),
+			"err", err)
 		if err := rest(ctx, importPlace); err != nil {
 			return err
 		}
@@ -216,8 +231,11 @@ func (t *Timelines) placeImported(ctx context.Context, ref neon.TimelineRef, inf
 
 // announceImport tells the control plane until it has heard, and finishes the
 // import then. It may hear twice if the leader dies in between.
-func (t *Timelines) announceImport(ctx context.Context, ref neon.TimelineRef, told neon.ImportComplete) error {
-	t.Logger.Info("Notifying cplane of import completion", "timeline", ref.String(), "import_failed", told.Error != nil)
+func (t *Timelines) announceImport(
+	ctx context.Context, ref neon.TimelineRef, told neon.ImportComplete,
+) error {
+	t.Logger.Info("Notifying cplane of import completion", "timeline", ref.String(),
+		"import_failed", told.Error != nil)
 	for try := 1; ; try++ {
 		_, _, open, err := t.openImport(ctx, ref)
 		if ctx.Err() != nil || err == nil && !open {
@@ -227,13 +245,16 @@ func (t *Timelines) announceImport(ctx context.Context, ref neon.TimelineRef, to
 			err = t.ImportHook.ImportComplete(ctx, told)
 		}
 		if err == nil {
-			_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.FinishImport{Tenant: ref.Tenant, Timeline: ref.Timeline})
+			_, err = t.Log.Propose(ctx, fsm.RequestID{},
+				fsm.FinishImport{Tenant: ref.Tenant, Timeline: ref.Timeline})
 		}
 		if err == nil {
-			t.Logger.Info("Timeline import completed", "timeline", ref.String(), "import_failed", told.Error != nil)
+			t.Logger.Info("Timeline import completed", "timeline", ref.String(),
+				"import_failed", told.Error != nil)
 			return nil
 		}
-		t.Logger.Info("Import complete notification failed", "timeline", ref.String(), "attempt", try, "err", err)
+		t.Logger.Info("Import complete notification failed", "timeline", ref.String(),
+			"attempt", try, "err", err)
 		if err := rest(ctx, importNotify); err != nil {
 			return err
 		}

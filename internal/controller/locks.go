@@ -72,11 +72,13 @@ func (l *Locks) acquire(ctx context.Context, id neon.TenantID, h hold) (release 
 	}
 	got := time.Now()
 	if waited := got.Sub(began); waited > longWait {
-		l.logger.Warn(fmt.Sprintf("Operation %s on key %s has waited %s for %s lock", h.operation, id, waited, h))
+		l.logger.Warn(fmt.Sprintf("Operation %s on key %s has waited %s for %s lock", h.operation,
+			id, waited, h))
 	}
 	return func() {
 		if took := time.Since(got); took > longWait {
-			l.logger.Warn(fmt.Sprintf("%s lock by %s was held for %s", h.title(), h.operation, took))
+			l.logger.Warn(fmt.Sprintf("%s lock by %s was held for %s", h.title(), h.operation,
+				took))
 		}
 		k.room.Release(h.room)
 		l.unuse(id, k)

@@ -16,7 +16,9 @@ type SafekeeperHook interface {
 }
 
 // Locate tells on which safekeepers a timeline is, from a linearizable read.
-func (t *Timelines) Locate(ctx context.Context, ref neon.TimelineRef) (l neon.TimelineLocate, err error) {
+func (t *Timelines) Locate(
+	ctx context.Context, ref neon.TimelineRef,
+) (l neon.TimelineLocate, err error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return l, err
@@ -25,7 +27,9 @@ func (t *Timelines) Locate(ctx context.Context, ref neon.TimelineRef) (l neon.Ti
 	if !ok {
 		return l, neon.Errorf(neon.NotFound, "Timeline %s not found", ref)
 	}
-	l = neon.TimelineLocate{Generation: tl.Generation, Set: append(neon.List[neon.NodeID]{}, tl.Set...)}
+	l = neon.TimelineLocate{
+		Generation: tl.Generation, Set: append(neon.List[neon.NodeID]{}, tl.Set...),
+	}
 	if tl.Joint() {
 		l.NewSet = new(neon.List[neon.NodeID](tl.NewSet))
 	}
@@ -34,9 +38,12 @@ func (t *Timelines) Locate(ctx context.Context, ref neon.TimelineRef) (l neon.Ti
 
 // ImportRecord takes charge of a timeline that is on safekeepers already, without a
 // call to any of them.
-func (t *Timelines) ImportRecord(ctx context.Context, ref neon.TimelineRef, req neon.TimelineImportRequest) error {
+func (t *Timelines) ImportRecord(
+	ctx context.Context, ref neon.TimelineRef, req neon.TimelineImportRequest,
+) error {
 	if req.Tenant != ref.Tenant || req.Timeline != ref.Timeline {
-		return neon.Errorf(neon.BadRequest, "tenant id or timeline id mismatch: url=%s, body=%s/%s", ref, req.Tenant, req.Timeline)
+		return neon.Errorf(neon.BadRequest, "tenant id or timeline id mismatch: url=%s, body=%s/%s",
+			ref, req.Tenant, req.Timeline)
 	}
 	// The entry is named by nothing: importing twice is the same as once.
 	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.ImportTimeline{
@@ -52,7 +59,9 @@ func told(tl *fsm.Timeline) bool {
 
 // MigrateSafekeepers moves a timeline to another set of safekeepers. Where it is, is
 // in the log at every moment: asking for the same again goes on from there.
-func (t *Timelines) MigrateSafekeepers(ctx context.Context, ref neon.TimelineRef, want []neon.NodeID) error {
+func (t *Timelines) MigrateSafekeepers(
+	ctx context.Context, ref neon.TimelineRef, want []neon.NodeID,
+) error {
 	var joint neon.SafekeeperGeneration // that of the migration once we have seen it
 	for range decisions {
 		s, err := t.Log.ReadState(ctx)
@@ -64,7 +73,9 @@ func (t *Timelines) MigrateSafekeepers(ctx context.Context, ref neon.TimelineRef
 		case err != nil:
 			return err
 		case tl.Joint() && !slices.Equal(tl.NewSet, want):
-			return neon.Errorf(neon.Conflict, "the timeline is already migrating to a different safekeeper set: %s", list(tl.NewSet))
+			return neon.Errorf(neon.Conflict,
+				"the timeline is already migrating to a different safekeeper set: %s",
+				list(tl.NewSet))
 		case tl.Joint():
 			joint = tl.Generation
 			err = t.advance(ctx, s, &tl)
@@ -75,7 +86,8 @@ func (t *Timelines) MigrateSafekeepers(ctx context.Context, ref neon.TimelineRef
 		case joint != 0:
 			return neon.Errorf(neon.Conflict, "the migration of timeline %s was aborted", ref)
 		default:
-			t.Logger.Info("migrating timeline to new safekeeper set", "timeline", ref.String(), "from", list(tl.Set), "to", list(want))
+			t.Logger.Info("migrating timeline to new safekeeper set", "timeline", ref.String(),
+				"from", list(tl.Set), "to", list(want))
 			_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.BeginMembership{
 				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation, NewSet: want,
 			})
@@ -90,11 +102,14 @@ func (t *Timelines) MigrateSafekeepers(ctx context.Context, ref neon.TimelineRef
 			return context.Cause(ctx)
 		}
 	}
-	return neon.Errorf(neon.Conflict, "others change the safekeepers of timeline %s all the time, please retry", ref)
+	return neon.Errorf(neon.Conflict,
+		"others change the safekeepers of timeline %s all the time, please retry", ref)
 }
 
 // checkTarget finds the timeline and refuses a set that it cannot move to.
-func (t *Timelines) checkTarget(s *fsm.State, ref neon.TimelineRef, want []neon.NodeID) (tl fsm.Timeline, err error) {
+func (t *Timelines) checkTarget(
+	s *fsm.State, ref neon.TimelineRef, want []neon.NodeID,
+) (tl fsm.Timeline, err error) {
 	for _, id := range want {
 		if _, ok := s.Safekeeper(id); !ok {
 			return tl, neon.Errorf(neon.BadRequest, "safekeeper %d does not exist", id)
@@ -104,11 +119,13 @@ func (t *Timelines) checkTarget(s *fsm.State, ref neon.TimelineRef, want []neon.
 	case len(want) == 0:
 		return tl, neon.Errorf(neon.BadRequest, "new safekeeper set is empty")
 	case len(want) < n:
-		return tl, neon.Errorf(neon.BadRequest, "new safekeeper set must have at least %d safekeepers", n)
+		return tl, neon.Errorf(neon.BadRequest,
+			"new safekeeper set must have at least %d safekeepers", n)
 	}
 	for i, id := range want {
 		if slices.Contains(want[:i], id) {
-			return tl, neon.Errorf(neon.BadRequest, "duplicate safekeeper id in the set %s", list(want))
+			return tl, neon.Errorf(neon.BadRequest, "duplicate safekeeper id in the set %s",
+				list(want))
 		}
 	}
 	if tl, err = findTimeline(s, ref); err != nil {
@@ -152,14 +169,17 @@ func (t *Timelines) AbortSafekeepers(ctx context.Context, ref neon.TimelineRef) 
 		case !tl.Joint():
 			err = t.settle(ctx, s, &tl)
 		default:
-			t.Logger.Info("aborting timeline migration", "timeline", ref.String(), "stays", list(tl.Set), "not", list(tl.NewSet))
+			t.Logger.Info("aborting timeline migration", "timeline", ref.String(),
+				"stays", list(tl.Set), "not", list(tl.NewSet))
 			_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
-				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation, Verdict: fsm.MembershipAbort,
+				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation,
+				Verdict: fsm.MembershipAbort,
 			})
 		}
 		if err != nil && neon.CodeOf(err) != neon.Conflict {
 			return err
 		}
 	}
-	return neon.Errorf(neon.Conflict, "others change the safekeepers of timeline %s all the time, please retry", ref)
+	return neon.Errorf(neon.Conflict,
+		"others change the safekeepers of timeline %s all the time, please retry", ref)
 }

@@ -59,7 +59,8 @@ func (t *Timelines) ResumeMigrations(ctx context.Context) error {
 			left = t.unsettled(ctx, left)
 			for ref, w := range left {
 				tl, ok := t.Log.State().Timeline(ref.Tenant, ref.Timeline)
-				if age := time.Since(w.since); ok && (age >= jointPatience || !tl.Joint() && age >= settleScan) {
+				if age := time.Since(w.since); ok &&
+					(age >= jointPatience || !tl.Joint() && age >= settleScan) {
 					retry[ref] = true
 				}
 			}
@@ -69,7 +70,9 @@ func (t *Timelines) ResumeMigrations(ctx context.Context) error {
 
 // unsettled lists the timelines in the middle of a migration. Those that have not
 // moved since they were listed before keep their time.
-func (t *Timelines) unsettled(ctx context.Context, before map[neon.TimelineRef]waiting) map[neon.TimelineRef]waiting {
+func (t *Timelines) unsettled(
+	ctx context.Context, before map[neon.TimelineRef]waiting,
+) map[neon.TimelineRef]waiting {
 	now := make(map[neon.TimelineRef]waiting)
 	for tl := range t.Log.State().Timelines() {
 		if ctx.Err() != nil {
@@ -102,7 +105,8 @@ func (t *Timelines) resumeMigration(ctx context.Context, ref neon.TimelineRef) b
 		}
 		if err = t.carryOn(ctx, s, &tl); err != nil && neon.CodeOf(err) != neon.Conflict {
 			if ctx.Err() == nil {
-				t.Logger.Info("A migration between safekeepers is not finished yet", "timeline", ref.String(), "err", err)
+				t.Logger.Info("A migration between safekeepers is not finished yet",
+					"timeline", ref.String(), "err", err)
 			}
 			return false
 		}

@@ -57,15 +57,18 @@ func (t *Timelines) advance(ctx context.Context, s *fsm.State, tl *fsm.Timeline)
 	if err := t.fail(ctx, "sk-migration-after-step-5"); err != nil {
 		return err
 	}
-	t.Logger.Info("waiting for safekeepers to sync position", "timeline", tl.Ref().String(), "term", sync.term, "lsn", sync.lsn)
-	if _, err := t.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.NewSet, atLeast: sync}); err != nil {
+	t.Logger.Info("waiting for safekeepers to sync position", "timeline", tl.Ref().String(),
+		"term", sync.term, "lsn", sync.lsn)
+	if _, err := t.switchAll(ctx, s,
+		switching{tl: tl, conf: conf, set: tl.NewSet, atLeast: sync}); err != nil {
 		return err
 	}
 	if err := t.fail(ctx, "sk-migration-after-step-7"); err != nil {
 		return err
 	}
 	_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
-		Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation, Verdict: fsm.MembershipCommit,
+		Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation,
+		Verdict: fsm.MembershipCommit,
 	})
 	if err != nil {
 		return err
@@ -101,7 +104,9 @@ func (t *Timelines) settle(ctx context.Context, s *fsm.State, tl *fsm.Timeline) 
 	return t.fail(ctx, "sk-migration-after-step-9")
 }
 
-func (t *Timelines) acknowledge(ctx context.Context, tl *fsm.Timeline, ack fsm.AckMembership) error {
+func (t *Timelines) acknowledge(
+	ctx context.Context, tl *fsm.Timeline, ack fsm.AckMembership,
+) error {
 	ack.Tenant, ack.Timeline = tl.Tenant, tl.ID
 	_, err := t.Log.Propose(ctx, fsm.RequestID{}, ack)
 	return err
@@ -112,7 +117,10 @@ func (t *Timelines) tellCompute(ctx context.Context, tl *fsm.Timeline, conf neon
 	if tl.ComputeTold >= tl.Generation {
 		return nil
 	}
-	body := neon.NotifySafekeepers{Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation, Safekeepers: neon.List[neon.NotifySafekeeper]{}}
+	body := neon.NotifySafekeepers{
+		Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation,
+		Safekeepers: neon.List[neon.NotifySafekeeper]{},
+	}
 	members := slices.Clone(conf.Members)
 	if conf.NewMembers != nil {
 		members = append(members, *conf.NewMembers...)
@@ -121,12 +129,14 @@ func (t *Timelines) tellCompute(ctx context.Context, tl *fsm.Timeline, conf neon
 	for _, m := range members {
 		if !seen[m.ID] {
 			seen[m.ID] = true
-			body.Safekeepers = append(body.Safekeepers, neon.NotifySafekeeper{ID: m.ID, Hostname: new(m.Host)})
+			body.Safekeepers = append(body.Safekeepers,
+				neon.NotifySafekeeper{ID: m.ID, Hostname: new(m.Host)})
 		}
 	}
 	if t.SafekeeperHook != nil {
 		if err := t.SafekeeperHook.NotifySafekeepers(ctx, body); err != nil {
-			return neon.Errorf(neon.Internal, "failed to notify cplane about safekeeper membership change: %w", err)
+			return neon.Errorf(neon.Internal,
+				"failed to notify cplane about safekeeper membership change: %w", err)
 		}
 	}
 	return t.acknowledge(ctx, tl, fsm.AckMembership{Compute: tl.Generation})
@@ -156,7 +166,8 @@ func (t *Timelines) switchAll(ctx context.Context, s *fsm.State, w switching) ([
 		}
 		at := position{resp.LastLogTerm, resp.FlushLsn}
 		if at.compare(w.atLeast) < 0 {
-			return fmt.Errorf("safekeeper %d has the log up to %s of term %d, not to %s of term %d", sk.ID, at.lsn, at.term, w.atLeast.lsn, w.atLeast.term)
+			return fmt.Errorf("safekeeper %d has the log up to %s of term %d, not to %s of term %d",
+				sk.ID, at.lsn, at.term, w.atLeast.lsn, w.atLeast.term)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -167,17 +178,23 @@ func (t *Timelines) switchAll(ctx context.Context, s *fsm.State, w switching) ([
 		return nil, err
 	}
 	if newer > w.conf.Generation {
-		return nil, neon.Errorf(neon.Conflict, "received configuration with generation %d from safekeeper, but expected %d", newer, w.conf.Generation)
+		return nil, neon.Errorf(neon.Conflict,
+			"received configuration with generation %d from safekeeper, but expected %d", newer,
+			w.conf.Generation)
 	}
 	slices.SortFunc(have, position.compare)
 	return have, nil
 }
 
 // pullAll copies the log to every newcomer of a migration; all have to get it.
-func (t *Timelines) pullAll(ctx context.Context, s *fsm.State, tl *fsm.Timeline, conf neon.Membership) error {
+func (t *Timelines) pullAll(
+	ctx context.Context, s *fsm.State, tl *fsm.Timeline, conf neon.Membership,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, pullTime)
 	defer cancel()
-	req := neon.PullTimelineRequest{Tenant: tl.Tenant, Timeline: tl.ID, HTTPHosts: neon.List[string]{}, Membership: &conf}
+	req := neon.PullTimelineRequest{
+		Tenant: tl.Tenant, Timeline: tl.ID, HTTPHosts: neon.List[string]{}, Membership: &conf,
+	}
 	for _, id := range tl.Set {
 		sk, _ := s.Safekeeper(id)
 		req.HTTPHosts = append(req.HTTPHosts, t.Safekeepers.BaseURL(&sk))
@@ -210,7 +227,9 @@ func (t *Timelines) pullAll(ctx context.Context, s *fsm.State, tl *fsm.Timeline,
 
 // excludeAll makes those drop the timeline who are no members of this configuration
 // any more. Where that fails it stays owed.
-func (t *Timelines) excludeAll(ctx context.Context, s *fsm.State, tl *fsm.Timeline, conf neon.Membership) error {
+func (t *Timelines) excludeAll(
+	ctx context.Context, s *fsm.State, tl *fsm.Timeline, conf neon.Membership,
+) error {
 	var (
 		wg   sync.WaitGroup
 		mu   sync.Mutex
@@ -226,7 +245,8 @@ func (t *Timelines) excludeAll(ctx context.Context, s *fsm.State, tl *fsm.Timeli
 				return t.Safekeepers.ExcludeTimeline(ctx, sk, tl.Ref(), conf)
 			})
 			if err != nil {
-				t.Logger.Info("an exclusion stays owed", "safekeeper", sk.ID, "timeline", tl.Ref().String(), "err", err)
+				t.Logger.Info("an exclusion stays owed", "safekeeper", sk.ID,
+					"timeline", tl.Ref().String(), "err", err)
 				return
 			}
 			mu.Lock()

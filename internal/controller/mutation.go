@@ -18,7 +18,9 @@ func (t *Timelines) mutate(ctx context.Context, id neon.TenantID, run func([]own
 	return t.guard(ctx, func(s *fsm.State) ([]owner, error) { return owners(s, id) }, run)
 }
 
-func (t *Timelines) guard(ctx context.Context, find func(*fsm.State) ([]owner, error), run func([]owner) error) error {
+func (t *Timelines) guard(
+	ctx context.Context, find func(*fsm.State) ([]owner, error), run func([]owner) error,
+) error {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return err
@@ -35,7 +37,8 @@ func (t *Timelines) guard(ctx context.Context, find func(*fsm.State) ([]owner, e
 	for _, o := range before {
 		sh, ok := s.Shard(o.shard)
 		// During a split nobody knows whether the children have what the parent has.
-		if !ok || s.Splitting(o.shard.Tenant) || sh.Generation != o.generation || sh.GenNode != o.node.ID {
+		if !ok || s.Splitting(o.shard.Tenant) || sh.Generation != o.generation ||
+			sh.GenNode != o.node.ID {
 			return neon.Errorf(neon.Unavailable, "Tenant attachment changed, please retry")
 		}
 	}
@@ -68,9 +71,11 @@ func ownerOf(s *fsm.State, tenant fsm.Tenant, sh fsm.Shard) (owner, error) {
 		case neon.PlaceDetached:
 			return owner{}, neon.Errorf(neon.Conflict, "Shard %s tenant has policy Detached", sh.ID)
 		case neon.PlaceSecondary:
-			return owner{}, neon.Errorf(neon.Conflict, "Shard %s tenant has policy Secondary", sh.ID)
+			return owner{}, neon.Errorf(neon.Conflict, "Shard %s tenant has policy Secondary",
+				sh.ID)
 		}
-		return owner{}, neon.Errorf(neon.Unavailable, "One or more shards in tenant is not yet attached")
+		return owner{}, neon.Errorf(neon.Unavailable,
+			"One or more shards in tenant is not yet attached")
 	}
 	node, ok := s.Node(sh.GenNode)
 	if !ok || node.Tombstone {

@@ -50,10 +50,12 @@ func sameAddress(old fsm.Node, c fsm.RegisterNode) bool {
 // also when the configuration would not admit it any more.
 func (n *Nodes) admit(ctx context.Context, req neon.NodeRegister) error {
 	if err := n.Resolve(ctx, req.HTTPAddr); err != nil {
-		return neon.Errorf(neon.Unavailable, "Node %d tried to register with unknown DNS name '%s'", req.ID, req.HTTPAddr)
+		return neon.Errorf(neon.Unavailable, "Node %d tried to register with unknown DNS name '%s'",
+			req.ID, req.HTTPAddr)
 	}
 	if n.Options.UseHTTPS && (req.HTTPSPort == nil || *req.HTTPSPort == 0) {
-		return neon.Errorf(neon.PreconditionFailed, "Node %d has no https port, but use_https is enabled", req.ID)
+		return neon.Errorf(neon.PreconditionFailed,
+			"Node %d has no https port, but use_https is enabled", req.ID)
 	}
 	if halfGRPC(req) {
 		return neon.Errorf(neon.BadRequest, "must specify both gRPC address and port")
@@ -109,8 +111,9 @@ func notRegistered(id neon.NodeID) error {
 func describeRecord(n *fsm.Node) neon.NodeDescribe {
 	return neon.NodeDescribe{
 		ID: n.ID, Availability: n.Availability, Scheduling: n.Scheduling, AZ: n.AZ.String(),
-		HTTPAddr: n.Addr.HTTPHost, HTTPPort: n.Addr.HTTPPort, HTTPSPort: portOrNull(n.Addr.HTTPSPort),
-		PgAddr: n.Addr.PGHost, PgPort: n.Addr.PGPort,
+		HTTPAddr: n.Addr.HTTPHost, HTTPPort: n.Addr.HTTPPort,
+		HTTPSPort: portOrNull(n.Addr.HTTPSPort),
+		PgAddr:    n.Addr.PGHost, PgPort: n.Addr.PGPort,
 		GRPCAddr: textOrNull(n.Addr.GRPCHost), GRPCPort: portOrNull(n.Addr.GRPCPort),
 	}
 }
@@ -125,7 +128,8 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Ot
 		return err
 	}
 	if what, runs := ongoing(before, req.ID, others); runs {
-		return neon.Errorf(neon.PreconditionFailed, "Ongoing background operation forbids configuring: %s", what)
+		return neon.Errorf(neon.PreconditionFailed,
+			"Ongoing background operation forbids configuring: %s", what)
 	}
 	if req.Scheduling != nil {
 		if err := n.setScheduling(ctx, req.ID, *req.Scheduling); err != nil {

@@ -44,7 +44,9 @@ type Order struct {
 }
 
 func (o Order) command(kind fsm.OperationKind) fsm.BeginNodeOperation {
-	return fsm.BeginNodeOperation{Node: o.Node, Kind: kind, Force: o.Force == ByForce, Alone: o.Others == Exclusively}
+	return fsm.BeginNodeOperation{
+		Node: o.Node, Kind: kind, Force: o.Force == ByForce, Alone: o.Others == Exclusively,
+	}
 }
 
 // Drain begins to move what is attached on a node away.
@@ -59,7 +61,8 @@ func (o *Operations) Drain(ctx context.Context, order Order) error {
 		case n.Scheduling == neon.SchedulingDraining:
 			return neon.Errorf(neon.Conflict, "Node %d has drain in progress", id)
 		case n.Scheduling != neon.SchedulingActive:
-			return neon.Errorf(neon.PreconditionFailed, "Node %d cannot be drained due to %s policy", id, n.Scheduling)
+			return neon.Errorf(neon.PreconditionFailed,
+				"Node %d cannot be drained due to %s policy", id, n.Scheduling)
 		}
 		return nil
 	})
@@ -81,7 +84,8 @@ func (o *Operations) Fill(ctx context.Context, order Order) error {
 		case n.Scheduling == neon.SchedulingFilling:
 			return neon.Errorf(neon.Conflict, "Node %d has fill in progress", id)
 		case n.Scheduling != neon.SchedulingActive:
-			return neon.Errorf(neon.PreconditionFailed, "Node %d cannot be filled due to %s policy", id, n.Scheduling)
+			return neon.Errorf(neon.PreconditionFailed, "Node %d cannot be filled due to %s policy",
+				id, n.Scheduling)
 		}
 		return nil
 	})
@@ -97,7 +101,8 @@ func (o *Operations) Delete(ctx context.Context, order Order) error {
 		case n.Scheduling == neon.SchedulingDeleting:
 			return neon.Errorf(neon.Conflict, "Node %d has delete in progress", id)
 		case n.Scheduling != neon.SchedulingActive && n.Scheduling != neon.SchedulingPause:
-			return neon.Errorf(neon.PreconditionFailed, "Node %d cannot be deleted due to %s policy", id, n.Scheduling)
+			return neon.Errorf(neon.PreconditionFailed,
+				"Node %d cannot be deleted due to %s policy", id, n.Scheduling)
 		}
 		return nil
 	})
@@ -129,7 +134,9 @@ func ongoing(s *fsm.State, id neon.NodeID, others Others) (string, bool) {
 
 // begin commits the beginning of an operation unless another forbids it or allow
 // objects.
-func (o *Operations) begin(ctx context.Context, c fsm.BeginNodeOperation, allow func(*fsm.State, *fsm.Node) error) error {
+func (o *Operations) begin(
+	ctx context.Context, c fsm.BeginNodeOperation, allow func(*fsm.State, *fsm.Node) error,
+) error {
 	others := Concurrently
 	if c.Alone {
 		others = Exclusively
@@ -145,7 +152,8 @@ func (o *Operations) begin(ctx context.Context, c fsm.BeginNodeOperation, allow 
 			}
 		}
 		if what, runs := ongoing(s, c.Node, others); runs {
-			return nil, neon.Errorf(neon.PreconditionFailed, "Background operation already ongoing for node: %s", what)
+			return nil, neon.Errorf(neon.PreconditionFailed,
+				"Background operation already ongoing for node: %s", what)
 		}
 		if err := allow(s, &n); err != nil {
 			return nil, err
@@ -194,7 +202,9 @@ func (o *Operations) DeleteNow(ctx context.Context, id neon.NodeID) error {
 		if err := scheduler.New(s, o.Reality.Loads()).MayLose(id); err != nil {
 			return nil, err
 		}
-		return fsm.BeginNodeOperation{Node: id, Kind: fsm.OperationDelete, Force: true, Prior: n.Scheduling}, nil
+		return fsm.BeginNodeOperation{
+			Node: id, Kind: fsm.OperationDelete, Force: true, Prior: n.Scheduling,
+		}, nil
 	})
 	if err != nil {
 		return err
@@ -218,7 +228,8 @@ func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
 			return nil
 		}
 		if n.Operation.Kind != fsm.OperationDelete {
-			return neon.Errorf(neon.Conflict, "the deletion of node %d was ended by somebody else", id)
+			return neon.Errorf(neon.Conflict, "the deletion of node %d was ended by somebody else",
+				id)
 		}
 		select {
 		case <-poll.C:
@@ -264,7 +275,8 @@ func (o *Operations) ForgetTombstone(ctx context.Context, id neon.NodeID) error 
 		case !ok:
 			return nil, nil
 		case !n.Tombstone:
-			return nil, neon.Errorf(neon.Conflict, "Node %d is in use, consider using tombstone API first", id)
+			return nil, neon.Errorf(neon.Conflict,
+				"Node %d is in use, consider using tombstone API first", id)
 		}
 		return fsm.ForgetTombstone{Node: id}, nil
 	})
@@ -290,7 +302,10 @@ func (o *Operations) List(ctx context.Context) (all []Progress, err error) {
 	for n := range s.Nodes() {
 		if op := n.Operation; op.Kind != fsm.OperationNone {
 			c := s.Counts(n.ID)
-			all = append(all, Progress{Node: n.ID, Kind: op.Kind, Force: op.Force, Total: op.Total, Attached: c.Attached, Shards: c.Shards})
+			all = append(all, Progress{
+				Node: n.ID, Kind: op.Kind, Force: op.Force, Total: op.Total, Attached: c.Attached,
+				Shards: c.Shards,
+			})
 		}
 	}
 	return all, nil

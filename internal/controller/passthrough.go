@@ -24,7 +24,9 @@ const passedBody = 64 << 20
 // Passthrough has the owner of a shard answer a request. A tenant's id stands for
 // its first shard. Only method, path and query go on, and in these every mention
 // of the tenant becomes the shard.
-func (t *Timelines) Passthrough(ctx context.Context, id neon.ShardID, method, pathAndQuery string) (a Answer, err error) {
+func (t *Timelines) Passthrough(
+	ctx context.Context, id neon.ShardID, method, pathAndQuery string,
+) (a Answer, err error) {
 	find := func(s *fsm.State) ([]owner, error) {
 		o, err := t.target(s, id)
 		return []owner{o}, err
@@ -49,28 +51,36 @@ func (t *Timelines) target(s *fsm.State, id neon.ShardID) (owner, error) {
 	case !ok:
 		return owner{}, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
 	case sh.Attached == 0:
-		return owner{}, neon.Errorf(neon.Conflict, "Cannot call timeline API on non-attached tenant")
+		return owner{}, neon.Errorf(neon.Conflict,
+			"Cannot call timeline API on non-attached tenant")
 	}
 	return ownerOf(s, tenant, sh)
 }
 
-func (t *Timelines) pass(ctx context.Context, o owner, method, pathAndQuery string) (a Answer, err error) {
+func (t *Timelines) pass(
+	ctx context.Context, o owner, method, pathAndQuery string,
+) (a Answer, err error) {
 	path := strings.ReplaceAll(pathAndQuery, o.shard.Tenant.String(), o.shard.String())
 	name := fmt.Sprintf("%d (%s)", o.node.ID, o.node.Addr.HTTPHost)
 	resp, err := t.Pageservers.Passthrough(ctx, &o.node, method, path)
 	if err != nil {
-		return a, neon.Errorf(neon.Unavailable, "Error sending pageserver API request to %s: %w", name, err)
+		return a, neon.Errorf(neon.Unavailable, "Error sending pageserver API request to %s: %w",
+			name, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, passedBody+1))
 	switch {
 	case err != nil:
-		return a, neon.Errorf(neon.Unavailable, "Error sending pageserver API request to %s: %w", name, err)
+		return a, neon.Errorf(neon.Unavailable, "Error sending pageserver API request to %s: %w",
+			name, err)
 	case len(body) > passedBody:
-		return a, neon.Errorf(neon.Internal, "Answer of pageserver %s is larger than %d bytes", name, passedBody)
+		return a, neon.Errorf(neon.Internal, "Answer of pageserver %s is larger than %d bytes",
+			name, passedBody)
 	}
-	if resp.StatusCode == http.StatusNotFound && strings.Contains(string(body), "tenant "+o.shard.Tenant.String()) {
-		return a, neon.Errorf(neon.Unavailable, "Pageserver %s returned tenant 404 due to ongoing migration, retry later", name)
+	if resp.StatusCode == http.StatusNotFound &&
+		strings.Contains(string(body), "tenant "+o.shard.Tenant.String()) {
+		return a, neon.Errorf(neon.Unavailable,
+			"Pageserver %s returned tenant 404 due to ongoing migration, retry later", name)
 	}
 	return Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
 }

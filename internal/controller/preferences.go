@@ -18,7 +18,9 @@ const longestAZ = 255
 
 // SetPreferredAZs changes the zones that shards should be served from. It returns
 // the shards that exist, by id; they are moved when there is nothing else to do.
-func (t *Tenants) SetPreferredAZs(ctx context.Context, req neon.PreferredAZsRequest) (resp neon.PreferredAZsResponse, err error) {
+func (t *Tenants) SetPreferredAZs(
+	ctx context.Context, req neon.PreferredAZsRequest,
+) (resp neon.PreferredAZsResponse, err error) {
 	items := make([]fsm.PreferredAZ, 0, len(req))
 	for _, id := range slices.SortedFunc(maps.Keys(req), neon.ShardID.Compare) {
 		it := fsm.PreferredAZ{Shard: id}
@@ -26,7 +28,8 @@ func (t *Tenants) SetPreferredAZs(ctx context.Context, req neon.PreferredAZsRequ
 			it.AZ = *az
 		}
 		if len(it.AZ.String()) > longestAZ {
-			return resp, neon.Errorf(neon.BadRequest, "the zone of %s has more than %d bytes", id, longestAZ)
+			return resp, neon.Errorf(neon.BadRequest, "the zone of %s has more than %d bytes", id,
+				longestAZ)
 		}
 		items = append(items, it)
 	}
@@ -36,7 +39,8 @@ func (t *Tenants) SetPreferredAZs(ctx context.Context, req neon.PreferredAZsRequ
 			return resp, err
 		}
 		for _, it := range batch {
-			if _, unknown := slices.BinarySearchFunc(r.Refused, it.Shard, neon.ShardID.Compare); !unknown {
+			if _, unknown := slices.BinarySearchFunc(r.Refused, it.Shard,
+				neon.ShardID.Compare); !unknown {
 				resp.Updated = append(resp.Updated, it.Shard)
 			}
 		}
@@ -49,12 +53,14 @@ func (t *Tenants) SetPreferredAZs(ctx context.Context, req neon.PreferredAZsRequ
 func (t *Tenants) SetHealth(ctx context.Context, req neon.MetadataHealthUpdate) error {
 	at := time.Now().UnixMilli()
 	for batch := range slices.Chunk(req.Healthy, perEntry) {
-		if _, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.SetMetadataHealth{Healthy: batch, At: at}); err != nil {
+		if _, err := t.Log.Propose(ctx, fsm.RequestID{},
+			fsm.SetMetadataHealth{Healthy: batch, At: at}); err != nil {
 			return err
 		}
 	}
 	for batch := range slices.Chunk(req.Unhealthy, perEntry) {
-		if _, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.SetMetadataHealth{Unhealthy: batch, At: at}); err != nil {
+		if _, err := t.Log.Propose(ctx, fsm.RequestID{},
+			fsm.SetMetadataHealth{Unhealthy: batch, At: at}); err != nil {
 			return err
 		}
 	}
@@ -77,7 +83,9 @@ func (t *Tenants) Unhealthy(ctx context.Context) (resp neon.UnhealthyShards, err
 
 // Outdated lists what was last looked through longer ago than the request says,
 // from a linearizable read. A shard counts from its creation.
-func (t *Tenants) Outdated(ctx context.Context, req neon.OutdatedRequest) (resp neon.OutdatedResponse, err error) {
+func (t *Tenants) Outdated(
+	ctx context.Context, req neon.OutdatedRequest,
+) (resp neon.OutdatedResponse, err error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return resp, err
@@ -86,7 +94,8 @@ func (t *Tenants) Outdated(ctx context.Context, req neon.OutdatedRequest) (resp 
 	for sh := range s.ShardsFrom(neon.ShardID{}) {
 		if sh.ScrubbedAt < before {
 			resp.Records = append(resp.Records, neon.HealthRecord{
-				Shard: sh.ID, Healthy: !sh.Unhealthy, LastScrubbed: time.UnixMilli(sh.ScrubbedAt).UTC(),
+				Shard: sh.ID, Healthy: !sh.Unhealthy,
+				LastScrubbed: time.UnixMilli(sh.ScrubbedAt).UTC(),
 			})
 		}
 	}

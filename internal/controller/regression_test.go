@@ -20,9 +20,12 @@ func TestValidateFollowsAMigration(t *testing.T) {
 	l.must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: id, Node: from}}})
 	valid := func(old, current bool) {
 		t.Helper()
-		ask := neon.ValidateRequest{Tenants: []neon.ValidateTenant{{Shard: id, Gen: 1}, {Shard: id, Gen: 2}}}
+		ask := neon.ValidateRequest{
+			Tenants: []neon.ValidateTenant{{Shard: id, Gen: 1}, {Shard: id, Gen: 2}},
+		}
 		resp, err := NewUpcalls(deps).Validate(t.Context(), ask)
-		if err != nil || len(resp.Tenants) != 2 || resp.Tenants[0].Valid != old || resp.Tenants[1].Valid != current {
+		if err != nil || len(resp.Tenants) != 2 || resp.Tenants[0].Valid != old ||
+			resp.Tenants[1].Valid != current {
 			t.Errorf("%+v, %v", resp, err)
 		}
 	}
@@ -40,23 +43,30 @@ func TestValidateFollowsAMigration(t *testing.T) {
 func TestAPolicyOverridesAPause(t *testing.T) {
 	for name, act := range map[string]func(*testing.T, *fakeLog, *Tenants){
 		"policy": func(t *testing.T, _ *fakeLog, tenants *Tenants) {
-			if err := tenants.SetPolicy(t.Context(), tenantOne, neon.PolicyRequest{Placement: &neon.Placement{}}); err != nil {
+			if err := tenants.SetPolicy(t.Context(), tenantOne,
+				neon.PolicyRequest{Placement: &neon.Placement{}}); err != nil {
 				t.Error(err)
 			}
 		},
 		"location": func(t *testing.T, _ *fakeLog, tenants *Tenants) {
-			if _, err := tenants.SetLocation(t.Context(), neon.Unsharded(tenantOne), neon.LocationConfig{Mode: neon.Detached}); err != nil {
+			if _, err := tenants.SetLocation(t.Context(), neon.Unsharded(tenantOne),
+				neon.LocationConfig{Mode: neon.Detached}); err != nil {
 				t.Error(err)
 			}
 		},
-		"delete": func(_ *testing.T, l *fakeLog, _ *Tenants) { l.must(fsm.BeginDeleteTenant{ID: tenantOne}) },
+		"delete": func(
+			_ *testing.T, l *fakeLog, _ *Tenants,
+		) {
+			l.must(fsm.BeginDeleteTenant{ID: tenantOne})
+		},
 	} {
 		for _, pin := range []neon.ShardScheduling{neon.ShardPause, neon.ShardStop} {
 			l := newLog(t)
 			l.addNodes(2)
 			tenants := NewTenants(newDeps(l, &fakeReality{}, &fakePageservers{}))
 			create(t, tenants, 1)
-			if err := tenants.SetPolicy(t.Context(), tenantOne, neon.PolicyRequest{Scheduling: &pin}); err != nil {
+			if err := tenants.SetPolicy(t.Context(), tenantOne,
+				neon.PolicyRequest{Scheduling: &pin}); err != nil {
 				t.Fatal(err)
 			}
 			act(t, l, tenants)

@@ -77,7 +77,8 @@ func commit(ctx context.Context, log Log, decide decision) (uint64, error) {
 		case len(r.Refused) > 0:
 			// The entry was taken and remembered, but not for everything.
 			id = fsm.RequestID{}
-			refused = neon.Errorf(neon.Conflict, "placement of %s does not hold any more", r.Refused[0])
+			refused = neon.Errorf(neon.Conflict, "placement of %s does not hold any more",
+				r.Refused[0])
 		default:
 			return r.Index, nil
 		}
@@ -114,7 +115,9 @@ func decideFirmly(ctx context.Context, log Log, decide decision) (*fsm.State, fs
 
 // settle waits for shards for at most that long and reports only what keeps the
 // caller from answering: a reconcile that is slow or fails goes on without it.
-func settle(ctx context.Context, r Reality, wait time.Duration, index uint64, shards []neon.ShardID) {
+func settle(
+	ctx context.Context, r Reality, wait time.Duration, index uint64, shards []neon.ShardID,
+) {
 	r.Kick(shards...)
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

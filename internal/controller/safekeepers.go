@@ -12,10 +12,18 @@ type SafekeeperCalls interface {
 	// BaseURL is how other safekeepers reach this one.
 	BaseURL(sk *fsm.Safekeeper) string
 
-	CreateTimeline(ctx context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate) error
-	PullTimeline(ctx context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest) (neon.PullTimelineResponse, error)
-	SwitchMembership(ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership) (neon.MembershipSwitched, error)
-	ExcludeTimeline(ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership) error
+	CreateTimeline(
+		ctx context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate,
+	) error
+	PullTimeline(
+		ctx context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest,
+	) (neon.PullTimelineResponse, error)
+	SwitchMembership(
+		ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
+	) (neon.MembershipSwitched, error)
+	ExcludeTimeline(
+		ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
+	) error
 }
 
 // SafekeeperWatch is what the leader has seen of the safekeepers.
@@ -50,7 +58,9 @@ func (k *Safekeepers) List(ctx context.Context) ([]neon.SafekeeperDescribe, erro
 }
 
 // Describe describes one safekeeper, from a linearizable read.
-func (k *Safekeepers) Describe(ctx context.Context, id neon.NodeID) (neon.SafekeeperDescribe, error) {
+func (k *Safekeepers) Describe(
+	ctx context.Context, id neon.NodeID,
+) (neon.SafekeeperDescribe, error) {
 	s, err := k.Log.ReadState(ctx)
 	if err != nil {
 		return neon.SafekeeperDescribe{}, err
@@ -64,7 +74,8 @@ func (k *Safekeepers) Describe(ctx context.Context, id neon.NodeID) (neon.Safeke
 
 func describeSafekeeper(k *fsm.Safekeeper) neon.SafekeeperDescribe {
 	return neon.SafekeeperDescribe{
-		ID: k.ID, Region: k.Region, Version: k.Version, Host: k.Host, Port: k.Port, HTTPPort: k.HTTPPort,
+		ID: k.ID, Region: k.Region, Version: k.Version, Host: k.Host, Port: k.Port,
+		HTTPPort:  k.HTTPPort,
 		HTTPSPort: portOrNull(k.HTTPSPort), AZ: k.AZ.String(), Scheduling: k.Scheduling,
 	}
 }
@@ -78,12 +89,14 @@ func (k *Safekeepers) Upsert(ctx context.Context, id neon.NodeID, req neon.Safek
 	case req.ID <= 0:
 		return neon.Errorf(neon.BadRequest, "id not allowed to be zero or negative: %d", req.ID)
 	case k.Options.UseHTTPSSafekeepers && req.HTTPSPort == nil:
-		return neon.Errorf(neon.PreconditionFailed, "cannot upsert safekeeper %d: https is enabled, but https port is not specified", id)
+		return neon.Errorf(neon.PreconditionFailed,
+			"cannot upsert safekeeper %d: https is enabled, but https port is not specified", id)
 	case req.Version < 0:
 		return neon.Errorf(neon.Internal, "negative version: %d", req.Version)
 	}
 	c := fsm.UpsertSafekeeper{
-		ID: id, Region: req.Region, Version: req.Version, Host: req.Host, Port: req.Port, HTTPPort: req.HTTPPort, AZ: neon.MakeAZ(req.AZ),
+		ID: id, Region: req.Region, Version: req.Version, Host: req.Host, Port: req.Port,
+		HTTPPort: req.HTTPPort, AZ: neon.MakeAZ(req.AZ),
 	}
 	if req.HTTPSPort != nil {
 		c.HTTPSPort = *req.HTTPSPort
@@ -94,7 +107,9 @@ func (k *Safekeepers) Upsert(ctx context.Context, id neon.NodeID, req neon.Safek
 }
 
 // SetScheduling sets the scheduling policy of a safekeeper.
-func (k *Safekeepers) SetScheduling(ctx context.Context, id neon.NodeID, to neon.SafekeeperScheduling) error {
+func (k *Safekeepers) SetScheduling(
+	ctx context.Context, id neon.NodeID, to neon.SafekeeperScheduling,
+) error {
 	_, err := commit(ctx, k.Log, func(s *fsm.State) (fsm.Command, error) {
 		sk, ok := s.Safekeeper(id)
 		switch {

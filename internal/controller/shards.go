@@ -28,21 +28,25 @@ func (h *Shards) Migrate(ctx context.Context, id neon.ShardID, req neon.MigrateR
 		override = scheduler.OverrideScheduler
 	}
 	there := false
-	index, err := h.move(ctx, id, req, func(s *scheduler.Scheduler, sh fsm.Shard) (fsm.Intent, error) {
-		if req.Origin != nil && *req.Origin != sh.Attached {
-			return fsm.Intent{}, neon.Errorf(neon.PreconditionFailed,
-				"Migration expected to originate from %d but shard is on %s", *req.Origin, describeNode(sh.Attached))
-		}
-		there = sh.Attached == req.Node
-		if there {
-			return settled(sh), nil
-		}
-		in, err := move(s, sh, req.Node, override)
-		if c := req.Config; err == nil && !c.Prewarm && (c.WarmupTimeout != nil || c.DownloadTimeout != nil) {
-			h.Reality.SetPatience(id, (*time.Duration)(c.WarmupTimeout), (*time.Duration)(c.DownloadTimeout))
-		}
-		return in, err
-	})
+	index, err := h.move(ctx, id, req,
+		func(s *scheduler.Scheduler, sh fsm.Shard) (fsm.Intent, error) {
+			if req.Origin != nil && *req.Origin != sh.Attached {
+				return fsm.Intent{}, neon.Errorf(neon.PreconditionFailed,
+					"Migration expected to originate from %d but shard is on %s", *req.Origin,
+					describeNode(sh.Attached))
+			}
+			there = sh.Attached == req.Node
+			if there {
+				return settled(sh), nil
+			}
+			in, err := move(s, sh, req.Node, override)
+			if c := req.Config; err == nil && !c.Prewarm &&
+				(c.WarmupTimeout != nil || c.DownloadTimeout != nil) {
+				h.Reality.SetPatience(id, (*time.Duration)(c.WarmupTimeout),
+					(*time.Duration)(c.DownloadTimeout))
+			}
+			return in, err
+		})
 	if err != nil {
 		return err
 	}
@@ -55,10 +59,13 @@ func (h *Shards) Migrate(ctx context.Context, id neon.ShardID, req neon.MigrateR
 
 // MigrateSecondary makes a node the only secondary of a shard and waits for it.
 // Nothing changes when the shard is attached there.
-func (h *Shards) MigrateSecondary(ctx context.Context, id neon.ShardID, req neon.MigrateRequest) error {
-	index, err := h.move(ctx, id, req, func(s *scheduler.Scheduler, sh fsm.Shard) (fsm.Intent, error) {
-		return s.MigrateSecondary(sh, req.Node)
-	})
+func (h *Shards) MigrateSecondary(
+	ctx context.Context, id neon.ShardID, req neon.MigrateRequest,
+) error {
+	index, err := h.move(ctx, id, req,
+		func(s *scheduler.Scheduler, sh fsm.Shard) (fsm.Intent, error) {
+			return s.MigrateSecondary(sh, req.Node)
+		})
 	if err != nil {
 		return err
 	}
@@ -68,7 +75,9 @@ func (h *Shards) MigrateSecondary(ctx context.Context, id neon.ShardID, req neon
 type mover func(*scheduler.Scheduler, fsm.Shard) (fsm.Intent, error)
 
 // move commits the intent that a mover decides on.
-func (h *Shards) move(ctx context.Context, id neon.ShardID, req neon.MigrateRequest, decide mover) (uint64, error) {
+func (h *Shards) move(
+	ctx context.Context, id neon.ShardID, req neon.MigrateRequest, decide mover,
+) (uint64, error) {
 	if err := thaw(ctx, h.Log, id.Tenant); err != nil {
 		return 0, err
 	}
@@ -97,7 +106,9 @@ func describeNode(n neon.NodeID) string {
 
 // settled is the intent of a shard as it is, with no move to come.
 func settled(sh fsm.Shard) fsm.Intent {
-	return fsm.Intent{Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: sh.Secondary}
+	return fsm.Intent{
+		Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: sh.Secondary,
+	}
 }
 
 // Cancel ends what is being done about a shard, and waits shortly for that end. To

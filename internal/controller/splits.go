@@ -16,11 +16,16 @@ import (
 type SplitCalls interface {
 	// ShardSplit splits one attached shard and returns its children. A timeout of 0
 	// sets no limit.
-	ShardSplit(ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.ShardSplitRequest, timeout time.Duration) ([]neon.ShardID, error)
+	ShardSplit(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.ShardSplitRequest,
+		timeout time.Duration,
+	) ([]neon.ShardID, error)
 
 	// SeeLocation looks at one location: found is false when there is none, and
 	// conf is nil with found while the pageserver changes it.
-	SeeLocation(ctx context.Context, node *fsm.Node, shard neon.ShardID) (conf *neon.LocationConfig, found bool, err error)
+	SeeLocation(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID,
+	) (conf *neon.LocationConfig, found bool, err error)
 
 	// Detach removes a location; it is no error if there is none.
 	Detach(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
@@ -30,7 +35,9 @@ type SplitCalls interface {
 	TimelineIDs(ctx context.Context, node *fsm.Node, shard neon.ShardID) ([]neon.TimelineID, error)
 
 	// TimelineDelete returns 202 while the deletion runs and 404 when nothing is left.
-	TimelineDelete(ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID) (status int, err error)
+	TimelineDelete(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
+	) (status int, err error)
 
 	// HeatmapUpload makes an attached location say what its secondaries should have.
 	HeatmapUpload(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
@@ -39,7 +46,9 @@ type SplitCalls interface {
 	DownloadSecondary(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
 
 	// TopTenants lists the largest attached shards of a pageserver.
-	TopTenants(ctx context.Context, node *fsm.Node, req neon.TopTenantsRequest) ([]neon.TopTenant, error)
+	TopTenants(
+		ctx context.Context, node *fsm.Node, req neon.TopTenantsRequest,
+	) ([]neon.TopTenant, error)
 
 	// Quiet waits until no worker is in the middle of a call for the shards.
 	Quiet(ctx context.Context, shards ...neon.ShardID) error
@@ -83,7 +92,10 @@ func NewSplits(d Deps, calls SplitCalls, o SplitOptions) *Splits {
 	if o.Interval == 0 {
 		o.Interval = 20 * time.Second
 	}
-	return &Splits{Deps: d, Calls: calls, Options: o, poke: make(chan struct{}, 1), aborted: make(map[neon.TenantID]fsm.Split), had: make(map[neon.ShardID]inventory)}
+	return &Splits{
+		Deps: d, Calls: calls, Options: o, poke: make(chan struct{}, 1),
+		aborted: make(map[neon.TenantID]fsm.Split), had: make(map[neon.ShardID]inventory),
+	}
 }
 
 // splitPoll is how often somebody who waits for a split looks at its record.
@@ -96,7 +108,9 @@ const splitCheck = time.Second
 // is committed, compute was told and the secondaries exist, with success even if
 // the last two take longer. A tenant that has so many shards is left as it is. After
 // an error the tenant is, or will soon be, as it was.
-func (p *Splits) Split(ctx context.Context, id neon.TenantID, req neon.ShardSplitRequest) ([]neon.ShardID, error) {
+func (p *Splits) Split(
+	ctx context.Context, id neon.TenantID, req neon.ShardSplitRequest,
+) ([]neon.ShardID, error) {
 	if err := p.failWith(ctx, "shard-split-validation", neon.BadRequest); err != nil {
 		return nil, err
 	}
@@ -114,12 +128,14 @@ func (p *Splits) Split(ctx context.Context, id neon.TenantID, req neon.ShardSpli
 		tenant, _ := p.Log.State().Tenant(id)
 		settle(ctx, p.Reality, longWait, s.Index, tenant.Shards())
 	}
-	index, err := commit(ctx, p.Log, func(s *fsm.State) (fsm.Command, error) { return decideSplit(s, id, req) })
+	index, err := commit(ctx, p.Log,
+		func(s *fsm.State) (fsm.Command, error) { return decideSplit(s, id, req) })
 	if err != nil {
 		return nil, err
 	}
 	p.wake()
-	shards, err := p.await(ctx, fsm.Split{Tenant: id, Count: neon.ShardCount(req.Count), Began: index})
+	shards, err := p.await(ctx,
+		fsm.Split{Tenant: id, Count: neon.ShardCount(req.Count), Began: index})
 	if err != nil {
 		return nil, err
 	}
@@ -167,15 +183,20 @@ func decideSplit(s *fsm.State, id neon.TenantID, req neon.ShardSplitRequest) (fs
 	}
 	switch {
 	case have > int(req.Count):
-		return nil, neon.Errorf(neon.BadRequest, "Requested count %d but already have shards at count %d", req.Count, have)
+		return nil, neon.Errorf(neon.BadRequest,
+			"Requested count %d but already have shards at count %d", req.Count, have)
 	case have == int(req.Count):
 		return nil, nil
 	}
-	c := fsm.BeginSplit{Tenant: id, Sequence: tenant.Sequence, Count: neon.ShardCount(req.Count), Stripe: tenant.Stripe}
+	c := fsm.BeginSplit{
+		Tenant: id, Sequence: tenant.Sequence, Count: neon.ShardCount(req.Count),
+		Stripe: tenant.Stripe,
+	}
 	if n := req.StripeSize; n != nil {
 		if have > 1 && *n != tenant.Stripe {
 			return nil, neon.Errorf(neon.BadRequest,
-				"Attempted to change stripe size (ShardStripeSize(%d)->%d) on a tenant with multiple shards", tenant.Stripe, *n)
+				"Attempted to change stripe size (ShardStripeSize(%d)->%d) on a tenant with multiple shards",
+				tenant.Stripe, *n)
 		}
 		c.Stripe = *n
 	}
@@ -184,9 +205,11 @@ func decideSplit(s *fsm.State, id neon.TenantID, req neon.ShardSplitRequest) (fs
 		case sh.Attached == 0:
 			return nil, neon.Errorf(neon.BadRequest, "Cannot split a tenant that is not attached")
 		case sh.GenNode != sh.Attached:
-			return nil, neon.Errorf(neon.Unavailable, "Shard %s is not attached yet, please retry", sh.ID)
+			return nil, neon.Errorf(neon.Unavailable, "Shard %s is not attached yet, please retry",
+				sh.ID)
 		}
-		c.Parents = append(c.Parents, fsm.SplitParent{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation})
+		c.Parents = append(c.Parents,
+			fsm.SplitParent{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation})
 	}
 	return c, nil
 }
@@ -221,7 +244,8 @@ func (p *Splits) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, er
 				return nil, p.whyAborted(asked)
 			}
 		case <-ctx.Done():
-			return nil, neon.Errorf(neon.Timeout, "Timeout waiting for the split of tenant %s, which goes on", id)
+			return nil, neon.Errorf(neon.Timeout,
+				"Timeout waiting for the split of tenant %s, which goes on", id)
 		}
 	}
 }
@@ -239,7 +263,8 @@ func (p *Splits) remember(s *fsm.State, sp fsm.Split) {
 	}
 	p.aborted[sp.Tenant] = sp
 	tenant, _ := s.Tenant(sp.Tenant)
-	p.Logger.Info(fmt.Sprintf("Aborting shard split %s %d -> %d", sp.Tenant, tenant.Count.Shards(), sp.Count), "why", sp.Reason)
+	p.Logger.Info(fmt.Sprintf("Aborting shard split %s %d -> %d", sp.Tenant, tenant.Count.Shards(),
+		sp.Count), "why", sp.Reason)
 }
 
 func (p *Splits) whyAborted(asked fsm.Split) error {
@@ -248,7 +273,8 @@ func (p *Splits) whyAborted(asked fsm.Split) error {
 	if sp, ok := p.aborted[asked.Tenant]; ok && sp.Count == asked.Count && sp.Began >= asked.Began {
 		return neon.Errorf(sp.Code, "%s", sp.Reason)
 	}
-	return neon.Errorf(neon.Conflict, "Unexpected child shard count: the split of tenant %s was rolled back", asked.Tenant)
+	return neon.Errorf(neon.Conflict,
+		"Unexpected child shard count: the split of tenant %s was rolled back", asked.Tenant)
 }
 
 // thaw waits for the end of a split of a tenant, for as long as a request may wait.

@@ -37,7 +37,8 @@ func (p *Splits) ask(ctx context.Context, sp fsm.Split) error {
 		p.watch(ctx, sp, done, cancel)
 	}()
 	if p.Failpoints != nil && p.Failpoints.Armed("shard-split-post-remote-sleep") {
-		g.SetLimit(1) // whoever sets this wants to look at one that was split while the next was not
+		// whoever sets this wants to look at one that was split while the next was not
+		g.SetLimit(1)
 	}
 	for _, parent := range sp.Parents {
 		g.Go(func() error { return p.askOne(ctx, sp, parent) })
@@ -49,7 +50,9 @@ func (p *Splits) ask(ctx context.Context, sp fsm.Split) error {
 }
 
 // watch ends a split whose pageserver went away or that somebody else has ended.
-func (p *Splits) watch(ctx context.Context, sp fsm.Split, done <-chan struct{}, cancel context.CancelCauseFunc) {
+func (p *Splits) watch(
+	ctx context.Context, sp fsm.Split, done <-chan struct{}, cancel context.CancelCauseFunc,
+) {
 	poll := time.NewTicker(lookPause)
 	defer poll.Stop()
 	for {
@@ -61,13 +64,17 @@ func (p *Splits) watch(ctx context.Context, sp fsm.Split, done <-chan struct{}, 
 		case <-poll.C:
 		}
 		s := p.Log.State()
-		if now, ok := s.Split(sp.Tenant); !ok || now.Began != sp.Began || now.Phase != fsm.SplitAsking {
-			cancel(neon.Errorf(neon.Conflict, "Failed to split %s: it is being rolled back", sp.Tenant))
+		if now, ok := s.Split(sp.Tenant); !ok || now.Began != sp.Began ||
+			now.Phase != fsm.SplitAsking {
+			cancel(neon.Errorf(neon.Conflict, "Failed to split %s: it is being rolled back",
+				sp.Tenant))
 			return
 		}
 		for _, parent := range sp.Parents {
 			if node, ok := s.Node(parent.Node); !ok || !node.Available() {
-				cancel(neon.Errorf(neon.Conflict, "Failed to split %s: pageserver %s is not available", parent.Shard, parent.Node))
+				cancel(neon.Errorf(neon.Conflict,
+					"Failed to split %s: pageserver %s is not available", parent.Shard,
+					parent.Node))
 				return
 			}
 		}
@@ -77,7 +84,8 @@ func (p *Splits) watch(ctx context.Context, sp fsm.Split, done <-chan struct{}, 
 func (p *Splits) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParent) error {
 	node, ok := p.Log.State().Node(parent.Node)
 	if !ok || !node.Available() {
-		return neon.Errorf(neon.Conflict, "Failed to split %s: pageserver %s is not available", parent.Shard, parent.Node)
+		return neon.Errorf(neon.Conflict, "Failed to split %s: pageserver %s is not available",
+			parent.Shard, parent.Node)
 	}
 	switch v, err := p.look(ctx, sp, parent, &node); {
 	case err != nil:
@@ -85,7 +93,8 @@ func (p *Splits) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParen
 	case v == allChildren:
 		return p.bury(ctx, sp, parent, &node)
 	case v != onlyParent:
-		return neon.Errorf(neon.Conflict, "Failed to split %s: the pageserver has %s", parent.Shard, v)
+		return neon.Errorf(neon.Conflict, "Failed to split %s: the pageserver has %s", parent.Shard,
+			v)
 	}
 	if err := p.takeInventory(ctx, sp, parent, &node); err != nil {
 		return splitFailed(ctx, parent.Shard, err)
@@ -107,12 +116,15 @@ func (p *Splits) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParen
 		}
 	}
 	if want := sp.Children(parent.Shard); asked == nil && !slices.Equal(children, want) {
-		return neon.Errorf(neon.Internal, "Splitting shard %s resulted in unexpected IDs: %v (expected %v)", parent.Shard, children, want)
+		return neon.Errorf(neon.Internal,
+			"Splitting shard %s resulted in unexpected IDs: %v (expected %v)", parent.Shard,
+			children, want)
 	}
 	v, err := p.look(ctx, sp, parent, &node)
 	switch {
 	case err == nil && v == allChildren:
-		p.Logger.Info("Split a shard", "shard", parent.Shard.String(), "node", parent.Node.String(), "count", sp.Count)
+		p.Logger.Info("Split a shard", "shard", parent.Shard.String(), "node", parent.Node.String(),
+			"count", sp.Count)
 		return p.bury(ctx, sp, parent, &node)
 	case asked != nil:
 		return splitFailed(ctx, parent.Shard, asked)
@@ -141,12 +153,16 @@ const (
 )
 
 func (v view) String() string {
-	return [...]string{"neither the shard alone nor all its children", "only the shard", "all children"}[v]
+	return [...]string{
+		"neither the shard alone nor all its children", "only the shard", "all children",
+	}[v]
 }
 
 // look finds out how far a pageserver is, and waits as long as it is working. What
 // is in between has to be seen twice: a split may end between two questions.
-func (p *Splits) look(ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node) (view, error) {
+func (p *Splits) look(
+	ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node,
+) (view, error) {
 	deadline := time.Now().Add(lateTime)
 	failures, odd := 0, 0
 	for {
@@ -175,7 +191,9 @@ func (p *Splits) look(ctx context.Context, sp fsm.Split, parent fsm.SplitParent,
 	}
 }
 
-func (p *Splits) lookOnce(ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node) (v view, busy bool, err error) {
+func (p *Splits) lookOnce(
+	ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node,
+) (v view, busy bool, err error) {
 	conf, there, err := p.see(ctx, node, parent.Shard)
 	if err != nil || there && conf == nil {
 		return inBetween, err == nil, err

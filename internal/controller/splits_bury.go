@@ -16,7 +16,9 @@ type inventory struct {
 
 // takeInventory notes the timelines of a parent. The tenant is frozen, so that
 // whatever is created from here on is not acknowledged.
-func (p *Splits) takeInventory(ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node) error {
+func (p *Splits) takeInventory(
+	ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node,
+) error {
 	list, err := p.Calls.TimelineIDs(ctx, node, parent.Shard)
 	if err != nil {
 		return err
@@ -44,12 +46,15 @@ func (p *Splits) forgetInventory(parents []fsm.SplitParent) {
 // not have. A split that was aborted leaves the timelines of its time in remote
 // storage under the names of its children; those that were deleted since would come
 // back with the children of the next split.
-func (p *Splits) bury(ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node) error {
+func (p *Splits) bury(
+	ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node,
+) error {
 	p.mu.Lock()
 	inv, ok := p.had[parent.Shard]
 	p.mu.Unlock()
 	if !ok || inv.began != sp.Began {
-		return neon.Errorf(neon.Conflict, "Failed to split %s: nobody knows what it had", parent.Shard)
+		return neon.Errorf(neon.Conflict, "Failed to split %s: nobody knows what it had",
+			parent.Shard)
 	}
 	deadline := time.Now().Add(busyTime)
 	for {
@@ -58,7 +63,8 @@ func (p *Splits) bury(ctx context.Context, sp fsm.Split, parent fsm.SplitParent,
 		case err == nil && left == 0:
 			return nil
 		case err == nil:
-			err = neon.Errorf(neon.Timeout, "%d timelines of an earlier split are still there", left)
+			err = neon.Errorf(neon.Timeout, "%d timelines of an earlier split are still there",
+				left)
 		}
 		if time.Now().After(deadline) || !nap(ctx, lookPause) {
 			return splitFailed(ctx, parent.Shard, err)
@@ -67,7 +73,9 @@ func (p *Splits) bury(ctx context.Context, sp fsm.Split, parent fsm.SplitParent,
 }
 
 // buryOnce goes once over some children and counts what they have and should not.
-func (p *Splits) buryOnce(ctx context.Context, children []neon.ShardID, node *fsm.Node, inv inventory) (left int, failed error) {
+func (p *Splits) buryOnce(
+	ctx context.Context, children []neon.ShardID, node *fsm.Node, inv inventory,
+) (left int, failed error) {
 	for _, child := range children {
 		list, err := p.Calls.TimelineIDs(ctx, node, child)
 		if err != nil {
@@ -80,7 +88,8 @@ func (p *Splits) buryOnce(ctx context.Context, children []neon.ShardID, node *fs
 			left++
 			// One that has branches goes when those are gone.
 			if _, err := p.Calls.TimelineDelete(ctx, node, child, id); err != nil {
-				p.Logger.Info("A deleted timeline is back after a split", "shard", child.String(), "timeline", id.String(), "err", err)
+				p.Logger.Info("A deleted timeline is back after a split", "shard", child.String(),
+					"timeline", id.String(), "err", err)
 			}
 		}
 	}

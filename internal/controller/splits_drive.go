@@ -94,7 +94,8 @@ func (p *Splits) drive(ctx context.Context, id neon.TenantID) {
 			again, err = p.clear(ctx, sp)
 		}
 		if err != nil && ctx.Err() == nil {
-			p.Logger.Info("Split of a tenant is not finished yet", "tenant", id.String(), "phase", sp.Phase.String(), "err", err)
+			p.Logger.Info("Split of a tenant is not finished yet", "tenant", id.String(),
+				"phase", sp.Phase.String(), "err", err)
 		}
 		if err != nil || !again {
 			return
@@ -120,13 +121,18 @@ func (p *Splits) forward(ctx context.Context, sp fsm.Split) error {
 			return context.Cause(ctx)
 		}
 		reason := err.Error() // of a pageserver, it may be longer than the log takes
-		abort := fsm.AbortSplit{Tenant: sp.Tenant, Began: sp.Began, Code: neon.CodeOf(err), Reason: reason[:min(len(reason), keptError)]}
+		abort := fsm.AbortSplit{
+			Tenant: sp.Tenant, Began: sp.Began, Code: neon.CodeOf(err),
+			Reason: reason[:min(len(reason), keptError)],
+		}
 		p.forgetInventory(sp.Parents)
 		return p.propose(ctx, abort)
 	}
 	s := p.Log.State()
 	secondary := scheduler.New(s, p.Reality.Loads()).SplitSecondaries(sp)
-	if err := p.propose(ctx, fsm.CommitSplit{Tenant: sp.Tenant, Began: sp.Began, Secondary: secondary, At: time.Now().UnixMilli()}); err != nil {
+	if err := p.propose(ctx, fsm.CommitSplit{
+		Tenant: sp.Tenant, Began: sp.Began, Secondary: secondary, At: time.Now().UnixMilli(),
+	}); err != nil {
 		return err
 	}
 	s = p.Log.State()
@@ -203,7 +209,8 @@ func (p *Splits) removeChildren(ctx context.Context, sp fsm.Split, parent fsm.Sp
 	}
 	for deadline := time.Now().Add(busyTime); time.Now().Before(deadline); {
 		// While the parent is changing, the children are still to come.
-		if conf, found, err := p.see(ctx, &node, parent.Shard); err != nil || !found || conf != nil {
+		if conf, found, err := p.see(ctx, &node, parent.Shard); err != nil || !found ||
+			conf != nil {
 			break
 		}
 		if !nap(ctx, busyPause) {
@@ -225,7 +232,9 @@ func (p *Splits) detachOne(ctx context.Context, node *fsm.Node, id neon.ShardID)
 	return p.Calls.Detach(ctx, node, id)
 }
 
-func (p *Splits) see(ctx context.Context, node *fsm.Node, id neon.ShardID) (*neon.LocationConfig, bool, error) {
+func (p *Splits) see(
+	ctx context.Context, node *fsm.Node, id neon.ShardID,
+) (*neon.LocationConfig, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, detachTime)
 	defer cancel()
 	return p.Calls.SeeLocation(ctx, node, id)
@@ -252,7 +261,8 @@ func (p *Splits) clear(ctx context.Context, sp fsm.Split) (more bool, err error)
 		gone = append(gone, l)
 	}
 	if len(gone) > 0 {
-		failed = errors.Join(failed, p.propose(ctx, fsm.ForgetLeftovers{Tenant: sp.Tenant, Leftovers: gone}))
+		failed = errors.Join(failed,
+			p.propose(ctx, fsm.ForgetLeftovers{Tenant: sp.Tenant, Leftovers: gone}))
 	}
 	return false, failed
 }
@@ -277,7 +287,8 @@ func (p *Splits) warm(ctx context.Context, id neon.TenantID) {
 	for sh := range s.TenantShards(id) {
 		g.Go(func() error {
 			if err := p.warmOne(ctx, s, &sh); err != nil && ctx.Err() == nil {
-				p.Logger.Info("A secondary is not kicked after a split", "shard", sh.ID.String(), "err", err)
+				p.Logger.Info("A secondary is not kicked after a split", "shard", sh.ID.String(),
+					"err", err)
 			}
 			return nil
 		})

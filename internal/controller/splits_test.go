@@ -39,7 +39,9 @@ func attachedAs(g neon.Generation) *neon.LocationConfig {
 	return &neon.LocationConfig{Mode: neon.AttachedSingle, Generation: &g}
 }
 
-func (f *splitter) ShardSplit(_ context.Context, _ *fsm.Node, shard neon.ShardID, req neon.ShardSplitRequest, _ time.Duration) ([]neon.ShardID, error) {
+func (f *splitter) ShardSplit(
+	_ context.Context, _ *fsm.Node, shard neon.ShardID, req neon.ShardSplitRequest, _ time.Duration,
+) ([]neon.ShardID, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, shard)
@@ -62,7 +64,9 @@ func (f *splitter) ShardSplit(_ context.Context, _ *fsm.Node, shard neon.ShardID
 	return children, nil
 }
 
-func (f *splitter) SeeLocation(_ context.Context, _ *fsm.Node, shard neon.ShardID) (*neon.LocationConfig, bool, error) {
+func (f *splitter) SeeLocation(
+	_ context.Context, _ *fsm.Node, shard neon.ShardID,
+) (*neon.LocationConfig, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	conf, ok := f.locations[shard]
@@ -80,17 +84,22 @@ func (f *splitter) Detach(_ context.Context, _ *fsm.Node, shard neon.ShardID) er
 	return nil
 }
 
-func (f *splitter) TimelineIDs(_ context.Context, _ *fsm.Node, shard neon.ShardID) ([]neon.TimelineID, error) {
+func (f *splitter) TimelineIDs(
+	_ context.Context, _ *fsm.Node, shard neon.ShardID,
+) ([]neon.TimelineID, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.timelines[shard]), nil
 }
 
-func (f *splitter) TimelineDelete(_ context.Context, _ *fsm.Node, shard neon.ShardID, timeline neon.TimelineID) (int, error) {
+func (f *splitter) TimelineDelete(
+	_ context.Context, _ *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
+) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.deleted = append(f.deleted, shard)
-	f.timelines[shard] = slices.DeleteFunc(f.timelines[shard], func(id neon.TimelineID) bool { return id == timeline })
+	f.timelines[shard] = slices.DeleteFunc(f.timelines[shard],
+		func(id neon.TimelineID) bool { return id == timeline })
 	return http.StatusAccepted, nil
 }
 
@@ -109,7 +118,9 @@ func (f *splitter) DownloadSecondary(_ context.Context, _ *fsm.Node, shard neon.
 	return f.kick("download", shard)
 }
 
-func (f *splitter) TopTenants(context.Context, *fsm.Node, neon.TopTenantsRequest) ([]neon.TopTenant, error) {
+func (f *splitter) TopTenants(
+	context.Context, *fsm.Node, neon.TopTenantsRequest,
+) ([]neon.TopTenant, error) {
 	return f.tops, nil
 }
 
@@ -124,7 +135,10 @@ func splitWorld(t *testing.T, count neon.ShardCount, o SplitOptions) (*Splits, *
 	tenant, _ := l.State().Tenant(tenantOne)
 	one := neon.Attached(1)
 	l.must(fsm.UpdateTenant{ID: tenantOne, Sequence: tenant.Sequence, Policy: &one})
-	f := &splitter{log: l, locations: make(map[neon.ShardID]*neon.LocationConfig), timelines: make(map[neon.ShardID][]neon.TimelineID)}
+	f := &splitter{
+		log: l, locations: make(map[neon.ShardID]*neon.LocationConfig),
+		timelines: make(map[neon.ShardID][]neon.TimelineID),
+	}
 	for sh := range l.State().TenantShards(tenantOne) {
 		l.must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: sh.ID, Node: sh.Attached}}})
 		f.locations[sh.ID] = attachedAs(1)
@@ -155,11 +169,13 @@ func TestSplitAsksEveryParentOnceAndKicksTheSecondaries(t *testing.T) {
 				t.Errorf("%v, %v", shards, err)
 			}
 		})
-		if len(f.asked) != 2 || !slices.Equal(sorted(f.detached), neon.ShardIDs(tenantOne, 2)) && len(f.detached) < 2 {
+		if len(f.asked) != 2 ||
+			!slices.Equal(sorted(f.detached), neon.ShardIDs(tenantOne, 2)) && len(f.detached) < 2 {
 			t.Errorf("asked %v, detached %v", f.asked, f.detached)
 		}
 		slices.Sort(f.kicked)
-		if want := "download 0004,download 0104,download 0204,download 0304,heatmap 0004,heatmap 0104,heatmap 0204,heatmap 0304"; strings.Join(f.kicked, ",") != want {
+		if want := "download 0004,download 0104,download 0204,download 0304,heatmap 0004,heatmap 0104,heatmap 0204,heatmap 0304"; strings.Join(
+			f.kicked, ",") != want {
 			t.Errorf("kicked %v", f.kicked)
 		}
 		for sh := range p.Log.State().TenantShards(tenantOne) {
@@ -184,7 +200,8 @@ func TestLostAnswerOfASplitIsRecognised(t *testing.T) {
 		p, f := splitWorld(t, 2, SplitOptions{})
 		f.after = func(neon.ShardID) error { return errors.New("connection reset") }
 		lead(t, p, func() {
-			if _, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4}); err != nil {
+			if _, err := p.Split(t.Context(), tenantOne,
+				neon.ShardSplitRequest{Count: 4}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -206,7 +223,8 @@ func TestFailedSplitSaysWhyAndIsRolledBack(t *testing.T) {
 		}
 		lead(t, p, func() {
 			_, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4})
-			if neon.CodeOf(err) != neon.Conflict || err.Error() != "Failed to split "+bad.String()+": pageserver says no" {
+			if neon.CodeOf(err) != neon.Conflict ||
+				err.Error() != "Failed to split "+bad.String()+": pageserver says no" {
 				t.Errorf("%v", err)
 			}
 		})
@@ -228,7 +246,8 @@ func TestSplitIsRolledBackHoweverLongTheReason(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		lead(t, p, func() {
-			if _, err := p.Split(ctx, tenantOne, neon.ShardSplitRequest{Count: 2}); neon.CodeOf(err) != neon.Conflict {
+			if _, err := p.Split(ctx, tenantOne,
+				neon.ShardSplitRequest{Count: 2}); neon.CodeOf(err) != neon.Conflict {
 				t.Errorf("%.100v", err)
 			}
 		})
@@ -241,20 +260,41 @@ func TestSplitIsRolledBackHoweverLongTheReason(t *testing.T) {
 // A pageserver that has the parent and children at once has failed in the middle:
 // its split is neither believed nor asked for again.
 func TestHalfASplitIsNeverCommitted(t *testing.T) {
-	for name, spoil := range map[string]func(f *splitter, parent neon.ShardID, children []neon.ShardID){
-		"the parent is there too": func(f *splitter, parent neon.ShardID, _ []neon.ShardID) { f.locations[parent] = attachedAs(1) },
-		"a child is missing":      func(f *splitter, _ neon.ShardID, children []neon.ShardID) { delete(f.locations, children[1]) },
-		"another generation":      func(f *splitter, _ neon.ShardID, children []neon.ShardID) { f.locations[children[0]] = attachedAs(2) },
+	for name, spoil := range map[string]func(
+		f *splitter, parent neon.ShardID, children []neon.ShardID,
+	){
+		"the parent is there too": func(
+			f *splitter, parent neon.ShardID, _ []neon.ShardID,
+		) {
+			f.locations[parent] = attachedAs(1)
+		},
+		"a child is missing": func(
+			f *splitter, _ neon.ShardID, children []neon.ShardID,
+		) {
+			delete(f.locations, children[1])
+		},
+		"another generation": func(
+			f *splitter, _ neon.ShardID, children []neon.ShardID,
+		) {
+			f.locations[children[0]] = attachedAs(2)
+		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			p, f := splitWorld(t, 1, SplitOptions{})
-			f.after = func(parent neon.ShardID) error { spoil(f, parent, parent.Children(2)); return nil }
+			f.after = func(
+				parent neon.ShardID,
+			) error {
+				spoil(f, parent, parent.Children(2))
+				return nil
+			}
 			lead(t, p, func() {
-				if _, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 2}); neon.CodeOf(err) != neon.Conflict {
+				if _, err := p.Split(t.Context(), tenantOne,
+					neon.ShardSplitRequest{Count: 2}); neon.CodeOf(err) != neon.Conflict {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
-			if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != 1 || p.Log.State().Splitting(tenantOne) || len(f.asked) != 1 {
+			if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != 1 ||
+				p.Log.State().Splitting(tenantOne) || len(f.asked) != 1 {
 				t.Errorf("%s: %+v after %d tries", name, tenant, len(f.asked))
 			}
 		})
@@ -283,7 +323,8 @@ func TestSplitGoesOnFromWhatIsFound(t *testing.T) {
 			delete(f.locations, first)
 		}()
 		lead(t, p, func() {
-			if _, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4}); err != nil {
+			if _, err := p.Split(t.Context(), tenantOne,
+				neon.ShardSplitRequest{Count: 4}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -298,14 +339,22 @@ func TestPageserverGoneInTheMiddleEndsTheSplit(t *testing.T) {
 		p, f := splitWorld(t, 1, SplitOptions{})
 		parent := neon.ShardIDs(tenantOne, 1)[0]
 		sh, _ := p.Log.State().Shard(parent)
-		f.after = func(neon.ShardID) error { f.locations[parent] = nil; return errors.New("no answer") }
+		f.after = func(
+			neon.ShardID,
+		) error {
+			f.locations[parent] = nil
+			return errors.New("no answer")
+		}
 		go func() {
 			<-time.After(5 * time.Second)
-			f.log.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: sh.Attached, To: neon.NodeOffline}}})
+			f.log.must(fsm.SetNodeAvailability{
+				Verdicts: []fsm.Verdict{{Node: sh.Attached, To: neon.NodeOffline}},
+			})
 		}()
 		lead(t, p, func() {
 			_, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 2})
-			if want := "Failed to split " + parent.String() + ": pageserver " + sh.Attached.String() + " is not available"; err == nil || err.Error() != want {
+			if want := "Failed to split " + parent.String() + ": pageserver " +
+				sh.Attached.String() + " is not available"; err == nil || err.Error() != want {
 				t.Errorf("%v", err)
 			}
 		})
@@ -328,10 +377,12 @@ func TestOthersWaitForTheEndOfASplit(t *testing.T) {
 			go func() { _, _ = p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 2}) }()
 			<-time.After(time.Second)
 			began := time.Now()
-			if err := NewTenants(p.Deps).SetPolicy(t.Context(), tenantOne, neon.PolicyRequest{Scheduling: new(neon.ShardPause)}); err != nil {
+			if err := NewTenants(p.Deps).SetPolicy(t.Context(), tenantOne,
+				neon.PolicyRequest{Scheduling: new(neon.ShardPause)}); err != nil {
 				t.Error(err)
 			}
-			if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != 2 || time.Since(began) > 5*time.Second {
+			if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != 2 ||
+				time.Since(began) > 5*time.Second {
 				t.Errorf("after %s the tenant is %+v", time.Since(began), tenant)
 			}
 		})
@@ -346,7 +397,8 @@ func TestShardsOfAutomaticSplits(t *testing.T) {
 		size uint64
 		want int
 	}{
-		{o, 1, 100, 1}, {o, 1, 101, 2}, {o, 1, 2000, 2}, {o, 1, 2001, 4}, {o, 2, 2000, 2}, {o, 2, 2001, 4},
+		{o, 1, 100, 1}, {o, 1, 101, 2}, {o, 1, 2000, 2}, {o, 1, 2001, 4}, {o, 2, 2000, 2},
+		{o, 2, 2001, 4},
 		{o, 4, 1 << 60, 16}, {o, 16, 1 << 60, 16}, {o, 1, 1<<64 - 1, 16},
 		{o, 3, 3000, 3}, {o, 3, 3001, 3}, {o, 3, 6001, 6},
 		{SplitOptions{MaxShards: 5, Threshold: 10}, 1, 1000, 4},
@@ -355,7 +407,8 @@ func TestShardsOfAutomaticSplits(t *testing.T) {
 		{SplitOptions{MaxShards: 255, Threshold: 1}, 1, 1 << 40, 128},
 	} {
 		if got := tc.o.shards(tc.have, tc.size); got != tc.want {
-			t.Errorf("%d shards and %d bytes with %+v: %d, want %d", tc.have, tc.size, tc.o, got, tc.want)
+			t.Errorf("%d shards and %d bytes with %+v: %d, want %d", tc.have, tc.size, tc.o, got,
+				tc.want)
 		}
 	}
 }
@@ -363,7 +416,9 @@ func TestShardsOfAutomaticSplits(t *testing.T) {
 func TestFailingTenantIsTriedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, f := splitWorld(t, 1, SplitOptions{Threshold: 1, MaxShards: 2})
-		f.tops = []neon.TopTenant{{Shard: neon.ShardIDs(tenantOne, 1)[0], MaxLogicalSize: 100, MaxLogicalSizePerShard: 100}}
+		f.tops = []neon.TopTenant{{
+			Shard: neon.ShardIDs(tenantOne, 1)[0], MaxLogicalSize: 100, MaxLogicalSizePerShard: 100,
+		}}
 		f.before = func(parent neon.ShardID) error {
 			g := neon.Generation(0)
 			for sh := range p.Log.State().TenantShards(tenantOne) {
@@ -418,11 +473,13 @@ func TestFailpointsOfSplits(t *testing.T) {
 			p.Failpoints = at
 			lead(t, p, func() {
 				_, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4})
-				if err == nil && want.code != "" || err != nil && (neon.CodeOf(err) != want.code || err.Error() != "failpoint") {
+				if err == nil && want.code != "" ||
+					err != nil && (neon.CodeOf(err) != want.code || err.Error() != "failpoint") {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
-			if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != want.count || p.Log.State().Splitting(tenantOne) {
+			if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != want.count ||
+				p.Log.State().Splitting(tenantOne) {
 				t.Errorf("%s: %+v", name, tenant)
 			}
 			// Each once, and the two after the call once for each parent.
@@ -445,7 +502,8 @@ func TestAPauseBetweenPageserversHoldsTheNextOne(t *testing.T) {
 		var asked []time.Time
 		f.before = func(neon.ShardID) error { asked = append(asked, time.Now()); return nil }
 		lead(t, p, func() {
-			if _, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4}); err != nil {
+			if _, err := p.Split(t.Context(), tenantOne,
+				neon.ShardSplitRequest{Count: 4}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -465,97 +523,4 @@ func (h *holding) Sleep(_ context.Context, name string) error {
 		<-time.After(holdTime)
 	}
 	return nil
-}
-
-func (h *holding) Return(context.Context, string) (string, bool, error) { return "", false, nil }
-
-// What a pageserver does after the time that it was given counts for nothing.
-func TestSplitThatTakesTooLongIsRolledBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{RequestTimeout: 5 * time.Second})
-		f.after = func(neon.ShardID) error { return neon.Errorf(neon.Timeout, "timeout") }
-		lead(t, p, func() {
-			if _, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4}); neon.CodeOf(err) != neon.Conflict {
-				t.Error(err)
-			}
-		})
-		if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != 2 || p.Log.State().Splitting(tenantOne) {
-			t.Errorf("%+v", tenant)
-		}
-	})
-}
-
-func TestSplitOfADeposedLeaderIsRolledBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{})
-		c, err := decideSplit(p.Log.State(), tenantOne, neon.ShardSplitRequest{Count: 4})
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.log.must(c)
-		waiter := make(chan error)
-		go func() {
-			_, err := p.await(t.Context(), fsm.Split{Tenant: tenantOne, Count: 4, Began: p.Log.State().Index})
-			waiter <- err
-		}()
-		synctest.Wait()
-		f.log.must(fsm.SetLeader{Leader: fsm.Leader{ServerID: "next", Term: 9}})
-		lead(t, p, func() {
-			if err := <-waiter; err == nil || !strings.Contains(err.Error(), "Unexpected child shard count") {
-				t.Error(err)
-			}
-		})
-		if got := sorted(f.detached); !slices.Equal(got, neon.ShardIDs(tenantOne, 4)) {
-			t.Errorf("detached %v", got)
-		}
-		if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != 2 || p.Log.State().Splitting(tenantOne) || len(f.asked) != 0 {
-			t.Errorf("%+v, asked %v", tenant, f.asked)
-		}
-	})
-}
-
-// A pageserver that answers but does not let go of a child keeps its tenant frozen:
-// nobody else may have what that child still writes to.
-func TestTenantThawsOnceItsChildrenAreGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{})
-		f.before = func(neon.ShardID) error { return errors.New("no") }
-		f.holds = true
-		lead(t, p, func() {
-			if _, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 2}); neon.CodeOf(err) != neon.Conflict {
-				t.Error(err)
-			}
-			<-time.After(time.Hour)
-			if !p.Log.State().Splitting(tenantOne) {
-				t.Error("it thawed before")
-			}
-			f.mu.Lock()
-			f.holds = false
-			f.mu.Unlock()
-			<-time.After(time.Minute)
-			if p.Log.State().Splitting(tenantOne) {
-				t.Error("it stays frozen")
-			}
-		})
-	})
-}
-
-// An earlier split that was aborted left a timeline under the name of a child, which
-// was deleted since.
-func TestDeletedTimelinesDoNotComeBackWithASplit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{})
-		parent := neon.ShardIDs(tenantOne, 1)[0]
-		child := parent.Children(2)[1]
-		f.timelines[parent] = []neon.TimelineID{{1}}
-		f.timelines[child] = []neon.TimelineID{{9}, {1}}
-		lead(t, p, func() {
-			if _, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 2}); err != nil {
-				t.Error(err)
-			}
-		})
-		if !slices.Equal(f.deleted, []neon.ShardID{child}) || slices.Contains(f.timelines[child], neon.TimelineID{9}) {
-			t.Errorf("deleted on %v, left are %v", f.deleted, f.timelines[child])
-		}
-	})
 }

@@ -28,7 +28,9 @@ func NewTenants(d Deps) *Tenants {
 // but for the repetition of a request that was made before the tenant was split. A
 // tenant that cannot be placed is created all the same, and placed when there is room;
 // the caller hears a Conflict.
-func (t *Tenants) Create(ctx context.Context, req neon.TenantCreateRequest) (neon.TenantCreateResponse, error) {
+func (t *Tenants) Create(
+	ctx context.Context, req neon.TenantCreateRequest,
+) (neon.TenantCreateResponse, error) {
 	cmd, err := createCommand(req)
 	if err != nil {
 		return neon.TenantCreateResponse{}, err
@@ -38,10 +40,12 @@ func (t *Tenants) Create(ctx context.Context, req neon.TenantCreateRequest) (neo
 
 func createCommand(req neon.TenantCreateRequest) (fsm.CreateTenant, error) {
 	if !req.Tenant.IsUnsharded() {
-		return fsm.CreateTenant{}, neon.Errorf(neon.BadRequest, "Attempted to create a specific shard, this API is for creating the whole tenant")
+		return fsm.CreateTenant{}, neon.Errorf(neon.BadRequest,
+			"Attempted to create a specific shard, this API is for creating the whole tenant")
 	}
 	c := fsm.CreateTenant{
-		At: time.Now().UnixMilli(), ID: req.Tenant.Tenant, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(0),
+		At: time.Now().UnixMilli(), ID: req.Tenant.Tenant, Stripe: neon.DefaultStripeSize,
+		Policy:     neon.Attached(0),
 		Scheduling: neon.ShardActive, Config: req.Config,
 	}
 	if p := req.ShardParameters; p != nil {
@@ -62,7 +66,9 @@ func createCommand(req neon.TenantCreateRequest) (fsm.CreateTenant, error) {
 	return c, nil
 }
 
-func (t *Tenants) create(ctx context.Context, cmd fsm.CreateTenant) (neon.TenantCreateResponse, error) {
+func (t *Tenants) create(
+	ctx context.Context, cmd fsm.CreateTenant,
+) (neon.TenantCreateResponse, error) {
 	var unplaced error
 	created := false
 	defer t.placing.settled(cmd.ID)
@@ -72,8 +78,10 @@ func (t *Tenants) create(ctx context.Context, cmd fsm.CreateTenant) (neon.Tenant
 			if tenant.Deleting {
 				return nil, neon.Errorf(neon.Conflict, "Tenant %s is being deleted", cmd.ID)
 			}
-			if _, mine := s.Done(requestID(ctx), cmd); !mine && tenant.Count.Shards() != cmd.Count.Shards() {
-				return nil, neon.Errorf(neon.Conflict, "Tenant %s already exists with a different shard count", cmd.ID)
+			if _, mine := s.Done(requestID(ctx), cmd); !mine &&
+				tenant.Count.Shards() != cmd.Count.Shards() {
+				return nil, neon.Errorf(neon.Conflict,
+					"Tenant %s already exists with a different shard count", cmd.ID)
 			}
 			return nil, nil
 		}
@@ -122,7 +130,8 @@ func placement(s *fsm.State, id neon.TenantID, justCreated bool) (resp neon.Tena
 		if justCreated && sh.GenNode != 0 {
 			g--
 		}
-		resp.Shards = append(resp.Shards, neon.CreatedShard{Shard: sh.ID, Node: sh.Attached, Generation: g})
+		resp.Shards = append(resp.Shards,
+			neon.CreatedShard{Shard: sh.ID, Node: sh.Attached, Generation: g})
 	}
 	return resp
 }
@@ -130,16 +139,21 @@ func placement(s *fsm.State, id neon.TenantID, justCreated bool) (resp neon.Tena
 // SetConfig replaces the configuration of a tenant. It waits shortly for the
 // pageservers to take it, with success whether they have.
 func (t *Tenants) SetConfig(ctx context.Context, id neon.TenantID, conf neon.TenantConfig) error {
-	return t.changeConfig(ctx, id, func(neon.TenantConfig) (neon.TenantConfig, error) { return conf, nil })
+	return t.changeConfig(ctx, id,
+		func(neon.TenantConfig) (neon.TenantConfig, error) { return conf, nil })
 }
 
 // PatchConfig sets the fields of a JSON object, unsets those that are null there
 // and keeps all others. It waits as SetConfig does.
 func (t *Tenants) PatchConfig(ctx context.Context, id neon.TenantID, patch []byte) error {
-	return t.changeConfig(ctx, id, func(old neon.TenantConfig) (neon.TenantConfig, error) { return old.Patch(patch) })
+	return t.changeConfig(ctx, id,
+		func(old neon.TenantConfig) (neon.TenantConfig, error) { return old.Patch(patch) })
 }
 
-func (t *Tenants) changeConfig(ctx context.Context, id neon.TenantID, change func(neon.TenantConfig) (neon.TenantConfig, error)) error {
+func (t *Tenants) changeConfig(
+	ctx context.Context, id neon.TenantID,
+	change func(neon.TenantConfig) (neon.TenantConfig, error),
+) error {
 	if err := thaw(ctx, t.Log, id); err != nil {
 		return err
 	}

@@ -74,7 +74,8 @@ func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint
 	if err := t.removeData(ctx, tenant); err != nil {
 		return err
 	}
-	r, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.FinishDeleteTenant{ID: id, Sequence: tenant.Sequence})
+	r, err := t.Log.Propose(ctx, fsm.RequestID{},
+		fsm.FinishDeleteTenant{ID: id, Sequence: tenant.Sequence})
 	if r.Err != nil && r.Err.Code == neon.Conflict {
 		return nil // somebody else has finished it
 	}
@@ -173,7 +174,9 @@ func (t *Tenants) ResumeDeletes(ctx context.Context) error {
 }
 
 // resumeAll tries every deletion once and lists those of which nothing is left.
-func (t *Tenants) resumeAll(ctx context.Context, todo map[neon.TenantID]bool) (over []neon.TenantID) {
+func (t *Tenants) resumeAll(
+	ctx context.Context, todo map[neon.TenantID]bool,
+) (over []neon.TenantID) {
 	var g errgroup.Group
 	var mu sync.Mutex
 	g.SetLimit(resumeAtOnce)
@@ -193,7 +196,9 @@ func (t *Tenants) resumeAll(ctx context.Context, todo map[neon.TenantID]bool) (o
 
 // rest waits for a deletion to be handed over, or for the time of the next try or
 // look. It tells whether some may have been missed.
-func (t *Tenants) rest(ctx context.Context, todo map[neon.TenantID]bool, pause time.Duration) (missed bool) {
+func (t *Tenants) rest(
+	ctx context.Context, todo map[neon.TenantID]bool, pause time.Duration,
+) (missed bool) {
 	if len(todo) == 0 {
 		pause = resumeMax
 	}
@@ -232,7 +237,8 @@ func (t *Tenants) resume(ctx context.Context, id neon.TenantID) bool {
 	err := t.finishDelete(ctx, id, s.Index)
 	if err != nil {
 		if ctx.Err() == nil {
-			t.Logger.Info("Deletion of a tenant is not finished yet", "tenant", id.String(), "err", err)
+			t.Logger.Info("Deletion of a tenant is not finished yet", "tenant", id.String(),
+				"err", err)
 		}
 		return false
 	}

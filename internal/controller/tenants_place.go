@@ -30,7 +30,9 @@ func (t *Tenants) SetPolicy(ctx context.Context, id neon.TenantID, req neon.Poli
 			return nil, err
 		}
 		shards = tenant.Shards()
-		c := fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Policy: req.Placement, Scheduling: req.Scheduling}
+		c := fsm.UpdateTenant{
+			ID: id, Sequence: tenant.Sequence, Policy: req.Placement, Scheduling: req.Scheduling,
+		}
 		if c.Scheduling == nil && c.Policy != nil && c.Policy.Kind != neon.PlaceAttached {
 			c.Scheduling = new(neon.ShardActive)
 		}
@@ -72,9 +74,12 @@ func unchanged(tenant fsm.Tenant, c fsm.UpdateTenant) bool {
 // in the words of a pageserver's location. A generation is taken only by a tenant
 // that has none. It waits shortly, with success whether the pageservers have
 // followed.
-func (t *Tenants) SetLocation(ctx context.Context, id neon.ShardID, conf neon.LocationConfig) (neon.LocationConfigResponse, error) {
+func (t *Tenants) SetLocation(
+	ctx context.Context, id neon.ShardID, conf neon.LocationConfig,
+) (neon.LocationConfigResponse, error) {
 	if !id.IsUnsharded() {
-		return neon.LocationConfigResponse{}, neon.Errorf(neon.BadRequest, "This API is for importing single-sharded or unsharded tenants")
+		return neon.LocationConfigResponse{}, neon.Errorf(neon.BadRequest,
+			"This API is for importing single-sharded or unsharded tenants")
 	}
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
@@ -93,7 +98,9 @@ func (t *Tenants) SetLocation(ctx context.Context, id neon.ShardID, conf neon.Lo
 			return nil, err
 		}
 		policy := locationPolicy(s, conf.Mode)
-		c := fsm.UpdateTenant{ID: id.Tenant, Sequence: tenant.Sequence, Policy: &policy, Config: &conf.TenantConf}
+		c := fsm.UpdateTenant{
+			ID: id.Tenant, Sequence: tenant.Sequence, Policy: &policy, Config: &conf.TenantConf,
+		}
 		if policy.Kind != neon.PlaceAttached {
 			c.Scheduling = new(neon.ShardActive)
 		}
@@ -113,9 +120,13 @@ func (t *Tenants) SetLocation(ctx context.Context, id neon.ShardID, conf neon.Lo
 }
 
 // onboard creates the tenant that a location speaks of.
-func (t *Tenants) onboard(ctx context.Context, id neon.ShardID, conf neon.LocationConfig) (neon.LocationConfigResponse, error) {
+func (t *Tenants) onboard(
+	ctx context.Context, id neon.ShardID, conf neon.LocationConfig,
+) (neon.LocationConfigResponse, error) {
 	policy := locationPolicy(t.Log.State(), conf.Mode)
-	req := neon.TenantCreateRequest{Tenant: id, Generation: conf.Generation, Placement: &policy, Config: conf.TenantConf}
+	req := neon.TenantCreateRequest{
+		Tenant: id, Generation: conf.Generation, Placement: &policy, Config: conf.TenantConf,
+	}
 	if conf.StripeSize != 0 {
 		req.ShardParameters = &neon.ShardParameters{StripeSize: conf.StripeSize}
 	}
@@ -149,7 +160,9 @@ func locationPolicy(s *fsm.State, mode neon.LocationMode) neon.Placement {
 	return neon.Attached(0)
 }
 
-func (t *Tenants) located(ctx context.Context, id neon.TenantID, index uint64, unplaced error) (resp neon.LocationConfigResponse, err error) {
+func (t *Tenants) located(
+	ctx context.Context, id neon.TenantID, index uint64, unplaced error,
+) (resp neon.LocationConfigResponse, err error) {
 	s := t.Log.State()
 	tenant, ok := s.Tenant(id)
 	if !ok {

@@ -18,7 +18,9 @@ type placing struct {
 
 // place chooses where a new tenant goes, with regard to the tenants that are being
 // created. The choice is in force until settled is called.
-func (p *placing) place(sched *scheduler.Scheduler, s *fsm.State, c *fsm.CreateTenant) ([]fsm.NewShard, error) {
+func (p *placing) place(
+	sched *scheduler.Scheduler, s *fsm.State, c *fsm.CreateTenant,
+) ([]fsm.NewShard, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, shards := range p.tenants {

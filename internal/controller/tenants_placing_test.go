@@ -18,7 +18,8 @@ func TestTenantsCreatedAtTheSameTimeAreSpread(t *testing.T) {
 	make1 := func() {
 		made++
 		id := neon.TenantID{15: byte(made)}
-		if _, err := tenants.Create(t.Context(), neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: id}}); err != nil {
+		if _, err := tenants.Create(t.Context(),
+			neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: id}}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -51,7 +51,9 @@ func (t *Tenants) Describe(ctx context.Context, id neon.TenantID) (neon.TenantDe
 }
 
 func (t *Tenants) describe(s *fsm.State, tenant fsm.Tenant) (neon.TenantDescribe, bool) {
-	d := neon.TenantDescribe{Tenant: tenant.ID, StripeSize: tenant.Stripe, Policy: tenant.Policy, Config: tenant.Config}
+	d := neon.TenantDescribe{
+		Tenant: tenant.ID, StripeSize: tenant.Stripe, Policy: tenant.Policy, Config: tenant.Config,
+	}
 	d.Shards = make([]neon.ShardDescribe, 0, tenant.Count.Shards())
 	importing := s.Importing(tenant.ID)
 	splitting := s.Splitting(tenant.ID)
@@ -80,7 +82,9 @@ func nodeOrNull(n neon.NodeID) *neon.NodeID {
 
 // Locate says where the shards of a tenant are attached, from a linearizable read
 // on whichever replica.
-func (t *Tenants) Locate(ctx context.Context, id neon.TenantID) (resp neon.LocateResponse, err error) {
+func (t *Tenants) Locate(
+	ctx context.Context, id neon.TenantID,
+) (resp neon.LocateResponse, err error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return resp, err
@@ -100,7 +104,8 @@ func (t *Tenants) Locate(ctx context.Context, id neon.TenantID) (resp neon.Locat
 			Shard: sh.ID, Node: n.ID,
 			PgAddr: n.Addr.PGHost, PgPort: n.Addr.PGPort,
 			GRPCAddr: textOrNull(n.Addr.GRPCHost), GRPCPort: portOrNull(n.Addr.GRPCPort),
-			HTTPAddr: n.Addr.HTTPHost, HTTPPort: n.Addr.HTTPPort, HTTPSPort: portOrNull(n.Addr.HTTPSPort),
+			HTTPAddr: n.Addr.HTTPHost, HTTPPort: n.Addr.HTTPPort,
+			HTTPSPort: portOrNull(n.Addr.HTTPSPort),
 		})
 	}
 	return resp, nil

@@ -13,7 +13,9 @@ import (
 // TimeTravel puts the remote data of a tenant back to a moment in the past. The
 // tenant must be nowhere: that is looked at before each shard, which keeps
 // operators from mistakes and cannot do more.
-func (t *Tenants) TimeTravel(ctx context.Context, id neon.TenantID, to neon.TimeTravel, counts []neon.ShardCount) error {
+func (t *Tenants) TimeTravel(
+	ctx context.Context, id neon.TenantID, to neon.TimeTravel, counts []neon.ShardCount,
+) error {
 	counts = slices.Clone(counts)
 	slices.Sort(counts)
 	var node *fsm.Node
@@ -33,8 +35,10 @@ func (t *Tenants) TimeTravel(ctx context.Context, id neon.TenantID, to neon.Time
 				return neon.Errorf(neon.Conflict, "Scheduling error: No pageservers found")
 			}
 			Acted(ctx)
-			if _, _, err := t.Pageservers.Call(ctx, node, shard, neon.TravelRemoteStorage(to)); err != nil {
-				return neon.Errorf(neon.Internal, "Error doing time travel recovery for shard %s on node %d (%s): %w",
+			if _, _, err := t.Pageservers.Call(ctx, node, shard,
+				neon.TravelRemoteStorage(to)); err != nil {
+				return neon.Errorf(neon.Internal,
+					"Error doing time travel recovery for shard %s on node %d (%s): %w",
 					shard, node.ID, node.Addr.HTTPHost, err)
 			}
 		}
@@ -46,11 +50,14 @@ func (t *Tenants) TimeTravel(ctx context.Context, id neon.TenantID, to neon.Time
 func (t *Tenants) nowhere(s *fsm.State, id neon.TenantID) error {
 	for sh := range s.TenantShards(id) {
 		if sh.Attached != 0 || len(sh.Secondary) > 0 {
-			return neon.Errorf(neon.Internal, "We want tenant to be attached in shard with tenant_shard_id=%s", sh.ID)
+			return neon.Errorf(neon.Internal,
+				"We want tenant to be attached in shard with tenant_shard_id=%s", sh.ID)
 		}
 		for node, conf := range t.Reality.Status(sh.ID).Observed {
 			if conf != nil && conf.Mode != neon.Detached {
-				return neon.Errorf(neon.Internal, "We observed attached=%s tenant in node_id=%d shard with tenant_shard_id=%s", conf.Mode, node, sh.ID)
+				return neon.Errorf(neon.Internal,
+					"We observed attached=%s tenant in node_id=%d shard with tenant_shard_id=%s",
+					conf.Mode, node, sh.ID)
 			}
 		}
 	}
@@ -63,7 +70,9 @@ const unsplitStripe = 32768
 // Import takes over a tenant of which only the remote data is known: with the
 // highest number of shards that is found there, and in generations above all of
 // its own.
-func (t *Tenants) Import(ctx context.Context, id neon.TenantID) (resp neon.TenantCreateResponse, err error) {
+func (t *Tenants) Import(
+	ctx context.Context, id neon.TenantID,
+) (resp neon.TenantCreateResponse, err error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return resp, err
@@ -87,7 +96,10 @@ func (t *Tenants) Import(ctx context.Context, id neon.TenantID) (resp neon.Tenan
 }
 
 func importCommand(id neon.TenantID, scan neon.RemoteScan) fsm.CreateTenant {
-	c := fsm.CreateTenant{ID: id, Stripe: unsplitStripe, Policy: neon.Attached(0), Scheduling: neon.ShardActive, At: time.Now().UnixMilli()}
+	c := fsm.CreateTenant{
+		ID: id, Stripe: unsplitStripe, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+		At: time.Now().UnixMilli(),
+	}
 	for _, sh := range scan.Shards {
 		c.Count = max(c.Count, sh.Shard.Count)
 		if sh.Generation != nil {
@@ -95,7 +107,8 @@ func importCommand(id neon.TenantID, scan neon.RemoteScan) fsm.CreateTenant {
 		}
 	}
 	for _, sh := range scan.Shards {
-		newest := sh.Generation == nil && c.Generation == 0 || sh.Generation != nil && *sh.Generation == c.Generation
+		newest := sh.Generation == nil && c.Generation == 0 ||
+			sh.Generation != nil && *sh.Generation == c.Generation
 		if sh.Shard.Count == c.Count && newest && sh.StripeSize != nil && *sh.StripeSize != 0 {
 			c.Stripe = *sh.StripeSize
 		}

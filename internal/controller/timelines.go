@@ -19,7 +19,10 @@ type Timelines struct {
 
 // NewTimelines makes a Timelines.
 func NewTimelines(d Deps) *Timelines {
-	return &Timelines{Deps: d, turns: turns{holders: make(map[neon.TimelineRef]*turn)}, work: make(chan struct{}, 1)}
+	return &Timelines{
+		Deps: d, turns: turns{holders: make(map[neon.TimelineRef]*turn)},
+		work: make(chan struct{}, 1),
+	}
 }
 
 // shardCalls bounds the calls of one request under way at a time.
@@ -30,7 +33,9 @@ const shardCalls = 32
 // that a migration is about to leave still serve, so they get it too. Then the
 // timeline is put on safekeepers, if that is the controller's task; one that is only
 // read has none, and one that is imported gets them at the end of the import.
-func (t *Timelines) Create(ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest) (resp neon.TimelineCreateResponse, err error) {
+func (t *Timelines) Create(
+	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
+) (resp neon.TimelineCreateResponse, err error) {
 	release, err := t.Locks.acquire(ctx, id, shared("TimelineCreate"))
 	if err != nil {
 		return resp, err
@@ -69,7 +74,9 @@ func (t *Timelines) Create(ctx context.Context, id neon.TenantID, req neon.Timel
 
 // mayCreate refuses a timeline that is being deleted, and a branch of one: shards
 // that have begun to delete it and those that have not would do different things.
-func (t *Timelines) mayCreate(ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest) error {
+func (t *Timelines) mayCreate(
+	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
+) error {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return err
@@ -104,7 +111,9 @@ func pin(req neon.TimelineCreateRequest, info neon.TimelineInfo) neon.TimelineCr
 
 // createOn creates a timeline on the owner of a shard and on the locations that
 // are attached besides it.
-func (t *Timelines) createOn(ctx context.Context, o owner, req neon.TimelineCreateRequest) (neon.TimelineInfo, error) {
+func (t *Timelines) createOn(
+	ctx context.Context, o owner, req neon.TimelineCreateRequest,
+) (neon.TimelineInfo, error) {
 	info, err := t.Pageservers.TimelineCreate(ctx, &o.node, o.shard, req)
 	if err != nil {
 		return info, err
@@ -116,7 +125,8 @@ func (t *Timelines) createOn(ctx context.Context, o owner, req neon.TimelineCrea
 			continue
 		}
 		// It may be on its way out, so that it need not have the tenant any more.
-		if _, err := t.Pageservers.TimelineCreate(ctx, &node, o.shard, req); err != nil && statusOf(err) != http.StatusNotFound {
+		if _, err := t.Pageservers.TimelineCreate(ctx, &node, o.shard, req); err != nil &&
+			statusOf(err) != http.StatusNotFound {
 			return info, err
 		}
 	}

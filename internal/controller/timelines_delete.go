@@ -23,7 +23,9 @@ const (
 // then, when they have nothing left, on the first, and only then on safekeepers. It
 // is recorded before any pageserver hears of it, so that the leader finishes what
 // nobody asks after any more, unless all pageservers refuse.
-func (t *Timelines) Delete(ctx context.Context, id neon.TenantID, timeline neon.TimelineID) (Deletion, error) {
+func (t *Timelines) Delete(
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
+) (Deletion, error) {
 	ref := neon.TimelineRef{Tenant: id, Timeline: timeline}
 	for range decisions {
 		s, err := t.Log.ReadState(ctx)
@@ -37,7 +39,8 @@ func (t *Timelines) Delete(ctx context.Context, id neon.TenantID, timeline neon.
 		if !ok {
 			t.Logger.Info("Deleting timeline " + ref.String())
 			// The entry is named by nothing: recording it twice is the same as once.
-			_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.BeginDeleteTimeline{Tenant: id, Timeline: timeline})
+			_, err := t.Log.Propose(ctx, fsm.RequestID{},
+				fsm.BeginDeleteTimeline{Tenant: id, Timeline: timeline})
 			if err != nil {
 				return DeletionRuns, err
 			}
@@ -49,7 +52,8 @@ func (t *Timelines) Delete(ctx context.Context, id neon.TenantID, timeline neon.
 			return stage, err
 		}
 	}
-	return DeletionRuns, neon.Errorf(neon.Conflict, "others delete timeline %s at the same time, please retry", ref)
+	return DeletionRuns, neon.Errorf(neon.Conflict,
+		"others delete timeline %s at the same time, please retry", ref)
 }
 
 // errOver is met when somebody else has ended the deletion, one way or the other.
@@ -57,7 +61,9 @@ var errOver = errors.New("the deletion is over")
 
 // deletePass asks every shard once. It ends the recorded deletion when nothing is
 // left, and takes it back when nothing was begun and the pageservers refuse.
-func (t *Timelines) deletePass(ctx context.Context, d fsm.TimelineDelete) (stage Deletion, err error) {
+func (t *Timelines) deletePass(
+	ctx context.Context, d fsm.TimelineDelete,
+) (stage Deletion, err error) {
 	ref := d.Ref()
 	release, err := t.turns.take(ctx, ref, nil)
 	if err != nil {
@@ -81,7 +87,9 @@ func (t *Timelines) deletePass(ctx context.Context, d fsm.TimelineDelete) (stage
 	case err == nil && !pass.left:
 		return DeletionDone, t.drop(ctx, ref)
 	case refusal(err) && !pass.begun:
-		c := fsm.CancelDeleteTimeline{Tenant: ref.Tenant, Timeline: ref.Timeline, Sequence: d.Sequence}
+		c := fsm.CancelDeleteTimeline{
+			Tenant: ref.Tenant, Timeline: ref.Timeline, Sequence: d.Sequence,
+		}
 		if _, cerr := t.Log.Propose(ctx, fsm.RequestID{}, c); cerr != nil {
 			err = cerr
 		}
@@ -98,7 +106,9 @@ type deleted struct {
 // deleteOn deletes a timeline on some shards. It waits for all of them, whatever one
 // says: those that have begun must be known. The error is that of a shard that
 // refuses, or else of the first one that has any.
-func (t *Timelines) deleteOn(ctx context.Context, owners []owner, timeline neon.TimelineID, pass *deleted) error {
+func (t *Timelines) deleteOn(
+	ctx context.Context, owners []owner, timeline neon.TimelineID, pass *deleted,
+) error {
 	statuses, errs := make([]int, len(owners)), make([]error, len(owners))
 	_ = each(ctx, owners, func(ctx context.Context, o owner) error {
 		statuses[o.at], errs[o.at] = t.Pageservers.TimelineDelete(ctx, &o.node, o.shard, timeline)
@@ -135,7 +145,8 @@ func deleteError(err error) error {
 	switch status, msg := statusOf(err), messageOf(err); {
 	case status == 0:
 		return err // no answer: as the client of pageservers classes it
-	case status == http.StatusServiceUnavailable, status == http.StatusPreconditionFailed && msg == missingTenant:
+	case status == http.StatusServiceUnavailable,
+		status == http.StatusPreconditionFailed && msg == missingTenant:
 		return &neon.Error{Code: neon.Unavailable, Msg: msg, Err: err}
 	case status == http.StatusConflict:
 		return &neon.Error{Code: neon.Conflict, Msg: msg, Err: err}
@@ -149,9 +160,11 @@ func deleteError(err error) error {
 func (t *Timelines) drop(ctx context.Context, ref neon.TimelineRef) error {
 	if tl, ok := t.Log.State().Timeline(ref.Tenant, ref.Timeline); ok && !tl.Deleted {
 		for _, member := range tl.Members() {
-			t.Logger.Info("writing pending op for sk id "+member.String(), "tenant", ref.Tenant, "timeline", ref.Timeline)
+			t.Logger.Info("writing pending op for sk id "+member.String(), "tenant", ref.Tenant,
+				"timeline", ref.Timeline)
 		}
 	}
-	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.DeleteTimeline{Tenant: ref.Tenant, Timeline: ref.Timeline})
+	_, err := t.Log.Propose(ctx, fsm.RequestID{},
+		fsm.DeleteTimeline{Tenant: ref.Tenant, Timeline: ref.Timeline})
 	return err
 }

@@ -43,7 +43,9 @@ func ask(ctx context.Context, ps Pageservers, owners []owner, call neon.ShardCal
 
 // askAll makes one call on the owners of all shards of a tenant. The error is
 // that of the first shard that has one, in the words of spell.
-func (t *Timelines) askAll(ctx context.Context, id neon.TenantID, call neon.ShardCall, spell func(reply) error) (replies []reply, err error) {
+func (t *Timelines) askAll(
+	ctx context.Context, id neon.TenantID, call neon.ShardCall, spell func(reply) error,
+) (replies []reply, err error) {
 	err = t.mutate(ctx, id, func(owners []owner) error {
 		replies = ask(ctx, t.Pageservers, owners, call)
 		for _, r := range replies {
@@ -63,7 +65,9 @@ func asIs(r reply) error { return r.err }
 func (o owner) name() string { return fmt.Sprintf("%d (%s)", o.node.ID, o.node.Addr.HTTPHost) }
 
 // Archive archives a timeline on all shards or brings it back.
-func (t *Timelines) Archive(ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.ArchivalRequest) error {
+func (t *Timelines) Archive(
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.ArchivalRequest,
+) error {
 	_, err := t.askAll(ctx, id, neon.ArchivalConfig(timeline, req), func(r reply) error {
 		if statusOf(r.err) == http.StatusPreconditionFailed {
 			return &neon.Error{Code: neon.PreconditionFailed, Msg: messageOf(r.err), Err: r.err}
@@ -75,7 +79,9 @@ func (t *Timelines) Archive(ctx context.Context, id neon.TenantID, timeline neon
 
 // DetachAncestor makes a timeline independent of its ancestor on all shards, which
 // must agree on what that came to.
-func (t *Timelines) DetachAncestor(ctx context.Context, id neon.TenantID, timeline neon.TimelineID, b neon.DetachBehavior) (done neon.AncestorDetached, err error) {
+func (t *Timelines) DetachAncestor(
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, b neon.DetachBehavior,
+) (done neon.AncestorDetached, err error) {
 	replies, err := t.askAll(ctx, id, neon.DetachAncestor(timeline, b), detachError)
 	if err != nil {
 		return done, err
@@ -85,7 +91,8 @@ func (t *Timelines) DetachAncestor(ctx context.Context, id neon.TenantID, timeli
 		if err := json.Unmarshal(r.body, &results[i]); err != nil {
 			return done, neon.Errorf(neon.Internal, "%s: error decoding body: %w", r.name(), err)
 		}
-		slices.SortFunc(results[i].Reparented, func(a, b neon.TimelineID) int { return slices.Compare(a[:], b[:]) })
+		slices.SortFunc(results[i].Reparented,
+			func(a, b neon.TimelineID) int { return slices.Compare(a[:], b[:]) })
 	}
 	done = results[len(results)-1]
 	matching := 0
@@ -97,7 +104,8 @@ func (t *Timelines) DetachAncestor(ctx context.Context, id neon.TenantID, timeli
 	if matching < len(results)-1 {
 		t.Logger.Error(fmt.Sprintf("/v1/tenant/%s/timeline/%s/detach_ancestor: shards returned different results matching=%d compared_against=%v",
 			id, timeline, matching, done.Reparented))
-		return done, neon.Errorf(neon.Internal, "pageservers returned mixed results for ancestor detach; manual intervention is required.")
+		return done, neon.Errorf(neon.Internal,
+			"pageservers returned mixed results for ancestor detach; manual intervention is required.")
 	}
 	return done, nil
 }
@@ -116,16 +124,22 @@ func detachError(r reply) error {
 }
 
 // ChangeGC blocks garbage collection of a timeline on all shards or allows it.
-func (t *Timelines) ChangeGC(ctx context.Context, id neon.TenantID, timeline neon.TimelineID, verb neon.GCVerb) error {
+func (t *Timelines) ChangeGC(
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, verb neon.GCVerb,
+) error {
 	_, err := t.askAll(ctx, id, neon.ChangeGC(timeline, verb), asIs)
 	return err
 }
 
 // LeaseLSN keeps a position of a timeline readable on all shards.
-func (t *Timelines) LeaseLSN(ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.LeaseRequest) error {
+func (t *Timelines) LeaseLSN(
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.LeaseRequest,
+) error {
 	_, err := t.askAll(ctx, id, neon.LeaseLSN(timeline, req), func(r reply) error {
-		if statusOf(r.err) == http.StatusNotFound && strings.Contains(messageOf(r.err), "tenant "+id.String()) {
-			return neon.Errorf(neon.Unavailable, "Timeline is not attached to the pageserver %d yet, please retry", r.node.ID)
+		if statusOf(r.err) == http.StatusNotFound &&
+			strings.Contains(messageOf(r.err), "tenant "+id.String()) {
+			return neon.Errorf(neon.Unavailable,
+				"Timeline is not attached to the pageserver %d yet, please retry", r.node.ID)
 		}
 		return r.err
 	})
@@ -137,7 +151,9 @@ const heatmapTime = 5 * time.Second
 
 // DownloadHeatmapLayers makes one shard, or all of a tenant, fetch what their
 // heatmaps name. It is advice: what pageservers say does not matter.
-func (t *Timelines) DownloadHeatmapLayers(ctx context.Context, id neon.ShardID, timeline neon.TimelineID, d neon.HeatmapDownload) error {
+func (t *Timelines) DownloadHeatmapLayers(
+	ctx context.Context, id neon.ShardID, timeline neon.TimelineID, d neon.HeatmapDownload,
+) error {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return err
@@ -168,7 +184,9 @@ func locations(s *fsm.State, id neon.ShardID, pick func(fsm.Shard) []neon.NodeID
 // Describe asks all shards about a timeline. Up to the least of their image
 // positions everything can be read without the log; there is none when a shard
 // does not know its own.
-func (t *Timelines) Describe(ctx context.Context, id neon.TenantID, timeline neon.TimelineID) (d neon.TimelineDescription, err error) {
+func (t *Timelines) Describe(
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
+) (d neon.TimelineDescription, err error) {
 	replies, err := t.askAll(ctx, id, neon.DescribeTimeline(timeline), func(r reply) error {
 		return neon.Errorf(neon.Unavailable, "%w", r.err)
 	})
@@ -197,12 +215,15 @@ func (t *Timelines) Describe(ctx context.Context, id neon.TenantID, timeline neo
 // DownloadSecondaries warms the secondaries of all shards of a tenant and adds up
 // how warm they are. The status is 200 when all are, else 202. Some that fail do
 // not matter; all that fail do.
-func (t *Timelines) DownloadSecondaries(ctx context.Context, id neon.TenantID, wait *time.Duration) (status int, sum neon.SecondaryProgress, err error) {
+func (t *Timelines) DownloadSecondaries(
+	ctx context.Context, id neon.TenantID, wait *time.Duration,
+) (status int, sum neon.SecondaryProgress, err error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return 0, sum, err
 	}
-	targets := locations(s, neon.Unsharded(id), func(sh fsm.Shard) []neon.NodeID { return sh.Secondary })
+	targets := locations(s, neon.Unsharded(id),
+		func(sh fsm.Shard) []neon.NodeID { return sh.Secondary })
 	var failed error
 	for _, r := range ask(ctx, t.Pageservers, targets, neon.DownloadSecondary(wait)) {
 		var p neon.SecondaryProgress
@@ -210,7 +231,8 @@ func (t *Timelines) DownloadSecondaries(ctx context.Context, id neon.TenantID, w
 			r.err = json.Unmarshal(r.body, &p)
 		}
 		if r.err != nil {
-			t.Logger.Info("Secondary download failed", "shard", r.shard.String(), "node", r.node.ID.String(), "err", r.err)
+			t.Logger.Info("Secondary download failed", "shard", r.shard.String(),
+				"node", r.node.ID.String(), "err", r.err)
 			failed = r.err
 			continue
 		}
@@ -218,7 +240,8 @@ func (t *Timelines) DownloadSecondaries(ctx context.Context, id neon.TenantID, w
 		sum.LayersTotal += p.LayersTotal
 		sum.BytesDownloaded += p.BytesDownloaded
 		sum.BytesTotal += p.BytesTotal
-		if p.HeatmapMtime != nil && (sum.HeatmapMtime == nil || p.HeatmapMtime.After(sum.HeatmapMtime.Time)) {
+		if p.HeatmapMtime != nil &&
+			(sum.HeatmapMtime == nil || p.HeatmapMtime.After(sum.HeatmapMtime.Time)) {
 			sum.HeatmapMtime = p.HeatmapMtime
 		}
 		if status == 0 || status == http.StatusOK {

@@ -44,7 +44,10 @@ func (t *Timelines) place(ctx context.Context, p onto) (*neon.SafekeeperSet, err
 		if tl, ok := s.Timeline(tenant, info.Timeline); ok && !tl.Deleted {
 			return nil, nil
 		}
-		c := fsm.CreateTimeline{Tenant: tenant, Timeline: info.Timeline, StartLsn: info.LastRecordLsn, Imported: p.imported}
+		c := fsm.CreateTimeline{
+			Tenant: tenant, Timeline: info.Timeline, StartLsn: info.LastRecordLsn,
+			Imported: p.imported,
+		}
 		if !p.writable {
 			return c, nil
 		}
@@ -61,7 +64,8 @@ func (t *Timelines) place(ctx context.Context, p onto) (*neon.SafekeeperSet, err
 	}
 	tl, ok := s.Timeline(tenant, info.Timeline)
 	if !ok || tl.Deleted {
-		return nil, neon.Errorf(neon.Conflict, "timeline %s/%s is being deleted", tenant, info.Timeline)
+		return nil, neon.Errorf(neon.Conflict, "timeline %s/%s is being deleted", tenant,
+			info.Timeline)
 	}
 	// A configuration that has changed since is proof that the creation was done.
 	if tl.Generation == 1 && len(tl.Set) > 0 {
@@ -69,10 +73,14 @@ func (t *Timelines) place(ctx context.Context, p onto) (*neon.SafekeeperSet, err
 			return nil, err
 		}
 	}
-	answer := &neon.SafekeeperSet{Tenant: tenant, Timeline: tl.ID, Generation: uint32(tl.Generation), Safekeepers: neon.List[neon.SafekeeperHost]{}}
+	answer := &neon.SafekeeperSet{
+		Tenant: tenant, Timeline: tl.ID, Generation: uint32(tl.Generation),
+		Safekeepers: neon.List[neon.SafekeeperHost]{},
+	}
 	for _, id := range tl.Set {
 		sk, _ := s.Safekeeper(id)
-		answer.Safekeepers = append(answer.Safekeepers, neon.SafekeeperHost{ID: id, Hostname: sk.Host})
+		answer.Safekeepers = append(answer.Safekeepers,
+			neon.SafekeeperHost{ID: id, Hostname: sk.Host})
 	}
 	return answer, nil
 }
@@ -88,7 +96,8 @@ func (t *Timelines) choose(s *fsm.State, tenant neon.TenantID) (set []neon.NodeI
 	var all []candidate
 	loads := t.SafekeeperWatch.SafekeeperLoads()
 	for sk := range s.Safekeepers() {
-		if _, owes := s.SafekeeperOp(sk.ID, tenant, neon.TimelineID{}); owes || sk.Scheduling != neon.SafekeeperActive {
+		if _, owes := s.SafekeeperOp(sk.ID, tenant, neon.TimelineID{}); owes ||
+			sk.Scheduling != neon.SafekeeperActive {
 			continue
 		}
 		c := candidate{sk: sk, load: math.MaxUint64}
@@ -97,7 +106,8 @@ func (t *Timelines) choose(s *fsm.State, tenant neon.TenantID) (set []neon.NodeI
 		}
 		all = append(all, c)
 	}
-	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(a.load, b.load) }) // they come by id
+	// they come by id
+	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(a.load, b.load) })
 	zones := make(map[neon.AZ]bool)
 	wanted := t.Options.SafekeepersPerTimeline
 	for _, c := range all {
@@ -107,15 +117,20 @@ func (t *Timelines) choose(s *fsm.State, tenant neon.TenantID) (set []neon.NodeI
 		}
 	}
 	if len(set) < wanted {
-		return nil, neon.Errorf(neon.Internal, "couldn't find %d safekeepers in different AZs for new timeline (found: %d, total active: %d)", wanted, len(set), len(all))
+		return nil, neon.Errorf(neon.Internal,
+			"couldn't find %d safekeepers in different AZs for new timeline (found: %d, total active: %d)",
+			wanted, len(set), len(all))
 	}
 	return set, nil
 }
 
 // createOnSafekeepers creates a timeline on a quorum of its set.
-func (t *Timelines) createOnSafekeepers(ctx context.Context, s *fsm.State, tl *fsm.Timeline, version neon.PgVersion) error {
+func (t *Timelines) createOnSafekeepers(
+	ctx context.Context, s *fsm.State, tl *fsm.Timeline, version neon.PgVersion,
+) error {
 	body := neon.SafekeeperTimelineCreate{
-		Tenant: tl.Tenant, Timeline: tl.ID, Membership: s.Membership(tl), PgVersion: uint32(version) * 10000, StartLsn: tl.StartLsn,
+		Tenant: tl.Tenant, Timeline: tl.ID, Membership: s.Membership(tl),
+		PgVersion: uint32(version) * 10000, StartLsn: tl.StartLsn,
 	}
 	missed, err := t.quorum(ctx, s, tl.Set, func(ctx context.Context, sk *fsm.Safekeeper) error {
 		return t.Safekeepers.CreateTimeline(ctx, sk, body)
@@ -124,7 +139,8 @@ func (t *Timelines) createOnSafekeepers(ctx context.Context, s *fsm.State, tl *f
 		return err
 	}
 	for _, id := range missed {
-		t.Logger.Info("writing pending op for sk id "+id.String(), "tenant", tl.Tenant, "timeline", tl.ID)
+		t.Logger.Info("writing pending op for sk id "+id.String(), "tenant", tl.Tenant,
+			"timeline", tl.ID)
 	}
 	// It exists now, so what is missing is recorded also for a client that has gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), quorumTime)
@@ -137,7 +153,10 @@ func (t *Timelines) createOnSafekeepers(ctx context.Context, s *fsm.State, tl *f
 
 // quorum runs f on all safekeepers of a set, a few tries each, and lists those where
 // it failed or took too long. Without success on a majority that is an error.
-func (t *Timelines) quorum(ctx context.Context, s *fsm.State, set []neon.NodeID, f func(context.Context, *fsm.Safekeeper) error) (missed []neon.NodeID, err error) {
+func (t *Timelines) quorum(
+	ctx context.Context, s *fsm.State, set []neon.NodeID,
+	f func(context.Context, *fsm.Safekeeper) error,
+) (missed []neon.NodeID, err error) {
 	ctx, cancel := context.WithTimeout(ctx, quorumTime)
 	defer cancel()
 	var (
@@ -175,12 +194,16 @@ func (t *Timelines) quorum(ctx context.Context, s *fsm.State, set []neon.NodeID,
 		}
 	}
 	if need := len(set)/2 + 1; len(good) < need {
-		return missed, neon.Errorf(neon.Internal, "not enough successful reconciliations to reach quorum size: %d of %d of total %d", len(good), need, len(set))
+		return missed, neon.Errorf(neon.Internal,
+			"not enough successful reconciliations to reach quorum size: %d of %d of total %d",
+			len(good), need, len(set))
 	}
 	return missed, nil
 }
 
-func (t *Timelines) tryHard(ctx context.Context, sk *fsm.Safekeeper, f func(context.Context, *fsm.Safekeeper) error) (err error) {
+func (t *Timelines) tryHard(
+	ctx context.Context, sk *fsm.Safekeeper, f func(context.Context, *fsm.Safekeeper) error,
+) (err error) {
 	for n := range safekeeperTries {
 		if n > 0 {
 			select {

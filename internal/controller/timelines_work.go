@@ -31,7 +31,9 @@ type turn struct {
 }
 
 // take waits for the turn.
-func (t *turns) take(ctx context.Context, ref neon.TimelineRef, yield func()) (release func(), err error) {
+func (t *turns) take(
+	ctx context.Context, ref neon.TimelineRef, yield func(),
+) (release func(), err error) {
 	for {
 		t.mu.Lock()
 		before := t.holders[ref]
@@ -131,13 +133,16 @@ func (t *Timelines) driveImport(ctx context.Context, ref neon.TimelineRef) {
 	}
 	defer release()
 	if err := t.endImport(held, ref); err != nil && held.Err() == nil {
-		t.Logger.Info("The import of a timeline is not finished yet", "timeline", ref.String(), "err", err)
+		t.Logger.Info("The import of a timeline is not finished yet", "timeline", ref.String(),
+			"err", err)
 		_ = rest(held, activatePause) // and then begin again
 	}
 }
 
 // driveDelete asks the pageservers again and again until nothing is left.
-func (t *Timelines) driveDelete(ctx context.Context, permits chan struct{}, d fsm.TimelineDelete, patience time.Duration) {
+func (t *Timelines) driveDelete(
+	ctx context.Context, permits chan struct{}, d fsm.TimelineDelete, patience time.Duration,
+) {
 	if rest(ctx, patience) != nil {
 		return
 	}
@@ -158,7 +163,8 @@ func (t *Timelines) driveDelete(ctx context.Context, permits chan struct{}, d fs
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			t.Logger.Info("The deletion of a timeline is not finished yet", "timeline", d.Ref().String(), "err", err)
+			t.Logger.Info("The deletion of a timeline is not finished yet",
+				"timeline", d.Ref().String(), "err", err)
 		}
 		if rest(ctx, pause) != nil {
 			return

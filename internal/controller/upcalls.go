@@ -23,7 +23,9 @@ func NewUpcalls(d Deps) *Upcalls { return &Upcalls{Deps: d, nodes: NewNodes(d)} 
 // The entry is never named: two starts of a process are two, even if somebody gave
 // them one request id, and burning a number is harmless while using one twice is
 // not.
-func (u *Upcalls) ReAttach(ctx context.Context, req neon.ReAttachRequest) (resp neon.ReAttachResponse, err error) {
+func (u *Upcalls) ReAttach(
+	ctx context.Context, req neon.ReAttachRequest,
+) (resp neon.ReAttachResponse, err error) {
 	if req.Register != nil {
 		if err := u.nodes.Register(ctx, *req.Register); err != nil {
 			return resp, err
@@ -55,7 +57,9 @@ func (u *Upcalls) ReAttach(ctx context.Context, req neon.ReAttachRequest) (resp 
 // read after the request came, and holds everything that was acknowledged until
 // then: a replica that lags behind, or that does not lead any more, never says yes
 // to a generation that somebody has succeeded. Unknown shards are left out.
-func (u *Upcalls) Validate(ctx context.Context, req neon.ValidateRequest) (resp neon.ValidateResponse, err error) {
+func (u *Upcalls) Validate(
+	ctx context.Context, req neon.ValidateRequest,
+) (resp neon.ValidateResponse, err error) {
 	s, err := u.Log.ReadState(ctx)
 	if err != nil {
 		return resp, err

@@ -35,9 +35,15 @@ type field struct {
 var errFields = errors.New("want six or seven fields: sec min hour day month weekday [year]")
 
 func fields() []field {
-	months := []string{"january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"}
+	months := []string{
+		"january", "february", "march", "april", "may", "june", "july", "august", "september",
+		"october", "november", "december",
+	}
 	days := []string{"sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"}
-	return []field{{"sec", 0, 59, nil}, {"min", 0, 59, nil}, {"hour", 0, 23, nil}, {"day", 1, 31, nil}, {"month", 1, 12, months}, {"weekday", 1, 7, days}}
+	return []field{
+		{"sec", 0, 59, nil}, {"min", 0, 59, nil}, {"hour", 0, 23, nil}, {"day", 1, 31, nil},
+		{"month", 1, 12, months}, {"weekday", 1, 7, days},
+	}
 }
 
 // Years that a schedule can speak of.
@@ -143,7 +149,8 @@ func (f field) value(text string) (int, error) {
 func (s Schedule) Next(t time.Time) (time.Time, bool) {
 	t = t.UTC().Truncate(time.Second).Add(time.Second)
 	year, month, day := t.Date()
-	for d := time.Date(year, month, day, 0, 0, 0, 0, time.UTC); d.Year() <= lastYear; d = d.AddDate(0, 0, 1) {
+	for d := time.Date(year, month, day, 0, 0, 0, 0,
+		time.UTC); d.Year() <= lastYear; d = d.AddDate(0, 0, 1) {
 		if !s.onDay(d) {
 			continue
 		}
@@ -159,7 +166,8 @@ func (s Schedule) Next(t time.Time) (time.Time, bool) {
 }
 
 func (s Schedule) onDay(d time.Time) bool {
-	if s.day&(1<<d.Day()) == 0 || s.month&(1<<d.Month()) == 0 || s.weekday&(1<<(d.Weekday()+1)) == 0 {
+	if s.day&(1<<d.Day()) == 0 || s.month&(1<<d.Month()) == 0 ||
+		s.weekday&(1<<(d.Weekday()+1)) == 0 {
 		return false
 	}
 	for _, y := range s.years {

@@ -47,8 +47,10 @@ func TestSchedulesNameTheirNextTime(t *testing.T) {
 
 func TestBadSchedulesAreRefused(t *testing.T) {
 	for _, text := range []string{
-		"", "* * * * *", "* * * * * * * *", "60 * * * * *", "* * 24 * * *", "* * * 0 * *", "* * * 32 * *", "* * * * 13 *", "* * * * * 0", "* * * * * 8",
-		"5-3 * * * * *", "*/0 * * * * *", "*/x * * * * *", "a * * * * *", "1, * * * * *", "* * * * mo *", "* * * * * * 1969", "@reboot", "-1 * * * * *",
+		"", "* * * * *", "* * * * * * * *", "60 * * * * *", "* * 24 * * *", "* * * 0 * *",
+		"* * * 32 * *", "* * * * 13 *", "* * * * * 0", "* * * * * 8",
+		"5-3 * * * * *", "*/0 * * * * *", "*/x * * * * *", "a * * * * *", "1, * * * * *",
+		"* * * * mo *", "* * * * * * 1969", "@reboot", "-1 * * * * *",
 	} {
 		if s, err := Parse(text); err == nil {
 			t.Errorf("%q was taken as %+v", text, s)
@@ -71,12 +73,14 @@ func FuzzSchedule(f *testing.F) {
 			return
 		}
 		matches := func(x time.Time) bool {
-			return s.onDay(x) && s.hour&(1<<x.Hour()) != 0 && s.min&(1<<x.Minute()) != 0 && s.sec&(1<<x.Second()) != 0
+			return s.onDay(x) && s.hour&(1<<x.Hour()) != 0 && s.min&(1<<x.Minute()) != 0 &&
+				s.sec&(1<<x.Second()) != 0
 		}
 		if !at.After(after) || !matches(at) {
 			t.Fatalf("%q after %s: %s", text, after, at)
 		}
-		for x := after.Add(time.Second); x.Before(at) && x.Sub(after) < time.Hour; x = x.Add(time.Second) {
+		for x := after.Add(time.Second); x.Before(at) &&
+			x.Sub(after) < time.Hour; x = x.Add(time.Second) {
 			if matches(x) {
 				t.Fatalf("%q after %s: %s comes before %s", text, after, x, at)
 			}

@@ -120,7 +120,8 @@ func (r *Registry) Armed(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.points[name]
-	return p != nil && slices.ContainsFunc(p.actions, func(a action) bool { return a.kind != off && a.left != 0 })
+	return p != nil &&
+		slices.ContainsFunc(p.actions, func(a action) bool { return a.kind != off && a.left != 0 })
 }
 
 // take takes the action whose turn it is.
@@ -206,7 +207,8 @@ func parseAction(text string) (a action, err error) {
 		a.arg = strings.TrimSuffix(after, ")")
 	}
 	if before, after, ok := strings.Cut(rest, "%"); ok {
-		if a.percent, err = strconv.ParseFloat(before, 64); err != nil || !(a.percent >= 0 && a.percent <= 100) {
+		if a.percent, err = strconv.ParseFloat(before, 64); err != nil ||
+			!(a.percent >= 0 && a.percent <= 100) {
 			return a, fmt.Errorf("failed to parse frequency in %q", text)
 		}
 		rest = after

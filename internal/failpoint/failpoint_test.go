@@ -102,7 +102,8 @@ func TestActionsAreTakenInTurn(t *testing.T) {
 func TestWithoutARegistryThereAreNoPoints(t *testing.T) {
 	var r *Registry
 	arg, hit, err := r.Return(t.Context(), "x")
-	if hit || arg != "" || err != nil || r.Sleep(t.Context(), "x") != nil || r.Pausable(t.Context(), "x") != nil {
+	if hit || arg != "" || err != nil || r.Sleep(t.Context(), "x") != nil ||
+		r.Pausable(t.Context(), "x") != nil {
 		t.Error("a point that does not exist did something")
 	}
 }
@@ -110,7 +111,10 @@ func TestWithoutARegistryThereAreNoPoints(t *testing.T) {
 func TestMalformedActionsChangeNothing(t *testing.T) {
 	r := New(slog.New(slog.DiscardHandler), nil)
 	configure(t, r, "x", "return(1)")
-	for _, bad := range []string{"", "nothing", "sleep", "sleep(x)", "pause(", "101%off", "x%off", "-1*off", "off->", "NaN%off"} {
+	for _, bad := range []string{
+		"", "nothing", "sleep", "sleep(x)", "pause(", "101%off", "x%off", "-1*off", "off->",
+		"NaN%off",
+	} {
 		if err := r.Configure("x", bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
@@ -131,7 +135,9 @@ func configure(t *testing.T, r *Registry, name, actions string) {
 }
 
 func FuzzActions(f *testing.F) {
-	for _, s := range []string{"off", "50%3*return(x)->pause", "sleep(10)", "((", "%*", "1e300%off"} {
+	for _, s := range []string{
+		"off", "50%3*return(x)->pause", "sleep(10)", "((", "%*", "1e300%off",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

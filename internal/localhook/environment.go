@@ -58,7 +58,8 @@ func loadEnvironment(dir string) (*environment, error) {
 	}
 	env := &environment{
 		dir: dir, keyFile: conf.PrivateKeyPath,
-		safekeepers: make(map[neon.NodeID]uint16), pageservers: make(map[neon.NodeID]pageserverConf),
+		safekeepers: make(map[neon.NodeID]uint16),
+		pageservers: make(map[neon.NodeID]pageserverConf),
 	}
 	if env.keyFile == "" {
 		env.keyFile = defaultKeyFile

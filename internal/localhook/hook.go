@@ -63,7 +63,9 @@ func New(opts Options) *Hook {
 	return &Hook{
 		opts: opts, turn: make(chan struct{}, 1),
 		// Notifications are rare and computes come and go: no connection is kept.
-		http: &http.Client{Transport: &http.Transport{DialContext: opts.Dial, DisableKeepAlives: true}},
+		http: &http.Client{
+			Transport: &http.Transport{DialContext: opts.Dial, DisableKeepAlives: true},
+		},
 	}
 }
 
@@ -79,7 +81,8 @@ func (h *Hook) NotifyAttach(ctx context.Context, n *neon.NotifyAttach) error {
 			return nil, err
 		}
 		return func(spec object) error {
-			return errors.Join(spec.set("pageserver_connection_info", info), spec.set("shard_stripe_size", n.StripeSize))
+			return errors.Join(spec.set("pageserver_connection_info", info),
+				spec.set("shard_stripe_size", n.StripeSize))
 		}, nil
 	})
 }
@@ -103,13 +106,16 @@ func (h *Hook) NotifySafekeepers(ctx context.Context, n Safekeepers) error {
 			return nil, err
 		}
 		return func(spec object) error {
-			return errors.Join(spec.set("safekeeper_connstrings", list), spec.set("safekeepers_generation", n.Generation))
+			return errors.Join(spec.set("safekeeper_connstrings", list),
+				spec.set("safekeepers_generation", n.Generation))
 		}, nil
 	})
 }
 
 // deliver configures the running computes for which plan has a change.
-func (h *Hook) deliver(ctx context.Context, plan func(*environment, *endpoint) (func(object) error, error)) error {
+func (h *Hook) deliver(
+	ctx context.Context, plan func(*environment, *endpoint) (func(object) error, error),
+) error {
 	select {
 	case h.turn <- struct{}{}:
 		defer func() { <-h.turn }()
@@ -117,7 +123,8 @@ func (h *Hook) deliver(ctx context.Context, plan func(*environment, *endpoint) (
 		return context.Cause(ctx)
 	}
 	if h.opts.Dir == "" {
-		h.opts.Logger.Warn("neon_local_repo_dir not set, likely a bug in neon_local; skipping compute update")
+		h.opts.Logger.Warn(
+			"neon_local_repo_dir not set, likely a bug in neon_local; skipping compute update")
 		return nil
 	}
 	env, err := loadEnvironment(h.opts.Dir)
@@ -185,7 +192,9 @@ type refusalError struct {
 func (e *refusalError) Error() string { return "Error: " + strconv.Itoa(e.status) + " " + e.text }
 
 // configure sends a compute its specification with a change in it.
-func (h *Hook) configure(ctx context.Context, env *environment, e *endpoint, change func(object) error) error {
+func (h *Hook) configure(
+	ctx context.Context, env *environment, e *endpoint, change func(object) error,
+) error {
 	body, err := e.request(change)
 	if err != nil {
 		return fmt.Errorf("endpoint %s: %w", e.id, err)
@@ -210,7 +219,8 @@ func (h *Hook) configure(ctx context.Context, env *environment, e *endpoint, cha
 	defer func() { _ = resp.Body.Close() }()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, longestRefusal))
 	if resp.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("endpoint %s: %w", e.id, &refusalError{resp.StatusCode, strings.TrimSpace(string(text))})
+		return fmt.Errorf("endpoint %s: %w", e.id,
+			&refusalError{resp.StatusCode, strings.TrimSpace(string(text))})
 	}
 	return nil
 }

@@ -48,7 +48,8 @@ func newRepo(t *testing.T) *repo {
 		t.Fatal(err)
 	}
 	r.key = pub
-	r.write("auth_private_key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	r.write("auth_private_key.pem",
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	r.write("config", `
 pg_distrib_dir = "/pg"
 private_key_path = "auth_private_key.pem"
@@ -87,7 +88,8 @@ func (r *repo) write(name, text string) {
 func (r *repo) pageserver(id int, conf string) {
 	dir := fmt.Sprintf("pageserver_%d/", id)
 	r.write(dir+"identity.toml", fmt.Sprintf("id = %d\n", id))
-	r.write(dir+"pageserver.toml", conf+"\nlisten_http_addr = '127.0.0.1:9898'\npg_auth_type = 'Trust'\n[remote_storage]\nlocal_path = 'x'\n")
+	r.write(dir+"pageserver.toml",
+		conf+"\nlisten_http_addr = '127.0.0.1:9898'\npg_auth_type = 'Trust'\n[remote_storage]\nlocal_path = 'x'\n")
 }
 
 func (r *repo) hook() *Hook {
@@ -107,12 +109,14 @@ func (r *repo) compute(name, mode string, grpc bool) *compute {
 	r.t.Helper()
 	c := &compute{}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if req.Method != "POST" || req.URL.Path != "/configure" || !strings.HasPrefix(req.Host, "0.0.0.0:") {
+		if req.Method != "POST" || req.URL.Path != "/configure" ||
+			!strings.HasPrefix(req.Host, "0.0.0.0:") {
 			r.t.Errorf("%s %s at %s", req.Method, req.URL, req.Host)
 		}
 		claims := jwt.MapClaims{}
 		_, err := jwt.NewParser(jwt.WithValidMethods([]string{"EdDSA"})).ParseWithClaims(
-			strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer "), claims, func(*jwt.Token) (any, error) { return r.key, nil })
+			strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer "), claims,
+			func(*jwt.Token) (any, error) { return r.key, nil })
 		if err != nil {
 			r.t.Error(err)
 		}
@@ -135,9 +139,12 @@ func (r *repo) compute(name, mode string, grpc bool) *compute {
 	}
 	r.t.Cleanup(func() { _ = pg.Close() })
 	dir := "endpoints/" + name + "/"
-	r.write(dir+"endpoint.json", fmt.Sprintf(`{"endpoint_id":"%s","tenant_id":"%s","timeline_id":"%s","mode":%s,"pg_port":%d,"external_http_port":%d,"internal_http_port":1,"pg_version":16,"grpc":%t}`,
-		name, tenant, timeline, mode, pg.Addr().(*net.TCPAddr).Port, srv.Listener.Addr().(*net.TCPAddr).Port, grpc))
-	r.write(dir+"config.json", `{"spec":{"format_version":1.0,"suspend_timeout_seconds":-1,"big":12345678901234567890,"cluster":{"name":"x","postgresql_conf":"old"},"safekeeper_connstrings":["127.0.0.1:1"]},"compute_ctl_config":{"jwks":{"keys":[]}}}`)
+	r.write(dir+"endpoint.json",
+		fmt.Sprintf(`{"endpoint_id":"%s","tenant_id":"%s","timeline_id":"%s","mode":%s,"pg_port":%d,"external_http_port":%d,"internal_http_port":1,"pg_version":16,"grpc":%t}`,
+			name, tenant, timeline, mode, pg.Addr().(*net.TCPAddr).Port,
+			srv.Listener.Addr().(*net.TCPAddr).Port, grpc))
+	r.write(dir+"config.json",
+		`{"spec":{"format_version":1.0,"suspend_timeout_seconds":-1,"big":12345678901234567890,"cluster":{"name":"x","postgresql_conf":"old"},"safekeeper_connstrings":["127.0.0.1:1"]},"compute_ctl_config":{"jwks":{"keys":[]}}}`)
 	r.write(dir+"postgresql.conf", "port=1\n")
 	r.write(dir+"pgdata/postmaster.pid", "1")
 	return c
@@ -167,7 +174,8 @@ func attach(nodes ...neon.NodeID) *neon.NotifyAttach {
 
 func TestRunningComputesOfTheTenantAreConfigured(t *testing.T) {
 	r := newRepo(t)
-	libpq, grpc := r.compute("ep-1", `"Primary"`, false), r.compute("ep-2", `{"Static":"0/10"}`, true)
+	libpq, grpc := r.compute("ep-1", `"Primary"`,
+		false), r.compute("ep-2", `{"Static":"0/10"}`, true)
 	if err := r.hook().NotifyAttach(t.Context(), attach(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -184,16 +192,19 @@ func TestRunningComputesOfTheTenantAreConfigured(t *testing.T) {
 	want = `"pageserver_connection_info":{"shard_count":2,"stripe_size":2048,"shards":{` +
 		`"0002":{"pageservers":[{"id":2,"libpq_url":"postgres://no_user@localhost:5432","grpc_url":"grpc://no_user@127.0.0.1:51052"}]},` +
 		`"0102":{"pageservers":[{"id":1,"libpq_url":"postgres://no_user@127.0.0.1:64000","grpc_url":null}]}},"prefer_protocol":"grpc"},`
-	if got := grpc.last(); !strings.Contains(got, want) || !strings.Contains(got, `"shard_stripe_size":2048`) {
+	if got := grpc.last(); !strings.Contains(got, want) ||
+		!strings.Contains(got, `"shard_stripe_size":2048`) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	c := grpc.claims[0]
 	scope, hasScope := c["scope"]
 	aud, hasAud := c["aud"]
-	if c["compute_id"] != "ep-2" || !hasScope || scope != nil || !hasAud || aud != nil || len(c) != 3 {
+	if c["compute_id"] != "ep-2" || !hasScope || scope != nil || !hasAud || aud != nil ||
+		len(c) != 3 {
 		t.Errorf("claims %v", c)
 	}
-	if text, _ := os.ReadFile(filepath.Join(r.dir, "endpoints/ep-1/config.json")); !strings.Contains(string(text), `"postgresql_conf":"old"`) {
+	if text, _ := os.ReadFile(filepath.Join(r.dir,
+		"endpoints/ep-1/config.json")); !strings.Contains(string(text), `"postgresql_conf":"old"`) {
 		t.Error("config.json was changed")
 	}
 }
@@ -205,10 +216,12 @@ func TestSafekeepersAreForThePrimariesOfTheTimeline(t *testing.T) {
 	if err := r.hook().NotifySafekeepers(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
-	if got := primary.last(); !strings.Contains(got, `"safekeeper_connstrings":["127.0.0.1:5465","127.0.0.1:5454"],"safekeepers_generation":7`) {
+	if got := primary.last(); !strings.Contains(got,
+		`"safekeeper_connstrings":["127.0.0.1:5465","127.0.0.1:5454"],"safekeepers_generation":7`) {
 		t.Error(got)
 	}
-	if got := replica.last(); !strings.Contains(got, `"safekeeper_connstrings":[],"safekeepers_generation":7`) {
+	if got := replica.last(); !strings.Contains(got,
+		`"safekeeper_connstrings":[],"safekeepers_generation":7`) {
 		t.Error(got)
 	}
 	n.Timeline = neon.TimelineID{1}
@@ -267,7 +280,8 @@ func TestRefusalsAreErrorsUnlessTheComputeHelpsItself(t *testing.T) {
 	r := newRepo(t)
 	c := r.compute("ep-1", `"Primary"`, false)
 	c.refuse = `{"error":"invalid compute status: refresh-configuration-pending"}`
-	if err := r.hook().NotifyAttach(t.Context(), attach(1)); err != nil || strings.Contains(r.log.String(), "ERROR") {
+	if err := r.hook().NotifyAttach(t.Context(), attach(1)); err != nil ||
+		strings.Contains(r.log.String(), "ERROR") {
 		t.Errorf("%v, log %s", err, r.log.String())
 	}
 	c.refuse = "no"
@@ -284,14 +298,16 @@ func TestRefusalsAreErrorsUnlessTheComputeHelpsItself(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r.log.Reset()
-	if err := r.hook().NotifyAttach(ctx, attach(1)); err == nil || strings.Contains(r.log.String(), "ERROR") {
+	if err := r.hook().NotifyAttach(ctx, attach(1)); err == nil ||
+		strings.Contains(r.log.String(), "ERROR") {
 		t.Errorf("cancelled: %v, log %s", err, r.log.String())
 	}
 }
 
 func TestAddressesOfPageservers(t *testing.T) {
 	for in, want := range map[string]string{
-		"h": "h:5432", "h:1": "h:1", "[::1]:7": "[::1]:7", "[::1]": "[::1]:5432", "": "", ":1": "", "h:x": "", "h:99999": "", "a:b:c": "",
+		"h": "h:5432", "h:1": "h:1", "[::1]:7": "[::1]:7", "[::1]": "[::1]:5432", "": "", ":1": "",
+		"h:x": "", "h:99999": "", "a:b:c": "",
 	} {
 		got, err := splitAddress(in, defaultPgPort)
 		if got != want || (err == nil) != (want != "") {
@@ -301,7 +317,8 @@ func TestAddressesOfPageservers(t *testing.T) {
 }
 
 func FuzzFilesOfAnEnvironment(f *testing.F) {
-	f.Add("private_key_path = 'k'\n[[safekeepers]]\nid = 1\npg_port = 2\n", `{"tenant_id":"aa"}`, `{"spec":{"cluster":null}}`, "listen_pg_addr = '[::]'")
+	f.Add("private_key_path = 'k'\n[[safekeepers]]\nid = 1\npg_port = 2\n", `{"tenant_id":"aa"}`,
+		`{"spec":{"cluster":null}}`, "listen_pg_addr = '[::]'")
 	f.Add("safekeepers = 1", `null`, `{"spec":{"cluster":7},"compute_ctl_config":null}`, "")
 	f.Fuzz(func(t *testing.T, config, endpointJSON, configJSON, pageserver string) {
 		r := &repo{t: t, dir: t.TempDir()}
@@ -322,7 +339,11 @@ func FuzzFilesOfAnEnvironment(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			body, err := e.request(func(o object) error { return o.set("pageserver_connection_info", info) })
+			body, err := e.request(func(
+				o object,
+			) error {
+				return o.set("pageserver_connection_info", info)
+			})
 			if err == nil && !json.Valid(body) {
 				t.Errorf("%q is not JSON", body)
 			}

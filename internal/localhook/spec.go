@@ -43,7 +43,10 @@ type pageserverInfo struct {
 
 // connection says to one endpoint what the notification says.
 func (env *environment) connection(n *neon.NotifyAttach, e *endpoint) (connectionInfo, error) {
-	info := connectionInfo{StripeSize: n.StripeSize, Shards: make(map[string]shardInfo, len(n.Shards)), Prefer: "libpq"}
+	info := connectionInfo{
+		StripeSize: n.StripeSize, Shards: make(map[string]shardInfo, len(n.Shards)),
+		Prefer: "libpq",
+	}
 	if e.conf.GRPC {
 		info.Prefer = "grpc"
 	}

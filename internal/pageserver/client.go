@@ -74,7 +74,9 @@ const idleTime = time.Second
 
 // NewTransport makes a transport for many calls to few hosts. dial and conf may be
 // nil. No proxy is used and no answer is compressed.
-func NewTransport(dial func(ctx context.Context, network, address string) (net.Conn, error), conf *tls.Config) *http.Transport {
+func NewTransport(
+	dial func(ctx context.Context, network, address string) (net.Conn, error), conf *tls.Config,
+) *http.Transport {
 	return &http.Transport{
 		DialContext:         dial,
 		TLSClientConfig:     conf,
@@ -151,7 +153,10 @@ func (c *Client) do(ctx context.Context, to Addr, r request) (answer, error) {
 	if errors.As(err, &s) {
 		a.status = s.Status
 	}
-	c.opts.Observe(Call{Node: to.ID, Path: r.label, Method: methodLabel(r.method), Status: a.status, Duration: time.Since(begin)})
+	c.opts.Observe(Call{
+		Node: to.ID, Path: r.label, Method: methodLabel(r.method), Status: a.status,
+		Duration: time.Since(begin),
+	})
 	return a, err
 }
 
@@ -187,12 +192,16 @@ func (c *Client) exchange(ctx context.Context, to Addr, r request) (answer, erro
 		return answer{}, statusError(to, resp.StatusCode, a.body)
 	}
 	if tooLarge {
-		return answer{}, &DecodeError{Node: to.String(), Err: fmt.Errorf("more than %d bytes", limit)}
+		return answer{}, &DecodeError{
+			Node: to.String(), Err: fmt.Errorf("more than %d bytes", limit),
+		}
 	}
 	return a, nil
 }
 
-func (c *Client) newRequest(ctx context.Context, to Addr, method, path string, body io.Reader) (*http.Request, error) {
+func (c *Client) newRequest(
+	ctx context.Context, to Addr, method, path string, body io.Reader,
+) (*http.Request, error) {
 	u, err := url.ParseRequestURI(path)
 	if err != nil || path[0] != '/' {
 		return nil, neon.Errorf(neon.BadRequest, "pageserver path %q is malformed", path)
@@ -203,7 +212,9 @@ func (c *Client) newRequest(ctx context.Context, to Addr, method, path string, b
 		u.Scheme, port = "https", to.HTTPSPort
 	}
 	if port == 0 {
-		return nil, &TransportError{Node: to.String(), Err: fmt.Errorf("it has no %s port", u.Scheme)}
+		return nil, &TransportError{
+			Node: to.String(), Err: fmt.Errorf("it has no %s port", u.Scheme),
+		}
 	}
 	u.Host = net.JoinHostPort(to.HTTPHost, strconv.Itoa(port))
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
@@ -231,7 +242,9 @@ func statusError(to Addr, status int, body []byte) *StatusError {
 		Msg *string `json:"msg"`
 	}
 	if json.Unmarshal(body, &v) != nil || v.Msg == nil {
-		return &StatusError{Node: to.String(), Status: status, Msg: http.StatusText(status), NoMsg: true}
+		return &StatusError{
+			Node: to.String(), Status: status, Msg: http.StatusText(status), NoMsg: true,
+		}
 	}
 	return &StatusError{Node: to.String(), Status: status, Msg: *v.Msg}
 }

@@ -61,7 +61,8 @@ func newFake(t *testing.T) *fake {
 		b, _ := io.ReadAll(r.Body)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.asked = fmt.Sprintf("%s %s %q %s", r.Method, r.URL.RequestURI(), r.Header.Get("Authorization"), b)
+		f.asked = fmt.Sprintf("%s %s %q %s", r.Method, r.URL.RequestURI(),
+			r.Header.Get("Authorization"), b)
 		f.conns[r.RemoteAddr] = true
 		w.WriteHeader(f.status)
 		_, _ = io.WriteString(w, f.body)
@@ -112,9 +113,13 @@ func (f *fake) connections() int {
 func TestRequests(t *testing.T) {
 	f := newFake(t)
 	ctx, shard, tl := t.Context(), testShard(t), testTimeline(t)
-	conf := neon.LocationConfig{Mode: neon.AttachedStale, Generation: new(neon.Generation(3)), ShardNumber: 1, ShardCount: 2, StripeSize: 2048}
+	conf := neon.LocationConfig{
+		Mode: neon.AttachedStale, Generation: new(neon.Generation(3)), ShardNumber: 1,
+		ShardCount: 2, StripeSize: 2048,
+	}
 	const confText = `{"mode":"AttachedStale","generation":3,"secondary_conf":null,"shard_number":1,"shard_count":2,"shard_stripe_size":2048,"tenant_conf":{}}`
-	const infoText = `{"timeline_id":"` + timelineText + `","last_record_lsn":"0/16","pg_version":16,"extra":[1]}`
+	const infoText = `{"timeline_id":"` + timelineText +
+		`","last_record_lsn":"0/16","pg_version":16,"extra":[1]}`
 	const progress = `{"heatmap_mtime":"2025-07-01T12:00:00.120Z","layers_downloaded":1,"layers_total":2,"bytes_downloaded":3,"bytes_total":4}`
 	at, auth := "/v1/tenant/"+tenantText+"-0102", ` "Bearer secret" `
 	for _, tc := range []struct {
@@ -123,65 +128,109 @@ func TestRequests(t *testing.T) {
 		body, want         string
 		call               func() (any, error)
 	}{
-		{"put", "PUT " + at + "/location_config?flush_ms=500&lazy=true" + auth + confText, "location_config put", 200, "null", "<nil>",
+		{"put", "PUT " + at + "/location_config?flush_ms=500&lazy=true" + auth + confText,
+			"location_config put", 200, "null", "<nil>",
 			func() (any, error) {
-				return nil, f.PutLocation(ctx, f.addr, shard, conf, PutOptions{FlushMS: 500, Lazy: true})
+				return nil, f.PutLocation(ctx, f.addr, shard, conf,
+					PutOptions{FlushMS: 500, Lazy: true})
 			}},
-		{"put plain", "PUT " + at + "/location_config" + auth + confText, "location_config put", 200, `{"shards":[],"stripe_size":null}`, "<nil>",
-			func() (any, error) { return nil, f.PutLocation(ctx, f.addr, shard, conf, PutOptions{}) }},
-		{"location", "GET /v1/location_config/" + shard.String() + auth + "null", "location_config get", 200, confText, "AttachedStale 3 true",
+		{"put plain", "PUT " + at + "/location_config" + auth + confText, "location_config put",
+			200, `{"shards":[],"stripe_size":null}`, "<nil>",
+			func() (any, error) {
+				return nil, f.PutLocation(ctx, f.addr, shard, conf,
+					PutOptions{})
+			}},
+		{"location", "GET /v1/location_config/" + shard.String() + auth + "null",
+			"location_config get", 200, confText, "AttachedStale 3 true",
 			func() (any, error) {
 				c, found, err := f.Location(ctx, f.addr, shard)
 				return fmt.Sprintf("%s %d %t", c.Mode, *c.Generation, found), err
 			}},
-		{"location changing", "GET /v1/location_config/" + shard.String() + auth + "null", "location_config get", 200, "null", "true true",
+		{"location changing", "GET /v1/location_config/" + shard.String() + auth + "null",
+			"location_config get", 200, "null", "true true",
 			func() (any, error) {
 				c, found, err := f.Location(ctx, f.addr, shard)
 				return fmt.Sprintf("%t %t", c == nil, found), err
 			}},
-		{"location absent", "GET /v1/location_config/" + shard.String() + auth + "null", "location_config get", 404, `{"msg":"x"}`, "false",
-			func() (any, error) { _, found, err := f.Location(ctx, f.addr, shard); return found, err }},
+		{"location absent", "GET /v1/location_config/" + shard.String() + auth + "null",
+			"location_config get", 404, `{"msg":"x"}`, "false",
+			func() (any, error) {
+				_, found, err := f.Location(ctx, f.addr,
+					shard)
+				return found, err
+			}},
 		{"locations", "GET /v1/location_config" + auth + "null", "location_configs get", 200,
-			`{"tenant_shards":[["` + shard.String() + `",` + confText + `],["` + tenantText + `",null]]}`, "2 AttachedStale true",
+			`{"tenant_shards":[["` + shard.String() + `",` + confText + `],["` + tenantText +
+				`",null]]}`, "2 AttachedStale true",
 			func() (any, error) {
 				l, err := f.Locations(ctx, f.addr)
 				return fmt.Sprintf("%d %s %t", len(l), l[0].Config.Mode, l[1].Config == nil), err
 			}},
 		{"utilization", "GET /v1/utilization" + auth + "null", "utilization get", 200,
-			`{"disk_usage_bytes":1,"free_space_bytes":2,"captured_at":"2025-07-01T12:00:00Z","shard_count":9}`, "9",
+			`{"disk_usage_bytes":1,"free_space_bytes":2,"captured_at":"2025-07-01T12:00:00Z","shard_count":9}`,
+			"9",
 			func() (any, error) { u, err := f.Utilization(ctx, f.addr); return u.ShardCount, err }},
-		{"timelines", "GET " + at + "/timeline" + auth + "null", "timelines get", 200, "[" + infoText + "]", "0/16",
-			func() (any, error) { l, err := f.TimelineList(ctx, f.addr, shard); return l[0].LastRecordLsn, err }},
-		{"timeline create", "POST " + at + "/timeline" + auth + `{"new_timeline_id":"` + timelineText + `","existing_initdb_timeline_id":null,"pg_version":16}`,
+		{"timelines", "GET " + at + "/timeline" + auth + "null", "timelines get", 200,
+			"[" + infoText + "]", "0/16",
+			func() (any, error) {
+				l, err := f.TimelineList(ctx, f.addr,
+					shard)
+				return l[0].LastRecordLsn, err
+			}},
+		{"timeline create", "POST " + at + "/timeline" + auth + `{"new_timeline_id":"` +
+			timelineText + `","existing_initdb_timeline_id":null,"pg_version":16}`,
 			"timeline post", 201, infoText, timelineText,
 			func() (any, error) {
-				i, err := f.TimelineCreate(ctx, f.addr, shard, neon.TimelineCreateRequest{Timeline: tl, Bootstrap: &neon.TimelineBootstrap{PgVersion: new(neon.PgVersion(16))}})
+				i, err := f.TimelineCreate(ctx, f.addr, shard, neon.TimelineCreateRequest{
+					Timeline:  tl,
+					Bootstrap: &neon.TimelineBootstrap{PgVersion: new(neon.PgVersion(16))},
+				})
 				return i.Timeline, err
 			}},
-		{"timeline delete", "DELETE " + at + "/timeline/" + timelineText + auth + "null", "timeline delete", 202, "null", "202",
+		{"timeline delete", "DELETE " + at + "/timeline/" + timelineText + auth + "null",
+			"timeline delete", 202, "null", "202",
 			func() (any, error) { return f.TimelineDelete(ctx, f.addr, shard, tl) }},
-		{"timeline deleted", "DELETE " + at + "/timeline/" + timelineText + auth + "null", "timeline delete", 404, `{"msg":"gone"}`, "404",
+		{"timeline deleted", "DELETE " + at + "/timeline/" + timelineText + auth + "null",
+			"timeline delete", 404, `{"msg":"gone"}`, "404",
 			func() (any, error) { return f.TimelineDelete(ctx, f.addr, shard, tl) }},
-		{"download", "POST " + at + "/secondary/download?wait_ms=1500" + auth + "null", "tenant_secondary_download post", 202, progress, "2 false",
+		{"download", "POST " + at + "/secondary/download?wait_ms=1500" + auth + "null",
+			"tenant_secondary_download post", 202, progress, "2 false",
 			func() (any, error) {
 				p, done, err := f.SecondaryDownload(ctx, f.addr, shard, 1500*time.Millisecond)
 				return fmt.Sprintf("%d %t", p.LayersTotal, done), err
 			}},
-		{"downloaded", "POST " + at + "/secondary/download?wait_ms=0" + auth + "null", "tenant_secondary_download post", 200, progress, "true",
-			func() (any, error) { _, done, err := f.SecondaryDownload(ctx, f.addr, shard, 0); return done, err }},
-		{"secondary status", "GET " + at + "/secondary/status" + auth + "null", "tenant_secondary_status get", 200, progress, "4",
-			func() (any, error) { p, err := f.SecondaryStatus(ctx, f.addr, shard); return p.BytesTotal, err }},
-		{"heatmap", "POST " + at + "/heatmap_upload" + auth + "null", "tenant_heatmap_upload post", 200, "null", "<nil>",
-			func() (any, error) { return nil, f.HeatmapUpload(ctx, f.addr, shard) }},
-		{"wait", "POST " + at + "/wait_lsn" + auth + `{"` + timelineText + `":"0/16","timeout":{"secs":10,"nanos":0}}`, "wait_lsn post", 200, "null", "true",
+		{"downloaded", "POST " + at + "/secondary/download?wait_ms=0" + auth + "null",
+			"tenant_secondary_download post", 200, progress, "true",
 			func() (any, error) {
-				return f.WaitLSN(ctx, f.addr, shard, map[neon.TimelineID]neon.Lsn{tl: 0x16}, 10*time.Second)
+				_, done, err := f.SecondaryDownload(ctx, f.addr, shard,
+					0)
+				return done, err
 			}},
-		{"waited in vain", "POST " + at + "/wait_lsn" + auth + `{"timeout":{"secs":0,"nanos":1000000}}`, "wait_lsn post", 202, "null", "false",
+		{"secondary status", "GET " + at + "/secondary/status" + auth + "null",
+			"tenant_secondary_status get", 200, progress, "4",
+			func() (any, error) {
+				p, err := f.SecondaryStatus(ctx, f.addr,
+					shard)
+				return p.BytesTotal, err
+			}},
+		{"heatmap", "POST " + at + "/heatmap_upload" + auth + "null", "tenant_heatmap_upload post",
+			200, "null", "<nil>",
+			func() (any, error) { return nil, f.HeatmapUpload(ctx, f.addr, shard) }},
+		{"wait", "POST " + at + "/wait_lsn" + auth + `{"` + timelineText +
+			`":"0/16","timeout":{"secs":10,"nanos":0}}`, "wait_lsn post", 200, "null", "true",
+			func() (any, error) {
+				return f.WaitLSN(ctx, f.addr, shard, map[neon.TimelineID]neon.Lsn{tl: 0x16},
+					10*time.Second)
+			}},
+		{"waited in vain",
+			"POST " + at + "/wait_lsn" + auth + `{"timeout":{"secs":0,"nanos":1000000}}`,
+			"wait_lsn post", 202, "null", "false",
 			func() (any, error) { return f.WaitLSN(ctx, f.addr, shard, nil, time.Millisecond) }},
-		{"tenant delete", "DELETE /v1/tenant/" + tenantText + auth + "null", "tenant delete", 200, "null", "<nil>",
+		{"tenant delete", "DELETE /v1/tenant/" + tenantText + auth + "null", "tenant delete", 200,
+			"null", "<nil>",
 			func() (any, error) { return nil, f.TenantDelete(ctx, f.addr, shard.Tenant) }},
-		{"tenant absent", "DELETE /v1/tenant/" + tenantText + auth + "null", "tenant delete", 404, `{"msg":"none"}`, "<nil>",
+		{"tenant absent", "DELETE /v1/tenant/" + tenantText + auth + "null", "tenant delete", 404,
+			`{"msg":"none"}`, "<nil>",
 			func() (any, error) { return nil, f.TenantDelete(ctx, f.addr, shard.Tenant) }},
 	} {
 		f.answer(tc.status, tc.body)
@@ -193,7 +242,8 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%s: asked\n%s\nwant\n%s", tc.name, asked, tc.asked)
 		}
 		last := f.calls[len(f.calls)-1]
-		if last.Path+" "+last.Method != tc.label || last.Status != tc.status || last.Node != 7 || last.Duration <= 0 {
+		if last.Path+" "+last.Method != tc.label || last.Status != tc.status || last.Node != 7 ||
+			last.Duration <= 0 {
 			t.Errorf("%s: observed %+v, want %s %d", tc.name, last, tc.label, tc.status)
 		}
 	}
@@ -212,27 +262,53 @@ func TestStatusErrorsBecomeWhatTheClientSees(t *testing.T) {
 		{503, `{"msg":"busy"}`, neon.Unavailable, "7 (127.0.0.1): busy", true},
 		{401, `{"msg":"who"}`, neon.Internal, "7 (127.0.0.1) 401 Unauthorized: who", false},
 		{403, `{"msg":"no"}`, neon.Internal, "7 (127.0.0.1) 403 Forbidden: no", false},
-		{429, `{"msg":"slow"}`, neon.Conflict, "7 (127.0.0.1) 429 Too Many Requests: 429 Too Many Requests slow", false},
-		{412, `{"msg":"Requested tenant is missing"}`, neon.Conflict, "7 (127.0.0.1) 412 Precondition Failed: 412 Precondition Failed Requested tenant is missing", false},
-		{500, `{"msg":"boom"}`, neon.Conflict, "7 (127.0.0.1) 500 Internal Server Error: 500 Internal Server Error boom", false},
-		{408, `{"msg":"late"}`, neon.Conflict, "7 (127.0.0.1) 408 Request Timeout: 408 Request Timeout late", true},
-		{502, `<html>`, neon.Unavailable, "7 (127.0.0.1) error receiving error body: Http error (502 Bad Gateway)", true},
-		{404, `page not found`, neon.Unavailable, "7 (127.0.0.1) error receiving error body: Http error (404 Not Found)", true},
-		{302, ``, neon.Unavailable, "7 (127.0.0.1) error receiving error body: Http error (302 Found)", true},
+		{
+			429, `{"msg":"slow"}`, neon.Conflict,
+			"7 (127.0.0.1) 429 Too Many Requests: 429 Too Many Requests slow", false,
+		},
+		{
+			412, `{"msg":"Requested tenant is missing"}`, neon.Conflict,
+			"7 (127.0.0.1) 412 Precondition Failed: 412 Precondition Failed Requested tenant is missing",
+			false,
+		},
+		{
+			500, `{"msg":"boom"}`, neon.Conflict,
+			"7 (127.0.0.1) 500 Internal Server Error: 500 Internal Server Error boom", false,
+		},
+		{
+			408, `{"msg":"late"}`, neon.Conflict,
+			"7 (127.0.0.1) 408 Request Timeout: 408 Request Timeout late", true,
+		},
+		{
+			502, `<html>`, neon.Unavailable,
+			"7 (127.0.0.1) error receiving error body: Http error (502 Bad Gateway)", true,
+		},
+		{
+			404, `page not found`, neon.Unavailable,
+			"7 (127.0.0.1) error receiving error body: Http error (404 Not Found)", true,
+		},
+		{
+			302, ``, neon.Unavailable,
+			"7 (127.0.0.1) error receiving error body: Http error (302 Found)", true,
+		},
 	} {
 		f.answer(tc.status, tc.body)
 		err := f.HeatmapUpload(t.Context(), f.addr, testShard(t))
 		var s *StatusError
-		if !errors.As(err, &s) || s.Status != tc.status || s.NoMsg == strings.HasPrefix(tc.body, "{") {
+		if !errors.As(err, &s) || s.Status != tc.status ||
+			s.NoMsg == strings.HasPrefix(tc.body, "{") {
 			t.Errorf("%d %s: error %#v", tc.status, tc.body, err)
 			continue
 		}
 		var api *neon.Error
-		if !errors.As(fmt.Errorf("wrapped: %w", err), &api) || api.Code != tc.code || api.Msg != tc.msg {
-			t.Errorf("%d %s: a client sees %v %q, want %v %q", tc.status, tc.body, neon.CodeOf(err), api, tc.code, tc.msg)
+		if !errors.As(fmt.Errorf("wrapped: %w", err), &api) || api.Code != tc.code ||
+			api.Msg != tc.msg {
+			t.Errorf("%d %s: a client sees %v %q, want %v %q", tc.status, tc.body, neon.CodeOf(err),
+				api, tc.code, tc.msg)
 		}
 		if Retryable(err) != tc.retryable || errors.Is(err, ErrUnreachable) {
-			t.Errorf("%d %s: retryable %t, unreachable %t", tc.status, tc.body, Retryable(err), errors.Is(err, ErrUnreachable))
+			t.Errorf("%d %s: retryable %t, unreachable %t", tc.status, tc.body, Retryable(err),
+				errors.Is(err, ErrUnreachable))
 		}
 	}
 }
@@ -243,7 +319,8 @@ func TestNotFoundByAStrangerIsNoProofOfAbsence(t *testing.T) {
 	if _, found, err := f.Location(t.Context(), f.addr, testShard(t)); err == nil || found {
 		t.Errorf("Location: %t, %v", found, err)
 	}
-	if status, err := f.TimelineDelete(t.Context(), f.addr, testShard(t), testTimeline(t)); err == nil {
+	if status, err := f.TimelineDelete(t.Context(), f.addr, testShard(t),
+		testTimeline(t)); err == nil {
 		t.Errorf("TimelineDelete: %d", status)
 	}
 	if err := f.TenantDelete(t.Context(), f.addr, testShard(t).Tenant); err == nil {
@@ -261,10 +338,18 @@ func TestTransportErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	release := make(chan struct{})
-	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, _ *http.Request) { <-release }))
+	srv := httptest.NewServer(http.HandlerFunc(func(
+		_ http.ResponseWriter, _ *http.Request,
+	) {
+		<-release
+	}))
 	t.Cleanup(srv.Close)
 	t.Cleanup(func() { close(release) })
-	cut := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	cut := httptest.NewServer(http.HandlerFunc(func(
+		http.ResponseWriter, *http.Request,
+	) {
+		panic(http.ErrAbortHandler)
+	}))
 	t.Cleanup(cut.Close)
 	c := New(Options{})
 	t.Cleanup(c.Close)
@@ -283,16 +368,22 @@ func TestTransportErrors(t *testing.T) {
 		{"hung", short, addrOf(t, srv.URL), neon.Timeout, true, false},
 		{"cut", t.Context(), addrOf(t, cut.URL), neon.Unavailable, true, false},
 		{"cancelled", gone, addrOf(t, srv.URL), neon.ShuttingDown, false, false},
-		{"no port", t.Context(), Addr{ID: 1, HTTPHost: "127.0.0.1", HTTPSPort: 1}, neon.Unavailable, true, false},
+		{
+			"no port", t.Context(), Addr{ID: 1, HTTPHost: "127.0.0.1", HTTPSPort: 1},
+			neon.Unavailable, true, false,
+		},
 	} {
-		err := c.PutLocation(tc.ctx, tc.to, testShard(t), neon.LocationConfig{Mode: neon.Detached}, PutOptions{})
+		err := c.PutLocation(tc.ctx, tc.to, testShard(t), neon.LocationConfig{Mode: neon.Detached},
+			PutOptions{})
 		var e *TransportError
 		if !errors.As(err, &e) {
 			t.Errorf("%s: error %v", tc.name, err)
 			continue
 		}
-		if neon.CodeOf(err) != tc.code || errors.Is(err, ErrUnreachable) != tc.unreachable || e.NotSent() != tc.notSent || Retryable(err) != tc.unreachable {
-			t.Errorf("%s: code %v, unreachable %t, not sent %t, retryable %t: %v", tc.name, neon.CodeOf(err), errors.Is(err, ErrUnreachable), e.NotSent(), Retryable(err), err)
+		if neon.CodeOf(err) != tc.code || errors.Is(err, ErrUnreachable) != tc.unreachable ||
+			e.NotSent() != tc.notSent || Retryable(err) != tc.unreachable {
+			t.Errorf("%s: code %v, unreachable %t, not sent %t, retryable %t: %v", tc.name,
+				neon.CodeOf(err), errors.Is(err, ErrUnreachable), e.NotSent(), Retryable(err), err)
 		}
 		if strings.Contains(err.Error(), tenantText) {
 			t.Errorf("%s: the error repeats the URL: %v", tc.name, err)
@@ -302,10 +393,14 @@ func TestTransportErrors(t *testing.T) {
 
 func TestUndecodableAnswersAreErrors(t *testing.T) {
 	f := newFake(t)
-	for name, body := range map[string]string{"empty": "", "text": "hello", "wrong type": `{"tenant_shards":7}`, "large": `"` + strings.Repeat("x", smallBody) + `"`} {
+	for name, body := range map[string]string{
+		"empty": "", "text": "hello", "wrong type": `{"tenant_shards":7}`,
+		"large": `"` + strings.Repeat("x", smallBody) + `"`,
+	} {
 		f.answer(200, body)
 		var d *DecodeError
-		if _, err := f.Utilization(t.Context(), f.addr); !errors.As(err, &d) || neon.CodeOf(err) != neon.Internal || Retryable(err) {
+		if _, err := f.Utilization(t.Context(),
+			f.addr); !errors.As(err, &d) || neon.CodeOf(err) != neon.Internal || Retryable(err) {
 			t.Errorf("%s: Utilization: %v", name, err)
 		}
 		if _, err := f.Locations(t.Context(), f.addr); !errors.As(err, &d) {
@@ -324,7 +419,8 @@ func TestConnectionsAreKeptExceptForHeartbeats(t *testing.T) {
 	if n := f.connections(); n != 1 {
 		t.Errorf("5 calls used %d connections, want 1", n)
 	}
-	f.answer(200, `{"disk_usage_bytes":1,"free_space_bytes":2,"captured_at":"2025-07-01T12:00:00Z"}`)
+	f.answer(200,
+		`{"disk_usage_bytes":1,"free_space_bytes":2,"captured_at":"2025-07-01T12:00:00Z"}`)
 	for range 5 {
 		if _, err := f.Utilization(t.Context(), f.addr); err != nil {
 			t.Fatal(err)
@@ -338,7 +434,8 @@ func TestConnectionsAreKeptExceptForHeartbeats(t *testing.T) {
 func TestPassthroughCarriesPathAndAnswer(t *testing.T) {
 	f := newFake(t)
 	f.answer(418, "teapot")
-	resp, err := f.Passthrough(t.Context(), f.addr, http.MethodPut, "/v1/tenant/"+tenantText+"-0102/timeline/"+timelineText+"/mark_invisible?a=b%2Fc")
+	resp, err := f.Passthrough(t.Context(), f.addr, http.MethodPut,
+		"/v1/tenant/"+tenantText+"-0102/timeline/"+timelineText+"/mark_invisible?a=b%2Fc")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,17 +446,20 @@ func TestPassthroughCarriesPathAndAnswer(t *testing.T) {
 	if resp.StatusCode != 418 || string(body) != "teapot" {
 		t.Errorf("got %d %q", resp.StatusCode, body)
 	}
-	if want := `PUT /v1/tenant/` + tenantText + `-0102/timeline/` + timelineText + `/mark_invisible?a=b%2Fc "Bearer secret" `; f.lastAsked() != want {
+	if want := `PUT /v1/tenant/` + tenantText + `-0102/timeline/` + timelineText +
+		`/mark_invisible?a=b%2Fc "Bearer secret" `; f.lastAsked() != want {
 		t.Errorf("asked\n%q\nwant\n%q", f.lastAsked(), want)
 	}
-	if c := f.calls[0]; c.Path != "v1_tenant_timeline_mark_invisible" || c.Method != "get" || !c.Passthrough || c.Status != 418 {
+	if c := f.calls[0]; c.Path != "v1_tenant_timeline_mark_invisible" || c.Method != "get" ||
+		!c.Passthrough || c.Status != 418 {
 		t.Errorf("observed %+v", c)
 	}
 	for _, bad := range []string{"", "relative", "/%zz", "http://elsewhere/", "//elsewhere/path"} {
 		resp, err := f.Passthrough(t.Context(), f.addr, http.MethodGet, bad)
 		if err == nil {
 			_ = resp.Body.Close()
-			if resp.Request.URL.Host != net.JoinHostPort(f.addr.HTTPHost, strconv.Itoa(f.addr.HTTPPort)) {
+			if resp.Request.URL.Host != net.JoinHostPort(f.addr.HTTPHost,
+				strconv.Itoa(f.addr.HTTPPort)) {
 				t.Errorf("%q went to %s", bad, resp.Request.URL.Host)
 			}
 		}
@@ -368,9 +468,10 @@ func TestPassthroughCarriesPathAndAnswer(t *testing.T) {
 
 func TestPassthroughLabel(t *testing.T) {
 	for path, want := range map[string]string{
-		"/v1/tenant/" + tenantText + "?x=1":                    "v1_tenant",
-		"/v1/tenant/" + tenantText + "-0102/timeline//":        "v1_tenant_timeline",
-		"/v1/tenant/" + tenantText + "-0a10/timeline":          "v1_tenant_" + tenantText + "-0a10_timeline",
+		"/v1/tenant/" + tenantText + "?x=1":             "v1_tenant",
+		"/v1/tenant/" + tenantText + "-0102/timeline//": "v1_tenant_timeline",
+		"/v1/tenant/" + tenantText +
+			"-0a10/timeline": "v1_tenant_" + tenantText + "-0a10_timeline",
 		"/v1/tenant/" + strings.ToUpper(tenantText) + "/layer": "v1_tenant_layer",
 	} {
 		if got := passthroughLabel(path); got != want {
@@ -380,7 +481,11 @@ func TestPassthroughLabel(t *testing.T) {
 }
 
 func TestHTTPSUsesItsPort(t *testing.T) {
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "null") }))
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(
+		w http.ResponseWriter, _ *http.Request,
+	) {
+		_, _ = io.WriteString(w, "null")
+	}))
 	t.Cleanup(srv.Close)
 	a := addrOf(t, srv.URL)
 	a.HTTPPort, a.HTTPSPort = 1, a.HTTPPort
@@ -392,7 +497,10 @@ func TestHTTPSUsesItsPort(t *testing.T) {
 }
 
 func FuzzPassthroughStaysOnTheNode(f *testing.F) {
-	for _, s := range []string{"/v1/tenant/x", "//evil/x", "/..//", "http://evil/", "/a?b=c#d", "/%2f%2fevil", "/\\evil", "@evil"} {
+	for _, s := range []string{
+		"/v1/tenant/x", "//evil/x", "/..//", "http://evil/", "/a?b=c#d", "/%2f%2fevil", "/\\evil",
+		"@evil",
+	} {
 		f.Add(s)
 	}
 	c := New(Options{Token: "secret"})

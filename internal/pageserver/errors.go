@@ -26,7 +26,8 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("pageserver %s: %d %s: %s", e.Node, e.Status, http.StatusText(e.Status), e.Msg)
+	return fmt.Sprintf("pageserver %s: %d %s: %s", e.Node, e.Status, http.StatusText(e.Status),
+		e.Msg)
 }
 
 // HTTPStatus is the status of the answer. With Message it serves consumers that

@@ -10,7 +10,8 @@ import (
 // flags. Older ones do not know the call, see IsStatus.
 func (c *Client) UpdateFeatureFlags(ctx context.Context, to Addr, spec string) error {
 	_, err := c.do(ctx, to, request{
-		label: "update_feature_flag_spec", method: http.MethodPost, path: "/v1/feature_flag_spec", body: spec, timeout: lookTimeout,
+		label: "update_feature_flag_spec", method: http.MethodPost, path: "/v1/feature_flag_spec",
+		body: spec, timeout: lookTimeout,
 	})
 	return err
 }

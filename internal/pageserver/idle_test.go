@@ -16,7 +16,10 @@ func TestConnectionThatCarriedNothingIsNotKept(t *testing.T) {
 	var mu sync.Mutex
 	busy := make(map[net.Conn]bool)
 	closed := make(chan struct{}, 1)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(
+		http.ResponseWriter, *http.Request,
+	) {
+	}))
 	server.Config.ConnState = func(c net.Conn, to http.ConnState) {
 		mu.Lock()
 		defer mu.Unlock()

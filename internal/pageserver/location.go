@@ -35,7 +35,9 @@ type PutOptions struct {
 
 // PutLocation asks for a location. It returns when the pageserver has installed
 // and persisted it, which is before the shard serves reads.
-func (c *Client) PutLocation(ctx context.Context, to Addr, shard neon.ShardID, conf neon.LocationConfig, opts PutOptions) error {
+func (c *Client) PutLocation(
+	ctx context.Context, to Addr, shard neon.ShardID, conf neon.LocationConfig, opts PutOptions,
+) error {
 	query := url.Values{}
 	if opts.Lazy {
 		query.Set("lazy", "true")
@@ -48,16 +50,20 @@ func (c *Client) PutLocation(ctx context.Context, to Addr, shard neon.ShardID, c
 		path += "?" + query.Encode()
 	}
 	_, err := c.do(ctx, to, request{
-		label: "location_config", method: http.MethodPut, path: path, body: conf, timeout: putTimeout,
+		label: "location_config", method: http.MethodPut, path: path, body: conf,
+		timeout: putTimeout,
 	})
 	return err
 }
 
 // Location asks for one location. found is false when the pageserver has none,
 // and conf is nil with found while it is changing the location.
-func (c *Client) Location(ctx context.Context, to Addr, shard neon.ShardID) (conf *neon.LocationConfig, found bool, err error) {
+func (c *Client) Location(
+	ctx context.Context, to Addr, shard neon.ShardID,
+) (conf *neon.LocationConfig, found bool, err error) {
 	a, err := c.do(ctx, to, request{
-		label: "location_config", method: http.MethodGet, path: "/v1/location_config/" + shard.String(), timeout: lookTimeout,
+		label: "location_config", method: http.MethodGet,
+		path: "/v1/location_config/" + shard.String(), timeout: lookTimeout,
 	})
 	var s *StatusError
 	if errors.As(err, &s) && s.Status == http.StatusNotFound && !s.NoMsg {
@@ -73,7 +79,8 @@ func (c *Client) Location(ctx context.Context, to Addr, shard neon.ShardID) (con
 // being changed.
 func (c *Client) Locations(ctx context.Context, to Addr) ([]neon.ListedLocation, error) {
 	a, err := c.do(ctx, to, request{
-		label: "location_configs", method: http.MethodGet, path: "/v1/location_config", timeout: listingTimeout, limit: listingBody,
+		label: "location_configs", method: http.MethodGet, path: "/v1/location_config",
+		timeout: listingTimeout, limit: listingBody,
 	})
 	if err != nil {
 		return nil, err
@@ -89,7 +96,8 @@ func (c *Client) Locations(ctx context.Context, to Addr) ([]neon.ListedLocation,
 // answer proves that the process serves now.
 func (c *Client) Utilization(ctx context.Context, to Addr) (neon.Utilization, error) {
 	a, err := c.do(ctx, to, request{
-		label: "utilization", method: http.MethodGet, path: "/v1/utilization", timeout: heartbeatTimeout, fresh: true,
+		label: "utilization", method: http.MethodGet, path: "/v1/utilization",
+		timeout: heartbeatTimeout, fresh: true,
 	})
 	var u neon.Utilization
 	if err == nil {
@@ -102,7 +110,8 @@ func (c *Client) Utilization(ctx context.Context, to Addr) (neon.Utilization, er
 // included. A pageserver that does not know the tenant counts as success.
 func (c *Client) TenantDelete(ctx context.Context, to Addr, tenant neon.TenantID) error {
 	_, err := c.do(ctx, to, request{
-		label: "tenant", method: http.MethodDelete, path: tenantPath(neon.Unsharded(tenant)), timeout: deleteTimeout,
+		label: "tenant", method: http.MethodDelete, path: tenantPath(neon.Unsharded(tenant)),
+		timeout: deleteTimeout,
 	})
 	var s *StatusError
 	if errors.As(err, &s) && s.Status == http.StatusNotFound && !s.NoMsg {

@@ -19,12 +19,16 @@ const (
 // ShardSplit asks for the split of an attached shard and returns its children. It
 // is tried once: what is left after a failure has to be looked at. A timeout of 0
 // sets no limit.
-func (c *Client) ShardSplit(ctx context.Context, to Addr, shard neon.ShardID, req neon.ShardSplitRequest, timeout time.Duration) ([]neon.ShardID, error) {
+func (c *Client) ShardSplit(
+	ctx context.Context, to Addr, shard neon.ShardID, req neon.ShardSplitRequest,
+	timeout time.Duration,
+) ([]neon.ShardID, error) {
 	if timeout <= 0 {
 		timeout = splitTimeout
 	}
 	a, err := c.do(ctx, to, request{
-		label: "tenant_shard_split", method: http.MethodPut, path: tenantPath(shard) + "/shard_split", body: req, timeout: timeout,
+		label: "tenant_shard_split", method: http.MethodPut,
+		path: tenantPath(shard) + "/shard_split", body: req, timeout: timeout,
 	})
 	var resp neon.ShardSplitResponse
 	if err == nil {
@@ -34,9 +38,12 @@ func (c *Client) ShardSplit(ctx context.Context, to Addr, shard neon.ShardID, re
 }
 
 // TopTenants lists the largest attached shards.
-func (c *Client) TopTenants(ctx context.Context, to Addr, req neon.TopTenantsRequest) ([]neon.TopTenant, error) {
+func (c *Client) TopTenants(
+	ctx context.Context, to Addr, req neon.TopTenantsRequest,
+) ([]neon.TopTenant, error) {
 	a, err := c.do(ctx, to, request{
-		label: "top_tenants", method: http.MethodPost, path: "/v1/top_tenants", body: req, timeout: topTenantsTimeout, limit: listBody,
+		label: "top_tenants", method: http.MethodPost, path: "/v1/top_tenants", body: req,
+		timeout: topTenantsTimeout, limit: listBody,
 	})
 	var resp neon.TopTenantsResponse
 	if err == nil {
@@ -46,9 +53,13 @@ func (c *Client) TopTenants(ctx context.Context, to Addr, req neon.TopTenantsReq
 }
 
 // TimelineIDs lists all timelines of an attached location, offloaded ones included.
-func (c *Client) TimelineIDs(ctx context.Context, to Addr, shard neon.ShardID) ([]neon.TimelineID, error) {
+func (c *Client) TimelineIDs(
+	ctx context.Context, to Addr, shard neon.ShardID,
+) ([]neon.TimelineID, error) {
 	a, err := c.do(ctx, to, request{
-		label: "timelines_and_offloaded", method: http.MethodGet, path: tenantPath(shard) + "/timeline_and_offloaded", timeout: timelineTimeout, limit: listBody,
+		label: "timelines_and_offloaded", method: http.MethodGet,
+		path: tenantPath(shard) + "/timeline_and_offloaded", timeout: timelineTimeout,
+		limit: listBody,
 	})
 	var resp neon.TimelinesAndOffloaded
 	if err == nil {

@@ -20,9 +20,12 @@ const (
 )
 
 // TimelineList lists the timelines of an attached location.
-func (c *Client) TimelineList(ctx context.Context, to Addr, shard neon.ShardID) ([]neon.TimelineInfo, error) {
+func (c *Client) TimelineList(
+	ctx context.Context, to Addr, shard neon.ShardID,
+) ([]neon.TimelineInfo, error) {
 	a, err := c.do(ctx, to, request{
-		label: "timelines", method: http.MethodGet, path: tenantPath(shard) + "/timeline", timeout: timelineTimeout, limit: listBody,
+		label: "timelines", method: http.MethodGet, path: tenantPath(shard) + "/timeline",
+		timeout: timelineTimeout, limit: listBody,
 	})
 	var list []neon.TimelineInfo
 	if err == nil {
@@ -33,9 +36,12 @@ func (c *Client) TimelineList(ctx context.Context, to Addr, shard neon.ShardID) 
 
 // TimelineCreate creates a timeline on one shard; the same request again finds it
 // there and succeeds.
-func (c *Client) TimelineCreate(ctx context.Context, to Addr, shard neon.ShardID, body neon.TimelineCreateRequest) (neon.TimelineInfo, error) {
+func (c *Client) TimelineCreate(
+	ctx context.Context, to Addr, shard neon.ShardID, body neon.TimelineCreateRequest,
+) (neon.TimelineInfo, error) {
 	a, err := c.do(ctx, to, request{
-		label: "timeline", method: http.MethodPost, path: tenantPath(shard) + "/timeline", body: body, timeout: timelineMakeTimeout,
+		label: "timeline", method: http.MethodPost, path: tenantPath(shard) + "/timeline",
+		body: body, timeout: timelineMakeTimeout,
 	})
 	var info neon.TimelineInfo
 	if err == nil {
@@ -47,9 +53,12 @@ func (c *Client) TimelineCreate(ctx context.Context, to Addr, shard neon.ShardID
 // TimelineDelete starts the deletion of a timeline on one shard, or asks how far
 // it is. The status is 202 while it runs and 404 when nothing is left; everything
 // else is an error.
-func (c *Client) TimelineDelete(ctx context.Context, to Addr, shard neon.ShardID, timeline neon.TimelineID) (status int, err error) {
+func (c *Client) TimelineDelete(
+	ctx context.Context, to Addr, shard neon.ShardID, timeline neon.TimelineID,
+) (status int, err error) {
 	a, err := c.do(ctx, to, request{
-		label: "timeline", method: http.MethodDelete, path: tenantPath(shard) + "/timeline/" + timeline.String(), timeout: timelineTimeout,
+		label: "timeline", method: http.MethodDelete,
+		path: tenantPath(shard) + "/timeline/" + timeline.String(), timeout: timelineTimeout,
 	})
 	var s *StatusError
 	if errors.As(err, &s) && s.Status == http.StatusNotFound && !s.NoMsg {
@@ -61,7 +70,10 @@ func (c *Client) TimelineDelete(ctx context.Context, to Addr, shard neon.ShardID
 // WaitLSN waits for at most timeout until the shard has ingested the log of every
 // timeline up to the wanted position, and tells whether it has. A 404 StatusError
 // means that the shard has none of the timelines.
-func (c *Client) WaitLSN(ctx context.Context, to Addr, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn, timeout time.Duration) (reached bool, err error) {
+func (c *Client) WaitLSN(
+	ctx context.Context, to Addr, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn,
+	timeout time.Duration,
+) (reached bool, err error) {
 	a, err := c.do(ctx, to, request{
 		label: "wait_lsn", method: http.MethodPost, path: tenantPath(shard) + "/wait_lsn",
 		body: neon.WaitLSNRequest{Timelines: want, Timeout: timeout}, timeout: timeout + waitGrace,
@@ -72,9 +84,13 @@ func (c *Client) WaitLSN(ctx context.Context, to Addr, shard neon.ShardID, want 
 // Passthrough sends a client's request on, without its body and its headers. The
 // answer is the pageserver's whatever its status; the caller closes its body. Only
 // ctx limits the time.
-func (c *Client) Passthrough(ctx context.Context, to Addr, method, pathAndQuery string) (*http.Response, error) {
+func (c *Client) Passthrough(
+	ctx context.Context, to Addr, method, pathAndQuery string,
+) (*http.Response, error) {
 	begin := time.Now()
-	call := Call{Node: to.ID, Path: passthroughLabel(pathAndQuery), Method: "get", Passthrough: true}
+	call := Call{
+		Node: to.ID, Path: passthroughLabel(pathAndQuery), Method: "get", Passthrough: true,
+	}
 	req, err := c.newRequest(ctx, to, method, pathAndQuery, nil)
 	if err != nil {
 		return nil, err
@@ -120,9 +136,12 @@ func isIDSegment(s string) bool {
 }
 
 // Call makes a request about one shard. body is the answer of a 2xx status.
-func (c *Client) Call(ctx context.Context, to Addr, shard neon.ShardID, call neon.ShardCall) (status int, body []byte, err error) {
+func (c *Client) Call(
+	ctx context.Context, to Addr, shard neon.ShardID, call neon.ShardCall,
+) (status int, body []byte, err error) {
 	a, err := c.do(ctx, to, request{
-		label: call.Label, method: call.Method, path: tenantPath(shard) + "/" + call.Path, body: call.Body,
+		label: call.Label, method: call.Method, path: tenantPath(shard) + "/" + call.Path,
+		body:    call.Body,
 		timeout: call.Timeout, limit: listBody,
 	})
 	return a.status, a.body, err

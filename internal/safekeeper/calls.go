@@ -21,34 +21,46 @@ func timelinePath(id neon.TimelineRef) string {
 }
 
 // Utilization is the heartbeat. It goes out on a connection of its own.
-func (c *Client) Utilization(ctx context.Context, to Addr) (u neon.SafekeeperUtilization, err error) {
+func (c *Client) Utilization(
+	ctx context.Context, to Addr,
+) (u neon.SafekeeperUtilization, err error) {
 	err = c.do(ctx, to, request{
-		label: "utilization", method: http.MethodGet, path: "/v1/utilization", timeout: probeTimeout, fresh: true,
+		label: "utilization", method: http.MethodGet, path: "/v1/utilization",
+		timeout: probeTimeout, fresh: true,
 	}, &u)
 	return u, err
 }
 
 // CreateTimeline creates a timeline; one that is there stays as it is.
-func (c *Client) CreateTimeline(ctx context.Context, to Addr, body neon.SafekeeperTimelineCreate) error {
+func (c *Client) CreateTimeline(
+	ctx context.Context, to Addr, body neon.SafekeeperTimelineCreate,
+) error {
 	return c.do(ctx, to, request{
-		label: "create_timeline", method: http.MethodPost, path: "/v1/tenant/timeline", body: body, timeout: callTimeout,
+		label: "create_timeline", method: http.MethodPost, path: "/v1/tenant/timeline", body: body,
+		timeout: callTimeout,
 	}, nil)
 }
 
 // PullTimeline makes the safekeeper copy a timeline from the best of others. One
 // that is there only takes the configuration.
-func (c *Client) PullTimeline(ctx context.Context, to Addr, body neon.PullTimelineRequest) (resp neon.PullTimelineResponse, err error) {
+func (c *Client) PullTimeline(
+	ctx context.Context, to Addr, body neon.PullTimelineRequest,
+) (resp neon.PullTimelineResponse, err error) {
 	err = c.do(ctx, to, request{
-		label: "pull_timeline", method: http.MethodPost, path: "/v1/pull_timeline", body: body, timeout: pullTimeout,
+		label: "pull_timeline", method: http.MethodPost, path: "/v1/pull_timeline", body: body,
+		timeout: pullTimeout,
 	}, &resp)
 	return resp, err
 }
 
 // SwitchMembership gives a member the configuration of a timeline, unless it has a
 // newer one, which is a StatusError of 409.
-func (c *Client) SwitchMembership(ctx context.Context, to Addr, id neon.TimelineRef, conf neon.Membership) (resp neon.MembershipSwitched, err error) {
+func (c *Client) SwitchMembership(
+	ctx context.Context, to Addr, id neon.TimelineRef, conf neon.Membership,
+) (resp neon.MembershipSwitched, err error) {
 	err = c.do(ctx, to, request{
-		label: "switch_timeline_membership", method: http.MethodPut, path: timelinePath(id) + "/membership",
+		label: "switch_timeline_membership", method: http.MethodPut,
+		path: timelinePath(id) + "/membership",
 		body: conf, timeout: callTimeout,
 	}, &resp)
 	return resp, err
@@ -57,7 +69,9 @@ func (c *Client) SwitchMembership(ctx context.Context, to Addr, id neon.Timeline
 // ExcludeTimeline makes a safekeeper drop its copy of a timeline of which, as the
 // configuration says, it is no member. It is refused by one that knows a newer
 // configuration.
-func (c *Client) ExcludeTimeline(ctx context.Context, to Addr, id neon.TimelineRef, conf neon.Membership) error {
+func (c *Client) ExcludeTimeline(
+	ctx context.Context, to Addr, id neon.TimelineRef, conf neon.Membership,
+) error {
 	return c.do(ctx, to, request{
 		label: "exclude_timeline", method: http.MethodPut, path: timelinePath(id) + "/exclude",
 		body: conf, timeout: callTimeout,
@@ -68,13 +82,15 @@ func (c *Client) ExcludeTimeline(ctx context.Context, to Addr, id neon.TimelineR
 // configuration: it is only for a timeline that is deleted for good.
 func (c *Client) DeleteTimeline(ctx context.Context, to Addr, id neon.TimelineRef) error {
 	return c.do(ctx, to, request{
-		label: "delete_timeline", method: http.MethodDelete, path: timelinePath(id), timeout: callTimeout,
+		label: "delete_timeline", method: http.MethodDelete, path: timelinePath(id),
+		timeout: callTimeout,
 	}, nil)
 }
 
 // DeleteTenant drops all timelines of a tenant that is deleted for good.
 func (c *Client) DeleteTenant(ctx context.Context, to Addr, tenant neon.TenantID) error {
 	return c.do(ctx, to, request{
-		label: "delete_tenant", method: http.MethodDelete, path: "/v1/tenant/" + tenant.String(), timeout: callTimeout,
+		label: "delete_tenant", method: http.MethodDelete, path: "/v1/tenant/" + tenant.String(),
+		timeout: callTimeout,
 	}, nil)
 }

@@ -104,7 +104,9 @@ func (c *Client) do(ctx context.Context, to Addr, r request, into any) error {
 	defer cancel()
 	begin := time.Now()
 	status, body, err := c.exchange(ctx, to, r)
-	c.opts.Observe(Call{Node: to.ID, Path: r.label, Method: r.method, Status: status, Duration: time.Since(begin)})
+	c.opts.Observe(Call{
+		Node: to.ID, Path: r.label, Method: r.method, Status: status, Duration: time.Since(begin),
+	})
 	switch {
 	case err != nil:
 		return err
@@ -119,7 +121,9 @@ func (c *Client) do(ctx context.Context, to Addr, r request, into any) error {
 	return nil
 }
 
-func (c *Client) exchange(ctx context.Context, to Addr, r request) (status int, body []byte, err error) {
+func (c *Client) exchange(
+	ctx context.Context, to Addr, r request,
+) (status int, body []byte, err error) {
 	u := c.url(to)
 	if to.HTTPSPort == 0 && c.opts.UseHTTPS {
 		return 0, nil, &TransportError{Node: to.String(), Err: errors.New("it has no https port")}
@@ -166,7 +170,8 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("safekeeper %s: %d %s: %s", e.Node, e.Status, http.StatusText(e.Status), e.Msg)
+	return fmt.Sprintf("safekeeper %s: %d %s: %s", e.Node, e.Status, http.StatusText(e.Status),
+		e.Msg)
 }
 
 // HTTPStatus is the status of the answer. It serves consumers that do not import

@@ -29,14 +29,18 @@ func server(t *testing.T, status int, body string) (*Client, Addr, *string) {
 	}
 	n, _ := strconv.Atoi(port)
 	transport := &http.Transport{DisableKeepAlives: true}
-	return New(Options{Transport: transport, Heartbeats: transport, Token: "tok"}), Addr{ID: 7, Host: host, HTTPPort: n}, &last
+	return New(Options{Transport: transport, Heartbeats: transport, Token: "tok"}), Addr{
+		ID: 7, Host: host, HTTPPort: n,
+	}, &last
 }
 
 var ref = neon.TimelineRef{Tenant: neon.TenantID{1}, Timeline: neon.TimelineID{2}}
 
 // TestCallsAreSpelledAsSafekeepersExpect: method, path, token and body of each.
 func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
-	conf := neon.Membership{Generation: 3, Members: neon.List[neon.SafekeeperMember]{{ID: 7, Host: "h", PgPort: 1}}}
+	conf := neon.Membership{
+		Generation: 3, Members: neon.List[neon.SafekeeperMember]{{ID: 7, Host: "h", PgPort: 1}},
+	}
 	const confText = `{"generation":3,"members":[{"id":7,"host":"h","pg_port":1}],"new_members":null}`
 	tenant, timeline := ref.Tenant.String(), ref.Timeline.String()
 	path := "/v1/tenant/" + tenant + "/timeline/" + timeline
@@ -52,16 +56,28 @@ func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
 			}
 			return err
 		}},
-		{`null`, `POST /v1/tenant/timeline Bearer tok {"tenant_id":"` + tenant + `","timeline_id":"` + timeline + `","mconf":` + confText +
-			`,"pg_version":160000,"system_id":null,"wal_seg_size":null,"start_lsn":"0/8","commit_lsn":null}`, func(c *Client, to Addr) error {
-			return c.CreateTimeline(ctx, to, neon.SafekeeperTimelineCreate{Tenant: ref.Tenant, Timeline: ref.Timeline, Membership: conf, PgVersion: 160000, StartLsn: 8})
-		}},
-		{`{"safekeeper_host":null}`, `POST /v1/pull_timeline Bearer tok {"tenant_id":"` + tenant + `","timeline_id":"` + timeline + `","http_hosts":["http://h:1"],"mconf":` + confText + `}`,
+		{`null`, `POST /v1/tenant/timeline Bearer tok {"tenant_id":"` + tenant +
+			`","timeline_id":"` + timeline + `","mconf":` + confText +
+			`,"pg_version":160000,"system_id":null,"wal_seg_size":null,"start_lsn":"0/8","commit_lsn":null}`,
 			func(c *Client, to Addr) error {
-				_, err := c.PullTimeline(ctx, to, neon.PullTimelineRequest{Tenant: ref.Tenant, Timeline: ref.Timeline, HTTPHosts: neon.List[string]{"http://h:1"}, Membership: &conf})
+				return c.CreateTimeline(ctx, to, neon.SafekeeperTimelineCreate{
+					Tenant: ref.Tenant, Timeline: ref.Timeline, Membership: conf, PgVersion: 160000,
+					StartLsn: 8,
+				})
+			}},
+		{`{"safekeeper_host":null}`, `POST /v1/pull_timeline Bearer tok {"tenant_id":"` + tenant +
+			`","timeline_id":"` + timeline + `","http_hosts":["http://h:1"],"mconf":` + confText +
+			`}`,
+			func(c *Client, to Addr) error {
+				_, err := c.PullTimeline(ctx, to, neon.PullTimelineRequest{
+					Tenant: ref.Tenant, Timeline: ref.Timeline,
+					HTTPHosts: neon.List[string]{"http://h:1"}, Membership: &conf,
+				})
 				return err
 			}},
-		{`{"previous_conf":` + confText + `,"current_conf":` + confText + `,"last_log_term":5,"flush_lsn":"0/10"}`, "PUT " + path + "/membership Bearer tok " + confText,
+		{`{"previous_conf":` + confText + `,"current_conf":` + confText +
+			`,"last_log_term":5,"flush_lsn":"0/10"}`,
+			"PUT " + path + "/membership Bearer tok " + confText,
 			func(c *Client, to Addr) error {
 				s, err := c.SwitchMembership(ctx, to, ref, conf)
 				if s.LastLogTerm != 5 || s.FlushLsn != 0x10 || s.Current.Generation != 3 {
@@ -69,9 +85,18 @@ func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
 				}
 				return err
 			}},
-		{`{"dir_existed":true}`, "PUT " + path + "/exclude Bearer tok " + confText, func(c *Client, to Addr) error { return c.ExcludeTimeline(ctx, to, ref, conf) }},
-		{`{"dir_existed":true}`, "DELETE " + path + " Bearer tok ", func(c *Client, to Addr) error { return c.DeleteTimeline(ctx, to, ref) }},
-		{`{}`, "DELETE /v1/tenant/" + tenant + " Bearer tok ", func(c *Client, to Addr) error { return c.DeleteTenant(ctx, to, ref.Tenant) }},
+		{
+			`{"dir_existed":true}`, "PUT " + path + "/exclude Bearer tok " + confText,
+			func(c *Client, to Addr) error { return c.ExcludeTimeline(ctx, to, ref, conf) },
+		},
+		{
+			`{"dir_existed":true}`, "DELETE " + path + " Bearer tok ",
+			func(c *Client, to Addr) error { return c.DeleteTimeline(ctx, to, ref) },
+		},
+		{
+			`{}`, "DELETE /v1/tenant/" + tenant + " Bearer tok ",
+			func(c *Client, to Addr) error { return c.DeleteTenant(ctx, to, ref.Tenant) },
+		},
 	} {
 		client, to, last := server(t, http.StatusOK, c.answer)
 		if err := c.call(client, to); err != nil || *last != c.want {
@@ -83,7 +108,9 @@ func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
 // TestAnswersOtherThanSuccessAreErrors: with the status and the text, and what is
 // no answer is told apart.
 func TestAnswersOtherThanSuccessAreErrors(t *testing.T) {
-	for body, msg := range map[string]string{`{"msg":"newer"}`: "newer", `<html>`: "Conflict", ``: "Conflict"} {
+	for body, msg := range map[string]string{
+		`{"msg":"newer"}`: "newer", `<html>`: "Conflict", ``: "Conflict",
+	} {
 		client, to, _ := server(t, http.StatusConflict, body)
 		err := client.DeleteTimeline(t.Context(), to, ref)
 		var s *StatusError

@@ -77,11 +77,15 @@ func (t *term) round() {
 	if t.ctx.Err() != nil || asked == 0 {
 		return
 	}
-	t.Logger.Info(fmt.Sprintf("Heartbeat round complete for %d safekeepers, %d offline", asked, offline))
+	t.Logger.Info(fmt.Sprintf("Heartbeat round complete for %d safekeepers, %d offline", asked,
+		offline))
 	for _, id := range arrived {
-		c := fsm.SetSafekeeperScheduling{Safekeeper: id, From: neon.SafekeeperActivating, To: neon.SafekeeperActive}
+		c := fsm.SetSafekeeperScheduling{
+			Safekeeper: id, From: neon.SafekeeperActivating, To: neon.SafekeeperActive,
+		}
 		if _, err := t.Log.Propose(t.ctx, fsm.RequestID{}, c); err != nil && t.ctx.Err() == nil {
-			t.Logger.Info("a safekeeper was not made active, the next round tries again", "safekeeper", id, "err", err)
+			t.Logger.Info("a safekeeper was not made active, the next round tries again",
+				"safekeeper", id, "err", err)
 		}
 	}
 }

@@ -28,8 +28,12 @@ type Log interface {
 type Calls interface {
 	Utilization(ctx context.Context, sk *fsm.Safekeeper) (neon.SafekeeperUtilization, error)
 	BaseURL(sk *fsm.Safekeeper) string
-	PullTimeline(ctx context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest) (neon.PullTimelineResponse, error)
-	ExcludeTimeline(ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership) error
+	PullTimeline(
+		ctx context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest,
+	) (neon.PullTimelineResponse, error)
+	ExcludeTimeline(
+		ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
+	) error
 	DeleteTimeline(ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef) error
 	DeleteTenant(ctx context.Context, sk *fsm.Safekeeper, id neon.TenantID) error
 }

@@ -71,7 +71,9 @@ func (w *world) took() []string {
 	return calls
 }
 
-func (w *world) Utilization(_ context.Context, k *fsm.Safekeeper) (neon.SafekeeperUtilization, error) {
+func (w *world) Utilization(
+	_ context.Context, k *fsm.Safekeeper,
+) (neon.SafekeeperUtilization, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.down[k.ID] {
@@ -82,11 +84,16 @@ func (w *world) Utilization(_ context.Context, k *fsm.Safekeeper) (neon.Safekeep
 
 func (w *world) BaseURL(k *fsm.Safekeeper) string { return "http://" + k.Host }
 
-func (w *world) PullTimeline(_ context.Context, k *fsm.Safekeeper, r neon.PullTimelineRequest) (neon.PullTimelineResponse, error) {
-	return neon.PullTimelineResponse{}, w.call(k, r.Timeline, "pull %d from %v", r.Timeline[0], r.HTTPHosts)
+func (w *world) PullTimeline(
+	_ context.Context, k *fsm.Safekeeper, r neon.PullTimelineRequest,
+) (neon.PullTimelineResponse, error) {
+	return neon.PullTimelineResponse{}, w.call(k, r.Timeline, "pull %d from %v", r.Timeline[0],
+		r.HTTPHosts)
 }
 
-func (w *world) ExcludeTimeline(_ context.Context, k *fsm.Safekeeper, id neon.TimelineRef, c neon.Membership) error {
+func (w *world) ExcludeTimeline(
+	_ context.Context, k *fsm.Safekeeper, id neon.TimelineRef, c neon.Membership,
+) error {
 	return w.call(k, id.Timeline, "exclude %d generation %d", id.Timeline[0], c.Generation)
 }
 
@@ -101,9 +108,14 @@ func (w *world) DeleteTenant(_ context.Context, k *fsm.Safekeeper, id neon.Tenan
 var tenant = neon.TenantID{1}
 
 func newWorld(t testing.TB, safekeepers int) *world {
-	w := &world{t: t, store: fsm.NewStore(), down: map[neon.NodeID]bool{}, bad: map[neon.TimelineID]bool{}}
+	w := &world{
+		t: t, store: fsm.NewStore(), down: map[neon.NodeID]bool{}, bad: map[neon.TimelineID]bool{},
+	}
 	w.must(fsm.RegisterNode{ID: 1, Addr: fsm.NodeAddr{HTTPHost: "ps"}})
-	w.must(fsm.CreateTenant{ID: tenant, Policy: neon.Attached(0), Scheduling: neon.ShardActive, Shards: []fsm.NewShard{{Attached: 1}}})
+	w.must(fsm.CreateTenant{
+		ID: tenant, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+		Shards: []fsm.NewShard{{Attached: 1}},
+	})
 	for i := 1; i <= safekeepers; i++ {
 		w.must(fsm.UpsertSafekeeper{ID: neon.NodeID(i), Host: fmt.Sprint("sk", i)})
 	}
@@ -143,16 +155,22 @@ func TestWhoAnswersBecomesActive(t *testing.T) {
 		during(t, w, Options{}, func(k *Keeper, log *bytes.Buffer) {
 			time.Sleep(time.Second)
 			if sk, _ := w.State().Safekeeper(1); sk.Scheduling != neon.SafekeeperActivating {
-				t.Errorf("safekeeper 1 is %s at once: whoever registered it cannot know what to find", sk.Scheduling)
+				t.Errorf(
+					"safekeeper 1 is %s at once: whoever registered it cannot know what to find",
+					sk.Scheduling)
 			}
 			time.Sleep(10 * time.Second)
-			want := map[neon.NodeID]neon.SafekeeperScheduling{1: neon.SafekeeperActive, 2: neon.SafekeeperActivating, 3: neon.SafekeeperDecomissioned}
+			want := map[neon.NodeID]neon.SafekeeperScheduling{
+				1: neon.SafekeeperActive, 2: neon.SafekeeperActivating,
+				3: neon.SafekeeperDecomissioned,
+			}
 			for id, policy := range want {
 				if sk, _ := w.State().Safekeeper(id); sk.Scheduling != policy {
 					t.Errorf("safekeeper %d is %s", id, sk.Scheduling)
 				}
 			}
-			if !strings.Contains(log.String(), `msg="Heartbeat round complete for 2 safekeepers, 1 offline"`) {
+			if !strings.Contains(log.String(),
+				`msg="Heartbeat round complete for 2 safekeepers, 1 offline"`) {
 				t.Errorf("logged %s", log)
 			}
 			if l := k.Loads(); !l[1].Available || l[1].Timelines != 1 || l[2].Available {
@@ -175,9 +193,15 @@ func TestOpsAreCarriedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
 		pull, move, gone := w.timeline(1, 1, 2), w.timeline(2, 1, 2), w.timeline(3, 2)
-		w.must(fsm.PullTimeline{Tenant: tenant, Timeline: pull, Generation: 1, Safekeepers: []neon.NodeID{2}})
-		w.must(fsm.BeginMembership{Tenant: tenant, Timeline: move, Generation: 1, NewSet: []neon.NodeID{1, 3}})
-		w.must(fsm.EndMembership{Tenant: tenant, Timeline: move, Generation: 2, Verdict: fsm.MembershipCommit})
+		w.must(fsm.PullTimeline{
+			Tenant: tenant, Timeline: pull, Generation: 1, Safekeepers: []neon.NodeID{2},
+		})
+		w.must(fsm.BeginMembership{
+			Tenant: tenant, Timeline: move, Generation: 1, NewSet: []neon.NodeID{1, 3},
+		})
+		w.must(fsm.EndMembership{
+			Tenant: tenant, Timeline: move, Generation: 2, Verdict: fsm.MembershipCommit,
+		})
 		w.must(fsm.AckMembership{Tenant: tenant, Timeline: move, Set: 3})
 		w.must(fsm.DeleteTimeline{Tenant: tenant, Timeline: gone})
 		w.down[2] = true
@@ -224,16 +248,18 @@ func TestAStartingSafekeeperIsHeardAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		w.down[1] = true
-		during(t, w, Options{HeartbeatInterval: 5 * time.Second}, func(_ *Keeper, log *bytes.Buffer) {
-			time.Sleep(12 * time.Second)
-			w.mu.Lock()
-			w.down[1] = false
-			w.mu.Unlock()
-			time.Sleep(500 * time.Millisecond)
-			synctest.Wait()
-			if !strings.Contains(log.String(), "Heartbeat round complete for 1 safekeepers, 0 offline") {
-				t.Errorf("logged %s", log)
-			}
-		})
+		during(t, w, Options{HeartbeatInterval: 5 * time.Second},
+			func(_ *Keeper, log *bytes.Buffer) {
+				time.Sleep(12 * time.Second)
+				w.mu.Lock()
+				w.down[1] = false
+				w.mu.Unlock()
+				time.Sleep(500 * time.Millisecond)
+				synctest.Wait()
+				if !strings.Contains(log.String(),
+					"Heartbeat round complete for 1 safekeepers, 0 offline") {
+					t.Errorf("logged %s", log)
+				}
+			})
 	})
 }

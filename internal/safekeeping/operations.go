@@ -93,7 +93,8 @@ func (t *term) carry(op fsm.SafekeeperOp) {
 			return
 		case n == 0 || n == opTries-1:
 			t.Logger.Info("an operation on a safekeeper failed and will be tried again",
-				"safekeeper", op.Safekeeper, "op", op.Kind, "tenant", op.Tenant, "timeline", op.Timeline, "err", err)
+				"safekeeper", op.Safekeeper, "op", op.Kind, "tenant", op.Tenant,
+				"timeline", op.Timeline, "err", err)
 		}
 	}
 }
@@ -124,7 +125,8 @@ func (t *term) try(op fsm.SafekeeperOp) error {
 	if err := t.perform(st, &k, op); err != nil {
 		return err
 	}
-	if _, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.FinishSafekeeperOps{Ops: []fsm.SafekeeperOp{op}}); err != nil {
+	if _, err := t.Log.Propose(t.ctx, fsm.RequestID{},
+		fsm.FinishSafekeeperOps{Ops: []fsm.SafekeeperOp{op}}); err != nil {
 		return fmt.Errorf("done, but not recorded: %w", err)
 	}
 	t.Metrics.SafekeeperDone(&k)
@@ -161,7 +163,9 @@ func (t *term) perform(st *fsm.State, k *fsm.Safekeeper, op fsm.SafekeeperOp) er
 // pull makes a member copy a timeline from the others.
 func (t *term) pull(ctx context.Context, st *fsm.State, k *fsm.Safekeeper, tl *fsm.Timeline) error {
 	conf := st.Membership(tl)
-	req := neon.PullTimelineRequest{Tenant: tl.Tenant, Timeline: tl.ID, HTTPHosts: neon.List[string]{}, Membership: &conf}
+	req := neon.PullTimelineRequest{
+		Tenant: tl.Tenant, Timeline: tl.ID, HTTPHosts: neon.List[string]{}, Membership: &conf,
+	}
 	for _, id := range tl.Set {
 		if donor, ok := st.Safekeeper(id); ok && id != k.ID {
 			req.HTTPHosts = append(req.HTTPHosts, t.Calls.BaseURL(&donor))
@@ -177,6 +181,8 @@ func (t *term) pull(ctx context.Context, st *fsm.State, k *fsm.Safekeeper, tl *f
 // exclude makes a safekeeper drop a timeline that it is no member of, under the
 // newest configuration. It never deletes: that would take the log in remote storage
 // away from the members, and would hit one that has come back.
-func (t *term) exclude(ctx context.Context, st *fsm.State, k *fsm.Safekeeper, tl *fsm.Timeline) error {
+func (t *term) exclude(
+	ctx context.Context, st *fsm.State, k *fsm.Safekeeper, tl *fsm.Timeline,
+) error {
 	return t.Calls.ExcludeTimeline(ctx, k, tl.Ref(), st.Membership(tl))
 }

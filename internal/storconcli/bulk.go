@@ -36,22 +36,25 @@ func (s *session) bulkMigrate() *cobra.Command {
 	var atMost *uint
 	var dryRun *bool
 	concurrency := uint(defaultConcurrency)
-	cmd := s.leaf("bulk-migrate", "Migrate attached shards away from a set of pageservers, onto all others", func(ctx context.Context) error {
-		targets, err := s.prepareBulk(ctx, away)
-		if err != nil {
-			return err
-		}
-		var tenants []neon.TenantDescribe
-		if err := s.client.get(ctx, "control/v1/tenant", &tenants); err != nil {
-			return err
-		}
-		moves := s.planMoves(tenants, away, targets, atMost)
-		if dryRun != nil && *dryRun {
-			return s.printPlan(moves)
-		}
-		return s.migrateAll(ctx, moves, int(max(1, concurrency)))
-	})
-	cmd.Flags().Var(values("nodes", &away, parseNode), "nodes", "Pageserver to migrate away from; repeat it for more")
+	cmd := s.leaf("bulk-migrate",
+		"Migrate attached shards away from a set of pageservers, onto all others",
+		func(ctx context.Context) error {
+			targets, err := s.prepareBulk(ctx, away)
+			if err != nil {
+				return err
+			}
+			var tenants []neon.TenantDescribe
+			if err := s.client.get(ctx, "control/v1/tenant", &tenants); err != nil {
+				return err
+			}
+			moves := s.planMoves(tenants, away, targets, atMost)
+			if dryRun != nil && *dryRun {
+				return s.printPlan(moves)
+			}
+			return s.migrateAll(ctx, moves, int(max(1, concurrency)))
+		})
+	cmd.Flags().Var(values("nodes", &away, parseNode), "nodes",
+		"Pageserver to migrate away from; repeat it for more")
 	may(cmd, "concurrency", &concurrency, parseCount, "How many shards to migrate at a time")
 	may(cmd, "max-shards", &atMost, optional(parseCount), "How many shards to migrate at most")
 	may(cmd, "dry-run", &dryRun, optional(parseBool), "Print the plan, migrate nothing")
@@ -61,7 +64,9 @@ func (s *session) bulkMigrate() *cobra.Command {
 
 // prepareBulk stops scheduling onto the nodes to migrate away from, and tells
 // which nodes can take their shards.
-func (s *session) prepareBulk(ctx context.Context, away []neon.NodeID) (targets []neon.NodeID, err error) {
+func (s *session) prepareBulk(
+	ctx context.Context, away []neon.NodeID,
+) (targets []neon.NodeID, err error) {
 	var nodes []neon.NodeDescribe
 	if err := s.client.get(ctx, "control/v1/node", &nodes); err != nil {
 		return nil, err
@@ -85,7 +90,8 @@ func (s *session) prepareBulk(ctx context.Context, away []neon.NodeID) (targets 
 	draining := neon.SchedulingDraining
 	for _, id := range sources {
 		body := neon.NodeConfigure{ID: id, Scheduling: &draining}
-		if err := s.client.put(ctx, fmt.Sprintf("control/v1/node/%s/config", id), &body); err != nil {
+		if err := s.client.put(ctx, fmt.Sprintf("control/v1/node/%s/config", id),
+			&body); err != nil {
 			return nil, err
 		}
 	}
@@ -93,7 +99,9 @@ func (s *session) prepareBulk(ctx context.Context, away []neon.NodeID) (targets 
 }
 
 // planMoves deals the shards attached to away to the targets in turn.
-func (s *session) planMoves(tenants []neon.TenantDescribe, away, targets []neon.NodeID, atMost *uint) (moves []move) {
+func (s *session) planMoves(
+	tenants []neon.TenantDescribe, away, targets []neon.NodeID, atMost *uint,
+) (moves []move) {
 	for _, t := range tenants {
 		for _, shard := range t.Shards {
 			if atMost != nil && uint(len(moves)) >= *atMost {
@@ -101,7 +109,9 @@ func (s *session) planMoves(tenants []neon.TenantDescribe, away, targets []neon.
 				return moves
 			}
 			if shard.Attached != nil && slices.Contains(away, *shard.Attached) {
-				moves = append(moves, move{Shard: shard.Shard, From: *shard.Attached, To: targets[len(moves)%len(targets)]})
+				moves = append(moves, move{
+					Shard: shard.Shard, From: *shard.Attached, To: targets[len(moves)%len(targets)],
+				})
 			}
 		}
 	}
@@ -145,7 +155,8 @@ func (s *session) migrateAll(ctx context.Context, moves []move, concurrency int)
 		if err := <-results[i]; err != nil {
 			done.Failed++
 			m.Error = err.Error()
-			s.out.remark("Failed to migrate %s from node %s to node %s: %v", m.Shard, m.From, m.To, err)
+			s.out.remark("Failed to migrate %s from node %s to node %s: %v", m.Shard, m.From, m.To,
+				err)
 		} else {
 			done.Succeeded++
 		}
@@ -157,7 +168,8 @@ func (s *session) migrateAll(ctx context.Context, moves []move, concurrency int)
 }
 
 func (b *bulk) summary() string {
-	return fmt.Sprintf("Processed %d/%d shards: %d succeeded, %d failed", b.Succeeded+b.Failed, len(b.Moves), b.Succeeded, b.Failed)
+	return fmt.Sprintf("Processed %d/%d shards: %d succeeded, %d failed", b.Succeeded+b.Failed,
+		len(b.Moves), b.Succeeded, b.Failed)
 }
 
 func (s *session) migrateOne(ctx context.Context, m move) error {

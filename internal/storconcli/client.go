@@ -27,7 +27,11 @@ const (
 	maxAnswer = 1 << 30
 )
 
-func dialer() *net.Dialer { return &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second} }
+func dialer() *net.Dialer {
+	return &net.Dialer{
+		Timeout: connectTimeout, KeepAlive: 15 * time.Second,
+	}
+}
 
 // apiError is an answer that says no.
 type apiError struct {
@@ -96,7 +100,8 @@ func (c *client) call(ctx context.Context, x exchange) error {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("receive body: error sending request for url (%s): %w", target, cause(err))
+		return fmt.Errorf("receive body: error sending request for url (%s): %w", target,
+			cause(err))
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -130,7 +135,10 @@ func refusal(status int, target *url.URL, text []byte) error {
 		Msg *string `json:"msg"`
 	}
 	if json.Unmarshal(text, &said) != nil || said.Msg == nil {
-		return &apiError{status: status, msg: fmt.Sprintf("receive error body: Http error (%d) at %s.", status, target)}
+		return &apiError{
+			status: status,
+			msg:    fmt.Sprintf("receive error body: Http error (%d) at %s.", status, target),
+		}
 	}
 	return &apiError{status: status, msg: "pageserver API: " + *said.Msg}
 }

@@ -46,14 +46,16 @@ func TestContractSubcommands(t *testing.T) {
 				t.Fatalf("no such subcommand: %v", err)
 			}
 			want := slices.Sorted(slices.Values(row.Words("flags")))
-			have := slices.DeleteFunc(flagsOf(cmd), func(f string) bool { return slices.Contains(ownFlagsOfSome, f) })
+			have := slices.DeleteFunc(flagsOf(cmd),
+				func(f string) bool { return slices.Contains(ownFlagsOfSome, f) })
 			if !slices.Equal(have, want) {
 				t.Errorf("has the flags %v, want %v", have, want)
 			}
 			if ran[row.Name] == "" {
 				t.Error("no script runs it")
 			}
-			given := strings.FieldsFunc(ran[row.Name], func(r rune) bool { return r == ' ' || r == '=' })
+			given := strings.FieldsFunc(ran[row.Name],
+				func(r rune) bool { return r == ' ' || r == '=' })
 			for _, flag := range want {
 				if !slices.Contains(given, strings.TrimSuffix(flag, "!")) {
 					t.Errorf("no script runs it with %s", flag)
@@ -118,10 +120,12 @@ func TestContractFlagsOfAllSubcommands(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	for _, args := range [][]string{
-		{"--api", server.URL, "--jwt", "token", "nodes"}, {"nodes", "--jwt=token", "--api=" + server.URL + "/"},
+		{"--api", server.URL, "--jwt", "token", "nodes"},
+		{"nodes", "--jwt=token", "--api=" + server.URL + "/"},
 	} {
 		header = ""
-		if code, out, stderr := invoke(t, Env{}, args...); code != ExitDone || header != "Bearer token" || !strings.Contains(out, "Offline") {
+		if code, out, stderr := invoke(t, Env{}, args...); code != ExitDone ||
+			header != "Bearer token" || !strings.Contains(out, "Offline") {
 			t.Errorf("%v: exit %d, sends %q: %s", args, code, header, stderr)
 		}
 	}
@@ -145,7 +149,8 @@ func TestContractExitCodes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			row := contract.Find(contract.Exit, "storcon_cli: "+name)
-			if code, _, stderr := invoke(t, Env{}, args...); strconv.Itoa(code) != row.Cell("code") {
+			if code, _, stderr := invoke(t, Env{},
+				args...); strconv.Itoa(code) != row.Cell("code") {
 				t.Errorf("exits with %d, want %s: %s", code, row.Cell("code"), stderr)
 			}
 			row.Tick(t)
@@ -161,12 +166,14 @@ func TestShellsAreOfferedCommandsFlagsAndPolicies(t *testing.T) {
 		"safekeeper-scheduling --":                 "--scheduling-policy",
 		"nodes --output ":                          "yaml\n",
 	} {
-		if got := complement(t, append([]string{"__complete"}, strings.Split(typed, " ")...)); !strings.Contains(strings.ReplaceAll(got, "\t", "\n"), want) {
+		if got := complement(t, append([]string{"__complete"}, strings.Split(typed,
+			" ")...)); !strings.Contains(strings.ReplaceAll(got, "\t", "\n"), want) {
 			t.Errorf("behind %q are offered %s, not %s", typed, got, want)
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		if got := complement(t, []string{"completion", shell}); !strings.Contains(got, "storcon_cli") {
+		if got := complement(t,
+			[]string{"completion", shell}); !strings.Contains(got, "storcon_cli") {
 			t.Errorf("completion for %s is %q", shell, got)
 		}
 	}
@@ -176,7 +183,8 @@ func TestShellsAreOfferedCommandsFlagsAndPolicies(t *testing.T) {
 func complement(t *testing.T, args []string) string {
 	t.Helper()
 	var out strings.Builder
-	if code := Run(t.Context(), Env{Args: args, Stdout: &out, Stderr: io.Discard}); code != ExitDone {
+	if code := Run(t.Context(),
+		Env{Args: args, Stdout: &out, Stderr: io.Discard}); code != ExitDone {
 		t.Errorf("%v exits with %d", args, code)
 	}
 	return out.String()

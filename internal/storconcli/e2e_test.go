@@ -29,7 +29,8 @@ func (o *operator) try(args ...string) (int, string) {
 	replica := o.runs % o.cluster.Controllers()
 	o.runs++
 	code := storconcli.Run(ctx, storconcli.Env{
-		Args:   append([]string{"--api", o.cluster.URL(replica), "--jwt", o.cluster.Token("admin")}, args...),
+		Args: append([]string{"--api", o.cluster.URL(replica), "--jwt", o.cluster.Token("admin")},
+			args...),
 		Stdout: &out, Stderr: &err, WatchEvery: 20 * time.Millisecond,
 	})
 	return code, out.String() + err.String()
@@ -98,11 +99,16 @@ func (o *operator) tenants() {
 		o.t.Errorf("created\n%s", out)
 	}
 	o.sees([]string{tenant, "ShardStripeSize(2048)", "Attached(1)", "Active"}, "tenants")
-	o.does("set-tenant-config", "--tenant-id", tenant, "--config", `{"gc_period":"3600s","pitr_interval":"1m"}`)
-	o.does("patch-tenant-config", "--tenant-id", tenant, "--config", `{"pitr_interval":null,"gc_horizon":7}`)
-	o.sees([]string{"Tenant " + tenant, `"gc_period": "1h"`, `"gc_horizon": 7`}, "tenant-describe", "--tenant-id", tenant)
-	o.does("tenant-set-time-based-eviction", "--tenant-id", tenant, "--period", "10m", "--threshold", "24h")
-	o.sees([]string{"LayerAccessThreshold", "threshold: 1day"}, "tenant-describe", "--tenant-id", tenant, "--output", "yaml")
+	o.does("set-tenant-config", "--tenant-id", tenant, "--config",
+		`{"gc_period":"3600s","pitr_interval":"1m"}`)
+	o.does("patch-tenant-config", "--tenant-id", tenant, "--config",
+		`{"pitr_interval":null,"gc_horizon":7}`)
+	o.sees([]string{"Tenant " + tenant, `"gc_period": "1h"`, `"gc_horizon": 7`}, "tenant-describe",
+		"--tenant-id", tenant)
+	o.does("tenant-set-time-based-eviction", "--tenant-id", tenant, "--period", "10m",
+		"--threshold", "24h")
+	o.sees([]string{"LayerAccessThreshold", "threshold: 1day"}, "tenant-describe", "--tenant-id",
+		tenant, "--output", "yaml")
 }
 
 func (o *operator) shards() {
@@ -113,7 +119,8 @@ func (o *operator) shards() {
 	if strings.Contains(o.does("tenants", "2"), "Primary") {
 		to, from = from, to
 	}
-	out := o.does("tenant-shard-migrate", "--tenant-shard-id", tenant, "--node", to, "--prewarm", "false", "--override-scheduler", "true")
+	out := o.does("tenant-shard-migrate", "--tenant-shard-id", tenant, "--node", to, "--prewarm",
+		"false", "--override-scheduler", "true")
 	if !strings.HasSuffix(out, "Tenant shard "+tenant+" is now on node "+to+"\n") {
 		o.t.Errorf("migrated\n%s", out)
 	}
@@ -126,7 +133,8 @@ func (o *operator) shards() {
 }
 
 func (o *operator) mistakes() {
-	if code, out := o.try("tenant-describe", "--tenant-id", strings.Repeat("0", 32)); code != storconcli.ExitError || !strings.Contains(out, "NotFound: ") {
+	if code, out := o.try("tenant-describe", "--tenant-id", strings.Repeat("0",
+		32)); code != storconcli.ExitError || !strings.Contains(out, "NotFound: ") {
 		o.t.Errorf("an unknown tenant: exit %d, %s", code, out)
 	}
 	if code, out := o.try("--jwt", "nonsense", "nodes"); code != storconcli.ExitUsage {

@@ -82,7 +82,9 @@ func spelled(f *pflag.Flag) string {
 }
 
 // need adds a flag that must be given.
-func need[T any](cmd *cobra.Command, name string, into *T, parse func(string) (T, error), help string) {
+func need[T any](
+	cmd *cobra.Command, name string, into *T, parse func(string) (T, error), help string,
+) {
 	needVar(cmd, name, value(name, into, parse), help)
 }
 
@@ -94,11 +96,15 @@ func needVar(cmd *cobra.Command, name string, v pflag.Value, help string) {
 }
 
 // may adds a flag that need not be given; what into holds is its default.
-func may[T any](cmd *cobra.Command, name string, into *T, parse func(string) (T, error), help string) {
+func may[T any](
+	cmd *cobra.Command, name string, into *T, parse func(string) (T, error), help string,
+) {
 	add(cmd.Flags(), name, into, parse, help)
 }
 
-func add[T any](flags *pflag.FlagSet, name string, into *T, parse func(string) (T, error), help string) {
+func add[T any](
+	flags *pflag.FlagSet, name string, into *T, parse func(string) (T, error), help string,
+) {
 	v := value(name, into, parse)
 	if text := fmt.Sprint(*into); text != "<nil>" {
 		v.text = text
@@ -144,9 +150,11 @@ func flagError(err error) error {
 	case errors.Is(err, errRepeated) && errors.As(err, &invalid):
 		return usagef("the argument '%s' cannot be used multiple times", spelled(invalid.GetFlag()))
 	case errors.As(err, &invalid):
-		return usagef("invalid value '%s' for '%s': %v", invalid.GetValue(), spelled(invalid.GetFlag()), invalid.Unwrap())
+		return usagef("invalid value '%s' for '%s': %v", invalid.GetValue(),
+			spelled(invalid.GetFlag()), invalid.Unwrap())
 	case errors.As(err, &valueless):
-		return usagef("a value is required for '%s' but none was supplied", spelled(valueless.GetFlag()))
+		return usagef("a value is required for '%s' but none was supplied",
+			spelled(valueless.GetFlag()))
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
 		return usagef("unexpected argument '-%s' found", unknown.GetSpecifiedShortnames())
 	case errors.As(err, &unknown):

@@ -28,7 +28,10 @@ func drain() operation {
 func fill() operation { return operation{"fill", "Fill", oneOf(neon.SchedulingActive)} }
 
 func deletion() operation {
-	return operation{"delete", "Delete", func(p neon.NodeScheduling) bool { return p != neon.SchedulingDeleting }}
+	return operation{
+		"delete", "Delete",
+		func(p neon.NodeScheduling) bool { return p != neon.SchedulingDeleting },
+	}
 }
 
 func oneOf(all ...neon.NodeScheduling) func(neon.NodeScheduling) bool {
@@ -39,11 +42,17 @@ func oneOf(all ...neon.NodeScheduling) func(neon.NodeScheduling) bool {
 func (s *session) nodeOperationCommands() []*cobra.Command {
 	return []*cobra.Command{
 		s.nodeStartDelete(),
-		s.cancel("node-cancel-delete", "Cancel the deletion of a pageserver and wait until it is; may be retried", deletion()),
-		s.start(new(order), "start-drain", "Start draining a pageserver; done when its scheduling policy is pause_for_restart", drain()),
-		s.cancel("cancel-drain", "Cancel draining a pageserver and wait until it is; may be retried", drain()),
-		s.start(new(order), "start-fill", "Start filling a pageserver; done when its scheduling policy is active", fill()),
-		s.cancel("cancel-fill", "Cancel filling a pageserver and wait until it is; may be retried", fill()),
+		s.cancel("node-cancel-delete",
+			"Cancel the deletion of a pageserver and wait until it is; may be retried", deletion()),
+		s.start(new(order), "start-drain",
+			"Start draining a pageserver; done when its scheduling policy is pause_for_restart",
+			drain()),
+		s.cancel("cancel-drain",
+			"Cancel draining a pageserver and wait until it is; may be retried", drain()),
+		s.start(new(order), "start-fill",
+			"Start filling a pageserver; done when its scheduling policy is active", fill()),
+		s.cancel("cancel-fill", "Cancel filling a pageserver and wait until it is; may be retried",
+			fill()),
 	}
 }
 
@@ -73,7 +82,9 @@ func (s *session) begin(ctx context.Context, o *order, op operation) error {
 			query.Set(name, "true")
 		}
 	}
-	target := url.URL{Path: fmt.Sprintf("control/v1/node/%s/%s", o.id, op.name), RawQuery: query.Encode()}
+	target := url.URL{
+		Path: fmt.Sprintf("control/v1/node/%s/%s", o.id, op.name), RawQuery: query.Encode(),
+	}
 	if err := s.client.put(ctx, target.String(), nil); err != nil {
 		return err
 	}
@@ -85,14 +96,16 @@ func (s *session) begin(ctx context.Context, o *order, op operation) error {
 func (s *session) start(o *order, name, short string, op operation) *cobra.Command {
 	cmd := s.leaf(name, short, func(ctx context.Context) error { return s.begin(ctx, o, op) })
 	needNode(cmd, &o.id)
-	cmd.Flags().BoolVar(&o.concurrent, "concurrent", false, "Also while other pageservers are drained, filled or deleted")
+	cmd.Flags().BoolVar(&o.concurrent, "concurrent", false,
+		"Also while other pageservers are drained, filled or deleted")
 	return cmd
 }
 
 func (s *session) nodeStartDelete() *cobra.Command {
 	var o order
 	cmd := s.start(&o, "node-start-delete", "Start the deletion of a pageserver", deletion())
-	cmd.Flags().BoolVar(&o.force, "force", false, "Do not warm up secondaries before shards move: faster, but shards answer slowly until they are warm")
+	cmd.Flags().BoolVar(&o.force, "force", false,
+		"Do not warm up secondaries before shards move: faster, but shards answer slowly until they are warm")
 	return cmd
 }
 
@@ -100,7 +113,8 @@ func (s *session) cancel(name, short string, op operation) *cobra.Command {
 	var id neon.NodeID
 	var patience neon.Duration
 	cmd := s.leaf(name, short, func(ctx context.Context) error {
-		if err := s.client.delete(ctx, fmt.Sprintf("control/v1/node/%s/%s", id, op.name)); err != nil {
+		if err := s.client.delete(ctx,
+			fmt.Sprintf("control/v1/node/%s/%s", id, op.name)); err != nil {
 			return err
 		}
 		s.out.remark("Waiting for node %s to quiesce on scheduling policy ...", id)
@@ -119,14 +133,18 @@ func (s *session) cancel(name, short string, op operation) *cobra.Command {
 var errDeadline = errors.New("deadline has elapsed")
 
 // awaitPolicy asks for the node's policy until it is settled.
-func (s *session) awaitPolicy(ctx context.Context, id neon.NodeID, patience neon.Duration, settled func(neon.NodeScheduling) bool) (neon.NodeScheduling, error) {
+func (s *session) awaitPolicy(
+	ctx context.Context, id neon.NodeID, patience neon.Duration,
+	settled func(neon.NodeScheduling) bool,
+) (neon.NodeScheduling, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, time.Duration(patience), errDeadline)
 	defer stop()
 	tick := time.NewTicker(s.env.PollEvery)
 	defer tick.Stop()
 	for {
 		var node neon.NodeDescribe
-		err := s.client.call(ctx, exchange{method: http.MethodGet, path: "control/v1/node/" + id.String(), answer: &node})
+		err := s.client.call(ctx,
+			exchange{method: http.MethodGet, path: "control/v1/node/" + id.String(), answer: &node})
 		switch {
 		case errors.Is(context.Cause(ctx), errDeadline):
 			return "", errDeadline

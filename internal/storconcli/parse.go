@@ -12,11 +12,14 @@ import (
 // The words that policies have on the command line, for parsing and completion.
 var (
 	nodeSchedulings = map[string]neon.NodeScheduling{
-		"active": neon.SchedulingActive, "filling": neon.SchedulingFilling, "pause": neon.SchedulingPause,
-		"pause_for_restart": neon.SchedulingPauseForRestart, "draining": neon.SchedulingDraining, "deleting": neon.SchedulingDeleting,
+		"active": neon.SchedulingActive, "filling": neon.SchedulingFilling,
+		"pause":             neon.SchedulingPause,
+		"pause_for_restart": neon.SchedulingPauseForRestart, "draining": neon.SchedulingDraining,
+		"deleting": neon.SchedulingDeleting,
 	}
 	shardSchedulings = map[string]neon.ShardScheduling{
-		"active": neon.ShardActive, "essential": neon.ShardEssential, "pause": neon.ShardPause, "stop": neon.ShardStop,
+		"active": neon.ShardActive, "essential": neon.ShardEssential, "pause": neon.ShardPause,
+		"stop": neon.ShardStop,
 	}
 )
 
@@ -48,9 +51,13 @@ func parseNumber[T ~uint8 | ~uint16 | ~uint32 | ~uint](s string, bits int) (T, e
 	return 0, errDigit
 }
 
-func parseCount(s string) (uint, error)                 { return parseNumber[uint](s, 32) }
-func parseShardCount(s string) (neon.ShardCount, error) { return parseNumber[neon.ShardCount](s, 8) }
-func parseStripe(s string) (neon.StripeSize, error)     { return parseNumber[neon.StripeSize](s, 32) }
+func parseCount(s string) (uint, error) { return parseNumber[uint](s, 32) }
+func parseShardCount(
+	s string,
+) (neon.ShardCount, error) {
+	return parseNumber[neon.ShardCount](s, 8)
+}
+func parseStripe(s string) (neon.StripeSize, error) { return parseNumber[neon.StripeSize](s, 32) }
 
 func parseNodeScheduling(s string) (neon.NodeScheduling, error) {
 	if p, ok := nodeSchedulings[s]; ok {
@@ -86,7 +93,8 @@ func parsePlacement(s string) (neon.Placement, error) {
 	}
 	count, ok := strings.CutPrefix(s, "attached:")
 	if !ok {
-		return neon.Placement{}, complain("Unknown placement policy '%s', try detached,secondary,attached:<n>", s)
+		return neon.Placement{}, complain(
+			"Unknown placement policy '%s', try detached,secondary,attached:<n>", s)
 	}
 	n, err := strconv.ParseUint(count, 10, 32)
 	if err != nil {

@@ -57,11 +57,15 @@ func newRoot(s *session) *cobra.Command {
 
 	global := root.PersistentFlags()
 	global.SortFlags = false
-	add(global, "api", &s.api, parseURL, "URL to storage controller.  e.g. http://127.0.0.1:1234 when using neon_local")
-	add(global, "jwt", &s.jwt, parseText, "JWT token for authenticating with storage controller.  Depending on the API used, this should have either pageserverapi or admin scopes: mint one with both for this tool")
-	add(global, "ssl-ca-file", &s.caFile, parseText, "Trusted root CA certificates to use in https APIs, beside those of the system")
+	add(global, "api", &s.api, parseURL,
+		"URL to storage controller.  e.g. http://127.0.0.1:1234 when using neon_local")
+	add(global, "jwt", &s.jwt, parseText,
+		"JWT token for authenticating with storage controller.  Depending on the API used, this should have either pageserverapi or admin scopes: mint one with both for this tool")
+	add(global, "ssl-ca-file", &s.caFile, parseText,
+		"Trusted root CA certificates to use in https APIs, beside those of the system")
 	add(global, "output", &s.format, parseFormat, "What to print: table, json or yaml")
-	add(global, "request-timeout", &s.timeout, neon.ParseDuration, "How long to wait for the answer to one request")
+	add(global, "request-timeout", &s.timeout, neon.ParseDuration,
+		"How long to wait for the answer to one request")
 	global.Lookup("output").Shorthand = "o"
 	complete(root, "output", formats...)
 	_ = root.MarkPersistentFlagFilename("ssl-ca-file")
@@ -131,7 +135,8 @@ func (s *session) missing(cmd *cobra.Command) error {
 		return nil
 	}
 	return &usageError{
-		msg:   "the following required arguments were not provided:\n  " + strings.Join(names, "\n  "),
+		msg: "the following required arguments were not provided:\n  " + strings.Join(names,
+			"\n  "),
 		usage: usage,
 	}
 }
@@ -153,7 +158,9 @@ func (s *session) open() error {
 		token: s.jwt,
 		http:  &http.Client{Transport: transport, Timeout: time.Duration(s.timeout)},
 	}
-	s.out = &printer{out: s.env.Stdout, err: s.env.Stderr, format: s.format, colour: ink(s.env.ColourStdout)}
+	s.out = &printer{
+		out: s.env.Stdout, err: s.env.Stderr, format: s.format, colour: ink(s.env.ColourStdout),
+	}
 	return nil
 }
 

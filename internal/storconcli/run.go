@@ -41,7 +41,11 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.msg }
 
-func usagef(format string, args ...any) error { return &usageError{msg: fmt.Sprintf(format, args...)} }
+func usagef(
+	format string, args ...any,
+) error {
+	return &usageError{msg: fmt.Sprintf(format, args...)}
+}
 
 // complaint is an error in the words that scripts and runbooks know from Neon's
 // storcon_cli, which are whole sentences.

@@ -33,7 +33,11 @@ func invoke(t *testing.T, env Env, args ...string) (code int, stdout, stderr str
 // answering is a server that says the same to everything.
 func answering(t *testing.T, text string) string {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }))
+	server := httptest.NewServer(http.HandlerFunc(func(
+		w http.ResponseWriter, _ *http.Request,
+	) {
+		fmt.Fprint(w, text)
+	}))
 	t.Cleanup(server.Close)
 	return server.URL
 }
@@ -63,15 +67,18 @@ func TestColoursOnlyWhereTheyAreWanted(t *testing.T) {
 	if strings.Contains(plain, "\x1b") {
 		t.Errorf("colours in %q", plain)
 	}
-	if !strings.Contains(coloured, "\x1b[31mOffline\x1b[0m") || !strings.Contains(coloured, "\x1b[33mPause\x1b[0m") {
+	if !strings.Contains(coloured, "\x1b[31mOffline\x1b[0m") ||
+		!strings.Contains(coloured, "\x1b[33mPause\x1b[0m") {
 		t.Errorf("no colours in %q", coloured)
 	}
-	bare := strings.NewReplacer("\x1b[31m", "", "\x1b[33m", "", "\x1b[1m", "", "\x1b[0m", "").Replace(coloured)
+	bare := strings.NewReplacer("\x1b[31m", "", "\x1b[33m", "", "\x1b[1m", "", "\x1b[0m", "").
+		Replace(coloured)
 	if bare != plain {
 		t.Errorf("colours move the columns:\n%s\n%s", bare, plain)
 	}
 	for _, format := range []string{"json", "yaml"} {
-		if _, doc, _ := invoke(t, Env{ColourStdout: true}, "--api", url, "-o", format, "nodes"); strings.Contains(doc, "\x1b") {
+		if _, doc, _ := invoke(t, Env{ColourStdout: true}, "--api", url, "-o", format,
+			"nodes"); strings.Contains(doc, "\x1b") {
 			t.Errorf("colours in %s: %q", format, doc)
 		}
 	}
@@ -84,12 +91,16 @@ func TestColoursOnlyWhereTheyAreWanted(t *testing.T) {
 // Ids are hex digits: some look like numbers, in many notations.
 func TestYAMLSaysTheSameAsJSON(t *testing.T) {
 	for _, text := range []string{
-		"00000000000000000000000000000012", "000000000000000000000000000012e4", "1e5", "0x10", "0104", "1_000", "12:30",
-		"true", "no", "null", "~", "", " a ", "- a", "a: b", "a #b", "line\nline", "é", "'", `"`, "{", "[", "!x", "&x", "*x", "%x", "@x", "|", ">",
+		"00000000000000000000000000000012", "000000000000000000000000000012e4", "1e5", "0x10",
+		"0104", "1_000", "12:30",
+		"true", "no", "null", "~", "", " a ", "- a", "a: b", "a #b", "line\nline", "é", "'", `"`,
+		"{", "[", "!x", "&x", "*x", "%x", "@x", "|", ">",
 	} {
 		var yamlText, jsonText strings.Builder
 		doc := map[string]any{"id": text, "all": []any{text, map[string]any{"id": text}}}
-		for format, into := range map[format]io.Writer{formatYAML: &yamlText, formatJSON: &jsonText} {
+		for format, into := range map[format]io.Writer{
+			formatYAML: &yamlText, formatJSON: &jsonText,
+		} {
 			if err := (&printer{out: into, format: format}).result(doc, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -110,11 +121,16 @@ func TestYAMLSaysTheSameAsJSON(t *testing.T) {
 
 func TestContractCertificatesAreVerified(t *testing.T) {
 	contract.Find(contract.Subcommand, "--ssl-ca-file").Tick(t)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, oneNode) }))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(
+		w http.ResponseWriter, _ *http.Request,
+	) {
+		fmt.Fprint(w, oneNode)
+	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	if code, _, stderr := invoke(t, Env{}, "--api", server.URL, "nodes"); code != ExitError || !strings.Contains(stderr, "certificate") {
+	if code, _, stderr := invoke(t, Env{}, "--api", server.URL, "nodes"); code != ExitError ||
+		!strings.Contains(stderr, "certificate") {
 		t.Errorf("an unknown certificate: exit %d, %s", code, stderr)
 	}
 	file := filepath.Join(t.TempDir(), "ca.crt")
@@ -122,7 +138,8 @@ func TestContractCertificatesAreVerified(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := invoke(t, Env{}, "--api", server.URL, "--ssl-ca-file", file, "nodes"); code != ExitDone {
+	if code, _, stderr := invoke(t, Env{}, "--api", server.URL, "--ssl-ca-file", file,
+		"nodes"); code != ExitDone {
 		t.Errorf("a certificate in the file: exit %d, %s", code, stderr)
 	}
 }
@@ -134,8 +151,11 @@ func TestAnAddressMayHaveAPath(t *testing.T) {
 		fmt.Fprint(w, oneNode)
 	}))
 	t.Cleanup(server.Close)
-	for base, want := range map[string]string{"": "/control/v1/node", "/": "/control/v1/node", "/cell-1/": "/cell-1/control/v1/node"} {
-		if code, _, stderr := invoke(t, Env{}, "--api", server.URL+base, "nodes"); code != ExitDone || path.Load() != want {
+	for base, want := range map[string]string{
+		"": "/control/v1/node", "/": "/control/v1/node", "/cell-1/": "/cell-1/control/v1/node",
+	} {
+		if code, _, stderr := invoke(t, Env{}, "--api", server.URL+base,
+			"nodes"); code != ExitDone || path.Load() != want {
 			t.Errorf("%q leads to %v: exit %d, %s", base, path.Load(), code, stderr)
 		}
 	}
@@ -143,7 +163,11 @@ func TestAnAddressMayHaveAPath(t *testing.T) {
 
 func TestNobodyWaitsForEver(t *testing.T) {
 	release := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	server := httptest.NewServer(http.HandlerFunc(func(
+		http.ResponseWriter, *http.Request,
+	) {
+		<-release
+	}))
 	t.Cleanup(server.Close)
 	t.Cleanup(func() { close(release) })
 	code, _, stderr := invoke(t, Env{}, "--api", server.URL, "--request-timeout", "50ms", "nodes")
@@ -153,14 +177,16 @@ func TestNobodyWaitsForEver(t *testing.T) {
 	quiet := httptest.NewServer(nil)
 	quiet.Close()
 	code, _, stderr = invoke(t, Env{}, "--api", quiet.URL, "nodes")
-	if code != ExitError || !strings.HasPrefix(stderr, "Error: receive body: error sending request for url ("+quiet.URL+"/control/v1/node): ") {
+	if code != ExitError || !strings.HasPrefix(stderr,
+		"Error: receive body: error sending request for url ("+quiet.URL+"/control/v1/node): ") {
 		t.Errorf("no controller: exit %d, %s", code, stderr)
 	}
 }
 
 func TestACancelledOperationIsWaitedForOnlySoLong(t *testing.T) {
 	url := answering(t, strings.Trim(strings.Replace(oneNode, "Pause", "Draining", 1), "[]"))
-	code, _, stderr := invoke(t, Env{PollEvery: time.Millisecond}, "--api", url, "cancel-drain", "--node-id", "1", "--timeout", "30ms")
+	code, _, stderr := invoke(t, Env{PollEvery: time.Millisecond}, "--api", url, "cancel-drain",
+		"--node-id", "1", "--timeout", "30ms")
 	if code != ExitError || stderr != "Error: deadline has elapsed\n" {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
@@ -180,7 +206,9 @@ func TestLongListsArePaged(t *testing.T) {
 		}
 		var page []string
 		for n := first + 1; n <= min(total, first+pageSize); n++ {
-			page = append(page, fmt.Sprintf(`{"tenant_id":"%032x","shards":[],"stripe_size":1,"policy":"Detached","config":{}}`, n))
+			page = append(page, fmt.Sprintf(
+				`{"tenant_id":"%032x","shards":[],"stripe_size":1,"policy":"Detached","config":{}}`,
+				n))
 		}
 		fmt.Fprintf(w, "[%s]", strings.Join(page, ","))
 	}))
@@ -197,7 +225,8 @@ func TestLongListsArePaged(t *testing.T) {
 // Migrations run so many at a time and not more, and are told of in their order.
 func TestBulkMigrationIsBounded(t *testing.T) {
 	const shards, wide = 45, 3
-	nodes := `[` + strings.Trim(strings.Replace(strings.Replace(oneNode, "Pause", "Active", 1), "Offline", "Active", 1), "[]")
+	nodes := `[` + strings.Trim(strings.Replace(strings.Replace(oneNode, "Pause", "Active", 1),
+		"Offline", "Active", 1), "[]")
 	nodes += "," + strings.Replace(nodes[1:], `"id":1`, `"id":2`, 1) + "]"
 	var running, most, total atomic.Int32
 	full := make(chan struct{}, wide)
@@ -208,7 +237,9 @@ func TestBulkMigrationIsBounded(t *testing.T) {
 		case r.URL.Path == "/control/v1/tenant":
 			var all []string
 			for n := range shards {
-				all = append(all, fmt.Sprintf(`{"tenant_id":"%032x","shards":[{"tenant_shard_id":"%032x","node_attached":1,"node_secondary":[],"scheduling_policy":"Active"}],"stripe_size":1,"policy":"Detached","config":{}}`, n, n))
+				all = append(all, fmt.Sprintf(
+					`{"tenant_id":"%032x","shards":[{"tenant_shard_id":"%032x","node_attached":1,"node_secondary":[],"scheduling_policy":"Active"}],"stripe_size":1,"policy":"Detached","config":{}}`,
+					n, n))
 			}
 			fmt.Fprintf(w, "[%s]", strings.Join(all, ","))
 		case strings.HasSuffix(r.URL.Path, "/migrate"):
@@ -230,7 +261,8 @@ func TestBulkMigrationIsBounded(t *testing.T) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	code, stdout, stderr := invoke(t, Env{}, "--api", server.URL, "bulk-migrate", "--nodes", "1", "--concurrency", "3")
+	code, stdout, stderr := invoke(t, Env{}, "--api", server.URL, "bulk-migrate", "--nodes", "1",
+		"--concurrency", "3")
 	want := ""
 	for _, done := range []int{20, 40, 45} {
 		want += fmt.Sprintf("Processed %d/45 shards: %d succeeded, 0 failed\n", done, done)

@@ -20,7 +20,8 @@ type skScheduling string
 
 // skSchedulings are the words of the command line and of the tables.
 var skSchedulings = map[string]skScheduling{
-	"active": "Active", "activating": "Activating", "pause": "Pause", "decomissioned": "Decomissioned",
+	"active": "Active", "activating": "Activating", "pause": "Pause",
+	"decomissioned": "Decomissioned",
 }
 
 // String is the word of the command line.
@@ -55,21 +56,25 @@ func (s *session) safekeeperCommands() []*cobra.Command {
 }
 
 func (s *session) safekeepers() *cobra.Command {
-	return s.leaf("safekeepers", "List safekeepers known to the storage controller", func(ctx context.Context) error {
-		var all neon.List[safekeeper]
-		if err := s.client.get(ctx, "control/v1/safekeeper", &all); err != nil {
-			return err
-		}
-		slices.SortStableFunc(all, func(a, b safekeeper) int { return cmp.Compare(a.ID, b.ID) })
-		return s.out.result(all, func(k ink) string {
-			g := grid{header: []string{"Id", "Version", "Host", "Port", "Http Port", "AZ Id", "Scheduling"}}
-			for _, sk := range all {
-				g.add(sk.ID.String(), strconv.FormatInt(sk.Version, 10), sk.Host, strconv.Itoa(int(sk.Port)),
-					strconv.Itoa(int(sk.HTTPPort)), sk.AZ, k.unusual(sk.Scheduling.String()))
+	return s.leaf("safekeepers", "List safekeepers known to the storage controller",
+		func(ctx context.Context) error {
+			var all neon.List[safekeeper]
+			if err := s.client.get(ctx, "control/v1/safekeeper", &all); err != nil {
+				return err
 			}
-			return g.render(k)
+			slices.SortStableFunc(all, func(a, b safekeeper) int { return cmp.Compare(a.ID, b.ID) })
+			return s.out.result(all, func(k ink) string {
+				g := grid{header: []string{
+					"Id", "Version", "Host", "Port", "Http Port", "AZ Id", "Scheduling",
+				}}
+				for _, sk := range all {
+					g.add(sk.ID.String(), strconv.FormatInt(sk.Version, 10), sk.Host,
+						strconv.Itoa(int(sk.Port)),
+						strconv.Itoa(int(sk.HTTPPort)), sk.AZ, k.unusual(sk.Scheduling.String()))
+				}
+				return g.render(k)
+			})
 		})
-	})
 }
 
 // skPolicy is the body of POST control/v1/safekeeper/:id/scheduling_policy, and
@@ -81,12 +86,14 @@ type skPolicy struct {
 func (s *session) safekeeperScheduling() *cobra.Command {
 	var id neon.NodeID
 	var r skPolicy
-	cmd := s.leaf("safekeeper-scheduling", "Set the scheduling policy of the specified safekeeper", func(ctx context.Context) error {
-		if err := s.client.post(ctx, fmt.Sprintf("control/v1/safekeeper/%s/scheduling_policy", id), r); err != nil {
-			return err
-		}
-		return s.out.sentence(r, "Scheduling policy of %s set to %s", id, r.Scheduling)
-	})
+	cmd := s.leaf("safekeeper-scheduling", "Set the scheduling policy of the specified safekeeper",
+		func(ctx context.Context) error {
+			if err := s.client.post(ctx,
+				fmt.Sprintf("control/v1/safekeeper/%s/scheduling_policy", id), r); err != nil {
+				return err
+			}
+			return s.out.sentence(r, "Scheduling policy of %s set to %s", id, r.Scheduling)
+		})
 	needNode(cmd, &id)
 	need(cmd, "scheduling-policy", &r.Scheduling, parseSkScheduling, "The policy")
 	complete(cmd, "scheduling-policy", slices.Sorted(maps.Keys(skSchedulings))...)
@@ -102,16 +109,20 @@ func (s *session) downloadHeatmapLayers() *cobra.Command {
 	var shard neon.ShardID
 	var timeline neon.TimelineID
 	var concurrency *uint
-	cmd := s.leaf("download-heatmap-layers", "Download the missing heatmap layers of a timeline, on one shard or all", func(ctx context.Context) error {
-		path := fmt.Sprintf("v1/tenant/%s/timeline/%s/download_heatmap_layers", shard, timeline)
-		if concurrency != nil {
-			path += fmt.Sprintf("?concurrency=%d", *concurrency)
-		}
-		return s.client.post(ctx, path, nil)
-	})
-	need(cmd, "tenant-shard-id", &shard, neon.ParseShardID, "Id of one shard, or of a tenant for all its shards")
+	cmd := s.leaf("download-heatmap-layers",
+		"Download the missing heatmap layers of a timeline, on one shard or all",
+		func(ctx context.Context) error {
+			path := fmt.Sprintf("v1/tenant/%s/timeline/%s/download_heatmap_layers", shard, timeline)
+			if concurrency != nil {
+				path += fmt.Sprintf("?concurrency=%d", *concurrency)
+			}
+			return s.client.post(ctx, path, nil)
+		})
+	need(cmd, "tenant-shard-id", &shard, neon.ParseShardID,
+		"Id of one shard, or of a tenant for all its shards")
 	needTimeline(cmd, &timeline)
-	may(cmd, "concurrency", &concurrency, optional(parseCount), "How many downloads at a time (default 16)")
+	may(cmd, "concurrency", &concurrency, optional(parseCount),
+		"How many downloads at a time (default 16)")
 	return cmd
 }
 
@@ -125,17 +136,21 @@ type membership struct {
 func (s *session) timelineLocate() *cobra.Command {
 	var tenant neon.TenantID
 	var timeline neon.TimelineID
-	cmd := s.leaf("timeline-locate", "Tell which safekeepers a timeline is on", func(ctx context.Context) error {
-		var at membership
-		if err := s.client.get(ctx, fmt.Sprintf("debug/v1/tenant/%s/timeline/%s/locate", tenant, timeline), &at); err != nil {
-			return err
-		}
-		next := "None"
-		if at.NewSet != nil {
-			next = fmt.Sprintf("Some([%s])", joinIDs(*at.NewSet, ", "))
-		}
-		return s.out.sentence(at, "generation = %s\nsk_set = [%s]\nnew_sk_set = %s", at.Generation, joinIDs(at.Set, ", "), next)
-	})
+	cmd := s.leaf("timeline-locate", "Tell which safekeepers a timeline is on",
+		func(ctx context.Context) error {
+			var at membership
+			if err := s.client.get(ctx,
+				fmt.Sprintf("debug/v1/tenant/%s/timeline/%s/locate", tenant, timeline),
+				&at); err != nil {
+				return err
+			}
+			next := "None"
+			if at.NewSet != nil {
+				next = fmt.Sprintf("Some([%s])", joinIDs(*at.NewSet, ", "))
+			}
+			return s.out.sentence(at, "generation = %s\nsk_set = [%s]\nnew_sk_set = %s",
+				at.Generation, joinIDs(at.Set, ", "), next)
+		})
 	needTenant(cmd, &tenant)
 	needTimeline(cmd, &timeline)
 	return cmd
@@ -150,9 +165,12 @@ func (s *session) timelineSafekeeperMigrate() *cobra.Command {
 	var tenant neon.TenantID
 	var timeline neon.TimelineID
 	var to []neon.NodeID
-	cmd := s.leaf("timeline-safekeeper-migrate", "Migrate a timeline to a new set of safekeepers", func(ctx context.Context) error {
-		return s.client.post(ctx, fmt.Sprintf("v1/tenant/%s/timeline/%s/safekeeper_migrate", tenant, timeline), skSet{to})
-	})
+	cmd := s.leaf("timeline-safekeeper-migrate", "Migrate a timeline to a new set of safekeepers",
+		func(ctx context.Context) error {
+			return s.client.post(ctx,
+				fmt.Sprintf("v1/tenant/%s/timeline/%s/safekeeper_migrate", tenant, timeline),
+				skSet{to})
+		})
 	needTenant(cmd, &tenant)
 	needTimeline(cmd, &timeline)
 	needVar(cmd, "new-sk-set", values("new-sk-set", &to, parseNode), "The safekeepers, e.g. 1,2,3")
@@ -162,9 +180,12 @@ func (s *session) timelineSafekeeperMigrate() *cobra.Command {
 func (s *session) timelineSafekeeperMigrateAbort() *cobra.Command {
 	var tenant neon.TenantID
 	var timeline neon.TimelineID
-	cmd := s.leaf("timeline-safekeeper-migrate-abort", "Abort the migration of a timeline between safekeepers", func(ctx context.Context) error {
-		return s.client.post(ctx, fmt.Sprintf("v1/tenant/%s/timeline/%s/safekeeper_migrate_abort", tenant, timeline), nil)
-	})
+	cmd := s.leaf("timeline-safekeeper-migrate-abort",
+		"Abort the migration of a timeline between safekeepers", func(ctx context.Context) error {
+			return s.client.post(ctx,
+				fmt.Sprintf("v1/tenant/%s/timeline/%s/safekeeper_migrate_abort", tenant, timeline),
+				nil)
+		})
 	needTenant(cmd, &tenant)
 	needTimeline(cmd, &timeline)
 	return cmd

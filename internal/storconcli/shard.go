@@ -39,37 +39,47 @@ type splitResponse struct {
 func (s *session) tenantShardSplit() *cobra.Command {
 	var id neon.TenantID
 	var r splitRequest
-	cmd := s.leaf("tenant-shard-split", "Split an existing tenant into a higher number of shards than its current shard count", func(ctx context.Context) error {
-		var done splitResponse
-		path := fmt.Sprintf("control/v1/tenant/%s/shard_split", id)
-		if err := s.client.call(ctx, exchange{method: http.MethodPut, path: path, body: r, answer: &done}); err != nil {
-			return err
-		}
-		return s.out.sentence(done, "Split tenant %s into %d shards: %s", id, r.Count, joinIDs(done.Shards, ","))
-	})
+	cmd := s.leaf("tenant-shard-split",
+		"Split an existing tenant into a higher number of shards than its current shard count",
+		func(ctx context.Context) error {
+			var done splitResponse
+			path := fmt.Sprintf("control/v1/tenant/%s/shard_split", id)
+			if err := s.client.call(ctx,
+				exchange{method: http.MethodPut, path: path, body: r, answer: &done}); err != nil {
+				return err
+			}
+			return s.out.sentence(done, "Split tenant %s into %d shards: %s", id, r.Count,
+				joinIDs(done.Shards, ","))
+		})
 	needTenant(cmd, &id)
 	need(cmd, "shard-count", &r.Count, parseShardCount, "How many shards there shall be")
-	may(cmd, "stripe-size", &r.Stripe, optional(parseStripe), "In 8kiB pages, e.g. 2048 for 16MB stripes; only for tenants of one shard")
+	may(cmd, "stripe-size", &r.Stripe, optional(parseStripe),
+		"In 8kiB pages, e.g. 2048 for 16MB stripes; only for tenants of one shard")
 	return cmd
 }
 
 func (s *session) tenantShardMigrate() *cobra.Command {
 	var id neon.ShardID
 	r := neon.MigrateRequest{Config: neon.DefaultMigrationConfig()}
-	cmd := s.leaf("tenant-shard-migrate", "Migrate the attached location of a tenant shard to a specific pageserver", func(ctx context.Context) error {
-		err := s.client.put(ctx, fmt.Sprintf("control/v1/tenant/%s/migrate", id), &r)
-		if statusOf(err) == http.StatusPreconditionFailed {
-			return complain("Migration to %s rejected, may require `--override-scheduler true` (%v)", r.Node, err)
-		}
-		if err != nil {
-			return err
-		}
-		return s.watch(ctx, id, &r.Node)
-	})
+	cmd := s.leaf("tenant-shard-migrate",
+		"Migrate the attached location of a tenant shard to a specific pageserver",
+		func(ctx context.Context) error {
+			err := s.client.put(ctx, fmt.Sprintf("control/v1/tenant/%s/migrate", id), &r)
+			if statusOf(err) == http.StatusPreconditionFailed {
+				return complain(
+					"Migration to %s rejected, may require `--override-scheduler true` (%v)",
+					r.Node, err)
+			}
+			if err != nil {
+				return err
+			}
+			return s.watch(ctx, id, &r.Node)
+		})
 	needShard(cmd, &id)
 	need(cmd, "node", &r.Node, parseNode, "Where to migrate it to")
 	may(cmd, "prewarm", &r.Config.Prewarm, parseBool, "Whether to warm a secondary location first")
-	may(cmd, "override-scheduler", &r.Config.OverrideScheduler, parseBool, "Whether to migrate it even to a node that the scheduler likes less")
+	may(cmd, "override-scheduler", &r.Config.OverrideScheduler, parseBool,
+		"Whether to migrate it even to a node that the scheduler likes less")
 	complete(cmd, "prewarm", "true", "false")
 	complete(cmd, "override-scheduler", "true", "false")
 	return cmd
@@ -77,9 +87,11 @@ func (s *session) tenantShardMigrate() *cobra.Command {
 
 func (s *session) tenantShardWatch() *cobra.Command {
 	var id neon.ShardID
-	cmd := s.leaf("tenant-shard-watch", "Watch the location of a tenant shard evolve, e.g. while expecting it to migrate", func(ctx context.Context) error {
-		return s.watch(ctx, id, nil)
-	})
+	cmd := s.leaf("tenant-shard-watch",
+		"Watch the location of a tenant shard evolve, e.g. while expecting it to migrate",
+		func(ctx context.Context) error {
+			return s.watch(ctx, id, nil)
+		})
 	needShard(cmd, &id)
 	return cmd
 }
@@ -97,7 +109,8 @@ func (s *session) watch(ctx context.Context, id neon.ShardID, until *neon.NodeID
 		if err := s.client.get(ctx, "control/v1/tenant/"+id.Tenant.String(), &tenant); err != nil {
 			return err
 		}
-		i := slices.IndexFunc(tenant.Shards, func(d neon.ShardDescribe) bool { return d.Shard == id })
+		i := slices.IndexFunc(tenant.Shards,
+			func(d neon.ShardDescribe) bool { return d.Shard == id })
 		if i < 0 {
 			return complain("Tenant shard not found")
 		}
@@ -105,7 +118,8 @@ func (s *session) watch(ctx context.Context, id neon.ShardID, until *neon.NodeID
 		if err := s.out.sentence(shard, "%s", whereabouts(shard)); err != nil {
 			return err
 		}
-		if until != nil && shard.Attached != nil && *shard.Attached == *until && !shard.Reconciling {
+		if until != nil && shard.Attached != nil && *shard.Attached == *until &&
+			!shard.Reconciling {
 			s.out.remark("Tenant shard %s is now on node %s", id, until)
 			return nil
 		}
@@ -126,15 +140,18 @@ func whereabouts(shard *neon.ShardDescribe) string {
 	if shard.Reconciling {
 		doing = "active"
 	}
-	return fmt.Sprintf("attached: %s secondary: %s (reconciler %s)", attached, joinIDs(shard.Secondary, ","), doing)
+	return fmt.Sprintf("attached: %s secondary: %s (reconciler %s)", attached,
+		joinIDs(shard.Secondary, ","), doing)
 }
 
 func (s *session) tenantShardMigrateSecondary() *cobra.Command {
 	var id neon.ShardID
 	r := neon.MigrateRequest{Config: neon.DefaultMigrationConfig()}
-	cmd := s.leaf("tenant-shard-migrate-secondary", "Migrate the secondary location of a tenant shard to a specific pageserver", func(ctx context.Context) error {
-		return s.client.put(ctx, fmt.Sprintf("control/v1/tenant/%s/migrate_secondary", id), &r)
-	})
+	cmd := s.leaf("tenant-shard-migrate-secondary",
+		"Migrate the secondary location of a tenant shard to a specific pageserver",
+		func(ctx context.Context) error {
+			return s.client.put(ctx, fmt.Sprintf("control/v1/tenant/%s/migrate_secondary", id), &r)
+		})
 	needShard(cmd, &id)
 	need(cmd, "node", &r.Node, parseNode, "Where to migrate it to")
 	return cmd
@@ -142,9 +159,10 @@ func (s *session) tenantShardMigrateSecondary() *cobra.Command {
 
 func (s *session) tenantShardCancelReconcile() *cobra.Command {
 	var id neon.ShardID
-	cmd := s.leaf("tenant-shard-cancel-reconcile", "Cancel any ongoing reconciliation of a shard", func(ctx context.Context) error {
-		return s.client.put(ctx, fmt.Sprintf("control/v1/tenant/%s/cancel_reconcile", id), nil)
-	})
+	cmd := s.leaf("tenant-shard-cancel-reconcile", "Cancel any ongoing reconciliation of a shard",
+		func(ctx context.Context) error {
+			return s.client.put(ctx, fmt.Sprintf("control/v1/tenant/%s/cancel_reconcile", id), nil)
+		})
 	needShard(cmd, &id)
 	return cmd
 }

@@ -38,8 +38,10 @@ func (g *grid) render(k ink) string {
 			MiddleHorizontal: "-", MiddleVertical: "|", MiddleSeparator: "+",
 			PaddingLeft: " ", PaddingRight: " ", EmptySeparator: "+",
 		},
-		Format:  table.FormatOptions{Header: text.FormatDefault, Row: text.FormatDefault},
-		Options: table.Options{DrawBorder: true, SeparateColumns: true, SeparateHeader: true, SeparateRows: true},
+		Format: table.FormatOptions{Header: text.FormatDefault, Row: text.FormatDefault},
+		Options: table.Options{
+			DrawBorder: true, SeparateColumns: true, SeparateHeader: true, SeparateRows: true,
+		},
 	})
 	if g.header != nil {
 		w.AppendHeader(line(g.header, k.bold))

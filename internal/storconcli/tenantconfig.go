@@ -13,7 +13,9 @@ import (
 
 // tenantConfigCommands set what the controller passes on to pageservers.
 func (s *session) tenantConfigCommands() []*cobra.Command {
-	return []*cobra.Command{s.setTenantConfig(), s.patchTenantConfig(), s.tenantSetTimeBasedEviction()}
+	return []*cobra.Command{
+		s.setTenantConfig(), s.patchTenantConfig(), s.tenantSetTimeBasedEviction(),
+	}
 }
 
 const configPath = "v1/tenant/config"
@@ -21,13 +23,14 @@ const configPath = "v1/tenant/config"
 func (s *session) setTenantConfig() *cobra.Command {
 	var id neon.TenantID
 	var text string
-	cmd := s.leaf("set-tenant-config", "Replace the pageserver configuration of a tenant", func(ctx context.Context) error {
-		config, err := neon.ParseTenantConfig([]byte(text), neon.RejectUnknown)
-		if err != nil {
-			return err
-		}
-		return s.client.put(ctx, configPath, neon.ConfigRequest{Tenant: id, Config: config})
-	})
+	cmd := s.leaf("set-tenant-config", "Replace the pageserver configuration of a tenant",
+		func(ctx context.Context) error {
+			config, err := neon.ParseTenantConfig([]byte(text), neon.RejectUnknown)
+			if err != nil {
+				return err
+			}
+			return s.client.put(ctx, configPath, neon.ConfigRequest{Tenant: id, Config: config})
+		})
 	needTenant(cmd, &id)
 	need(cmd, "config", &text, parseText, "The whole configuration, in JSON")
 	return cmd
@@ -51,13 +54,16 @@ func (p configPatch) MarshalJSON() ([]byte, error) {
 func (s *session) patchTenantConfig() *cobra.Command {
 	var id neon.TenantID
 	var text string
-	cmd := s.leaf("patch-tenant-config", "Change the pageserver configuration of a tenant: null unsets a field, those not named stay", func(ctx context.Context) error {
-		if _, err := (neon.TenantConfig{}).Patch([]byte(text)); err != nil {
-			return err
-		}
-		body := configPatch{tenant: id, fields: json.RawMessage(text)}
-		return s.client.call(ctx, exchange{method: http.MethodPatch, path: configPath, body: body})
-	})
+	cmd := s.leaf("patch-tenant-config",
+		"Change the pageserver configuration of a tenant: null unsets a field, those not named stay",
+		func(ctx context.Context) error {
+			if _, err := (neon.TenantConfig{}).Patch([]byte(text)); err != nil {
+				return err
+			}
+			body := configPatch{tenant: id, fields: json.RawMessage(text)}
+			return s.client.call(ctx,
+				exchange{method: http.MethodPatch, path: configPath, body: body})
+		})
 	needTenant(cmd, &id)
 	need(cmd, "config", &text, parseText, "The fields to change, in JSON")
 	return cmd
@@ -70,19 +76,25 @@ const evictionHeatmapPeriod = `"5m"`
 func (s *session) tenantSetTimeBasedEviction() *cobra.Command {
 	var id neon.TenantID
 	var period, threshold neon.Duration
-	cmd := s.leaf("tenant-set-time-based-eviction", "Replace the pageserver configuration of a tenant by one that evicts layers not used for a while", func(ctx context.Context) error {
-		policy := fmt.Sprintf(`{"kind":"LayerAccessThreshold","period":%q,"threshold":%q}`, period, threshold)
-		config, err := neon.TenantConfig{}.With("eviction_policy", []byte(policy))
-		if err != nil {
-			return err
-		}
-		if config, err = config.With("heatmap_period", []byte(evictionHeatmapPeriod)); err != nil {
-			return err
-		}
-		return s.client.put(ctx, configPath, neon.ConfigRequest{Tenant: id, Config: config})
-	})
+	cmd := s.leaf("tenant-set-time-based-eviction",
+		"Replace the pageserver configuration of a tenant by one that evicts layers not used for a while",
+		func(ctx context.Context) error {
+			policy := fmt.Sprintf(`{"kind":"LayerAccessThreshold","period":%q,"threshold":%q}`,
+				period, threshold)
+			config, err := neon.TenantConfig{}.With("eviction_policy", []byte(policy))
+			if err != nil {
+				return err
+			}
+			if config, err = config.With(
+				"heatmap_period", []byte(evictionHeatmapPeriod)); err != nil {
+				return err
+			}
+			return s.client.put(ctx, configPath, neon.ConfigRequest{Tenant: id, Config: config})
+		})
 	needTenant(cmd, &id)
-	need(cmd, "period", &period, neon.ParseDuration, "How often to look for layers to evict, e.g. 10m")
-	need(cmd, "threshold", &threshold, neon.ParseDuration, "How long a layer must not have been used, e.g. 24h")
+	need(cmd, "period", &period, neon.ParseDuration,
+		"How often to look for layers to evict, e.g. 10m")
+	need(cmd, "threshold", &threshold, neon.ParseDuration,
+		"How long a layer must not have been used, e.g. 24h")
 	return cmd
 }

@@ -23,12 +23,14 @@ const pageSize = 1000
 
 func (s *session) tenants() *cobra.Command {
 	var node *neon.NodeID
-	cmd := s.leaf("tenants", "List tenants known to the storage controller, or the shards on one node", func(ctx context.Context) error {
-		if node != nil {
-			return s.listShards(ctx, *node)
-		}
-		return s.listTenants(ctx)
-	})
+	cmd := s.leaf("tenants",
+		"List tenants known to the storage controller, or the shards on one node",
+		func(ctx context.Context) error {
+			if node != nil {
+				return s.listShards(ctx, *node)
+			}
+			return s.listTenants(ctx)
+		})
 	cmd.Use = "tenants [NODE_ID]"
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {
@@ -72,14 +74,18 @@ func (s *session) listTenants(ctx context.Context) error {
 		fmt.Fprintln(s.env.Stderr)
 	}
 	return s.out.result(all, func(k ink) string {
-		g := grid{header: []string{"TenantId", "Preferred AZ", "ShardCount", "StripeSize", "Placement", "Scheduling"}}
+		g := grid{header: []string{
+			"TenantId", "Preferred AZ", "ShardCount", "StripeSize", "Placement", "Scheduling",
+		}}
 		for _, t := range all {
 			var first neon.ShardDescribe // an empty tenant is printed with what it has
 			if len(t.Shards) > 0 {
 				first = t.Shards[0]
 			}
-			g.add(t.Tenant.String(), first.PreferredAZ.String(), strconv.Itoa(int(first.Shard.Count)),
-				stripeCell(t.StripeSize), placementCell(t.Policy), k.unusual(string(first.Scheduling)))
+			g.add(t.Tenant.String(), first.PreferredAZ.String(),
+				strconv.Itoa(int(first.Shard.Count)),
+				stripeCell(t.StripeSize), placementCell(t.Policy),
+				k.unusual(string(first.Scheduling)))
 		}
 		return g.render(k)
 	})
@@ -91,9 +97,12 @@ func (s *session) listShards(ctx context.Context, node neon.NodeID) error {
 		return err
 	}
 	return s.out.result(on, func(k ink) string {
-		g := grid{header: []string{"Shard", "Intended Primary/Secondary", "Observed Primary/Secondary"}}
+		g := grid{
+			header: []string{"Shard", "Intended Primary/Secondary", "Observed Primary/Secondary"},
+		}
 		for _, shard := range on.Shards {
-			g.add(shard.Shard.String(), roleCell(shard.IntendedSecondary), roleCell(shard.ObservedSecondary))
+			g.add(shard.Shard.String(), roleCell(shard.IntendedSecondary),
+				roleCell(shard.ObservedSecondary))
 		}
 		return g.render(k)
 	})
@@ -112,21 +121,24 @@ func roleCell(secondary *bool) string {
 
 func (s *session) tenantDescribe() *cobra.Command {
 	var id neon.TenantID
-	cmd := s.leaf("tenant-describe", "Print details about a particular tenant, including all its shards' states", func(ctx context.Context) error {
-		var tenant neon.TenantDescribe
-		if err := s.client.get(ctx, "control/v1/tenant/"+id.String(), &tenant); err != nil {
-			return err
-		}
-		var list []neon.NodeDescribe
-		if err := s.client.get(ctx, "control/v1/node", &list); err != nil {
-			return err
-		}
-		nodes := make(map[neon.NodeID]neon.NodeDescribe, len(list))
-		for _, n := range list {
-			nodes[n.ID] = n
-		}
-		return s.out.result(tenant, func(k ink) string { return describeText(k, &tenant, nodes) })
-	})
+	cmd := s.leaf("tenant-describe",
+		"Print details about a particular tenant, including all its shards' states",
+		func(ctx context.Context) error {
+			var tenant neon.TenantDescribe
+			if err := s.client.get(ctx, "control/v1/tenant/"+id.String(), &tenant); err != nil {
+				return err
+			}
+			var list []neon.NodeDescribe
+			if err := s.client.get(ctx, "control/v1/node", &list); err != nil {
+				return err
+			}
+			nodes := make(map[neon.NodeID]neon.NodeDescribe, len(list))
+			for _, n := range list {
+				nodes[n.ID] = n
+			}
+			return s.out.result(tenant,
+				func(k ink) string { return describeText(k, &tenant, nodes) })
+		})
 	needTenant(cmd, &id)
 	return cmd
 }
@@ -140,7 +152,9 @@ func describeText(k ink, t *neon.TenantDescribe, nodes map[neon.NodeID]neon.Node
 	head.add("Policy", placementCell(t.Policy))
 	head.add("Stripe size", stripeCell(t.StripeSize))
 	head.add("Config", config.String())
-	shards := grid{header: []string{"Shard", "Attached", "Attached AZ", "Secondary", "Last error", "status"}}
+	shards := grid{
+		header: []string{"Shard", "Attached", "Attached AZ", "Secondary", "Last error", "status"},
+	}
 	for _, shard := range t.Shards {
 		attached, zone := "", ""
 		if shard.Attached != nil {
@@ -150,7 +164,8 @@ func describeText(k ink, t *neon.TenantDescribe, nodes map[neon.NodeID]neon.Node
 				attached = fmt.Sprintf("(%s)", shard.Attached)
 			}
 		}
-		shards.add(shard.Shard.String(), attached, zone, joinIDs(shard.Secondary, ","), k.red(shard.LastError), k.yellow(statusCell(&shard)))
+		shards.add(shard.Shard.String(), attached, zone, joinIDs(shard.Secondary, ","),
+			k.red(shard.LastError), k.yellow(statusCell(&shard)))
 	}
 	return fmt.Sprintf("Tenant %s\n%s\nShards:\n%s", t.Tenant, head.render(k), shards.render(k))
 }

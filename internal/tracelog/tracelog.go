@@ -32,7 +32,8 @@ func New(w io.Writer, level slog.Leveler) *slog.Logger {
 const off = slog.LevelError + 1
 
 var levels = map[string]slog.Level{
-	"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError, "off": off,
+	"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo,
+	"warn": slog.LevelWarn, "error": slog.LevelError, "off": off,
 }
 
 // ParseLevel reads a level from a filter such as `info,h2=debug`, as RUST_LOG gives

@@ -42,7 +42,9 @@ type evacuation struct {
 }
 
 // evacuations repeats an evacuation, each in a new cluster.
-func (o *Options) evacuations(ctx context.Context, e evacuation, runs int) (list []evacuated, err error) {
+func (o *Options) evacuations(
+	ctx context.Context, e evacuation, runs int,
+) (list []evacuated, err error) {
 	for n := range runs {
 		e.killAfter = e.shards * (1 + n*4%9) / 10 // every tenth once, in no order
 		r, err := o.evacuate(ctx, e)
@@ -50,7 +52,8 @@ func (o *Options) evacuations(ctx context.Context, e evacuation, runs int) (list
 			return nil, fmt.Errorf("evacuation of %d shards, run %d: %w", e.shards, n+1, err)
 		}
 		o.say("  %6d shards, leader killed: %-5v  committed %8s  attached %8s  (%.0f shards/s)  from the death %s",
-			e.shards, e.killLeader, short(r.committed), short(r.attached), float64(e.shards)/r.attached.Seconds(), short(r.total))
+			e.shards, e.killLeader, short(r.committed), short(r.attached),
+			float64(e.shards)/r.attached.Seconds(), short(r.total))
 		list = append(list, r)
 	}
 	return list, nil
@@ -100,13 +103,16 @@ func followerOf(ctx context.Context, c *testcluster.Cluster) int {
 }
 
 // crowd creates all shards on one pageserver.
-func crowd(ctx context.Context, c *testcluster.Cluster, e evacuation) (perSecond float64, err error) {
+func crowd(
+	ctx context.Context, c *testcluster.Cluster, e evacuation,
+) (perSecond float64, err error) {
 	others := func(s neon.NodeScheduling) error {
 		for _, n := range c.Fleet().Nodes() {
 			if n.ID() == dying {
 				continue
 			}
-			if err := c.Client().ConfigureNode(ctx, neon.NodeConfigure{ID: n.ID(), Scheduling: &s}); err != nil {
+			if err := c.Client().ConfigureNode(ctx,
+				neon.NodeConfigure{ID: n.ID(), Scheduling: &s}); err != nil {
 				return err
 			}
 		}
@@ -116,7 +122,8 @@ func crowd(ctx context.Context, c *testcluster.Cluster, e evacuation) (perSecond
 		return 0, err
 	}
 	const shards = 8
-	took, err := create(ctx, c, creation{tenants: e.shards / shards, shards: shards, clients: 32, policy: neon.Attached(0)})
+	took, err := create(ctx, c,
+		creation{tenants: e.shards / shards, shards: shards, clients: 32, policy: neon.Attached(0)})
 	if err != nil {
 		return 0, err
 	}
@@ -142,7 +149,8 @@ func watchMove(ctx context.Context, c *testcluster.Cluster, e evacuation) error 
 		return n
 	}
 	if e.killLeader {
-		if err := await(ctx, "some have moved", func() bool { return moved() >= e.killAfter }); err != nil {
+		if err := await(ctx, "some have moved",
+			func() bool { return moved() >= e.killAfter }); err != nil {
 			return err
 		}
 		leader, ok := c.Leader(ctx)
@@ -172,7 +180,8 @@ func readLogs(c *testcluster.Cluster, shards int) (verdict, committed time.Time,
 			if err != nil {
 				continue
 			}
-			if strings.Contains(line, "node "+dying.String()+" going offline") && (verdict.IsZero() || at.Before(verdict)) {
+			if strings.Contains(line, "node "+dying.String()+" going offline") &&
+				(verdict.IsZero() || at.Before(verdict)) {
 				verdict = at
 			}
 			if n, ok := batch(line); ok {
@@ -185,7 +194,8 @@ func readLogs(c *testcluster.Cluster, shards int) (verdict, committed time.Time,
 		_ = f.Close()
 	}
 	if verdict.IsZero() || covered < shards/2 {
-		return verdict, committed, fmt.Errorf("the logs tell of %d of %d shards, verdict at %v", covered, shards, verdict)
+		return verdict, committed, fmt.Errorf("the logs tell of %d of %d shards, verdict at %v",
+			covered, shards, verdict)
 	}
 	return verdict, committed, nil
 }
@@ -217,7 +227,8 @@ func judge(shards int, plain, killed []evacuated) []figure {
 	committed := pick(plain, func(r evacuated) time.Duration { return r.committed })
 	usual := pick(plain, attached)
 	rate := float64(shards) / usual.median().Seconds()
-	first, second := spread(label+"verdict → all committed", committed), spread(label+"verdict → all attached elsewhere", usual)
+	first, second := spread(label+"verdict → all committed",
+		committed), spread(label+"verdict → all attached elsewhere", usual)
 	second = second.noting("median %.0f shards/s", rate)
 	if shards >= committedShards {
 		first = first.want("≤ "+committedLimit.String(), committed.quantile(1) <= committedLimit)
@@ -228,7 +239,8 @@ func judge(shards int, plain, killed []evacuated) []figure {
 		late := pick(killed, func(r evacuated) time.Duration { return r.attached - usual.median() })
 		figures = append(figures,
 			spread(label+"with the leader killed, verdict → all attached", pick(killed, attached)),
-			spread(label+"what the kill added to the median without", late).want("≤ "+killDelay.String(), late.quantile(1) <= killDelay))
+			spread(label+"what the kill added to the median without", late).
+				want("≤ "+killDelay.String(), late.quantile(1) <= killDelay))
 	}
 	return figures
 }

@@ -66,7 +66,9 @@ func Failover(ctx context.Context, o FailoverOptions) error {
 		return err
 	}
 	defer func() { _ = c.Stop() }()
-	if _, err := create(ctx, c, creation{tenants: o.Tenants, shards: o.TenantShards, clients: 16, policy: neon.Attached(0)}); err != nil {
+	if _, err := create(ctx, c, creation{
+		tenants: o.Tenants, shards: o.TenantShards, clients: 16, policy: neon.Attached(0),
+	}); err != nil {
 		return err
 	}
 	figures, err := o.events(ctx, c)
@@ -80,7 +82,9 @@ func Failover(ctx context.Context, o FailoverOptions) error {
 		}
 		figures = append(figures, f)
 	}
-	title := fmt.Sprintf("Longest time without an acknowledged write, %d writes/s, 3 processes, fsync, one disk", o.Rate)
+	title := fmt.Sprintf(
+		"Longest time without an acknowledged write, %d writes/s, 3 processes, fsync, one disk",
+		o.Rate)
 	if report(o.Out, title, figures) > 0 {
 		return ErrMissed
 	}
@@ -89,14 +93,11 @@ func Failover(ctx context.Context, o FailoverOptions) error {
 
 // events runs all rounds under one load and checks at the end that nothing that
 // was acknowledged is missing.
-func (o *FailoverOptions) events(ctx context.Context, c *testcluster.Cluster) (figures []figure, err error) {
+func (o *FailoverOptions) events(
+	ctx context.Context, c *testcluster.Cluster,
+) (figures []figure, err error) {
 	l := startLoad(ctx, c, o.Rate, o.Tenants)
 	defer l.stop()
-	restart := func(ctx context.Context, c *testcluster.Cluster, i int) error { return c.Restart(ctx, i) }
-	nothing := func(context.Context, *testcluster.Cluster, int) error { return nil }
-	simple := func(f func(*testcluster.Cluster, int) error) func(context.Context, *testcluster.Cluster, int) error {
-		return func(_ context.Context, c *testcluster.Cluster, i int) error { return f(c, i) }
-	}
 	gap := func(e event, judge func(figure, durations) figure) error {
 		if e.count == 0 {
 			return nil
@@ -105,22 +106,33 @@ func (o *FailoverOptions) events(ctx context.Context, c *testcluster.Cluster) (f
 		if err != nil {
 			return err
 		}
-		figures = append(figures, judge(spread(e.name, gaps), gaps).noting("without the event %s, at most %s", short(control.median()), short(control.quantile(1))))
+		figures = append(figures, judge(spread(e.name, gaps), gaps).noting(
+			"without the event %s, at most %s", short(control.median()),
+			short(control.quantile(1))))
 		return nil
 	}
 	err = errors.Join(
-		gap(event{"kill -9 of the leader", simple((*testcluster.Cluster).Kill), restart, o.Kills}, func(f figure, d durations) figure {
-			return f.want(fmt.Sprintf("median ≤ %s, p99 ≤ %s", killMedian, killP99), d.median() <= killMedian && d.quantile(0.99) <= killP99)
-		}),
-		gap(event{"SIGSTOP of the leader", simple((*testcluster.Cluster).Pause), simple((*testcluster.Cluster).Resume), o.Freezes}, frozen),
-		gap(event{"hanging disk of the leader", simple((*testcluster.Cluster).HangDisk), simple((*testcluster.Cluster).HealDisk), o.Disks}, frozen),
+		gap(event{"kill -9 of the leader", simple((*testcluster.Cluster).Kill), restart, o.Kills},
+			func(f figure, d durations) figure {
+				return f.want(fmt.Sprintf("median ≤ %s, p99 ≤ %s", killMedian, killP99),
+					d.median() <= killMedian && d.quantile(0.99) <= killP99)
+			}),
+		gap(event{
+			"SIGSTOP of the leader", simple((*testcluster.Cluster).Pause),
+			simple((*testcluster.Cluster).Resume), o.Freezes,
+		}, frozen),
+		gap(event{
+			"hanging disk of the leader", simple((*testcluster.Cluster).HangDisk),
+			simple((*testcluster.Cluster).HealDisk), o.Disks,
+		}, frozen),
 	)
 	if err != nil {
 		return nil, err
 	}
-	stepDown := func(ctx context.Context, c *testcluster.Cluster, i int) error { return c.ClientOf(i).StepDown(ctx) }
-	stop := func(ctx context.Context, c *testcluster.Cluster, i int) error { return c.StopController(ctx, i) }
-	for _, e := range []event{{"step_down", stepDown, nothing, o.HandOvers}, {"SIGTERM of the leader", stop, restart, o.Stops}} {
+	for _, e := range []event{
+		{"step_down", stepDown, nothing, o.HandOvers},
+		{"SIGTERM of the leader", stop, restart, o.Stops},
+	} {
 		if e.count == 0 {
 			continue
 		}
@@ -132,6 +144,26 @@ func (o *FailoverOptions) events(ctx context.Context, c *testcluster.Cluster) (f
 	}
 	l.stop()
 	return append(figures, ledger(ctx, c, l)), nil
+}
+
+func restart(ctx context.Context, c *testcluster.Cluster, i int) error {
+	return c.Restart(ctx, i)
+}
+
+func stepDown(ctx context.Context, c *testcluster.Cluster, i int) error {
+	return c.ClientOf(i).StepDown(ctx)
+}
+
+func stop(ctx context.Context, c *testcluster.Cluster, i int) error {
+	return c.StopController(ctx, i)
+}
+
+func nothing(context.Context, *testcluster.Cluster, int) error { return nil }
+
+func simple(
+	f func(*testcluster.Cluster, int) error,
+) func(context.Context, *testcluster.Cluster, int) error {
+	return func(_ context.Context, c *testcluster.Cluster, i int) error { return f(c, i) }
 }
 
 func frozen(f figure, d durations) figure {
@@ -152,7 +184,9 @@ func ledger(ctx context.Context, c *testcluster.Cluster, l *load) figure {
 
 // measure strikes again and again and returns the longest gap around each event,
 // and the longest gap in a second before it.
-func (o *FailoverOptions) measure(ctx context.Context, c *testcluster.Cluster, l *load, e event) (gaps, control durations, err error) {
+func (o *FailoverOptions) measure(
+	ctx context.Context, c *testcluster.Cluster, l *load, e event,
+) (gaps, control durations, err error) {
 	err = o.rounds(ctx, c, l, e, func(at time.Duration) {
 		g, before := l.gap(at-watchedBefore, l.now()), l.gap(at-controlWindow, at)
 		gaps, control = append(gaps, g), append(control, before)
@@ -163,7 +197,9 @@ func (o *FailoverOptions) measure(ctx context.Context, c *testcluster.Cluster, l
 
 // handOvers measures the requests that were under way during planned changes of
 // the leader.
-func (o *FailoverOptions) handOvers(ctx context.Context, c *testcluster.Cluster, l *load, e event) ([]figure, error) {
+func (o *FailoverOptions) handOvers(
+	ctx context.Context, c *testcluster.Cluster, l *load, e event,
+) ([]figure, error) {
 	var took, gaps durations
 	failed, repeated := 0, 0
 	var first error
@@ -189,14 +225,17 @@ func (o *FailoverOptions) handOvers(ctx context.Context, c *testcluster.Cluster,
 		bad = bad.noting("such as: %v", first)
 	}
 	return []figure{
-		spread(e.name+": requests in the second after", took).want(fmt.Sprintf("p99 ≤ %s", handOverP99), took.quantile(0.99) <= handOverP99),
+		spread(e.name+": requests in the second after", took).want(fmt.Sprintf("p99 ≤ %s",
+			handOverP99), took.quantile(0.99) <= handOverP99),
 		bad,
 		spread(e.name+": longest gap", gaps),
 	}, nil
 }
 
 // rounds repeats an event: settle, strike, watch, heal.
-func (o *FailoverOptions) rounds(ctx context.Context, c *testcluster.Cluster, l *load, e event, look func(at time.Duration)) error {
+func (o *FailoverOptions) rounds(
+	ctx context.Context, c *testcluster.Cluster, l *load, e event, look func(at time.Duration),
+) error {
 	for n := range e.count {
 		if err := o.round(ctx, c, l, e, look); err != nil {
 			return fmt.Errorf("%s, round %d: %w", e.name, n+1, err)
@@ -205,7 +244,9 @@ func (o *FailoverOptions) rounds(ctx context.Context, c *testcluster.Cluster, l 
 	return nil
 }
 
-func (o *FailoverOptions) round(ctx context.Context, c *testcluster.Cluster, l *load, e event, look func(at time.Duration)) error {
+func (o *FailoverOptions) round(
+	ctx context.Context, c *testcluster.Cluster, l *load, e event, look func(at time.Duration),
+) error {
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
 	leader, err := settled(ctx, c)
@@ -220,7 +261,8 @@ func (o *FailoverOptions) round(ctx context.Context, c *testcluster.Cluster, l *
 	if err := e.strike(ctx, c, leader); err != nil {
 		return err
 	}
-	if err := await(ctx, "a write is acknowledged again", func() bool { return l.ackedSince(at) && l.now() >= at+watchedAfter }); err != nil {
+	if err := await(ctx, "a write is acknowledged again",
+		func() bool { return l.ackedSince(at) && l.now() >= at+watchedAfter }); err != nil {
 		return err
 	}
 	look(at)

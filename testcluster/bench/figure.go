@@ -121,7 +121,8 @@ func machine() string {
 		}
 	}
 	return fmt.Sprintf("%s, %d × %s, %s, load average %s",
-		time.Now().UTC().Format("2006-01-02 15:04 UTC"), runtime.NumCPU(), model, runtime.Version(), load)
+		time.Now().UTC().Format("2006-01-02 15:04 UTC"), runtime.NumCPU(), model, runtime.Version(),
+		load)
 }
 
 func sorted(d durations) durations {

@@ -56,7 +56,8 @@ func TestAReportCountsWhatMissedItsTarget(t *testing.T) {
 }
 
 func TestBatchesAreReadFromTheLog(t *testing.T) {
-	n, ok := batch("2026-03-04T05:06:07.123456Z  INFO evacuating term=3 node=1 shards=1000 refused=0")
+	n, ok := batch(
+		"2026-03-04T05:06:07.123456Z  INFO evacuating term=3 node=1 shards=1000 refused=0")
 	if !ok || n != 1000 {
 		t.Errorf("read %d, %v", n, ok)
 	}

@@ -47,7 +47,8 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 					reads.Add(1)
 					continue
 				}
-				conf, err := neon.TenantConfig{}.With("gc_horizon", fmt.Append(nil, value*o.HeavyClients+n))
+				conf, err := neon.TenantConfig{}.With("gc_horizon", fmt.Append(nil,
+					value*o.HeavyClients+n))
 				if err != nil {
 					return err
 				}
@@ -69,9 +70,11 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 		return f, err
 	}
 	seconds := o.Heavy.Seconds()
-	f = single("elections under heavy load for "+o.Heavy.String(), fmt.Sprint(after.Term-before.Term)).want("0", after.Term == before.Term)
+	f = single("elections under heavy load for "+o.Heavy.String(),
+		fmt.Sprint(after.Term-before.Term)).want("0", after.Term == before.Term)
 	return f.noting("%d clients, %.0f writes/s, %.0f reads/s; %d times a disk was slower than the deadline",
-		o.HeavyClients, float64(writes.Load())/seconds, float64(reads.Load())/seconds, diskStalls(c)-stalls), nil
+		o.HeavyClients, float64(writes.Load())/seconds, float64(reads.Load())/seconds,
+		diskStalls(c)-stalls), nil
 }
 
 // diskStalls counts in the controllers' logs how often a write took longer than a

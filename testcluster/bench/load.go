@@ -64,7 +64,9 @@ type target struct {
 func startLoad(ctx context.Context, c *testcluster.Cluster, rate, n int) *load {
 	l := &load{
 		rate: rate, began: time.Now(), tenants: make(chan *target, n),
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}},
+		http: &http.Client{
+			Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
+		},
 	}
 	for i := range c.Controllers() {
 		l.urls = append(l.urls, c.URL(i))
@@ -138,7 +140,8 @@ func permanent(err error) bool {
 func (l *load) try(ctx context.Context, url, id string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url+"v1/tenant/config", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url+"v1/tenant/config",
+		bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -151,7 +154,10 @@ func (l *load) try(ctx context.Context, url, id string, body []byte) error {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	if err == nil && resp.StatusCode/100 != 2 {
-		err = &testcluster.StatusError{Method: http.MethodPut, Path: "/v1/tenant/config", Status: resp.StatusCode, Msg: string(text)}
+		err = &testcluster.StatusError{
+			Method: http.MethodPut, Path: "/v1/tenant/config", Status: resp.StatusCode,
+			Msg: string(text),
+		}
 	}
 	return err
 }
@@ -235,7 +241,8 @@ func (l *load) verify(ctx context.Context, c *testcluster.Client) error {
 			return err
 		}
 		if have.Value < t.acked || have.Value > t.tried {
-			wrong = append(wrong, fmt.Errorf("tenant %s has value %d; %d was acknowledged, %d sent", t.id, have.Value, t.acked, t.tried))
+			wrong = append(wrong, fmt.Errorf("tenant %s has value %d; %d was acknowledged, %d sent",
+				t.id, have.Value, t.acked, t.tried))
 		}
 	}
 	return errors.Join(wrong...)

@@ -30,7 +30,9 @@ type reading struct {
 // locates measures linearizable reads by clients that each wait for their answer.
 // The clients write and read their sockets by hand: on a machine of two cores an
 // ordinary HTTP client takes more of it than the controllers.
-func locates(ctx context.Context, c *testcluster.Cluster, r reading) (perSecond float64, took durations, err error) {
+func locates(
+	ctx context.Context, c *testcluster.Cluster, r reading,
+) (perSecond float64, took durations, err error) {
 	var done atomic.Int64
 	results := make([]durations, r.clients)
 	end := time.Now().Add(r.lasting)
@@ -70,7 +72,8 @@ func locates(ctx context.Context, c *testcluster.Cluster, r reading) (perSecond 
 }
 
 func locate(conn net.Conn, in *bufio.Reader, host string, t neon.TenantID) error {
-	if _, err := fmt.Fprintf(conn, "GET /debug/v1/tenant/%s/locate HTTP/1.1\r\nHost: %s\r\n\r\n", t, host); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /debug/v1/tenant/%s/locate HTTP/1.1\r\nHost: %s\r\n\r\n", t,
+		host); err != nil {
 		return err
 	}
 	line, err := in.ReadSlice('\n')
@@ -109,11 +112,13 @@ func (o *Options) throughput(ctx context.Context, more BenchOptions) (figures []
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
 	const tenants = 2000
-	took, err := create(ctx, c, creation{tenants: tenants, shards: 1, clients: 32, policy: neon.Attached(1)})
+	took, err := create(ctx, c,
+		creation{tenants: tenants, shards: 1, clients: 32, policy: neon.Attached(1)})
 	if err != nil {
 		return nil, err
 	}
-	figures = append(figures, single("create tenants of one shard and one secondary, 32 clients", fmt.Sprintf("%.0f/s", tenants/took.Seconds())).
+	figures = append(figures, single("create tenants of one shard and one secondary, 32 clients",
+		fmt.Sprintf("%.0f/s", tenants/took.Seconds())).
 		noting("each answered when its location is attached"))
 	if err := c.WaitQuiescent(ctx); err != nil {
 		return nil, err
@@ -133,7 +138,8 @@ func (o *Options) throughput(ctx context.Context, more BenchOptions) (figures []
 		name     string
 		replicas []int
 	}{{"any replica", everybody}, {"the leader", []int{leader}}, {"followers", followers}} {
-		rate, took, err := locates(ctx, c, reading{replicas: m.replicas, clients: 128, lasting: more.Reads, tenants: tenants})
+		rate, took, err := locates(ctx, c,
+			reading{replicas: m.replicas, clients: 128, lasting: more.Reads, tenants: tenants})
 		if err != nil {
 			return nil, err
 		}
@@ -148,7 +154,10 @@ func (o *Options) throughput(ctx context.Context, more BenchOptions) (figures []
 func (o *Options) heartbeats(ctx context.Context, more BenchOptions) (figures []figure, err error) {
 	const nodes = 30
 	const interval = 100 * time.Millisecond
-	c, err := o.start(ctx, fleet{pageservers: nodes, builder: testcluster.Builder{HeartbeatInterval: interval, MaxOffline: 10 * time.Second}})
+	c, err := o.start(ctx, fleet{
+		pageservers: nodes,
+		builder:     testcluster.Builder{HeartbeatInterval: interval, MaxOffline: 10 * time.Second},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +177,8 @@ func (o *Options) heartbeats(ctx context.Context, more BenchOptions) (figures []
 		}
 	}
 	each := (share[leader] - idle) / (nodes / interval.Seconds())
-	return []figure{single("processor time of the leader for one heartbeat", short(time.Duration(each*float64(time.Second)))).
-		noting("%d pageservers, each every %s; every heartbeat on a new connection", nodes, interval)}, nil
+	return []figure{single("processor time of the leader for one heartbeat",
+		short(time.Duration(each*float64(time.Second)))).
+		noting("%d pageservers, each every %s; every heartbeat on a new connection", nodes,
+			interval)}, nil
 }

@@ -20,7 +20,9 @@ const scaleTimeout = 15 * time.Minute
 
 // scale measures restarts, memory and idling with so many shards. Pageservers are
 // asked for signs of life as often as in production.
-func (o *Options) scale(ctx context.Context, shards int, more BenchOptions) (figures []figure, err error) {
+func (o *Options) scale(
+	ctx context.Context, shards int, more BenchOptions,
+) (figures []figure, err error) {
 	ctx, cancel := context.WithTimeout(ctx, scaleTimeout)
 	defer cancel()
 	c, err := o.start(ctx, fleet{pageservers: more.Pageservers, builder: testcluster.Builder{
@@ -60,7 +62,9 @@ func (o *Options) scale(ctx context.Context, shards int, more BenchOptions) (fig
 // restarts kills everybody and starts everybody, again and again: until a leader
 // has looked at all pageservers and the others have caught up. It also kills one
 // leader at a time.
-func (o *Options) restarts(ctx context.Context, c *testcluster.Cluster, n int, label string) ([]figure, error) {
+func (o *Options) restarts(
+	ctx context.Context, c *testcluster.Cluster, n int, label string,
+) ([]figure, error) {
 	var all, one durations
 	for range n {
 		for i := range c.Controllers() {
@@ -97,7 +101,8 @@ func (o *Options) restarts(ctx context.Context, c *testcluster.Cluster, n int, l
 		}
 	}
 	return []figure{
-		spread(label+"restart of all replicas until all are ready", all).want("≤ "+restartLimit.String(), all.quantile(1) <= restartLimit),
+		spread(label+"restart of all replicas until all are ready", all).
+			want("≤ "+restartLimit.String(), all.quantile(1) <= restartLimit),
 		spread(label+"kill of the leader until its successor is ready", one),
 	}, nil
 }
@@ -117,7 +122,9 @@ func allReady(ctx context.Context, c *testcluster.Cluster) error {
 }
 
 // memory is what the processes occupy, the leader and the largest follower.
-func (o *Options) memory(ctx context.Context, c *testcluster.Cluster, shards int, label string) ([]figure, error) {
+func (o *Options) memory(
+	ctx context.Context, c *testcluster.Cluster, shards int, label string,
+) ([]figure, error) {
 	leader, err := settled(ctx, c)
 	if err != nil {
 		return nil, err
@@ -134,17 +141,22 @@ func (o *Options) memory(ctx context.Context, c *testcluster.Cluster, shards int
 			follows = max(follows, rss)
 		}
 	}
-	o.say("  %s: %d MiB resident in the leader, %d MiB in a follower", label, leads>>20, follows>>20)
+	o.say("  %s: %d MiB resident in the leader, %d MiB in a follower", label, leads>>20,
+		follows>>20)
 	row := func(who string, rss int64) figure {
 		each := rss / int64(shards)
-		f := single(fmt.Sprintf("%s: resident memory of %s per shard", label, who), fmt.Sprintf("%d B", each))
-		return f.want(fmt.Sprintf("≤ %d B", bytesPerShard), each <= bytesPerShard).noting("%d MiB", rss>>20)
+		f := single(fmt.Sprintf("%s: resident memory of %s per shard", label, who),
+			fmt.Sprintf("%d B", each))
+		return f.want(fmt.Sprintf("≤ %d B", bytesPerShard), each <= bytesPerShard).noting("%d MiB",
+			rss>>20)
 	}
 	return []figure{row("the leader", leads), row("a follower", follows)}, nil
 }
 
 // idle measures what the processes use of a core when nobody asks for anything.
-func (o *Options) idle(ctx context.Context, c *testcluster.Cluster, d time.Duration, label string) ([]figure, error) {
+func (o *Options) idle(
+	ctx context.Context, c *testcluster.Cluster, d time.Duration, label string,
+) ([]figure, error) {
 	leader, err := c.WaitLeader(ctx)
 	if err != nil {
 		return nil, err

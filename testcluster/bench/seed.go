@@ -74,7 +74,9 @@ func dataDir(c *testcluster.Cluster, i int) string {
 }
 
 // restoreSeeded makes the data directories and tells which shards are where.
-func restoreSeeded(ctx context.Context, c *testcluster.Cluster, s seeding) (map[neon.NodeID][]neon.ShardID, error) {
+func restoreSeeded(
+	ctx context.Context, c *testcluster.Cluster, s seeding,
+) (map[neon.NodeID][]neon.ShardID, error) {
 	var members []cluster.Member
 	for _, m := range s.view.Members {
 		members = append(members, cluster.Member{ID: m.ID, RaftAddr: m.RaftAddr})
@@ -95,7 +97,9 @@ func restoreSeeded(ctx context.Context, c *testcluster.Cluster, s seeding) (map[
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
-		to := cluster.Restore{DataDir: dir, ID: fmt.Sprintf("c%d", i+1), Members: members, Rewrite: rewrite}
+		to := cluster.Restore{
+			DataDir: dir, ID: fmt.Sprintf("c%d", i+1), Members: members, Rewrite: rewrite,
+		}
 		if _, err := cluster.RestoreDataDir(ctx, bytes.NewReader(s.saved), to); err != nil {
 			return nil, err
 		}
@@ -120,7 +124,8 @@ func fill(from io.Reader, tenants int) (*fsm.State, map[neon.NodeID][]neon.Shard
 	var batch []fsm.Entry
 	for n := range tenants {
 		create := fsm.CreateTenant{
-			ID: tenantID(n), Count: seededShards, Stripe: neon.DefaultStripeSize, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+			ID: tenantID(n), Count: seededShards, Stripe: neon.DefaultStripeSize,
+			Policy: neon.Attached(0), Scheduling: neon.ShardActive,
 		}
 		var issue fsm.IssueGenerations
 		for i, id := range neon.ShardIDs(create.ID, seededShards) {
@@ -155,7 +160,8 @@ func startAll(ctx context.Context, c *testcluster.Cluster) error {
 	if err := startControllers(ctx, c); err != nil {
 		return err
 	}
-	for _, n := range c.Fleet().Nodes() { // one by one: a whole fleet that restarts is not what is measured
+	// one by one: a whole fleet that restarts is not what is measured
+	for _, n := range c.Fleet().Nodes() {
 		if err := n.Start(ctx); err != nil {
 			return err
 		}

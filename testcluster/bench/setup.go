@@ -38,7 +38,8 @@ type fleet struct {
 // pageservers in this one.
 func (o *Options) start(ctx context.Context, f fleet) (*testcluster.Cluster, error) {
 	b := f.builder
-	b.Mode, b.Binary, b.Controllers, b.Pageservers, b.Zones = testcluster.Processes, o.Controller, 3, f.pageservers, 3
+	b.Mode, b.Binary = testcluster.Processes, o.Controller
+	b.Controllers, b.Pageservers, b.Zones = 3, f.pageservers, 3
 	if o.Dir != "" {
 		dir, err := os.MkdirTemp(o.Dir, "cluster-")
 		if err != nil {
@@ -65,9 +66,11 @@ func tenantID(n int) (id neon.TenantID) {
 // createRequest asks for a tenant with a number.
 func createRequest(n, shards int, policy neon.Placement) neon.TenantCreateRequest {
 	return neon.TenantCreateRequest{
-		Tenant:          neon.ShardID{Tenant: tenantID(n)},
-		Placement:       &policy,
-		ShardParameters: &neon.ShardParameters{Count: neon.ShardCount(shards), StripeSize: neon.DefaultStripeSize},
+		Tenant:    neon.ShardID{Tenant: tenantID(n)},
+		Placement: &policy,
+		ShardParameters: &neon.ShardParameters{
+			Count: neon.ShardCount(shards), StripeSize: neon.DefaultStripeSize,
+		},
 	}
 }
 
@@ -90,7 +93,8 @@ func create(ctx context.Context, c *testcluster.Cluster, how creation) (time.Dur
 				if n >= how.tenants {
 					return nil
 				}
-				if _, err := client.CreateTenant(ctx, createRequest(n, how.shards, how.policy)); err != nil {
+				if _, err := client.CreateTenant(ctx,
+					createRequest(n, how.shards, how.policy)); err != nil {
 					return fmt.Errorf("create tenant %d: %w", n, err)
 				}
 			}

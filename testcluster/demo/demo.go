@@ -57,7 +57,8 @@ const (
 // The simulated pageservers take their time, and the controllers do little at
 // once, so that there is something to watch.
 var slow = simpageserver.Behaviour{
-	SlotBusy: 120 * time.Millisecond, Activation: 30 * time.Millisecond, ActivationJitter: 60 * time.Millisecond,
+	SlotBusy: 120 * time.Millisecond, Activation: 30 * time.Millisecond,
+	ActivationJitter: 60 * time.Millisecond,
 }
 
 // stepTimeout bounds each step; one that takes longer has failed.
@@ -107,7 +108,8 @@ func Run(ctx context.Context, opt Options) (err error) {
 		run  func(context.Context) error
 	}{
 		{"start", s.start}, {"create tenants", s.create}, {"kill a pageserver", s.killPageserver},
-		{"kill the leader", s.killLeader}, {"finish the evacuation", s.finish}, {"verify", s.verify},
+		{"kill the leader", s.killLeader}, {"finish the evacuation", s.finish},
+		{"verify", s.verify},
 	}
 	for _, step := range steps {
 		ctx, cancel := context.WithTimeout(ctx, stepTimeout)

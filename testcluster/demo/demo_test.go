@@ -24,7 +24,8 @@ func built(t *testing.T, pkg, to string) string {
 func play(t *testing.T, opt Options) string {
 	t.Helper()
 	var out bytes.Buffer
-	opt.Binary = built(t, "quorate/cmd/storage_controller", filepath.Join(t.TempDir(), "storage_controller"))
+	opt.Binary = built(t, "quorate/cmd/storage_controller",
+		filepath.Join(t.TempDir(), "storage_controller"))
 	opt.Out = &out
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -48,7 +49,8 @@ func TestShowEndsWell(t *testing.T) {
 		t.Skip("runs real processes for ten seconds")
 	}
 	out := play(t, Options{Tenants: 30})
-	demand(t, out, "kill -9 for the leader", "each of 121 shards is attached exactly once", "acknowledged writes is missing",
+	demand(t, out, "kill -9 for the leader", "each of 121 shards is attached exactly once",
+		"acknowledged writes is missing",
 		"from kill -9 of the leader to the next leader")
 	if strings.Contains(out, "\x1b[") {
 		t.Error("plain lines hold control sequences")
@@ -78,7 +80,8 @@ func TestShowLaunchesNeonsPrograms(t *testing.T) {
 	if err := os.MkdirAll(postgres, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(postgres, "initdb"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(postgres, "initdb"), []byte("#!/bin/sh\n"),
+		0o755); err != nil {
 		t.Fatal(err)
 	}
 	out := play(t, Options{NeonBin: bin, Tenants: 20, Timelines: -1})

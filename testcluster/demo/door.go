@@ -32,8 +32,10 @@ func openFrontDoor(urls []string) (*frontDoor, error) {
 		return nil, err
 	}
 	d := &frontDoor{
-		url:    "http://" + l.Addr().String(),
-		client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
+		url: "http://" + l.Addr().String(),
+		client: &http.Client{
+			Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 16},
+		},
 	}
 	for _, u := range urls {
 		d.targets = append(d.targets, strings.TrimSuffix(u, "/"))
@@ -62,7 +64,8 @@ func (d *frontDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // carry tells whether the target answered.
 func (d *frontDoor) carry(w http.ResponseWriter, r *http.Request, target string, body []byte) bool {
-	req, err := http.NewRequestWithContext(r.Context(), r.Method, target+r.URL.RequestURI(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(r.Context(), r.Method, target+r.URL.RequestURI(),
+		bytes.NewReader(body))
 	if err != nil {
 		return false
 	}

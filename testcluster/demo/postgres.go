@@ -33,7 +33,8 @@ var versions = []neon.PgVersion{17, 16, 15, 14}
 func findInstall(given, neonBin, dir string) (install, error) {
 	candidates := []string{given}
 	if given == "" {
-		candidates = []string{filepath.Join(neonBin, "pg_install"), filepath.Join(neonBin, "..", "pg_install"),
+		candidates = []string{filepath.Join(neonBin, "pg_install"),
+			filepath.Join(neonBin, "..", "pg_install"),
 			filepath.Join(neonBin, "..", "..", "pg_install"), "/usr/local"}
 	}
 	for _, root := range candidates {
@@ -58,7 +59,8 @@ func findInstall(given, neonBin, dir string) (install, error) {
 			return linked(root, v, dir)
 		}
 	}
-	return install{}, errors.New("no initdb found: set POSTGRES_DISTRIB_DIR to the directory with v14, v15, v16 or v17 in it")
+	return install{}, errors.New(
+		"no initdb found: set POSTGRES_DISTRIB_DIR to the directory with v14, v15, v16 or v17 in it")
 }
 
 func hasInitdb(dir string) bool {
@@ -86,7 +88,8 @@ func linked(root string, v neon.PgVersion, dir string) (install, error) {
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return install{}, err
 	}
-	if err := os.Symlink(root, filepath.Join(home, fmt.Sprintf("v%d", v))); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Symlink(root, filepath.Join(home, fmt.Sprintf("v%d", v))); err != nil &&
+		!errors.Is(err, fs.ErrExist) {
 		return install{}, err
 	}
 	return withUser(install{dir: home, version: v})

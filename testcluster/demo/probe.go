@@ -19,10 +19,11 @@ type probe struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex
-	acks    []time.Time
-	failed  int
-	allowed []neon.ShardScheduling // what may be in force: the last acknowledged and all later tries
+	mu     sync.Mutex
+	acks   []time.Time
+	failed int
+	// what may be in force: the last acknowledged and all later tries
+	allowed []neon.ShardScheduling
 }
 
 // probePause lies between two writes; a gap is known no finer.
@@ -99,5 +100,6 @@ func (p *probe) verify(ctx context.Context, client *testcluster.Client) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the last acknowledged write was %v and %s is there", p.allowed, d.Shards[0].Scheduling)
+	return fmt.Errorf("the last acknowledged write was %v and %s is there", p.allowed,
+		d.Shards[0].Scheduling)
 }

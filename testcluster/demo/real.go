@@ -42,8 +42,11 @@ const remoteDir = "local_fs_remote_storage/pageserver"
 
 func newReal(opt Options, cluster *testcluster.Cluster) (_ *real, err error) {
 	r := &real{
-		bin: opt.NeonBin, dir: opt.Dir, nodes: make(map[neon.NodeID]*program), addrs: make(map[neon.NodeID]string),
-		http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
+		bin: opt.NeonBin, dir: opt.Dir, nodes: make(map[neon.NodeID]*program),
+		addrs: make(map[neon.NodeID]string),
+		http: &http.Client{
+			Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16},
+		},
 	}
 	for _, name := range []string{"pageserver", "storage_broker"} {
 		if _, err := os.Stat(filepath.Join(r.bin, name)); err != nil {
@@ -83,7 +86,10 @@ func (r *real) startBroker() error {
 	if err := r.install.own(dir); err != nil {
 		return err
 	}
-	r.broker = &program{path: filepath.Join(r.bin, "storage_broker"), args: []string{"--listen-addr=" + addr}, dir: dir, install: r.install}
+	r.broker = &program{
+		path: filepath.Join(r.bin, "storage_broker"), args: []string{"--listen-addr=" + addr},
+		dir: dir, install: r.install,
+	}
 	if err := r.broker.start(); err != nil {
 		return err
 	}
@@ -140,7 +146,10 @@ func (r *real) start(ctx context.Context, id neon.NodeID, zone neon.AZ) error {
 	if err := r.install.own(dir); err != nil {
 		return err
 	}
-	p := &program{path: filepath.Join(r.bin, "pageserver"), args: []string{"-D", dir}, dir: dir, install: r.install}
+	p := &program{
+		path: filepath.Join(r.bin, "pageserver"), args: []string{"-D", dir}, dir: dir,
+		install: r.install,
+	}
 	r.mu.Lock()
 	r.nodes[id], r.addrs[id] = p, httpAt
 	r.mu.Unlock()
@@ -215,7 +224,8 @@ func (r *real) look(ctx context.Context) (map[neon.NodeID]holding, error) {
 		h := holding{attached: make(map[neon.ShardID]neon.Generation)}
 		for _, l := range list {
 			switch {
-			case l.Config != nil && l.Config.Mode == neon.AttachedSingle && l.Config.Generation != nil:
+			case l.Config != nil && l.Config.Mode == neon.AttachedSingle &&
+				l.Config.Generation != nil:
 				h.attached[l.Shard] = *l.Config.Generation
 			case l.Config != nil && l.Config.Mode == neon.Secondary:
 				h.secondary++
@@ -246,7 +256,8 @@ func (r *real) check(shards []neon.ShardID) error {
 					Slug string `json:"slug"`
 				} `json:"state"`
 			}
-			if err := r.ask(ctx, "http://"+r.running()[id]+"/v1/tenant/"+shard.String(), &info); err != nil {
+			if err := r.ask(ctx, "http://"+r.running()[id]+"/v1/tenant/"+shard.String(),
+				&info); err != nil {
 				return err
 			}
 			if info.State.Slug != "Active" {

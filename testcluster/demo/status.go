@@ -130,9 +130,11 @@ func (st *status) line() string {
 func (st *status) table() []string {
 	rows := []string{"", bold("  CONTROLLER  ROLE        APPLIED  ADDRESS")}
 	for _, m := range st.members {
-		rows = append(rows, fmt.Sprintf("  %-10s  %s  %7d  %s", m.name, roleColor(m.role, fmt.Sprintf("%-10s", m.role)), m.applied, m.url))
+		rows = append(rows, fmt.Sprintf("  %-10s  %s  %7d  %s", m.name,
+			roleColor(m.role, fmt.Sprintf("%-10s", m.role)), m.applied, m.url))
 	}
-	rows = append(rows, "", bold("  PAGESERVER  ZONE         STATE      ATTACHED  SECONDARY  CHANGING"))
+	rows = append(rows, "",
+		bold("  PAGESERVER  ZONE         STATE      ATTACHED  SECONDARY  CHANGING"))
 	most := 1
 	for _, n := range st.nodes {
 		most = max(most, n.attached)
@@ -142,7 +144,8 @@ func (st *status) table() []string {
 		state := string(n.availability)
 		bar := strings.Repeat("■", n.attached*24/most)
 		rows = append(rows, fmt.Sprintf("  ps%-8s  %-11s  %s  %8d  %9d  %8d  %s",
-			n.id, n.zone, stateColor(state, fmt.Sprintf("%-9s", state)), n.attached, n.secondary, n.changed, cyan(bar)))
+			n.id, n.zone, stateColor(state, fmt.Sprintf("%-9s", state)), n.attached, n.secondary,
+			n.changed, cyan(bar)))
 	}
 	if st.toMove > 0 {
 		done := st.moved * 40 / st.toMove

@@ -29,7 +29,8 @@ func timelineID(n int) (id neon.TimelineID) {
 
 // create makes the tenants, and waits until all is where it should be.
 func (s *show) create(ctx context.Context) error {
-	s.screen.say("creating %d tenants of %d shards, each attached once and kept warm once", s.opt.Tenants, s.opt.Shards)
+	s.screen.say("creating %d tenants of %d shards, each attached once and kept warm once",
+		s.opt.Tenants, s.opt.Shards)
 	began := time.Now()
 	client := s.cluster.Client()
 	g, gctx := errgroup.WithContext(ctx)
@@ -56,7 +57,9 @@ func (s *show) createTenant(ctx context.Context, n int) error {
 	if n == 0 {
 		policy = neon.Attached(0)
 	} else {
-		req.ShardParameters = &neon.ShardParameters{Count: neon.ShardCount(s.opt.Shards), StripeSize: 2048}
+		req.ShardParameters = &neon.ShardParameters{
+			Count: neon.ShardCount(s.opt.Shards), StripeSize: 2048,
+		}
 	}
 	if _, err := client.CreateTenant(ctx, req); err != nil {
 		return err
@@ -65,7 +68,8 @@ func (s *show) createTenant(ctx context.Context, n int) error {
 		return nil
 	}
 	_, err := client.CreateTimeline(ctx, tenantID(n), neon.TimelineCreateRequest{
-		Timeline: timelineID(n), Bootstrap: &neon.TimelineBootstrap{PgVersion: s.servers.postgres()},
+		Timeline:  timelineID(n),
+		Bootstrap: &neon.TimelineBootstrap{PgVersion: s.servers.postgres()},
 	})
 	return err
 }
@@ -77,7 +81,8 @@ func (s *show) killPageserver(ctx context.Context) error {
 		return err
 	}
 	s.setOrigin(held[victim].attached)
-	s.screen.say("killing pageserver %s, which holds %d attached shards", victim, len(held[victim].attached))
+	s.screen.say("killing pageserver %s, which holds %d attached shards", victim,
+		len(held[victim].attached))
 	if err := s.servers.kill(victim); err != nil {
 		return err
 	}
@@ -98,7 +103,8 @@ func (s *show) killPageserver(ctx context.Context) error {
 	}
 	s.verdictAt = time.Now()
 	s.figures.verdict = s.verdictAt.Sub(killed)
-	s.screen.say("pageserver %s is judged offline %s after its death", victim, round(s.figures.verdict))
+	s.screen.say("pageserver %s is judged offline %s after its death", victim,
+		round(s.figures.verdict))
 	return s.await(ctx, "a third of the shards to move", func(st *status) bool {
 		s.figures.moved, s.figures.killedAt = st.toMove, st.moved
 		return 3*st.moved >= st.toMove
@@ -111,7 +117,8 @@ func (s *show) killLeader(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.screen.say("%d of %d shards have moved: kill -9 for the leader, c%d", s.figures.killedAt, s.figures.moved, leader+1)
+	s.screen.say("%d of %d shards have moved: kill -9 for the leader, c%d", s.figures.killedAt,
+		s.figures.moved, leader+1)
 	began := time.Now()
 	if err := s.cluster.Kill(leader); err != nil {
 		return err
@@ -133,7 +140,8 @@ func (s *show) killLeader(ctx context.Context) error {
 
 // finish waits for the last shard.
 func (s *show) finish(ctx context.Context) error {
-	err := s.await(ctx, "the last shard to move", func(st *status) bool { return st.moved == st.toMove })
+	err := s.await(ctx, "the last shard to move",
+		func(st *status) bool { return st.moved == st.toMove })
 	if err != nil {
 		return err
 	}

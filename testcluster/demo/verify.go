@@ -40,7 +40,8 @@ func (s *show) verify(ctx context.Context) error {
 	}
 	// A pageserver answers before the shard serves; give the last ones a moment.
 	settled := s.servers.check(ids)
-	for patience := time.Now().Add(activation); settled != nil && time.Now().Before(patience); settled = s.servers.check(ids) {
+	for patience := time.Now().Add(activation); settled != nil &&
+		time.Now().Before(patience); settled = s.servers.check(ids) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	err = errors.Join(settled, client.ConsistencyCheck(ctx),
@@ -48,15 +49,20 @@ func (s *show) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.screen.say("verified through the follower c%d: each of %d shards is attached exactly once, in its newest generation", follower+1, len(want))
-	s.screen.say("verified through the follower c%d: none of %d acknowledged writes is missing", follower+1,
+	s.screen.say(
+		"verified through the follower c%d: each of %d shards is attached exactly once, in its newest generation",
+		follower+1, len(want))
+	s.screen.say("verified through the follower c%d: none of %d acknowledged writes is missing",
+		follower+1,
 		s.cluster.Ledger().Acknowledged()+s.figures.writes)
 	return nil
 }
 
 // compare demands that each shard is attached on the pageserver that the
 // follower names, in the generation that it calls the newest, and nowhere else.
-func (s *show) compare(ctx context.Context, client *testcluster.Client, want map[neon.ShardID]neon.NodeID) error {
+func (s *show) compare(
+	ctx context.Context, client *testcluster.Client, want map[neon.ShardID]neon.NodeID,
+) error {
 	dump, err := client.Dump(ctx)
 	if err != nil {
 		return err
@@ -75,12 +81,15 @@ func (s *show) compare(ctx context.Context, client *testcluster.Client, want map
 	var wrong []error
 	for node, h := range held {
 		if h.others > 0 {
-			wrong = append(wrong, fmt.Errorf("pageserver %s has %d locations in passing", node, h.others))
+			wrong = append(wrong,
+				fmt.Errorf("pageserver %s has %d locations in passing", node, h.others))
 		}
 		for id, g := range h.attached {
 			found[id]++
 			if want[id] != node || newest[id] != g {
-				wrong = append(wrong, fmt.Errorf("shard %s is attached on %s in generation %d; it should be on %s in %d", id, node, g, want[id], newest[id]))
+				wrong = append(wrong, fmt.Errorf(
+					"shard %s is attached on %s in generation %d; it should be on %s in %d", id,
+					node, g, want[id], newest[id]))
 			}
 		}
 	}
@@ -98,12 +107,15 @@ func (s *show) report() {
 	row := func(name string, value any) string { return fmt.Sprintf("  %-58s %v", name, value) }
 	s.screen.print("",
 		row("shards created and attached", fmt.Sprintf("%d in %s", f.created, round(f.creation))),
-		row("from the pageserver's death to the offline verdict", fmt.Sprintf("%s (set to %s)", round(f.verdict), maxOffline)),
-		row("shards to move; moved when the leader was killed", fmt.Sprintf("%d; %d", f.moved, f.killedAt)),
+		row("from the pageserver's death to the offline verdict",
+			fmt.Sprintf("%s (set to %s)", round(f.verdict), maxOffline)),
+		row("shards to move; moved when the leader was killed",
+			fmt.Sprintf("%d; %d", f.moved, f.killedAt)),
 		row("from kill -9 of the leader to the next leader", round(f.newLeader)),
 		row("longest pause between acknowledged writes around it", round(f.writeGap)),
 		row("from the verdict to the last shard moved", round(f.lastMoved)),
-		row("writes acknowledged by the probe; failed", fmt.Sprintf("%d; %d", f.writes, f.writesUnknown)),
+		row("writes acknowledged by the probe; failed",
+			fmt.Sprintf("%d; %d", f.writes, f.writesUnknown)),
 		"")
 }
 
@@ -121,7 +133,8 @@ func (s *show) stay(ctx context.Context) error {
 	url := strings.TrimSuffix(s.cluster.URL(0), "/")
 	lines := []string{"", "The cluster stays up until Ctrl-C. Any controller answers:", ""}
 	for i := range s.cluster.Controllers() {
-		lines = append(lines, fmt.Sprintf("  c%d  %s  data in %s/c%d", i+1, s.cluster.URL(i), s.opt.Dir, i+1))
+		lines = append(lines,
+			fmt.Sprintf("  c%d  %s  data in %s/c%d", i+1, s.cluster.URL(i), s.opt.Dir, i+1))
 	}
 	lines = append(lines, "", "Try:", "",
 		"  curl -s "+url+"/control/v1/node | jq",
@@ -131,7 +144,8 @@ func (s *show) stay(ctx context.Context) error {
 		"  curl -s "+url+"/metrics | grep storage_controller_raft",
 		"  curl -s -X PUT "+url+"/control/v1/step_down                       # hand leadership over, if c1 leads",
 		fmt.Sprintf("  %s members list --data-dir %s/c1/data", s.opt.Binary, s.opt.Dir),
-		fmt.Sprintf("  %s snapshot save /tmp/quorate.snapshot --data-dir %s/c1/data", s.opt.Binary, s.opt.Dir), "")
+		fmt.Sprintf("  %s snapshot save /tmp/quorate.snapshot --data-dir %s/c1/data", s.opt.Binary,
+			s.opt.Dir), "")
 	s.screen.print(lines...)
 	select {
 	case <-s.opt.Stay:

@@ -74,8 +74,9 @@ func (c *core) utilization(at time.Time) neon.Utilization {
 	shards := uint64(c.attached + c.secondary)
 	used := shards * c.store.shardBytes
 	u := neon.Utilization{
-		DiskUsageBytes: used, FreeSpaceBytes: disk - min(disk, used), DiskWantedBytes: used, DiskUsablePct: 80,
-		ShardCount: uint32(shards), MaxShardCount: maxShards, CapturedAt: neon.Millis{Time: at},
+		DiskUsageBytes: used, FreeSpaceBytes: disk - min(disk, used), DiskWantedBytes: used,
+		DiskUsablePct: 80,
+		ShardCount:    uint32(shards), MaxShardCount: maxShards, CapturedAt: neon.Millis{Time: at},
 	}
 	if c.behave.Utilization != nil {
 		u = c.behave.Utilization(u)

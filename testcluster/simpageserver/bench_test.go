@@ -38,8 +38,12 @@ func BenchmarkPutLocation(b *testing.B) {
 	b.ReportAllocs()
 	for i := range b.N {
 		shard := bigShard(i)
-		body := fmt.Sprintf(`{"mode":"AttachedSingle","generation":1,"secondary_conf":null,"shard_number":%d,"shard_count":4,"shard_stripe_size":2048,"tenant_conf":%s}`, shard.Number, tenantConf)
-		if _, err := fmt.Fprintf(conn, "PUT /v1/tenant/%s/location_config?lazy=true HTTP/1.1\r\nHost: n\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", shard, len(body), body); err != nil {
+		body := fmt.Sprintf(
+			`{"mode":"AttachedSingle","generation":1,"secondary_conf":null,"shard_number":%d,"shard_count":4,"shard_stripe_size":2048,"tenant_conf":%s}`,
+			shard.Number, tenantConf)
+		if _, err := fmt.Fprintf(conn,
+			"PUT /v1/tenant/%s/location_config?lazy=true HTTP/1.1\r\nHost: n\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+			shard, len(body), body); err != nil {
 			b.Fatal(err)
 		}
 		resp, err := http.ReadResponse(r, nil)
@@ -95,10 +99,15 @@ func fill(b *testing.B, f *Fleet, id neon.NodeID, shards int, m neon.LocationMod
 	n.proc = newProcess(n, nil, 1)
 	n.proc.cancel()
 	for i := range shards {
-		ch := &locationChange{shard: bigShard(i), mode: modeOf(m), gen: 1, hasGen: m.Attached(), number: neon.ShardNumber(i % 4), count: 4, stripe: 2048}
+		ch := &locationChange{
+			shard: bigShard(i), mode: modeOf(m), gen: 1, hasGen: m.Attached(),
+			number: neon.ShardNumber(i % 4), count: 4, stripe: 2048,
+		}
 		f.Oracle().Granted(ch.shard, 1, 1)
 		f.Oracle().received(n.proc.index, ch)
-		if r := n.proc.putLocation(&call{route: RouteLocationPut, shard: ch.shard, change: ch, caller: context.Background()}); r.status != 200 {
+		if r := n.proc.putLocation(&call{
+			route: RouteLocationPut, shard: ch.shard, change: ch, caller: context.Background(),
+		}); r.status != 200 {
 			b.Fatal(r)
 		}
 	}
@@ -125,7 +134,9 @@ func BenchmarkReattach(b *testing.B) {
 		gen++
 		list := make([]reattachTenant, 100_000)
 		for i := range list {
-			list[i] = reattachTenant{shard: bigShard(i), gen: gen, hasGen: true, mode: modeSingle, stripe: 2048}
+			list[i] = reattachTenant{
+				shard: bigShard(i), gen: gen, hasGen: true, mode: modeSingle, stripe: 2048,
+			}
 		}
 		n.proc.with(func(now time.Duration, c *core) { n.proc.settleIn(now, c, list) })
 	}

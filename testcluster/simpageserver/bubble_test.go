@@ -33,7 +33,9 @@ func (a memAddr) String() string  { return string(a) }
 
 func (m *memNet) listen(addr string) func() (net.Listener, error) {
 	return func() (net.Listener, error) {
-		l := &memListener{net: m, addr: memAddr(addr), conns: make(chan net.Conn), closed: make(chan struct{})}
+		l := &memListener{
+			net: m, addr: memAddr(addr), conns: make(chan net.Conn), closed: make(chan struct{}),
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.listeners[addr] = l
@@ -83,9 +85,15 @@ func TestVirtualTime(t *testing.T) {
 		mem := &memNet{listeners: map[string]*memListener{}}
 		transport := &http.Transport{DialContext: mem.dial}
 		defer transport.CloseIdleConnections()
-		f := NewFleet(Options{Seed: 7, Store: NewStore(StoreOptions{WALRate: 1000}), Behaviour: Behaviour{Activation: time.Hour}})
+		f := NewFleet(Options{
+			Seed: 7, Store: NewStore(StoreOptions{WALRate: 1000}),
+			Behaviour: Behaviour{Activation: time.Hour},
+		})
 		defer f.Close()
-		w := &world{t: t, fleet: f, auth: newAuthority(f.Oracle()), client: &http.Client{Transport: transport}, base: "http://controller:1/upcall/v1/"}
+		w := &world{
+			t: t, fleet: f, auth: newAuthority(f.Oracle()),
+			client: &http.Client{Transport: transport}, base: "http://controller:1/upcall/v1/",
+		}
 		ln, err := mem.listen("controller:1")()
 		if err != nil {
 			t.Fatal(err)
@@ -97,7 +105,8 @@ func TestVirtualTime(t *testing.T) {
 		defer func() { _ = srv.Close() }()
 
 		n, err := f.AddNode(NodeOptions{
-			ID: 1, AZ: neon.MakeAZ("a"), Upcalls: []string{w.base}, Dial: transport, Listen: mem.listen("ps-1:9898"), Register: true, Maintenance: time.Minute,
+			ID: 1, AZ: neon.MakeAZ("a"), Upcalls: []string{w.base}, Dial: transport,
+			Listen: mem.listen("ps-1:9898"), Register: true, Maintenance: time.Minute,
 		})
 		if err != nil {
 			t.Fatal(err)

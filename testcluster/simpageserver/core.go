@@ -25,7 +25,10 @@ type core struct {
 }
 
 func newCore(id neon.NodeID, store *Store, rng *rand.Rand) *core {
-	return &core{id: id, store: store, rng: rng, slots: map[neon.ShardID]*slot{}, leftovers: map[neon.ShardID]*slot{}}
+	return &core{
+		id: id, store: store, rng: rng, slots: map[neon.ShardID]*slot{},
+		leftovers: map[neon.ShardID]*slot{},
+	}
 }
 
 // locationChange is one decoded PUT location_config.
@@ -82,9 +85,11 @@ func (c *core) begin(now time.Duration, ch *locationChange) (t transition, done 
 	s := c.slots[ch.shard]
 	if s != nil && s.busy {
 		if ch.mode == modeNone {
-			return t, false, failf(http.StatusServiceUnavailable, "Tenant shard %s: operation in progress", ch.shard)
+			return t, false, failf(http.StatusServiceUnavailable,
+				"Tenant shard %s: operation in progress", ch.shard)
 		}
-		return t, false, failf(http.StatusConflict, "Conflict: tenant shard %s: operation in progress", ch.shard)
+		return t, false, failf(http.StatusConflict,
+			"Conflict: tenant shard %s: operation in progress", ch.shard)
 	}
 	if s == nil {
 		delete(c.leftovers, ch.shard) // the directory is removed, or taken over
@@ -97,7 +102,8 @@ func (c *core) begin(now time.Duration, ch *locationChange) (t transition, done 
 	switch {
 	case s.mode.attached() && ch.mode.attached():
 		if ch.gen < s.gen {
-			return t, false, failf(http.StatusBadRequest, "Generation %s is less than existing %s", ch.gen, s.gen)
+			return t, false, failf(http.StatusBadRequest, "Generation %s is less than existing %s",
+				ch.gen, s.gen)
 		}
 		if ch.gen == s.gen {
 			return c.inPlace(now, s, ch), true, nil
@@ -172,7 +178,9 @@ func (c *core) uncount(s *slot) {
 // access finds an attached shard for a call on its tenant. A queued activation
 // is brought forward. When the tenant is not active yet, wait is how long it
 // will take; a busy slot has no known end and wait is negative.
-func (c *core) access(now time.Duration, shard neon.ShardID) (s *slot, wait time.Duration, f *failure) {
+func (c *core) access(
+	now time.Duration, shard neon.ShardID,
+) (s *slot, wait time.Duration, f *failure) {
 	s = c.slots[shard]
 	switch {
 	case s == nil && c.stopping:

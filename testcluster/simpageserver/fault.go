@@ -107,7 +107,8 @@ func (f *Fault) cutsOff() bool {
 	if f.Route != "" && f.Route != RouteLocationPut {
 		return false
 	}
-	return f.Kind == FaultRefuse || f.Kind == FaultHang || f.Kind == FaultReset || f.Kind == FaultDelay
+	return f.Kind == FaultRefuse || f.Kind == FaultHang || f.Kind == FaultReset ||
+		f.Kind == FaultDelay
 }
 
 // faults is the set of rules of one server, with its own random numbers.

@@ -66,7 +66,10 @@ func (f *Fleet) AddNode(opt NodeOptions) (*Node, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rng := rand.New(rand.NewPCG(f.opt.Seed, uint64(opt.ID)<<16|uint64(len(f.nodes))))
-	n := &Node{fleet: f, opt: opt, core: newCore(opt.ID, f.opt.Store, rng), log: f.opt.Logger.With("node", opt.ID)}
+	n := &Node{
+		fleet: f, opt: opt, core: newCore(opt.ID, f.opt.Store, rng),
+		log: f.opt.Logger.With("node", opt.ID),
+	}
 	n.life = make(chan struct{}, 1)
 	n.life <- struct{}{}
 	n.core.behave = f.opt.Behaviour
@@ -170,7 +173,9 @@ func (f *Fleet) checkAttached(shards []neon.ShardID, staleAllowed bool) error {
 	if bad == 0 {
 		return nil
 	}
-	return errors.Join(append([]error{fmt.Errorf("%d of %d shards are not attached exactly once", bad, len(shards))}, errs...)...)
+	return errors.Join(append([]error{
+		fmt.Errorf("%d of %d shards are not attached exactly once", bad, len(shards)),
+	}, errs...)...)
 }
 
 func (f *Fleet) checkPlaced(shard neon.ShardID, found []placed, staleAllowed bool) error {
@@ -184,14 +189,17 @@ func (f *Fleet) checkPlaced(shard neon.ShardID, found []placed, staleAllowed boo
 		}
 	}
 	if len(found) > 1 && !staleAllowed {
-		return fmt.Errorf("shard %s is attached %d times, newest in generation %d on node %s", shard, len(found), best.view.Generation, best.node)
+		return fmt.Errorf("shard %s is attached %d times, newest in generation %d on node %s",
+			shard, len(found), best.view.Generation, best.node)
 	}
 	newest, _ := f.opt.Oracle.newest(shard)
 	switch {
 	case best.view.Generation != newest:
-		return fmt.Errorf("shard %s is attached in generation %d on node %s, the newest is %d", shard, best.view.Generation, best.node, newest)
+		return fmt.Errorf("shard %s is attached in generation %d on node %s, the newest is %d",
+			shard, best.view.Generation, best.node, newest)
 	case best.view.Mode != neon.AttachedSingle || best.view.State != Active:
-		return fmt.Errorf("shard %s on node %s is %s and %s", shard, best.node, best.view.Mode, best.view.State)
+		return fmt.Errorf("shard %s on node %s is %s and %s", shard, best.node, best.view.Mode,
+			best.view.State)
 	}
 	return nil
 }

@@ -16,14 +16,23 @@ import (
 func FuzzRequests(f *testing.F) {
 	shard := shardOf(0).String()
 	for _, s := range [][3]string{
-		{"PUT", "/v1/tenant/" + shard + "/location_config?lazy=true&flush_ms=5", conf(neon.AttachedSingle, 1)},
+		{
+			"PUT", "/v1/tenant/" + shard + "/location_config?lazy=true&flush_ms=5",
+			conf(neon.AttachedSingle, 1),
+		},
 		{"PUT", "/v1/tenant/" + shard + "/location_config", conf(neon.Secondary, 0)},
 		{"GET", "/v1/location_config", "null"},
 		{"GET", "/v1/location_config/" + shard, ""},
 		{"DELETE", "/v1/tenant/" + shard, ""},
-		{"POST", "/v1/tenant/" + shard + "/timeline", `{"new_timeline_id":"` + timelineOf(1).String() + `"}`},
+		{
+			"POST", "/v1/tenant/" + shard + "/timeline",
+			`{"new_timeline_id":"` + timelineOf(1).String() + `"}`,
+		},
 		{"DELETE", "/v1/tenant/" + shard + "/timeline/" + timelineOf(1).String(), ""},
-		{"POST", "/v1/tenant/" + shard + "/wait_lsn", `{"` + timelineOf(1).String() + `":"0/1","timeout":{"secs":0,"nanos":1}}`},
+		{
+			"POST", "/v1/tenant/" + shard + "/wait_lsn",
+			`{"` + timelineOf(1).String() + `":"0/1","timeout":{"secs":0,"nanos":1}}`,
+		},
 		{"POST", "/v1/tenant/" + shard + "/secondary/download?wait_ms=0", ""},
 		{"GET", "/v1/utilization", ""},
 		{"PUT", "/v1/deletion_queue/flush", ""},
@@ -31,7 +40,8 @@ func FuzzRequests(f *testing.F) {
 		f.Add(s[0], s[1], []byte(s[2]))
 	}
 	f.Fuzz(func(t *testing.T, method, target string, body []byte) {
-		req, err := http.NewRequestWithContext(context.Background(), method, "http://node"+target, bytes.NewReader(body))
+		req, err := http.NewRequestWithContext(context.Background(), method, "http://node"+target,
+			bytes.NewReader(body))
 		if err != nil {
 			t.Skip()
 		}
@@ -68,20 +78,23 @@ func FuzzRequests(f *testing.F) {
 			}
 		}
 		if n.core.attached != attached || n.core.secondary != secondary {
-			t.Fatalf("counts %d and %d, has %d and %d", n.core.attached, n.core.secondary, attached, secondary)
+			t.Fatalf("counts %d and %d, has %d and %d", n.core.attached, n.core.secondary, attached,
+				secondary)
 		}
 	})
 }
 
 // FuzzHook sends any notification.
 func FuzzHook(f *testing.F) {
-	f.Add([]byte(`{"tenant_id":"` + shardOf(0).Tenant.String() + `","preferred_az":null,"stripe_size":null,"shards":[{"node_id":1,"shard_number":0}]}`))
+	f.Add([]byte(`{"tenant_id":"` + shardOf(0).Tenant.String() +
+		`","preferred_az":null,"stripe_size":null,"shards":[{"node_id":1,"shard_number":0}]}`))
 	f.Add([]byte(`{"shards":[{"shard_number":255}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		hook := NewHook(HookOptions{Oracle: NewOracle(OracleOptions{History: -1})})
 		defer hook.Close()
 		rec := httptest.NewRecorder()
-		req, err := http.NewRequestWithContext(context.Background(), http.MethodPut, "/notify-attach", bytes.NewReader(body))
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodPut,
+			"/notify-attach", bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

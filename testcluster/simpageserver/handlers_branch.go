@@ -49,9 +49,11 @@ func (t *tenant) mayArchive(tl *timeline, archive bool) *failure {
 		parent := tl.meta.kind == branched && tl.meta.ancestor == other.id
 		switch {
 		case archive && child && !other.arch.Dirty:
-			return fail(http.StatusPreconditionFailed, "Precondition failed: Cannot archive timeline which has unarchived child timelines")
+			return fail(http.StatusPreconditionFailed,
+				"Precondition failed: Cannot archive timeline which has unarchived child timelines")
 		case !archive && parent && other.arch.Dirty:
-			return fail(http.StatusPreconditionFailed, "Precondition failed: ancestor timeline is archived")
+			return fail(http.StatusPreconditionFailed,
+				"Precondition failed: ancestor timeline is archived")
 		}
 	}
 	return nil
@@ -68,7 +70,8 @@ func (p *process) detachAncestor(c *call) reply {
 		if tl.meta.kind == branched {
 			old, at := tl.meta.ancestor, tl.meta.start
 			for _, other := range s.tenant.timelines {
-				if other != tl && other.meta.kind == branched && other.meta.ancestor == old && other.meta.start <= at {
+				if other != tl && other.meta.kind == branched && other.meta.ancestor == old &&
+					other.meta.start <= at {
 					other.meta.ancestor = tl.id
 					core.putIndex(c.shard, s, other)
 				}
@@ -106,13 +109,18 @@ func (p *process) heatmapLayers(c *call) reply {
 	if _, err := url.ParseQuery(c.query); err != nil {
 		return failf(http.StatusBadRequest, "query: %v", err).reply()
 	}
-	return p.onTimeline(c, func(time.Duration, *core, *slot, *timeline) reply { return ok(jsonNull) })
+	return p.onTimeline(c,
+		func(time.Duration, *core, *slot, *timeline) reply { return ok(jsonNull) })
 }
 
 // scanRemote is GET /v1/tenant/{tenant}/scan_remote_storage.
 func (p *process) scanRemote(c *call) reply {
 	scan := neon.RemoteScan{Shards: []neon.RemoteShard{}}
-	if !p.with(func(_ time.Duration, core *core) { scan.Shards = core.store.scan(c.shard.Tenant) }) {
+	if !p.with(func(
+		_ time.Duration, core *core,
+	) {
+		scan.Shards = core.store.scan(c.shard.Tenant)
+	}) {
 		return aborted
 	}
 	return answer(http.StatusOK, scan)
@@ -133,16 +141,20 @@ func (s *Store) scan(t neon.TenantID) []neon.RemoteShard {
 	for shard, gen := range newest {
 		list = append(list, neon.RemoteShard{Shard: shard, Generation: &gen})
 	}
-	slices.SortFunc(list, func(a, b neon.RemoteShard) int { return int(a.Shard.Number) - int(b.Shard.Number) })
+	slices.SortFunc(list,
+		func(a, b neon.RemoteShard) int { return int(a.Shard.Number) - int(b.Shard.Number) })
 	return list
 }
 
 // onTimeline runs f on a timeline of an active shard.
-func (p *process) onTimeline(c *call, f func(now time.Duration, core *core, s *slot, tl *timeline) reply) reply {
+func (p *process) onTimeline(
+	c *call, f func(now time.Duration, core *core, s *slot, tl *timeline) reply,
+) reply {
 	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		tl := core.timeline(now, c.shard, s, c.timeline)
 		if tl == nil || tl.deleting {
-			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard, c.timeline).reply()
+			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
+				c.timeline).reply()
 		}
 		return f(now, core, s, tl)
 	})

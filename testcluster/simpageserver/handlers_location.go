@@ -103,7 +103,11 @@ func (p *process) putLocation(c *call) reply {
 	if !p.sleep(busy) || !p.gate.wait(p.ctx) {
 		return aborted
 	}
-	if !p.with(func(now time.Duration, core *core) { p.moved(now, core, c, core.finish(now, ch)) }) {
+	if !p.with(func(
+		now time.Duration, core *core,
+	) {
+		p.moved(now, core, c, core.finish(now, ch))
+	}) {
 		return aborted
 	}
 	return p.locationReply(ch)
@@ -181,7 +185,10 @@ type listed struct {
 }
 
 func (s *slot) listed(shard neon.ShardID) listed {
-	return listed{shard: shard, conf: s.conf, gen: s.gen, stripe: s.stripe, mode: s.mode, warm: s.warm, busy: s.busy}
+	return listed{
+		shard: shard, conf: s.conf, gen: s.gen, stripe: s.stripe, mode: s.mode, warm: s.warm,
+		busy: s.busy,
+	}
 }
 
 // append prints the location as a LocationConfig, null while it is in progress.
@@ -267,7 +274,8 @@ func (p *process) deleteTenant(c *call) reply {
 			f = fail(http.StatusServiceUnavailable, "Shutting down")
 			return
 		case s != nil && s.busy:
-			f = failf(http.StatusServiceUnavailable, "Tenant shard %s: operation in progress", c.shard)
+			f = failf(http.StatusServiceUnavailable, "Tenant shard %s: operation in progress",
+				c.shard)
 			return
 		}
 		oracle := p.node.fleet.opt.Oracle
@@ -275,7 +283,8 @@ func (p *process) deleteTenant(c *call) reply {
 		if s != nil {
 			core.uncount(s)
 			delete(core.slots, c.shard)
-			oracle.moved(p.index, transition{shard: c.shard, from: s.mode, fromGen: s.gen}, c.source())
+			oracle.moved(p.index, transition{shard: c.shard, from: s.mode, fromGen: s.gen},
+				c.source())
 		}
 		core.store.deletePrefix(c.shard)
 	})
@@ -303,7 +312,10 @@ type slugJSON struct {
 }
 
 func (s *slot) tenantJSON(now time.Duration, shard neon.ShardID) tenantJSON {
-	t := tenantJSON{ID: shard, Generation: s.gen, State: slugJSON{Slug: string(s.state(now))}, Attachment: slugJSON{Slug: "attached"}}
+	t := tenantJSON{
+		ID: shard, Generation: s.gen, State: slugJSON{Slug: string(s.state(now))},
+		Attachment: slugJSON{Slug: "attached"},
+	}
 	switch s.state(now) {
 	case Broken:
 		t.State.Data = json.RawMessage(`{"reason":"simulated","backtrace":""}`)
@@ -337,7 +349,8 @@ func (p *process) tenantState(c *call) reply {
 		s := core.slots[c.shard]
 		switch {
 		case s != nil && s.busy:
-			out = failf(http.StatusServiceUnavailable, "Tenant shard %s: operation in progress", c.shard).reply()
+			out = failf(http.StatusServiceUnavailable, "Tenant shard %s: operation in progress",
+				c.shard).reply()
 		case s != nil && s.mode.attached():
 			out = answer(http.StatusOK, s.tenantJSON(now, c.shard))
 		}

@@ -17,7 +17,9 @@ const activeWait = 5 * time.Second
 // whenActive runs f on an attached shard as soon as it is active. A shard that is
 // there but does not get ready is 503, never 404: the caller must not believe
 // that it is free.
-func (p *process) whenActive(shard neon.ShardID, f func(now time.Duration, c *core, s *slot) reply) reply {
+func (p *process) whenActive(
+	shard neon.ShardID, f func(now time.Duration, c *core, s *slot) reply,
+) reply {
 	deadline := time.Now().Add(activeWait)
 	for {
 		var out *reply
@@ -42,7 +44,8 @@ func (p *process) whenActive(shard neon.ShardID, f func(now time.Duration, c *co
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return failf(http.StatusServiceUnavailable, "Timed out waiting for tenant %s to become active", shard).reply()
+			return failf(http.StatusServiceUnavailable,
+				"Timed out waiting for tenant %s to become active", shard).reply()
 		}
 		if wait < 0 {
 			wait = busyPoll
@@ -94,8 +97,10 @@ func (c *core) describe(now time.Duration, shard neon.ShardID, tl *timeline) tim
 	last := c.lastRecord(now, tl)
 	j := timelineJSON{
 		Tenant: shard, Timeline: tl.id, LastRecord: last, PrevRecord: last, DiskConsistent: tl.disk,
-		RemoteConsistent: tl.disk, RemoteVisible: tl.disk, InitDB: bootstrapLsn, GCCutoff: bootstrapLsn,
-		MinReadable: bootstrapLsn, PgVersion: tl.meta.version, State: "Active", DirectoryCounts: []uint64{},
+		RemoteConsistent: tl.disk, RemoteVisible: tl.disk, InitDB: bootstrapLsn,
+		GCCutoff:    bootstrapLsn,
+		MinReadable: bootstrapLsn, PgVersion: tl.meta.version, State: "Active",
+		DirectoryCounts:  []uint64{},
 		RelSizeMigration: "legacy", LogicalAccurate: true,
 	}
 	if tl.meta.kind == branched {
@@ -165,7 +170,8 @@ func (p *process) timelines(c *call) reply {
 		if c.route == RouteTimelineGet {
 			tl := core.timeline(now, c.shard, s, c.timeline)
 			if tl == nil {
-				return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard, c.timeline).reply()
+				return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
+					c.timeline).reply()
 			}
 			return answer(http.StatusOK, core.describe(now, c.shard, tl))
 		}
@@ -195,7 +201,8 @@ func (p *process) deleteTimeline(c *call) reply {
 	if out.status == http.StatusNotFound {
 		if missing := p.with(func(_ time.Duration, core *core) {
 			if s := core.slots[c.shard]; s == nil || s.mode == modeSecondary {
-				out = fail(http.StatusPreconditionFailed, "Precondition failed: Requested tenant is missing").reply()
+				out = fail(http.StatusPreconditionFailed,
+					"Precondition failed: Requested tenant is missing").reply()
 			}
 		}); !missing {
 			return aborted
@@ -209,7 +216,8 @@ func (p *process) checkpoint(c *call) reply {
 	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		tl := core.timeline(now, c.shard, s, c.timeline)
 		if tl == nil {
-			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard, c.timeline).reply()
+			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
+				c.timeline).reply()
 		}
 		core.upload(now, c.shard, s, tl)
 		return ok(jsonNull)
@@ -306,7 +314,11 @@ func (p *process) heatmapUpload(c *call) reply {
 // utilization is GET /v1/utilization.
 func (p *process) utilization() reply {
 	var u neon.Utilization
-	if !p.with(func(now time.Duration, core *core) { u = core.utilization(p.node.fleet.epoch.Add(now)) }) {
+	if !p.with(func(
+		now time.Duration, core *core,
+	) {
+		u = core.utilization(p.node.fleet.epoch.Add(now))
+	}) {
 		return aborted
 	}
 	return answer(http.StatusOK, u)

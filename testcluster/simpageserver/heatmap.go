@@ -39,7 +39,9 @@ func (s *Store) putHeatmap(shard neon.ShardID, at time.Duration, bytes, layers u
 	defer s.mu.Unlock()
 	s.counts.add(shard.Count)
 	old := s.heatmaps[shard]
-	s.heatmaps[shard] = heatmap{at: at, bytes: bytes, layers: layers, prevAt: old.at, prevBytes: old.bytes}
+	s.heatmaps[shard] = heatmap{
+		at: at, bytes: bytes, layers: layers, prevAt: old.at, prevBytes: old.bytes,
+	}
 }
 
 // scheduleHeatmap publishes the first heatmap of a shard whose configuration
@@ -114,7 +116,9 @@ func (c *core) progress(now time.Duration, shard neon.ShardID, s *slot) download
 		done = min(max(h.prevBytes, s.have), done+c.downloaded(h.at-max(s.since, h.prevAt)))
 	}
 	done = min(h.bytes, done+c.downloaded(now-max(s.since, h.at)))
-	p := downloadProgress{mtime: h.at, hasHeatmap: true, layersTotal: h.layers, bytesTotal: h.bytes, bytesDone: done}
+	p := downloadProgress{
+		mtime: h.at, hasHeatmap: true, layersTotal: h.layers, bytesTotal: h.bytes, bytesDone: done,
+	}
 	switch {
 	case done == h.bytes && (h.bytes > 0 || c.behave.DownloadRate >= 0):
 		p.layersDone = h.layers

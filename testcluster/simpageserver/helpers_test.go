@@ -45,7 +45,10 @@ type authority struct {
 }
 
 func newAuthority(o *Oracle) *authority {
-	return &authority{oracle: o, gens: map[neon.ShardID]neon.Generation{}, owner: map[neon.ShardID]neon.NodeID{}, secondary: map[neon.ShardID][]neon.NodeID{}}
+	return &authority{
+		oracle: o, gens: map[neon.ShardID]neon.Generation{}, owner: map[neon.ShardID]neon.NodeID{},
+		secondary: map[neon.ShardID][]neon.NodeID{},
+	}
 }
 
 func (a *authority) grant(shard neon.ShardID, node neon.NodeID) neon.Generation {
@@ -94,7 +97,8 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				valid, listed = a.validate(t.Shard, t.Gen)
 			}
 			if listed {
-				resp.Tenants = append(resp.Tenants, neon.ValidatedTenant{Shard: t.Shard, Valid: valid})
+				resp.Tenants = append(resp.Tenants,
+					neon.ValidatedTenant{Shard: t.Shard, Valid: valid})
 			}
 		}
 		_ = json.NewEncoder(w).Encode(resp)
@@ -111,13 +115,16 @@ func (a *authority) answer(req neon.ReAttachRequest) neon.ReAttachResponse {
 	for shard, node := range a.owner {
 		if node == req.Node {
 			g := a.grantLocked(shard, node)
-			resp.Tenants = append(resp.Tenants, neon.ReAttachTenant{Shard: shard, Gen: &g, Mode: neon.AttachedSingle, StripeSize: 2048})
+			resp.Tenants = append(resp.Tenants, neon.ReAttachTenant{
+				Shard: shard, Gen: &g, Mode: neon.AttachedSingle, StripeSize: 2048,
+			})
 		}
 	}
 	for shard, nodes := range a.secondary {
 		for _, node := range nodes {
 			if node == req.Node {
-				resp.Tenants = append(resp.Tenants, neon.ReAttachTenant{Shard: shard, Mode: neon.Secondary, StripeSize: 2048})
+				resp.Tenants = append(resp.Tenants,
+					neon.ReAttachTenant{Shard: shard, Mode: neon.Secondary, StripeSize: 2048})
 			}
 		}
 	}
@@ -139,7 +146,10 @@ type world struct {
 func newWorld(t *testing.T, opt Options) *world {
 	t.Helper()
 	f := NewFleet(opt)
-	w := &world{t: t, fleet: f, auth: newAuthority(f.Oracle()), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}}
+	w := &world{
+		t: t, fleet: f, auth: newAuthority(f.Oracle()),
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}},
+	}
 	srv := httptest.NewServer(w.auth)
 	w.base = srv.URL + "/upcall/v1/"
 	t.Cleanup(func() {
@@ -153,7 +163,9 @@ func newWorld(t *testing.T, opt Options) *world {
 // node adds and starts a node and waits until it serves.
 func (w *world) node(id neon.NodeID, change ...func(*NodeOptions)) *Node {
 	w.t.Helper()
-	opt := NodeOptions{ID: id, AZ: neon.MakeAZ("az-" + id.String()), Upcalls: []string{w.base}, Register: true}
+	opt := NodeOptions{
+		ID: id, AZ: neon.MakeAZ("az-" + id.String()), Upcalls: []string{w.base}, Register: true,
+	}
 	for _, f := range change {
 		f(&opt)
 	}

@@ -52,7 +52,10 @@ func (e Event) MarshalJSON() ([]byte, error) {
 		Mode        neon.LocationMode `json:"mode,omitempty"`
 		Late        bool              `json:"late,omitempty"`
 		Note        string            `json:"note,omitempty"`
-	}{At: e.At.Seconds(), Kind: e.Kind, Node: e.Node, Incarnation: e.Incarnation, Generation: e.Generation, Mode: e.Mode, Late: e.Late, Note: e.Note}
+	}{
+		At: e.At.Seconds(), Kind: e.Kind, Node: e.Node, Incarnation: e.Incarnation,
+		Generation: e.Generation, Mode: e.Mode, Late: e.Late, Note: e.Note,
+	}
 	if e.Shard != (neon.ShardID{}) {
 		line.Shard = e.Shard.String()
 	}
@@ -116,5 +119,6 @@ type Violation struct {
 }
 
 func (v Violation) String() string {
-	return fmt.Sprintf("I%d at %s: shard %s, node %s: %s", v.Invariant, v.At, v.Shard, v.Node, v.Text)
+	return fmt.Sprintf("I%d at %s: shard %s, node %s: %s", v.Invariant, v.At, v.Shard, v.Node,
+		v.Text)
 }

@@ -54,7 +54,11 @@ type HookOptions struct {
 
 // NewHook makes a hook. Close it when nobody calls it any more.
 func NewHook(opt HookOptions) *Hook {
-	h := &Hook{oracle: opt.Oracle, epoch: time.Now(), told: map[neon.TenantID][]Notification{}, taken: map[neon.TenantID]uint64{}, keep: opt.Keep, imports: map[neon.TimelineRef][]neon.ImportComplete{}}
+	h := &Hook{
+		oracle: opt.Oracle, epoch: time.Now(), told: map[neon.TenantID][]Notification{},
+		taken: map[neon.TenantID]uint64{}, keep: opt.Keep,
+		imports: map[neon.TimelineRef][]neon.ImportComplete{},
+	}
 	if h.keep == 0 {
 		h.keep = 16
 	}

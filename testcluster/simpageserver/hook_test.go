@@ -18,13 +18,17 @@ func TestHookRemembersWhatComputeWasTold(t *testing.T) {
 	defer hook.Close()
 	tell := func(want int, body any) {
 		t.Helper()
-		if got, text := w.do(context.Background(), http.MethodPut, srv.URL+"/notify-attach", body); got != want {
+		if got, text := w.do(context.Background(), http.MethodPut, srv.URL+"/notify-attach",
+			body); got != want {
 			t.Fatalf("status %d, want %d: %s", got, want, text)
 		}
 	}
 	stripe := neon.StripeSize(2048)
 	tenant := shardOf(0).Tenant
-	two := neon.NotifyAttach{Tenant: tenant, StripeSize: &stripe, Shards: neon.List[neon.NotifyShard]{{Node: 4, Number: 0}, {Node: 5, Number: 1}}}
+	two := neon.NotifyAttach{
+		Tenant: tenant, StripeSize: &stripe,
+		Shards: neon.List[neon.NotifyShard]{{Node: 4, Number: 0}, {Node: 5, Number: 1}},
+	}
 	tell(200, two)
 	second := neon.ShardID{Tenant: tenant, Number: 1, Count: 2}
 	if node, ok := hook.LastNode(second); !ok || node != 5 {
@@ -35,7 +39,8 @@ func TestHookRemembersWhatComputeWasTold(t *testing.T) {
 	}
 	one := neon.NotifyAttach{Tenant: tenant, Shards: neon.List[neon.NotifyShard]{{Node: 6}}}
 	for _, mood := range []Fault{
-		{Kind: FaultRefuse, Status: 423}, {Kind: FaultRefuse, Status: 429}, {Kind: FaultRefuse, Status: 500}, {Kind: FaultReset},
+		{Kind: FaultRefuse, Status: 423}, {Kind: FaultRefuse, Status: 429},
+		{Kind: FaultRefuse, Status: 500}, {Kind: FaultReset},
 	} {
 		hook.SetFaults(mood)
 		status := mood.Status
@@ -64,7 +69,8 @@ func TestHookRemembersWhatComputeWasTold(t *testing.T) {
 	}
 	tell(400, `{"tenant_id":"`+tenant.String()+`","shards":[{"node_id":1,"shard_number":3}]}`)
 	tell(400, `{}`)
-	if status, _ := w.do(context.Background(), http.MethodPut, srv.URL+"/elsewhere", "{}"); status != 404 {
+	if status, _ := w.do(context.Background(), http.MethodPut, srv.URL+"/elsewhere",
+		"{}"); status != 404 {
 		t.Fatalf("unknown path: %d", status)
 	}
 }
@@ -78,7 +84,9 @@ func TestHookGoesOnWhenTheCallerGivesUp(t *testing.T) {
 	hook.SetFaults(Fault{Kind: FaultDelay, Delay: 150 * time.Millisecond})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 	defer cancel()
-	body := neon.NotifyAttach{Tenant: shardOf(0).Tenant, Shards: neon.List[neon.NotifyShard]{{Node: 6}}}
+	body := neon.NotifyAttach{
+		Tenant: shardOf(0).Tenant, Shards: neon.List[neon.NotifyShard]{{Node: 6}},
+	}
 	if status, _ := w.do(ctx, http.MethodPut, srv.URL+"/notify-attach", body); status != 0 {
 		t.Fatalf("status %d", status)
 	}
@@ -97,8 +105,11 @@ func TestANotificationThatWasOvertakenIsLate(t *testing.T) {
 	defer srv.Close()
 	defer hook.Close()
 	tell := func(node neon.NodeID) {
-		body := neon.NotifyAttach{Tenant: shardOf(0).Tenant, Shards: neon.List[neon.NotifyShard]{{Node: node}}}
-		if status, text := w.do(context.Background(), http.MethodPut, srv.URL+"/notify-attach", body); status != http.StatusOK {
+		body := neon.NotifyAttach{
+			Tenant: shardOf(0).Tenant, Shards: neon.List[neon.NotifyShard]{{Node: node}},
+		}
+		if status, text := w.do(context.Background(), http.MethodPut, srv.URL+"/notify-attach",
+			body); status != http.StatusOK {
 			t.Errorf("status %d: %s", status, text)
 		}
 	}

@@ -75,7 +75,10 @@ func (t *importTask) run() {
 	if !t.upcall(http.MethodGet, ask, &status) {
 		return
 	}
-	steps := []neon.ShardImport{{Progress: neon.ImportProgress{Jobs: 2, Completed: 1, PlanHash: 7, JobSize: 1 << 20}}, {State: neon.ShardImportDone}}
+	steps := []neon.ShardImport{
+		{Progress: neon.ImportProgress{Jobs: 2, Completed: 1, PlanHash: 7, JobSize: 1 << 20}},
+		{State: neon.ShardImportDone},
+	}
 	if fails != "" {
 		steps[1] = neon.ShardImport{State: neon.ShardImportFailed, Error: fails}
 	}
@@ -84,7 +87,9 @@ func (t *importTask) run() {
 			break
 		}
 		var null any
-		report := neon.ImportStatusReport{Shard: t.shard, Timeline: t.id, Generation: t.gen, Status: step}
+		report := neon.ImportStatusReport{
+			Shard: t.shard, Timeline: t.id, Generation: t.gen, Status: step,
+		}
 		if !t.p.sleep(length/2) || !t.upcall(http.MethodPost, report, &null) {
 			return
 		}
@@ -118,7 +123,8 @@ func (p *process) activateImport(c *call) reply {
 		tl := core.anyTimeline(now, c.shard, s, c.timeline)
 		switch {
 		case tl == nil || tl.deleting:
-			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard, c.timeline).reply()
+			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
+				c.timeline).reply()
 		case tl.imports.task != nil:
 			return fail(http.StatusServiceUnavailable, "Import task still running").reply()
 		case tl.imports.going:

@@ -26,7 +26,8 @@ func (o *Oracle) Granted(shard neon.ShardID, gen neon.Generation, node neon.Node
 	case g.grantee == n:
 		return
 	case g.grantee != 0:
-		o.violate(4, shard, node, "generation %d was committed for node %s before", gen, o.nodeIDs[g.grantee])
+		o.violate(4, shard, node, "generation %d was committed for node %s before", gen,
+			o.nodeIDs[g.grantee])
 		return
 	case known && gen < newest:
 		o.violate(3, shard, node, "generation %d committed after %d", gen, newest)
@@ -72,7 +73,10 @@ func (o *Oracle) received(p uint32, ch *locationChange) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	node := o.procs[p].node
-	o.record(Event{Kind: EventReceived, Node: node, Incarnation: o.procs[p].incarnation, Shard: ch.shard, Generation: ch.gen, Mode: ch.mode.wire()})
+	o.record(Event{
+		Kind: EventReceived, Node: node, Incarnation: o.procs[p].incarnation, Shard: ch.shard,
+		Generation: ch.gen, Mode: ch.mode.wire(),
+	})
 	f := o.facts[ch.shard]
 	if f != nil && f.stopped {
 		o.violate(12, ch.shard, node, "location call for a stopped shard")
@@ -94,7 +98,8 @@ func (o *Oracle) checkGranted(shard neon.ShardID, gen neon.Generation, node neon
 			continue
 		}
 		if o.nodeIDs[g.grantee] != node {
-			o.violate(1, shard, node, "generation %d was committed for node %s", gen, o.nodeIDs[g.grantee])
+			o.violate(1, shard, node, "generation %d was committed for node %s", gen,
+				o.nodeIDs[g.grantee])
 		}
 		return
 	}
@@ -122,12 +127,16 @@ func (o *Oracle) moved(p uint32, t transition, by source) {
 		kind = EventReattached
 	}
 	proc := o.procs[p]
-	o.record(Event{Kind: kind, Node: proc.node, Incarnation: proc.incarnation, Shard: t.shard, Generation: t.gen, Mode: t.to.wire(), Late: by == byLate})
+	o.record(Event{
+		Kind: kind, Node: proc.node, Incarnation: proc.incarnation, Shard: t.shard,
+		Generation: t.gen, Mode: t.to.wire(), Late: by == byLate,
+	})
 	f := o.factsOf(t.shard)
 	switch {
 	case by == byReattach:
 		if t.lowered || t.to.attached() && t.from.attached() && t.gen <= t.fromGen {
-			o.violate(5, t.shard, proc.node, "re-attach answered a generation not above %d, which the disk has", t.fromGen)
+			o.violate(5, t.shard, proc.node,
+				"re-attach answered a generation not above %d, which the disk has", t.fromGen)
 		} else if t.to.attached() {
 			o.attach(p, t, f, by)
 		}
@@ -166,12 +175,15 @@ func (o *Oracle) attach(p uint32, t transition, f *shardFacts, by source) {
 		if o.procs[g.holder].node == node && (!known || newest > t.gen) && o.meant(by) {
 			o.violate(6, t.shard, node, "attached in generation %d after %d", t.gen, g.gen)
 		}
-		if t.to == modeMulti && g.attached && g.holder != p && o.procs[g.holder].alive && o.meant(by) {
-			o.violate(7, t.shard, node, "AttachedMulti in generation %d beside %d on node %s", t.gen, g.gen, o.procs[g.holder].node)
+		if t.to == modeMulti && g.attached && g.holder != p && o.procs[g.holder].alive &&
+			o.meant(by) {
+			o.violate(7, t.shard, node, "AttachedMulti in generation %d beside %d on node %s",
+				t.gen, g.gen, o.procs[g.holder].node)
 		}
 	}
 	if t.to == modeStale && t.from.attached() && o.meant(by) {
-		o.violate(7, t.shard, node, "AttachedStale re-attached the origin in generation %d, it had %d", t.gen, t.fromGen)
+		o.violate(7, t.shard, node,
+			"AttachedStale re-attached the origin in generation %d, it had %d", t.gen, t.fromGen)
 	}
 	for i := range f.gens {
 		if f.gens[i].holder == p {
@@ -203,9 +215,12 @@ func (o *Oracle) checkSoleHolder(p uint32, t transition, f *shardFacts, by sourc
 	if me.node == other.node && !other.alive && by != byReattach && known && newest > t.gen {
 		return
 	}
-	o.violate(2, t.shard, me.node, "generation %d was held by node %s incarnation %d, now by incarnation %d", t.gen, other.node, other.incarnation, me.incarnation)
+	o.violate(2, t.shard, me.node,
+		"generation %d was held by node %s incarnation %d, now by incarnation %d", t.gen,
+		other.node, other.incarnation, me.incarnation)
 	if g.attached && other.alive {
-		o.violate(7, t.shard, me.node, "generation %d is attached on node %s as well", t.gen, other.node)
+		o.violate(7, t.shard, me.node, "generation %d is attached on node %s as well", t.gen,
+			other.node)
 	}
 }
 
@@ -230,7 +245,8 @@ func (o *Oracle) answered(p uint32, tenants []reattachTenant) {
 				continue
 			}
 			if o.nodeIDs[g.grantee] != node {
-				o.violate(5, t.shard, node, "re-attach raised generation %d of node %s", g.gen, o.nodeIDs[g.grantee])
+				o.violate(5, t.shard, node, "re-attach raised generation %d of node %s", g.gen,
+					o.nodeIDs[g.grantee])
 			} else if g.gen+1 != t.gen {
 				o.violate(5, t.shard, node, "re-attach raised generation %d to %d", g.gen, t.gen)
 			}
@@ -265,7 +281,8 @@ func (o *Oracle) release(p uint32, t transition, f *shardFacts, by source) {
 		return
 	}
 	if o.meant(by) {
-		o.violate(9, t.shard, node, "taken away in favour of node %s while compute still uses it", o.procs[successor.holder].node)
+		o.violate(9, t.shard, node, "taken away in favour of node %s while compute still uses it",
+			o.procs[successor.holder].node)
 	}
 }
 

@@ -72,7 +72,9 @@ func (o *Oracle) prefixDeleted(p uint32, shard neon.ShardID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	node := o.procs[p].node
-	o.record(Event{Kind: EventDeleted, Node: node, Incarnation: o.procs[p].incarnation, Shard: shard})
+	o.record(Event{
+		Kind: EventDeleted, Node: node, Incarnation: o.procs[p].incarnation, Shard: shard,
+	})
 	tf := o.tenantOf(shard.Tenant)
 	if o.intents && !tf.deleting {
 		o.violate(15, shard, node, "objects deleted without a committed intent")
@@ -85,7 +87,9 @@ func (o *Oracle) prefixDeleted(p uint32, shard neon.ShardID) {
 		for _, g := range f.gens {
 			holder := o.procs[g.holder]
 			if g.attached && holder.alive && !holder.unreachable && !o.cutOff[holder.node] {
-				o.violate(15, id, node, "objects deleted while attached on node %s in generation %d", holder.node, g.gen)
+				o.violate(15, id, node,
+					"objects deleted while attached on node %s in generation %d", holder.node,
+					g.gen)
 			}
 		}
 	}
@@ -130,7 +134,10 @@ func (o *Oracle) validated(p uint32, items []validation, before []neon.Generatio
 	defer o.mu.Unlock()
 	node := o.procs[p].node
 	for i, it := range items {
-		e := Event{Kind: EventValidated, Node: node, Incarnation: o.procs[p].incarnation, Shard: it.shard, Generation: it.gen, Note: "no"}
+		e := Event{
+			Kind: EventValidated, Node: node, Incarnation: o.procs[p].incarnation, Shard: it.shard,
+			Generation: it.gen, Note: "no",
+		}
 		if it.valid {
 			e.Note = "yes"
 		}
@@ -139,7 +146,8 @@ func (o *Oracle) validated(p uint32, items []validation, before []neon.Generatio
 			continue
 		}
 		if it.gen < before[i] {
-			o.violate(13, it.shard, node, "validate accepted generation %d, the newest was %d", it.gen, before[i])
+			o.violate(13, it.shard, node, "validate accepted generation %d, the newest was %d",
+				it.gen, before[i])
 			continue
 		}
 		if !o.granted {
@@ -151,7 +159,8 @@ func (o *Oracle) validated(p uint32, items []validation, before []neon.Generatio
 			committed, known = f.committed()
 		}
 		if !known || it.gen > committed {
-			o.violate(13, it.shard, node, "validate accepted generation %d, which was never committed", it.gen)
+			o.violate(13, it.shard, node,
+				"validate accepted generation %d, which was never committed", it.gen)
 		}
 	}
 }
@@ -171,12 +180,16 @@ func (o *Oracle) newest(shard neon.ShardID) (neon.Generation, bool) {
 func (o *Oracle) lost(p uint32, id remoteID, l layer, index neon.Generation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.violate(14, id.shard, o.procs[p].node, "layer %s-%s of timeline %s deleted, the index of generation %d names it", l.name(), l.gen, id.timeline, index)
+	o.violate(14, id.shard, o.procs[p].node,
+		"layer %s-%s of timeline %s deleted, the index of generation %d names it", l.name(), l.gen,
+		id.timeline, index)
 }
 
 // loaded is I17: called with the timelines an attach found. It matters only in
 // the newest generation.
-func (o *Oracle) loaded(p uint32, shard neon.ShardID, gen neon.Generation, found []neon.TimelineID) {
+func (o *Oracle) loaded(
+	p uint32, shard neon.ShardID, gen neon.Generation, found []neon.TimelineID,
+) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	tf, f := o.tenants[shard.Tenant], o.facts[shard]
@@ -188,21 +201,25 @@ func (o *Oracle) loaded(p uint32, shard neon.ShardID, gen neon.Generation, found
 	}
 	for _, id := range found {
 		if t := tf.timelines[id]; t != nil && t.deleted {
-			o.violate(17, shard, o.procs[p].node, "deleted timeline %s is back in generation %d", id, gen)
+			o.violate(17, shard, o.procs[p].node, "deleted timeline %s is back in generation %d",
+				id, gen)
 		}
 	}
 }
 
 // acknowledged records that a timeline's creation was acknowledged, and is I16
 // for the shards where durable says no.
-func (o *Oracle) acknowledged(id neon.TimelineID, shards []neon.ShardID, durable func(neon.ShardID, neon.Generation) bool) {
+func (o *Oracle) acknowledged(
+	id neon.TimelineID, shards []neon.ShardID, durable func(neon.ShardID, neon.Generation) bool,
+) {
 	for _, shard := range shards {
 		gen, ok := o.newest(shard)
 		if ok && durable(shard, gen) {
 			continue
 		}
 		o.mu.Lock()
-		o.violate(16, shard, 0, "acknowledged timeline %s has no index that generation %d can load", id, gen)
+		o.violate(16, shard, 0, "acknowledged timeline %s has no index that generation %d can load",
+			id, gen)
 		o.mu.Unlock()
 	}
 	if len(shards) == 0 {
@@ -210,7 +227,9 @@ func (o *Oracle) acknowledged(id neon.TimelineID, shards []neon.ShardID, durable
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.tenantOf(shards[0].Tenant).timelines[id] = &timelineFacts{shards: append([]neon.ShardID(nil), shards...)}
+	o.tenantOf(shards[0].Tenant).timelines[id] = &timelineFacts{
+		shards: append([]neon.ShardID(nil), shards...),
+	}
 }
 
 // removing records that a timeline's deletion was asked for.
@@ -245,7 +264,11 @@ func (o *Oracle) told(t neon.TenantID, nodes []neon.NodeID, late bool) {
 	if late {
 		o.late++
 		for i, node := range nodes {
-			o.record(Event{Kind: EventTold, Shard: neon.ShardID{Tenant: t, Number: neon.ShardNumber(i), Count: count}, Node: node, Late: true})
+			o.record(Event{
+				Kind:  EventTold,
+				Shard: neon.ShardID{Tenant: t, Number: neon.ShardNumber(i), Count: count},
+				Node:  node, Late: true,
+			})
 		}
 		o.mu.Unlock()
 		return

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"strings"
 	"testing"
-	"time"
 
 	"quorate/api/neon"
 )
@@ -36,7 +35,11 @@ func (r *oracleRun) restart() {
 	r.a2 = r.started(1, 2)
 }
 
-func (r *oracleRun) grant(gen neon.Generation, node neon.NodeID) { r.Granted(shardOf(0), gen, node) }
+func (r *oracleRun) grant(
+	gen neon.Generation, node neon.NodeID,
+) {
+	r.Granted(shardOf(0), gen, node)
+}
 
 // put is a location PUT that the pageserver accepts.
 func (r *oracleRun) put(p uint32, m mode, gen neon.Generation) { r.putBy(p, m, gen, bySender) }
@@ -74,8 +77,20 @@ func generationCases() map[string]oracleCase {
 			legal: func(r *oracleRun) { r.put(r.a, modeSingle, 7) },
 		},
 		"I2 one node": {
-			legal:   func(r *oracleRun) { r.put(r.a, modeSingle, 1); r.put(r.a, modeSingle, 1); r.put(r.b, modeSingle, 2) },
-			illegal: func(r *oracleRun) { r.put(r.a, modeSingle, 1); r.restart(); r.put(r.b, modeSingle, 1) },
+			legal: func(
+				r *oracleRun,
+			) {
+				r.put(r.a, modeSingle, 1)
+				r.put(r.a, modeSingle, 1)
+				r.put(r.b, modeSingle, 2)
+			},
+			illegal: func(
+				r *oracleRun,
+			) {
+				r.put(r.a, modeSingle, 1)
+				r.restart()
+				r.put(r.b, modeSingle, 1)
+			},
 			reports: []int{2},
 		},
 		"I2 one incarnation": {
@@ -86,7 +101,14 @@ func generationCases() map[string]oracleCase {
 				r.grant(2, 1)
 				r.put(r.a2, modeSingle, 1) // a retry that was on its way
 			},
-			illegal: func(r *oracleRun) { r.grant(1, 1); r.put(r.a, modeSingle, 1); r.restart(); r.put(r.a2, modeSingle, 1) },
+			illegal: func(
+				r *oracleRun,
+			) {
+				r.grant(1, 1)
+				r.put(r.a, modeSingle, 1)
+				r.restart()
+				r.put(r.a2, modeSingle, 1)
+			},
 			reports: []int{2},
 		},
 		"I2 an attachment that was given up needs a new number": {
@@ -114,7 +136,14 @@ func generationCases() map[string]oracleCase {
 			},
 		},
 		"I3 commits never fall": {
-			legal:   func(r *oracleRun) { r.grant(1, 1); r.grant(5, 2); r.grant(1, 1); r.grant(5, 2) },
+			legal: func(
+				r *oracleRun,
+			) {
+				r.grant(1, 1)
+				r.grant(5, 2)
+				r.grant(1, 1)
+				r.grant(5, 2)
+			},
 			illegal: func(r *oracleRun) { r.grant(5, 1); r.grant(4, 1) },
 			reports: []int{3},
 		},
@@ -160,8 +189,20 @@ func generationCases() map[string]oracleCase {
 			reports: []int{5},
 		},
 		"I5 re-attach raises at all": {
-			legal:   func(r *oracleRun) { r.put(r.a, modeSingle, 1); r.restart(); r.reattach(r.a2, 1, 2) },
-			illegal: func(r *oracleRun) { r.put(r.a, modeSingle, 1); r.restart(); r.reattach(r.a2, 1, 1) },
+			legal: func(
+				r *oracleRun,
+			) {
+				r.put(r.a, modeSingle, 1)
+				r.restart()
+				r.reattach(r.a2, 1, 2)
+			},
+			illegal: func(
+				r *oracleRun,
+			) {
+				r.put(r.a, modeSingle, 1)
+				r.restart()
+				r.reattach(r.a2, 1, 1)
+			},
 			reports: []int{5},
 		},
 	}
@@ -276,7 +317,13 @@ func placementCases() map[string]oracleCase {
 func dataCases() map[string]oracleCase {
 	return map[string]oracleCase{
 		"I12 stopped shards are left alone": {
-			legal:   func(r *oracleRun) { r.Stopped(shardOf(0)); r.Resumed(shardOf(0)); r.put(r.a, modeSingle, 1) },
+			legal: func(
+				r *oracleRun,
+			) {
+				r.Stopped(shardOf(0))
+				r.Resumed(shardOf(0))
+				r.put(r.a, modeSingle, 1)
+			},
 			illegal: func(r *oracleRun) { r.Stopped(shardOf(0)); r.put(r.a, modeSingle, 1) },
 			reports: []int{12},
 		},
@@ -331,7 +378,12 @@ func dataCases() map[string]oracleCase {
 				r.Deleting(shardOf(0).Tenant)
 				r.prefixDeleted(r.a, shardOf(0))
 			},
-			illegal: func(r *oracleRun) { r.put(r.a, modeSingle, 1); r.prefixDeleted(r.b, shardOf(0)) },
+			illegal: func(
+				r *oracleRun,
+			) {
+				r.put(r.a, modeSingle, 1)
+				r.prefixDeleted(r.b, shardOf(0))
+			},
 			reports: []int{15},
 		},
 		"I15 intent before delete": {
@@ -348,7 +400,12 @@ func dataCases() map[string]oracleCase {
 				r.Forget(shardOf(0).Tenant)
 				r.put(r.a, modeSingle, 1)
 			},
-			illegal: func(r *oracleRun) { r.prefixDeleted(r.a, shardOf(0)); r.put(r.a, modeSingle, 1) },
+			illegal: func(
+				r *oracleRun,
+			) {
+				r.prefixDeleted(r.a, shardOf(0))
+				r.put(r.a, modeSingle, 1)
+			},
 			reports: []int{15},
 		},
 	}
@@ -388,7 +445,11 @@ func TestI14ReportsLostLayers(t *testing.T) {
 			w.growLayers(b, shard, 4)
 			if lie {
 				w.auth.mu.Lock()
-				w.auth.validate = func(neon.ShardID, neon.Generation) (bool, bool) { return true, true }
+				w.auth.validate = func(
+					neon.ShardID, neon.Generation,
+				) (bool, bool) {
+					return true, true
+				}
 				w.auth.mu.Unlock()
 			}
 			if err := a.Compact(shard); err != nil {
@@ -403,7 +464,8 @@ func TestI14ReportsLostLayers(t *testing.T) {
 			}
 			w.reported(13, 14)
 			w.put(a, shard, neon.Detached, 0)
-			if err := w.fleet.CheckQuiescent(); err == nil || !strings.Contains(err.Error(), "I14") {
+			if err := w.fleet.CheckQuiescent(); err == nil ||
+				!strings.Contains(err.Error(), "I14") {
 				t.Errorf("the loss is not seen at rest: %v", err)
 			}
 		})
@@ -461,96 +523,5 @@ func TestI17DeletedTimelinesStayAway(t *testing.T) {
 	w.put(a, shard, neon.Detached, 0)
 	if err := w.fleet.CheckQuiescent(); err == nil || !strings.Contains(err.Error(), "I17") {
 		t.Errorf("at rest: %v", err)
-	}
-}
-
-func TestQuiescenceI8AndI11(t *testing.T) {
-	w := newWorld(t, Options{})
-	hook := NewHook(HookOptions{Oracle: w.fleet.Oracle()})
-	defer hook.Close()
-	a, b := w.node(1), w.node(2)
-	shard := shardOf(0)
-	w.attach(a, shard)
-	tell := func(node neon.NodeID) {
-		if f := hook.take(neon.NotifyAttach{Tenant: shard.Tenant, Shards: neon.List[neon.NotifyShard]{{Node: node}}}, 0, false); f != nil {
-			t.Fatal(f)
-		}
-	}
-	rest := func(want string) {
-		t.Helper()
-		err := w.fleet.CheckQuiescent()
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Fatalf("at rest: %v, want %q", err, want)
-		}
-	}
-	rest("")
-	tell(1)
-	rest("")
-	tell(2)
-	rest("I8")
-	tell(1)
-	w.put(a, shard, neon.AttachedMulti, 1)
-	rest("I11") // not single
-	w.put(a, shard, neon.AttachedSingle, 1)
-	w.auth.grant(shard, 2)
-	rest("I11") // a newer generation is committed
-	w.put(b, shard, neon.AttachedSingle, 2)
-	rest("I7")
-	tell(2)
-	w.put(a, shard, neon.Detached, 0)
-	rest("")
-	b.SetBehaviour(Behaviour{SlotBusy: time.Hour})
-	go w.call(b, "PUT", locationPath(shardOf(1)), confOf(shardOf(1), neon.Secondary, 0))
-	eventually(t, "in progress", func() bool { v, _ := b.Location(shardOf(1)); return v.State == InProgress })
-	rest("I11")
-	w.silent()
-}
-
-func TestPlacementI12(t *testing.T) {
-	w := newWorld(t, Options{})
-	a, b := w.node(1), w.node(2)
-	w.attach(a, shardOf(0))
-	w.put(b, shardOf(0), neon.Secondary, 0)
-	good := map[neon.ShardID]Intent{shardOf(0): {Attached: 1, Secondaries: []neon.NodeID{2}}}
-	if err := w.fleet.CheckPlacement(good); err != nil {
-		t.Fatal(err)
-	}
-	for name, bad := range map[string]map[neon.ShardID]Intent{
-		"unknown location": {},
-		"swapped":          {shardOf(0): {Attached: 2, Secondaries: []neon.NodeID{1}}},
-		"same node twice":  {shardOf(0): {Attached: 1, Secondaries: []neon.NodeID{1, 2}}},
-		"missing":          {shardOf(0): {Attached: 1, Secondaries: []neon.NodeID{2}}, shardOf(1): {Attached: 1}},
-	} {
-		if err := w.fleet.CheckPlacement(bad); err == nil {
-			t.Errorf("%s passes", name)
-		}
-	}
-}
-
-func TestAttachedExactlyOnce(t *testing.T) {
-	w := newWorld(t, Options{})
-	a, b := w.node(1), w.node(2)
-	shards := []neon.ShardID{shardOf(0)}
-	if w.fleet.AttachedExactlyOnce(shards) == nil {
-		t.Error("attached nowhere passes")
-	}
-	w.attach(a, shards[0])
-	if err := w.fleet.AttachedExactlyOnce(shards); err != nil {
-		t.Error(err)
-	}
-	w.attach(b, shards[0])
-	if w.fleet.AttachedExactlyOnce(shards) == nil {
-		t.Error("attached twice passes")
-	}
-	a.Kill()
-	if err := w.fleet.AttachedExactlyOnce(shards); err != nil {
-		t.Error(err)
-	}
-	w.auth.grant(shards[0], 1)
-	if w.fleet.AttachedExactlyOnce(shards) == nil {
-		t.Error("an old generation passes")
-	}
-	if got := w.fleet.Attached(); len(got) != 1 || got[2] != 1 {
-		t.Errorf("attached %v", got)
 	}
 }

@@ -30,7 +30,10 @@ func (c *core) upload(now time.Duration, shard neon.ShardID, s *slot, tl *timeli
 	if tl.deleting || last <= tl.disk {
 		return
 	}
-	l := layer{owner: ownerOf(shard), lo: tl.disk, hi: last, gen: s.gen, size: uint32(min(uint64(last-tl.disk), 1<<31))}
+	l := layer{
+		owner: ownerOf(shard), lo: tl.disk, hi: last, gen: s.gen,
+		size: uint32(min(uint64(last-tl.disk), 1<<31)),
+	}
 	tl.layers = append(slices.Clip(tl.layers), l)
 	tl.disk = last
 	c.putIndex(shard, s, tl, l)
@@ -47,7 +50,10 @@ func (c *core) compact(shard neon.ShardID, s *slot, tl *timeline) {
 	for _, l := range old {
 		size += uint64(l.size)
 	}
-	merged := layer{owner: ownerOf(shard), lo: old[0].lo, hi: tl.disk, gen: s.gen, size: uint32(min(size, 1<<31))}
+	merged := layer{
+		owner: ownerOf(shard), lo: old[0].lo, hi: tl.disk, gen: s.gen,
+		size: uint32(min(size, 1<<31)),
+	}
 	tl.layers = []layer{merged}
 	c.putIndex(shard, s, tl, merged)
 	for _, l := range old {

@@ -19,13 +19,30 @@ func TestGenerationRules(t *testing.T) {
 		status int
 	}
 	for name, steps := range map[string][]step{
-		"same generation swaps in place":   {{neon.AttachedSingle, 5, 200}, {neon.AttachedMulti, 5, 200}, {neon.AttachedStale, 5, 200}, {neon.AttachedSingle, 5, 200}},
-		"higher generation respawns":       {{neon.AttachedSingle, 5, 200}, {neon.AttachedSingle, 7, 200}},
-		"lower generation is refused":      {{neon.AttachedSingle, 5, 200}, {neon.AttachedSingle, 4, 400}, {neon.AttachedSingle, 5, 200}},
-		"secondary forgets the generation": {{neon.AttachedSingle, 5, 200}, {neon.Secondary, none, 200}, {neon.AttachedSingle, 3, 200}},
-		"detached forgets the generation":  {{neon.AttachedSingle, 5, 200}, {neon.Detached, none, 200}, {neon.AttachedSingle, 3, 200}},
-		"detaching nothing succeeds":       {{neon.Detached, none, 200}, {neon.Detached, none, 200}},
-		"stale re-attaches when newer":     {{neon.AttachedSingle, 5, 200}, {neon.AttachedStale, 6, 200}, {neon.AttachedSingle, 5, 400}},
+		"same generation swaps in place": {
+			{neon.AttachedSingle, 5, 200}, {neon.AttachedMulti, 5, 200},
+			{neon.AttachedStale, 5, 200}, {neon.AttachedSingle, 5, 200},
+		},
+		"higher generation respawns": {
+			{neon.AttachedSingle, 5, 200}, {neon.AttachedSingle, 7, 200},
+		},
+		"lower generation is refused": {
+			{neon.AttachedSingle, 5, 200}, {neon.AttachedSingle, 4, 400},
+			{neon.AttachedSingle, 5, 200},
+		},
+		"secondary forgets the generation": {
+			{neon.AttachedSingle, 5, 200}, {neon.Secondary, none, 200},
+			{neon.AttachedSingle, 3, 200},
+		},
+		"detached forgets the generation": {
+			{neon.AttachedSingle, 5, 200}, {neon.Detached, none, 200},
+			{neon.AttachedSingle, 3, 200},
+		},
+		"detaching nothing succeeds": {{neon.Detached, none, 200}, {neon.Detached, none, 200}},
+		"stale re-attaches when newer": {
+			{neon.AttachedSingle, 5, 200}, {neon.AttachedStale, 6, 200},
+			{neon.AttachedSingle, 5, 400},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, Options{})
@@ -33,7 +50,8 @@ func TestGenerationRules(t *testing.T) {
 			for i, s := range steps {
 				status, body := w.call(n, "PUT", locationPath(shardOf(0)), conf(s.mode, s.gen))
 				if status != s.status {
-					t.Fatalf("step %d %s %d: status %d, want %d: %s", i, s.mode, s.gen, status, s.status, body)
+					t.Fatalf("step %d %s %d: status %d, want %d: %s", i, s.mode, s.gen, status,
+						s.status, body)
 				}
 				if status != 200 && !strings.HasPrefix(body, `{"msg":"`) {
 					t.Fatalf("error body %s", body)
@@ -48,16 +66,19 @@ func TestLocationPutRefusesBadBodies(t *testing.T) {
 	n := w.node(1)
 	good := conf(neon.AttachedSingle, 1)
 	for name, body := range map[string]string{
-		"empty":                     "",
-		"not json":                  "{",
-		"unknown key":               strings.Replace(good, `"mode"`, `"colour":1,"mode"`, 1),
-		"no mode":                   `{"tenant_conf":{}}`,
-		"no tenant_conf":            `{"mode":"Detached"}`,
-		"unknown mode":              strings.Replace(good, "AttachedSingle", "Attached", 1),
-		"attached, no generation":   strings.Replace(good, `"generation":1`, `"generation":null`, 1),
+		"empty":          "",
+		"not json":       "{",
+		"unknown key":    strings.Replace(good, `"mode"`, `"colour":1,"mode"`, 1),
+		"no mode":        `{"tenant_conf":{}}`,
+		"no tenant_conf": `{"mode":"Detached"}`,
+		"unknown mode":   strings.Replace(good, "AttachedSingle", "Attached", 1),
+		"attached, no generation": strings.Replace(good, `"generation":1`, `"generation":null`,
+			1),
 		"secondary with generation": `{"mode":"Secondary","generation":3,"tenant_conf":{}}`,
-		"shard number too large":    strings.Replace(good, `"shard_number":0,"shard_count":0`, `"shard_number":4,"shard_count":4`, 1),
-		"generation too large":      strings.Replace(good, `"generation":1`, `"generation":4294967296`, 1),
+		"shard number too large": strings.Replace(good, `"shard_number":0,"shard_count":0`,
+			`"shard_number":4,"shard_count":4`, 1),
+		"generation too large": strings.Replace(good, `"generation":1`, `"generation":4294967296`,
+			1),
 	} {
 		t.Run(name, func(t *testing.T) { w.want(400, n, "PUT", locationPath(shardOf(0)), body) })
 	}
@@ -73,14 +94,18 @@ func TestListingShowsWhatWasPut(t *testing.T) {
 	n := w.node(7)
 	unsharded, sharded := shardOf(1), neon.ShardID{Tenant: shardOf(2).Tenant, Number: 1, Count: 2}
 	g := w.auth.grant(unsharded, 7)
-	body := strings.Replace(confOf(unsharded, neon.AttachedSingle, g), `"tenant_conf":{}`, `"tenant_conf":{"gc_period":"300s","nonsense":4}`, 1)
-	if got := w.want(200, n, "PUT", locationPath(unsharded)+"?lazy=true", body); got != `{"shards":[{"shard_id":"`+unsharded.String()+`","node_id":7}]}` {
+	body := strings.Replace(confOf(unsharded, neon.AttachedSingle, g), `"tenant_conf":{}`,
+		`"tenant_conf":{"gc_period":"300s","nonsense":4}`, 1)
+	if got := w.want(200, n, "PUT", locationPath(unsharded)+"?lazy=true",
+		body); got != `{"shards":[{"shard_id":"`+unsharded.String()+`","node_id":7}]}` {
 		t.Fatalf("answer %s", got)
 	}
-	if got := w.want(200, n, "PUT", locationPath(sharded), confOf(sharded, neon.Secondary, 0)); got != `{"shards":[],"stripe_size":2048}` {
+	if got := w.want(200, n, "PUT", locationPath(sharded),
+		confOf(sharded, neon.Secondary, 0)); got != `{"shards":[],"stripe_size":2048}` {
 		t.Fatalf("answer %s", got)
 	}
-	list, err := neon.ParseLocationListing([]byte(w.want(200, n, "GET", "/v1/location_config", nil)))
+	list, err := neon.ParseLocationListing([]byte(w.want(200, n, "GET", "/v1/location_config",
+		nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,17 +113,21 @@ func TestListingShowsWhatWasPut(t *testing.T) {
 		t.Fatalf("listing %+v", list)
 	}
 	first, second := list[0].Config, list[1].Config
-	if first.Mode != neon.AttachedSingle || *first.Generation != g || first.TenantConf.JSON() != `{"gc_period":"5m"}` {
+	if first.Mode != neon.AttachedSingle || *first.Generation != g ||
+		first.TenantConf.JSON() != `{"gc_period":"5m"}` {
 		t.Fatalf("attached location %+v", first)
 	}
-	if second.Mode != neon.Secondary || second.Generation != nil || !second.SecondaryConf.Warm || second.ShardNumber != 1 || second.ShardCount != 2 {
+	if second.Mode != neon.Secondary || second.Generation != nil || !second.SecondaryConf.Warm ||
+		second.ShardNumber != 1 || second.ShardCount != 2 {
 		t.Fatalf("secondary location %+v", second)
 	}
 	var one neon.LocationConfig
-	if err := json.Unmarshal([]byte(w.want(200, n, "GET", "/v1/location_config/"+sharded.String(), nil)), &one); err != nil || one.Mode != neon.Secondary {
+	if err := json.Unmarshal([]byte(w.want(200, n, "GET", "/v1/location_config/"+sharded.String(),
+		nil)), &one); err != nil || one.Mode != neon.Secondary {
 		t.Fatalf("single location %+v, %v", one, err)
 	}
-	if got := w.want(404, n, "GET", "/v1/location_config/"+shardOf(9).String(), nil); !strings.Contains(got, "tenant "+shardOf(9).String()) {
+	if got := w.want(404, n, "GET", "/v1/location_config/"+shardOf(9).String(),
+		nil); !strings.Contains(got, "tenant "+shardOf(9).String()) {
 		t.Fatalf("absent shard: %s", got)
 	}
 	if got := w.want(200, n, "PUT", locationPath(sharded), conf(neon.Detached, 0)); got != "null" {
@@ -120,7 +149,8 @@ func TestSlotInProgressIsNullAndConflicts(t *testing.T) {
 		v, ok := n.Location(shardOf(0))
 		return ok && v.State == InProgress
 	})
-	if got := w.want(200, n, "GET", "/v1/location_config/"+shardOf(0).String(), nil); got != "null" {
+	if got := w.want(200, n, "GET", "/v1/location_config/"+shardOf(0).String(),
+		nil); got != "null" {
 		t.Errorf("single listing %s", got)
 	}
 	if got := w.want(200, n, "GET", "/v1/location_config", nil); !strings.Contains(got, ",null]") {
@@ -155,7 +185,8 @@ func TestHandlerRunsOnAfterTheClientGaveUp(t *testing.T) {
 	g := w.auth.grant(shardOf(0), 1)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if status, _ := w.do(ctx, http.MethodPut, "http://"+n.Addr()+locationPath(shardOf(0)), conf(neon.AttachedSingle, g)); status != 0 {
+	if status, _ := w.do(ctx, http.MethodPut, "http://"+n.Addr()+locationPath(shardOf(0)),
+		conf(neon.AttachedSingle, g)); status != 0 {
 		t.Fatalf("status %d, want a timeout", status)
 	}
 	eventually(t, "attached although the client gave up", func() bool {
@@ -194,7 +225,8 @@ func TestKilledProcessHasNoLateEffects(t *testing.T) {
 
 func TestAuthorization(t *testing.T) {
 	w := newWorld(t, Options{})
-	n := w.node(1, func(o *NodeOptions) { o.Authorize = func(token string) bool { return token == "secret" } })
+	n := w.node(1,
+		func(o *NodeOptions) { o.Authorize = func(token string) bool { return token == "secret" } })
 	w.want(401, n, "GET", "/v1/utilization", nil)
 	w.want(200, n, "GET", "/v1/status", nil)
 }
@@ -207,14 +239,19 @@ func TestUtilization(t *testing.T) {
 	}
 	w.put(n, shardOf(9), neon.Secondary, 0)
 	var u neon.Utilization
-	if err := json.Unmarshal([]byte(w.want(200, n, "GET", "/v1/utilization", nil)), &u); err != nil {
+	if err := json.Unmarshal([]byte(w.want(200, n, "GET", "/v1/utilization", nil)),
+		&u); err != nil {
 		t.Fatal(err)
 	}
-	if u.ShardCount != 6 || u.MaxShardCount != 2500 || u.DiskWantedBytes != 6<<30 || u.CachedScore == nil || *u.CachedScore != u.Score() || u.Score() == 0 {
+	if u.ShardCount != 6 || u.MaxShardCount != 2500 || u.DiskWantedBytes != 6<<30 ||
+		u.CachedScore == nil || *u.CachedScore != u.Score() || u.Score() == 0 {
 		t.Fatalf("utilization %+v", u)
 	}
-	n.SetBehaviour(Behaviour{Utilization: func(u neon.Utilization) neon.Utilization { u.ShardCount = 2500; return u }})
-	if err := json.Unmarshal([]byte(w.want(200, n, "GET", "/v1/utilization", nil)), &u); err != nil || u.ShardCount != 2500 || *u.CachedScore != 1_000_000 {
+	n.SetBehaviour(Behaviour{
+		Utilization: func(u neon.Utilization) neon.Utilization { u.ShardCount = 2500; return u },
+	})
+	if err := json.Unmarshal([]byte(w.want(200, n, "GET", "/v1/utilization", nil)),
+		&u); err != nil || u.ShardCount != 2500 || *u.CachedScore != 1_000_000 {
 		t.Fatalf("lying utilization %+v, %v", u, err)
 	}
 }

@@ -37,7 +37,8 @@ func (p *process) tick(ctx context.Context) error {
 func (p *process) deletions(ctx context.Context) error {
 	for {
 		var lists []deletionList
-		if !p.with(func(_ time.Duration, c *core) { lists = c.takeLists(validateBatch) }) || len(lists) == 0 {
+		if !p.with(func(_ time.Duration, c *core) { lists = c.takeLists(validateBatch) }) ||
+			len(lists) == 0 {
 			return nil
 		}
 		items, err := p.validate(ctx, lists)

@@ -243,7 +243,10 @@ func (n *Node) Clone(listen func() (net.Listener, error)) (*Node, error) {
 	z.incarnation = n.incarnation + 1000
 	for shard, s := range n.core.slots {
 		if s.mode != modeNone {
-			z.core.slots[shard] = &slot{conf: s.conf, gen: s.gen, stripe: s.stripe, mode: s.mode, warm: s.warm, since: s.since, have: s.have}
+			z.core.slots[shard] = &slot{
+				conf: s.conf, gen: s.gen, stripe: s.stripe, mode: s.mode, warm: s.warm,
+				since: s.since, have: s.have,
+			}
 			z.core.count(s)
 		}
 	}

@@ -32,7 +32,8 @@ func (s *Store) putManifest(shard neon.ShardID, m manifest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.manifests[shard]
-	at, ok := slices.BinarySearchFunc(all, m.gen, func(have manifest, g neon.Generation) int { return int(int64(have.gen) - int64(g)) })
+	at, ok := slices.BinarySearchFunc(all, m.gen,
+		func(have manifest, g neon.Generation) int { return int(int64(have.gen) - int64(g)) })
 	if ok {
 		all[at] = m
 	} else {
@@ -41,7 +42,9 @@ func (s *Store) putManifest(shard neon.ShardID, m manifest) {
 }
 
 // offloaded are the timelines that an attach in a generation takes for offloaded.
-func (s *Store) offloaded(shard neon.ShardID, gen neon.Generation) (found map[neon.TimelineID]bool) {
+func (s *Store) offloaded(
+	shard neon.ShardID, gen neon.Generation,
+) (found map[neon.TimelineID]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.manifests[shard] {
@@ -95,7 +98,8 @@ func (p *process) archiveTimeline(c *call) reply {
 			pause = core.behave.ArchivalStep
 			tl := core.anyTimeline(now, c.shard, s, c.timeline)
 			if tl == nil || tl.deleting || tl.imports.going {
-				return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard, c.timeline).reply()
+				return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
+					c.timeline).reply()
 			}
 			if f := s.tenant.mayArchive(tl, change.Archive); f != nil && !checked {
 				return f.reply()
@@ -107,7 +111,8 @@ func (p *process) archiveTimeline(c *call) reply {
 		case out.abort || out.status != http.StatusProcessing:
 			return out
 		case time.Now().After(deadline):
-			return fail(http.StatusRequestTimeout, "Timed out waiting for upload queue flush").reply()
+			return fail(http.StatusRequestTimeout, "Timed out waiting for upload queue flush").
+				reply()
 		case !p.sleep(max(pause, busyPoll)):
 			return aborted
 		}
@@ -116,11 +121,14 @@ func (p *process) archiveTimeline(c *call) reply {
 
 // archivalSteps takes one step of a change, or, when steps take no time, all that
 // can be taken. StatusProcessing means that there is more to do.
-func (c *core) archivalSteps(shard neon.ShardID, s *slot, tl *timeline, change *archival.Change) reply {
+func (c *core) archivalSteps(
+	shard neon.ShardID, s *slot, tl *timeline, change *archival.Change,
+) reply {
 	for {
 		if tl.arch.Pending() {
 			c.putIndex(shard, s, tl)
-		} else if f := c.archivalStep(shard, s, tl, func(t *archival.Timeline) error { return change.Next(t) }); f != nil {
+		} else if f := c.archivalStep(shard, s, tl,
+			func(t *archival.Timeline) error { return change.Next(t) }); f != nil {
 			return f.reply()
 		}
 		switch {
@@ -133,7 +141,9 @@ func (c *core) archivalSteps(shard neon.ShardID, s *slot, tl *timeline, change *
 }
 
 // archivalStep takes one step and writes the manifest if it has changed.
-func (c *core) archivalStep(shard neon.ShardID, s *slot, tl *timeline, step func(*archival.Timeline) error) *failure {
+func (c *core) archivalStep(
+	shard neon.ShardID, s *slot, tl *timeline, step func(*archival.Timeline) error,
+) *failure {
 	listed := tl.arch.Manifest
 	err := step(&tl.arch)
 	if tl.arch.Manifest != listed {
@@ -159,7 +169,8 @@ func (p *process) offload(shard neon.ShardID, mine *timeline) (f *failure) {
 		going := false
 		if !p.with(func(now time.Duration, c *core) {
 			s := c.slots[shard]
-			if s == nil || s.busy || !s.mode.attached() || mine.deleting || c.anyTimeline(now, shard, s, mine.id) != mine {
+			if s == nil || s.busy || !s.mode.attached() || mine.deleting ||
+				c.anyTimeline(now, shard, s, mine.id) != mine {
 				return
 			}
 			going = true
@@ -167,7 +178,11 @@ func (p *process) offload(shard neon.ShardID, mine *timeline) (f *failure) {
 				if o.Waits(mine.arch) {
 					c.putIndex(shard, s, mine)
 				} else {
-					f = c.archivalStep(shard, s, mine, func(t *archival.Timeline) error { return o.Next(t, c.behave.OffloadOrder) })
+					f = c.archivalStep(shard, s, mine, func(
+						t *archival.Timeline,
+					) error {
+						return o.Next(t, c.behave.OffloadOrder)
+					})
 				}
 				if pause = c.behave.ArchivalStep; pause > 0 || o.Done() {
 					return
@@ -183,11 +198,13 @@ func (p *process) offload(shard neon.ShardID, mine *timeline) (f *failure) {
 // autoOffload starts to offload what background work finds archived. The caller
 // holds the core.
 func (p *process) autoOffload(c *core, shard neon.ShardID, s *slot) {
-	if !c.behave.Offload || s.busy || s.broken || !s.mode.attached() || s.mode == modeStale || s.tenant == nil {
+	if !c.behave.Offload || s.busy || s.broken || !s.mode.attached() || s.mode == modeStale ||
+		s.tenant == nil {
 		return
 	}
 	for _, tl := range s.tenant.timelines {
-		if tl.deleting || tl.imports.going || !tl.arch.Candidate() || s.tenant.hasLoadedChild(tl) || !p.work.enter() {
+		if tl.deleting || tl.imports.going || !tl.arch.Candidate() || s.tenant.hasLoadedChild(tl) ||
+			!p.work.enter() {
 			continue
 		}
 		go func() {
@@ -208,7 +225,8 @@ func (p *process) offloadTimeline(c *call) reply {
 	var mine *timeline
 	out := p.onTimeline(c, func(_ time.Duration, _ *core, s *slot, tl *timeline) reply {
 		if s.tenant.hasLoadedChild(tl) {
-			return fail(http.StatusPreconditionFailed, "Precondition failed: timeline has attached children").reply()
+			return fail(http.StatusPreconditionFailed,
+				"Precondition failed: timeline has attached children").reply()
 		}
 		mine = tl
 		return ok(jsonNull)
@@ -231,13 +249,16 @@ func (f *Fleet) CheckArchived(tl neon.TimelineID, archived bool, shards ...neon.
 		gen, _ := f.opt.Oracle.newest(shard)
 		index, listed, there := f.opt.Store.archived(remoteID{shard, tl}, gen)
 		if !there || index != archived || listed && !archived {
-			c.add("timeline %s of shard %s: there %v, archived %v, offloaded %v in generation %d", tl, shard, there, index, listed, gen)
+			c.add("timeline %s of shard %s: there %v, archived %v, offloaded %v in generation %d",
+				tl, shard, there, index, listed, gen)
 		}
 		for _, n := range f.Nodes() {
 			_ = n.act(shard, func(now time.Duration, core *core, s *slot) {
 				t := core.anyTimeline(now, shard, s, tl)
-				if s.gen == gen && (t == nil || t.arch.Stopping || t.arch.Dirty != archived || !archived && !t.arch.Active()) {
-					c.add("timeline %s of shard %s is stranded on node %s: %+v", tl, shard, n.opt.ID, t)
+				if s.gen == gen && (t == nil || t.arch.Stopping || t.arch.Dirty != archived ||
+					!archived && !t.arch.Active()) {
+					c.add("timeline %s of shard %s is stranded on node %s: %+v", tl, shard,
+						n.opt.ID, t)
 				}
 			})
 		}
@@ -255,7 +276,8 @@ func (f *Fleet) checkStranded(c *findings) {
 			}
 			for _, tl := range s.tenant.timelines {
 				if tl.arch.Stopping || tl.arch.Manifest && !tl.arch.Index {
-					c.add("I31: timeline %s of shard %s on node %s is stranded: %+v", tl.id, shard, n.opt.ID, tl.arch)
+					c.add("I31: timeline %s of shard %s on node %s is stranded: %+v", tl.id, shard,
+						n.opt.ID, tl.arch)
 				}
 			}
 		}
@@ -282,7 +304,10 @@ func (p *process) timelinesOffloaded(c *call) reply {
 			case tl.usable():
 				all.Timelines = append(all.Timelines, core.describe(now, c.shard, tl))
 			case !tl.arch.Loaded:
-				o := offloadedJSON{Tenant: c.shard, Timeline: tl.id, Archived: p.node.fleet.epoch.UTC().Format(time.RFC3339)}
+				o := offloadedJSON{
+					Tenant: c.shard, Timeline: tl.id,
+					Archived: p.node.fleet.epoch.UTC().Format(time.RFC3339),
+				}
 				if tl.meta.kind == branched {
 					o.Ancestor, o.Retain = &tl.meta.ancestor, &tl.meta.start
 				}

@@ -31,13 +31,17 @@ func newArchivist(t *testing.T, order archival.Order) *archivist {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &archivist{T: t, fleet: f, node: n, path: "/v1/tenant/" + shardOf(0).String() + "/timeline/" + timelineOf(1).String()}
+	a := &archivist{
+		T: t, fleet: f, node: n,
+		path: "/v1/tenant/" + shardOf(0).String() + "/timeline/" + timelineOf(1).String(),
+	}
 	if err := n.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	synctest.Wait()
 	a.do("PUT", locationPath(shardOf(0)), confOf(shardOf(0), "AttachedSingle", 1), 200)
-	a.do("POST", "/v1/tenant/"+shardOf(0).String()+"/timeline", fmt.Sprintf(`{"new_timeline_id":%q}`, timelineOf(1)), 201)
+	a.do("POST", "/v1/tenant/"+shardOf(0).String()+"/timeline",
+		fmt.Sprintf(`{"new_timeline_id":%q}`, timelineOf(1)), 201)
 	a.do("PUT", a.path+"/archival_config", `{"state":"Archived"}`, 200)
 	return a
 }
@@ -82,7 +86,9 @@ func (a *archivist) race(after time.Duration) error {
 // moment of its offload. With the old order some moment strands it; with the arbiter
 // none does.
 func TestUnarchiveAgainstOffload(t *testing.T) {
-	for order, safe := range map[archival.Order]bool{archival.Arbiter: true, archival.StopFirst: false} {
+	for order, safe := range map[archival.Order]bool{
+		archival.Arbiter: true, archival.StopFirst: false,
+	} {
 		stranded := 0
 		for at := range 14 {
 			synctest.Test(t, func(t *testing.T) {
@@ -116,9 +122,11 @@ func TestOffloadedTimelines(t *testing.T) {
 			a.do("GET", a.path, "", 404)
 			a.do("PUT", a.path+"/archival_config", `{"state":"Archived"}`, 200)
 			a.do("POST", all, fmt.Sprintf(`{"new_timeline_id":%q}`, timelineOf(1)), 409)
-			a.do("POST", all, fmt.Sprintf(`{"new_timeline_id":%q,"ancestor_timeline_id":%q}`, timelineOf(2), timelineOf(1)), 406)
+			a.do("POST", all, fmt.Sprintf(`{"new_timeline_id":%q,"ancestor_timeline_id":%q}`,
+				timelineOf(2), timelineOf(1)), 406)
 			var got struct{ Timelines, Offloaded []any }
-			if err := json.Unmarshal([]byte(a.do("GET", all+"_and_offloaded", "", 200)), &got); err != nil || len(got.Timelines) != 0 || len(got.Offloaded) != 1 {
+			if err := json.Unmarshal([]byte(a.do("GET", all+"_and_offloaded", "", 200)),
+				&got); err != nil || len(got.Timelines) != 0 || len(got.Offloaded) != 1 {
 				t.Errorf("%+v %v", got, err)
 			}
 		}

@@ -194,7 +194,10 @@ func (f *shardFacts) newest() (neon.Generation, bool) {
 }
 
 func (o *Oracle) violate(n int, shard neon.ShardID, node neon.NodeID, format string, args ...any) {
-	v := Violation{Invariant: n, At: time.Since(o.epoch), Shard: shard, Node: node, Text: fmt.Sprintf(format, args...)}
+	v := Violation{
+		Invariant: n, At: time.Since(o.epoch), Shard: shard, Node: node,
+		Text: fmt.Sprintf(format, args...),
+	}
 	o.record(Event{Kind: EventViolation, Shard: shard, Node: node, Note: v.String()})
 	if len(o.violations) >= maxViolations {
 		o.dropped++
@@ -273,7 +276,9 @@ func (o *Oracle) Shard(id neon.ShardID) (s ShardFacts, ok bool) {
 		}
 		if g.attached && o.procs[g.holder].alive {
 			p := o.procs[g.holder]
-			s.Holders = append(s.Holders, Holder{Node: p.node, Incarnation: p.incarnation, Generation: g.gen, Mode: g.mode.wire()})
+			s.Holders = append(s.Holders, Holder{
+				Node: p.node, Incarnation: p.incarnation, Generation: g.gen, Mode: g.mode.wire(),
+			})
 		}
 	}
 	return s, true

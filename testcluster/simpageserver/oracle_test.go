@@ -28,7 +28,8 @@ func TestHistoryIsBoundedJSONLines(t *testing.T) {
 		Generation int
 		Shard      string
 	}
-	if err := json.Unmarshal([]byte(lines[3]), &e); err != nil || e.Kind != "granted" || e.Generation != 10 || e.Shard != shardOf(0).String() {
+	if err := json.Unmarshal([]byte(lines[3]), &e); err != nil || e.Kind != "granted" ||
+		e.Generation != 10 || e.Shard != shardOf(0).String() {
 		t.Fatalf("last line %s: %v", lines[3], err)
 	}
 }

@@ -9,7 +9,9 @@ import (
 // Preload puts shards onto the disk of a node that does not run, attached in a
 // generation as a former process left them. The next start asks the controller
 // what to do with them.
-func (n *Node) Preload(shards []neon.ShardID, generation neon.Generation, stripe neon.StripeSize) error {
+func (n *Node) Preload(
+	shards []neon.ShardID, generation neon.Generation, stripe neon.StripeSize,
+) error {
 	defer n.alone()()
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -43,7 +43,9 @@ func newProcess(n *Node, ln net.Listener, incarnation uint32) *process {
 		conns:    map[net.Conn]struct{}{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.server = &http.Server{Handler: p, ConnState: p.connState, ErrorLog: log.New(io.Discard, "", 0)}
+	p.server = &http.Server{
+		Handler: p, ConnState: p.connState, ErrorLog: log.New(io.Discard, "", 0),
+	}
 	return p
 }
 

@@ -91,7 +91,10 @@ func (o *Oracle) atRest() []restFacts {
 		r := restFacts{shard: shard, told: o.nodeIDs[f.told]}
 		for _, g := range f.gens {
 			if p := o.procs[g.holder]; g.attached && p.alive {
-				r.holders = append(r.holders, Holder{Node: p.node, Incarnation: p.incarnation, Generation: g.gen, Mode: g.mode.wire()})
+				r.holders = append(r.holders, Holder{
+					Node: p.node, Incarnation: p.incarnation, Generation: g.gen,
+					Mode: g.mode.wire(),
+				})
 			}
 		}
 		if len(r.holders) == 0 {
@@ -127,11 +130,13 @@ func (f *Fleet) checkRest(c *findings, r restFacts) {
 	case len(r.holders) > 1:
 		c.add("I7: shard %s is attached %d times at rest: %v", r.shard, len(r.holders), r.holders)
 	case last.Generation != r.newest:
-		c.add("I11: shard %s is attached in generation %d on node %s, the newest is %d", r.shard, last.Generation, last.Node, r.newest)
+		c.add("I11: shard %s is attached in generation %d on node %s, the newest is %d", r.shard,
+			last.Generation, last.Node, r.newest)
 	case last.Mode != neon.AttachedSingle:
 		c.add("I11: shard %s is %s on node %s", r.shard, last.Mode, last.Node)
 	case r.told != 0 && r.told != last.Node:
-		c.add("I8: compute uses node %s for shard %s, which is attached on node %s", r.told, r.shard, last.Node)
+		c.add("I8: compute uses node %s for shard %s, which is attached on node %s", r.told,
+			r.shard, last.Node)
 	}
 	for _, tl := range r.timelines {
 		if !f.opt.Store.has(remoteID{r.shard, tl}, last.Generation) {
@@ -183,7 +188,8 @@ func (f *Fleet) CheckPlacement(want map[neon.ShardID]Intent) error {
 			if mode, wanted := modes[at]; !wanted {
 				c.add("I11: shard %s is %s on node %s without intent", shard, v.Mode, n.opt.ID)
 			} else if mode != v.Mode || v.State == InProgress {
-				c.add("I12: shard %s is %s (%s) on node %s, wanted %s", shard, v.Mode, v.State, n.opt.ID, mode)
+				c.add("I12: shard %s is %s (%s) on node %s, wanted %s", shard, v.Mode, v.State,
+					n.opt.ID, mode)
 			}
 			delete(modes, at)
 		}

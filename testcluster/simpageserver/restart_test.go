@@ -28,7 +28,8 @@ func TestReattachRaisesGenerationsAndRegisters(t *testing.T) {
 	w.auth.mu.Lock()
 	defer w.auth.mu.Unlock()
 	r := w.auth.registers[1]
-	if len(w.auth.registers) != 2 || r.ID != 1 || r.AZ != neon.MakeAZ("az-1") || r.HTTPAddr != "127.0.0.1" || r.HTTPPort == 0 || r.PgPort == 0 {
+	if len(w.auth.registers) != 2 || r.ID != 1 || r.AZ != neon.MakeAZ("az-1") ||
+		r.HTTPAddr != "127.0.0.1" || r.HTTPPort == 0 || r.PgPort == 0 {
 		t.Fatalf("registered %+v", w.auth.registers)
 	}
 	w.silent()
@@ -56,11 +57,15 @@ func TestReattachPurgesOmittedAndDemotesLowered(t *testing.T) {
 			}
 		}
 		g := neon.Generation(9)
-		resp.Tenants = append(resp.Tenants, neon.ReAttachTenant{Shard: shardOf(5), Gen: &g, Mode: neon.AttachedSingle, StripeSize: 1})
+		resp.Tenants = append(resp.Tenants, neon.ReAttachTenant{
+			Shard: shardOf(5), Gen: &g, Mode: neon.AttachedSingle, StripeSize: 1,
+		})
 	}
 	w.auth.mu.Unlock()
 	w.start(n)
-	for i, want := range map[int]neon.LocationMode{0: "", 1: neon.Secondary, 2: "", 3: neon.Secondary, 4: "", 5: ""} {
+	for i, want := range map[int]neon.LocationMode{
+		0: "", 1: neon.Secondary, 2: "", 3: neon.Secondary, 4: "", 5: "",
+	} {
 		if v, _ := n.Location(shardOf(i)); v.Mode != want {
 			t.Errorf("shard %d is %q, want %q", i, v.Mode, want)
 		}
@@ -82,7 +87,8 @@ func TestNoReplyUntilReattachIsAnswered(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	if status, _ := w.do(ctx, http.MethodGet, "http://"+n.Addr()+"/v1/utilization", nil); status != 0 {
+	if status, _ := w.do(ctx, http.MethodGet, "http://"+n.Addr()+"/v1/utilization",
+		nil); status != 0 {
 		t.Fatalf("status %d before re-attach", status)
 	}
 	if w.fleet.Attached()[1] != 0 {
@@ -94,7 +100,8 @@ func TestNoReplyUntilReattachIsAnswered(t *testing.T) {
 
 func TestUpcallsTryTheNextController(t *testing.T) {
 	w := newWorld(t, Options{})
-	n := w.node(1, func(o *NodeOptions) { o.Upcalls = []string{"http://127.0.0.1:1/upcall/v1", w.base} })
+	n := w.node(1,
+		func(o *NodeOptions) { o.Upcalls = []string{"http://127.0.0.1:1/upcall/v1", w.base} })
 	w.attach(n, shardOf(0))
 	if err := n.Restart(context.Background()); err != nil {
 		t.Fatal(err)
@@ -153,8 +160,10 @@ func TestGracefulStopUploads(t *testing.T) {
 	w := newWorld(t, Options{Store: NewStore(StoreOptions{WALRate: 1 << 20})})
 	n := w.node(1)
 	w.attach(n, shardOf(0))
-	w.want(201, n, "POST", "/v1/tenant/"+shardOf(0).String()+"/timeline", map[string]any{"new_timeline_id": timelineOf(1)})
-	eventually(t, "log growth", func() bool { return w.fleet.Store().head(timelineOf(1), w.fleet.now()) > bootstrapLsn })
+	w.want(201, n, "POST", "/v1/tenant/"+shardOf(0).String()+"/timeline",
+		map[string]any{"new_timeline_id": timelineOf(1)})
+	eventually(t, "log growth",
+		func() bool { return w.fleet.Store().head(timelineOf(1), w.fleet.now()) > bootstrapLsn })
 	if err := n.Stop(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -191,14 +200,20 @@ func TestFaults(t *testing.T) {
 		status int
 		body   string
 	}{
-		"refuse":           {Fault{Kind: FaultRefuse, Status: 423, Msg: "busy"}, 423, `{"msg":"busy"}`},
-		"refuse default":   {Fault{Kind: FaultRefuse}, 503, `{"msg":""}`},
-		"reset":            {Fault{Kind: FaultReset}, 0, ""},
-		"lose reply":       {Fault{Kind: FaultLoseReply}, 0, ""},
-		"malformed":        {Fault{Kind: FaultMalformed}, 200, `{"{"id`},
-		"wrong error body": {Fault{Kind: FaultMalformed, Status: 502}, 502, "<html>bad gateway</html>"},
-		"other route":      {Fault{Kind: FaultRefuse, Route: RouteUtilization}, 200, `{"id":1}`},
-		"never now":        {Fault{Kind: FaultRefuse, On: time.Nanosecond, Off: time.Hour}, 200, `{"id":1}`},
+		"refuse": {
+			Fault{Kind: FaultRefuse, Status: 423, Msg: "busy"}, 423, `{"msg":"busy"}`,
+		},
+		"refuse default": {Fault{Kind: FaultRefuse}, 503, `{"msg":""}`},
+		"reset":          {Fault{Kind: FaultReset}, 0, ""},
+		"lose reply":     {Fault{Kind: FaultLoseReply}, 0, ""},
+		"malformed":      {Fault{Kind: FaultMalformed}, 200, `{"{"id`},
+		"wrong error body": {
+			Fault{Kind: FaultMalformed, Status: 502}, 502, "<html>bad gateway</html>",
+		},
+		"other route": {Fault{Kind: FaultRefuse, Route: RouteUtilization}, 200, `{"id":1}`},
+		"never now": {
+			Fault{Kind: FaultRefuse, On: time.Nanosecond, Off: time.Hour}, 200, `{"id":1}`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n.SetFaults(c.rule)
@@ -236,10 +251,13 @@ func TestDuplicateArrivesLater(t *testing.T) {
 	w := newWorld(t, Options{})
 	n := w.node(1)
 	g := w.auth.grant(shardOf(0), 1)
-	n.SetFaults(Fault{Kind: FaultDuplicate, Route: RouteLocationPut, Delay: 100 * time.Millisecond, Count: 1})
+	n.SetFaults(Fault{
+		Kind: FaultDuplicate, Route: RouteLocationPut, Delay: 100 * time.Millisecond, Count: 1,
+	})
 	w.put(n, shardOf(0), neon.AttachedSingle, g)
 	w.put(n, shardOf(0), neon.Detached, 0)
-	eventually(t, "the duplicate attaches again", func() bool { _, ok := n.Location(shardOf(0)); return ok })
+	eventually(t, "the duplicate attaches again",
+		func() bool { _, ok := n.Location(shardOf(0)); return ok })
 	w.silent()
 	if w.fleet.Oracle().Late() == 0 {
 		t.Error("the late effect was not counted")
@@ -253,7 +271,8 @@ func TestHandlerServesWithoutAListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if r := recover(); r != http.ErrAbortHandler { //nolint:errorlint // net/http's own convention
+		// net/http's own convention
+		if r := recover(); r != http.ErrAbortHandler { //nolint:errorlint
 			t.Errorf("a node that is down answered: %v", r)
 		}
 	}()
@@ -267,7 +286,8 @@ func TestTenantListNamesStates(t *testing.T) {
 	w.attach(n, shardOf(0))
 	w.put(n, shardOf(1), neon.Secondary, 0)
 	got := w.want(200, n, "GET", "/v1/tenant", nil)
-	if !strings.Contains(got, `"state":{"slug":"Attaching"}`) || strings.Contains(got, shardOf(1).String()) {
+	if !strings.Contains(got, `"state":{"slug":"Attaching"}`) ||
+		strings.Contains(got, shardOf(1).String()) {
 		t.Fatalf("tenants %s", got)
 	}
 }

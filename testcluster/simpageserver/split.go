@@ -46,23 +46,32 @@ type splitting struct {
 }
 
 // beginSplit checks a request. The slot is the parent's, which is active.
-func (c *core) beginSplit(parent neon.ShardID, s *slot, req neon.ShardSplitRequest) (*splitting, *failure) {
+func (c *core) beginSplit(
+	parent neon.ShardID, s *slot, req neon.ShardSplitRequest,
+) (*splitting, *failure) {
 	to := neon.ShardCount(req.Count)
-	w := &splitting{parent: parent, gen: s.gen, slot: s, children: parent.Children(to), stripe: s.stripe}
+	w := &splitting{
+		parent: parent, gen: s.gen, slot: s, children: parent.Children(to), stripe: s.stripe,
+	}
 	if n := req.StripeSize; n != nil {
 		if parent.Count.Shards() > 1 && *n != s.stripe {
-			return nil, fail(http.StatusInternalServerError, "Cannot change the stripe size of a tenant with several shards")
+			return nil, fail(http.StatusInternalServerError,
+				"Cannot change the stripe size of a tenant with several shards")
 		}
 		w.stripe = *n
 	}
 	switch {
 	case !neon.CanSplit(parent.Count, to):
-		return nil, failf(http.StatusInternalServerError, "Cannot split %s into %d shards", parent, req.Count)
+		return nil, failf(http.StatusInternalServerError, "Cannot split %s into %d shards", parent,
+			req.Count)
 	case s.splitting:
-		return nil, failf(http.StatusInternalServerError, "Tenant shard %s is being split already", parent)
+		return nil, failf(http.StatusInternalServerError, "Tenant shard %s is being split already",
+			parent)
 	}
-	if s.tenant != nil && slices.ContainsFunc(s.tenant.timelines, func(tl *timeline) bool { return tl.deleting }) {
-		return nil, failf(http.StatusInternalServerError, "Tenant shard %s: a timeline is being deleted", parent)
+	if s.tenant != nil &&
+		slices.ContainsFunc(s.tenant.timelines, func(tl *timeline) bool { return tl.deleting }) {
+		return nil, failf(http.StatusInternalServerError,
+			"Tenant shard %s: a timeline is being deleted", parent)
 	}
 	s.splitting = true
 	return w, nil
@@ -72,8 +81,10 @@ func (c *core) beginSplit(parent neon.ShardID, s *slot, req neon.ShardSplitReque
 // fails when somebody else has changed the parent.
 func (c *core) advance(now time.Duration, w *splitting) (moves []transition, f *failure) {
 	s := w.slot
-	if c.stopping || c.slots[w.parent] != s || s.gen != w.gen || !s.mode.attached() || s.busy != (w.stage >= SplitLinked) {
-		return nil, failf(http.StatusInternalServerError, "Tenant shard %s was changed while it was split", w.parent)
+	if c.stopping || c.slots[w.parent] != s || s.gen != w.gen || !s.mode.attached() ||
+		s.busy != (w.stage >= SplitLinked) {
+		return nil, failf(http.StatusInternalServerError,
+			"Tenant shard %s was changed while it was split", w.parent)
 	}
 	half := len(w.children) / 2
 	switch w.stage++; w.stage {
@@ -88,7 +99,9 @@ func (c *core) advance(now time.Duration, w *splitting) (moves []transition, f *
 	case SplitFinished:
 		c.uncount(s)
 		delete(c.slots, w.parent)
-		c.leftovers[w.parent] = &slot{conf: s.conf, gen: s.gen, stripe: s.stripe, mode: s.mode, warm: s.warm}
+		c.leftovers[w.parent] = &slot{
+			conf: s.conf, gen: s.gen, stripe: s.stripe, mode: s.mode, warm: s.warm,
+		}
 		moves = []transition{{shard: w.parent, from: s.mode, fromGen: s.gen}}
 	}
 	return moves, nil
@@ -110,7 +123,9 @@ func (c *core) indexChildren(now time.Duration, w *splitting) {
 	}
 }
 
-func (c *core) attachChildren(now time.Duration, w *splitting, children []neon.ShardID) (moves []transition) {
+func (c *core) attachChildren(
+	now time.Duration, w *splitting, children []neon.ShardID,
+) (moves []transition) {
 	for _, id := range children {
 		if c.slots[id] != nil {
 			continue // of an earlier try: an attached shard of that generation is left as it is
@@ -214,7 +229,8 @@ func (p *process) topTenants(c *call) reply {
 	all := []neon.TopTenant{}
 	if !p.with(func(now time.Duration, core *core) {
 		for id, s := range core.slots {
-			if s.state(now) != Active || req.ShardsLT != nil && id.Count.Shards() >= req.ShardsLT.Shards() {
+			if s.state(now) != Active ||
+				req.ShardsLT != nil && id.Count.Shards() >= req.ShardsLT.Shards() {
 				continue
 			}
 			t := neon.TopTenant{Shard: id}
@@ -233,7 +249,8 @@ func (p *process) topTenants(c *call) reply {
 	slices.SortFunc(all, func(a, b neon.TopTenant) int {
 		return cmp.Or(cmp.Compare(metric(b), metric(a)), a.Shard.Compare(b.Shard))
 	})
-	return answer(http.StatusOK, neon.TopTenantsResponse{Shards: all[:min(len(all), max(0, req.Limit))]})
+	return answer(http.StatusOK,
+		neon.TopTenantsResponse{Shards: all[:min(len(all), max(0, req.Limit))]})
 }
 
 // SetLogicalSize makes pageservers report a size for a tenant, in bytes.

@@ -15,14 +15,15 @@ import (
 // the names. It also plays the safekeepers' part: it knows how far the log of
 // each timeline has grown.
 type Store struct {
-	mu          sync.Mutex
-	tenants     map[neon.TenantID]map[remoteID]*remoteTimeline
-	heatmaps    map[neon.ShardID]heatmap
-	logs        map[neon.TimelineID]walSource
-	manifests   map[neon.ShardID][]manifest  // ascending by generation
-	buried      map[remoteID]neon.Generation // deleted timelines, by the newest owner that deleted them
-	counts      countSet                     // of the shards that have heatmaps
-	logical     map[neon.TenantID]uint64     // sizes that pageservers report
+	mu        sync.Mutex
+	tenants   map[neon.TenantID]map[remoteID]*remoteTimeline
+	heatmaps  map[neon.ShardID]heatmap
+	logs      map[neon.TimelineID]walSource
+	manifests map[neon.ShardID][]manifest // ascending by generation
+	// deleted timelines, by the newest owner that deleted them
+	buried      map[remoteID]neon.Generation
+	counts      countSet                 // of the shards that have heatmaps
+	logical     map[neon.TenantID]uint64 // sizes that pageservers report
 	shardBytes  uint64
 	shardLayers uint64
 	walRate     int64
@@ -167,7 +168,8 @@ func (s *Store) putIndex(id remoteID, ix indexPart, added ...layer) {
 	for _, l := range added {
 		r.layers[l] = struct{}{}
 	}
-	at, ok := slices.BinarySearchFunc(r.indices, ix.gen, func(have indexPart, g neon.Generation) int { return int(int64(have.gen) - int64(g)) })
+	at, ok := slices.BinarySearchFunc(r.indices, ix.gen,
+		func(have indexPart, g neon.Generation) int { return int(int64(have.gen) - int64(g)) })
 	if ok {
 		r.indices[at] = ix
 	} else {
@@ -179,7 +181,9 @@ func (s *Store) putIndex(id remoteID, ix indexPart, added ...layer) {
 // that still names it and that an attach in generation newest or later could
 // load; such a delete loses data. The same goes for the indices of other shards of
 // the tenant in which reader finds somebody attached.
-func (s *Store) deleteLayer(id remoteID, l layer, newest neon.Generation, reader func(neon.ShardID) (neon.Generation, bool)) (inUse neon.Generation, bad bool) {
+func (s *Store) deleteLayer(
+	id remoteID, l layer, newest neon.Generation, reader func(neon.ShardID) (neon.Generation, bool),
+) (inUse neon.Generation, bad bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.tenants[id.shard.Tenant][id]

@@ -14,16 +14,23 @@ import (
 // faults from many goroutines. The controller is honest, so the oracle must stay
 // silent, and at the end nothing may hang.
 func TestStress(t *testing.T) {
-	w := newWorld(t, Options{Seed: 1, Store: NewStore(StoreOptions{WALRate: 1 << 20}), Behaviour: Behaviour{ActivationJitter: 2 * time.Millisecond}})
+	w := newWorld(t, Options{
+		Seed: 1, Store: NewStore(StoreOptions{WALRate: 1 << 20}),
+		Behaviour: Behaviour{ActivationJitter: 2 * time.Millisecond},
+	})
 	nodes := make([]*Node, 3)
 	for i := range nodes {
-		nodes[i] = w.node(neon.NodeID(i+1), func(o *NodeOptions) { o.Maintenance = 5 * time.Millisecond })
+		nodes[i] = w.node(neon.NodeID(i+1),
+			func(o *NodeOptions) { o.Maintenance = 5 * time.Millisecond })
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	for worker := range 6 {
-		wg.Go(func() { w.mover(ctx, nodes, shardOf(worker), rand.New(rand.NewPCG(2, uint64(worker)))) })
+		wg.Go(func() {
+			w.mover(ctx, nodes, shardOf(worker),
+				rand.New(rand.NewPCG(2, uint64(worker))))
+		})
 	}
 	wg.Go(func() {
 		for ctx.Err() == nil {
@@ -65,13 +72,16 @@ func (w *world) mover(ctx context.Context, nodes []*Node, shard neon.ShardID, rn
 		to := nodes[rng.IntN(len(nodes))]
 		g := w.auth.grant(shard, to.ID())
 		call, cancel := context.WithTimeout(ctx, time.Duration(1+rng.IntN(50))*time.Millisecond)
-		status, _ := w.do(call, "PUT", "http://"+to.Addr()+locationPath(shard)+"?lazy=true", confOf(shard, neon.AttachedSingle, g))
+		status, _ := w.do(call, "PUT", "http://"+to.Addr()+locationPath(shard)+"?lazy=true",
+			confOf(shard, neon.AttachedSingle, g))
 		if status == 200 && tl%4 == 0 {
-			w.do(call, "POST", "http://"+to.Addr()+timelinePath(shard), map[string]any{"new_timeline_id": timelineOf(tl)})
+			w.do(call, "POST", "http://"+to.Addr()+timelinePath(shard),
+				map[string]any{"new_timeline_id": timelineOf(tl)})
 		}
 		for _, other := range nodes {
 			if other != to && status == 200 {
-				w.do(call, "PUT", "http://"+other.Addr()+locationPath(shard), confOf(shard, neon.Secondary, 0))
+				w.do(call, "PUT", "http://"+other.Addr()+locationPath(shard),
+					confOf(shard, neon.Secondary, 0))
 			}
 		}
 		cancel()
@@ -100,8 +110,10 @@ func (w *world) chaos(ctx context.Context, nodes []*Node) {
 			n.Resume()
 		case 3:
 			n.SetFaults(Fault{Kind: FaultDuplicate, Probability: 0.2, Jitter: 5 * time.Millisecond},
-				Fault{Kind: FaultLoseReply, Probability: 0.1}, Fault{Kind: FaultReset, Probability: 0.1},
-				Fault{Kind: FaultRefuse, Probability: 0.1}, Fault{Kind: FaultDelay, Probability: 0.1, Jitter: 20 * time.Millisecond})
+				Fault{Kind: FaultLoseReply, Probability: 0.1},
+				Fault{Kind: FaultReset, Probability: 0.1},
+				Fault{Kind: FaultRefuse, Probability: 0.1},
+				Fault{Kind: FaultDelay, Probability: 0.1, Jitter: 20 * time.Millisecond})
 		case 4:
 			n.SetFaults()
 		case 5:

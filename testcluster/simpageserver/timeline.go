@@ -78,7 +78,9 @@ func (c *core) load(active time.Duration, shard neon.ShardID, gen neon.Generatio
 	for id, ix := range found {
 		t.timelines = append(t.timelines, &timeline{
 			id: id, meta: ix.meta, layers: ix.layers, disk: ix.disk, active: active,
-			marks: ix.marks, detached: ix.detached, imports: importing{going: ix.importing}, arch: archival.Attached(ix.marks.archived, listed[id]), deleting: ix.deleted, gone: active + c.behave.DeleteTimeline,
+			marks: ix.marks, detached: ix.detached, imports: importing{going: ix.importing},
+			arch: archival.Attached(ix.marks.archived, listed[id]), deleting: ix.deleted,
+			gone: active + c.behave.DeleteTimeline,
 		})
 	}
 	slices.SortFunc(t.timelines, func(a, b *timeline) int { return compareTimelines(a.id, b.id) })
@@ -114,16 +116,21 @@ func (c *core) settle(now time.Duration, shard neon.ShardID, s *slot) []*timelin
 func (tl *timeline) usable() bool { return !tl.imports.going && tl.arch.Loaded }
 
 // timeline finds a timeline that can be used.
-func (c *core) timeline(now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID) *timeline {
+func (c *core) timeline(
+	now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID,
+) *timeline {
 	if tl := c.anyTimeline(now, shard, s, id); tl != nil && tl.usable() {
 		return tl
 	}
 	return nil
 }
 
-func (c *core) anyTimeline(now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID) *timeline {
+func (c *core) anyTimeline(
+	now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID,
+) *timeline {
 	tls := c.settle(now, shard, s)
-	at, ok := slices.BinarySearchFunc(tls, id, func(tl *timeline, id neon.TimelineID) int { return compareTimelines(tl.id, id) })
+	at, ok := slices.BinarySearchFunc(tls, id,
+		func(tl *timeline, id neon.TimelineID) int { return compareTimelines(tl.id, id) })
 	if !ok {
 		return nil
 	}
@@ -140,27 +147,33 @@ type timelineCreation struct {
 
 // create makes a timeline and uploads its first index, so that it is durable
 // when it returns. The same request again returns the same timeline.
-func (c *core) create(now time.Duration, shard neon.ShardID, s *slot, req timelineCreation) (*timeline, *failure) {
+func (c *core) create(
+	now time.Duration, shard neon.ShardID, s *slot, req timelineCreation,
+) (*timeline, *failure) {
 	if req.meta.kind == branched {
 		from := c.anyTimeline(now, shard, s, req.meta.ancestor)
 		if from != nil && (from.arch.Dirty || !from.arch.Loaded) {
-			return nil, failf(http.StatusNotAcceptable, "ancestor timeline %s is archived", req.meta.ancestor)
+			return nil, failf(http.StatusNotAcceptable, "ancestor timeline %s is archived",
+				req.meta.ancestor)
 		}
 		if from == nil || from.deleting || !from.usable() {
-			return nil, failf(http.StatusInternalServerError, "Cannot branch off timeline %s: not found", req.meta.ancestor)
+			return nil, failf(http.StatusInternalServerError,
+				"Cannot branch off timeline %s: not found", req.meta.ancestor)
 		}
 		last := c.lastRecord(now, from)
 		if !req.hasStart {
 			req.meta.start = last
 		}
 		if req.meta.start > last {
-			return nil, failf(http.StatusNotAcceptable, "invalid branch start lsn: %s is past the last record %s", req.meta.start, last)
+			return nil, failf(http.StatusNotAcceptable,
+				"invalid branch start lsn: %s is past the last record %s", req.meta.start, last)
 		}
 		req.meta.version = from.meta.version
 	}
 	if tl := c.anyTimeline(now, shard, s, req.id); tl != nil {
 		if tl.deleting || tl.meta != req.meta || !tl.arch.Loaded {
-			return nil, failf(http.StatusConflict, "Conflict: timeline %s already exists with different parameters", req.id)
+			return nil, failf(http.StatusConflict,
+				"Conflict: timeline %s already exists with different parameters", req.id)
 		}
 		c.upload(now, shard, s, tl)
 		return tl, nil
@@ -170,19 +183,25 @@ func (c *core) create(now time.Duration, shard neon.ShardID, s *slot, req timeli
 		start = req.meta.start
 	}
 	c.store.beginLog(req.id, start, now)
-	tl := &timeline{id: req.id, meta: req.meta, disk: start, active: now, imports: importing{going: req.meta.kind == imported}, arch: archival.New()}
+	tl := &timeline{
+		id: req.id, meta: req.meta, disk: start, active: now,
+		imports: importing{going: req.meta.kind == imported}, arch: archival.New(),
+	}
 	if s.tenant == nil {
 		s.tenant = &tenant{}
 	}
 	s.tenant.timelines = append(s.tenant.timelines, tl)
-	slices.SortFunc(s.tenant.timelines, func(a, b *timeline) int { return compareTimelines(a.id, b.id) })
+	slices.SortFunc(s.tenant.timelines,
+		func(a, b *timeline) int { return compareTimelines(a.id, b.id) })
 	c.putIndex(shard, s, tl)
 	return tl, nil
 }
 
 // remove marks a timeline deleted, durably. The rest happens in the background;
 // done tells that there is nothing left.
-func (c *core) remove(now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID) (done bool, f *failure) {
+func (c *core) remove(
+	now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID,
+) (done bool, f *failure) {
 	tl := c.anyTimeline(now, shard, s, id)
 	if tl == nil {
 		return true, nil
@@ -191,11 +210,13 @@ func (c *core) remove(now time.Duration, shard neon.ShardID, s *slot, id neon.Ti
 		return false, nil
 	}
 	if tl.arch.Taken != archival.Free {
-		return false, fail(http.StatusConflict, "Conflict: timeline deletion or offload is already in progress")
+		return false, fail(http.StatusConflict,
+			"Conflict: timeline deletion or offload is already in progress")
 	}
 	for _, child := range s.tenant.timelines {
 		if child.meta.kind == branched && child.meta.ancestor == id {
-			return false, fail(http.StatusPreconditionFailed, "Precondition failed: Cannot delete timeline which has child timelines")
+			return false, fail(http.StatusPreconditionFailed,
+				"Precondition failed: Cannot delete timeline which has child timelines")
 		}
 	}
 	tl.deleting, tl.gone = true, now+c.behave.DeleteTimeline
@@ -208,12 +229,18 @@ func (c *core) putIndex(shard neon.ShardID, s *slot, tl *timeline, added ...laye
 	if tl.arch.Loaded {
 		defer tl.arch.Upload()
 	}
-	c.store.putIndex(remoteID{shard, tl.id}, indexPart{gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks, detached: tl.detached, importing: tl.imports.going, deleted: tl.deleting, cutOff: c.cutOff != nil && c.cutOff()}, added...)
+	c.store.putIndex(remoteID{shard, tl.id}, indexPart{
+		gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks,
+		detached: tl.detached, importing: tl.imports.going, deleted: tl.deleting,
+		cutOff: c.cutOff != nil && c.cutOff(),
+	}, added...)
 }
 
 // reached tells which of the wanted positions a shard has: all, some timelines
 // behind, or none of the timelines known.
-func (c *core) reached(now time.Duration, shard neon.ShardID, s *slot, want map[neon.TimelineID]neon.Lsn) (all, any bool) {
+func (c *core) reached(
+	now time.Duration, shard neon.ShardID, s *slot, want map[neon.TimelineID]neon.Lsn,
+) (all, any bool) {
 	all = true
 	for id, lsn := range want {
 		tl := c.timeline(now, shard, s, id)

@@ -15,7 +15,8 @@ func timelinePath(shard neon.ShardID) string { return "/v1/tenant/" + shard.Stri
 func (w *world) timeline(n *Node, shard neon.ShardID, tl int) neon.TimelineInfo {
 	w.t.Helper()
 	var info neon.TimelineInfo
-	text := w.want(201, n, "POST", timelinePath(shard), map[string]any{"new_timeline_id": timelineOf(tl), "pg_version": 16})
+	text := w.want(201, n, "POST", timelinePath(shard),
+		map[string]any{"new_timeline_id": timelineOf(tl), "pg_version": 16})
 	if err := json.Unmarshal([]byte(text), &info); err != nil {
 		w.t.Fatal(err)
 	}
@@ -34,16 +35,25 @@ func TestTimelineLifeCycle(t *testing.T) {
 		t.Fatalf("repeated creation gave %+v", again)
 	}
 	w.want(409, n, "POST", at, map[string]any{"new_timeline_id": timelineOf(1), "pg_version": 15})
-	branch := map[string]any{"new_timeline_id": timelineOf(2), "ancestor_timeline_id": timelineOf(1), "ancestor_start_lsn": first.LastRecordLsn}
+	branch := map[string]any{
+		"new_timeline_id": timelineOf(2), "ancestor_timeline_id": timelineOf(1),
+		"ancestor_start_lsn": first.LastRecordLsn,
+	}
 	var info neon.TimelineInfo
-	if err := json.Unmarshal([]byte(w.want(201, n, "POST", at, branch)), &info); err != nil || *info.Ancestor != timelineOf(1) || *info.AncestorLsn != first.LastRecordLsn {
+	if err := json.Unmarshal([]byte(w.want(201, n, "POST", at, branch)), &info); err != nil ||
+		*info.Ancestor != timelineOf(1) || *info.AncestorLsn != first.LastRecordLsn {
 		t.Fatalf("branch %+v, %v", info, err)
 	}
 	w.want(201, n, "POST", at, branch)
-	w.want(406, n, "POST", at, map[string]any{"new_timeline_id": timelineOf(3), "ancestor_timeline_id": timelineOf(1), "ancestor_start_lsn": "F/0"})
-	w.want(500, n, "POST", at, map[string]any{"new_timeline_id": timelineOf(3), "ancestor_timeline_id": timelineOf(9)})
+	w.want(406, n, "POST", at, map[string]any{
+		"new_timeline_id": timelineOf(3), "ancestor_timeline_id": timelineOf(1),
+		"ancestor_start_lsn": "F/0",
+	})
+	w.want(500, n, "POST", at,
+		map[string]any{"new_timeline_id": timelineOf(3), "ancestor_timeline_id": timelineOf(9)})
 	var list []neon.TimelineInfo
-	if err := json.Unmarshal([]byte(w.want(200, n, "GET", at, nil)), &list); err != nil || len(list) != 2 {
+	if err := json.Unmarshal([]byte(w.want(200, n, "GET", at, nil)), &list); err != nil ||
+		len(list) != 2 {
 		t.Fatalf("list %+v, %v", list, err)
 	}
 	w.want(412, n, "DELETE", at+"/"+timelineOf(1).String(), nil)
@@ -52,10 +62,12 @@ func TestTimelineLifeCycle(t *testing.T) {
 		status, _ := w.call(n, "DELETE", at+"/"+timelineOf(2).String(), nil)
 		return status == 404
 	})
-	if got := w.want(404, n, "GET", at+"/"+timelineOf(2).String(), nil); strings.Contains(got, "tenant "+shard.String()) {
+	if got := w.want(404, n, "GET", at+"/"+timelineOf(2).String(), nil); strings.Contains(got,
+		"tenant "+shard.String()) {
 		t.Fatalf("an absent timeline reads as an absent tenant: %s", got)
 	}
-	if got := w.want(412, n, "DELETE", timelinePath(shardOf(5))+"/"+timelineOf(2).String(), nil); !strings.Contains(got, "Requested tenant is missing") {
+	if got := w.want(412, n, "DELETE", timelinePath(shardOf(5))+"/"+timelineOf(2).String(),
+		nil); !strings.Contains(got, "Requested tenant is missing") {
 		t.Fatalf("delete on an absent tenant: %s", got)
 	}
 	w.silent()
@@ -76,21 +88,26 @@ func TestDeletionResumesWithTheNextOwner(t *testing.T) {
 }
 
 func TestLogGrowsAndANewOwnerCatchesUp(t *testing.T) {
-	w := newWorld(t, Options{Store: NewStore(StoreOptions{WALRate: 1 << 20}), Behaviour: Behaviour{ReplayRate: 8 << 20}})
+	w := newWorld(t, Options{
+		Store: NewStore(StoreOptions{WALRate: 1 << 20}), Behaviour: Behaviour{ReplayRate: 8 << 20},
+	})
 	a, b := w.node(1), w.node(2)
 	shard := shardOf(0)
 	w.attach(a, shard)
 	first := w.timeline(a, shard, 1)
 	eventually(t, "growth", func() bool {
 		var list []neon.TimelineInfo
-		if err := json.Unmarshal([]byte(w.want(200, a, "GET", timelinePath(shard), nil)), &list); err != nil {
+		if err := json.Unmarshal([]byte(w.want(200, a, "GET", timelinePath(shard), nil)),
+			&list); err != nil {
 			t.Fatal(err)
 		}
 		return list[0].LastRecordLsn > first.LastRecordLsn+64<<10
 	})
 	target := w.fleet.Store().head(timelineOf(1), w.fleet.now())
 	w.attach(b, shard)
-	wait := neon.WaitLSNRequest{Timelines: map[neon.TimelineID]neon.Lsn{timelineOf(1): target}, Timeout: 5 * time.Second}
+	wait := neon.WaitLSNRequest{
+		Timelines: map[neon.TimelineID]neon.Lsn{timelineOf(1): target}, Timeout: 5 * time.Second,
+	}
 	at := "/v1/tenant/" + shard.String() + "/wait_lsn"
 	w.want(200, b, "POST", at, wait)
 	wait.Timelines[timelineOf(1)], wait.Timeout = target<<8, time.Millisecond
@@ -111,7 +128,11 @@ func (w *world) growLayers(n *Node, shard neon.ShardID, layers int) {
 			w.t.Fatal(err)
 		}
 		have := 0
-		if err := n.act(shard, func(_ time.Duration, _ *core, s *slot) { have = len(s.tenant.timelines[0].layers) }); err != nil {
+		if err := n.act(shard, func(
+			_ time.Duration, _ *core, s *slot,
+		) {
+			have = len(s.tenant.timelines[0].layers)
+		}); err != nil {
 			w.t.Fatal(err)
 		}
 		return have >= layers
@@ -143,7 +164,8 @@ func TestObjectNamesCarryGenerations(t *testing.T) {
 		}
 		count[kind+name[len(name)-9:]]++
 	}
-	if count["index_part-00000001"] != 1 || count["index_part-00000002"] != 1 || count["layer-00000001"] != 1 || count["layer-00000002"] == 0 {
+	if count["index_part-00000001"] != 1 || count["index_part-00000002"] != 1 ||
+		count["layer-00000001"] != 1 || count["layer-00000002"] == 0 {
 		t.Fatalf("objects %v", count)
 	}
 }
@@ -252,18 +274,21 @@ func TestSecondaryProgress(t *testing.T) {
 	}
 	w.want(404, b, "GET", at+"/secondary/status", nil)
 	w.put(b, shard, neon.Secondary, 0)
-	if p := progress("POST", "/secondary/download?wait_ms=0", 200); p.HeatmapMtime != nil || p.LayersTotal != 0 {
+	if p := progress("POST", "/secondary/download?wait_ms=0", 200); p.HeatmapMtime != nil ||
+		p.LayersTotal != 0 {
 		t.Fatalf("without a heatmap %+v", p)
 	}
 	w.want(404, a, "POST", at+"/heatmap_upload", nil)
 	w.attach(a, shard)
 	b.SetBehaviour(Behaviour{DownloadRate: -1})
 	w.want(200, a, "POST", at+"/heatmap_upload", nil)
-	if p := progress("POST", "/secondary/download?wait_ms=10", 202); p.HeatmapMtime == nil || p.LayersDownloaded != 0 || p.LayersTotal != 10 || p.BytesTotal != 1000 {
+	if p := progress("POST", "/secondary/download?wait_ms=10", 202); p.HeatmapMtime == nil ||
+		p.LayersDownloaded != 0 || p.LayersTotal != 10 || p.BytesTotal != 1000 {
 		t.Fatalf("stalled %+v", p)
 	}
 	b.SetBehaviour(Behaviour{DownloadRate: 5000})
-	if p := progress("POST", "/secondary/download?wait_ms=5000", 200); p.LayersDownloaded != 10 || p.BytesDownloaded != 1000 {
+	if p := progress("POST", "/secondary/download?wait_ms=5000", 200); p.LayersDownloaded != 10 ||
+		p.BytesDownloaded != 1000 {
 		t.Fatalf("complete %+v", p)
 	}
 	w.want(404, a, "GET", at+"/secondary/status", nil)
@@ -271,7 +296,8 @@ func TestSecondaryProgress(t *testing.T) {
 	w.put(b, shard, neon.AttachedSingle, g)
 	w.put(a, shard, neon.Secondary, 0)
 	var p neon.SecondaryProgress
-	if err := json.Unmarshal([]byte(w.want(200, a, "GET", at+"/secondary/status", nil)), &p); err != nil || p.LayersDownloaded != 10 {
+	if err := json.Unmarshal([]byte(w.want(200, a, "GET", at+"/secondary/status", nil)),
+		&p); err != nil || p.LayersDownloaded != 10 {
 		t.Fatalf("a demoted owner is not warm: %+v, %v", p, err)
 	}
 	w.silent()
@@ -297,8 +323,12 @@ func TestProgressRegressesOnALargerHeatmap(t *testing.T) {
 		at   time.Duration
 		done uint64
 		full bool
-	}{{60 * time.Second, 1000, false}, {70 * time.Second, 2000, false}, {80 * time.Second, 3000, true}} {
-		if p := c.progress(step.at, shard, s); p.bytesDone != step.done || p.complete() != step.full {
+	}{
+		{60 * time.Second, 1000, false}, {70 * time.Second, 2000, false},
+		{80 * time.Second, 3000, true},
+	} {
+		if p := c.progress(step.at, shard, s); p.bytesDone != step.done ||
+			p.complete() != step.full {
 			t.Errorf("at %s: %+v, want %d bytes", step.at, p, step.done)
 		}
 	}
@@ -308,7 +338,8 @@ func TestHeatmapPeriodPublishesByItself(t *testing.T) {
 	w := newWorld(t, Options{})
 	n := w.node(1)
 	g := w.auth.grant(shardOf(0), 1)
-	w.want(200, n, "PUT", locationPath(shardOf(0)), strings.Replace(conf(neon.AttachedSingle, g), `"tenant_conf":{}`, `"tenant_conf":{"heatmap_period":"1m"}`, 1))
+	w.want(200, n, "PUT", locationPath(shardOf(0)), strings.Replace(conf(neon.AttachedSingle, g),
+		`"tenant_conf":{}`, `"tenant_conf":{"heatmap_period":"1m"}`, 1))
 	if _, ok := w.fleet.Store().heatmap(shardOf(0), w.fleet.now()); !ok {
 		t.Fatal("no heatmap although a period is set")
 	}

@@ -30,7 +30,9 @@ type upcaller struct {
 }
 
 func (n *Node) newUpcaller() (u *upcaller, closeIdle func()) {
-	u = &upcaller{bases: n.opt.Upcalls, token: n.opt.Token, via: n.opt.Dial, timeout: n.opt.UpcallTimeout}
+	u = &upcaller{
+		bases: n.opt.Upcalls, token: n.opt.Token, via: n.opt.Dial, timeout: n.opt.UpcallTimeout,
+	}
 	if u.timeout == 0 {
 		u.timeout = 10 * time.Second
 	}
@@ -59,7 +61,8 @@ func (u *upcaller) send(ctx context.Context, what upcall, in, out any) error {
 	}
 	var errs []error
 	for range u.bases {
-		req, err := http.NewRequest(what.method, strings.TrimSuffix(u.bases[u.next], "/")+"/"+what.name, bytes.NewReader(body))
+		req, err := http.NewRequest(what.method,
+			strings.TrimSuffix(u.bases[u.next], "/")+"/"+what.name, bytes.NewReader(body))
 		if err == nil {
 			err = u.one(ctx, req, out)
 		}
@@ -171,7 +174,9 @@ func (p *process) settleIn(now time.Duration, c *core, tenants []reattachTenant)
 func (c *core) own() []reattachTenant {
 	list := make([]reattachTenant, 0, len(c.slots))
 	for shard, s := range c.slots {
-		list = append(list, reattachTenant{shard: shard, gen: s.gen, hasGen: s.mode.attached(), mode: s.mode, stripe: s.stripe})
+		list = append(list, reattachTenant{
+			shard: shard, gen: s.gen, hasGen: s.mode.attached(), mode: s.mode, stripe: s.stripe,
+		})
 	}
 	return list
 }
@@ -185,7 +190,10 @@ func (n *Node) registration() *neon.NodeRegister {
 	if err != nil {
 		num = 0
 	}
-	r := &neon.NodeRegister{ID: n.opt.ID, PgAddr: host, PgPort: n.opt.PgPort, HTTPAddr: host, HTTPPort: uint16(num), AZ: n.opt.AZ}
+	r := &neon.NodeRegister{
+		ID: n.opt.ID, PgAddr: host, PgPort: n.opt.PgPort, HTTPAddr: host, HTTPPort: uint16(num),
+		AZ: n.opt.AZ,
+	}
 	if r.PgPort == 0 {
 		r.PgPort = uint16(64000 + uint64(n.opt.ID)%1000)
 	}

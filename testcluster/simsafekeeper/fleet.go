@@ -59,8 +59,9 @@ type Listen func() (net.Listener, error)
 func (f *Fleet) Add(id neon.NodeID, token string, listen Listen) *Node {
 	n := &Node{
 		id: id, fleet: f, listen: listen, token: token,
-		timelines: make(map[neon.TimelineRef]*timeline), graves: make(map[neon.TimelineRef]neon.SafekeeperGeneration),
-		tenants: make(map[neon.TenantID]bool),
+		timelines: make(map[neon.TimelineRef]*timeline),
+		graves:    make(map[neon.TimelineRef]neon.SafekeeperGeneration),
+		tenants:   make(map[neon.TenantID]bool),
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -109,7 +110,8 @@ func (f *Fleet) Commit(index uint64, all []Committed) {
 	if f.watching = true; index <= f.index {
 		for _, c := range all {
 			if f.committed[c.Ref] == nil {
-				f.fail("I27: the log was heard up to entry %d, and now has timeline %s at %d", f.index, c.Ref, index)
+				f.fail("I27: the log was heard up to entry %d, and now has timeline %s at %d",
+					f.index, c.Ref, index)
 			}
 		}
 		return
@@ -138,11 +140,14 @@ func (f *Fleet) record(ref neon.TimelineRef, r *record, conf neon.Membership) {
 	was, known := r.confs[conf.Generation]
 	switch {
 	case known && !same(was, conf):
-		f.fail("I28: generation %d of timeline %s is committed as %s and as %s", conf.Generation, ref, show(was), show(conf))
+		f.fail("I28: generation %d of timeline %s is committed as %s and as %s", conf.Generation,
+			ref, show(was), show(conf))
 	case conf.Generation < r.newest.Generation:
-		f.fail("I27: timeline %s fell from generation %d to %d", ref, r.newest.Generation, conf.Generation)
+		f.fail("I27: timeline %s fell from generation %d to %d", ref, r.newest.Generation,
+			conf.Generation)
 	}
-	if old := r.newest; !known && old.NewMembers != nil && conf.NewMembers == nil && sameMembers(conf.Members, *old.NewMembers) {
+	if old := r.newest; !known && old.NewMembers != nil && conf.NewMembers == nil &&
+		sameMembers(conf.Members, *old.NewMembers) {
 		f.durable(ref, conf.Members)
 	}
 	r.confs[conf.Generation], r.newest = conf, conf
@@ -152,12 +157,14 @@ func (f *Fleet) record(ref neon.TimelineRef, r *record, conf neon.Membership) {
 func (f *Fleet) durable(ref neon.TimelineRef, members []neon.SafekeeperMember) {
 	want, have := f.safe[ref], 0
 	for _, m := range members {
-		if n := f.nodes[m.ID]; n != nil && n.timelines[ref] != nil && n.timelines[ref].at.compare(want) >= 0 {
+		if n := f.nodes[m.ID]; n != nil && n.timelines[ref] != nil &&
+			n.timelines[ref].at.compare(want) >= 0 {
 			have++
 		}
 	}
 	if have < len(members)/2+1 {
-		f.fail("I29: timeline %s was moved to %v, of which %d have the log up to %s", ref, ids(members), have, want.lsn)
+		f.fail("I29: timeline %s was moved to %v, of which %d have the log up to %s", ref,
+			ids(members), have, want.lsn)
 	}
 }
 
@@ -168,7 +175,9 @@ func (f *Fleet) told(ref neon.TimelineRef, conf *neon.Membership) {
 	}
 	r := f.committed[ref]
 	if r == nil {
-		f.fail("I27: timeline %s in generation %d was sent and is not committed, the log was heard up to entry %d", ref, conf.Generation, f.index)
+		f.fail(
+			"I27: timeline %s in generation %d was sent and is not committed, the log was heard up to entry %d",
+			ref, conf.Generation, f.index)
 		return
 	}
 	if was, ok := r.confs[conf.Generation]; !ok || !same(was, *conf) {
@@ -219,7 +228,8 @@ func (f *Fleet) Append(ref neon.TimelineRef, term uint64, by neon.Lsn, on ...neo
 		}
 	}
 	r := f.committed[ref]
-	if r == nil || !quorum(r.newest.Members, has) || r.newest.NewMembers != nil && !quorum(*r.newest.NewMembers, has) {
+	if r == nil || !quorum(r.newest.Members, has) ||
+		r.newest.NewMembers != nil && !quorum(*r.newest.NewMembers, has) {
 		return
 	}
 	if f.safe[ref].compare(last) < 0 {
@@ -245,7 +255,8 @@ func ids(members []neon.SafekeeperMember) (list []neon.NodeID) {
 }
 
 func same(a, b neon.Membership) bool {
-	if a.Generation != b.Generation || !sameMembers(a.Members, b.Members) || (a.NewMembers == nil) != (b.NewMembers == nil) {
+	if a.Generation != b.Generation || !sameMembers(a.Members, b.Members) ||
+		(a.NewMembers == nil) != (b.NewMembers == nil) {
 		return false
 	}
 	return a.NewMembers == nil || sameMembers(*a.NewMembers, *b.NewMembers)

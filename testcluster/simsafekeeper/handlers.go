@@ -98,7 +98,8 @@ func (n *Node) route(method string, path []string, body []byte) (any, *refusal) 
 		n.fleet.dropped(n.id, ref)
 		return n.remove(ref, forever), nil
 	case "PUT membership":
-		return decoded(body, func(c neon.Membership) (any, *refusal) { return n.membership(ref, c) })
+		return decoded(body,
+			func(c neon.Membership) (any, *refusal) { return n.membership(ref, c) })
 	case "PUT exclude":
 		return decoded(body, func(c neon.Membership) (any, *refusal) { return n.exclude(ref, c) })
 	}
@@ -128,7 +129,8 @@ func (n *Node) create(req neon.SafekeeperTimelineCreate) (any, *refusal) {
 	case n.dead(ref, req.Membership.Generation):
 		return nil, refuse(http.StatusInternalServerError, "timeline %s deleted", ref)
 	case !req.Membership.Contains(n.id):
-		return nil, refuse(http.StatusBadRequest, "safekeeper %s is not a member of %s", n.id, show(req.Membership))
+		return nil, refuse(http.StatusBadRequest, "safekeeper %s is not a member of %s", n.id,
+			show(req.Membership))
 	}
 	delete(n.graves, ref)
 	n.timelines[ref] = &timeline{conf: req.Membership, at: position{lsn: req.StartLsn}}
@@ -139,7 +141,8 @@ func (n *Node) pull(req neon.PullTimelineRequest) (any, *refusal) {
 	ref := neon.TimelineRef{Tenant: req.Tenant, Timeline: req.Timeline}
 	n.fleet.told(ref, req.Membership)
 	if req.Membership != nil && !req.Membership.Contains(n.id) {
-		return nil, refuse(http.StatusBadRequest, "safekeeper %s is not a member of %s", n.id, show(*req.Membership))
+		return nil, refuse(http.StatusBadRequest, "safekeeper %s is not a member of %s", n.id,
+			show(*req.Membership))
 	}
 	if t := n.timelines[ref]; t != nil {
 		if req.Membership == nil {
@@ -163,7 +166,8 @@ func (n *Node) pull(req neon.PullTimelineRequest) (any, *refusal) {
 	}
 	switch {
 	case best == nil || answered < max(1, len(req.HTTPHosts)-1):
-		return nil, refuse(http.StatusInternalServerError, "only %d of %d safekeepers answered", answered, len(req.HTTPHosts))
+		return nil, refuse(http.StatusInternalServerError, "only %d of %d safekeepers answered",
+			answered, len(req.HTTPHosts))
 	case req.Membership != nil && best.conf.Generation > req.Membership.Generation:
 		return nil, refuse(http.StatusConflict, "a donor has generation %d", best.conf.Generation)
 	}
@@ -186,25 +190,31 @@ func (n *Node) membership(ref neon.TimelineRef, conf neon.Membership) (any, *ref
 	case t == nil:
 		return nil, refuse(http.StatusNotFound, "timeline %s not found", ref)
 	case !conf.Contains(n.id):
-		return nil, refuse(http.StatusForbidden, "safekeeper %s is not a member of %s", n.id, show(conf))
+		return nil, refuse(http.StatusForbidden, "safekeeper %s is not a member of %s", n.id,
+			show(conf))
 	case t.conf.Generation > conf.Generation:
-		return nil, refuse(http.StatusConflict, "refused to switch into mconf %s, current %s", show(conf), show(t.conf))
+		return nil, refuse(http.StatusConflict, "refused to switch into mconf %s, current %s",
+			show(conf), show(t.conf))
 	}
 	previous := t.conf
 	if conf.Generation > previous.Generation {
 		t.conf = conf
 	}
-	return neon.MembershipSwitched{Previous: previous, Current: t.conf, LastLogTerm: t.at.term, FlushLsn: t.at.lsn}, nil
+	return neon.MembershipSwitched{
+		Previous: previous, Current: t.conf, LastLogTerm: t.at.term, FlushLsn: t.at.lsn,
+	}, nil
 }
 
 func (n *Node) exclude(ref neon.TimelineRef, conf neon.Membership) (any, *refusal) {
 	n.fleet.told(ref, &conf)
 	if conf.Contains(n.id) {
 		n.fleet.fail("I29: safekeeper %s was told to exclude itself from %s", n.id, show(conf))
-		return nil, refuse(http.StatusForbidden, "safekeeper %s is a member of %s", n.id, show(conf))
+		return nil, refuse(http.StatusForbidden, "safekeeper %s is a member of %s", n.id,
+			show(conf))
 	}
 	if t := n.timelines[ref]; t != nil && t.conf.Generation > conf.Generation {
-		return nil, refuse(http.StatusConflict, "refused to switch into excluding mconf %s, current %s", show(conf), show(t.conf))
+		return nil, refuse(http.StatusConflict,
+			"refused to switch into excluding mconf %s, current %s", show(conf), show(t.conf))
 	}
 	return n.remove(ref, conf.Generation), nil
 }

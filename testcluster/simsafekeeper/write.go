@@ -11,7 +11,9 @@ import (
 // it to the others, is elected by a quorum of the members, of both sets while it is
 // joint, goes on from the longest log among them, and writes. Some of them hold what
 // it wrote; if they are a quorum it is acknowledged, and must never get lost.
-func (f *Fleet) Write(ref neon.TimelineRef, by neon.Lsn, reach, hold []neon.NodeID) (acknowledged bool) {
+func (f *Fleet) Write(
+	ref neon.TimelineRef, by neon.Lsn, reach, hold []neon.NodeID,
+) (acknowledged bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	on := make(map[neon.NodeID]*timeline)
@@ -60,7 +62,8 @@ func (f *Fleet) Write(ref neon.TimelineRef, by neon.Lsn, reach, hold []neon.Node
 
 // elects tells whether some safekeepers are a quorum of a configuration.
 func elects(conf neon.Membership, who []neon.NodeID) bool {
-	return len(conf.Members) > 0 && quorum(conf.Members, who) && (conf.NewMembers == nil || quorum(*conf.NewMembers, who))
+	return len(conf.Members) > 0 && quorum(conf.Members, who) &&
+		(conf.NewMembers == nil || quorum(*conf.NewMembers, who))
 }
 
 // Lost lists, of a fleet at rest, what was acknowledged to a compute and is not on a

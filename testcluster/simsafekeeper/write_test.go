@@ -36,7 +36,8 @@ func TestAComputeNeedsAQuorumOfEverySet(t *testing.T) {
 	write := func(want bool, reach, hold []neon.NodeID) {
 		t.Helper()
 		if got := f.Write(ref, 16, reach, hold); got != want {
-			t.Errorf("a compute that reaches %v and writes to %v: acknowledged %v", reach, hold, got)
+			t.Errorf("a compute that reaches %v and writes to %v: acknowledged %v", reach, hold,
+				got)
 		}
 	}
 	f.Commit(1, []Committed{{Ref: ref, Conf: first}})

@@ -153,7 +153,10 @@ func (o *Offload) Next(t *Timeline, order Order) error {
 		t.Closed, o.at = true, closed
 	case closed:
 		if !o.Waits(*t) {
-			*t = Timeline{Taken: Offloading, Dirty: t.Index, Clean: t.Index, Index: t.Index, Manifest: t.Manifest}
+			*t = Timeline{
+				Taken: Offloading, Dirty: t.Index, Clean: t.Index, Index: t.Index,
+				Manifest: t.Manifest,
+			}
 			o.at = gone
 		}
 	case gone:
@@ -210,7 +213,10 @@ func (c *Change) Next(t *Timeline) error {
 			t.Taken, c.at = Loading, loading
 		}
 	case loading:
-		*t = Timeline{Loaded: true, Taken: Loading, Dirty: t.Index, Clean: t.Index, Index: t.Index, Manifest: t.Manifest}
+		*t = Timeline{
+			Loaded: true, Taken: Loading, Dirty: t.Index, Clean: t.Index, Index: t.Index,
+			Manifest: t.Manifest,
+		}
 		c.at = loaded
 	case loaded:
 		t.Manifest, t.Taken = false, Free

@@ -106,7 +106,8 @@ func (w world) request(i int, wishes program) (world, bool) {
 	c := w.clients[i]
 	begins := c.change == Change{}
 	switch {
-	case c.made == len(wishes.clients[i]), c.change.Waits(w.t), begins && w.split.frozen && !wishes.thawed && !c.late:
+	case c.made == len(wishes.clients[i]), c.change.Waits(w.t),
+		begins && w.split.frozen && !wishes.thawed && !c.late:
 		return w, false
 	case w.removal.hides(w.t, c.change):
 		if w.t.Taken == Loading {
@@ -133,7 +134,10 @@ func (w world) request(i int, wishes program) (world, bool) {
 
 // restarted is the world after everything in memory was read from remote storage anew.
 func (w world) restarted(index, manifest bool) world {
-	n := world{t: Attached(index, manifest), crashes: w.crashes, removal: w.removal.restarted(manifest), split: split{done: w.split.done}}
+	n := world{
+		t: Attached(index, manifest), crashes: w.crashes, removal: w.removal.restarted(manifest),
+		split: split{done: w.split.done},
+	}
 	if n.removal.at != 0 {
 		n.t.Taken, n.t.Stopping, n.t.Closed = Deleting, true, true
 	}
@@ -232,8 +236,10 @@ func reaching(all map[world]world, back map[world][]world, wishes program) map[w
 
 // programs begin with an archived timeline.
 var programs = []program{
-	asks([]bool{false}, nil), asks([]bool{false, true}, nil), asks([]bool{false, true, false}, nil), asks([]bool{true, false}, nil),
-	asks([]bool{false, true, false, true, false}, nil), asks([]bool{false}, []bool{true}), asks([]bool{false, true, false}, []bool{true, false}),
+	asks([]bool{false}, nil), asks([]bool{false, true}, nil), asks([]bool{false, true, false}, nil),
+	asks([]bool{true, false}, nil),
+	asks([]bool{false, true, false, true, false}, nil), asks([]bool{false}, []bool{true}),
+	asks([]bool{false, true, false}, []bool{true, false}),
 }
 
 func asks(one, other []bool) program { return program{clients: [2][]bool{one, other}} }
@@ -266,7 +272,8 @@ func TestOtherOrdersStrandIt(t *testing.T) {
 		all := ""
 		for _, wishes := range programs {
 			o := explore(order, wishes)
-			all += fmt.Sprintf("%v: %d of %d worlds stuck\n%s\n", wishes, o.stuck, o.worlds, strings.Join(o.breaks, "\n"))
+			all += fmt.Sprintf("%v: %d of %d worlds stuck\n%s\n", wishes, o.stuck, o.worlds,
+				strings.Join(o.breaks, "\n"))
 		}
 		for _, w := range want {
 			if !strings.Contains(all, w) {

@@ -55,7 +55,10 @@ func (w world) remove(wishes program) (world, bool) {
 	case marked:
 		r.removed, r.at = true, unindexed
 	case unindexed:
-		w.t = Timeline{Taken: w.t.Taken, Dirty: w.t.Index, Clean: w.t.Index, Index: w.t.Index, Manifest: w.t.Manifest}
+		w.t = Timeline{
+			Taken: w.t.Taken, Dirty: w.t.Index, Clean: w.t.Index, Index: w.t.Index,
+			Manifest: w.t.Manifest,
+		}
 		r.absent, r.at = true, forgotten
 	case forgotten:
 		w.t.Manifest, r.at = false, unasked
@@ -76,7 +79,9 @@ func (r removal) hides(t Timeline, c Change) bool {
 // one, whatever its index says, until somebody asks; of the others only those are known
 // that have an index, and a marked one is removed.
 func (r removal) restarted(manifest bool) removal {
-	n := removal{deleted: r.deleted, removed: r.removed, absent: r.removed && !manifest, done: r.done}
+	n := removal{
+		deleted: r.deleted, removed: r.removed, absent: r.removed && !manifest, done: r.done,
+	}
 	if r.deleted && !r.removed && !manifest {
 		n.at = marked
 	}
@@ -123,12 +128,14 @@ func (w world) divide(wishes program) (world, bool) {
 		}
 		for i := range w.clients {
 			begun := w.clients[i].change != Change{}
-			w.clients[i].unheard, w.clients[i].late = begun && !wishes.thawed, !begun && !wishes.thawed
+			w.clients[i].unheard, w.clients[i].late = begun &&
+				!wishes.thawed, !begun && !wishes.thawed
 		}
 		d.loaded, d.at = w.t.Loaded, listed
 	case listed:
 		if d.loaded && (!w.t.Loaded || w.t.Closed) {
-			return w.restarted(w.t.Index, w.t.Manifest), true // it fails, and the parent starts again
+			// it fails, and the parent starts again
+			return w.restarted(w.t.Index, w.t.Manifest), true
 		}
 		w.t.Closed = w.t.Closed || d.loaded
 		d.at = shut
@@ -150,7 +157,8 @@ func (w world) divide(wishes program) (world, bool) {
 // crowds are programs with others than clients.
 func crowds() (all []program) {
 	for _, clients := range [][2][]bool{
-		{{false}}, {{true}}, {{false, true, false}}, {{false}, {true}}, {{false, true}, {true, false}},
+		{{false}}, {{true}}, {{false, true, false}}, {{false}, {true}},
+		{{false, true}, {true, false}},
 	} {
 		all = append(all,
 			program{clients: clients, deletes: true},
@@ -193,18 +201,34 @@ func TestWithoutTheirRulesTheyDo(t *testing.T) {
 		of    func(program) bool
 		want  []string
 	}{
-		"deletion without the guard": {Arbiter, func(p *program) { p.unguarded = true }, func(p program) bool { return p.deletes && !p.splits }, []string{back, left}},
-		"split without the guard":    {Arbiter, func(p *program) { p.copies = true }, func(p program) bool { return p.splits && !p.deletes }, []string{contradiction}},
-		"requests during a split":    {Arbiter, func(p *program) { p.copies, p.thawed = true, true }, func(p program) bool { return p.splits && !p.deletes }, []string{undone, contradiction}},
-		"stop first, with deletion":  {StopFirst, func(*program) {}, func(p program) bool { return p.deletes }, []string{stopped}},
-		"stop first, with a split":   {StopFirst, func(*program) {}, func(p program) bool { return p.splits }, []string{stopped}},
+		"deletion without the guard": {
+			Arbiter, func(p *program) { p.unguarded = true },
+			func(p program) bool { return p.deletes && !p.splits }, []string{back, left},
+		},
+		"split without the guard": {
+			Arbiter, func(p *program) { p.copies = true },
+			func(p program) bool { return p.splits && !p.deletes }, []string{contradiction},
+		},
+		"requests during a split": {
+			Arbiter, func(p *program) { p.copies, p.thawed = true, true },
+			func(p program) bool { return p.splits && !p.deletes }, []string{undone, contradiction},
+		},
+		"stop first, with deletion": {
+			StopFirst, func(*program) {}, func(p program) bool { return p.deletes },
+			[]string{stopped},
+		},
+		"stop first, with a split": {
+			StopFirst, func(*program) {}, func(p program) bool { return p.splits },
+			[]string{stopped},
+		},
 	} {
 		all := ""
 		for _, wishes := range crowds() {
 			if c.of(wishes) {
 				c.rule(&wishes)
 				o := explore(c.order, wishes)
-				all += fmt.Sprintf("%+v: %d of %d worlds stuck\n%s\n", wishes, o.stuck, o.worlds, strings.Join(o.breaks, "\n"))
+				all += fmt.Sprintf("%+v: %d of %d worlds stuck\n%s\n", wishes, o.stuck, o.worlds,
+					strings.Join(o.breaks, "\n"))
 			}
 		}
 		for _, w := range c.want {

@@ -26,7 +26,8 @@ func main() {
 		if !ok {
 			err = fmt.Errorf("storage_broker does not know %q", os.Args[1])
 		} else {
-			err = http.ListenAndServe(addr, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			err = http.ListenAndServe(addr,
+				http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		}
 	} else {
 		err = pageserver(os.Args[2])
@@ -72,15 +73,17 @@ func pageserver(dir string) error {
 	}
 	addr := conf["listen_http_addr"]
 	if net.JoinHostPort(meta.Host, strconv.Itoa(meta.Port)) != addr {
-		return fmt.Errorf("metadata.json says %s:%d, pageserver.toml %s", meta.Host, meta.Port, addr)
+		return fmt.Errorf("metadata.json says %s:%d, pageserver.toml %s", meta.Host, meta.Port,
+			addr)
 	}
 	id, err := neon.ParseNodeID(identity["id"])
 	if err != nil {
 		return err
 	}
 	node, err := simpageserver.NewFleet(simpageserver.Options{}).AddNode(simpageserver.NodeOptions{
-		ID: id, AZ: neon.MakeAZ(meta.Zone), Upcalls: []string{conf["control_plane_api"]}, Register: true,
-		Listen: func() (net.Listener, error) { return net.Listen("tcp", addr) },
+		ID: id, AZ: neon.MakeAZ(meta.Zone), Upcalls: []string{conf["control_plane_api"]},
+		Register: true,
+		Listen:   func() (net.Listener, error) { return net.Listen("tcp", addr) },
 	})
 	if err != nil {
 		return err

@@ -2,8 +2,6 @@ module quorate
 
 go 1.26.8
 
-replace github.com/hashicorp/go-metrics => github.com/hashicorp/go-metrics v0.6.1
-
 require (
 	github.com/fxamacker/cbor/v2 v2.10.0
 	github.com/gin-gonic/gin v1.12.0
@@ -14,7 +12,9 @@ require (
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/memberlist v0.7.0
 	github.com/hashicorp/raft v1.8.0
-	github.com/hashicorp/raft-boltdb/v2 v2.3.1
+	// Not 2.3.1: it imports go-metrics/compat, which the go-metrics of raft 1.8.0 has no
+	// more. The import is the only difference between the two.
+	github.com/hashicorp/raft-boltdb/v2 v2.3.0
 	github.com/jedib0t/go-pretty/v6 v6.8.3
 	github.com/klauspost/compress v1.20.3
 	github.com/pelletier/go-toml/v2 v2.4.3

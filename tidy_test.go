@@ -25,6 +25,7 @@ var allowed = map[string]struct {
 	"internal/wait":     {nil, "ways to wait"},
 	"internal/tracelog": {nil, "a log format"},
 	"fsm":               {[]string{"api/neon"}, "pure state"},
+	"fsm/fsmtest":       {[]string{"fsm", "api/neon"}, "a log for tests"},
 	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
 	"cluster":           {nil, "consensus knows no word of Neon"},
 	"reconciler": {

@@ -143,7 +143,7 @@ func TestLeaderChangeInMidRequestLosesAndRepeatsNothing(t *testing.T) {
 		before := w.committed()
 		w.replicas[entry].do("PUT", "/control/v1/node/1/config",
 			`{"node_id":1,"scheduling":"Pause"}`).want(t, 200, "null")
-		if n, _ := w.store.State().Node(1); n.Scheduling != neon.SchedulingPause {
+		if n, _ := w.log.State().Node(1); n.Scheduling != neon.SchedulingPause {
 			t.Errorf("entry %d: node is %s", entry, n.Scheduling)
 		}
 		if n := w.committed() - before; n > 2 {

@@ -142,7 +142,7 @@ func FuzzBodies(f *testing.F) {
 		}
 		if n := w.committed(); rec.Code == 400 && n > 0 {
 			t.Fatalf("%s %s: refused with %s but %T was proposed", rt.method, rt.path, rec.Body,
-				w.entries[n-1])
+				w.log.Commands()[n-1])
 		}
 	})
 }

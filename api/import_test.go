@@ -163,7 +163,7 @@ func TestImportIsReportedAndEnds(t *testing.T) {
 	}
 	// A repeated creation does not begin it again.
 	r.do("POST", "/v1/tenant/"+tenantA+"/timeline", importBody)
-	if w.store.State().Importing(tenantID(t, tenantA)) {
+	if w.log.State().Importing(tenantID(t, tenantA)) {
 		t.Error("a finished import has begun again")
 	}
 }
@@ -237,7 +237,7 @@ func TestDeletionOfATimelineIsFinishedOrTakenBack(t *testing.T) {
 	path, ref := "/v1/tenant/"+tenantA+"/timeline", neon.TimelineRef{
 		Tenant: tenantID(t, tenantA), Timeline: timelineID(t, timelineX),
 	}
-	recorded := func() bool { _, ok := w.store.State().TimelineDelete(ref); return ok }
+	recorded := func() bool { _, ok := w.log.State().TimelineDelete(ref); return ok }
 	w.calls.remove = func(
 		neon.NodeID, neon.ShardID,
 	) (int, error) {

@@ -82,7 +82,7 @@ func TestContractSafekeeperMigrationFailsAtEachStep(t *testing.T) {
 	points.set("")
 	r.do("POST", path, `{"new_sk_set":[2,3]}`).want(t, 200, `null`)
 	r.do("GET", locate, "").want(t, 200, `{"generation":11,"sk_set":[2,3],"new_sk_set":null}`)
-	if n := w.store.State().SafekeeperOpCount(); n != 0 {
+	if n := w.log.State().SafekeeperOpCount(); n != 0 {
 		t.Errorf("%d operations are owed", n)
 	}
 }

@@ -118,7 +118,7 @@ func TestAttachmentThatChangedOverridesTheOutcome(t *testing.T) {
 		w.replicas[0].do("POST", "/v1/tenant/"+tenantA+"/timeline",
 			`{"new_timeline_id":"`+timelineX+`"}`).
 			want(t, 503, `{"msg":"Tenant attachment changed, please retry"}`)
-		if sh, _ := w.store.State().Shard(shards[1]); sh.Generation < 2 {
+		if sh, _ := w.log.State().Shard(shards[1]); sh.Generation < 2 {
 			t.Error("nothing changed")
 		}
 	}
@@ -213,7 +213,7 @@ func TestDeletionThatSomeShardsHaveBegunStaysRecorded(t *testing.T) {
 			if _, err := newServer(r, setup{}).timelineDelete(c); classify(err) != neon.Internal {
 				t.Errorf("%s: %v", name, err)
 			}
-			if _, ok := w.store.State().TimelineDelete(neon.TimelineRef{
+			if _, ok := w.log.State().TimelineDelete(neon.TimelineRef{
 				Tenant: id, Timeline: timelineID(t, timelineX),
 			}); !ok {
 				t.Errorf("%s: nobody goes on with it", name)
@@ -301,7 +301,7 @@ func TestDeletionOfATenantIsFinishedByTheNextLeader(t *testing.T) {
 	w.calls.wipe = func(neon.NodeID) error { return &statusError{500, "disk"} }
 	w.replicas[0].do("DELETE", "/v1/tenant/"+tenantA, "").want(t, 500,
 		`{"msg":"delete tenant `+tenantA+`: disk"}`)
-	if sh, ok := w.store.State().Shard(shards[0]); !ok || sh.Attached != 0 {
+	if sh, ok := w.log.State().Shard(shards[0]); !ok || sh.Attached != 0 {
 		t.Errorf("shard is %+v", sh)
 	}
 	play(t, w.replicas[0], []step{
@@ -317,7 +317,7 @@ func TestDeletionOfATenantIsFinishedByTheNextLeader(t *testing.T) {
 	w.calls.wipe = nil
 	w.setLeader(1)
 	w.replicas[0].do("DELETE", "/v1/tenant/"+tenantA, "").want(t, 200, `null`)
-	if n := w.store.State().TenantCount(); n != 0 {
+	if n := w.log.State().TenantCount(); n != 0 {
 		t.Errorf("%d tenants are left", n)
 	}
 }

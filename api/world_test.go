@@ -19,7 +19,9 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/fsm/fsmtest"
 	"quorate/internal/controller"
+	"quorate/internal/wait"
 	"quorate/scheduler"
 )
 
@@ -30,12 +32,11 @@ type world struct {
 	calls    *fakePageservers
 	keepers  *fakeSafekeepers
 
+	log *fsmtest.Log
+
 	mu      sync.Mutex
-	store   *fsm.Store
-	index   uint64
-	leader  int // -1: none
-	changed chan struct{}
-	entries []fsm.Command
+	leader  int            // -1: none
+	changed wait.Broadcast // of leader
 }
 
 // replica is one controller of a world. It is its own Log, Leadership, Reality
@@ -84,7 +85,7 @@ func newWorld(t testing.TB, s setup) *world {
 
 func emptyWorld(t testing.TB) *world {
 	return &world{
-		t: t, store: fsm.NewStore(), changed: make(chan struct{}), calls: &fakePageservers{},
+		t: t, log: fsmtest.NewLog(), calls: &fakePageservers{},
 		keepers: &fakeSafekeepers{},
 	}
 }
@@ -127,65 +128,32 @@ func (w *world) setLeader(i int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.leader = i
-	close(w.changed)
-	w.changed = make(chan struct{})
+	w.changed.Notify()
 }
 
 func (w *world) leads() (int, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.leader, w.changed
+	return w.leader, w.changed.Changed()
 }
 
-// commit applies a command whoever leads.
-func (w *world) commit(id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
-	b, err := fsm.Encode(id, c)
-	if err != nil {
-		w.t.Error(err)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.index++
-	w.entries = append(w.entries, c)
-	res := w.store.Apply([]fsm.Entry{{Index: w.index, Data: b}})[0]
-	if res.Err != nil {
-		return res, res.Err
-	}
-	return res, nil
-}
-
-func (w *world) committed() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.entries)
-}
+func (w *world) committed() int { return len(w.log.Commands()) }
 
 func (w *world) must(c fsm.Command) fsm.Result {
 	w.t.Helper()
-	r, err := w.commit(fsm.RequestID{}, c)
-	if err != nil {
-		w.t.Fatalf("%T: %v", c, err)
-	}
-	return r
+	return w.log.Must(w.t, c)
 }
 
 // addNodes registers active pageservers 1..n in one zone.
 func (w *world) addNodes(n int) {
 	w.t.Helper()
-	for i := 1; i <= n; i++ {
-		w.must(fsm.RegisterNode{ID: neon.NodeID(i), AZ: neon.MakeAZ("az-a"), Addr: fsm.NodeAddr{
-			HTTPHost: "ps", HTTPPort: uint16(9000 + i), PGHost: "ps", PGPort: uint16(6400 + i),
-		}})
-		w.must(fsm.SetNodeAvailability{
-			Verdicts: []fsm.Verdict{{Node: neon.NodeID(i), To: neon.NodeActive}},
-		})
-	}
+	w.log.AddNodes(w.t, n, neon.MakeAZ("az-a"))
 }
 
 // attach issues a generation to the intended node of each shard of a tenant.
 func (w *world) attach(id neon.TenantID) {
 	w.t.Helper()
-	for sh := range w.store.State().TenantShards(id) {
+	for sh := range w.log.State().TenantShards(id) {
 		w.must(fsm.IssueGenerations{
 			Items: []fsm.Issue{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}},
 		})
@@ -201,7 +169,7 @@ func (r *replica) Propose(
 		return fsm.Result{}, errFollows
 	}
 	next := func() (fsm.Result, error) {
-		res, err := r.commit(id, c)
+		res, err := r.log.Commit(id, c)
 		if err == nil {
 			controller.Acted(ctx)
 		}
@@ -216,13 +184,13 @@ func (r *replica) Propose(
 	return next()
 }
 
-func (r *replica) State() *fsm.State { return r.store.State() }
+func (r *replica) State() *fsm.State { return r.log.State() }
 
 func (r *replica) ReadState(context.Context) (*fsm.State, error) {
 	if l, _ := r.leads(); l < 0 {
 		return nil, errFollows
 	}
-	return r.store.State(), nil
+	return r.log.State(), nil
 }
 
 func (r *replica) IsLeader() bool { l, _ := r.leads(); return l == r.at }

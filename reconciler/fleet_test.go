@@ -14,44 +14,15 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/fsm/fsmtest"
 	"quorate/scheduler"
 )
-
-// memoryLog is a log without consensus: what is proposed is applied.
-type memoryLog struct {
-	mu    sync.Mutex
-	store *fsm.Store
-	index uint64
-}
-
-func (l *memoryLog) Propose(
-	ctx context.Context, id fsm.RequestID, c fsm.Command,
-) (fsm.Result, error) {
-	if err := ctx.Err(); err != nil {
-		return fsm.Result{}, err
-	}
-	b, err := fsm.Encode(id, c)
-	if err != nil {
-		return fsm.Result{}, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.index++
-	r := l.store.Apply([]fsm.Entry{{Index: l.index, Data: b}})[0]
-	if r.Err != nil {
-		return r, r.Err
-	}
-	return r, nil
-}
-
-func (l *memoryLog) State() *fsm.State                             { return l.store.State() }
-func (l *memoryLog) ReadState(context.Context) (*fsm.State, error) { return l.store.State(), nil }
 
 // fleet is a set of pageservers that obey the rules of generations and fail the
 // test when somebody breaks them.
 type fleet struct {
 	t    *testing.T
-	log  *memoryLog
+	log  *fsmtest.Log
 	mu   sync.Mutex
 	rng  *rand.Rand
 	down map[neon.NodeID]bool
@@ -84,7 +55,7 @@ type fleet struct {
 	mute     bool                      // no secondary has a heatmap
 }
 
-func newFleet(t *testing.T, log *memoryLog) *fleet {
+func newFleet(t *testing.T, log *fsmtest.Log) *fleet {
 	return &fleet{
 		t: t, log: log, rng: rand.New(rand.NewPCG(1, 2)), down: map[neon.NodeID]bool{},
 		latency: time.Millisecond,
@@ -334,12 +305,13 @@ func (f *fleet) set(change func()) {
 // bench is a log, a fleet and one leader after another.
 type bench struct {
 	t      *testing.T
-	log    *memoryLog
+	log    *fsmtest.Log
 	fleet  *fleet
 	opts   Options
 	hook   Hook
 	points Failpoints
 	metric Metrics
+	mu     sync.Mutex // guards now against the subscription
 	now    *Reconciler
 	stop   context.CancelFunc
 	joined chan struct{}
@@ -351,12 +323,14 @@ type bench struct {
 }
 
 func newBench(t *testing.T, nodes int) *bench {
-	b := &bench{t: t, log: &memoryLog{store: fsm.NewStore()}, opts: Options{
+	b := &bench{t: t, log: fsmtest.NewLog(), opts: Options{
 		HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second, MaxWarmingUp: 20 * time.Second,
 	}}
 	b.fleet = newFleet(t, b.log)
 	b.hook = b.fleet
-	b.log.store.Subscribe(func(s *fsm.State, c fsm.Touched) {
+	b.log.Subscribe(func(s *fsm.State, c fsm.Touched) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		if b.now != nil {
 			b.now.Changed(s, c)
 		}
@@ -373,11 +347,8 @@ func newBench(t *testing.T, nodes int) *bench {
 }
 
 func (b *bench) must(c fsm.Command) fsm.Result {
-	r, err := b.log.Propose(b.t.Context(), fsm.RequestID{}, c)
-	if err != nil {
-		b.t.Fatalf("%T: %v", c, err)
-	}
-	return r
+	b.t.Helper()
+	return b.log.Must(b.t, c)
 }
 
 // lead starts a new leader, which knows nothing.
@@ -397,9 +368,9 @@ func (b *bench) lead() {
 			nil))
 	}
 	r := New(d)
-	b.log.mu.Lock()
+	b.mu.Lock()
 	b.now = r
-	b.log.mu.Unlock()
+	b.mu.Unlock()
 	b.stop, b.joined = cancel, make(chan struct{})
 	go func() {
 		defer close(b.joined)

@@ -114,7 +114,7 @@ func TestFreshLeaderRefusesNothingFromMemory(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if n := l.store.State().ShardCount(); n != 1 {
+	if n := l.Log.State().ShardCount(); n != 1 {
 		t.Errorf("there are %d shards", n)
 	}
 	l.lag = empty
@@ -217,7 +217,7 @@ func TestDeletedAndCreatedAgainTenantIsNotWiped(t *testing.T) {
 	pageservers := &fakePageservers{}
 	tenants := NewTenants(newDeps(l, &fakeReality{}, pageservers))
 	create(t, tenants, 1)
-	if _, err := l.apply(fsm.RequestID{}, fsm.BeginDeleteTenant{ID: tenantOne}); err != nil {
+	if _, err := l.Commit(fsm.RequestID{}, fsm.BeginDeleteTenant{ID: tenantOne}); err != nil {
 		t.Fatal(err)
 	}
 	deposed := l.State()
@@ -228,7 +228,7 @@ func TestDeletedAndCreatedAgainTenantIsNotWiped(t *testing.T) {
 	if len(pageservers.wiped) > 0 {
 		t.Error("a deposed leader wiped the new tenant")
 	}
-	if tenant, ok := l.store.State().Tenant(tenantOne); !ok || tenant.Deleting {
+	if tenant, ok := l.Log.State().Tenant(tenantOne); !ok || tenant.Deleting {
 		t.Error("the new tenant is gone")
 	}
 }

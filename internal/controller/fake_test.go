@@ -11,17 +11,17 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/fsm/fsmtest"
 	"quorate/scheduler"
 )
 
 // fakeLog is a log whose local state may lag behind what was acknowledged.
 type fakeLog struct {
-	t     testing.TB
-	mu    sync.Mutex
-	store *fsm.Store
-	index uint64
-	lag   *fsm.State // what State returns until this replica has caught up
-	fail  error      // of ReadState
+	*fsmtest.Log
+	t    testing.TB
+	mu   sync.Mutex
+	lag  *fsm.State // what State returns until this replica has caught up
+	fail error      // of ReadState
 
 	proposed []fsm.Command
 	before   func(fsm.Command)       // somebody is faster
@@ -29,32 +29,11 @@ type fakeLog struct {
 	lose     error                   // that of every proposal, which is lost too
 }
 
-func newLog(t testing.TB) *fakeLog { return &fakeLog{t: t, store: fsm.NewStore()} }
-
-func (l *fakeLog) apply(id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
-	b, err := fsm.Encode(id, c)
-	if err != nil {
-		l.t.Error(err)
-	}
-	if len(b) > 1<<20 {
-		return fsm.Result{}, neon.Errorf(neon.BadRequest,
-			"The change is too large for one log entry")
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.index++
-	r := l.store.Apply([]fsm.Entry{{Index: l.index, Data: b}})[0]
-	if r.Err != nil {
-		return r, r.Err
-	}
-	return r, nil
-}
+func newLog(t testing.TB) *fakeLog { return &fakeLog{t: t, Log: fsmtest.NewLog()} }
 
 func (l *fakeLog) must(c fsm.Command) {
 	l.t.Helper()
-	if _, err := l.apply(fsm.RequestID{}, c); err != nil {
-		l.t.Fatalf("%T: %v", c, err)
-	}
+	l.Must(l.t, c)
 }
 
 func (l *fakeLog) Propose(_ context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
@@ -68,7 +47,7 @@ func (l *fakeLog) Propose(_ context.Context, id fsm.RequestID, c fsm.Command) (f
 	if l.before != nil {
 		l.before(c)
 	}
-	r, err := l.apply(id, c)
+	r, err := l.Commit(id, c)
 	if err == nil && l.after != nil {
 		if lost := l.after(c); lost != nil {
 			return fsm.Result{}, lost
@@ -83,7 +62,7 @@ func (l *fakeLog) State() *fsm.State {
 	if l.lag != nil {
 		return l.lag
 	}
-	return l.store.State()
+	return l.Log.State()
 }
 
 func (l *fakeLog) ReadState(context.Context) (*fsm.State, error) {
@@ -93,20 +72,12 @@ func (l *fakeLog) ReadState(context.Context) (*fsm.State, error) {
 		return nil, l.fail
 	}
 	l.lag = nil
-	return l.store.State(), nil
+	return l.Log.State(), nil
 }
 
 func (l *fakeLog) addNodes(n int) {
 	l.t.Helper()
-	for i := 1; i <= n; i++ {
-		l.must(fsm.RegisterNode{
-			ID: neon.NodeID(i), AZ: neon.MakeAZ("a"),
-			Addr: fsm.NodeAddr{HTTPHost: "ps", HTTPPort: 1, PGHost: "ps", PGPort: 1},
-		})
-		l.must(fsm.SetNodeAvailability{
-			Verdicts: []fsm.Verdict{{Node: neon.NodeID(i), To: neon.NodeActive}},
-		})
-	}
+	l.AddNodes(l.t, n, neon.MakeAZ("a"))
 }
 
 // fakeReality is where everything is as it should be at once, unless told.

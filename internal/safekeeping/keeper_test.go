@@ -15,42 +15,22 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/fsm/fsmtest"
 )
 
 // world is a log and safekeepers that do what they are told, unless they are down.
 type world struct {
+	*fsmtest.Log
 	t     testing.TB
 	mu    sync.Mutex
-	store *fsm.Store
-	index uint64
 	down  map[neon.NodeID]bool
 	bad   map[neon.TimelineID]bool // timelines about which every call fails
 	calls []string
 }
 
-func (w *world) Propose(_ context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error) {
-	b, err := fsm.Encode(id, c)
-	if err != nil {
-		return fsm.Result{}, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.index++
-	r := w.store.Apply([]fsm.Entry{{Index: w.index, Data: b}})[0]
-	if r.Err != nil {
-		return r, r.Err
-	}
-	return r, nil
-}
-
-func (w *world) State() *fsm.State                             { return w.store.State() }
-func (w *world) ReadState(context.Context) (*fsm.State, error) { return w.store.State(), nil }
-
 func (w *world) must(c fsm.Command) {
 	w.t.Helper()
-	if _, err := w.Propose(w.t.Context(), fsm.RequestID{}, c); err != nil {
-		w.t.Fatalf("%T: %v", c, err)
-	}
+	w.Must(w.t, c)
 }
 
 func (w *world) call(k *fsm.Safekeeper, id neon.TimelineID, format string, args ...any) error {
@@ -109,7 +89,7 @@ var tenant = neon.TenantID{1}
 
 func newWorld(t testing.TB, safekeepers int) *world {
 	w := &world{
-		t: t, store: fsm.NewStore(), down: map[neon.NodeID]bool{}, bad: map[neon.TimelineID]bool{},
+		t: t, Log: fsmtest.NewLog(), down: map[neon.NodeID]bool{}, bad: map[neon.TimelineID]bool{},
 	}
 	w.must(fsm.RegisterNode{ID: 1, Addr: fsm.NodeAddr{HTTPHost: "ps"}})
 	w.must(fsm.CreateTenant{
@@ -132,7 +112,7 @@ func (w *world) timeline(n byte, set ...neon.NodeID) neon.TimelineID {
 func during(t *testing.T, w *world, o Options, f func(k *Keeper, log *bytes.Buffer)) {
 	var text bytes.Buffer
 	k := New(Deps{Log: w, Calls: w, Options: o, Logger: slog.New(slog.NewTextHandler(&text, nil))})
-	w.store.Subscribe(k.Changed)
+	w.Subscribe(k.Changed)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

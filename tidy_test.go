@@ -24,6 +24,7 @@ var allowed = map[string]struct {
 	"api/neon":          {nil, "a leaf: Neon's words and nothing of ours"},
 	"internal/wait":     {nil, "ways to wait"},
 	"internal/tracelog": {nil, "a log format"},
+	"internal/jsonhttp": {nil, "one exchange of any protocol"},
 	"fsm":               {[]string{"api/neon"}, "pure state"},
 	"fsm/fsmtest":       {[]string{"fsm", "api/neon"}, "a log for tests"},
 	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
@@ -31,12 +32,12 @@ var allowed = map[string]struct {
 	"reconciler": {
 		[]string{"fsm", "scheduler", "api/neon"}, "effects only through interfaces it declares",
 	},
-	"internal/pageserver":  {[]string{"api/neon"}, "a protocol"},
-	"internal/computehook": {[]string{"api/neon"}, "a protocol"},
+	"internal/pageserver":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"internal/computehook": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/failpoint":   {nil, "places that have names"},
 	"internal/cron":        {nil, "a notation"},
-	"internal/localhook":   {[]string{"api/neon"}, "a protocol"},
-	"internal/safekeeper":  {[]string{"api/neon"}, "a protocol"},
+	"internal/localhook":   {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"internal/safekeeper":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/safekeeping": {
 		[]string{"fsm", "api/neon"}, "effects only through interfaces it declares",
 	},
@@ -52,7 +53,7 @@ var allowed = map[string]struct {
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "scheduler", "reconciler", "internal/controller",
 		"internal/pageserver", "internal/computehook", "internal/failpoint", "internal/localhook",
-		"internal/safekeeper", "internal/safekeeping", "api/neon",
+		"internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "api/neon",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "api/neon"},
@@ -63,13 +64,15 @@ var allowed = map[string]struct {
 	"testcluster": {[]string{
 		"api", "cluster", "fsm", "scheduler", "reconciler", "internal/app", "internal/failpoint",
 		"testcluster/simpageserver", "testcluster/simsafekeeper", "api/neon", "internal/tracelog",
+		"internal/jsonhttp",
 	}, "builds whole clusters"},
 	"cmd/storage_controller": {[]string{
 		"api", "cluster", "fsm", "reconciler", "internal/app", "internal/cron",
 		"internal/failpoint", "api/neon", "internal/tracelog",
 	}, "flags"},
 	"internal/storconcli": {
-		[]string{"api/neon"}, "speaks to controllers by HTTP alone, also to others than ours",
+		[]string{"api/neon", "internal/jsonhttp"},
+		"speaks to controllers by HTTP alone, also to others than ours",
 	},
 	"cmd/storcon_cli": {[]string{"internal/storconcli"}, "the terminal"},
 	"cmd/quorate": {

@@ -1,17 +1,17 @@
 package testcluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
+
+	"quorate/internal/jsonhttp"
 )
 
 // Client talks to the HTTP API of one replica, or of any of several.
@@ -51,14 +51,12 @@ func StatusOf(err error) int {
 // NewClient makes a client for the given base URLs. A nil transport means one of
 // the client's own; Close releases it.
 func NewClient(transport http.RoundTripper, token string, urls ...string) *Client {
-	c := &Client{http: &http.Client{Transport: transport}, token: token}
+	c := &Client{
+		http:  &http.Client{Transport: transport, CheckRedirect: jsonhttp.StayHere},
+		token: token,
+	}
 	if transport == nil {
 		c.http.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
-	}
-	c.http.CheckRedirect = func(
-		*http.Request, []*http.Request,
-	) error {
-		return http.ErrUseLastResponse
 	}
 	for _, u := range urls {
 		c.addresses = append(c.addresses, func() string { return u })
@@ -140,46 +138,33 @@ func (c *Client) once(ctx context.Context, address string, x *exchange) error {
 		ctx, cancel = context.WithTimeout(ctx, c.patience)
 		defer cancel()
 	}
-	req, err := http.NewRequestWithContext(ctx, x.method, address+x.path, bytes.NewReader(x.body))
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", x.method, x.path, err)
+	r := jsonhttp.Request{
+		Method: x.method, URL: address + x.path, Token: c.token, Limit: maxAnswer,
+		Header: http.Header{"X-Request-Id": {x.request}},
 	}
-	req.Header.Set("X-Request-Id", x.request)
 	if x.body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		r.Body = json.RawMessage(x.body)
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
+	a, err := jsonhttp.Do(ctx, c.http, r)
+	switch {
+	case err != nil:
 		return fmt.Errorf("%s %s: %w", x.method, x.path, err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", x.method, x.path, err)
-	}
-	if resp.StatusCode/100 != 2 {
+	case !a.OK():
 		return &StatusError{
-			Method: x.method, Path: x.path, Status: resp.StatusCode, Msg: message(answer),
+			Method: x.method, Path: x.path, Status: a.Status, Msg: message(&a),
 		}
-	}
-	if x.out == nil {
+	case x.out == nil:
 		return nil
 	}
-	if err := json.Unmarshal(answer, x.out); err != nil {
+	if err := a.Decode(x.out); err != nil {
 		return fmt.Errorf("%s %s: answer: %w", x.method, x.path, err)
 	}
 	return nil
 }
 
-func message(answer []byte) string {
-	var e struct {
-		Msg string `json:"msg"`
+func message(a *jsonhttp.Answer) string {
+	if msg, _ := a.Message(); msg != "" {
+		return msg
 	}
-	if json.Unmarshal(answer, &e) == nil && e.Msg != "" {
-		return e.Msg
-	}
-	return string(answer[:min(len(answer), 200)])
+	return string(a.Body[:min(len(a.Body), 200)])
 }

@@ -1,9 +1,7 @@
 package app
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +10,7 @@ import (
 	"strings"
 
 	"quorate/cluster"
+	"quorate/internal/jsonhttp"
 )
 
 // Members lists the members as the replica sees them.
@@ -38,48 +37,48 @@ func (c *Control) TransferLeadership(ctx context.Context, to string) error {
 
 // Snapshot saves a snapshot of the replica's state to w.
 func (c *Control) Snapshot(ctx context.Context, w io.Writer) error {
-	resp, err := c.do(ctx, http.MethodGet, "/snapshot", nil)
+	resp, err := jsonhttp.Open(ctx, c.http, controlRequest(http.MethodGet, "/snapshot", nil))
 	if err != nil {
-		return err
+		return noReplica(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, longestRefusal))
+		return refusal(text)
+	}
 	if _, err := io.Copy(w, resp.Body); err != nil {
 		return fmt.Errorf("the snapshot is not complete: %w", err)
 	}
 	return nil
 }
 
+// longestRefusal bounds what an error repeats of an answer, in bytes.
+const longestRefusal = 1 << 16
+
 func (c *Control) call(ctx context.Context, method, path string, in, out any) error {
-	resp, err := c.do(ctx, method, path, in)
-	if err != nil {
+	a, err := jsonhttp.Do(ctx, c.http, controlRequest(method, path, in))
+	var e *jsonhttp.Error
+	switch {
+	case errors.As(err, &e) && e.Step == jsonhttp.Send:
+		return noReplica(err)
+	case err != nil:
 		return err
-	}
-	defer resp.Body.Close()
-	if out == nil {
+	case !a.OK():
+		return refusal(a.Body)
+	case out == nil:
 		return nil
 	}
-	return json.NewDecoder(resp.Body).Decode(out)
+	return a.Decode(out)
 }
 
-func (c *Control) do(ctx context.Context, method, path string, in any) (*http.Response, error) {
-	var body bytes.Buffer
-	if in != nil {
-		if err := json.NewEncoder(&body).Encode(in); err != nil {
-			return nil, err
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://replica"+path, &body)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("no replica runs on this data directory: %w", err)
-	}
-	if resp.StatusCode/100 != 2 {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-		_ = resp.Body.Close()
-		return nil, errors.New(strings.TrimSpace(string(text)))
-	}
-	return resp, nil
+func controlRequest(method, path string, in any) jsonhttp.Request {
+	return jsonhttp.Request{Method: method, URL: "http://replica" + path, Body: in}
+}
+
+func noReplica(err error) error {
+	return fmt.Errorf("no replica runs on this data directory: %w", err)
+}
+
+func refusal(text []byte) error {
+	return errors.New(strings.TrimSpace(string(text[:min(len(text), longestRefusal)])))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,6 +11,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/jsonhttp"
 	"quorate/internal/pageserver"
 )
 
@@ -98,21 +98,15 @@ func (a *App) giveFlags(ctx context.Context) error {
 func (a *App) fetchFlags(ctx context.Context, f *FeatureFlags) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, flagsTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.address(), nil)
-	if err != nil {
-		return "", err
+	via := &http.Client{Transport: a.flagSource, CheckRedirect: jsonhttp.StayHere}
+	spec, err := jsonhttp.Do(ctx, via, jsonhttp.Request{
+		Method: http.MethodGet, URL: f.address(), Token: f.Key, Limit: flagsLimit,
+	})
+	if err == nil && !spec.OK() {
+		err = fmt.Errorf("failed to get feature flags: %d %s, %.200s", spec.Status,
+			http.StatusText(spec.Status), spec.Body)
 	}
-	req.Header.Set("Authorization", "Bearer "+f.Key)
-	resp, err := a.flagSource.RoundTrip(req)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	spec, err := io.ReadAll(io.LimitReader(resp.Body, flagsLimit))
-	if err == nil && resp.StatusCode/100 != 2 {
-		err = fmt.Errorf("failed to get feature flags: %s, %.200s", resp.Status, spec)
-	}
-	return string(spec), err
+	return string(spec.Body), err
 }
 
 // spreadFlags gives the specification to some pageservers at a time. One that does

@@ -6,20 +6,22 @@
 package computehook
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/jsonhttp"
 )
 
 // attemptTimeout bounds one attempt.
 const attemptTimeout = 10 * time.Second
+
+// longestDetail bounds what an error repeats of an answer, in bytes.
+const longestDetail = 4096
 
 // Kind says what an attempt came to.
 type Kind uint8
@@ -29,7 +31,7 @@ const (
 	Applied    Kind = iota // compute was told
 	Busy                   // 423: recorded by the control plane, to be applied by it later
 	SlowDown               // 429: try again in SlowDownDelay
-	Retryable              // no answer, 502, 503, 504: try again, unless the context has ended
+	Retryable              // no whole answer, 502 to 504: try again, unless the context ended
 	Fatal                  // 400, 401, 403: the same attempt cannot succeed
 	Unexpected             // any other status: do not try again at once
 )
@@ -81,15 +83,7 @@ func New(opts Options) *Client {
 	return &Client{
 		base:  strings.TrimSuffix(opts.BaseURL, "/"),
 		token: opts.Token,
-		http: &http.Client{
-			Transport: opts.Transport,
-			// A redirect would lose the method or carry the token elsewhere.
-			CheckRedirect: func(
-				*http.Request, []*http.Request,
-			) error {
-				return http.ErrUseLastResponse
-			},
-		},
+		http:  &http.Client{Transport: opts.Transport, CheckRedirect: jsonhttp.StayHere},
 	}
 }
 
@@ -114,26 +108,19 @@ func (c *Client) ImportComplete(ctx context.Context, body neon.ImportComplete) O
 func (c *Client) put(ctx context.Context, path string, body any) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	text, err := json.Marshal(body)
-	if err != nil {
-		return Outcome{Kind: Fatal, Err: fmt.Errorf("compute hook: encode: %w", err)}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, c.base+path, bytes.NewReader(text))
-	if err != nil {
+	a, err := jsonhttp.Do(ctx, c.http, jsonhttp.Request{
+		Method: http.MethodPut, URL: c.base + path, Token: c.token, Body: body,
+	})
+	var e *jsonhttp.Error
+	switch {
+	case err == nil || a.Status != 0 && !a.OK():
+		// The status alone decides.
+		detail := a.Body[:min(len(a.Body), longestDetail)]
+		return outcomeOf(a.Status, strings.TrimSpace(string(detail)))
+	case errors.As(err, &e) && e.Step == jsonhttp.Prepare:
 		return Outcome{Kind: Fatal, Err: fmt.Errorf("compute hook: %w", err)}
 	}
-	req.Header.Set("Content-Type", "application/json")
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return Outcome{Kind: Retryable, Err: fmt.Errorf("compute hook: %w", err)}
-	}
-	defer func() { _ = resp.Body.Close() }()
-	// The status alone decides; the rest is read so that the connection is kept.
-	detail, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	return outcomeOf(resp.StatusCode, strings.TrimSpace(string(detail)))
+	return Outcome{Kind: Retryable, Err: fmt.Errorf("compute hook: %w", err)}
 }
 
 // busyError prints as the existing controller's, which shows in last_error.

@@ -105,3 +105,20 @@ func TestBadBaseURLIsFatal(t *testing.T) {
 		t.Errorf("outcome %+v", o)
 	}
 }
+
+// The control plane may have died while it answered.
+func TestSuccessThatBreaksOffIsRetryable(t *testing.T) {
+	status := http.StatusOK
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, "half")
+	})
+	if o := c.NotifyAttach(t.Context(), notification(t)); o.Kind != Retryable || o.Err == nil {
+		t.Errorf("outcome %+v", o)
+	}
+	status = http.StatusLocked
+	if o := c.NotifyAttach(t.Context(), notification(t)); o.Kind != Busy || o.Status != status {
+		t.Errorf("a refusal that breaks off: %+v", o)
+	}
+}

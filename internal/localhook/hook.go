@@ -1,11 +1,10 @@
 package localhook
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"quorate/api/neon"
+	"quorate/internal/jsonhttp"
 )
 
 const (
@@ -29,7 +29,7 @@ const (
 	// still count as running.
 	connectTimeout = 300 * time.Millisecond
 
-	// longestRefusal bounds what is read of an answer.
+	// longestRefusal bounds what an error repeats of an answer.
 	longestRefusal = 64 << 10
 )
 
@@ -206,21 +206,15 @@ func (h *Hook) configure(
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
 	url := "http://0.0.0.0:" + strconv.Itoa(int(e.conf.HTTPPort)) + "/configure"
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return err
+	a, err := jsonhttp.Do(ctx, h.http, jsonhttp.Request{
+		Method: http.MethodPost, URL: url, Token: token, Body: json.RawMessage(body),
+	})
+	if a.Status >= http.StatusBadRequest {
+		text := strings.TrimSpace(string(a.Body[:min(len(a.Body), longestRefusal)]))
+		err = &refusalError{a.Status, text}
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := h.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("endpoint %s: %w", e.id, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, longestRefusal))
-	if resp.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("endpoint %s: %w", e.id,
-			&refusalError{resp.StatusCode, strings.TrimSpace(string(text))})
 	}
 	return nil
 }

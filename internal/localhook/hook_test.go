@@ -103,6 +103,7 @@ type compute struct {
 	got    []map[string]json.RawMessage
 	claims []jwt.MapClaims
 	refuse string
+	cut    bool // break off in the middle of the answer
 }
 
 func (r *repo) compute(name, mode string, grpc bool) *compute {
@@ -128,6 +129,9 @@ func (r *repo) compute(name, mode string, grpc bool) *compute {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.got, c.claims = append(c.got, m), append(c.claims, claims)
+		if c.cut {
+			w.Header().Set("Content-Length", "100")
+		}
 		if c.refuse != "" {
 			http.Error(w, c.refuse, http.StatusPreconditionFailed)
 		}
@@ -301,6 +305,20 @@ func TestRefusalsAreErrorsUnlessTheComputeHelpsItself(t *testing.T) {
 	if err := r.hook().NotifyAttach(ctx, attach(1)); err == nil ||
 		strings.Contains(r.log.String(), "ERROR") {
 		t.Errorf("cancelled: %v, log %s", err, r.log.String())
+	}
+}
+
+// The compute may have died while it configured itself.
+func TestAnswerThatBreaksOffIsAnError(t *testing.T) {
+	r := newRepo(t)
+	c := r.compute("ep-1", `"Primary"`, false)
+	c.cut = true
+	if err := r.hook().NotifyAttach(t.Context(), attach(1)); err == nil {
+		t.Error("half an answer is taken for a success")
+	}
+	c.refuse = `{"error":"invalid compute status: refresh-configuration-pending"}`
+	if err := r.hook().NotifyAttach(t.Context(), attach(1)); err != nil {
+		t.Errorf("a refusal that breaks off: %v", err)
 	}
 }
 

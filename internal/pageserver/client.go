@@ -1,13 +1,11 @@
 package pageserver
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/jsonhttp"
 )
 
 // Addr is where a pageserver is reached.
@@ -103,8 +102,8 @@ func New(opts Options) *Client {
 		opts.Observe = func(Call) {}
 	}
 	return &Client{
-		pooled: &http.Client{Transport: opts.Transport, CheckRedirect: noRedirect},
-		fresh:  &http.Client{Transport: opts.Heartbeats, CheckRedirect: noRedirect},
+		pooled: &http.Client{Transport: opts.Transport, CheckRedirect: jsonhttp.StayHere},
+		fresh:  &http.Client{Transport: opts.Heartbeats, CheckRedirect: jsonhttp.StayHere},
 		opts:   opts,
 	}
 }
@@ -115,13 +114,10 @@ func (c *Client) Close() {
 	c.fresh.CloseIdleConnections()
 }
 
-// noRedirect: a pageserver does not redirect, and the token must not leave.
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-
 // Bounds of an answer's size in bytes. A listing has some 300 bytes per location
 // with a small configuration and may have 100,000 of them.
 const (
-	smallBody   = 1 << 20
+	smallBody   = jsonhttp.DefaultLimit
 	listBody    = 64 << 20
 	listingBody = 1 << 30
 )
@@ -161,50 +157,34 @@ func (c *Client) do(ctx context.Context, to Addr, r request) (answer, error) {
 }
 
 func (c *Client) exchange(ctx context.Context, to Addr, r request) (answer, error) {
-	body, err := json.Marshal(r.body)
-	if err != nil {
-		return answer{}, fmt.Errorf("pageserver %s: encode %s: %w", to, r.label, err)
-	}
-	req, err := c.newRequest(ctx, to, r.method, r.path, bytes.NewReader(body))
+	u, err := c.url(to, r.path)
 	if err != nil {
 		return answer{}, err
 	}
-	req.Header.Set("Content-Type", "application/json")
 	client := c.pooled
 	if r.fresh {
 		client = c.fresh
 	}
-	resp, err := client.Do(req)
+	if r.body == nil {
+		r.body = jsonhttp.Null
+	}
+	a, err := jsonhttp.Do(ctx, client, jsonhttp.Request{
+		Method: r.method, URL: u, Token: c.opts.Token, Body: r.body, Limit: r.limit,
+	})
 	if err != nil {
-		return answer{}, transportError(ctx, to, err)
+		return answer{}, exchangeError(to, err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	limit := r.limit
-	if limit == 0 || resp.StatusCode/100 != 2 {
-		limit = smallBody
+	if !a.OK() {
+		return answer{}, statusError(to, &a)
 	}
-	a := answer{status: resp.StatusCode}
-	var tooLarge bool
-	if a.body, tooLarge, err = readBody(resp, limit); err != nil {
-		return answer{}, transportError(ctx, to, err)
-	}
-	if resp.StatusCode/100 != 2 {
-		return answer{}, statusError(to, resp.StatusCode, a.body)
-	}
-	if tooLarge {
-		return answer{}, &DecodeError{
-			Node: to.String(), Err: fmt.Errorf("more than %d bytes", limit),
-		}
-	}
-	return a, nil
+	return answer{status: a.Status, body: a.Body}, nil
 }
 
-func (c *Client) newRequest(
-	ctx context.Context, to Addr, method, path string, body io.Reader,
-) (*http.Request, error) {
+// url is where a path of a pageserver is, which may come from a client.
+func (c *Client) url(to Addr, path string) (string, error) {
 	u, err := url.ParseRequestURI(path)
 	if err != nil || path[0] != '/' {
-		return nil, neon.Errorf(neon.BadRequest, "pageserver path %q is malformed", path)
+		return "", neon.Errorf(neon.BadRequest, "pageserver path %q is malformed", path)
 	}
 	u.Scheme = "http"
 	port := to.HTTPPort
@@ -212,54 +192,37 @@ func (c *Client) newRequest(
 		u.Scheme, port = "https", to.HTTPSPort
 	}
 	if port == 0 {
-		return nil, &TransportError{
+		return "", &TransportError{
 			Node: to.String(), Err: fmt.Errorf("it has no %s port", u.Scheme),
 		}
 	}
 	u.Host = net.JoinHostPort(to.HTTPHost, strconv.Itoa(port))
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
-	if err != nil {
-		return nil, neon.Errorf(neon.BadRequest, "pageserver request %s %q: %w", method, path, err)
-	}
-	if c.opts.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.opts.Token)
-	}
-	return req, nil
+	return u.String(), nil
 }
 
-// readBody reads at most limit bytes and tells whether there were more.
-func readBody(resp *http.Response, limit int64) (body []byte, tooLarge bool, err error) {
-	var buf bytes.Buffer
-	if n := resp.ContentLength; n > 0 {
-		buf.Grow(int(min(n, limit)) + bytes.MinRead)
+func statusError(to Addr, a *jsonhttp.Answer) *StatusError {
+	e := &StatusError{Node: to.String(), Status: a.Status}
+	msg, ok := a.Message()
+	if e.Msg, e.NoMsg = msg, !ok; !ok {
+		e.Msg = http.StatusText(a.Status)
 	}
-	n, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
-	return buf.Bytes(), n > limit, err
+	return e
 }
 
-func statusError(to Addr, status int, body []byte) *StatusError {
-	var v struct {
-		Msg *string `json:"msg"`
+// exchangeError says what an exchange without a whole answer means.
+func exchangeError(to Addr, err error) error {
+	var e *jsonhttp.Error
+	var long *jsonhttp.TooLongError
+	switch {
+	case errors.As(err, &long):
+		return &DecodeError{Node: to.String(), Err: long}
+	case !errors.As(err, &e):
+		return err
+	case e.Step == jsonhttp.Prepare:
+		return neon.Errorf(neon.BadRequest, "pageserver %s: request %s %q: %w", to, e.Method, e.URL,
+			e.Err)
 	}
-	if json.Unmarshal(body, &v) != nil || v.Msg == nil {
-		return &StatusError{
-			Node: to.String(), Status: status, Msg: http.StatusText(status), NoMsg: true,
-		}
-	}
-	return &StatusError{Node: to.String(), Status: status, Msg: *v.Msg}
-}
-
-// transportError drops the URL that net/http puts around an error, and names the
-// context's reason, which net/http does not always.
-func transportError(ctx context.Context, to Addr, err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
-	}
-	return &TransportError{Node: to.String(), Err: err}
+	return &TransportError{Node: to.String(), Err: e.Err}
 }
 
 // into decodes a's body into v.

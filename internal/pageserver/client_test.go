@@ -506,7 +506,11 @@ func FuzzPassthroughStaysOnTheNode(f *testing.F) {
 	c := New(Options{Token: "secret"})
 	to := Addr{ID: 1, HTTPHost: "ps", HTTPPort: 9898}
 	f.Fuzz(func(t *testing.T, path string) {
-		req, err := c.newRequest(context.Background(), to, http.MethodGet, path, nil)
+		text, err := c.url(to, path)
+		if err != nil {
+			return
+		}
+		req, err := http.NewRequest(http.MethodGet, text, nil)
 		if err != nil {
 			return
 		}

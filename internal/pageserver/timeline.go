@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/jsonhttp"
 )
 
 // Time limits of timeline calls. Pageservers themselves set none: a creation may
@@ -91,15 +92,16 @@ func (c *Client) Passthrough(
 	call := Call{
 		Node: to.ID, Path: passthroughLabel(pathAndQuery), Method: "get", Passthrough: true,
 	}
-	req, err := c.newRequest(ctx, to, method, pathAndQuery, nil)
+	u, err := c.url(to, pathAndQuery)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.pooled.Do(req)
+	resp, err := jsonhttp.Open(ctx, c.pooled,
+		jsonhttp.Request{Method: method, URL: u, Token: c.opts.Token})
 	if err == nil {
 		call.Status = resp.StatusCode
 	} else {
-		err = transportError(ctx, to, err)
+		err = exchangeError(to, err)
 	}
 	call.Duration = time.Since(begin)
 	c.opts.Observe(call)

@@ -1,12 +1,9 @@
 package safekeeper
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,6 +11,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/jsonhttp"
 )
 
 // Addr is where a safekeeper is reached.
@@ -62,11 +60,9 @@ func New(opts Options) *Client {
 	if opts.Observe == nil {
 		opts.Observe = func(Call) {}
 	}
-	// A safekeeper does not redirect, and the token must not leave.
-	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Client{
-		pooled: &http.Client{Transport: opts.Transport, CheckRedirect: stay},
-		fresh:  &http.Client{Transport: opts.Heartbeats, CheckRedirect: stay},
+		pooled: &http.Client{Transport: opts.Transport, CheckRedirect: jsonhttp.StayHere},
+		fresh:  &http.Client{Transport: opts.Heartbeats, CheckRedirect: jsonhttp.StayHere},
 		opts:   opts,
 	}
 }
@@ -103,63 +99,50 @@ func (c *Client) do(ctx context.Context, to Addr, r request, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	begin := time.Now()
-	status, body, err := c.exchange(ctx, to, r)
+	a, err := c.exchange(ctx, to, r)
 	c.opts.Observe(Call{
-		Node: to.ID, Path: r.label, Method: r.method, Status: status, Duration: time.Since(begin),
+		Node: to.ID, Path: r.label, Method: r.method, Status: a.Status, Duration: time.Since(begin),
 	})
 	switch {
 	case err != nil:
 		return err
-	case status/100 != 2:
-		return statusError(to, status, body)
+	case !a.OK():
+		return statusError(to, &a)
 	case into == nil:
 		return nil
 	}
-	if err := json.Unmarshal(body, into); err != nil {
+	if err := a.Decode(into); err != nil {
 		return fmt.Errorf("safekeeper %s: error decoding body: %w", to, err)
 	}
 	return nil
 }
 
-func (c *Client) exchange(
-	ctx context.Context, to Addr, r request,
-) (status int, body []byte, err error) {
+// exchange is one request with its answer, which is empty after an error.
+func (c *Client) exchange(ctx context.Context, to Addr, r request) (jsonhttp.Answer, error) {
 	u := c.url(to)
 	if to.HTTPSPort == 0 && c.opts.UseHTTPS {
-		return 0, nil, &TransportError{Node: to.String(), Err: errors.New("it has no https port")}
+		return jsonhttp.Answer{}, &TransportError{
+			Node: to.String(), Err: errors.New("it has no https port"),
+		}
 	}
 	u.Path = r.path
-	var text io.Reader
-	if r.body != nil {
-		b, err := json.Marshal(r.body)
-		if err != nil {
-			return 0, nil, fmt.Errorf("safekeeper %s: encode %s: %w", to, r.label, err)
-		}
-		text = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), text)
-	if err != nil {
-		return 0, nil, fmt.Errorf("safekeeper %s: %w", to, err)
-	}
-	if r.body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if c.opts.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.opts.Token)
-	}
 	client := c.pooled
 	if r.fresh {
 		client = c.fresh
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return 0, nil, transportError(ctx, to, err)
+	a, err := jsonhttp.Do(ctx, client, jsonhttp.Request{
+		Method: r.method, URL: u.String(), Token: c.opts.Token, Body: r.body, Limit: maxAnswer,
+	})
+	var e *jsonhttp.Error
+	switch {
+	case err == nil:
+		return a, nil
+	case errors.As(err, &e) && e.Step != jsonhttp.Prepare:
+		err = &TransportError{Node: to.String(), Err: e.Err}
+	default:
+		err = fmt.Errorf("safekeeper %s: %s: %w", to, r.label, err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
-		return 0, nil, transportError(ctx, to, err)
-	}
-	return resp.StatusCode, body, nil
+	return jsonhttp.Answer{}, err
 }
 
 // StatusError is an answer other than 2xx.
@@ -178,18 +161,15 @@ func (e *StatusError) Error() string {
 // this package: they ask errors.As for an interface.
 func (e *StatusError) HTTPStatus() int { return e.Status }
 
-func statusError(to Addr, status int, body []byte) *StatusError {
-	var v struct {
-		Msg *string `json:"msg"`
-	}
-	e := &StatusError{Node: to.String(), Status: status, Msg: http.StatusText(status)}
-	if json.Unmarshal(body, &v) == nil && v.Msg != nil {
-		e.Msg = *v.Msg
+func statusError(to Addr, a *jsonhttp.Answer) *StatusError {
+	e := &StatusError{Node: to.String(), Status: a.Status, Msg: http.StatusText(a.Status)}
+	if msg, ok := a.Message(); ok {
+		e.Msg = msg
 	}
 	return e
 }
 
-// TransportError is a request without an answer.
+// TransportError is a request without a whole answer.
 type TransportError struct {
 	Node string
 	Err  error
@@ -200,16 +180,3 @@ func (e *TransportError) Error() string {
 }
 
 func (e *TransportError) Unwrap() error { return e.Err }
-
-// transportError drops the URL that net/http puts around an error, and names the
-// context's reason, which net/http does not always.
-func transportError(ctx context.Context, to Addr, err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
-	}
-	return &TransportError{Node: to.String(), Err: err}
-}

@@ -132,3 +132,19 @@ func TestAnswersOtherThanSuccessAreErrors(t *testing.T) {
 		t.Errorf("no port for https: %v", err)
 	}
 }
+
+// TestAnswersThatAreNotWholeAreErrors: also of calls of which only the status matters.
+func TestAnswersThatAreNotWholeAreErrors(t *testing.T) {
+	client, to, _ := server(t, http.StatusOK, `{}`+strings.Repeat(" ", maxAnswer))
+	if err := client.DeleteTenant(t.Context(), to, ref.Tenant); err == nil {
+		t.Error("an answer beyond the limit is taken for a whole one")
+	}
+	if _, err := client.Utilization(t.Context(), to); err == nil {
+		t.Error("the head of a long answer is decoded")
+	}
+	client, to, _ = server(t, http.StatusConflict, strings.Repeat(" ", maxAnswer))
+	var s *StatusError
+	if err := client.DeleteTenant(t.Context(), to, ref.Tenant); !errors.As(err, &s) {
+		t.Errorf("a long refusal: %v", err)
+	}
+}

@@ -1,16 +1,15 @@
 package storconcli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"time"
+
+	"quorate/internal/jsonhttp"
 )
 
 // client talks to one address of the controller.
@@ -80,65 +79,35 @@ func (c *client) call(ctx context.Context, x exchange) error {
 	if err != nil {
 		return err
 	}
-	var body io.Reader
-	if x.body != nil {
-		text, err := json.Marshal(x.body)
-		if err != nil {
-			return err
-		}
-		body = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, x.method, target.String(), body)
-	if err != nil {
+	a, err := jsonhttp.Do(ctx, c.http, jsonhttp.Request{
+		Method: x.method, URL: target.String(), Token: c.token, Body: x.body, Limit: maxAnswer,
+	})
+	var e *jsonhttp.Error
+	switch {
+	case a.Status >= http.StatusBadRequest:
+		return refusal(&a, target)
+	case errors.As(err, &e) && e.Step == jsonhttp.Send:
+		return fmt.Errorf("receive body: error sending request for url (%s): %w", target, e.Err)
+	case errors.As(err, &e) && e.Step == jsonhttp.Read:
+		return fmt.Errorf("receive body: error reading the answer of url (%s): %w", target, e.Err)
+	case err != nil:
 		return err
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("receive body: error sending request for url (%s): %w", target,
-			cause(err))
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("receive body: error reading the answer of url (%s): %w", target, err)
-	}
-	if resp.StatusCode >= http.StatusBadRequest {
-		return refusal(resp.StatusCode, target, text)
-	}
-	if x.answer == nil {
+	case x.answer == nil:
 		return nil
 	}
-	if err := json.Unmarshal(text, x.answer); err != nil {
+	if err := a.Decode(x.answer); err != nil {
 		return fmt.Errorf("receive body: error decoding the answer of url (%s): %w", target, err)
 	}
 	return nil
 }
 
-// cause takes away the method and the URL, which the caller names already.
-func cause(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
-}
-
 // refusal reads the {"msg":…} of a refused request.
-func refusal(status int, target *url.URL, text []byte) error {
-	var said struct {
-		Msg *string `json:"msg"`
+func refusal(a *jsonhttp.Answer, target *url.URL) error {
+	msg, ok := a.Message()
+	if ok {
+		msg = "pageserver API: " + msg
+	} else {
+		msg = fmt.Sprintf("receive error body: Http error (%d) at %s.", a.Status, target)
 	}
-	if json.Unmarshal(text, &said) != nil || said.Msg == nil {
-		return &apiError{
-			status: status,
-			msg:    fmt.Sprintf("receive error body: Http error (%d) at %s.", status, target),
-		}
-	}
-	return &apiError{status: status, msg: "pageserver API: " + *said.Msg}
+	return &apiError{status: a.Status, msg: msg}
 }

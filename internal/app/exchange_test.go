@@ -1,0 +1,63 @@
+package app
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Half of a specification is not given to pageservers.
+func TestFeatureFlagsThatAreNotWholeAreAnError(t *testing.T) {
+	size := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("x", size))
+	}))
+	t.Cleanup(server.Close)
+	a := &App{flagSource: http.DefaultTransport}
+	for _, c := range []struct {
+		size int
+		ok   bool
+	}{{flagsLimit, true}, {flagsLimit + 1, false}} {
+		size = c.size
+		spec, err := a.fetchFlags(t.Context(), &FeatureFlags{URL: server.URL})
+		if (err == nil) != c.ok || c.ok && len(spec) != c.size {
+			t.Errorf("%d bytes: got %d, %v", c.size, len(spec), err)
+		}
+	}
+}
+
+func TestControlAnswerThatBreaksOffIsAnError(t *testing.T) {
+	// A socket's path is short, which that of t.TempDir may not be.
+	dir, err := os.MkdirTemp("", "quorate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	server := httptest.NewUnstartedServer(http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, "[]")
+		}))
+	_ = server.Listener.Close()
+	server.Listener, err = net.Listen("unix", filepath.Join(dir, controlSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	c := OpenControl(dir)
+	if err := c.RemoveMember(t.Context(), "a"); err == nil {
+		t.Error("half an answer says that the member is removed")
+	}
+	if _, err := c.Members(t.Context()); err == nil {
+		t.Error("half a list is taken for the whole")
+	}
+	if err := c.Snapshot(t.Context(), io.Discard); err == nil {
+		t.Error("half a snapshot is taken for the whole")
+	}
+}

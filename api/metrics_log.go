@@ -49,6 +49,7 @@ var operations = map[string]string{
 	"UpdateImport": "update_timeline_import",
 	"FinishImport": "delete_timeline_import", "BeginSplit": "begin_shard_split",
 	"CommitSplit": "complete_shard_split", "AbortSplit": "abort_shard_split",
+	"FinishAbortedSplit": "thaw_split", "AttachUnmanaged": "attach_by_hand",
 }
 
 // operation is `snake_case` of the name of a command, or what it is known as.

@@ -120,10 +120,10 @@ func (c *checker) shard(s *Shard) {
 	if s.GenNode != 0 && (!s.HasGeneration || s.Generation == 0) {
 		c.fail("shard %s has an owner but no generation", s.ID)
 	}
-	if s.ByHand && t.Deleting {
+	if s.Unmanaged && t.Deleting {
 		c.fail("shard %s is left to others though it is being deleted", s.ID)
 	}
-	if s.Notified && s.GenNode == 0 {
+	if s.ComputeAcknowledged && s.GenNode == 0 {
 		c.fail("shard %s is known to compute but owned by nobody", s.ID)
 	}
 	if t.Policy.Kind != neon.PlaceAttached && (s.Attached != 0 || s.GenNode != 0) {

@@ -26,7 +26,10 @@ func (c ImportTimeline) apply(t *txn) Result {
 	tl, ok := t.State.Timeline(c.Tenant, c.Timeline)
 	switch {
 	case !ok:
-		tl = Timeline{Tenant: c.Tenant, ID: c.Timeline, Generation: 1, ComputeTold: 1, SetTold: 1}
+		tl = Timeline{
+			Tenant: c.Tenant, ID: c.Timeline, Generation: 1, ComputeAcknowledged: 1,
+			QuorumAcknowledged: 1,
+		}
 	case tl.Deleted:
 		return refuse(neon.Conflict, "timeline %s/%s is being deleted", c.Tenant, c.Timeline)
 	case tl.Joint() || !slices.Equal(tl.Set, c.Set):
@@ -151,9 +154,10 @@ func (c AckMembership) apply(t *txn) Result {
 		return r
 	}
 	next := tl
-	next.ComputeTold = max(tl.ComputeTold, min(c.Compute, tl.Generation))
-	next.SetTold = max(tl.SetTold, min(c.Set, tl.Generation))
-	if next.ComputeTold != tl.ComputeTold || next.SetTold != tl.SetTold {
+	next.ComputeAcknowledged = max(tl.ComputeAcknowledged, min(c.Compute, tl.Generation))
+	next.QuorumAcknowledged = max(tl.QuorumAcknowledged, min(c.Set, tl.Generation))
+	if next.ComputeAcknowledged != tl.ComputeAcknowledged ||
+		next.QuorumAcknowledged != tl.QuorumAcknowledged {
 		t.setTimeline(next)
 	}
 	return Result{}

@@ -37,7 +37,6 @@ func (c SetLeader) apply(t *txn) Result {
 		t.orphanSplits()
 	}
 	t.Leader = c.Leader
-	t.touched.Leader = true
 	return Result{}
 }
 
@@ -214,7 +213,7 @@ func (t *txn) issue(s Shard, node neon.NodeID) Grant {
 	s.Generation++
 	s.HasGeneration = true
 	if s.GenNode != node {
-		s.GenNode, s.Notified = node, false
+		s.GenNode, s.ComputeAcknowledged = node, false
 	}
 	t.setShard(s)
 	return Grant{Shard: s.ID, Generation: s.Generation, Node: node}

@@ -61,14 +61,14 @@ type Operation struct {
 
 // BeginNodeOperation starts a long operation and sets the scheduling policy that
 // goes with it. It was decided on a node with the policy Prior and no operation,
-// with Alone on a cluster without any, and is refused as a Conflict when that
+// with Exclusive on a cluster without any, and is refused as a Conflict when that
 // moved. Only a forced deletion takes the place of another operation.
 type BeginNodeOperation struct {
-	Node  neon.NodeID         `cbor:"1,keyasint"`
-	Kind  OperationKind       `cbor:"2,keyasint"`
-	Force bool                `cbor:"3,keyasint,omitempty"`
-	Prior neon.NodeScheduling `cbor:"4,keyasint"`
-	Alone bool                `cbor:"5,keyasint,omitempty"`
+	Node      neon.NodeID         `cbor:"1,keyasint"`
+	Kind      OperationKind       `cbor:"2,keyasint"`
+	Force     bool                `cbor:"3,keyasint,omitempty"`
+	Prior     neon.NodeScheduling `cbor:"4,keyasint"`
+	Exclusive bool                `cbor:"5,keyasint,omitempty"`
 }
 
 func (c BeginNodeOperation) apply(t *txn) Result {
@@ -82,7 +82,7 @@ func (c BeginNodeOperation) apply(t *txn) Result {
 	if n.Operation.Kind != OperationNone && !c.Force {
 		return refuse(neon.Conflict, "node %d has %s in progress", c.Node, n.Operation.Kind)
 	}
-	if other, runs := t.Operating(); c.Alone && runs && other.ID != c.Node {
+	if other, runs := t.Operating(); c.Exclusive && runs && other.ID != c.Node {
 		return refuse(neon.Conflict, "node %d has %s in progress", other.ID, other.Operation.Kind)
 	}
 	if n.Scheduling != c.Prior {
@@ -237,7 +237,7 @@ func (c ForgetTombstone) apply(t *txn) Result {
 			c.Node)
 	}
 	for _, s := range slices.Collect(t.NodeShards(c.Node)) {
-		s.GenNode, s.Notified = 0, false
+		s.GenNode, s.ComputeAcknowledged = 0, false
 		t.setShard(s)
 	}
 	t.removeNode(c.Node)

@@ -122,8 +122,8 @@ type AckNotifications struct {
 func (c AckNotifications) apply(t *txn) Result {
 	for _, a := range c.Acks {
 		s, ok := t.Shard(a.Shard)
-		if ok && a.Node != 0 && s.GenNode == a.Node && !s.Notified {
-			s.Notified, s.Told = true, a.Node
+		if ok && a.Node != 0 && s.GenNode == a.Node && !s.ComputeAcknowledged {
+			s.ComputeAcknowledged, s.AcknowledgedNode = true, a.Node
 			t.setShard(s)
 		}
 	}

@@ -31,10 +31,12 @@ func (c BeginSplit) apply(t *txn) (r Result) {
 		Parents: slices.Clip(c.Parents), Leftovers: last.Leftovers,
 	}
 	for _, p := range sp.Parents {
-		t.touched.Unseen = append(t.touched.Unseen, Leftover{Shard: p.Shard, Node: p.Node})
+		t.touched.UnknownLocations = append(t.touched.UnknownLocations,
+			Leftover{Shard: p.Shard, Node: p.Node})
 		for _, child := range sp.Children(p.Shard) {
 			r.Grants = append(r.Grants, Grant{Shard: child, Generation: p.Generation, Node: p.Node})
-			t.touched.Unseen = append(t.touched.Unseen, Leftover{Shard: child, Node: p.Node})
+			t.touched.UnknownLocations = append(t.touched.UnknownLocations,
+				Leftover{Shard: child, Node: p.Node})
 		}
 	}
 	t.setSplit(sp)
@@ -116,14 +118,16 @@ func (c CommitSplit) apply(t *txn) Result {
 		for _, id := range sp.Children(p.Shard) {
 			child := parent
 			child.ID, child.PreferredNode, child.Sequence = id, 0, t.Index
-			child.Notified, child.Told, child.ByHand = false, p.Node, false
+			child.ComputeAcknowledged, child.AcknowledgedNode = false, p.Node
+			child.Unmanaged = false
 			child.Unhealthy, child.ScrubbedAt = false, c.At
 			if int(id.Number) < len(c.Secondary) {
 				child.Secondary = c.Secondary[id.Number]
 			}
 			child.Secondary = t.fitting(child.Secondary, child.Attached)
 			t.setShard(child)
-			t.touched.Unseen = append(t.touched.Unseen, Leftover{Shard: id, Node: p.Node})
+			t.touched.UnknownLocations = append(t.touched.UnknownLocations,
+				Leftover{Shard: id, Node: p.Node})
 		}
 	}
 	tenant.Count, tenant.Stripe = sp.Count, sp.Stripe
@@ -175,16 +179,16 @@ func (c AbortSplit) apply(t *txn) Result {
 	return Result{}
 }
 
-// ThawSplit ends a split that was aborted. The proposer has seen that no child is
+// FinishAbortedSplit ends a split that was aborted. The proposer has seen that no child is
 // left on a pageserver that can be reached. Every parent gets a new generation,
 // unless it got one meanwhile, so that nothing a child has written will ever be
 // read; one whose node was deleted will get it with its next place.
-type ThawSplit struct {
+type FinishAbortedSplit struct {
 	Tenant neon.TenantID `cbor:"1,keyasint"`
 	Began  uint64        `cbor:"2,keyasint"`
 }
 
-func (c ThawSplit) apply(t *txn) (r Result) {
+func (c FinishAbortedSplit) apply(t *txn) (r Result) {
 	sp, tenant, r := t.split(c.Tenant, c.Began, SplitAborting)
 	if r.Err != nil {
 		return r

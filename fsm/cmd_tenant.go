@@ -153,8 +153,8 @@ func (t *txn) adopt(tenant Tenant, first *neon.Generation) {
 			}
 		}
 		if tenant.Policy.Kind != neon.PlaceAttached {
-			next.GenNode, next.Notified, next.Told, next.PreferredNode = 0, false, 0, 0
-			next.Attached = 0
+			next.GenNode, next.ComputeAcknowledged, next.AcknowledgedNode = 0, false, 0
+			next.Attached, next.PreferredNode = 0, 0
 		}
 		if tenant.Policy.Kind == neon.PlaceDetached {
 			next.Secondary = nil

@@ -90,7 +90,7 @@ var commands = map[Kind]reflect.Type{
 	41: reflect.TypeFor[EndNodeOperation](),
 	42: reflect.TypeFor[DeleteNode](),
 	43: reflect.TypeFor[ForgetTombstone](),
-	50: reflect.TypeFor[AttachByHand](),
+	50: reflect.TypeFor[AttachUnmanaged](),
 	51: reflect.TypeFor[DropTenant](),
 	52: reflect.TypeFor[SetPreferredAZs](),
 	53: reflect.TypeFor[SetMetadataHealth](),
@@ -103,7 +103,7 @@ var commands = map[Kind]reflect.Type{
 	30: reflect.TypeFor[BeginSplit](),
 	31: reflect.TypeFor[CommitSplit](),
 	32: reflect.TypeFor[AbortSplit](),
-	33: reflect.TypeFor[ThawSplit](),
+	33: reflect.TypeFor[FinishAbortedSplit](),
 	34: reflect.TypeFor[ForgetLeftovers](),
 }
 
@@ -136,14 +136,14 @@ func (BeginNodeOperation) kind() Kind { return 40 }
 func (EndNodeOperation) kind() Kind   { return 41 }
 func (DeleteNode) kind() Kind         { return 42 }
 func (ForgetTombstone) kind() Kind    { return 43 }
-func (AttachByHand) kind() Kind       { return 50 }
+func (AttachUnmanaged) kind() Kind    { return 50 }
 func (DropTenant) kind() Kind         { return 51 }
 func (SetPreferredAZs) kind() Kind    { return 52 }
 func (SetMetadataHealth) kind() Kind  { return 53 }
 func (BeginSplit) kind() Kind         { return 30 }
 func (CommitSplit) kind() Kind        { return 31 }
 func (AbortSplit) kind() Kind         { return 32 }
-func (ThawSplit) kind() Kind          { return 33 }
+func (FinishAbortedSplit) kind() Kind { return 33 }
 func (ForgetLeftovers) kind() Kind    { return 34 }
 
 func (BeginImport) kind() Kind          { return 60 }

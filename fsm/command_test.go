@@ -292,7 +292,7 @@ func TestNotificationIsOwedUntilTheNewNodeIsAcknowledged(t *testing.T) {
 	s := small(t)
 	owes := func(want bool, told neon.NodeID) {
 		t.Helper()
-		if sh, _ := s.Shard(shard0); sh.OwesNotification() != want || sh.Told != told {
+		if sh, _ := s.Shard(shard0); sh.OwesNotification() != want || sh.AcknowledgedNode != told {
 			t.Fatalf("owed: %v, want %v, of %+v", sh.OwesNotification(), want, sh)
 		}
 	}

@@ -95,7 +95,7 @@ func history() []Command {
 		},
 		AbortSplit{Tenant: third, Began: 25, Code: neon.Conflict, Reason: "no"},
 		CommitSplit{Tenant: third, Began: 25}, // refused
-		ThawSplit{Tenant: third, Began: 25},
+		FinishAbortedSplit{Tenant: third, Began: 25},
 		BeginSplit{
 			Tenant: third, Sequence: 28, Count: 2, Stripe: 2048,
 			Parents: []SplitParent{{Shard: neon.Unsharded(third), Node: 1, Generation: 2}},
@@ -137,7 +137,9 @@ func operationHistory(last uint64, a neon.AZ, addr func(port uint16) NodeAddr) [
 		DeleteNode{Node: 2},
 		RegisterNode{ID: 6, Addr: addr(9010), AZ: a},
 		// refused
-		BeginNodeOperation{Node: 6, Kind: OperationFill, Prior: neon.SchedulingActive, Alone: true},
+		BeginNodeOperation{
+			Node: 6, Kind: OperationFill, Prior: neon.SchedulingActive, Exclusive: true,
+		},
 		BeginNodeOperation{Node: 6, Kind: OperationFill, Prior: neon.SchedulingActive},
 		ReAttach{Node: 6},
 	}

@@ -387,7 +387,8 @@ func (m *machine) command(t *rapid.T) Command {
 		n, _ := m.s.Node(drawNode.Draw(t, "node"))
 		return BeginNodeOperation{
 			Node: n.ID, Kind: OperationKind(rapid.IntRange(0, 4).Draw(t, "kind")),
-			Force: rapid.IntRange(0, 3).Draw(t, "force") == 0, Alone: rapid.Bool().Draw(t, "alone"),
+			Force:     rapid.IntRange(0, 3).Draw(t, "force") == 0,
+			Exclusive: rapid.Bool().Draw(t, "alone"),
 			Prior: rapid.SampledFrom([]neon.NodeScheduling{
 				n.Scheduling, n.Scheduling, neon.SchedulingActive,
 			}).Draw(t, "prior"),
@@ -468,7 +469,8 @@ func dump(s *State) string {
 			"shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d,%s notified=%v told=%d byhand=%v unhealthy=%v scrubbed=%d sequence=%d\n",
 			sh.ID, sh.Generation, sh.HasGeneration, sh.GenNode, sh.Attached, sh.Secondary,
 			sh.PreferredNode, sh.PreferredAZ,
-			sh.Notified, sh.Told, sh.ByHand, sh.Unhealthy, sh.ScrubbedAt, sh.Sequence)
+			sh.ComputeAcknowledged, sh.AcknowledgedNode, sh.Unmanaged, sh.Unhealthy, sh.ScrubbedAt,
+			sh.Sequence)
 	}
 	for sp := range s.Splits() {
 		b = fmt.Appendf(b,

@@ -95,13 +95,13 @@ func TestARestartInterruptsTheOperationOnTheNode(t *testing.T) {
 func TestAnOperationMayDemandToBeAlone(t *testing.T) {
 	s, begun := begin1(t, OperationDrain)
 	c := BeginNodeOperation{
-		Node: 2, Kind: OperationDrain, Prior: neon.SchedulingActive, Alone: true,
+		Node: 2, Kind: OperationDrain, Prior: neon.SchedulingActive, Exclusive: true,
 	}
 	if _, r := Apply(s, s.Index+1, RequestID{}, c); r.Err == nil || r.Err.Code != neon.Conflict {
 		t.Errorf("a second operation began: %v", r.Err)
 	}
 	together := c
-	together.Alone = false
+	together.Exclusive = false
 	must(t, s, together)
 	s, _ = must(t, s, EndNodeOperation{Node: 1, Begun: begun, Ending: Cancelled})
 	must(t, s, c)

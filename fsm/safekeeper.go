@@ -39,10 +39,10 @@ type Timeline struct {
 	Set        []neon.NodeID
 	NewSet     []neon.NodeID
 
-	// ComputeTold and SetTold are the newest generations that compute has
+	// ComputeAcknowledged and QuorumAcknowledged are the newest generations that compute has
 	// acknowledged and that a quorum of the members has switched to.
-	ComputeTold neon.SafekeeperGeneration
-	SetTold     neon.SafekeeperGeneration
+	ComputeAcknowledged neon.SafekeeperGeneration
+	QuorumAcknowledged  neon.SafekeeperGeneration
 
 	// Deleted marks a timeline that is gone from the pageservers: the record stays
 	// until no operation on a safekeeper is left for it.
@@ -70,10 +70,11 @@ func (t *Timeline) Member(id neon.NodeID) bool {
 // Members are all safekeepers of the configuration: Set, then those only in NewSet.
 func (t *Timeline) Members() []neon.NodeID { return union(t.Set, t.NewSet) }
 
-// Settled tells whether nothing is left to be done about a migration.
-func (t *Timeline) Settled() bool {
+// MigrationDone tells whether nothing is left to be done about a migration.
+func (t *Timeline) MigrationDone() bool {
 	return !t.Joint() &&
-		(t.Generation == 1 || t.ComputeTold == t.Generation && t.SetTold == t.Generation)
+		(t.Generation == 1 ||
+			t.ComputeAcknowledged == t.Generation && t.QuorumAcknowledged == t.Generation)
 }
 
 func union(a, b []neon.NodeID) []neon.NodeID {

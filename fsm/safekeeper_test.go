@@ -292,7 +292,8 @@ func dumpSafekeeping(b []byte, s *State) []byte {
 	for t := range s.Timelines() {
 		b = fmt.Appendf(b,
 			"timeline %s/%s start=%s generation=%d set=%v new=%v told=%d,%d deleted=%v sequence=%d\n",
-			t.Tenant, t.ID, t.StartLsn, t.Generation, t.Set, t.NewSet, t.ComputeTold, t.SetTold,
+			t.Tenant, t.ID, t.StartLsn, t.Generation, t.Set, t.NewSet, t.ComputeAcknowledged,
+			t.QuorumAcknowledged,
 			t.Deleted, t.Sequence)
 	}
 	for _, o := range opsOf(s) {

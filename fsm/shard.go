@@ -15,14 +15,14 @@ type Shard struct {
 	Generation    neon.Generation
 	HasGeneration bool
 
-	// Notified tells that compute acknowledged GenNode as the place to read from.
+	// ComputeAcknowledged tells that compute acknowledged GenNode as the place to read from.
 	// Issuing a generation to another node clears it, so a lost or an ambiguous
 	// notification is always sent again.
-	Notified bool
+	ComputeAcknowledged bool
 
-	// Told is the last node compute acknowledged; 0 for none. While the shard moves
+	// AcknowledgedNode is the last node compute acknowledged; 0 for none. While the shard moves
 	// it is what other notifications of the tenant go on to say of this shard.
-	Told neon.NodeID
+	AcknowledgedNode neon.NodeID
 
 	// GenNode is the node Generation was issued to; 0 until the first attach and
 	// while the tenant is not placed as Attached.
@@ -38,10 +38,10 @@ type Shard struct {
 	PreferredNode neon.NodeID
 	PreferredAZ   neon.AZ
 
-	// ByHand tells that somebody attaches and detaches this shard on pageservers
+	// Unmanaged tells that somebody attaches and detaches this shard on pageservers
 	// themselves: it is numbered and validated as any other, and otherwise left
 	// alone until a decision about its place or its configuration is made here.
-	ByHand bool
+	Unmanaged bool
 
 	// Unhealthy is the last judgement on what the shard has in remote storage, and
 	// ScrubbedAt its Unix time in milliseconds. A new shard is healthy.
@@ -63,7 +63,7 @@ func (s *Shard) Intends(n neon.NodeID) bool {
 
 // OwesNotification tells whether compute still has to be told where the shard's
 // newest generation is.
-func (s *Shard) OwesNotification() bool { return s.GenNode != 0 && !s.Notified }
+func (s *Shard) OwesNotification() bool { return s.GenNode != 0 && !s.ComputeAcknowledged }
 
 // roles are the reasons a shard stands in the index of a node.
 type roles uint8

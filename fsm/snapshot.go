@@ -140,10 +140,11 @@ func appendTenant(b []byte, t *Tenant) []byte {
 
 func appendShard(b []byte, s *Shard) []byte {
 	b, _ = s.ID.AppendBinary(b)
-	b = append(b, boolByte(s.HasGeneration)|boolByte(s.Notified)<<1|boolByte(s.ByHand)<<2|boolByte(
+	b = append(b, boolByte(
+		s.HasGeneration)|boolByte(s.ComputeAcknowledged)<<1|boolByte(s.Unmanaged)<<2|boolByte(
 		s.Unhealthy)<<3)
 	b = binary.AppendUvarint(b, uint64(s.Generation))
-	b = binary.AppendUvarint(b, uint64(s.Told))
+	b = binary.AppendUvarint(b, uint64(s.AcknowledgedNode))
 	b = binary.AppendUvarint(b, uint64(s.GenNode))
 	b = binary.AppendUvarint(b, uint64(s.Attached))
 	b = binary.AppendUvarint(b, uint64(s.PreferredNode))
@@ -289,10 +290,10 @@ func (d *decoder) shard() (s Shard) {
 	d.fill(id[:])
 	d.fail(s.ID.UnmarshalBinary(id[:]))
 	flags := d.byte()
-	s.HasGeneration, s.Notified = flags&1 != 0, flags&2 != 0
-	s.ByHand, s.Unhealthy = flags&4 != 0, flags&8 != 0
+	s.HasGeneration, s.ComputeAcknowledged = flags&1 != 0, flags&2 != 0
+	s.Unmanaged, s.Unhealthy = flags&4 != 0, flags&8 != 0
 	s.Generation = neon.Generation(d.uvarint())
-	s.Told = neon.NodeID(d.uvarint())
+	s.AcknowledgedNode = neon.NodeID(d.uvarint())
 	s.GenNode = neon.NodeID(d.uvarint())
 	s.Attached = neon.NodeID(d.uvarint())
 	s.PreferredNode = neon.NodeID(d.uvarint())

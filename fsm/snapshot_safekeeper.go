@@ -11,8 +11,8 @@ func appendTimeline(b []byte, t *Timeline) []byte {
 	b = append(b, boolByte(t.Deleted))
 	b = binary.AppendUvarint(b, uint64(t.StartLsn))
 	b = binary.AppendUvarint(b, uint64(t.Generation))
-	b = binary.AppendUvarint(b, uint64(t.ComputeTold))
-	b = binary.AppendUvarint(b, uint64(t.SetTold))
+	b = binary.AppendUvarint(b, uint64(t.ComputeAcknowledged))
+	b = binary.AppendUvarint(b, uint64(t.QuorumAcknowledged))
 	b = binary.AppendUvarint(b, t.Sequence)
 	for _, set := range [][]neon.NodeID{t.Set, t.NewSet} {
 		b = append(b, byte(len(set)))
@@ -29,8 +29,8 @@ func (d *decoder) timeline() (t Timeline) {
 	t.Deleted = d.byte() == 1
 	t.StartLsn = neon.Lsn(d.uvarint())
 	t.Generation = neon.SafekeeperGeneration(d.uvarint())
-	t.ComputeTold = neon.SafekeeperGeneration(d.uvarint())
-	t.SetTold = neon.SafekeeperGeneration(d.uvarint())
+	t.ComputeAcknowledged = neon.SafekeeperGeneration(d.uvarint())
+	t.QuorumAcknowledged = neon.SafekeeperGeneration(d.uvarint())
 	t.Sequence = d.uvarint()
 	for _, set := range []*[]neon.NodeID{&t.Set, &t.NewSet} {
 		for range d.byte() {
@@ -84,9 +84,11 @@ func (c *checker) safekeeping() {
 }
 
 func (c *checker) timeline(t *Timeline) {
-	if t.Generation == 0 || t.ComputeTold > t.Generation || t.SetTold > t.Generation {
-		c.fail("timeline %s has generation %d, told %d and %d", t.ID, t.Generation, t.ComputeTold,
-			t.SetTold)
+	if t.Generation == 0 || t.ComputeAcknowledged > t.Generation ||
+		t.QuorumAcknowledged > t.Generation {
+		c.fail("timeline %s has generation %d, told %d and %d", t.ID, t.Generation,
+			t.ComputeAcknowledged,
+			t.QuorumAcknowledged)
 	}
 	for _, set := range [][]neon.NodeID{t.Set, t.NewSet} {
 		seen := make(map[neon.NodeID]bool)

@@ -89,7 +89,11 @@ func TestCheckFindsDrift(t *testing.T) {
 		"shard of no tenant": func(w *txn) { w.tenants.PopMin() },
 		"unknown node":       func(w *txn) { w.setShard(Shard{ID: shard0, Attached: 77}) },
 		"owner, no number":   func(w *txn) { w.setShard(Shard{ID: shard0, GenNode: 1}) },
-		"told, no owner":     func(w *txn) { w.setShard(Shard{ID: shard0, Notified: true}) },
+		"told, no owner": func(
+			w *txn,
+		) {
+			w.setShard(Shard{ID: shard0, ComputeAcknowledged: true})
+		},
 		"attached, Detached": func(
 			w *txn,
 		) {

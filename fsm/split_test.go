@@ -38,7 +38,7 @@ func (m *machine) moveSplit(t *rapid.T) Command {
 	case 0:
 		return AbortSplit{Tenant: id, Began: began, Code: neon.Conflict, Reason: "why not"}
 	case 1, 2:
-		return ThawSplit{Tenant: id, Began: began}
+		return FinishAbortedSplit{Tenant: id, Began: began}
 	case 3:
 		return ForgetLeftovers{Tenant: id, Leftovers: sp.Leftovers[:len(sp.Leftovers)/2]}
 	}
@@ -87,7 +87,7 @@ func TestCommittedSplitKeepsNodeAndGenerationOfTheParents(t *testing.T) {
 	for i, want := range [][]neon.NodeID{{2}, {3}, {2}, {3}} {
 		sh := shards[i]
 		if sh.Generation != 2 || sh.GenNode != 1 || sh.Attached != 1 || !sh.OwesNotification() ||
-			sh.Told != 1 ||
+			sh.AcknowledgedNode != 1 ||
 			sh.PreferredAZ != neon.MakeAZ("a") || !slices.Equal(sh.Secondary, want) {
 			t.Errorf("child %d is %+v", i, sh)
 		}
@@ -173,7 +173,7 @@ func TestRestartOfAPageserverAbortsTheSplitsOfItsShards(t *testing.T) {
 		CommitSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
 		t.Error("a split that was aborted is committed")
 	}
-	s, r = must(t, s, ThawSplit{Tenant: sp.Tenant, Began: sp.Began})
+	s, r = must(t, s, FinishAbortedSplit{Tenant: sp.Tenant, Began: sp.Began})
 	if len(r.Grants) != 0 || s.Splitting(sp.Tenant) {
 		t.Errorf("parents that were re-attached got %+v", r.Grants)
 	}
@@ -183,7 +183,7 @@ func TestAbortedSplitRenewsEveryParent(t *testing.T) {
 	s, _ := splitOf(t, small(t))
 	sp, _ := s.Split(modelTenant(1))
 	if _, r := Apply(s, s.Index+1, RequestID{},
-		ThawSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
+		FinishAbortedSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
 		t.Error("a split that is asking thaws")
 	}
 	s, _ = must(t, s,
@@ -192,7 +192,7 @@ func TestAbortedSplitRenewsEveryParent(t *testing.T) {
 		t.Error("the tenant thaws before the children are removed")
 	}
 	before := shardsOf(s, sp.Tenant)
-	s, r := must(t, s, ThawSplit{Tenant: sp.Tenant, Began: sp.Began})
+	s, r := must(t, s, FinishAbortedSplit{Tenant: sp.Tenant, Began: sp.Began})
 	if len(r.Grants) != 2 {
 		t.Errorf("granted %+v", r.Grants)
 	}
@@ -258,7 +258,7 @@ func TestDeletedNodeAbortsTheSplitsOfItsShards(t *testing.T) {
 	if err := Check(s); err != nil {
 		t.Error(err)
 	}
-	s, r := must(t, s, ThawSplit{Tenant: sp.Tenant, Began: sp.Began})
+	s, r := must(t, s, FinishAbortedSplit{Tenant: sp.Tenant, Began: sp.Began})
 	for _, g := range r.Grants {
 		if g.Node == node {
 			t.Errorf("a deleted node was granted %+v", g)

@@ -88,7 +88,6 @@ func (st *Store) Restore(r io.Reader) error {
 		return err
 	}
 	st.reset(s)
-	st.work.touched.Leader = true
 	st.publish()
 	return nil
 }

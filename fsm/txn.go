@@ -19,7 +19,6 @@ type Touched struct {
 	Shards  []neon.ShardID // may repeat
 	Tenants []neon.TenantID
 	Nodes   []neon.NodeID
-	Leader  bool
 
 	// Safekeepers have a new record or owe something else than before.
 	Safekeepers []neon.NodeID
@@ -31,9 +30,9 @@ type Touched struct {
 	// for. Those of a re-attach are not here: the pageserver has them already.
 	Grants []Grant
 
-	// Unseen are the places where others than the leader make locations come and go, a
+	// UnknownLocations are the places where others than the leader make locations come and go, a
 	// split or somebody by hand: whatever was seen there before does not hold any more.
-	Unseen []Leftover
+	UnknownLocations []Leftover
 }
 
 func begin(s *State) *txn {

@@ -74,7 +74,7 @@ func (t *term) exitTimer() *time.Timer {
 func (t *term) victims(st *fsm.State) (away, home []fsm.Shard) {
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
 		tenant, _ := st.Tenant(sh.ID.Tenant)
-		if tenant.Scheduling != neon.ShardActive || tenant.Deleting || sh.ByHand ||
+		if tenant.Scheduling != neon.ShardActive || tenant.Deleting || sh.Unmanaged ||
 			sh.Attached == 0 || sh.PreferredNode != 0 {
 			continue
 		}

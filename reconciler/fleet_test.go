@@ -459,7 +459,7 @@ func (b *bench) check() {
 			}
 		}
 		if b.hook != nil && sh.Attached != 0 &&
-			(b.fleet.told[sh.ID] != sh.Attached || !sh.Notified) {
+			(b.fleet.told[sh.ID] != sh.Attached || !sh.ComputeAcknowledged) {
 			b.t.Errorf("%s: compute was told node %d, it is on %d", sh.ID, b.fleet.told[sh.ID],
 				sh.Attached)
 		}

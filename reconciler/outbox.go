@@ -383,10 +383,10 @@ func (o *outbox) compose(
 		if body.PreferredAZ.IsZero() {
 			body.PreferredAZ = sh.PreferredAZ
 		}
-		node := sh.Told
+		node := sh.AcknowledgedNode
 		if o.attached(&sh) {
 			node = sh.GenNode
-			if !sh.Notified {
+			if !sh.ComputeAcknowledged {
 				acks = append(acks, fsm.Ack{Shard: sh.ID, Node: node})
 			}
 		} else if sh.OwesNotification() {

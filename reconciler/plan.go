@@ -108,7 +108,7 @@ func Next(s *Scene) Step {
 	if s.Frozen {
 		return Step{Kind: Blocked, Why: "the tenant is being split"}
 	}
-	if s.Shard.ByHand {
+	if s.Shard.Unmanaged {
 		return Step{Kind: Done}
 	}
 	if s.Tenant.Scheduling == neon.ShardStop && !s.Tenant.Deleting {

@@ -129,7 +129,7 @@ func (w *world) issue(n neon.NodeID) {
 	w.shard.Generation++
 	w.owner[w.shard.Generation] = n
 	if w.shard.GenNode != n {
-		w.shard.GenNode, w.shard.Notified = n, false
+		w.shard.GenNode, w.shard.ComputeAcknowledged = n, false
 	}
 	w.fresh, w.caught = w.shard.Generation, 0
 }
@@ -139,7 +139,7 @@ func (w *world) notify() {
 	if !at.Mode.Attached() || at.Generation != w.shard.Generation {
 		w.t.Fatalf("tells compute of node %d, which is %v", w.shard.GenNode, at)
 	}
-	w.told, w.shard.Notified = w.shard.GenNode, true
+	w.told, w.shard.ComputeAcknowledged = w.shard.GenNode, true
 }
 
 func (w *world) put(step Step) {
@@ -206,7 +206,7 @@ func drawWorld(t *rapid.T) *world {
 		w.shard.PreferredNode = w.shard.Secondary[0]
 	}
 	if rapid.Bool().Draw(t, "told") {
-		w.told, w.shard.Notified = w.shard.GenNode, true
+		w.told, w.shard.ComputeAcknowledged = w.shard.GenNode, true
 	} else {
 		w.told = node.Draw(t, "told")
 	}

@@ -126,7 +126,7 @@ func (r *Reconciler) Status(id neon.ShardID) (s ShardStatus) {
 	st := t.Log.State()
 	if sh, ok := st.Shard(id); ok {
 		s.PendingNotify = t.Hook != nil && sh.OwesNotification()
-		if s.Observed = t.seen.observed(&sh); sh.ByHand {
+		if s.Observed = t.seen.observed(&sh); sh.Unmanaged {
 			tenant, _ := st.Tenant(id.Tenant)
 			s.Observed = assumed(&Scene{Tenant: tenant, Shard: sh})
 		}

@@ -94,7 +94,7 @@ func (t *term) survey() {
 // place keeps the set of shards whose intent lacks what the policy wants.
 func (t *term) place(st *fsm.State, sh *fsm.Shard) {
 	tenant, ok := st.Tenant(sh.ID.Tenant)
-	lacks := ok && !sh.ByHand && (tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 ||
+	lacks := ok && !sh.Unmanaged && (tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 ||
 		len(sh.Secondary) != tenant.Policy.WantedSecondaries())
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -109,7 +109,7 @@ func (t *term) place(st *fsm.State, sh *fsm.Shard) {
 // what to look at.
 func (t *term) changed(c fsm.Touched) {
 	t.seen.grant(c.Grants)
-	t.seen.forget(c.Unseen)
+	t.seen.forget(c.UnknownLocations)
 	t.mu.Lock()
 	t.touched.Shards = append(t.touched.Shards, c.Shards...)
 	t.touched.Tenants = append(t.touched.Tenants, c.Tenants...)

@@ -25,7 +25,7 @@ func (s *Scheduler) Optimise(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	t := &s.tenant
 	wanted := t.Policy.WantedSecondaries()
-	if s.held() || sh.ByHand || t.Scheduling != neon.ShardActive || sh.PreferredNode != 0 ||
+	if s.held() || sh.Unmanaged || t.Scheduling != neon.ShardActive || sh.PreferredNode != 0 ||
 		len(sh.Secondary) != wanted {
 		return fsm.Intent{}, false
 	}

@@ -113,7 +113,7 @@ func (c *Cluster) CheckSafekeepers(s *fsm.State) error {
 	}
 	want := make(map[neon.NodeID]int)
 	for tl := range s.Timelines() {
-		if !tl.Settled() || tl.Deleted {
+		if !tl.MigrationDone() || tl.Deleted {
 			errs = append(errs, fmt.Errorf("timeline %s is not settled: %+v", tl.ID, tl))
 		}
 		newest := 0

@@ -112,7 +112,7 @@ func checkTold(ctx context.Context, c *testcluster.Cluster) error {
 			sh.OwesNotification() {
 			errs = append(errs, fmt.Errorf(
 				"shard %s is on node %s, compute was told %s (notified: %v)", sh.ID, sh.Attached,
-				told, sh.Notified))
+				told, sh.ComputeAcknowledged))
 		}
 	}
 	return errors.Join(errs...)

@@ -134,7 +134,7 @@ func walLines(s *script, tenant neon.TenantID) string {
 	text := ""
 	for tl := range all[0].TenantTimelines(tenant) {
 		text += fmt.Sprintf("  timeline %s on %d safekeepers settled %v\n", tl.ID, len(tl.Set),
-			tl.Settled())
+			tl.MigrationDone())
 	}
 	return text
 }

@@ -160,7 +160,7 @@ func (e *episode) settleSafekeepers(ctx context.Context) {
 		}
 		var left []fsm.Timeline
 		for tl := range all[0].Timelines() {
-			if !tl.Settled() && !tl.Deleted {
+			if !tl.MigrationDone() && !tl.Deleted {
 				left = append(left, tl)
 			}
 		}

@@ -17,7 +17,7 @@ import (
 func (t *Tenants) AttachHook(
 	ctx context.Context, req neon.AttachHookRequest,
 ) (resp neon.AttachHookResponse, err error) {
-	c := fsm.AttachByHand{Shard: req.Shard, At: time.Now().UnixMilli()}
+	c := fsm.AttachUnmanaged{Shard: req.Shard, At: time.Now().UnixMilli()}
 	if req.Node != nil {
 		c.Node = *req.Node
 		if c.Node == 0 {
@@ -73,7 +73,7 @@ func (t *Tenants) Drop(ctx context.Context, id neon.TenantID) error {
 // it here, be it as it is, wants it to be cared for.
 func byHand(s *fsm.State, tenant fsm.Tenant) bool {
 	for sh := range s.TenantShards(tenant.ID) {
-		if sh.ByHand {
+		if sh.Unmanaged {
 			return true
 		}
 	}

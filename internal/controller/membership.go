@@ -54,7 +54,8 @@ func (t *Timelines) ImportRecord(
 
 // told tells whether everybody knows the configuration of a timeline.
 func told(tl *fsm.Timeline) bool {
-	return !tl.Joint() && tl.ComputeTold == tl.Generation && tl.SetTold == tl.Generation
+	return !tl.Joint() && tl.ComputeAcknowledged == tl.Generation &&
+		tl.QuorumAcknowledged == tl.Generation
 }
 
 // MigrateSafekeepers moves a timeline to another set of safekeepers. Where it is, is

@@ -78,7 +78,7 @@ func (t *Timelines) unsettled(
 		if ctx.Err() != nil {
 			return now
 		}
-		if tl.Settled() || tl.Deleted {
+		if tl.MigrationDone() || tl.Deleted {
 			continue
 		}
 		w := waiting{sequence: tl.Sequence, since: time.Now()}
@@ -100,7 +100,7 @@ func (t *Timelines) resumeMigration(ctx context.Context, ref neon.TimelineRef) b
 			return ctx.Err() != nil
 		}
 		tl, ok := s.Timeline(ref.Tenant, ref.Timeline)
-		if !ok || tl.Deleted || tl.Settled() {
+		if !ok || tl.Deleted || tl.MigrationDone() {
 			return true
 		}
 		if err = t.carryOn(ctx, s, &tl); err != nil && neon.CodeOf(err) != neon.Conflict {

@@ -114,7 +114,7 @@ func (t *Timelines) acknowledge(
 
 // tellCompute notifies compute of a configuration unless it has acknowledged it.
 func (t *Timelines) tellCompute(ctx context.Context, tl *fsm.Timeline, conf neon.Membership) error {
-	if tl.ComputeTold >= tl.Generation {
+	if tl.ComputeAcknowledged >= tl.Generation {
 		return nil
 	}
 	body := neon.NotifySafekeepers{

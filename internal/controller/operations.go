@@ -45,7 +45,7 @@ type Order struct {
 
 func (o Order) command(kind fsm.OperationKind) fsm.BeginNodeOperation {
 	return fsm.BeginNodeOperation{
-		Node: o.Node, Kind: kind, Force: o.Force == ByForce, Alone: o.Others == Exclusively,
+		Node: o.Node, Kind: kind, Force: o.Force == ByForce, Exclusive: o.Others == Exclusively,
 	}
 }
 
@@ -138,7 +138,7 @@ func (o *Operations) begin(
 	ctx context.Context, c fsm.BeginNodeOperation, allow func(*fsm.State, *fsm.Node) error,
 ) error {
 	others := Concurrently
-	if c.Alone {
+	if c.Exclusive {
 		others = Exclusively
 	}
 	_, err := commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {

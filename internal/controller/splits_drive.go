@@ -189,7 +189,8 @@ func (p *Splits) rollBack(ctx context.Context, sp fsm.Split) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := p.propose(ctx, fsm.ThawSplit{Tenant: sp.Tenant, Began: sp.Began}); err != nil {
+	if err := p.propose(ctx,
+		fsm.FinishAbortedSplit{Tenant: sp.Tenant, Began: sp.Began}); err != nil {
 		return err
 	}
 	p.Logger.Info("Aborted shard split", "tenant", sp.Tenant.String())

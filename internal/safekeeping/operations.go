@@ -152,7 +152,7 @@ func (t *term) perform(st *fsm.State, k *fsm.Safekeeper, op fsm.SafekeeperOp) er
 		return nil
 	case op.Kind == fsm.OpPull && tl.Member(k.ID):
 		return t.pull(ctx, st, k, &tl)
-	case op.Kind == fsm.OpExclude && !tl.Deleted && tl.SetTold < op.Generation:
+	case op.Kind == fsm.OpExclude && !tl.Deleted && tl.QuorumAcknowledged < op.Generation:
 		return errNeeded
 	case op.Kind == fsm.OpExclude && !tl.Member(k.ID):
 		return t.exclude(ctx, st, k, &tl)

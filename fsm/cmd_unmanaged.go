@@ -6,11 +6,11 @@ import (
 	"quorate/api/neon"
 )
 
-// AttachByHand numbers an attachment that somebody is about to make on Node
+// AttachUnmanaged numbers an attachment that somebody is about to make on Node
 // themselves, or says, with Node 0, that they have taken the shard away. The
 // tenant becomes one without secondaries, or a detached one; it is created when
 // it is unknown. Whoever attaches by hand tells compute by hand.
-type AttachByHand struct {
+type AttachUnmanaged struct {
 	Shard neon.ShardID `cbor:"1,keyasint"`
 	Node  neon.NodeID  `cbor:"2,keyasint,omitempty"`
 
@@ -21,7 +21,7 @@ type AttachByHand struct {
 	At         int64             `cbor:"5,keyasint,omitempty"`
 }
 
-func (c AttachByHand) apply(t *txn) (r Result) {
+func (c AttachUnmanaged) apply(t *txn) (r Result) {
 	tenant, known := t.Tenant(c.Shard.Tenant)
 	if !known {
 		tenant = Tenant{
@@ -58,7 +58,7 @@ func (c AttachByHand) apply(t *txn) (r Result) {
 	if !known {
 		for _, id := range tenant.Shards() {
 			t.setShard(Shard{
-				ID: id, Generation: first, HasGeneration: true, ByHand: true, Sequence: t.Index,
+				ID: id, Generation: first, HasGeneration: true, Unmanaged: true, Sequence: t.Index,
 				ScrubbedAt: c.At,
 			})
 		}
@@ -69,9 +69,9 @@ func (c AttachByHand) apply(t *txn) (r Result) {
 	if s, _ = t.Shard(c.Shard); c.Node != 0 {
 		r.Grants = append(r.Grants, t.issue(s, c.Node))
 		s, _ = t.Shard(c.Shard)
-		s.Notified, s.Told = true, c.Node
+		s.ComputeAcknowledged, s.AcknowledgedNode = true, c.Node
 	}
-	s.ByHand = true
+	s.Unmanaged = true
 	t.setShard(s)
 	return r
 }
@@ -79,7 +79,7 @@ func (c AttachByHand) apply(t *txn) (r Result) {
 // takeBack makes the shards of a tenant ones that are cared for here.
 func (t *txn) takeBack(tenant Tenant) {
 	for _, id := range tenant.Shards() {
-		if s, _ := t.Shard(id); s.ByHand {
+		if s, _ := t.Shard(id); s.Unmanaged {
 			t.takeBackShard(&s)
 			t.setShard(s)
 		}
@@ -89,8 +89,8 @@ func (t *txn) takeBack(tenant Tenant) {
 // takeBackShard is for a shard about which a decision is made here: from then on
 // compute is told from here again, and what was seen before counts for nothing.
 func (t *txn) takeBackShard(s *Shard) {
-	if s.ByHand {
-		s.ByHand, s.Notified = false, false
+	if s.Unmanaged {
+		s.Unmanaged, s.ComputeAcknowledged = false, false
 		t.unsee(s.ID)
 	}
 }
@@ -99,7 +99,8 @@ func (t *txn) takeBackShard(s *Shard) {
 // else than the leader has made or left them.
 func (t *txn) unsee(id neon.ShardID) {
 	for n := range t.Nodes() {
-		t.touched.Unseen = append(t.touched.Unseen, Leftover{Shard: id, Node: n.ID})
+		t.touched.UnknownLocations = append(t.touched.UnknownLocations,
+			Leftover{Shard: id, Node: n.ID})
 	}
 }
 

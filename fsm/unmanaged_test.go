@@ -22,18 +22,18 @@ func handHistory(tenant neon.TenantID, ids []neon.ShardID) []Command {
 		SetPreferredAZs{Items: []PreferredAZ{
 			{Shard: ids[0], AZ: neon.MakeAZ("zone-b")}, {Shard: ids[1]}, {Shard: found},
 		}},
-		AttachByHand{Shard: found, Node: 1, Generation: 41, Config: config, At: 1700000000001},
-		AttachByHand{Shard: found, Node: 2, Generation: 4100},
-		AttachByHand{Shard: found, Node: 77}, // refused
-		AttachByHand{Shard: dropped, Node: 3},
-		AttachByHand{Shard: dropped},
+		AttachUnmanaged{Shard: found, Node: 1, Generation: 41, Config: config, At: 1700000000001},
+		AttachUnmanaged{Shard: found, Node: 2, Generation: 4100},
+		AttachUnmanaged{Shard: found, Node: 77}, // refused
+		AttachUnmanaged{Shard: dropped, Node: 3},
+		AttachUnmanaged{Shard: dropped},
 		SetMetadataHealth{
 			Healthy: []neon.ShardID{found}, Unhealthy: []neon.ShardID{ids[1], dropped, ids[1]},
 			At: 1700000000002,
 		},
 		DropTenant{ID: dropped.Tenant},
 		// refused: the tenant has two shards
-		AttachByHand{Shard: neon.ShardIDs(tenant, 4)[3], Node: 1},
+		AttachUnmanaged{Shard: neon.ShardIDs(tenant, 4)[3], Node: 1},
 		ReAttach{Node: 2},
 	}
 }
@@ -54,7 +54,7 @@ func (m *machine) byHand(t *rapid.T) Command {
 			At: rapid.Int64().Draw(t, "at"),
 		}
 	}
-	return AttachByHand{
+	return AttachUnmanaged{
 		Shard: id, Node: drawNode.Draw(t, "node"), Generation: drawGeneration.Draw(t, "generation"),
 		At: rapid.Int64().Draw(t, "at"),
 	}
@@ -64,13 +64,13 @@ func TestAnAttachmentByHandIsNumberedAndLeftAlone(t *testing.T) {
 	s := small(t)
 	id := neon.ShardIDs(modelTenant(1), 2)[0]
 	before, _ := s.Shard(id)
-	s, r := must(t, s, AttachByHand{Shard: id, Node: 3})
+	s, r := must(t, s, AttachUnmanaged{Shard: id, Node: 3})
 	sh, _ := s.Shard(id)
 	if len(r.Grants) != 1 ||
 		r.Grants[0] != (Grant{Shard: id, Generation: before.Generation + 1, Node: 3}) {
 		t.Errorf("granted %+v", r.Grants)
 	}
-	if sh.Attached != 3 || sh.GenNode != 3 || len(sh.Secondary) != 0 || !sh.ByHand ||
+	if sh.Attached != 3 || sh.GenNode != 3 || len(sh.Secondary) != 0 || !sh.Unmanaged ||
 		sh.OwesNotification() {
 		t.Errorf("%+v", sh)
 	}
@@ -78,30 +78,30 @@ func TestAnAttachmentByHandIsNumberedAndLeftAlone(t *testing.T) {
 		t.Errorf("placed %v", tenant.Policy)
 	}
 	restart, r := must(t, s, ReAttach{Node: 3})
-	if again, _ := restart.Shard(id); !again.ByHand || len(r.ReAttached) != 1 ||
+	if again, _ := restart.Shard(id); !again.Unmanaged || len(r.ReAttached) != 1 ||
 		r.ReAttached[0].Generation != sh.Generation+1 {
 		t.Errorf("after a restart of the pageserver: %+v, %+v", again, r.ReAttached)
 	}
 	moved, _ := must(t, s,
 		SetIntents{Intents: []Intent{{Shard: id, Sequence: sh.Sequence, Attached: 1}}})
-	if again, _ := moved.Shard(id); again.ByHand {
+	if again, _ := moved.Shard(id); again.Unmanaged {
 		t.Error("a decision about its place did not take it back")
 	}
 	deleting, _ := must(t, s, BeginDeleteTenant{ID: id.Tenant})
-	if again, _ := deleting.Shard(id); again.ByHand {
+	if again, _ := deleting.Shard(id); again.Unmanaged {
 		t.Error("its deletion did not take it back")
 	}
-	s, _ = must(t, s, AttachByHand{Shard: id})
-	if sh, _ = s.Shard(id); sh.Attached != 0 || sh.GenNode != 0 || !sh.ByHand ||
+	s, _ = must(t, s, AttachUnmanaged{Shard: id})
+	if sh, _ = s.Shard(id); sh.Attached != 0 || sh.GenNode != 0 || !sh.Unmanaged ||
 		sh.Generation != before.Generation+1 {
 		t.Errorf("taken away: %+v", sh)
 	}
 }
 
-func TestNumbersGoOnOverADropAndAnAttachmentByHand(t *testing.T) {
+func TestNumbersGoOnOverADropAndAnUnmanagedAttachment(t *testing.T) {
 	s := small(t)
 	id := neon.Unsharded(modelTenant(9))
-	s, r := must(t, s, AttachByHand{Shard: id, Node: 1, Generation: 7})
+	s, r := must(t, s, AttachUnmanaged{Shard: id, Node: 1, Generation: 7})
 	if g := r.Grants[0].Generation; g != 8 {
 		t.Errorf("the first is %d, after 7", g)
 	}
@@ -110,7 +110,7 @@ func TestNumbersGoOnOverADropAndAnAttachmentByHand(t *testing.T) {
 		t.Error("a dropped tenant is there")
 	}
 	s, _ = must(t, s, DropTenant{ID: id.Tenant})
-	_, r = must(t, s, AttachByHand{Shard: id, Node: 2, Generation: 3})
+	_, r = must(t, s, AttachUnmanaged{Shard: id, Node: 2, Generation: 3})
 	if g := r.Grants[0].Generation; g != 9 {
 		t.Errorf("after the drop it counts from %d", g)
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"quorate/cluster"
-	"quorate/internal/app"
 	"quorate/reconciler"
 	"quorate/testcluster/simpageserver"
 )
@@ -85,9 +84,11 @@ type Builder struct {
 	Failpoints bool
 
 	// Splits are the settings of shard splits. They have no effect on Processes.
-	Splits app.SplitOptions
+	Splits Splits
 
-	// Binary is the storage_controller of Processes.
+	// Binary is the storage_controller of Processes. If it is empty, Start uses the
+	// one that the environment variable QUORATE_STORAGE_CONTROLLER names. If that is
+	// empty too, it builds the one of the module in use, or looks in PATH.
 	Binary string
 
 	// Args are further arguments of Processes.
@@ -108,6 +109,17 @@ type Builder struct {
 // Snapshots says after how many log entries a snapshot is taken, and how many are
 // kept behind it for followers that lag; zero values are the defaults.
 type Snapshots struct{ Every, Trailing uint64 }
+
+// Splits are the settings of shard splits, automatic ones included. The zero value
+// is no automatic split.
+type Splits struct {
+	RequestTimeout   time.Duration // of the split of one pageserver; 0: none
+	Threshold        uint64        // bytes per shard above which a tenant is split
+	MaxShards        uint8         // most shards by automatic splits
+	InitialThreshold uint64        // bytes above which an unsharded tenant is split
+	InitialShards    uint8         // and into how many shards
+	Interval         time.Duration // between two looks for large tenants; 0: 20 s
+}
 
 // ErrMode is met by faults that a mode cannot inject.
 var ErrMode = errors.New("not possible in this mode")
@@ -173,6 +185,11 @@ func (b Builder) Start(ctx context.Context) (_ *Cluster, err error) {
 
 func (c *Cluster) prepare() (err error) {
 	b := &c.builder
+	if b.Mode == Processes && b.Binary == "" {
+		if b.Binary, err = findController(); err != nil {
+			return err
+		}
+	}
 	if b.Mode == Virtual {
 		c.memory = cluster.NewMemoryNetwork()
 	} else if c.dir = b.Dir; c.dir == "" {

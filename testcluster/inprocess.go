@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"quorate/cluster"
+	"quorate/fsm"
 	"quorate/internal/app"
 	"quorate/internal/failpoint"
 	"quorate/internal/tracelog"
@@ -53,7 +54,7 @@ func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network)
 		Network: r.gate, Control: app.ControlNone, Granted: c.granted,
 		ControlPlaneURL: c.hookURL, TenantRateLimit: 1 << 20,
 		Resolve: func(context.Context, string) error { return nil },
-		Splits:  b.Splits,
+		Splits:  app.SplitOptions(b.Splits),
 		Logger:  tracelog.New(r.log, slog.LevelDebug),
 	}
 	cfg.Reconciler.HeartbeatInterval, cfg.Reconciler.MaxOffline = b.HeartbeatInterval, b.MaxOffline
@@ -173,28 +174,16 @@ func (r *inProcess) raftAddr() string { return r.config.Cluster.Advertise }
 
 func (r *inProcess) logs() []byte { return r.log.bytes() }
 
-// Replica gives the replicated state of a controller that runs in this process.
-func (c *Cluster) Replica(i int) (*app.Replica, error) {
+// State is the replicated state of a controller that runs in this process, with all
+// that was acknowledged before the call.
+func (c *Cluster) State(ctx context.Context, i int) (*fsm.State, error) {
 	r, ok := c.replicas[i].(*inProcess)
 	if !ok {
-		return nil, fmt.Errorf("replica %d: %w", i, ErrMode)
+		return nil, fmt.Errorf("state of controller %d: %w", i, ErrMode)
 	}
 	a := r.current()
 	if a == nil {
-		return nil, fmt.Errorf("replica %d does not run", i)
+		return nil, fmt.Errorf("controller %d does not run", i)
 	}
-	return a.Replica(), nil
-}
-
-// Member gives the Raft member of a controller that runs in this process.
-func (c *Cluster) Member(i int) (*cluster.Cluster, error) {
-	r, ok := c.replicas[i].(*inProcess)
-	if !ok {
-		return nil, fmt.Errorf("member %d: %w", i, ErrMode)
-	}
-	a := r.current()
-	if a == nil {
-		return nil, fmt.Errorf("member %d does not run", i)
-	}
-	return a.Cluster(), nil
+	return a.Replica().ReadState(ctx)
 }

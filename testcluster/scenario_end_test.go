@@ -23,11 +23,7 @@ func states(ctx context.Context, c *testcluster.Cluster) ([]*fsm.State, error) {
 			if !c.Running(i) {
 				continue
 			}
-			r, err := c.Replica(i)
-			if err != nil {
-				return nil, err
-			}
-			s, err := r.ReadState(ctx)
+			s, err := c.State(ctx, i)
 			if err != nil {
 				return nil, fmt.Errorf("replica %d: %w", i, err)
 			}

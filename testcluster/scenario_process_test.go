@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,11 +16,6 @@ import (
 // with SIGKILL in each step. What is inside of it cannot be looked at here, so that
 // the ends are compared as the API shows them.
 func TestScenariosOnProcesses(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "storage_controller")
-	if out, err := exec.Command("go", "build", "-o", binary, "quorate/cmd/storage_controller").
-		CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
 	few := []string{"config", "evacuate"}
 	for _, sc := range scenarios() {
 		if !slices.Contains(few, sc.name) {
@@ -33,7 +26,7 @@ func TestScenariosOnProcesses(t *testing.T) {
 			for _, v := range []variant{variants[0], variants[2]} {
 				t.Run(v.name, func(t *testing.T) {
 					b := sc.builder
-					b.Mode, b.Binary, b.Seed = testcluster.Processes, binary, 1
+					b.Mode, b.Seed = testcluster.Processes, 1
 					b.Controllers, b.Hook = v.controllers, true
 					s := &script{
 						T: t, kill: v.kill, rng: rand.New(rand.NewPCG(1, 42)),

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"quorate/api/neon"
-	"quorate/internal/app"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
 )
@@ -23,7 +22,7 @@ func splitStories() []scenario {
 		Pageservers: 4, Zones: 2, Behaviour: simpageserver.Behaviour{SplitStage: stage},
 	}
 	large := zones
-	large.Splits = app.SplitOptions{
+	large.Splits = testcluster.Splits{
 		Threshold: 1000, MaxShards: 8, InitialThreshold: 500, InitialShards: 2,
 		Interval: 500 * time.Millisecond,
 	}

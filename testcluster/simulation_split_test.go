@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"quorate/api/neon"
-	"quorate/internal/app"
 	"quorate/testcluster"
 )
 
@@ -15,8 +14,10 @@ const (
 )
 
 // simSplits are the settings of automatic splits in an episode.
-func simSplits() app.SplitOptions {
-	return app.SplitOptions{Threshold: shardBytes, MaxShards: mostShards, Interval: 5 * time.Second}
+func simSplits() testcluster.Splits {
+	return testcluster.Splits{
+		Threshold: shardBytes, MaxShards: mostShards, Interval: 5 * time.Second,
+	}
 }
 
 // shardsOf are the shards of a tenant of whichever worker.

@@ -48,7 +48,7 @@ var allowed = map[string]struct {
 		[]string{"fsm", "scheduler", "reconciler", "api/neon"}, "decides and proposes",
 	},
 	"api": {
-		[]string{"fsm", "internal/controller", "api/neon"}, "the outside",
+		[]string{"fsm", "internal/controller", "internal/wait", "api/neon"}, "the outside",
 	},
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "scheduler", "reconciler", "internal/controller",

@@ -8,7 +8,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"quorate/api/neon"
 )
@@ -27,10 +26,10 @@ func NewCandidate() http.Handler {
 	NewMetrics(registry)
 	registry.MustRegister(status, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
-	own := &Server{profiler: newProfiler()}
-	profiles := map[string]func(*Server, *call) (answer, error){
-		"/profile/cpu": (*Server).profileCPU, "/profile/heap": (*Server).profileHeap,
+	scrape := newScrape(registry)
+	own := profileHandler{newProfiler()}
+	profiles := map[string]func(*call) (answer, error){
+		"/profile/cpu": own.cpu, "/profile/heap": own.heap,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -44,7 +43,7 @@ func NewCandidate() http.Handler {
 			a = scraped(scrape, r)
 		case r.Method == http.MethodGet && profiles[path] != nil:
 			var err error
-			if a, err = profiles[path](own, &call{ctx: r.Context(), request: r}); err != nil {
+			if a, err = profiles[path](&call{ctx: r.Context(), request: r}); err != nil {
 				a = errorAnswer(err)
 			}
 		case r.Method == http.MethodGet && path == "/status":

@@ -127,11 +127,8 @@ func shown(g got) string {
 func storyWorld(t *testing.T, s setup) *world {
 	s.rate = 1 << 20
 	s.options = controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1}
-	w := newWorld(t, s)
-	for _, r := range w.replicas {
-		r.server.Failpoints = &points{}
-	}
-	return w
+	s.failpoints = func() Failpoints { return &points{} }
+	return newWorld(t, s)
 }
 
 // rowOf is the route that takes a request: the first that matches.
@@ -273,15 +270,6 @@ func succeeds(row contract.Row, scenes []scene) bool {
 	return false
 }
 
-// alone is a server without a listener, on whose clock time is virtual in a bubble.
-func alone(t testing.TB, s setup) *replica {
-	w := emptyWorld(t)
-	r := &replica{world: w}
-	w.replicas = []*replica{r}
-	r.server = newServer(r, s)
-	return r
-}
-
 // cheap asks for a profile that is refused instead of one that takes seconds.
 func cheap(path string) string {
 	if strings.HasPrefix(path, "/profile/") {
@@ -308,13 +296,13 @@ func (g got) notServed() bool {
 
 func isServed(t *testing.T, row contract.Row) bool {
 	method, path := example(row)
-	return !alone(t, setup{}).ask(t.Context(), method, path, "x").notServed()
+	return !newReplica(t, setup{}).ask(t.Context(), method, path, "x").notServed()
 }
 
 // checkRouting: a slash at the end and percent signs change nothing, other methods
 // are not served, OPTIONS is 204, every answer has a request id.
 func checkRouting(t *testing.T, row contract.Row) {
-	r := alone(t, setup{rate: 1 << 20})
+	r := newReplica(t, setup{rate: 1 << 20})
 	method, path := example(row)
 	plain := r.ask(t.Context(), method, path, "x", "X-Request-Id", "mine")
 	if id := plain.header.Get("X-Request-Id"); id != "mine" {
@@ -350,7 +338,7 @@ func checkRouting(t *testing.T, row contract.Row) {
 
 // checkCounted: the request is counted once, under its label.
 func checkCounted(t *testing.T, row contract.Row) {
-	r := alone(t, setup{})
+	r := newReplica(t, setup{})
 	method, path := example(row)
 	g := r.ask(t.Context(), method, path, "x")
 	text := r.ask(t.Context(), "GET", "/metrics", "").body
@@ -373,7 +361,7 @@ func checkCounted(t *testing.T, row contract.Row) {
 // or does not care.
 func checkWait(t *testing.T, row contract.Row) {
 	synctest.Test(t, func(t *testing.T) {
-		r := alone(t, setup{})
+		r := newReplica(t, setup{})
 		r.notReady = true
 		method, path := example(row)
 		begun := time.Now()
@@ -394,7 +382,7 @@ func checkWait(t *testing.T, row contract.Row) {
 // checkRate: requests beyond the rate of a tenant are delayed and not refused.
 func checkRate(t *testing.T, row contract.Row) {
 	synctest.Test(t, func(t *testing.T) {
-		r := alone(t, setup{rate: 1})
+		r := newReplica(t, setup{rate: 1})
 		method, path := example(row)
 		first := r.ask(t.Context(), method, path, "x")
 		begun := time.Now()
@@ -415,7 +403,7 @@ var additions = []string{
 }
 
 func TestContractHasEveryRoute(t *testing.T) {
-	for _, rt := range routes() {
+	for _, rt := range routes(handlers{}) {
 		name := rt.method + " " + rt.path
 		row, ok := rowOf(rt.method, pathOf(rt))
 		if !ok && !slices.Contains(additions, name) {

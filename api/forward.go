@@ -14,6 +14,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/internal/controller"
+	"quorate/internal/wait"
 )
 
 const (
@@ -55,7 +56,7 @@ func (s *Server) dispatch(c *call) (answer, error) {
 func (s *Server) lead(c *call) (answer, error) {
 	carried := c.hopped()
 	last := error(errNoLeader)
-	if c.route.duty != onLeader || s.Leadership.IsLeader() {
+	if c.route.duty != onLeader || s.leadership.IsLeader() {
 		a, err := s.local(c)
 		if err == nil || !s.again(c, err) {
 			return a, err
@@ -79,7 +80,7 @@ func (s *Server) again(c *call, err error) bool {
 	case neon.Unavailable, neon.ShuttingDown, neon.Cancelled:
 		// What ended while leadership did is for the next leader to finish, and one
 		// that has only begun may not have been able to do it yet.
-		return !s.Leadership.IsLeader() || !s.Readiness.Ready()
+		return !s.leadership.IsLeader() || !s.readiness.Ready()
 	}
 	return false
 }
@@ -88,11 +89,11 @@ func (s *Server) again(c *call, err error) bool {
 // is at its end. The request is the same every time, so that what was done by one
 // leader is recognised by the next.
 func (s *Server) pursue(c *call, last error) (answer, error) {
-	search, cancel := context.WithTimeout(c.ctx, c.route.patience)
+	search, cancel := context.WithTimeout(c.ctx, c.route.leaderTimeout)
 	defer cancel()
 	unknown := classify(last) == neon.OutcomeUnknown || controller.HasActed(c.ctx)
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
-		address, self, err := s.Leadership.Leader(search)
+		address, self, err := s.leadership.Leader(search)
 		if errors.Is(err, ErrSteppedDown) && !unknown {
 			return answer{}, err
 		}
@@ -113,7 +114,7 @@ func (s *Server) pursue(c *call, last error) (answer, error) {
 		}
 		last = err
 		unknown = unknown || classify(err) == neon.OutcomeUnknown || controller.HasActed(c.ctx)
-		if !sleep(search, pause) {
+		if wait.Sleep(search, pause) != nil {
 			break
 		}
 	}
@@ -124,28 +125,17 @@ func (s *Server) pursue(c *call, last error) (answer, error) {
 	return answer{}, last
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // carry has the replica at an address answer the request. Its errors are those
 // after which another try makes sense: NotLeader when nothing happened there,
 // OutcomeUnknown when that cannot be told.
 func (s *Server) carry(c *call, address string) (answer, error) {
-	ctx, cancel := s.Leadership.While(c.ctx, address)
+	ctx, cancel := s.leadership.While(c.ctx, address)
 	req, err := carried(ctx, c, address)
 	if err != nil {
 		cancel()
 		return answer{}, neon.Errorf(neon.NotLeader, "Failed to convert request: %w", err)
 	}
-	resp, err := s.Peers.RoundTrip(req)
+	resp, err := s.peers.RoundTrip(req)
 	if err != nil {
 		cancel()
 		return answer{}, s.carryFailed(err)
@@ -153,7 +143,7 @@ func (s *Server) carry(c *call, address string) (answer, error) {
 	finish := func() { _ = resp.Body.Close(); cancel() }
 	if class := neon.Code(resp.Header.Get(againHeader)); class != "" {
 		finish()
-		s.Metrics.forwarded.WithLabelValues("again").Inc()
+		s.metrics.forwarded.WithLabelValues("again").Inc()
 		if class == neon.OutcomeUnknown {
 			return answer{}, neon.Errorf(neon.OutcomeUnknown,
 				"the leader lost its leadership over the request")
@@ -165,7 +155,7 @@ func (s *Server) carry(c *call, address string) (answer, error) {
 		finish()
 		return answer{}, s.carryFailed(err)
 	}
-	s.Metrics.forwarded.WithLabelValues("ok").Inc()
+	s.metrics.forwarded.WithLabelValues("ok").Inc()
 	c.answered = true
 	a := answer{status: resp.StatusCode, header: endToEnd(resp.Header), body: head}
 	if len(head) < heldAnswer {
@@ -177,7 +167,7 @@ func (s *Server) carry(c *call, address string) (answer, error) {
 }
 
 func (s *Server) carryFailed(err error) error {
-	s.Metrics.forwarded.WithLabelValues("failed").Inc()
+	s.metrics.forwarded.WithLabelValues("failed").Inc()
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return neon.Errorf(neon.NotLeader, "Failed to forward while in stepped down state: %w", err)

@@ -197,7 +197,7 @@ func TestNoLeaderWithinPatienceIs503WithRetryAfter(t *testing.T) {
 	s := w.replicas[0].server
 	rt := route{
 		scope: scopeAny, label: "x", body: 10, deadline: time.Second,
-		patience: 20 * time.Millisecond, handle: (*Server).nodeList,
+		leaderTimeout: 20 * time.Millisecond, handle: newHandlers(w.replicas[0].options).nodes.list,
 	}
 	rec := httptest.NewRecorder()
 	s.serve(&rt, rec, httptest.NewRequest("GET", "/x", nil), nil)
@@ -220,7 +220,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})
 	var logs [2]bytes.Buffer
 	for i := range logs {
-		w.replicas[i].server.Logger = slog.New(slog.NewTextHandler(&logs[i], nil))
+		w.replicas[i].server.logger = slog.New(slog.NewTextHandler(&logs[i], nil))
 	}
 	w.replicas[1].do("GET", "/control/v1/node/5", "", requestIDHeader, "the-request")
 	w.replicas[1].do("GET", "/control/v1/node", "")
@@ -265,7 +265,8 @@ func TestUnknownOutcomeIsSaidWhenNobodyCanTell(t *testing.T) {
 	s := w.replicas[0].server
 	rt := route{
 		scope: scopeAny, label: "x", body: 100, deadline: time.Second,
-		patience: 20 * time.Millisecond, handle: (*Server).nodeRegister,
+		leaderTimeout: 20 * time.Millisecond,
+		handle:        newHandlers(w.replicas[0].options).nodes.register,
 	}
 	rec := httptest.NewRecorder()
 	body := `{"node_id":2,"listen_pg_addr":"ps","listen_pg_port":1,"listen_http_addr":"ps","listen_http_port":1,"availability_zone_id":"a"}`
@@ -292,8 +293,8 @@ func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
 				return ended
 			}
 			rt := route{
-				scope: scopeAny, label: "x", deadline: time.Second, patience: 20 * time.Millisecond,
-				handle: (*Server).tenantDelete,
+				scope: scopeAny, label: "x", deadline: time.Second, leaderTimeout: 20 * time.Millisecond,
+				handle: newHandlers(w.replicas[0].options).tenants.delete,
 			}
 			rec, req := httptest.NewRecorder(), httptest.NewRequest("DELETE", "/x", nil)
 			if carried {
@@ -317,7 +318,7 @@ func TestReadsOfReplicatedStateAreAnsweredByFollowers(t *testing.T) {
 	w.addSafekeepers(1)
 	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
 	w.must(fsm.BeginImport{Tenant: tenantID(t, tenantA), Timeline: timelineID(t, timelineX)})
-	for _, rt := range routes() {
+	for _, rt := range routes(handlers{}) {
 		if rt.duty != onAny {
 			continue
 		}

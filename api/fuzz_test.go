@@ -88,7 +88,7 @@ func TestAFieldThatStandsTwiceIsRefused(t *testing.T) {
 }
 
 func withBody() (all []route) {
-	for _, rt := range routes() {
+	for _, rt := range routes(handlers{}) {
 		if bodies[rt.method+" "+rt.path] != "" {
 			all = append(all, rt)
 		}
@@ -101,7 +101,7 @@ func TestEveryRouteThatReadsABodyIsFuzzed(t *testing.T) {
 		t.Errorf("%d bodies for %d routes", len(bodies), n)
 	}
 	w := newWorld(t, setup{})
-	for _, rt := range routes() {
+	for _, rt := range routes(handlers{}) {
 		if rt.method == "GET" || rt.method == "DELETE" || bodies[rt.method+" "+rt.path] != "" {
 			continue
 		}
@@ -131,7 +131,7 @@ func FuzzBodies(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, at uint8, body []byte) {
 		rt := table[int(at)%len(table)]
-		w := newFuzzWorld(t)
+		w := newReplica(t, setup{rate: 1 << 20}).world
 		rec := httptest.NewRecorder()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
@@ -147,19 +147,11 @@ func FuzzBodies(f *testing.F) {
 	})
 }
 
-func newFuzzWorld(t *testing.T) *world {
-	w := emptyWorld(t)
-	r := &replica{world: w}
-	w.replicas = []*replica{r}
-	r.server = newServer(r, setup{rate: 1 << 20})
-	return w
-}
-
 func TestRouteParametersAreCheckedBeforeAnything(t *testing.T) {
 	w := newWorld(t, setup{})
 	replace := strings.NewReplacer(":tenant_id", "%22x", ":node_id", "-1", ":safekeeper_id", "-1",
 		":timeline_id", "x", ":tenant_shard_id", tenantB+"-zz", "*rest", "x")
-	for _, rt := range routes() {
+	for _, rt := range routes(handlers{}) {
 		if !strings.Contains(rt.path, ":") {
 			continue
 		}
@@ -188,14 +180,11 @@ func FuzzQuote(f *testing.F) {
 }
 
 func BenchmarkLocate(b *testing.B) {
-	w := emptyWorld(b)
-	r := &replica{world: w}
-	w.replicas = []*replica{r}
-	r.server = newServer(r, setup{})
-	w.addNodes(6)
+	r := newReplica(b, setup{})
+	r.addNodes(6)
 	for i := range 1000 {
 		id := neon.TenantID{byte(i), byte(i >> 8)}
-		if _, err := r.server.Tenants.Create(b.Context(), neon.TenantCreateRequest{
+		if _, err := r.options.Tenants.Create(b.Context(), neon.TenantCreateRequest{
 			Tenant:          neon.Unsharded(id),
 			ShardParameters: &neon.ShardParameters{Count: 4, StripeSize: 8},
 		}); err != nil {

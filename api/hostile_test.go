@@ -176,7 +176,7 @@ func newSiege(t *testing.T) *siege {
 		s.tokens[0][:80], s.tokens[0]+"x", "Bearer \xff", "Basic eDp5",
 		"Bearer "+sign(t, priv, jwt.MapClaims{"scope": "admin", "aud": "x"}),
 		"Bearer "+sign(t, priv, jwt.MapClaims{"scope": "admin", "exp": 1}))
-	s.r.server.Logger = slog.New(s)
+	s.r.server.logger = slog.New(s)
 	w.addNodes(2)
 	w.addSafekeepers(2)
 	const create = `{"new_tenant_id":"` + tenantA + `","placement_policy":{"Attached":1}}`
@@ -346,7 +346,7 @@ func (s *siege) assault(rt route, r *rand.Rand) assault {
 // TestNoRequestDoesHarm strikes every route many times, always the same way.
 func TestNoRequestDoesHarm(t *testing.T) {
 	const rounds = 40
-	for i, rt := range routes() {
+	for i, rt := range routes(handlers{}) {
 		t.Run(rt.method+" "+rt.path, func(t *testing.T) {
 			s, r := newSiege(t), rand.New(rand.NewPCG(1, uint64(i)))
 			for range rounds {
@@ -369,7 +369,7 @@ func TestNoRequestDoesHarm(t *testing.T) {
 
 // FuzzRequests lets the engine write paths, queries and bodies.
 func FuzzRequests(f *testing.F) {
-	all := routes()
+	all := routes(handlers{})
 	for i, rt := range all {
 		f.Add(uint8(i), uint64(i), pathOf(rt), "force=true", goodBody(rt))
 	}

@@ -45,7 +45,7 @@ func drive(t *testing.T, r *replica, done func(*fsm.State) bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	var wg sync.WaitGroup
 	defer func() { cancel(); wg.Wait() }()
-	wg.Go(func() { _ = r.server.Timelines.ResumeTimelines(ctx) })
+	wg.Go(func() { _ = r.options.Timelines.ResumeTimelines(ctx) })
 	for !done(r.State()) {
 		select {
 		case <-time.After(time.Millisecond):
@@ -216,7 +216,7 @@ func TestDeletionEndsAnImport(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.server.Timelines.ResumeTimelines(ctx) })
+	wg.Go(func() { _ = r.options.Timelines.ResumeTimelines(ctx) })
 	r.do("DELETE", "/v1/tenant/"+tenantA+"/timeline/"+timelineX, "").want(t, 200, `null`)
 	hook.fail(nil)
 	r.do("GET", "/upcall/v1/timeline_import_status", fmt.Sprintf(

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/xml"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -103,24 +104,31 @@ func TestFlameGraph(t *testing.T) {
 
 // There is one profiler: a second one waits its turn elsewhere, or takes it.
 func TestOneCPUProfileAtATime(t *testing.T) {
-	w := newWorld(t, setup{})
-	r := w.replicas[0]
+	h := profileHandler{newProfiler()}
+	ask := func(query string) (answer, error) {
+		return h.cpu(&call{
+			ctx: t.Context(), request: httptest.NewRequest("GET", "/profile/cpu?"+query, nil),
+		})
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
-		if g := r.do("GET", "/profile/cpu?seconds=60", ""); g.status != 200 || g.body == "" ||
-			strings.HasPrefix(g.body, "\x1f\x8b") {
-			t.Errorf("%d with %d bytes", g.status, len(g.body))
+		if a, err := ask("seconds=60"); err != nil || len(a.body) == 0 ||
+			bytes.HasPrefix(a.body, []byte("\x1f\x8b")) {
+			t.Errorf("%d bytes, %v", len(a.body), err)
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); len(r.server.profiler.slot) == 0; {
+	for deadline := time.Now().Add(10 * time.Second); len(h.profiler.slot) == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("no profile begins")
 		}
 	}
-	r.do("GET", "/profile/cpu?seconds=1", "").want(t, 409,
-		`{"msg":"Conflict: profiler already running (use ?force=true to cancel it)"}`)
-	if g := r.do("GET", "/profile/cpu?seconds=1&force=true", ""); g.status != 200 {
-		t.Errorf("by force: %d %s", g.status, g.body)
+	_, err := ask("seconds=1")
+	if a := errorAnswer(err); a.status != 409 || string(a.body) !=
+		`{"msg":"Conflict: profiler already running (use ?force=true to cancel it)"}` {
+		t.Errorf("a second one: %d %s", a.status, a.body)
+	}
+	if _, err := ask("seconds=1&force=true"); err != nil {
+		t.Errorf("by force: %v", err)
 	}
 }

@@ -23,7 +23,7 @@ func pathOf(rt route) string {
 
 func TestEveryRouteIsAccountedFor(t *testing.T) {
 	seen := map[string]bool{}
-	for _, rt := range routes() {
+	for _, rt := range routes(handlers{}) {
 		key := rt.method + " " + rt.path
 		if seen[key] {
 			t.Errorf("%s stands twice", key)
@@ -32,7 +32,7 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 		if (rt.label == "") == (rt.silent == "") {
 			t.Errorf("%s needs a metric label or a reason for none", key)
 		}
-		if rt.handle == nil || rt.body <= 0 || rt.deadline <= 0 || rt.patience <= 0 {
+		if rt.handle == nil || rt.body <= 0 || rt.deadline <= 0 || rt.leaderTimeout <= 0 {
 			t.Errorf("%s lacks a handler or a bound", key)
 		}
 		if rt.scope == scopeNone && !openPaths[rt.path] {
@@ -122,7 +122,7 @@ func TestScopesAdmitAndRefuseOnEveryRoute(t *testing.T) {
 	for _, s := range all {
 		tokens[s] = "Bearer " + sign(t, priv, jwt.MapClaims{"scope": string(s)})
 	}
-	for _, rt := range routes() {
+	for _, rt := range routes(handlers{}) {
 		key := rt.method + " " + rt.path
 		scope, ok := want[key]
 		delete(want, key)
@@ -163,7 +163,7 @@ func TestUnknownPathsAskForATokenToo(t *testing.T) {
 // Exactly these wait until the leader has looked around.
 func TestReadinessIsAwaitedWhereTheContractSaysSo(t *testing.T) {
 	var got []string
-	for _, rt := range routes() {
+	for _, rt := range routes(handlers{}) {
 		if rt.ready {
 			got = append(got, rt.method+" "+rt.path)
 		}

@@ -36,9 +36,7 @@ type Leadership interface {
 	// not to lead any more, so that nobody waits for an answer of a frozen one.
 	While(ctx context.Context, address string) (context.Context, context.CancelFunc)
 
-	// StepDown hands leadership over and tells what was seen under it. On a replica
-	// that does not lead it tells what it told when it last did.
-	StepDown(ctx context.Context) (neon.GlobalObserved, error)
+	stepper
 }
 
 // ErrSteppedDown is answered by a replica that was asked to step down while there
@@ -53,15 +51,6 @@ type Readiness interface {
 	// WaitReady returns nil as soon as requests can be executed, which may be
 	// before Ready, else the error of ctx.
 	WaitReady(ctx context.Context) error
-}
-
-// Failpoints are places at which tests hold a replica.
-type Failpoints interface {
-	// Configure sets what happens at a place.
-	Configure(name, actions string) error
-
-	// Sleep returns after the time set for the place; its error is that of ctx.
-	Sleep(ctx context.Context, name string) error
 }
 
 // Options is what a Server is made of.
@@ -101,14 +90,15 @@ const defaultRate = 10
 
 // Server answers the HTTP API of one replica.
 type Server struct {
-	Options
-	engine  *gin.Engine
-	auth    *authenticator // nil: no authentication
-	limiter *limiter
-	scrape  http.Handler
-	bodies  *semaphore.Weighted
-
-	profiler *profiler
+	engine     *gin.Engine
+	auth       *authenticator // nil: no authentication
+	bodies     *semaphore.Weighted
+	limiter    *limiter
+	leadership Leadership
+	readiness  Readiness
+	peers      http.RoundTripper
+	metrics    *Metrics
+	logger     *slog.Logger
 
 	unknown  route // of paths and methods that are not served
 	fallback *route
@@ -119,19 +109,44 @@ func New(o Options) *Server {
 	if o.RatePerSec == 0 {
 		o.RatePerSec = defaultRate
 	}
-	s := &Server{Options: o, bodies: semaphore.NewWeighted(bufferedBodies), profiler: newProfiler()}
+	s := &Server{
+		bodies: semaphore.NewWeighted(bufferedBodies),
+		limiter: newLimiter(o.RatePerSec, o.Logger,
+			func(d time.Duration) { o.Metrics.limited.Observe(d.Seconds()) }),
+		leadership: o.Leadership, readiness: o.Readiness, peers: o.Peers,
+		metrics: o.Metrics, logger: o.Logger,
+		unknown: route{
+			scope: scopeAny, duty: here, silent: "not a route", body: defaultBody,
+			deadline: defaultDeadline, handle: notFound,
+		},
+	}
 	if o.PublicKey != nil {
 		s.auth = newAuthenticator(o.PublicKey)
 	}
-	s.limiter = newLimiter(o.RatePerSec, o.Logger,
-		func(d time.Duration) { o.Metrics.limited.Observe(d.Seconds()) })
-	s.scrape = newScrape(o)
-	s.unknown = route{
-		scope: scopeAny, duty: here, silent: "not a route", body: defaultBody,
-		deadline: defaultDeadline, handle: (*Server).notFound,
-	}
-	s.engine = s.newEngine(routes())
+	o.Registry.MustRegister(&stateCollector{options: o, descs: stateDescs()})
+	s.engine = s.newEngine(routes(newHandlers(o)))
 	return s
+}
+
+func newHandlers(o Options) handlers {
+	return handlers{
+		probes:      probeHandler{isLeader: o.Leadership.IsLeader, isReady: o.Readiness.Ready},
+		scrape:      scrapeHandler{newScrape(o.Registry)},
+		profiles:    profileHandler{newProfiler()},
+		upcalls:     upcallHandler{o.Upcalls},
+		nodes:       nodeHandler{o.Nodes},
+		operations:  operationHandler{o.Operations},
+		safekeepers: safekeeperHandler{o.Safekeepers},
+		tenants:     tenantHandler{o.Tenants},
+		health:      healthHandler{o.Tenants},
+		shards:      shardHandler{o.Shards, o.Splits, o.Timelines},
+		timelines:   timelineHandler{o.Timelines},
+		debug:       debugHandler{o.Debug},
+		replica: replicaHandler{
+			debug: o.Debug, leadership: o.Leadership, cluster: o.Cluster,
+			failpoints: o.Failpoints, logger: o.Logger,
+		},
+	}
 }
 
 func (s *Server) newEngine(table []route) *gin.Engine {
@@ -195,7 +210,7 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 		a.status = http.StatusOK
 	}
 	if counted && rt.label != "" {
-		s.Metrics.request(rt.label, r.Method, a.status, time.Since(started))
+		s.metrics.request(rt.label, r.Method, a.status, time.Since(started))
 	}
 	s.tell(c, a)
 	s.write(w, c, a)
@@ -209,7 +224,7 @@ func (s *Server) tell(c *call, a answer) {
 	if a.status < http.StatusBadRequest || c.answered || bytes.Equal(a.body, null) {
 		return
 	}
-	s.Logger.Info("Error processing HTTP request", "method", c.request.Method,
+	s.logger.Info("Error processing HTTP request", "method", c.request.Method,
 		"path", head(c.request.URL.Path), "status", a.status,
 		"request_id", c.id, "body", head(string(a.body)))
 }
@@ -246,7 +261,7 @@ func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool)
 func (s *Server) local(c *call) (a answer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.Logger.Error("handler panicked", "path", c.route.path, "request_id", c.id, "panic", p,
+			s.logger.Error("handler panicked", "path", c.route.path, "request_id", c.id, "panic", p,
 				"stack", string(debug.Stack()))
 			a, err = answer{}, neon.Errorf(neon.Internal, "internal error")
 		}
@@ -259,13 +274,13 @@ func (s *Server) local(c *call) (a answer, err error) {
 		}
 	}
 	if c.route.ready {
-		ctx, cancel := context.WithTimeout(c.ctx, readyPatience)
+		ctx, cancel := context.WithTimeout(c.ctx, readyTimeout)
 		defer cancel()
-		if err := s.Readiness.WaitReady(ctx); err != nil {
+		if err := s.readiness.WaitReady(ctx); err != nil {
 			return answer{}, errNotReady
 		}
 	}
-	return c.route.handle(s, c)
+	return c.route.handle(c)
 }
 
 var errNotReady = neon.Errorf(neon.Timeout, "Timed out waiting for service readiness")
@@ -300,7 +315,7 @@ func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
 var jsonType = []string{"application/json"}
 
 // notFound answers what is not served, and OPTIONS.
-func (s *Server) notFound(c *call) (answer, error) {
+func notFound(c *call) (answer, error) {
 	if c.request.Method == http.MethodOptions {
 		return answer{status: http.StatusNoContent}, nil
 	}

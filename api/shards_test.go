@@ -410,12 +410,12 @@ func (p *points) Sleep(_ context.Context, name string) error {
 
 func TestFailpointsAreSetOnTheReplicaThatIsAsked(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})
-	follower := w.replicas[1]
 	const path = "/debug/v1/failpoints"
-	follower.do("PUT", path, `[]`).want(t, 400,
+	w.replicas[1].do("PUT", path, `[]`).want(t, 400,
 		`{"msg":"\"Cannot manage failpoints because neon was compiled without failpoints support\""}`)
 	p := &points{}
-	follower.server.Failpoints = p
+	w = newWorld(t, setup{replicas: 2, failpoints: func() Failpoints { return p }})
+	follower := w.replicas[1]
 	play(t, follower, []step{
 		{
 			"PUT", path, `[{"name":"a","actions":"pause"},{"name":"b","actions":"return(5)"}]`, 200,

@@ -189,9 +189,8 @@ func TestDeletionThatSomeShardsHaveBegunStaysRecorded(t *testing.T) {
 		"accepts": nil, "is lost": neon.Errorf(neon.Unavailable, "reset by peer"),
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := emptyWorld(t)
-			r := &replica{world: w}
-			w.replicas = []*replica{r}
+			r := newReplica(t, setup{})
+			w := r.world
 			w.addNodes(3)
 			id := tenantID(t, tenantA)
 			w.must(fsm.CreateTenant{
@@ -210,7 +209,8 @@ func TestDeletionThatSomeShardsHaveBegunStaysRecorded(t *testing.T) {
 				ctx: t.Context(), route: &route{},
 				params: params("tenant_id", tenantA, "timeline_id", timelineX),
 			}
-			if _, err := newServer(r, setup{}).timelineDelete(c); classify(err) != neon.Internal {
+			h := newHandlers(r.options).timelines
+			if _, err := h.delete(c); classify(err) != neon.Internal {
 				t.Errorf("%s: %v", name, err)
 			}
 			if _, ok := w.log.State().TimelineDelete(neon.TimelineRef{
@@ -225,9 +225,8 @@ func TestDeletionThatSomeShardsHaveBegunStaysRecorded(t *testing.T) {
 // The deletion is asked after for 25 s, then the client is told to come again.
 func TestDeletionThatRunsLongEndsInA409WithoutAMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := emptyWorld(t)
-		r := &replica{world: w}
-		w.replicas = []*replica{r}
+		r := newReplica(t, setup{})
+		w := r.world
 		w.addNodes(1)
 		id := tenantID(t, tenantA)
 		w.must(fsm.CreateTenant{
@@ -240,13 +239,12 @@ func TestDeletionThatRunsLongEndsInA409WithoutAMessage(t *testing.T) {
 		) (int, error) {
 			return http.StatusAccepted, nil
 		}
-		s := newServer(r, setup{})
 		begun := time.Now()
 		c := &call{
 			ctx: t.Context(), route: &route{},
 			params: params("tenant_id", tenantA, "timeline_id", timelineX),
 		}
-		a, err := s.timelineDelete(c)
+		a, err := newHandlers(r.options).timelines.delete(c)
 		if err != nil || a.status != 409 || string(a.body) != "null" {
 			t.Errorf("%d %s %v", a.status, a.body, err)
 		}

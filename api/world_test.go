@@ -43,9 +43,10 @@ type world struct {
 // and so on.
 type replica struct {
 	*world
-	at     int
-	server *Server
-	web    *httptest.Server
+	at      int
+	options Options
+	server  *Server
+	web     *httptest.Server
 
 	mu       sync.Mutex
 	propose  func(next func() (fsm.Result, error)) (fsm.Result, error) // nil: next
@@ -57,40 +58,49 @@ type replica struct {
 }
 
 type setup struct {
-	replicas int
-	key      ed25519.PublicKey
-	rate     int
-	options  controller.Options
-	hook     controller.ImportHook
-	points   controller.Failpoints
-	wrap     func(*replica, http.Handler) http.Handler
+	replicas   int
+	key        ed25519.PublicKey
+	rate       int
+	options    controller.Options
+	hook       controller.ImportHook
+	points     controller.Failpoints
+	failpoints func() Failpoints // of each server
+	wrap       func(*replica, http.Handler) http.Handler
 }
 
 func newWorld(t testing.TB, s setup) *world {
 	t.Helper()
-	w := emptyWorld(t)
-	for i := range max(1, s.replicas) {
-		r := &replica{world: w, at: i}
-		r.server = newServer(r, s)
+	w := newUnheardWorld(t, s)
+	for _, r := range w.replicas {
 		var h http.Handler = r.server
 		if s.wrap != nil {
 			h = s.wrap(r, h)
 		}
 		r.web = httptest.NewServer(h)
 		t.Cleanup(r.web.Close)
+	}
+	return w
+}
+
+// newReplica is the only replica of a world, without a listener: requests are given
+// to its server by ask, so that time may be virtual.
+func newReplica(t testing.TB, s setup) *replica { return newUnheardWorld(t, s).replicas[0] }
+
+// newUnheardWorld has replicas without listeners.
+func newUnheardWorld(t testing.TB, s setup) *world {
+	w := &world{
+		t: t, log: fsmtest.NewLog(), calls: &fakePageservers{}, keepers: &fakeSafekeepers{},
+	}
+	for i := range max(1, s.replicas) {
+		r := &replica{world: w, at: i}
+		r.options = newOptions(r, s)
+		r.server = New(r.options)
 		w.replicas = append(w.replicas, r)
 	}
 	return w
 }
 
-func emptyWorld(t testing.TB) *world {
-	return &world{
-		t: t, log: fsmtest.NewLog(), calls: &fakePageservers{},
-		keepers: &fakeSafekeepers{},
-	}
-}
-
-func newServer(r *replica, s setup) *Server {
+func newOptions(r *replica, s setup) Options {
 	deps := controller.Deps{
 		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls, Safekeepers: r.keepers,
 		SafekeeperWatch: r, SafekeeperHook: r.keepers,
@@ -106,7 +116,7 @@ func newServer(r *replica, s setup) *Server {
 	reg := prometheus.NewRegistry()
 	transport := &http.Transport{DisableCompression: true}
 	r.t.Cleanup(transport.CloseIdleConnections)
-	return New(Options{
+	o := Options{
 		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps),
 		Splits:     controller.NewSplits(deps, nil, controller.SplitOptions{}),
 		Nodes:      controller.NewNodes(deps),
@@ -121,7 +131,11 @@ func newServer(r *replica, s setup) *Server {
 		},
 		Peers: transport, PublicKey: s.key, RatePerSec: s.rate,
 		Registry: reg, Metrics: NewMetrics(reg), Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	if s.failpoints != nil {
+		o.Failpoints = s.failpoints()
+	}
+	return o
 }
 
 func (w *world) setLeader(i int) {

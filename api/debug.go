@@ -4,31 +4,37 @@ import (
 	"encoding/json"
 
 	"quorate/api/neon"
+	"quorate/internal/controller"
 )
 
-func (s *Server) tenantDump(c *call) (answer, error) {
-	all, err := s.Debug.Shards(c.ctx)
+// debugHandler answers questions about what the controller knows and plans.
+type debugHandler struct{ debug *controller.Debug }
+
+func (h debugHandler) shards(c *call) (answer, error) {
+	all, err := h.debug.Shards(c.ctx)
 	return reply(all, err)
 }
 
-func (s *Server) schedulerDump(c *call) (answer, error) {
-	d, err := s.Debug.Scheduler(c.ctx)
+func (h debugHandler) scheduler(c *call) (answer, error) {
+	d, err := h.debug.Scheduler(c.ctx)
 	return reply(d, err)
 }
 
-func (s *Server) consistencyCheck(c *call) (answer, error) { return done(s.Debug.Check(c.ctx)) }
+func (h debugHandler) checkConsistency(c *call) (answer, error) {
+	return done(h.debug.Check(c.ctx))
+}
 
-func (s *Server) reconcileAll(c *call) (answer, error) {
-	left, err := s.Debug.ReconcileAll(c.ctx)
+func (h debugHandler) reconcileAll(c *call) (answer, error) {
+	left, err := h.debug.ReconcileAll(c.ctx)
 	return reply(left, err)
 }
 
-func (s *Server) inspect(c *call) (answer, error) {
+func (h debugHandler) inspect(c *call) (answer, error) {
 	var req neon.InspectRequest
 	if err := c.decode(&req); err != nil {
 		return answer{}, err
 	}
-	a, err := s.Debug.Inspect(c.ctx, req.Shard)
+	a, err := h.debug.Inspect(c.ctx, req.Shard)
 	if err != nil {
 		return answer{}, err
 	}
@@ -56,12 +62,12 @@ type explained struct {
 	Secondary string            `json:"score_secondary"`
 }
 
-func (s *Server) explain(c *call) (answer, error) {
+func (h debugHandler) explain(c *call) (answer, error) {
 	id, err := c.shard("tenant_shard_id")
 	if err != nil {
 		return answer{}, err
 	}
-	e, err := s.Debug.Explain(c.ctx, id)
+	e, err := h.debug.Explain(c.ctx, id)
 	if err != nil {
 		return answer{}, err
 	}
@@ -76,22 +82,4 @@ func (s *Server) explain(c *call) (answer, error) {
 		})
 	}
 	return reply(resp, nil)
-}
-
-// failpoints sets what happens at places of this very replica.
-func (s *Server) failpoints(c *call) (answer, error) {
-	if s.Failpoints == nil {
-		return answer{}, neon.Errorf(neon.BadRequest,
-			"Cannot manage failpoints because neon was compiled without failpoints support")
-	}
-	var req neon.List[neon.FailpointConfig]
-	if err := c.decode(&req); err != nil {
-		return answer{}, err
-	}
-	for _, p := range req {
-		if err := s.Failpoints.Configure(p.Name, p.Actions); err != nil {
-			return answer{}, neon.Errorf(neon.BadRequest, "Failed to configure failpoints: %w", err)
-		}
-	}
-	return done(nil)
 }

@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -12,17 +11,20 @@ import (
 	"quorate/fsm"
 )
 
-func newScrape(o Options) http.Handler {
-	o.Registry.MustRegister(&stateCollector{options: o, descs: stateDescs()})
-	return promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{DisableCompression: true})
-}
-
 // textFormat is the content type of the metrics.
 const textFormat = "text/plain; version=0.0.4"
 
-// metricsText prints all series.
-func (s *Server) metricsText(c *call) (answer, error) {
-	return scraped(s.scrape, c.request), nil
+// scrapeHandler answers with the metrics.
+type scrapeHandler struct{ scrape http.Handler }
+
+// metrics prints all series.
+func (h scrapeHandler) metrics(c *call) (answer, error) {
+	return scraped(h.scrape, c.request), nil
+}
+
+// newScrape prints the metrics of a registry.
+func newScrape(registry *prometheus.Registry) http.Handler {
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
 }
 
 // scraped is what a scrape of the metrics gets.
@@ -45,71 +47,6 @@ type recorder struct {
 func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
-
-// status says that the process listens.
-func (s *Server) status(*call) (answer, error) { return done(nil) }
-
-// live says that this replica leads and has looked around.
-func (s *Server) live(*call) (answer, error) {
-	return nullWith(s.Leadership.IsLeader() && s.Readiness.Ready())
-}
-
-// readyStatus says that this replica can answer everything.
-func (s *Server) readyStatus(*call) (answer, error) { return nullWith(s.Readiness.Ready()) }
-
-func nullWith(ok bool) (answer, error) {
-	if ok {
-		return done(nil)
-	}
-	return answer{status: http.StatusServiceUnavailable, body: null}, nil
-}
-
-// leader names the replica that last took up its duties.
-func (s *Server) leader(c *call) (answer, error) {
-	l, err := s.Debug.Leader(c.ctx)
-	if err != nil || l.Address == "" {
-		return done(err)
-	}
-	return reply(neon.Leader{Address: l.Address, StartedAt: time.UnixMilli(l.StartedAt).UTC()}, nil)
-}
-
-// stepDown hands leadership over, if this replica has it, and tells what was seen.
-func (s *Server) stepDown(c *call) (answer, error) {
-	s.Logger.Info("Received step down request from peer")
-	if s.Failpoints != nil {
-		if err := s.Failpoints.Sleep(c.ctx, "sleep-on-step-down-handling"); err != nil {
-			return answer{}, err
-		}
-	}
-	return reply(s.Leadership.StepDown(c.ctx))
-}
-
-// Cluster is the answer of GET /debug/v1/cluster: the members as the replica that
-// was asked sees them.
-type Cluster struct {
-	ID           string   `json:"cluster_id"`
-	Server       string   `json:"server_id"` // of the replica that answers
-	Leader       string   `json:"leader_id"` // empty when none is known
-	Term         uint64   `json:"term"`
-	CommitIndex  uint64   `json:"commit_index"`
-	AppliedIndex uint64   `json:"applied_index"`
-	Level        uint64   `json:"feature_level"` // that all members know
-	Members      []Member `json:"members"`
-}
-
-// Member is one replica of a Cluster.
-type Member struct {
-	ID          string `json:"id"`
-	RaftAddr    string `json:"raft_addr"`
-	HTTPAddr    string `json:"http_addr"`
-	Role        string `json:"role"` // leader, voter or learner
-	LastContact string `json:"last_contact"`
-	Applied     uint64 `json:"applied_index"`
-	Lag         uint64 `json:"lag"`           // entries behind the leader
-	Level       uint64 `json:"feature_level"` // that its version knows; 0: not known
-}
-
-func (s *Server) clusterStatus(*call) (answer, error) { return reply(s.Cluster(), nil) }
 
 // stateCollector computes gauges from the replicated state when they are asked
 // for.

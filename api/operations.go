@@ -1,0 +1,134 @@
+package api
+
+import (
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/internal/controller"
+)
+
+// operationHandler answers requests about long operations on pageservers: drain, fill
+// and delete.
+type operationHandler struct{ operations *controller.Operations }
+
+func (h operationHandler) drain(c *call) (answer, error) {
+	o, err := order(c)
+	if err != nil {
+		return answer{}, err
+	}
+	return accepted(h.operations.Drain(c.ctx, o))
+}
+
+func (h operationHandler) fill(c *call) (answer, error) {
+	o, err := order(c)
+	if err != nil {
+		return answer{}, err
+	}
+	return accepted(h.operations.Fill(c.ctx, o))
+}
+
+// delete begins a deletion; it is the one of the three that answers 200.
+func (h operationHandler) delete(c *call) (answer, error) {
+	o, err := order(c)
+	if err != nil {
+		return answer{}, err
+	}
+	force, _, err := c.queryBool("force")
+	if err != nil {
+		return answer{}, err
+	}
+	if force {
+		o.Force = controller.ByForce
+	}
+	return done(h.operations.Delete(c.ctx, o))
+}
+
+func (h operationHandler) cancelDrain(c *call) (answer, error) {
+	return h.cancel(c, fsm.OperationDrain)
+}
+
+func (h operationHandler) cancelFill(c *call) (answer, error) {
+	return h.cancel(c, fsm.OperationFill)
+}
+
+func (h operationHandler) cancelDelete(c *call) (answer, error) {
+	return h.cancel(c, fsm.OperationDelete)
+}
+
+func (h operationHandler) cancel(c *call, kind fsm.OperationKind) (answer, error) {
+	id, err := c.node()
+	if err != nil {
+		return answer{}, err
+	}
+	return accepted(h.operations.Cancel(c.ctx, id, kind))
+}
+
+// deleteNow is the older way to delete a node, which does not wait for shards
+// to get to their new places.
+func (h operationHandler) deleteNow(c *call) (answer, error) {
+	id, err := c.node()
+	if err != nil {
+		return answer{}, err
+	}
+	return done(h.operations.DeleteNow(c.ctx, id))
+}
+
+func (h operationHandler) drop(c *call) (answer, error) {
+	id, err := c.node()
+	if err != nil {
+		return answer{}, err
+	}
+	return done(h.operations.Drop(c.ctx, id))
+}
+
+func (h operationHandler) tombstones(c *call) (answer, error) {
+	all, err := h.operations.Tombstones(c.ctx)
+	return reply(all, err)
+}
+
+func (h operationHandler) forgetTombstone(c *call) (answer, error) {
+	id, err := c.node()
+	if err != nil {
+		return answer{}, err
+	}
+	return done(h.operations.ForgetTombstone(c.ctx, id))
+}
+
+// progress is one operation in the answer of GET /debug/v1/operation.
+type progress struct {
+	Node     neon.NodeID `json:"node_id"`
+	Kind     string      `json:"operation"`
+	Force    bool        `json:"force"`
+	Total    int         `json:"attached_at_start"`
+	Attached int         `json:"attached"`
+	Shards   int         `json:"shards"`
+}
+
+func (h operationHandler) list(c *call) (answer, error) {
+	all, err := h.operations.List(c.ctx)
+	resp := []progress{}
+	for _, p := range all {
+		resp = append(resp, progress{
+			Node: p.Node, Kind: p.Kind.String(), Force: p.Force, Total: p.Total,
+			Attached: p.Attached, Shards: p.Shards,
+		})
+	}
+	return reply(resp, err)
+}
+
+// order reads which pageserver an operation is for, and on which terms.
+func order(c *call) (o controller.Order, err error) {
+	if o.Node, err = c.node(); err == nil {
+		o.Others, err = others(c)
+	}
+	return o, err
+}
+
+// others reads what the client expects of operations on other nodes. A client that
+// does not say expects that there are none.
+func others(c *call) (controller.Others, error) {
+	together, _, err := c.queryBool("concurrent")
+	if together {
+		return controller.Concurrently, err
+	}
+	return controller.Exclusively, err
+}

@@ -30,8 +30,10 @@ var allowed = map[string]struct {
 	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
 	"cluster":           {nil, "consensus knows no word of Neon"},
 	"reconciler": {
-		[]string{"fsm", "scheduler", "api/neon"}, "effects only through interfaces it declares",
+		[]string{"fsm", "scheduler", "reconciler/plan", "api/neon"},
+		"effects only through interfaces it declares",
 	},
+	"reconciler/plan":      {[]string{"fsm", "api/neon"}, "pure decisions about one shard"},
 	"internal/pageserver":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/computehook": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/failpoint":   {nil, "places that have names"},
@@ -84,7 +86,7 @@ var allowed = map[string]struct {
 }
 
 // pure packages must not reach for the clock, for chance or for the outside.
-var pure = []string{"fsm", "scheduler"}
+var pure = []string{"fsm", "scheduler", "reconciler/plan"}
 
 var impure = []string{"time", "math/rand", "math/rand/v2", "crypto/rand", "net", "net/http", "os"}
 

@@ -9,28 +9,29 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 	"quorate/scheduler"
 )
 
 // execute carries out Look, Issue, Put and Move. errDeferred means that the task was
 // parked and comes back by itself.
-func (t *term) execute(k *task, sc *Scene, step Step) error {
+func (t *term) execute(k *task, sc *plan.Scene, step plan.Step) error {
 	switch step.Kind {
-	case Look:
+	case plan.Look:
 		return t.look(k, sc, step)
-	case Issue:
+	case plan.Issue:
 		return t.issue(sc, step)
-	case Put:
+	case plan.Put:
 		return t.put(k, sc, step)
-	case Move:
+	case plan.Move:
 		return t.move(sc, step)
 	}
-	return fmt.Errorf("step %s is not for a worker", stepName(step.Kind))
+	return fmt.Errorf("step %s is not for a worker", step.Kind)
 }
 
 // issue commits the next generation. A refusal means that the shard moved since
 // it was read, and the next turn will see how.
-func (t *term) issue(sc *Scene, step Step) error {
+func (t *term) issue(sc *plan.Scene, step plan.Step) error {
 	_, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.IssueGenerations{Items: []fsm.Issue{{
 		Shard: sc.Shard.ID, Node: step.Node, Generation: sc.Shard.Generation,
 	}}})
@@ -39,7 +40,7 @@ func (t *term) issue(sc *Scene, step Step) error {
 
 // move commits that a warm secondary is the intended node from now on. A refusal
 // means that the shard moved since it was read.
-func (t *term) move(sc *Scene, step Step) error {
+func (t *term) move(sc *plan.Scene, step plan.Step) error {
 	in, ok := scheduler.New(t.Log.State(), t.loads()).Arrive(sc.Shard)
 	if !ok || in.Attached != step.Node {
 		return nil // it was decided otherwise meanwhile
@@ -50,7 +51,7 @@ func (t *term) move(sc *Scene, step Step) error {
 
 // look asks one node about one shard. While the node is being listed the answer
 // is on its way already.
-func (t *term) look(k *task, sc *Scene, step Step) error {
+func (t *term) look(k *task, sc *plan.Scene, step plan.Step) error {
 	if t.nodes.awaitListing(step.Node, k.id) {
 		t.calm(k)
 		t.queue.finish(k)
@@ -68,7 +69,7 @@ func (t *term) look(k *task, sc *Scene, step Step) error {
 	conf, err := t.Locations.Location(ctx, sc.Node(step.Node), k.id)
 	switch {
 	case errors.Is(err, ErrAbsent):
-		t.seen.looked(k.id, step.Node, &Conf{}, began)
+		t.seen.looked(k.id, step.Node, &plan.Conf{}, began)
 		return nil
 	case err != nil:
 		return err
@@ -76,13 +77,13 @@ func (t *term) look(k *task, sc *Scene, step Step) error {
 		t.seen.looked(k.id, step.Node, nil, began)
 		return fmt.Errorf("node %d is changing the location", step.Node)
 	}
-	t.seen.looked(k.id, step.Node, unwire(conf), began)
+	t.seen.looked(k.id, step.Node, plan.ConfOf(conf), began)
 	return nil
 }
 
 // put makes a location be what the step says. The location is unknown from before
 // the call until an answer comes.
-func (t *term) put(k *task, sc *Scene, step Step) error {
+func (t *term) put(k *task, sc *plan.Scene, step plan.Step) error {
 	if !t.queue.acquire(step.Node, k) {
 		return errDeferred
 	}
@@ -92,7 +93,7 @@ func (t *term) put(k *task, sc *Scene, step Step) error {
 	if conf.Mode == "" {
 		conf.Mode = neon.Detached
 	}
-	body := wire(k.id, conf)
+	body := conf.LocationConfig(k.id)
 	body.StripeSize = sc.Tenant.Stripe // an unsharded tenant needs it once it splits
 	opts := PutOptions{Lazy: true}
 	if step.Flush {
@@ -129,7 +130,7 @@ func (t *term) longStep(k *task) {
 	if ok && t.ctx.Err() == nil && lives(step.Node) && lives(step.From) {
 		ctx, stop := t.whileUp(k, step.Node, step.From)
 		switch {
-		case step.Kind == CatchUp:
+		case step.Kind == plan.CatchUp:
 			err = t.catchUp(ctx, sc, step)
 		case sc.Shard.Attached == step.Node:
 			err = t.warm(ctx, sc, step)
@@ -189,7 +190,7 @@ func (t *term) whileUp(k *task, nodes ...neon.NodeID) (context.Context, context.
 
 // catchUp lets the destination replay what the origin has now. A timeline that
 // the destination does not have was deleted meanwhile.
-func (t *term) catchUp(ctx context.Context, sc *Scene, step Step) error {
+func (t *term) catchUp(ctx context.Context, sc *plan.Scene, step plan.Step) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Options.CatchUpTimeout)
 	defer cancel()
 	want, err := t.Migrations.Timelines(ctx, sc.Node(step.From), sc.Shard.ID)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"quorate/api/neon"
+	"quorate/reconciler/plan"
 )
 
 // Failpoints are places at which tests hold the reconciler or make it fail. Their
@@ -32,19 +33,19 @@ func (t *term) apart() bool { return t.Failpoints != nil && t.Failpoints.Armed(b
 // pointBefore names the place that a shard passes right before a step; empty for
 // steps without one. The names are those that existing tests know: a migration is
 // live while the location it comes from can be reached.
-func pointBefore(sc *Scene, step Step) string {
+func pointBefore(sc *plan.Scene, step plan.Step) string {
 	d := sc.Shard.Attached
 	destination := sc.On(d)
-	cuttingOver := destination.attached() && destination.Conf.Mode == neon.AttachedMulti
+	cuttingOver := destination.Attached() && destination.Conf.Mode == neon.AttachedMulti
 	switch {
-	case step.Kind == Issue:
-		if o, _ := sc.origin(); o != 0 && sc.Shard.GenNode != d {
+	case step.Kind == plan.Issue:
+		if o, _ := sc.Origin(); o != 0 && sc.Shard.GenNode != d {
 			return "reconciler-live-migrate-pre-generation-inc"
 		}
 		return beforeIssue
-	case step.Kind == CatchUp:
+	case step.Kind == plan.CatchUp:
 		return "reconciler-live-migrate-pre-await-lsn"
-	case step.Kind != Put:
+	case step.Kind != plan.Put:
 	case step.Node == d && step.Conf.Mode == neon.AttachedMulti:
 		return "reconciler-live-migrate-post-generation-inc"
 	case step.Node == d && cuttingOver:
@@ -60,12 +61,12 @@ const epilogue = "reconciler-epilogue"
 
 // hold lets a shard pass the place before a step, once for each time it comes to
 // that step. It tells whether to decide again, since much may have happened there.
-func (t *term) hold(k *task, sc *Scene, step Step) (again bool) {
+func (t *term) hold(k *task, sc *plan.Scene, step plan.Step) (again bool) {
 	if t.Failpoints == nil {
 		return false
 	}
 	name := pointBefore(sc, step)
-	if step.Kind == Done && k.acted {
+	if step.Kind == plan.Done && k.acted {
 		name = epilogue
 	}
 	if name == "" || k.passed == name {

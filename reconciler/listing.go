@@ -9,6 +9,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 )
 
 // strayCalls bounds the detaches of one activation under way at a time.
@@ -63,7 +64,7 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 // under way.
 func (w *nodeWatch) fetch(
 	ctx context.Context, node *fsm.Node,
-) (map[neon.ShardID]*Conf, []neon.ShardID, error) {
+) (map[neon.ShardID]*plan.Conf, []neon.ShardID, error) {
 	list, err := w.Locations.Locations(ctx, node)
 	if err != nil {
 		return nil, nil, err
@@ -72,14 +73,14 @@ func (w *nodeWatch) fetch(
 	if err != nil {
 		return nil, nil, err
 	}
-	found := make(map[neon.ShardID]*Conf, len(list))
+	found := make(map[neon.ShardID]*plan.Conf, len(list))
 	var strays []neon.ShardID
 	for _, l := range list {
 		if _, ok := st.Shard(l.Shard); !ok && !st.Splitting(l.Shard.Tenant) {
 			strays = append(strays, l.Shard)
 			continue
 		}
-		found[l.Shard] = unwire(l.Config)
+		found[l.Shard] = plan.ConfOf(l.Config)
 	}
 	for _, id := range strays {
 		w.parentOf(st, id, found)
@@ -90,14 +91,14 @@ func (w *nodeWatch) fetch(
 // parentOf takes the parent of a stray, which a split that was aborted has left, for
 // something that is there: the pageserver does not list it any more and still has its
 // files, until it is detached.
-func (w *nodeWatch) parentOf(st *fsm.State, stray neon.ShardID, found map[neon.ShardID]*Conf) {
+func (w *nodeWatch) parentOf(st *fsm.State, stray neon.ShardID, found map[neon.ShardID]*plan.Conf) {
 	tenant, ok := st.Tenant(stray.Tenant)
 	if !ok || stray.Count.Shards() <= tenant.Count.Shards() {
 		return
 	}
 	parent := tenant.Shards()[int(stray.Number)%tenant.Count.Shards()]
 	if _, listed := found[parent]; !listed {
-		found[parent] = &Conf{Mode: neon.Secondary}
+		found[parent] = &plan.Conf{Mode: neon.Secondary}
 	}
 }
 

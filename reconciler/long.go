@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/reconciler/plan"
 )
 
 // alarm rings once when the reconcile of a shard takes long.
@@ -22,11 +23,11 @@ type alarm struct {
 // step that does something. The time that it takes counts anew once compute was told,
 // which may have taken any time. To warm a destination while the shard is served
 // elsewhere may take its time.
-func (t *term) begun(k *task, sc *Scene, step Step) {
+func (t *term) begun(k *task, sc *plan.Scene, step plan.Step) {
 	switch step.Kind {
-	case Done, Blocked, Notify:
+	case plan.Done, plan.Blocked, plan.Notify:
 		return
-	case Warm:
+	case plan.Warm:
 		if step.Node != sc.Shard.Attached {
 			return
 		}

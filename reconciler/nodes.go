@@ -7,6 +7,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 )
 
 // A healthy node is listed again now and then, to find what a late call may have
@@ -120,13 +121,12 @@ func (w *nodeWatch) changed() {
 			e.since = now
 		}
 		if last.Available() && (!n.Available() || last.Incarnation != n.Incarnation) {
-			for _, cancel := range e.downs {
-				cancel()
-			}
+			cancelAll(e.downs)
 			downed = append(downed, n.ID)
 			stranded, e.waiting = append(stranded, e.waiting...), nil
 		}
-		if n.Available() && (!last.Available() || forced(last.Operation) && !forced(n.Operation)) {
+		spared := plan.Forced(last.Operation) && !plan.Forced(n.Operation)
+		if n.Available() && (!last.Available() || spared) {
 			woken = append(woken, n.ID)
 		}
 		if n.Availability == neon.NodeOffline && last.Availability != neon.NodeOffline {
@@ -136,9 +136,7 @@ func (w *nodeWatch) changed() {
 	}
 	for id, e := range w.watch {
 		if !alive[id] {
-			for _, cancel := range e.downs {
-				cancel()
-			}
+			cancelAll(e.downs)
 			delete(w.watch, id)
 			deleted = append(deleted, id)
 			stranded = append(stranded, e.waiting...)
@@ -161,6 +159,12 @@ func (w *nodeWatch) changed() {
 		w.queue.wake(Normal, w.seen.attachedOn(id)...)
 	}
 	w.poke()
+}
+
+func cancelAll(downs map[int]context.CancelFunc) {
+	for _, cancel := range downs {
+		cancel()
+	}
 }
 
 // poke has the rules looked at.

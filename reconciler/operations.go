@@ -7,6 +7,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 	"quorate/scheduler"
 )
 
@@ -372,7 +373,7 @@ func (o *operations) nextDelete(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.I
 // left to do.
 func (o *operations) arrived(l *look) verdict {
 	sc, ok := o.scene(l.st, &task{id: l.id})
-	if !ok || Next(sc).Kind == Done {
+	if !ok || plan.Next(sc).Kind == plan.Done {
 		return settled
 	}
 	return waiting

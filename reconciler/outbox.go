@@ -11,6 +11,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 )
 
 // Pauses between tries of a notification that failed. A control plane that answers
@@ -305,16 +306,16 @@ func (t *term) cuttingOver(id neon.ShardID) bool {
 		return false
 	}
 	at := sc.On(sc.Shard.Attached)
-	return at.attached() && at.Conf.Mode == neon.AttachedMulti && Next(sc).Kind == Notify
+	return at.Attached() && at.Conf.Mode == neon.AttachedMulti && plan.Next(sc).Kind == plan.Notify
 }
 
 // gaveUp tells that a live migration goes on although compute was not told,
 // because nobody can use the location it comes from any more.
-func (t *term) gaveUp(sc *Scene, step Step) {
+func (t *term) gaveUp(sc *plan.Scene, step plan.Step) {
 	at := sc.On(sc.Shard.Attached)
-	if sc.owes() && step.Kind == Put && step.Node == sc.Shard.Attached &&
+	if sc.Owes() && step.Kind == plan.Put && step.Node == sc.Shard.Attached &&
 		step.Conf.Mode == neon.AttachedSingle &&
-		at.attached() && at.Conf.Mode == neon.AttachedMulti {
+		at.Attached() && at.Conf.Mode == neon.AttachedMulti {
 		t.Logger.Info("Giving up on compute notification because the origin is unavailable",
 			"shard", sc.Shard.ID)
 	}

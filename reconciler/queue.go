@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/reconciler/plan"
 )
 
 // Priority chooses the pool a shard is worked on in.
@@ -33,7 +34,7 @@ type task struct {
 	parked   bool        // waits for a slot of a node
 	slot     neon.NodeID // a node of which it was given a slot that it has not used yet
 	acted    bool        // made at least one call or proposal since it was last completed
-	step     *Step
+	step     *plan.Step
 	passed   string // the failpoint before the next step
 	blocked  bool   // its last pass found nothing that could be done
 	cold     bool   // its last pass found the destination not warm enough
@@ -165,7 +166,7 @@ func (t *task) begin() {
 
 // failure is a step that failed.
 type failure struct {
-	step Step
+	step plan.Step
 	err  error
 }
 
@@ -279,7 +280,7 @@ func (q *queue) retry(t *task, after time.Duration) {
 }
 
 // long hands a task over to the pool of long steps.
-func (q *queue) long(t *task, step Step) {
+func (q *queue) long(t *task, step plan.Step) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t.running, t.step = false, &step

@@ -8,6 +8,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 	"quorate/scheduler"
 )
 
@@ -128,7 +129,7 @@ func (r *Reconciler) Status(id neon.ShardID) (s ShardStatus) {
 		s.PendingNotify = t.Hook != nil && sh.OwesNotification()
 		if s.Observed = t.seen.observed(&sh); sh.Unmanaged {
 			tenant, _ := st.Tenant(id.Tenant)
-			s.Observed = assumed(&Scene{Tenant: tenant, Shard: sh})
+			s.Observed = assumed(&plan.Scene{Tenant: tenant, Shard: sh})
 		}
 	}
 	return s
@@ -232,7 +233,7 @@ func (t *term) wakeDirty() (dirty int) {
 		if !ok {
 			continue
 		}
-		if step := Next(sc); step.Kind != Done && step.Kind != Blocked {
+		if step := plan.Next(sc); step.Kind != plan.Done && step.Kind != plan.Blocked {
 			dirty++
 			t.queue.wake(Normal, sh.ID)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 )
 
 // TestASlotThatIsNotNeededIsPassedOn: a shard that comes back from waiting for a
@@ -40,7 +41,7 @@ func TestASlotThatIsNotNeededIsPassedOn(t *testing.T) {
 				case shardN(2):
 					q.finish(k)
 				case shardN(3):
-					q.long(k, Step{Kind: Warm})
+					q.long(k, plan.Step{Kind: plan.Warm})
 				case shardN(4):
 					q.retry(k, time.Hour)
 				default:
@@ -262,7 +263,7 @@ func TestActivationBelievesNothingOlderThanACall(t *testing.T) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
 		b.settle()
 		know := b.now.current.Load().seen
-		attached := Conf{Mode: neon.AttachedSingle, Generation: 9}
+		attached := plan.Conf{Mode: neon.AttachedSingle, Generation: 9}
 		b.fleet.set(func() {
 			delete(b.fleet.at[1], id)
 			b.fleet.onList = func() {
@@ -286,7 +287,7 @@ func TestSeenIgnoresAnswersOfAnEarlierProcess(t *testing.T) {
 	s, id := newSeen(), shardN(1)
 	began := s.reading()
 	s.forgetNode(5)
-	s.list(5, 1, began, map[neon.ShardID]*Conf{id: &single})
+	s.list(5, 1, began, map[neon.ShardID]*plan.Conf{id: &single})
 	if at := sightOf(s, id, 5); at.Known {
 		t.Errorf("a listing of the earlier process settled it: %v", at)
 	}
@@ -294,23 +295,9 @@ func TestSeenIgnoresAnswersOfAnEarlierProcess(t *testing.T) {
 	if at := sightOf(s, id, 5); at.Known {
 		t.Errorf("a look at the earlier process settled it: %v", at)
 	}
-	s.list(5, 2, s.reading(), map[neon.ShardID]*Conf{id: &single})
-	if at := sightOf(s, id, 5); !at.attached() {
+	s.list(5, 2, s.reading(), map[neon.ShardID]*plan.Conf{id: &single})
+	if at := sightOf(s, id, 5); !at.Attached() {
 		t.Errorf("a listing of the new process did not: %v", at)
-	}
-}
-
-// TestHeatmapsFollowThePolicy: a tenant that wants a secondary uploads heatmaps
-// also while it has none, as after a split.
-func TestHeatmapsFollowThePolicy(t *testing.T) {
-	sc := &Scene{Tenant: fsm.Tenant{Policy: neon.Attached(1)}, Shard: fsm.Shard{Attached: 1}}
-	plain := &Scene{Tenant: fsm.Tenant{Policy: neon.Attached(0)}, Shard: fsm.Shard{Attached: 1}}
-	if sc.locationConfig() == plain.locationConfig() {
-		t.Error("no heatmaps for a tenant that has no secondary at the moment")
-	}
-	plain.Shard.Secondary = []neon.NodeID{2}
-	if sc.locationConfig() != plain.locationConfig() {
-		t.Error("no heatmaps for a secondary that is there for a move only")
 	}
 }
 
@@ -530,16 +517,16 @@ func TestAFlappingNodeEndsAsTheLogSays(t *testing.T) {
 // could be taken for one.
 func TestWhatIsDetachedIsNotThere(t *testing.T) {
 	s, id := newSeen(), shardN(1)
-	s.list(5, 1, s.reading(), map[neon.ShardID]*Conf{id: &single})
+	s.list(5, 1, s.reading(), map[neon.ShardID]*plan.Conf{id: &single})
 	s.beginCall(id, 5, 0)
-	s.endCall(id, 5, Conf{}, true)
-	if at := sightOf(s, id, 5); !at.absent() {
+	s.endCall(id, 5, plan.Conf{}, true)
+	if at := sightOf(s, id, 5); !at.Absent() {
 		t.Errorf("after a detach: %v", at)
 	}
 	if o := s.observed(&fsm.Shard{ID: id}); len(o) != 0 {
 		t.Errorf("people are shown %v", o)
 	}
-	if c := unwire(&neon.LocationConfig{Mode: neon.Detached}); *c != (Conf{}) {
+	if c := plan.ConfOf(&neon.LocationConfig{Mode: neon.Detached}); *c != (plan.Conf{}) {
 		t.Errorf("a listed detached location is %v", c)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 )
 
 // seen is what one leader knows of the locations on the pageservers. It starts
@@ -37,7 +38,7 @@ type location struct {
 	failed bool   // the last call failed
 	calls  int32  // calls under way that may change it
 	at     uint64 // clock of the last change
-	conf   Conf
+	conf   plan.Conf
 }
 
 func newSeen() *seen {
@@ -99,7 +100,7 @@ func (s *seen) now() uint64 {
 }
 
 // scene fills in what is known of a shard.
-func (s *seen) scene(sc *Scene, nodeListed func(neon.NodeID, uint64) bool) {
+func (s *seen) scene(sc *plan.Scene, nodeListed func(neon.NodeID, uint64) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var locations []location
@@ -121,15 +122,15 @@ func (s *seen) scene(sc *Scene, nodeListed func(neon.NodeID, uint64) bool) {
 	for _, n := range sc.Shard.Secondary {
 		note(n)
 	}
-	sc.On = func(n neon.NodeID) Sight {
+	sc.On = func(n neon.NodeID) plan.Sight {
 		for i := range locations {
 			if locations[i].node == n {
-				return Sight{
+				return plan.Sight{
 					Known: locations[i].known, Conf: locations[i].conf, Failed: locations[i].failed,
 				}
 			}
 		}
-		return Sight{Known: listed[n]}
+		return plan.Sight{Known: listed[n]}
 	}
 }
 
@@ -142,7 +143,7 @@ func (s *seen) beginCall(id neon.ShardID, n neon.NodeID, g neon.Generation) {
 	if sh.warm == n && l.known && l.conf.Mode == "" {
 		sh.warm = 0 // what was downloaded once is gone
 	}
-	l.known, l.failed, l.conf, l.at = false, false, Conf{}, s.now()
+	l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, s.now()
 	l.calls++
 	if sh.fresh == g {
 		sh.fresh = 0 // from here on the number may be in use
@@ -151,7 +152,7 @@ func (s *seen) beginCall(id neon.ShardID, n neon.NodeID, g neon.Generation) {
 
 // endCall records the answer. Without success, or when the node's process changed
 // meanwhile, the location stays unknown.
-func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
+func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf plan.Conf, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := s.shard(id)
@@ -159,7 +160,7 @@ func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
 	l.calls = max(0, l.calls-1)
 	l.at = s.now()
 	if !ok || l.calls > 0 {
-		l.known, l.failed, l.conf = false, !ok, Conf{}
+		l.known, l.failed, l.conf = false, !ok, plan.Conf{}
 		return
 	}
 	// an absence stays on record until the next listing
@@ -168,7 +169,7 @@ func (s *seen) endCall(id neon.ShardID, n neon.NodeID, conf Conf, ok bool) {
 
 // looked records the answer of a look that began at a clock reading, unless a
 // call has touched the location since, or the answer is of an earlier process.
-func (s *seen) looked(id neon.ShardID, n neon.NodeID, conf *Conf, began uint64) {
+func (s *seen) looked(id neon.ShardID, n neon.NodeID, conf *plan.Conf, began uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.forgot[n] > began {
@@ -180,7 +181,7 @@ func (s *seen) looked(id neon.ShardID, n neon.NodeID, conf *Conf, began uint64) 
 		return
 	}
 	l.at = s.now()
-	l.known, l.conf = conf != nil, Conf{}
+	l.known, l.conf = conf != nil, plan.Conf{}
 	if conf != nil {
 		l.conf = *conf
 	}
@@ -231,7 +232,7 @@ func (s *seen) forgetNode(n neon.NodeID) {
 	s.forgot[n] = s.now()
 	for _, sh := range s.shards {
 		if l := sh.find(n); l != nil {
-			l.known, l.failed, l.conf, l.at = false, false, Conf{}, s.now()
+			l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, s.now()
 		}
 		if sh.warm == n {
 			sh.warm = 0
@@ -262,7 +263,7 @@ func (s *seen) forget(places []fsm.Leftover) {
 	defer s.mu.Unlock()
 	for _, p := range places {
 		l := s.locate(s.shard(p.Shard), p.Node)
-		l.known, l.failed, l.conf, l.at = false, false, Conf{}, s.now()
+		l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, s.now()
 	}
 }
 
@@ -293,7 +294,7 @@ func (s *seen) forgetShard(id neon.ShardID) {
 // returns the shards whose location on the node changed by it. One that was fetched
 // from an earlier process says nothing.
 func (s *seen) list(
-	n neon.NodeID, incarnation uint64, began uint64, found map[neon.ShardID]*Conf,
+	n neon.NodeID, incarnation uint64, began uint64, found map[neon.ShardID]*plan.Conf,
 ) (changed []neon.ShardID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -330,7 +331,7 @@ func (s *seen) list(
 // shard that was found has an entry by now: with no more entries than those there
 // is nothing to drop, and no need to look at every shard there is.
 func (s *seen) unlisted(
-	n neon.NodeID, began uint64, found map[neon.ShardID]*Conf,
+	n neon.NodeID, began uint64, found map[neon.ShardID]*plan.Conf,
 ) (dropped []neon.ShardID) {
 	if s.on[n] == len(found) {
 		return nil
@@ -400,42 +401,8 @@ func (s *seen) observed(shard *fsm.Shard) map[neon.NodeID]*neon.LocationConfig {
 		case !l.known:
 			out[l.node] = nil
 		case l.conf.Mode != "":
-			out[l.node] = wire(shard.ID, l.conf)
+			out[l.node] = l.conf.LocationConfig(shard.ID)
 		}
 	}
 	return out
-}
-
-// wire is the configuration as pageservers spell it.
-func wire(id neon.ShardID, c Conf) *neon.LocationConfig {
-	w := &neon.LocationConfig{
-		Mode: c.Mode, ShardNumber: id.Number, ShardCount: id.Count, StripeSize: c.Stripe,
-		TenantConf: c.Config,
-	}
-	switch {
-	case c.Mode.Attached():
-		g := c.Generation
-		w.Generation = &g
-	case c.Mode == neon.Secondary:
-		w.SecondaryConf = &neon.SecondaryConf{Warm: true}
-	}
-	return w
-}
-
-// unwire is the inverse of wire.
-func unwire(w *neon.LocationConfig) *Conf {
-	if w == nil {
-		return nil
-	}
-	c := &Conf{Mode: w.Mode, Config: w.TenantConf}
-	if w.ShardCount != 0 {
-		c.Stripe = w.StripeSize
-	}
-	if w.Mode == neon.Detached {
-		return &Conf{}
-	}
-	if w.Generation != nil && w.Mode.Attached() {
-		c.Generation = *w.Generation
-	}
-	return c
 }

@@ -6,15 +6,16 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 )
 
-func sightOf(s *seen, id neon.ShardID, n neon.NodeID) Sight {
-	sc := &Scene{Shard: fsm.Shard{ID: id, Attached: n}}
+func sightOf(s *seen, id neon.ShardID, n neon.NodeID) plan.Sight {
+	sc := &plan.Scene{Shard: fsm.Shard{ID: id, Attached: n}}
 	s.scene(sc, func(neon.NodeID, uint64) bool { return true })
 	return sc.On(n)
 }
 
-var single = Conf{Mode: neon.AttachedSingle, Generation: 3}
+var single = plan.Conf{Mode: neon.AttachedSingle, Generation: 3}
 
 func TestSeenIsUnknownUntilSomethingWasAnswered(t *testing.T) {
 	s, id := newSeen(), shardN(1)
@@ -22,7 +23,7 @@ func TestSeenIsUnknownUntilSomethingWasAnswered(t *testing.T) {
 		t.Fatalf("a node that was never listed is known: %v", at)
 	}
 	s.list(5, 0, s.reading(), nil)
-	if at := sightOf(s, id, 5); !at.absent() {
+	if at := sightOf(s, id, 5); !at.Absent() {
 		t.Fatalf("after a listing without it: %v", at)
 	}
 }
@@ -30,18 +31,18 @@ func TestSeenIsUnknownUntilSomethingWasAnswered(t *testing.T) {
 // Before a call the location becomes unknown, and a failed call leaves it so.
 func TestSeenIsUnknownFromBeforeACallUntilItsAnswer(t *testing.T) {
 	s, id := newSeen(), shardN(1)
-	s.list(5, 0, s.reading(), map[neon.ShardID]*Conf{id: &single})
+	s.list(5, 0, s.reading(), map[neon.ShardID]*plan.Conf{id: &single})
 	s.beginCall(id, 5, 4)
 	if at := sightOf(s, id, 5); at.Known {
 		t.Fatalf("known while a call is under way: %v", at)
 	}
-	s.endCall(id, 5, Conf{Mode: neon.AttachedSingle, Generation: 4}, false)
+	s.endCall(id, 5, plan.Conf{Mode: neon.AttachedSingle, Generation: 4}, false)
 	if at := sightOf(s, id, 5); at.Known {
 		t.Fatalf("known after a call that failed: %v", at)
 	}
 	s.beginCall(id, 5, 4)
-	s.endCall(id, 5, Conf{Mode: neon.AttachedSingle, Generation: 4}, true)
-	if at := sightOf(s, id, 5); !at.attached() || at.Conf.Generation != 4 {
+	s.endCall(id, 5, plan.Conf{Mode: neon.AttachedSingle, Generation: 4}, true)
+	if at := sightOf(s, id, 5); !at.Attached() || at.Conf.Generation != 4 {
 		t.Fatalf("after success: %v", at)
 	}
 }
@@ -51,14 +52,14 @@ func TestSeenIgnoresAnswersOlderThanACall(t *testing.T) {
 	s, id := newSeen(), shardN(1)
 	began := s.reading()
 	s.beginCall(id, 5, 4)
-	s.list(5, 0, began, map[neon.ShardID]*Conf{id: &single})
+	s.list(5, 0, began, map[neon.ShardID]*plan.Conf{id: &single})
 	s.looked(id, 5, &single, began)
 	if at := sightOf(s, id, 5); at.Known {
 		t.Fatalf("an older answer settled it during the call: %v", at)
 	}
-	s.endCall(id, 5, Conf{}, true)
-	s.list(5, 0, began, map[neon.ShardID]*Conf{id: &single})
-	if at := sightOf(s, id, 5); at.attached() {
+	s.endCall(id, 5, plan.Conf{}, true)
+	s.list(5, 0, began, map[neon.ShardID]*plan.Conf{id: &single})
+	if at := sightOf(s, id, 5); at.Attached() {
 		t.Fatalf("an older answer settled it after the call: %v", at)
 	}
 }
@@ -68,7 +69,7 @@ func TestSeenFreshGenerationIsUsedOnce(t *testing.T) {
 	s, id := newSeen(), shardN(1)
 	s.grant([]fsm.Grant{{Shard: id, Generation: 7, Node: 5}})
 	fresh := func() neon.Generation {
-		sc := &Scene{Shard: fsm.Shard{ID: id}}
+		sc := &plan.Scene{Shard: fsm.Shard{ID: id}}
 		s.scene(sc, func(neon.NodeID, uint64) bool { return true })
 		return sc.Fresh
 	}
@@ -76,7 +77,7 @@ func TestSeenFreshGenerationIsUsedOnce(t *testing.T) {
 		t.Fatalf("fresh is %s", fresh())
 	}
 	s.beginCall(id, 5, 7)
-	s.endCall(id, 5, Conf{}, false)
+	s.endCall(id, 5, plan.Conf{}, false)
 	if fresh() != 0 {
 		t.Fatalf("still fresh after a call: %s", fresh())
 	}
@@ -84,7 +85,7 @@ func TestSeenFreshGenerationIsUsedOnce(t *testing.T) {
 
 func TestSeenForgetsANodeWhoseProcessChanged(t *testing.T) {
 	s, a, b := newSeen(), shardN(1), shardN(2)
-	s.list(5, 1, s.reading(), map[neon.ShardID]*Conf{a: &single})
+	s.list(5, 1, s.reading(), map[neon.ShardID]*plan.Conf{a: &single})
 	s.forgetNode(5)
 	for _, id := range []neon.ShardID{a, b} {
 		if at := sightOf(s, id, 5); at.Known {
@@ -103,13 +104,13 @@ func TestEntriesOfEachNodeAreCounted(t *testing.T) {
 		case 0:
 			s.beginCall(id, n, 1)
 		case 1:
-			s.endCall(id, n, Conf{Mode: neon.AttachedSingle}, rng.IntN(2) == 0)
+			s.endCall(id, n, plan.Conf{Mode: neon.AttachedSingle}, rng.IntN(2) == 0)
 		case 2:
-			s.looked(id, n, &Conf{}, s.reading())
+			s.looked(id, n, &plan.Conf{}, s.reading())
 		case 3:
-			found := map[neon.ShardID]*Conf{}
+			found := map[neon.ShardID]*plan.Conf{}
 			for _, f := range shards[:rng.IntN(len(shards))] {
-				found[f] = &Conf{Mode: neon.AttachedSingle}
+				found[f] = &plan.Conf{Mode: neon.AttachedSingle}
 			}
 			s.list(n, 1, s.reading(), found)
 		case 4:

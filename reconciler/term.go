@@ -9,6 +9,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 )
 
 // term is everything one leader remembers. It is made when the term begins and
@@ -249,7 +250,7 @@ func (t *term) work(k *task) {
 			t.queue.finish(k)
 			return
 		}
-		step := Next(sc)
+		step := plan.Next(sc)
 		t.begun(k, sc, step)
 		if t.hold(k, sc, step) {
 			continue
@@ -257,14 +258,14 @@ func (t *term) work(k *task) {
 		if t.ended(k, st, sc, step) {
 			return
 		}
-		if step.Kind == Warm || step.Kind == CatchUp {
+		if step.Kind == plan.Warm || step.Kind == plan.CatchUp {
 			if step.Node != sc.Shard.Attached {
 				t.completed(k, "ok") // see Move
 			}
 			t.queue.long(k, step)
 			return
 		}
-		if step.Kind == Notify {
+		if step.Kind == plan.Notify {
 			switch {
 			case notified && k.late != nil:
 				t.failed(k, sc, k.late.step, k.late.err)
@@ -286,7 +287,7 @@ func (t *term) work(k *task) {
 		if !t.step(k, sc, step) {
 			return
 		}
-		if step.Kind == Move {
+		if step.Kind == plan.Move {
 			// Those who count reconciles know a move that takes its time as three: the
 			// destination is made, chosen once it is warm, and taken.
 			t.completed(k, "ok")
@@ -315,19 +316,19 @@ func (t *term) inOrder(k *task, st *fsm.State) {
 }
 
 // ended finishes a pass whose next step is none.
-func (t *term) ended(k *task, st *fsm.State, sc *Scene, step Step) bool {
-	if k.late != nil && (step.Kind == Done || step.Kind == Blocked) {
+func (t *term) ended(k *task, st *fsm.State, sc *plan.Scene, step plan.Step) bool {
+	if k.late != nil && (step.Kind == plan.Done || step.Kind == plan.Blocked) {
 		t.failed(k, sc, k.late.step, k.late.err)
 		return true
 	}
 	switch step.Kind {
-	case Done:
+	case plan.Done:
 		t.queue.note(k, clean, "")
 		t.arrived(k.id)
 		t.inOrder(k, st)
 		t.wait.done(k.id, st.Index)
 		t.queue.finish(k)
-	case Blocked:
+	case plan.Blocked:
 		if k.lastErr != step.Why {
 			t.queue.note(k, blocked, step.Why)
 			t.Logger.Info("shard waits", "shard", k.id, "why", step.Why)
@@ -342,14 +343,14 @@ func (t *term) ended(k *task, st *fsm.State, sc *Scene, step Step) bool {
 }
 
 // scene gathers what Next decides from.
-func (t *term) scene(st *fsm.State, k *task) (*Scene, bool) {
+func (t *term) scene(st *fsm.State, k *task) (*plan.Scene, bool) {
 	sh, ok := st.Shard(k.id)
 	tenant, ok2 := st.Tenant(k.id.Tenant)
 	if !ok || !ok2 {
 		return nil, false
 	}
 	k.basis = max(sh.Sequence, tenant.Sequence)
-	sc := &Scene{
+	sc := &plan.Scene{
 		Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, Frozen: st.Splitting(tenant.ID),
 		AllListed: !tenant.Deleting || t.nodes.allListed(st),
 	}
@@ -375,7 +376,7 @@ func (t *term) scene(st *fsm.State, k *task) (*Scene, bool) {
 
 // step executes one short step; false means that the task was given away. After an
 // optional one that failed the pass goes on, and the failure is told at its end.
-func (t *term) step(k *task, sc *Scene, step Step) bool {
+func (t *term) step(k *task, sc *plan.Scene, step plan.Step) bool {
 	err := t.execute(k, sc, step)
 	switch {
 	case err == nil:
@@ -404,13 +405,13 @@ func (t *term) step(k *task, sc *Scene, step Step) bool {
 }
 
 // failed records a failure, tells those who wait, and backs off.
-func (t *term) failed(k *task, sc *Scene, step Step, err error) {
+func (t *term) failed(k *task, sc *plan.Scene, step plan.Step, err error) {
 	failures := t.queue.note(k, failed, err.Error())
 	t.completed(k, "error")
 	if failures%stuckAfter == 0 {
 		t.stuck(k.id, failures)
 	}
-	t.Logger.Info("reconcile error", "shard", k.id, "step", stepName(step.Kind), "node", step.Node,
+	t.Logger.Info("reconcile error", "shard", k.id, "step", step.Kind.String(), "node", step.Node,
 		"failures", failures, "err", err)
 	t.report.failed(k.id, err)
 	t.wait.failed(k.id, reconcileError(k.id, err))
@@ -421,10 +422,4 @@ func (t *term) failed(k *task, sc *Scene, step Step, err error) {
 // reconcileError is how clients know a failure.
 func reconcileError(id neon.ShardID, err error) error {
 	return neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", id, err)
-}
-
-func stepName(k Kind) string {
-	return [...]string{
-		"done", "blocked", "look", "issue", "put", "warm", "catch up", "notify", "move",
-	}[k]
 }

@@ -7,6 +7,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 	"quorate/scheduler"
 )
 
@@ -14,7 +15,7 @@ import (
 // A destination that stays cold does not stop the move: the cut-over is only
 // slower. The time is looked at between requests: a pageserver complains of one that
 // is dropped.
-func (t *term) warm(up context.Context, sc *Scene, step Step) error {
+func (t *term) warm(up context.Context, sc *plan.Scene, step plan.Step) error {
 	p := t.patienceFor(sc.Shard.ID)
 	t.publish(up, sc, step.From)
 	for began := time.Now(); up.Err() == nil; {
@@ -48,7 +49,7 @@ const warmRequest = 5 * time.Second
 // is, so it has time. A destination that is not warm enough in the end is treated
 // as the purpose of the move demands: a drain leaves the shard where it is, a
 // fill and a deletion move it nevertheless, and every other move waits on.
-func (t *term) prewarm(ctx context.Context, sc *Scene, step Step) error {
+func (t *term) prewarm(ctx context.Context, sc *plan.Scene, step plan.Step) error {
 	until := time.Now().Add(t.Options.WarmTimeout)
 	op := t.purpose(sc, step.Node)
 	have, err := t.Migrations.SecondaryStatus(ctx, sc.Node(step.Node), sc.Shard.ID)
@@ -89,7 +90,7 @@ func (t *term) coldRetry() time.Duration {
 }
 
 // purpose is the operation that a shard moves for, if it does for any.
-func (t *term) purpose(sc *Scene, to neon.NodeID) fsm.OperationKind {
+func (t *term) purpose(sc *plan.Scene, to neon.NodeID) fsm.OperationKind {
 	if n := sc.Node(sc.Shard.Attached); n != nil &&
 		(n.Operation.Kind == fsm.OperationDrain || n.Operation.Kind == fsm.OperationDelete) {
 		return n.Operation.Kind
@@ -101,7 +102,7 @@ func (t *term) purpose(sc *Scene, to neon.NodeID) fsm.OperationKind {
 }
 
 // publish makes an attached location say what a secondary should hold.
-func (t *term) publish(ctx context.Context, sc *Scene, attached neon.NodeID) {
+func (t *term) publish(ctx context.Context, sc *plan.Scene, attached neon.NodeID) {
 	if n := sc.Node(attached); n != nil && n.Available() {
 		if err := t.Migrations.HeatmapUpload(ctx, n, sc.Shard.ID); err != nil {
 			t.Logger.Info("no heatmap", "shard", sc.Shard.ID, "node", n.ID, "err", err)
@@ -119,7 +120,7 @@ type loading struct {
 // patience is how long a destination may make no progress. A drain waits for a
 // secondary that it had to make, but does not let one hold it up that has been there
 // and is behind.
-func (t *term) patience(sc *Scene, op fsm.OperationKind) time.Duration {
+func (t *term) patience(sc *plan.Scene, op fsm.OperationKind) time.Duration {
 	if op == fsm.OperationDrain && len(sc.Shard.Secondary) <= sc.Tenant.Policy.WantedSecondaries() {
 		return min(t.Options.Stalled, warmRequest)
 	}
@@ -130,7 +131,7 @@ func (t *term) patience(sc *Scene, op fsm.OperationKind) time.Duration {
 // any further, or nobody wants it any more, and returns how far it came. A move that
 // is not for an operation makes one request: it is looked at again later.
 func (t *term) download(
-	ctx context.Context, sc *Scene, step Step, l loading,
+	ctx context.Context, sc *plan.Scene, step plan.Step, l loading,
 ) neon.SecondaryProgress {
 	since := time.Now()
 	for ctx.Err() == nil && time.Now().Before(l.until) {
@@ -161,7 +162,7 @@ func (t *term) download(
 
 // warmEnough tells whether a destination has enough for a move. A tenant without
 // timelines has nothing to download, and no heatmap either.
-func (t *term) warmEnough(sc *Scene, p neon.SecondaryProgress, op fsm.OperationKind) bool {
+func (t *term) warmEnough(sc *plan.Scene, p neon.SecondaryProgress, op fsm.OperationKind) bool {
 	if p.HeatmapMtime == nil {
 		n := sc.Node(sc.Shard.Attached)
 		if n == nil || !n.Available() {
@@ -183,7 +184,7 @@ func (t *term) warmEnough(sc *Scene, p neon.SecondaryProgress, op fsm.OperationK
 }
 
 // giveUp ends a move whose destination stays cold: the shard stays where it is.
-func (t *term) giveUp(sc *Scene, to neon.NodeID) error {
+func (t *term) giveUp(sc *plan.Scene, to neon.NodeID) error {
 	t.Logger.Info("shard stays where it is: its destination is too far behind",
 		"shard", sc.Shard.ID, "node", sc.Shard.Attached, "destination", to)
 	in, ok := scheduler.New(t.Log.State(), t.loads()).GiveUp(sc.Shard)

@@ -1,4 +1,13 @@
-package reconciler
+// Package plan has the planner of the reconciler: Next, a pure and total function
+// from what is known of one shard to the one next step. It does nothing itself.
+//
+// There is no progress counter: for a live migration, Next names one step after
+// another from what was seen of the two locations. A new leader, which has seen
+// nothing yet, gets the step at which its predecessor stopped.
+//
+// The package has no clock and makes no calls. It knows nothing of queues, workers
+// or the log; the reconciler fills in the Scene and executes the Step.
+package plan
 
 import (
 	"fmt"
@@ -8,15 +17,6 @@ import (
 	"quorate/fsm"
 )
 
-// Conf is what a location is, in the comparable form that seen locations are kept
-// in. The zero Mode means nothing is there.
-type Conf struct {
-	Mode       neon.LocationMode
-	Generation neon.Generation
-	Stripe     neon.StripeSize
-	Config     neon.TenantConfig
-}
-
 // Sight is what is known of one location.
 type Sight struct {
 	Known  bool // false: could be anything
@@ -24,8 +24,8 @@ type Sight struct {
 	Failed bool // the last call that was to change it failed, whatever was seen since
 }
 
-func (s Sight) attached() bool { return s.Known && s.Conf.Mode.Attached() }
-func (s Sight) absent() bool   { return s.Known && s.Conf.Mode == "" }
+func (s Sight) Attached() bool { return s.Known && s.Conf.Mode.Attached() }
+func (s Sight) Absent() bool   { return s.Known && s.Conf.Mode == "" }
 
 // Scene is all that Next decides from.
 type Scene struct {
@@ -86,6 +86,13 @@ const (
 	Move                // make Node, which is warm, the intended one
 )
 
+// String is the kind in words, for logs.
+func (k Kind) String() string {
+	return [...]string{
+		"done", "blocked", "look", "issue", "put", "warm", "catch up", "notify", "move",
+	}[k]
+}
+
 // Step is the one next thing to do for a shard.
 type Step struct {
 	Kind  Kind
@@ -127,7 +134,7 @@ func Next(s *Scene) Step {
 			return step
 		}
 	}
-	if s.Shard.Attached != 0 && s.owes() {
+	if s.Shard.Attached != 0 && s.Owes() {
 		if step := s.warmSecondaries(); step.Kind != Done {
 			return step // compute may take its time
 		}
@@ -143,7 +150,7 @@ func Next(s *Scene) Step {
 // back in time, and touching anything could destroy data.
 func (s *Scene) ahead() neon.NodeID {
 	for _, n := range s.Elsewhere {
-		if at := s.On(n); at.attached() && at.Conf.Generation > s.Shard.Generation {
+		if at := s.On(n); at.Attached() && at.Conf.Generation > s.Shard.Generation {
 			return n
 		}
 	}
@@ -166,17 +173,17 @@ func (s *Scene) unplaced() bool {
 // its tombstone would end the calls that are under way.
 func (s *Scene) up(n neon.NodeID) bool {
 	node := s.Node(n)
-	return node != nil && node.Available() && !forced(node.Operation)
+	return node != nil && node.Available() && !Forced(node.Operation)
 }
 
-func forced(o fsm.Operation) bool { return o.Kind == fsm.OperationDelete && o.Force }
+func Forced(o fsm.Operation) bool { return o.Kind == fsm.OperationDelete && o.Force }
 
 // tidies tells whether a node is one to tidy up, as far as this pass has seen.
 func (s *Scene) tidies(n neon.NodeID) bool { return s.up(n) && !slices.Contains(s.Failed, n) }
 
-func (s *Scene) owes() bool { return s.Notifies && s.Shard.OwesNotification() }
+func (s *Scene) Owes() bool { return s.Notifies && s.Shard.OwesNotification() }
 
-func (s *Scene) attachedConf(mode neon.LocationMode) Conf {
+func (s *Scene) AttachedConf(mode neon.LocationMode) Conf {
 	return Conf{
 		Mode: mode, Generation: s.Shard.Generation, Stripe: s.stripe(), Config: s.locationConfig(),
 	}
@@ -217,12 +224,12 @@ func (s *Scene) attach() Step {
 	if !at.Known && s.Fresh != s.Shard.Generation {
 		return Step{Kind: Look, Node: d}
 	}
-	current := at.attached() && at.Conf.Generation == s.Shard.Generation
+	current := at.Attached() && at.Conf.Generation == s.Shard.Generation
 	switch {
 	case current && at.Conf.Mode == neon.AttachedMulti:
 		return s.cutOver()
 	case current && at.Conf.Mode == neon.AttachedSingle:
-		if want := s.attachedConf(neon.AttachedSingle); at.Conf != want {
+		if want := s.AttachedConf(neon.AttachedSingle); at.Conf != want {
 			return Step{Kind: Put, Node: d, Conf: want}
 		}
 		return Step{Kind: Done}
@@ -239,7 +246,7 @@ func (s *Scene) attach() Step {
 // flushes, the destination warms up, and only then a generation is spent.
 func (s *Scene) takeOver(at Sight) Step {
 	d := s.Shard.Attached
-	o, unknown := s.origin()
+	o, unknown := s.Origin()
 	if unknown != 0 {
 		return Step{Kind: Look, Node: unknown}
 	}
@@ -249,7 +256,7 @@ func (s *Scene) takeOver(at Sight) Step {
 	if !at.Known {
 		return Step{Kind: Look, Node: d}
 	}
-	if at.attached() {
+	if at.Attached() {
 		// an older attachment of its own: respawned with the new number
 		return Step{Kind: Issue, Node: d}
 	}
@@ -268,7 +275,7 @@ func (s *Scene) takeOver(at Sight) Step {
 // the intended node, and otherwise a reachable one that has to be looked at. A node
 // that answers nothing but heartbeats must not keep the shard from being served:
 // after a while it counts as one that cannot be reached.
-func (s *Scene) origin() (best, unknown neon.NodeID) {
+func (s *Scene) Origin() (best, unknown neon.NodeID) {
 	consider := func(n neon.NodeID) {
 		if n == 0 || n == s.Shard.Attached || !s.up(n) || slices.Contains(s.Hopeless, n) {
 			return
@@ -276,7 +283,7 @@ func (s *Scene) origin() (best, unknown neon.NodeID) {
 		switch at := s.On(n); {
 		case !at.Known:
 			unknown = n
-		case at.attached() && (best == 0 || at.Conf.Generation > s.On(best).Conf.Generation):
+		case at.Attached() && (best == 0 || at.Conf.Generation > s.On(best).Conf.Generation):
 			best = n
 		}
 	}
@@ -290,7 +297,7 @@ func (s *Scene) origin() (best, unknown neon.NodeID) {
 // begin sends the fresh generation: beside a reachable origin as Multi, so that
 // nothing is deleted while compute may still read there, else as Single.
 func (s *Scene) begin() Step {
-	o, unknown := s.origin()
+	o, unknown := s.Origin()
 	if unknown != 0 {
 		return Step{Kind: Look, Node: unknown}
 	}
@@ -298,23 +305,23 @@ func (s *Scene) begin() Step {
 	if o != 0 && s.Shard.Generation > 1 {
 		mode = neon.AttachedMulti
 	}
-	return Step{Kind: Put, Node: s.Shard.Attached, Conf: s.attachedConf(mode)}
+	return Step{Kind: Put, Node: s.Shard.Attached, Conf: s.AttachedConf(mode)}
 }
 
 // cutOver finishes a live migration whose destination is attached as Multi.
 func (s *Scene) cutOver() Step {
 	d := s.Shard.Attached
-	o, unknown := s.origin()
+	o, unknown := s.Origin()
 	switch {
 	case unknown != 0:
 		return Step{Kind: Look, Node: unknown}
 	case o == 0 && s.Surveying:
 		return Step{Kind: Blocked, Node: d, Why: "its origin may not have been listed yet"}
 	case o == 0:
-		return Step{Kind: Put, Node: d, Conf: s.attachedConf(neon.AttachedSingle)}
+		return Step{Kind: Put, Node: d, Conf: s.AttachedConf(neon.AttachedSingle)}
 	case s.CaughtUp != d:
 		return Step{Kind: CatchUp, Node: d, From: o}
-	case s.owes():
+	case s.Owes():
 		return Step{Kind: Notify}
 	case s.Shard.HasSecondary(o):
 		return Step{Kind: Put, Node: o, Conf: s.secondaryConf()}
@@ -327,7 +334,7 @@ func (s *Scene) cutOver() Step {
 func (s *Scene) warmSecondaries() Step {
 	want := s.secondaryConf()
 	for _, n := range s.Shard.Secondary {
-		if at := s.On(n); s.tidies(n) && at.Known && !at.attached() && at.Conf != want {
+		if at := s.On(n); s.tidies(n) && at.Known && !at.Attached() && at.Conf != want {
 			return Step{Kind: Put, Node: n, Conf: want, Optional: true}
 		}
 	}
@@ -344,7 +351,7 @@ func (s *Scene) clearOthers() Step {
 	for _, n := range s.Shard.Secondary {
 		switch at := s.On(n); {
 		case !s.tidies(n):
-		case at.attached(), at.Failed:
+		case at.Attached(), at.Failed:
 			// Compute does not use it, and the call costs no generation: after one that
 			// failed it is a call that has to succeed, whatever a look has found.
 			return Step{Kind: Put, Node: n, Conf: s.secondaryConf(), Optional: true}
@@ -353,7 +360,7 @@ func (s *Scene) clearOthers() Step {
 		}
 	}
 	for _, n := range s.Elsewhere {
-		if at := s.On(n); s.tidies(n) && !s.Shard.Intends(n) && !at.absent() {
+		if at := s.On(n); s.tidies(n) && !s.Shard.Intends(n) && !at.Absent() {
 			return Step{Kind: Put, Node: n, Optional: true}
 		}
 	}
@@ -372,13 +379,13 @@ func (s *Scene) nowhereElse() Step {
 	for _, n := range s.Elsewhere {
 		node := s.Node(n)
 		switch {
-		case node == nil || s.On(n).absent():
+		case node == nil || s.On(n).Absent():
 		case node.Availability == neon.NodeWarmingUp:
 			return Step{
 				Kind: Blocked, Node: n,
 				Why: fmt.Sprintf("node %d has just started and may have it", n),
 			}
-		case forced(node.Operation): // which may be cancelled, and then it still has it
+		case Forced(node.Operation): // which may be cancelled, and then it still has it
 			return Step{
 				Kind: Blocked, Node: n,
 				Why: fmt.Sprintf("node %d is being deleted and may have it", n),

@@ -1,4 +1,4 @@
-package reconciler
+package plan
 
 import (
 	"fmt"
@@ -58,7 +58,7 @@ func (w *world) scene() *Scene {
 		if !w.known[id] || w.real[id].Mode != "" {
 			sc.Elsewhere = append(sc.Elsewhere, id)
 		}
-		if w.blame[id] >= hopelessAfter {
+		if w.blame[id] >= 3 {
 			sc.Hopeless = append(sc.Hopeless, id)
 		}
 	}
@@ -68,7 +68,7 @@ func (w *world) scene() *Scene {
 // obey carries out one step and checks it against the promises.
 func (w *world) obey(step Step) {
 	if step.Node != 0 && w.down[step.Node] {
-		w.t.Fatalf("%s for node %d, which is down", stepName(step.Kind), step.Node)
+		w.t.Fatalf("%s for node %d, which is down", step.Kind, step.Node)
 	}
 	if culprit := step.Node; w.sick[step.Node] || step.Kind == CatchUp && w.sick[step.From] {
 		if step.Kind == CatchUp {
@@ -253,7 +253,7 @@ func TestPlannerReachesIntentFromAnySight(t *testing.T) {
 			}
 			step := Next(w.scene())
 			trace = append(trace,
-				fmt.Sprintf("%s %d %s", stepName(step.Kind), step.Node, step.Conf.Mode))
+				fmt.Sprintf("%s %d %s", step.Kind, step.Node, step.Conf.Mode))
 			if step.Kind == Done {
 				w.reached(trace)
 				return
@@ -300,7 +300,7 @@ func TestPlannerFreezesAShardWhoseGenerationWasNeverIssued(t *testing.T) {
 		shard:  fsm.Shard{Generation: 3, HasGeneration: true, GenNode: 1, Attached: 1},
 	}
 	if step := Next(w.scene()); step.Kind != Blocked || step.Node != 2 {
-		t.Fatalf("step is %s on node %d", stepName(step.Kind), step.Node)
+		t.Fatalf("step is %s on node %d", step.Kind, step.Node)
 	}
 }
 
@@ -314,7 +314,7 @@ func TestPlannerLeavesEverythingAloneWithoutAPlace(t *testing.T) {
 			shard:  fsm.Shard{Generation: 1, HasGeneration: true},
 		}
 		if step := Next(w.scene()); step.Kind != Blocked {
-			t.Fatalf("%v: step is %s on node %d", policy, stepName(step.Kind), step.Node)
+			t.Fatalf("%v: step is %s on node %d", policy, step.Kind, step.Node)
 		}
 	}
 }
@@ -324,7 +324,105 @@ func TestPlannerMakesNoCallUnderStop(t *testing.T) {
 		w := drawWorld(t)
 		w.tenant.Scheduling = neon.ShardStop
 		if step := Next(w.scene()); step.Kind != Done {
-			t.Fatalf("step is %s", stepName(step.Kind))
+			t.Fatalf("step is %s", step.Kind)
 		}
 	})
+}
+
+// TestHeatmapsFollowThePolicy: a tenant that wants a secondary uploads heatmaps
+// also while it has none, as after a split.
+func TestHeatmapsFollowThePolicy(t *testing.T) {
+	sc := &Scene{Tenant: fsm.Tenant{Policy: neon.Attached(1)}, Shard: fsm.Shard{Attached: 1}}
+	plain := &Scene{Tenant: fsm.Tenant{Policy: neon.Attached(0)}, Shard: fsm.Shard{Attached: 1}}
+	if sc.locationConfig() == plain.locationConfig() {
+		t.Error("no heatmaps for a tenant that has no secondary at the moment")
+	}
+	plain.Shard.Secondary = []neon.NodeID{2}
+	if sc.locationConfig() != plain.locationConfig() {
+		t.Error("no heatmaps for a secondary that is there for a move only")
+	}
+}
+
+func TestConfsSurviveTheWire(t *testing.T) {
+	id := neon.ShardID{Number: 1, Count: 2}
+	for _, c := range []Conf{
+		{Mode: neon.AttachedSingle, Generation: 7, Stripe: 2048},
+		{Mode: neon.AttachedStale, Generation: 0, Stripe: 2048},
+		{Mode: neon.Secondary, Stripe: 2048},
+	} {
+		w := c.LocationConfig(id)
+		if got := ConfOf(w); *got != c {
+			t.Errorf("%v comes back as %v", c, *got)
+		}
+		if (w.Generation != nil) != c.Mode.Attached() || w.ShardNumber != 1 || w.ShardCount != 2 {
+			t.Errorf("%v is spelled %+v", c, w)
+		}
+	}
+	if ConfOf(nil) != nil {
+		t.Error("a location that is being changed is known")
+	}
+}
+
+// TestNothingIsHandedOverByANodeThatIsDeletedByForce: its tombstone would end the
+// calls, so it counts as one that cannot be reached.
+func TestNothingIsHandedOverByANodeThatIsDeletedByForce(t *testing.T) {
+	w := &world{
+		known: map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true},
+		down:  map[neon.NodeID]bool{},
+		real: map[neon.NodeID]Conf{
+			1: {Mode: neon.AttachedSingle, Generation: 3}, 2: {Mode: neon.Secondary},
+		},
+		tenant: fsm.Tenant{Policy: neon.Attached(0), Scheduling: neon.ShardActive},
+		shard:  fsm.Shard{Generation: 3, HasGeneration: true, GenNode: 1, Attached: 2},
+	}
+	sc := w.scene()
+	if step := Next(sc); step.Kind != Warm || step.From != 1 {
+		t.Fatalf("a live migration begins with %s from node %d", step.Kind, step.From)
+	}
+	node := sc.Node
+	sc.Node = func(id neon.NodeID) *fsm.Node {
+		n := node(id)
+		if id == 1 {
+			n.Operation = fsm.Operation{Kind: fsm.OperationDelete, Force: true}
+		}
+		return n
+	}
+	if step := Next(sc); step.Kind != Issue || step.Node != 2 {
+		t.Errorf("step is %s on node %d", step.Kind, step.Node)
+	}
+}
+
+func TestADeletionWaitsUntilNoNodeCanHaveTheShard(t *testing.T) {
+	node := fsm.Node{ID: 2, Availability: neon.NodeActive}
+	sc := &Scene{
+		Tenant: fsm.Tenant{Deleting: true},
+		Shard:  fsm.Shard{Generation: 3, HasGeneration: true, GenNode: 1},
+		Node: func(id neon.NodeID) *fsm.Node {
+			if id == 2 {
+				return &node
+			}
+			return nil // it was deleted
+		},
+		On:        func(neon.NodeID) Sight { return Sight{} },
+		Elsewhere: []neon.NodeID{1, 2},
+	}
+	if step := Next(sc); step.Kind != Put || step.Node != 2 || step.Conf.Mode != "" {
+		t.Fatalf("a location that may be there is not detached: %s on node %d", step.Kind, step.Node)
+	}
+	for _, block := range []func(){
+		func() { node.Availability = neon.NodeOffline },
+		func() { sc.AllListed, node.Availability = true, neon.NodeWarmingUp },
+		func() {
+			node.Availability = neon.NodeActive
+			node.Operation = fsm.Operation{Kind: fsm.OperationDelete, Force: true}
+		},
+	} {
+		if block(); Next(sc).Kind != Blocked {
+			t.Errorf("the deletion goes on with node %+v", node)
+		}
+	}
+	node = fsm.Node{ID: 2, Availability: neon.NodeOffline}
+	if step := Next(sc); step.Kind != Done {
+		t.Errorf("a node that is offline holds the deletion up: %s", step.Why)
+	}
 }

@@ -46,7 +46,8 @@ bench: build ## the figures of docs/performance.md, each with its command
 	$(BIN)/quorate bench --controller $(BIN)/storage_controller
 
 bench-failover: build ## write gaps over many kills, freezes, hung disks and hand-overs
-	$(BIN)/quorate bench-failover --controller $(BIN)/storage_controller
+	$(GO) build -o $(BIN)/testcontroller ./testcluster/testcontroller
+	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller
 
 lint: ## gofmt, vet, staticcheck, govulncheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }

@@ -68,10 +68,11 @@ var allowed = map[string]struct {
 		"testcluster/simpageserver", "testcluster/simsafekeeper", "api/neon", "internal/tracelog",
 		"internal/jsonhttp",
 	}, "builds whole clusters"},
-	"cmd/storage_controller": {[]string{
-		"api", "cluster", "fsm", "reconciler", "internal/app", "internal/cron",
+	"internal/storagecontroller": {[]string{
+		"api", "cluster", "reconciler", "internal/app", "internal/cron",
 		"internal/failpoint", "api/neon", "internal/tracelog",
-	}, "flags"},
+	}, "flags and commands"},
+	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},
 	"internal/storconcli": {
 		[]string{"api/neon", "internal/jsonhttp"},
 		"speaks to controllers by HTTP alone, also to others than ours",

@@ -200,13 +200,6 @@ func Encode(id RequestID, c Command) ([]byte, error) {
 	return append(b, payload...), nil
 }
 
-func commandType(k Kind) (t reflect.Type, known bool) {
-	if t, known = commands[k]; !known {
-		t, known = laterCommands[k]
-	}
-	return t, known
-}
-
 // Decode reads a frame. ErrUnknownCommand tells a newer leader from garbage.
 func Decode(b []byte) (RequestID, Command, error) {
 	var id RequestID
@@ -214,7 +207,7 @@ func Decode(b []byte) (RequestID, Command, error) {
 		return id, nil, fmt.Errorf("log entry of %d bytes is no command", len(b))
 	}
 	kind := Kind(binary.BigEndian.Uint16(b[1:]))
-	typ, known := commandType(kind)
+	typ, known := commands[kind]
 	if b[0] != frameFormat || !known {
 		return id, nil, fmt.Errorf("%w (format %d, kind %d)", ErrUnknownCommand, b[0], kind)
 	}

@@ -9,10 +9,6 @@ import (
 	"quorate/api/neon"
 )
 
-// Level numbers what a version can read in the log and in snapshots. It grows with
-// each version that adds a command, or a field to a command or a record.
-const Level = firstLevel + laterLevels
-
 // firstLevel is that of the first version, and of a state that was never raised.
 const firstLevel = 1
 

@@ -91,6 +91,10 @@ type Builder struct {
 	// empty too, it builds the one of the module in use, or looks in PATH.
 	Binary string
 
+	// DiskFaults says that Binary is testcluster/testcontroller, so that HangDisk and
+	// FillDisk reach the disks of Processes.
+	DiskFaults bool
+
 	// Args are further arguments of Processes.
 	Args []string
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,7 +22,9 @@ type process struct {
 	args   []string
 	binary string
 	client *Client
-	wires  *wires // nil without
+
+	diskFaults bool   // the binary takes signals about its disk
+	wires      *wires // nil without
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd // nil while it does not run
@@ -66,7 +67,7 @@ func (c *Cluster) newProcess(spec replicaSpec) replica {
 	}
 	return &process{
 		spec: spec, binary: b.Binary, args: append(args, b.Args...), wires: c.wires,
-		client: c.client("http://" + spec.http),
+		client: c.client("http://" + spec.http), diskFaults: b.DiskFaults,
 	}
 }
 
@@ -172,17 +173,13 @@ func (p *process) setPaused(v bool) {
 	p.paused = v
 }
 
-// diskSignals is the argument of storage_controller without which it takes no
-// signals about its disk.
-const diskSignals = "--testing-disk-signals"
-
 func (p *process) hangDisk() error { return p.diskSignal("hang the disk", syscall.SIGUSR1) }
 func (p *process) fillDisk() error { return p.diskSignal("fill the disk", syscall.SIGALRM) }
 func (p *process) healDisk() error { return p.diskSignal("heal the disk", syscall.SIGUSR2) }
 
 func (p *process) diskSignal(what string, s os.Signal) error {
-	if !slices.Contains(p.args, diskSignals) {
-		return fmt.Errorf("%s without %s in Args: %w", what, diskSignals, ErrMode)
+	if !p.diskFaults {
+		return fmt.Errorf("%s without DiskFaults: %w", what, ErrMode)
 	}
 	_, err := p.signal(s)
 	return err

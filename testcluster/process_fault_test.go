@@ -22,8 +22,8 @@ type faulty struct {
 
 func startFaulty(t *testing.T, b testcluster.Builder) *faulty {
 	t.Helper()
-	b.Mode, b.Pageservers, b.Zones, b.Hook, b.Binary = testcluster.Processes, 4, 2, true, build(t,
-		"")
+	b.Mode, b.Pageservers, b.Zones, b.Hook = testcluster.Processes, 4, 2, true
+	b.Binary, b.DiskFaults = build(t, "./testcontroller"), true
 	f := &faulty{T: t, ctx: within(t, 4*time.Minute)}
 	f.Cluster = testcluster.Run(t, b)
 	create(t, f.ctx, f.Cluster, 4, 2, 1)
@@ -212,12 +212,10 @@ func (f *faulty) fill(i int) {
 	})
 }
 
-const diskSignals = "--testing-disk-signals"
-
 // TestAFullDiskLosesNothing fills the disks of a leader, of a follower and of all, and
 // kills a process whose disk is full.
 func TestAFullDiskLosesNothing(t *testing.T) {
-	f := startFaulty(t, testcluster.Builder{Controllers: 3, Args: []string{diskSignals}})
+	f := startFaulty(t, testcluster.Builder{Controllers: 3})
 	leader, others := f.leader()
 	f.write(f.Client(), 1)
 	f.fill(leader)
@@ -255,7 +253,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 // TestAFullDiskOfAControllerAlone: it acknowledges nothing, and goes on by itself once
 // there is space.
 func TestAFullDiskOfAControllerAlone(t *testing.T) {
-	f := startFaulty(t, testcluster.Builder{Controllers: 1, Args: []string{diskSignals}})
+	f := startFaulty(t, testcluster.Builder{Controllers: 1})
 	f.write(f.Client(), 1)
 	f.fill(0)
 	f.refuses(0, 2)

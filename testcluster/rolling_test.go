@@ -3,11 +3,14 @@ package testcluster_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -21,15 +24,51 @@ import (
 	"quorate/testcluster"
 )
 
-// build makes the program, with build tags or without.
-func build(t *testing.T, tags string) string {
+// program is the package of the storage controller.
+const program = "quorate/cmd/storage_controller"
+
+// build makes a program. The flags of go build come before its package.
+func build(t *testing.T, flagsAndPackage ...string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "storage_controller")
-	if out, err := exec.Command("go", "build", "-tags", tags, "-o", binary,
-		"quorate/cmd/storage_controller").CombinedOutput(); err != nil {
+	args := append([]string{"build", "-o", binary}, flagsAndPackage...)
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return binary
+}
+
+// buildNextVersion makes the version after this one, which knows a command more: the
+// files below testdata/nextversion take the place of those of the module.
+func buildNextVersion(t *testing.T) string {
+	t.Helper()
+	const files = "testdata/nextversion"
+	var overlay struct{ Replace map[string]string }
+	overlay.Replace = make(map[string]string)
+	if err := filepath.WalkDir(files, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		file, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		replaced, err := filepath.Abs(filepath.Join("..",
+			strings.TrimSuffix(strings.TrimPrefix(path, files), ".txt")))
+		overlay.Replace[replaced] = file
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "overlay.json")
+	if err := os.WriteFile(name, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return build(t, "-overlay", name, "./testcontroller")
 }
 
 // rolling is a cluster of three processes under load.
@@ -145,7 +184,7 @@ func TestRollingRestartLosesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs the real program")
 	}
-	binary := build(t, "")
+	binary := build(t, program)
 	r := startRolling(t, testcluster.Builder{Binary: binary, Hook: true, Auth: true})
 	for round := range 2 {
 		for i := range r.Controllers() {
@@ -226,7 +265,7 @@ func TestUpgradeOneByOne(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs the real program")
 	}
-	old, later := build(t, ""), build(t, "quorate_next")
+	old, later := build(t, program), buildNextVersion(t)
 	r := startRolling(t, testcluster.Builder{Binary: old})
 	for i := range r.Controllers() {
 		r.replace(i, later)

@@ -22,8 +22,8 @@ func newBenchFailoverCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&o.Controller, "controller", "bin/storage_controller",
-		"`path` of storage_controller")
+	fs.StringVar(&o.Controller, "controller", "bin/testcontroller",
+		"`path` of testcontroller, whose disk can be made to hang")
 	fs.StringVar(&o.Dir, "dir", "",
 		"`directory` for data and logs, which are kept (default: a temporary one)")
 	fs.IntVar(&o.Kills, "kills", 50, "leaders to kill with SIGKILL")

@@ -341,7 +341,7 @@ func TestSecondInstanceThatIsNoCandidateGivesUp(t *testing.T) {
 	p.two.extra = nil
 	second := p.two.spawn()
 	_ = second.Wait()
-	if code := second.ProcessState.ExitCode(); code != exitError ||
+	if code := second.ProcessState.ExitCode(); code != 1 ||
 		!strings.Contains(p.two.log(), "in use") || !strings.Contains(p.two.log(), p.one.url()) {
 		t.Errorf("exit code %d\n%s", code, p.two.log())
 	}

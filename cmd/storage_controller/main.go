@@ -3,84 +3,9 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
-	"github.com/spf13/cobra"
+	"quorate/internal/storagecontroller"
 )
 
-// The exit codes: 0 after a graceful stop, 1 after an error, 2 after a mistake
-// on the command line.
-const (
-	exitError = 1
-	exitUsage = 2
-)
-
-// errUsage marks mistakes on the command line.
-var errUsage = errors.New("usage")
-
-func main() { os.Exit(run(os.Args[1:])) }
-
-func run(args []string) int {
-	// Signals are taken from the first moment on: one that arrives during the
-	// start ends it as gracefully as later ones.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM,
-		syscall.SIGQUIT)
-	defer stop()
-	root := newRoot()
-	root.SetArgs(args)
-	if len(args) == 0 {
-		_ = root.Help()
-		return exitUsage
-	}
-	err := root.ExecuteContext(ctx)
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, errUsage):
-		fmt.Fprintf(os.Stderr, "error: %v\n\nFor more information, try '--help'.\n", err)
-		return exitUsage
-	default:
-		fmt.Fprintf(os.Stderr, "Error: %v\n", err)
-		return exitError
-	}
-}
-
-func newRoot() *cobra.Command {
-	f := &flags{}
-	root := &cobra.Command{
-		Use:           "storage_controller",
-		Short:         "Places the shards of Neon tenants on pageservers, replicated with Raft",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          func(_ *cobra.Command, args []string) error { return noArguments(args) },
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.version {
-				fmt.Fprintln(cmd.OutOrStdout(), version())
-				return nil
-			}
-			return serve(cmd.Context(), f)
-		},
-	}
-	f.register(root.Flags())
-	root.Flags().SortFlags = false
-	root.SetFlagErrorFunc(func(
-		_ *cobra.Command, err error,
-	) error {
-		return fmt.Errorf("%w: %w", errUsage, err)
-	})
-	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newSnapshotCommand(), newMembersCommand(), newTransferCommand())
-	return root
-}
-
-func noArguments(args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%w: unexpected argument %q", errUsage, args[0])
-	}
-	return nil
-}
+func main() { os.Exit(storagecontroller.Run(os.Args[1:], storagecontroller.Seams{})) }

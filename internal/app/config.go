@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"time"
 
@@ -73,6 +74,9 @@ type Config struct {
 
 	// Control says whether a control socket is opened in the data directory.
 	Control ControlMode
+
+	// ControlRoutes, when set, adds routes to the control socket, for tests.
+	ControlRoutes func(*http.ServeMux, *Replica)
 
 	// Granted, when set, is called with every generation that was committed, on
 	// the applying goroutine and before anybody in this process can act on it.

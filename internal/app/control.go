@@ -28,7 +28,6 @@ const controlTimeout = 10 * time.Minute
 // control serves the commands about the membership and the snapshots.
 type control struct {
 	cluster *cluster.Cluster
-	replica *Replica
 	server  *http.Server
 	wg      sync.WaitGroup
 }
@@ -52,14 +51,16 @@ func (a *App) serveControl() (*control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	c := &control{cluster: a.cluster, replica: a.replica}
+	c := &control{cluster: a.cluster}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /members", c.members)
 	mux.HandleFunc("POST /members", c.add)
 	mux.HandleFunc("DELETE /members/{id}", c.remove)
 	mux.HandleFunc("POST /transfer", c.transfer)
 	mux.HandleFunc("GET /snapshot", c.snapshot)
-	c.next(mux)
+	if a.cfg.ControlRoutes != nil {
+		a.cfg.ControlRoutes(mux, a.replica)
+	}
 	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	c.wg.Go(func() { _ = c.server.Serve(l) })
 	return c, nil

@@ -60,7 +60,7 @@ type event struct {
 func Failover(ctx context.Context, o FailoverOptions) error {
 	o.say("%s", machine())
 	c, err := o.start(ctx, fleet{pageservers: o.Pageservers, builder: testcluster.Builder{
-		Args: []string{"--testing-disk-signals"}, Raft: raftTimeouts(o.RaftHeartbeat),
+		DiskFaults: true, Raft: raftTimeouts(o.RaftHeartbeat),
 	}})
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package main
+package storagecontroller
 
 import (
 	"errors"
@@ -190,7 +190,7 @@ func TestExitCodes(t *testing.T) {
 		{exitError, []string{"--listen=127.0.0.1:0"}}, // not --dev, no secrets
 		{exitError, []string{"members", "list", "--data-dir", t.TempDir()}},
 	} {
-		if got := run(c.args); got != c.want {
+		if got := Run(c.args, Seams{}); got != c.want {
 			t.Errorf("%q: exit code %d, want %d", c.args, got, c.want)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package storagecontroller
 
 import (
 	"os"
@@ -61,7 +61,6 @@ type raftFlags struct {
 	trailingLogs         uint64
 	clusterID            string
 	storeLimit, recovery duration
-	diskSignals          bool
 }
 
 // duration is a flag in the notation of pageserver configuration, such as `1m 30s`.
@@ -232,9 +231,6 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&r.keyFile, "raft-tls-key", "", "key `file` of --raft-tls-cert")
 	fs.StringVar(&r.caFile, "raft-tls-ca", "",
 		"`file` with the roots that sign the peers' certificates")
-	fs.BoolVar(&r.diskSignals, "testing-disk-signals", false,
-		"let SIGUSR1 hang, SIGALRM fail for want of space, and SIGUSR2 heal the writes of the log; for tests")
-	_ = fs.MarkHidden("testing-disk-signals")
 }
 
 // registerUnused takes the flags that launchers pass and this program needs not:

@@ -1,4 +1,4 @@
-package main
+package storagecontroller
 
 import (
 	"cmp"
@@ -31,7 +31,7 @@ var errNotBool = errors.New("want true or false")
 const defaultDataDir = "storage_controller_data"
 
 // serve runs the replica until a signal ends ctx.
-func serve(ctx context.Context, f *flags) error {
+func serve(ctx context.Context, f *flags, seams Seams) error {
 	spareProcs()
 	log := tracelog.New(os.Stdout, tracelog.ParseLevel(os.Getenv("RUST_LOG")))
 	slog.SetDefault(log)
@@ -50,9 +50,7 @@ func serve(ctx context.Context, f *flags) error {
 	} else if err := f.strict(); err != nil {
 		return err
 	}
-	if f.raft.diskSignals {
-		defer hangBySignal(ctx, &cfg.Cluster)()
-	}
+	cfg.Cluster.Stores, cfg.ControlRoutes = seams.Stores, seams.ControlRoutes
 	if f.shared() {
 		// Beside neon_local there are test suites that change pageservers by hand.
 		cfg.Reconciler.RelistInDoubt = true

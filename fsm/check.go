@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/tidwall/btree"
-
 	"quorate/api/neon"
 )
 
@@ -16,13 +14,12 @@ import (
 // shards and the counts.
 func (s *State) reindex() {
 	var entries []nodeShard
-	s.counts = make([]NodeCounts, len(s.nodes))
-	t := &txn{State: *s, nodesOwned: true}
+	s.counts, s.owned = make([]NodeCounts, len(s.nodes)), true
 	s.shards.Scan(func(sh Shard) bool {
 		sh.nodes(func(n neon.NodeID) {
 			entries = append(entries, nodeShard{node: n, shard: sh.ID, roles: sh.rolesOn(n)})
 		})
-		t.count(&sh, +1)
+		s.count(&sh, +1)
 		return true
 	})
 	slices.SortFunc(entries, func(a, b nodeShard) int {
@@ -34,7 +31,8 @@ func (s *State) reindex() {
 		}
 		return 0
 	})
-	s.byNode = btree.NewBTreeGOptions(lessNodeShard, treeOptions)
+	s.owned = false
+	s.byNode = tree(lessNodeShard)
 	for _, e := range entries {
 		s.byNode.Load(e)
 	}

@@ -20,10 +20,10 @@ func (c ImportTimeline) apply(t *txn) Result {
 	if tenant, ok := t.Tenant(c.Tenant); ok && tenant.Deleting {
 		return refuse(neon.Conflict, "tenant %s is being deleted", c.Tenant)
 	}
-	if r := t.usable(c.Tenant, c.Set); r.Err != nil {
+	if r := t.checkSet(c.Tenant, c.Set); r.Err != nil {
 		return r
 	}
-	tl, ok := t.State.Timeline(c.Tenant, c.Timeline)
+	tl, ok := t.Timeline(c.Tenant, c.Timeline)
 	switch {
 	case !ok:
 		tl = Timeline{
@@ -42,16 +42,6 @@ func (c ImportTimeline) apply(t *txn) Result {
 	tl.StartLsn, tl.Set, tl.NewSet = c.StartLsn, c.Set, nil
 	t.setTimeline(tl)
 	return Result{}
-}
-
-// forgetOps cancels what is owed for a timeline whose configuration an operator
-// has replaced.
-func (t *txn) forgetOps(tl Timeline) {
-	for i := range t.safekeepers {
-		t.ops.Delete(SafekeeperOp{
-			Safekeeper: t.safekeepers[i].ID, Tenant: tl.Tenant, Timeline: tl.ID,
-		})
-	}
 }
 
 // BeginMembership starts the migration of a timeline to another set: its
@@ -81,7 +71,7 @@ func (c BeginMembership) apply(t *txn) Result {
 		return refuse(neon.BadRequest, "timeline %s is read-only and has no safekeepers",
 			c.Timeline)
 	}
-	if r := t.usable(c.Tenant, c.NewSet); r.Err != nil {
+	if r := t.checkSet(c.Tenant, c.NewSet); r.Err != nil {
 		return r
 	}
 	tl.Generation, tl.NewSet = tl.Generation+1, c.NewSet

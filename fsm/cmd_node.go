@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"math"
 	"slices"
 
 	"quorate/api/neon"
@@ -34,7 +33,7 @@ func (c SetLeader) apply(t *txn) Result {
 			t.Leader.Term, t.Leader.ServerID)
 	}
 	if c.Leader.Term > t.Leader.Term {
-		t.orphanSplits()
+		t.abortEarlierSplits()
 	}
 	t.Leader = c.Leader
 	return Result{}
@@ -106,14 +105,6 @@ func (c SetNodeScheduling) apply(t *txn) Result {
 	return Result{}
 }
 
-func (t *txn) liveNode(id neon.NodeID) (Node, Result) {
-	n, ok := t.Node(id)
-	if !ok || n.Tombstone {
-		return n, refuse(neon.NotFound, "Node %d not registered", id)
-	}
-	return n, Result{}
-}
-
 // Verdict is a decision on one node's availability. It holds only while the node
 // is in the same Incarnation and still judged as From; an empty From is an
 // operator's order and always holds.
@@ -175,7 +166,7 @@ func (c ReAttach) apply(t *txn) Result {
 		}
 	}
 	if n.Operation.Kind != OperationNone {
-		t.giveUpMoves(c.Node, n.Operation.Kind)
+		cancelMoves(t, c.Node, n.Operation.Kind)
 	}
 	own := slices.Collect(t.NodeShards(c.Node))
 	switch n.Scheduling {
@@ -195,26 +186,10 @@ func (c ReAttach) apply(t *txn) Result {
 		if s.GenNode == c.Node {
 			g := t.issue(s, c.Node)
 			loc.Mode, loc.Generation = neon.AttachedSingle, g.Generation
-			t.disturbSplit(s.ID, "pageserver "+c.Node.String()+" has restarted")
+			t.abortSplitOf(s.ID, "pageserver "+c.Node.String()+" has restarted")
 			r.Grants = append(r.Grants, g)
 		}
 		r.ReAttached = append(r.ReAttached, loc)
 	}
 	return r
-}
-
-// exhausted tells whether no number is left for a shard. Commands ask before they
-// change anything, so that a refusal changes nothing.
-func (s *Shard) exhausted() bool { return s.Generation == math.MaxUint32 }
-
-// issue gives the next generation of a shard that is not exhausted to a node. It
-// is the only place where a generation is numbered.
-func (t *txn) issue(s Shard, node neon.NodeID) Grant {
-	s.Generation++
-	s.HasGeneration = true
-	if s.GenNode != node {
-		s.GenNode, s.ComputeAcknowledged = node, false
-	}
-	t.setShard(s)
-	return Grant{Shard: s.ID, Generation: s.Generation, Node: node}
 }

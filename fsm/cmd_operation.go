@@ -102,16 +102,6 @@ func (c BeginNodeOperation) apply(t *txn) Result {
 	return Result{}
 }
 
-// Operating finds the first node with an operation.
-func (s *State) Operating() (Node, bool) {
-	for n := range s.Nodes() {
-		if n.Operation.Kind != OperationNone {
-			return *n, true
-		}
-	}
-	return Node{}, false
-}
-
 // Ending is how an operation ends.
 type Ending uint8
 
@@ -149,7 +139,7 @@ func (c EndNodeOperation) apply(t *txn) Result {
 	case op.Interrupted:
 	case c.Ending == Cancelled:
 		n.Scheduling = op.Prior
-		t.giveUpMoves(c.Node, op.Kind)
+		cancelMoves(t, c.Node, op.Kind)
 	case c.Ending == Finished && op.Kind == OperationDrain:
 		n.Scheduling = neon.SchedulingPauseForRestart
 	case c.Ending == Finished && op.Kind == OperationFill:
@@ -162,9 +152,9 @@ func (c EndNodeOperation) apply(t *txn) Result {
 	return Result{}
 }
 
-// giveUpMoves clears the preference of the shards that an operation is warming a
+// cancelMoves clears the preference of the shards that an operation is warming a
 // destination for. A secondary that was made for it is trimmed as one too many.
-func (t *txn) giveUpMoves(node neon.NodeID, kind OperationKind) {
+func cancelMoves(t *txn, node neon.NodeID, kind OperationKind) {
 	moving := t.AttachedOn(node, neon.ShardID{})
 	if kind == OperationFill {
 		moving = t.SecondaryOn(node, neon.ShardID{})
@@ -205,14 +195,14 @@ func (c DeleteNode) apply(t *txn) Result {
 		}
 		if s.Attached == c.Node {
 			s.Attached = 0
-			t.disturbSplit(s.ID, "pageserver "+c.Node.String()+" was deleted")
+			t.abortSplitOf(s.ID, "pageserver "+c.Node.String()+" was deleted")
 		}
 		s.Secondary = slices.DeleteFunc(slices.Clone(s.Secondary),
 			func(id neon.NodeID) bool { return id == c.Node })
 		if s.PreferredNode == c.Node {
 			s.PreferredNode = 0
 		}
-		t.takeBackShard(&s)
+		t.manage(&s)
 		s.Sequence = t.Index
 		t.setShard(s)
 	}

@@ -97,28 +97,6 @@ func (t *txn) owe(op SafekeeperOp) {
 	t.touched.Safekeepers = append(t.touched.Safekeepers, op.Safekeeper)
 }
 
-// usable refuses a set of safekeepers that a timeline of the tenant cannot have:
-// one with a stranger or a repetition, and one with a safekeeper that has still to
-// delete the tenant or, as far as its id was used before, the timeline.
-func (t *txn) usable(tenant neon.TenantID, set []neon.NodeID) Result {
-	if len(set) > maxMembers {
-		return refuse(neon.BadRequest, "%d safekeepers for one timeline are too many", len(set))
-	}
-	for i, id := range set {
-		if slices.Contains(set[:i], id) {
-			return refuse(neon.BadRequest, "duplicate safekeeper id in the set %v", set)
-		}
-		if _, ok := t.Safekeeper(id); !ok {
-			return refuse(neon.Conflict, "safekeeper %d is not registered", id)
-		}
-		if _, owes := t.SafekeeperOp(id, tenant, neon.TimelineID{}); owes {
-			return refuse(neon.Conflict, "safekeeper %d has still to delete an earlier tenant %s",
-				id, tenant)
-		}
-	}
-	return Result{}
-}
-
 // CreateTimeline records the safekeepers of a new timeline, before any of them
 // hears of it. One that exists keeps what it has, so that whoever repeats a
 // creation finds the set that was chosen first.
@@ -144,13 +122,13 @@ func (c CreateTimeline) apply(t *txn) Result {
 	if _, going := t.TimelineDelete(ref); going {
 		return refuse(neon.Conflict, "timeline %s is being deleted", ref)
 	}
-	if tl, ok := t.State.Timeline(c.Tenant, c.Timeline); ok {
+	if tl, ok := t.Timeline(c.Tenant, c.Timeline); ok {
 		if tl.Deleted {
 			return refuse(neon.Conflict, "timeline %s/%s is being deleted", c.Tenant, c.Timeline)
 		}
 		return Result{}
 	}
-	if r := t.usable(c.Tenant, c.Set); r.Err != nil {
+	if r := t.checkSet(c.Tenant, c.Set); r.Err != nil {
 		return r
 	}
 	t.setTimeline(Timeline{
@@ -185,14 +163,6 @@ func (c PullTimeline) apply(t *txn) Result {
 	return Result{}
 }
 
-func (t *txn) liveTimeline(tenant neon.TenantID, id neon.TimelineID) (Timeline, Result) {
-	tl, ok := t.State.Timeline(tenant, id)
-	if !ok || tl.Deleted {
-		return tl, refuse(neon.NotFound, "timeline %s/%s not found", tenant, id)
-	}
-	return tl, Result{}
-}
-
 // FinishSafekeeperOps says that operations were carried out. One that was replaced
 // by another kind or generation meanwhile is still owed. With its last operation a
 // deleted timeline is forgotten.
@@ -208,22 +178,9 @@ func (c FinishSafekeeperOps) apply(t *txn) Result {
 		}
 		t.ops.Delete(op)
 		t.touched.Safekeepers = append(t.touched.Safekeepers, op.Safekeeper)
-		t.bury(op.Tenant, op.Timeline)
+		t.forgetIfDone(op.Tenant, op.Timeline)
 	}
 	return Result{}
-}
-
-// bury forgets a deleted timeline if nothing is owed for it.
-func (t *txn) bury(tenant neon.TenantID, id neon.TimelineID) {
-	if tl, ok := t.State.Timeline(tenant, id); !ok || !tl.Deleted {
-		return
-	}
-	for i := range t.safekeepers {
-		if _, owed := t.SafekeeperOp(t.safekeepers[i].ID, tenant, id); owed {
-			return
-		}
-	}
-	t.timelines.Delete(Timeline{Tenant: tenant, ID: id})
 }
 
 // DeleteTimeline makes all safekeepers of a timeline drop it, and ends its recorded
@@ -237,7 +194,7 @@ type DeleteTimeline struct {
 
 func (c DeleteTimeline) apply(t *txn) Result {
 	t.forgetWork(neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline})
-	tl, ok := t.State.Timeline(c.Tenant, c.Timeline)
+	tl, ok := t.Timeline(c.Tenant, c.Timeline)
 	if !ok || tl.Deleted {
 		return Result{}
 	}
@@ -249,13 +206,13 @@ func (c DeleteTimeline) apply(t *txn) Result {
 			Generation: lastGeneration,
 		})
 	}
-	t.bury(c.Tenant, c.Timeline)
+	t.forgetIfDone(c.Tenant, c.Timeline)
 	return Result{}
 }
 
-// dropTimelines makes the safekeepers of a tenant that is forgotten drop it as a
+// deleteTenantTimelines makes the safekeepers of a tenant that is forgotten drop it as a
 // whole, in place of all that they owed for single timelines of it.
-func (t *txn) dropTimelines(tenant neon.TenantID) {
+func (t *txn) deleteTenantTimelines(tenant neon.TenantID) {
 	var gone []Timeline
 	for tl := range t.TenantTimelines(tenant) {
 		gone = append(gone, tl)

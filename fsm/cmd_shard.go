@@ -1,10 +1,6 @@
 package fsm
 
-import (
-	"slices"
-
-	"quorate/api/neon"
-)
+import "quorate/api/neon"
 
 // Intent is a decision on where one shard should be. It was based on the shard
 // record with this Sequence and is refused when that moved.
@@ -48,36 +44,6 @@ func (c SetIntents) apply(t *txn) (r Result) {
 	return r
 }
 
-func (t *txn) setIntent(s Shard, in Intent) {
-	s.Attached, s.Secondary, s.PreferredNode = in.Attached, slices.Clip(
-		in.Secondary), in.PreferredNode
-	t.takeBackShard(&s)
-	s.Sequence = t.Index
-	t.setShard(s)
-}
-
-// fits tells whether an intent is well formed, names living nodes and is allowed
-// by a policy.
-func (t *txn) fits(p neon.Placement, in Intent) bool {
-	switch {
-	case len(in.Secondary) > maxSecondaries,
-		p.Kind == neon.PlaceDetached && (in.Attached != 0 || len(in.Secondary) > 0),
-		p.Kind == neon.PlaceSecondary && in.Attached != 0:
-		return false
-	}
-	for i, n := range in.Secondary {
-		if n == in.Attached || slices.Contains(in.Secondary[:i], n) || !t.living(n) {
-			return false
-		}
-	}
-	return in.Attached == 0 || t.living(in.Attached)
-}
-
-func (t *txn) living(id neon.NodeID) bool {
-	n, ok := t.Node(id)
-	return ok && !n.Tombstone
-}
-
 // Issue asks for the next generation of a shard for the node it should be
 // attached on. Generation is the number the decision was based on.
 type Issue struct {
@@ -97,7 +63,7 @@ func (c IssueGenerations) apply(t *txn) (r Result) {
 	for _, it := range c.Items {
 		s, ok := t.Shard(it.Shard)
 		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation ||
-			!t.living(it.Node) || t.Splitting(it.Shard.Tenant) || s.exhausted() {
+			!t.isLive(it.Node) || t.Splitting(it.Shard.Tenant) || s.exhausted() {
 			r.Refused = append(r.Refused, it.Shard)
 			continue
 		}

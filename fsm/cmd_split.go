@@ -31,12 +31,10 @@ func (c BeginSplit) apply(t *txn) (r Result) {
 		Parents: slices.Clip(c.Parents), Leftovers: last.Leftovers,
 	}
 	for _, p := range sp.Parents {
-		t.touched.UnknownLocations = append(t.touched.UnknownLocations,
-			Leftover{Shard: p.Shard, Node: p.Node})
+		t.locationUnknown(p.Shard, p.Node)
 		for _, child := range sp.Children(p.Shard) {
 			r.Grants = append(r.Grants, Grant{Shard: child, Generation: p.Generation, Node: p.Node})
-			t.touched.UnknownLocations = append(t.touched.UnknownLocations,
-				Leftover{Shard: child, Node: p.Node})
+			t.locationUnknown(child, p.Node)
 		}
 	}
 	t.setSplit(sp)
@@ -72,7 +70,7 @@ func (c BeginSplit) check(t *txn, splitting bool) Result {
 		s, _ := t.Shard(id)
 		p := c.Parents[i]
 		if p.Shard != id || p.Node == 0 || s.Attached != p.Node || s.GenNode != p.Node ||
-			s.Generation != p.Generation || !t.living(p.Node) {
+			s.Generation != p.Generation || !t.isLive(p.Node) {
 			return refuse(neon.Conflict, "Shard %s unexpectedly rescheduled during split", id)
 		}
 		if s.exhausted() {
@@ -99,7 +97,7 @@ type CommitSplit struct {
 }
 
 func (c CommitSplit) apply(t *txn) Result {
-	sp, tenant, r := t.split(c.Tenant, c.Began, SplitAsking)
+	sp, r := t.splitIn(c.Tenant, c.Began, SplitAsking)
 	if r.Err != nil {
 		return r
 	}
@@ -124,38 +122,17 @@ func (c CommitSplit) apply(t *txn) Result {
 			if int(id.Number) < len(c.Secondary) {
 				child.Secondary = c.Secondary[id.Number]
 			}
-			child.Secondary = t.fitting(child.Secondary, child.Attached)
+			child.Secondary = t.validSecondaries(child.Secondary, child.Attached)
 			t.setShard(child)
-			t.touched.UnknownLocations = append(t.touched.UnknownLocations,
-				Leftover{Shard: id, Node: p.Node})
+			t.locationUnknown(id, p.Node)
 		}
 	}
+	tenant, _ := t.Tenant(c.Tenant)
 	tenant.Count, tenant.Stripe = sp.Count, sp.Stripe
 	t.setTenant(tenant)
 	sp.Phase, sp.Parents = SplitDone, nil
 	t.setSplit(sp)
 	return Result{}
-}
-
-// fitting keeps of a list of secondaries what may stand beside an attached one.
-func (t *txn) fitting(list []neon.NodeID, attached neon.NodeID) (kept []neon.NodeID) {
-	for _, n := range list {
-		if n != attached && t.living(n) && !slices.Contains(kept, n) && len(kept) < maxSecondaries {
-			kept = append(kept, n)
-		}
-	}
-	return kept
-}
-
-// split finds a split that is in a phase.
-func (t *txn) split(id neon.TenantID, began uint64, phase SplitPhase) (Split, Tenant, Result) {
-	sp, ok := t.Split(id)
-	tenant, _ := t.Tenant(id)
-	if !ok || sp.Began != began || sp.Phase != phase {
-		return sp, tenant, refuse(neon.Conflict, "the split of tenant %s is not %s any more", id,
-			phase)
-	}
-	return sp, tenant, Result{}
 }
 
 // AbortSplit gives up a split that is asking. The tenant stays frozen until the
@@ -171,7 +148,7 @@ type AbortSplit struct {
 const maxReason = 4096
 
 func (c AbortSplit) apply(t *txn) Result {
-	sp, _, r := t.split(c.Tenant, c.Began, SplitAsking)
+	sp, r := t.splitIn(c.Tenant, c.Began, SplitAsking)
 	if r.Err != nil {
 		return r
 	}
@@ -189,7 +166,7 @@ type FinishAbortedSplit struct {
 }
 
 func (c FinishAbortedSplit) apply(t *txn) (r Result) {
-	sp, tenant, r := t.split(c.Tenant, c.Began, SplitAborting)
+	sp, r := t.splitIn(c.Tenant, c.Began, SplitAborting)
 	if r.Err != nil {
 		return r
 	}
@@ -200,13 +177,15 @@ func (c FinishAbortedSplit) apply(t *txn) (r Result) {
 		}
 	}
 	t.touched.Grants = append(t.touched.Grants, r.Grants...)
-	t.setTenant(tenant) // wakes whoever found it frozen
-	t.settleSplit(sp)
+	tenant, _ := t.Tenant(c.Tenant)
+	t.setTenant(tenant) // wakes those who wait for the end of the split
+	t.keepLeftovers(sp)
 	return r
 }
 
-// settleSplit leaves of a split what is still to be removed, or nothing.
-func (t *txn) settleSplit(sp Split) {
+// keepLeftovers reduces a split that ended to what is still to be removed. With
+// nothing left it forgets the split.
+func (t *txn) keepLeftovers(sp Split) {
 	if len(sp.Leftovers) == 0 {
 		t.deleteSplit(sp.Tenant)
 		return
@@ -231,7 +210,42 @@ func (c ForgetLeftovers) apply(t *txn) Result {
 	if sp.Active() {
 		t.setSplit(sp)
 	} else {
-		t.settleSplit(sp)
+		t.keepLeftovers(sp)
 	}
 	return Result{}
+}
+
+func (t *txn) setSplit(s Split) {
+	t.splits.Set(s)
+	t.touched.Tenants = append(t.touched.Tenants, s.Tenant)
+}
+
+func (t *txn) deleteSplit(id neon.TenantID) {
+	t.splits.Delete(Split{Tenant: id})
+	t.touched.Tenants = append(t.touched.Tenants, id)
+}
+
+// abortSplitOf aborts the split of a shard that lost its pageserver or got another
+// generation. Its children began in one that is not the newest any more.
+func (t *txn) abortSplitOf(shard neon.ShardID, why string) {
+	if sp, ok := t.Split(shard.Tenant); ok && sp.Phase == SplitAsking {
+		t.abortSplit(sp, neon.Conflict, "Failed to split "+shard.String()+": "+why)
+	}
+}
+
+func (t *txn) abortSplit(sp Split, code neon.Code, reason string) {
+	sp.Phase, sp.Code, sp.Reason = SplitAborting, code, reason[:min(len(reason), maxReason)]
+	t.setSplit(sp)
+}
+
+// abortEarlierSplits aborts the splits that an earlier leader was working on. A
+// successor cannot know which of its calls are still on their way, so none of them
+// may lead to a commit.
+func (t *txn) abortEarlierSplits() {
+	for _, sp := range slices.Collect(t.Splits()) {
+		if sp.Phase == SplitAsking {
+			t.abortSplit(sp, neon.Conflict, "Unexpected child shard count: the split of tenant "+
+				sp.Tenant.String()+" was aborted by a new leader")
+		}
+	}
 }

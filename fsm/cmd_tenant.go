@@ -60,7 +60,7 @@ func (c CreateTenant) apply(t *txn) Result {
 		}
 	}
 	t.setTenant(tenant)
-	first, remembered := t.first(c.ID, c.Generation)
+	first, remembered := t.firstGeneration(c.ID, c.Generation)
 	for i, n := range c.Shards {
 		t.setShard(Shard{
 			ID: ids[i], Generation: first, HasGeneration: remembered || !c.NoGeneration,
@@ -70,16 +70,6 @@ func (c CreateTenant) apply(t *txn) Result {
 		})
 	}
 	return Result{}
-}
-
-// first is the number from which a new tenant counts, at least the one asked for,
-// and whether an earlier tenant of that id is remembered.
-func (t *txn) first(id neon.TenantID, asked neon.Generation) (g neon.Generation, remembered bool) {
-	g = max(asked, t.floor())
-	if old, ok := t.graves.find(grave{tenant: id}); ok {
-		return max(g, old.generation), true
-	}
-	return g, false
 }
 
 // UpdateTenant changes policy, scheduling or configuration, and the intents that
@@ -128,9 +118,9 @@ func (c UpdateTenant) apply(t *txn) Result {
 		}
 	}
 	t.setTenant(tenant)
-	t.adopt(tenant, c.Generation)
+	t.applyPolicy(tenant, c.Generation)
 	if c.Policy != nil || c.Config != nil {
-		t.takeBack(tenant)
+		t.manageTenant(tenant)
 	}
 	for _, in := range c.Intents {
 		s, _ := t.Shard(in.Shard)
@@ -139,10 +129,10 @@ func (c UpdateTenant) apply(t *txn) Result {
 	return Result{}
 }
 
-// adopt brings the shards of a tenant in line with its policy: a policy that is
+// applyPolicy brings the shards of a tenant in line with its policy: a policy that is
 // not Attached has no owner of the newest generation, and one that is Detached
 // has no intent. A first generation is taken by shards without one.
-func (t *txn) adopt(tenant Tenant, first *neon.Generation) {
+func (t *txn) applyPolicy(tenant Tenant, first *neon.Generation) {
 	for _, id := range tenant.Shards() {
 		s, _ := t.Shard(id)
 		next := s
@@ -163,6 +153,16 @@ func (t *txn) adopt(tenant Tenant, first *neon.Generation) {
 			next.Sequence = t.Index
 		}
 		t.setShard(next)
+	}
+}
+
+// manageTenant makes the unmanaged shards of a tenant managed ones.
+func (t *txn) manageTenant(tenant Tenant) {
+	for _, id := range tenant.Shards() {
+		if s, _ := t.Shard(id); s.Unmanaged {
+			t.manage(&s)
+			t.setShard(s)
+		}
 	}
 }
 
@@ -187,8 +187,8 @@ func (c BeginDeleteTenant) apply(t *txn) Result {
 	tenant.Deleting = true
 	tenant.Policy, tenant.Scheduling = neon.Placement{}, neon.ShardActive
 	t.setTenant(tenant)
-	t.adopt(tenant, nil)
-	t.takeBack(tenant)
+	t.applyPolicy(tenant, nil)
+	t.manageTenant(tenant)
 	t.forgetTenantWork(c.ID)
 	return Result{}
 }
@@ -214,7 +214,7 @@ func (c FinishDeleteTenant) apply(t *txn) Result {
 		return refuse(neon.Conflict, "that deletion of tenant %s is over", c.ID)
 	}
 	t.forgetTenant(tenant)
-	t.dropTimelines(c.ID)
+	t.deleteTenantTimelines(c.ID)
 	return Result{}
 }
 
@@ -224,13 +224,13 @@ func (t *txn) forgetTenant(tenant Tenant) {
 	t.tenants.Delete(tenant)
 	t.splits.Delete(Split{Tenant: tenant.ID})
 	t.touched.Tenants = append(t.touched.Tenants, tenant.ID)
-	g := grave{tenant: tenant.ID}
+	g := tenantTombstone{tenant: tenant.ID}
 	for _, id := range tenant.Shards() {
 		s, _ := t.Shard(id)
 		g.generation = max(g.generation, s.Generation)
 		t.deleteShard(id)
 	}
-	t.graves.add(g)
+	t.deletedTenants.add(g)
 }
 
 // DropTenant forgets a tenant at once, whatever pageservers have of it: for

@@ -36,10 +36,10 @@ func (c AttachUnmanaged) apply(t *txn) (r Result) {
 		return refuse(neon.Conflict, "Tenant %s is being split", tenant.ID)
 	case !slices.Contains(tenant.Shards(), c.Shard):
 		return refuse(neon.NotFound, "Tenant shard %s not found", c.Shard)
-	case c.Node != 0 && !t.living(c.Node):
+	case c.Node != 0 && !t.isLive(c.Node):
 		return refuse(neon.NotFound, "Node %d not registered", c.Node)
 	}
-	first, _ := t.first(tenant.ID, c.Generation)
+	first, _ := t.firstGeneration(tenant.ID, c.Generation)
 	s, ok := t.Shard(c.Shard)
 	if !ok {
 		s.Generation = first
@@ -63,7 +63,7 @@ func (c AttachUnmanaged) apply(t *txn) (r Result) {
 			})
 		}
 	}
-	t.adopt(tenant, nil)
+	t.applyPolicy(tenant, nil)
 	s, _ = t.Shard(c.Shard)
 	t.setIntent(s, Intent{Attached: c.Node})
 	if s, _ = t.Shard(c.Shard); c.Node != 0 {
@@ -74,34 +74,6 @@ func (c AttachUnmanaged) apply(t *txn) (r Result) {
 	s.Unmanaged = true
 	t.setShard(s)
 	return r
-}
-
-// takeBack makes the shards of a tenant ones that are cared for here.
-func (t *txn) takeBack(tenant Tenant) {
-	for _, id := range tenant.Shards() {
-		if s, _ := t.Shard(id); s.Unmanaged {
-			t.takeBackShard(&s)
-			t.setShard(s)
-		}
-	}
-}
-
-// takeBackShard is for a shard about which a decision is made here: from then on
-// compute is told from here again, and what was seen before counts for nothing.
-func (t *txn) takeBackShard(s *Shard) {
-	if s.Unmanaged {
-		s.Unmanaged, s.ComputeAcknowledged = false, false
-		t.unsee(s.ID)
-	}
-}
-
-// unsee says that locations of a shard may be anywhere, whatever was seen: somebody
-// else than the leader has made or left them.
-func (t *txn) unsee(id neon.ShardID) {
-	for n := range t.Nodes() {
-		t.touched.UnknownLocations = append(t.touched.UnknownLocations,
-			Leftover{Shard: id, Node: n.ID})
-	}
 }
 
 // PreferredAZ is the zone that one shard should be served from; empty for none.

@@ -44,6 +44,11 @@ type Result struct {
 	ReAttached []Location
 }
 
+// refuse is the Result of a command that changes nothing.
+func refuse(code neon.Code, format string, args ...any) Result {
+	return Result{Err: neon.Errorf(code, format, args...)}
+}
+
 // Grant is one issued generation: Node alone may use Generation for Shard.
 type Grant struct {
 	Shard      neon.ShardID

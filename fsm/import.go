@@ -6,6 +6,8 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/tidwall/btree"
+
 	"quorate/api/neon"
 )
 
@@ -66,19 +68,36 @@ func compareRefs(a, b neon.TimelineRef) int {
 	return cmp.Or(compareIDs(a.Tenant, b.Tenant), slices.Compare(a.Timeline[:], b.Timeline[:]))
 }
 
+// timelineWorkTable holds the imports and the deletions of timelines.
+type timelineWorkTable struct {
+	imports *btree.BTreeG[Import]
+	deletes *btree.BTreeG[TimelineDelete]
+}
+
+func newTimelineWorkTable() timelineWorkTable {
+	return timelineWorkTable{
+		imports: tree(func(a, b Import) bool { return compareRefs(a.Ref(), b.Ref()) < 0 }),
+		deletes: tree(func(a, b TimelineDelete) bool { return compareRefs(a.Ref(), b.Ref()) < 0 }),
+	}
+}
+
+func (t *timelineWorkTable) copy() timelineWorkTable {
+	return timelineWorkTable{imports: t.imports.Copy(), deletes: t.deletes.Copy()}
+}
+
 // Import finds the import of a timeline, a finished one included.
-func (s *State) Import(ref neon.TimelineRef) (Import, bool) {
-	return s.imports.Get(Import{Tenant: ref.Tenant, Timeline: ref.Timeline})
+func (t *timelineWorkTable) Import(ref neon.TimelineRef) (Import, bool) {
+	return t.imports.Get(Import{Tenant: ref.Tenant, Timeline: ref.Timeline})
 }
 
 // Imports yields all imports by tenant and timeline, finished ones included.
-func (s *State) Imports() iter.Seq[Import] {
-	return func(yield func(Import) bool) { s.imports.Scan(yield) }
+func (t *timelineWorkTable) Imports() iter.Seq[Import] {
+	return func(yield func(Import) bool) { t.imports.Scan(yield) }
 }
 
 // Importing tells whether a timeline of the tenant is being imported.
-func (s *State) Importing(id neon.TenantID) (open bool) {
-	s.imports.Ascend(Import{Tenant: id}, func(i Import) bool {
+func (t *timelineWorkTable) Importing(id neon.TenantID) (open bool) {
+	t.imports.Ascend(Import{Tenant: id}, func(i Import) bool {
 		open = i.Tenant == id && !i.Finished
 		return i.Tenant == id && !open
 	})
@@ -86,13 +105,13 @@ func (s *State) Importing(id neon.TenantID) (open bool) {
 }
 
 // TimelineDelete finds the recorded deletion of a timeline.
-func (s *State) TimelineDelete(ref neon.TimelineRef) (TimelineDelete, bool) {
-	return s.deletes.Get(TimelineDelete{Tenant: ref.Tenant, Timeline: ref.Timeline})
+func (t *timelineWorkTable) TimelineDelete(ref neon.TimelineRef) (TimelineDelete, bool) {
+	return t.deletes.Get(TimelineDelete{Tenant: ref.Tenant, Timeline: ref.Timeline})
 }
 
 // TimelineDeletes yields the timelines that are to be deleted, by tenant and id.
-func (s *State) TimelineDeletes() iter.Seq[TimelineDelete] {
-	return func(yield func(TimelineDelete) bool) { s.deletes.Scan(yield) }
+func (t *timelineWorkTable) TimelineDeletes() iter.Seq[TimelineDelete] {
+	return func(yield func(TimelineDelete) bool) { t.deletes.Scan(yield) }
 }
 
 func appendImport(b []byte, i *Import) []byte {

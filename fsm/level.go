@@ -30,9 +30,6 @@ func LevelOf(c Command) uint64 {
 	return firstLevel
 }
 
-// AgreedLevel is the level that all members know. Commands above it are refused.
-func (s *State) AgreedLevel() uint64 { return max(s.level, firstLevel) }
-
 // SetLevel raises the agreed level. The leader proposes it when every member runs a
 // version that knows it; older ones can not join from then on.
 type SetLevel struct {

@@ -484,7 +484,7 @@ func dump(s *State) string {
 		b = fmt.Appendf(b, "request %x kind=%d index=%d\n", q.id, q.kind, q.index)
 		return true
 	})
-	s.graves.values(func(g grave) bool {
+	s.deletedTenants.values(func(g tenantTombstone) bool {
 		b = fmt.Appendf(b, "grave %s generation=%d\n", g.tenant, g.generation)
 		return true
 	})

@@ -127,7 +127,7 @@ func (m *machine) recover(t *rapid.T) {
 		t.Fatal(err)
 	}
 	for id, highest := range m.highest {
-		base, _ := begin(m.backup).first(id.Tenant, 0)
+		base, _ := m.backup.firstGeneration(id.Tenant, 0)
 		if sh, ok := m.backup.Shard(id); ok {
 			base = sh.Generation
 		}

@@ -5,6 +5,8 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/tidwall/btree"
+
 	"quorate/api/neon"
 )
 
@@ -139,8 +141,29 @@ func compareOps(a, b SafekeeperOp) int {
 		slices.Compare(a.Timeline[:], b.Timeline[:]))
 }
 
+// safekeeperTable holds the safekeepers, the timelines on them and the operations
+// that they owe.
+type safekeeperTable struct {
+	safekeepers []Safekeeper // by id; replaced, never modified
+	timelines   *btree.BTreeG[Timeline]
+	ops         *btree.BTreeG[SafekeeperOp]
+}
+
+func newSafekeeperTable() safekeeperTable {
+	return safekeeperTable{
+		timelines: tree(func(a, b Timeline) bool { return compareTimelines(a, b) < 0 }),
+		ops:       tree(func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 }),
+	}
+}
+
+func (s *safekeeperTable) copy() safekeeperTable {
+	return safekeeperTable{
+		safekeepers: s.safekeepers, timelines: s.timelines.Copy(), ops: s.ops.Copy(),
+	}
+}
+
 // Safekeeper finds a safekeeper.
-func (s *State) Safekeeper(id neon.NodeID) (Safekeeper, bool) {
+func (s *safekeeperTable) Safekeeper(id neon.NodeID) (Safekeeper, bool) {
 	i, ok := s.safekeeperIndex(id)
 	if !ok {
 		return Safekeeper{}, false
@@ -148,13 +171,13 @@ func (s *State) Safekeeper(id neon.NodeID) (Safekeeper, bool) {
 	return s.safekeepers[i], true
 }
 
-func (s *State) safekeeperIndex(id neon.NodeID) (int, bool) {
+func (s *safekeeperTable) safekeeperIndex(id neon.NodeID) (int, bool) {
 	return slices.BinarySearchFunc(s.safekeepers, id,
 		func(k Safekeeper, id neon.NodeID) int { return cmp.Compare(k.ID, id) })
 }
 
 // Safekeepers yields all safekeepers by id.
-func (s *State) Safekeepers() iter.Seq[*Safekeeper] {
+func (s *safekeeperTable) Safekeepers() iter.Seq[*Safekeeper] {
 	return func(yield func(*Safekeeper) bool) {
 		for i := range s.safekeepers {
 			if !yield(&s.safekeepers[i]) {
@@ -165,17 +188,17 @@ func (s *State) Safekeepers() iter.Seq[*Safekeeper] {
 }
 
 // Timeline finds a timeline that has safekeepers of ours.
-func (s *State) Timeline(tenant neon.TenantID, id neon.TimelineID) (Timeline, bool) {
+func (s *safekeeperTable) Timeline(tenant neon.TenantID, id neon.TimelineID) (Timeline, bool) {
 	return s.timelines.Get(Timeline{Tenant: tenant, ID: id})
 }
 
 // Timelines yields all timelines by tenant and id.
-func (s *State) Timelines() iter.Seq[Timeline] {
+func (s *safekeeperTable) Timelines() iter.Seq[Timeline] {
 	return func(yield func(Timeline) bool) { s.timelines.Scan(yield) }
 }
 
 // TenantTimelines yields the timelines of one tenant by id.
-func (s *State) TenantTimelines(tenant neon.TenantID) iter.Seq[Timeline] {
+func (s *safekeeperTable) TenantTimelines(tenant neon.TenantID) iter.Seq[Timeline] {
 	return func(yield func(Timeline) bool) {
 		s.timelines.Ascend(Timeline{Tenant: tenant},
 			func(t Timeline) bool { return t.Tenant == tenant && yield(t) })
@@ -184,14 +207,14 @@ func (s *State) TenantTimelines(tenant neon.TenantID) iter.Seq[Timeline] {
 
 // SafekeeperOp finds what a safekeeper owes for a timeline, or, with the zero
 // timeline, for a tenant as a whole.
-func (s *State) SafekeeperOp(
+func (s *safekeeperTable) SafekeeperOp(
 	id neon.NodeID, tenant neon.TenantID, timeline neon.TimelineID,
 ) (SafekeeperOp, bool) {
 	return s.ops.Get(SafekeeperOp{Safekeeper: id, Tenant: tenant, Timeline: timeline})
 }
 
 // SafekeeperOps yields what a safekeeper owes, beginning after the given one.
-func (s *State) SafekeeperOps(id neon.NodeID, after SafekeeperOp) iter.Seq[SafekeeperOp] {
+func (s *safekeeperTable) SafekeeperOps(id neon.NodeID, after SafekeeperOp) iter.Seq[SafekeeperOp] {
 	return func(yield func(SafekeeperOp) bool) {
 		after.Safekeeper = id
 		s.ops.Ascend(after, func(o SafekeeperOp) bool {
@@ -205,7 +228,7 @@ func (s *State) SafekeeperOps(id neon.NodeID, after SafekeeperOp) iter.Seq[Safek
 
 // Membership is the configuration of a timeline as safekeepers are told it. Every
 // member of a timeline is registered.
-func (s *State) Membership(t *Timeline) neon.Membership {
+func (s *safekeeperTable) Membership(t *Timeline) neon.Membership {
 	m := neon.Membership{Generation: t.Generation, Members: s.members(t.Set)}
 	if t.Joint() {
 		m.NewMembers = new(s.members(t.NewSet))
@@ -213,7 +236,7 @@ func (s *State) Membership(t *Timeline) neon.Membership {
 	return m
 }
 
-func (s *State) members(set []neon.NodeID) neon.List[neon.SafekeeperMember] {
+func (s *safekeeperTable) members(set []neon.NodeID) neon.List[neon.SafekeeperMember] {
 	list := neon.List[neon.SafekeeperMember]{}
 	for _, id := range set {
 		k, _ := s.Safekeeper(id)
@@ -223,4 +246,59 @@ func (s *State) members(set []neon.NodeID) neon.List[neon.SafekeeperMember] {
 }
 
 // SafekeeperOpCount is how many operations all safekeepers owe.
-func (s *State) SafekeeperOpCount() int { return s.ops.Len() }
+func (s *safekeeperTable) SafekeeperOpCount() int { return s.ops.Len() }
+
+// checkSet refuses a set of safekeepers that a timeline of the tenant cannot have:
+// one with a stranger or a repetition, and one with a safekeeper that has still to
+// delete the tenant or, as far as its id was used before, the timeline.
+func (s *safekeeperTable) checkSet(tenant neon.TenantID, set []neon.NodeID) Result {
+	if len(set) > maxMembers {
+		return refuse(neon.BadRequest, "%d safekeepers for one timeline are too many", len(set))
+	}
+	for i, id := range set {
+		if slices.Contains(set[:i], id) {
+			return refuse(neon.BadRequest, "duplicate safekeeper id in the set %v", set)
+		}
+		if _, ok := s.Safekeeper(id); !ok {
+			return refuse(neon.Conflict, "safekeeper %d is not registered", id)
+		}
+		if _, owes := s.SafekeeperOp(id, tenant, neon.TimelineID{}); owes {
+			return refuse(neon.Conflict, "safekeeper %d has still to delete an earlier tenant %s",
+				id, tenant)
+		}
+	}
+	return Result{}
+}
+
+func (s *safekeeperTable) liveTimeline(
+	tenant neon.TenantID, id neon.TimelineID,
+) (Timeline, Result) {
+	tl, ok := s.Timeline(tenant, id)
+	if !ok || tl.Deleted {
+		return tl, refuse(neon.NotFound, "timeline %s/%s not found", tenant, id)
+	}
+	return tl, Result{}
+}
+
+// forgetIfDone forgets a deleted timeline if nothing is owed for it.
+func (s *safekeeperTable) forgetIfDone(tenant neon.TenantID, id neon.TimelineID) {
+	if tl, ok := s.Timeline(tenant, id); !ok || !tl.Deleted {
+		return
+	}
+	for i := range s.safekeepers {
+		if _, owed := s.SafekeeperOp(s.safekeepers[i].ID, tenant, id); owed {
+			return
+		}
+	}
+	s.timelines.Delete(Timeline{Tenant: tenant, ID: id})
+}
+
+// forgetOps cancels what is owed for a timeline whose configuration an operator
+// has replaced.
+func (s *safekeeperTable) forgetOps(tl Timeline) {
+	for i := range s.safekeepers {
+		s.ops.Delete(SafekeeperOp{
+			Safekeeper: s.safekeepers[i].ID, Tenant: tl.Tenant, Timeline: tl.ID,
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"math"
 	"slices"
 
 	"quorate/api/neon"
@@ -64,6 +65,10 @@ func (s *Shard) Intends(n neon.NodeID) bool {
 // OwesNotification tells whether compute still has to be told where the shard's
 // newest generation is.
 func (s *Shard) OwesNotification() bool { return s.GenNode != 0 && !s.ComputeAcknowledged }
+
+// exhausted reports whether no number is left for the shard. Commands ask before
+// they change anything, so that a refusal changes nothing.
+func (s *Shard) exhausted() bool { return s.Generation == math.MaxUint32 }
 
 // roles are the reasons a shard stands in the index of a node.
 type roles uint8

@@ -14,10 +14,11 @@ import (
 	"quorate/api/neon"
 )
 
-// The snapshot is `QUORATE` and a format byte, then one zstd frame, whose content
-// checksum covers everything, of: a CBOR header with the counts, the tenants, the shards,
-// the remembered requests, the graves, the timelines and what safekeepers owe, each in
-// order and as fixed binary. The index from nodes to shards is rebuilt on reading.
+// A snapshot is `QUORATE`, a format byte, and one zstd frame, whose checksum covers
+// all of its content. The content is a CBOR header with the counts and then, each in
+// order and as fixed binary: the tenants, the shards, the remembered requests, the
+// tombstones of tenants, the timelines, the operations that safekeepers owe, the
+// imports and the deletions. The index from nodes to shards is rebuilt on reading.
 const (
 	snapshotMagic  = "QUORATE"
 	snapshotFormat = 1
@@ -29,16 +30,16 @@ var errRepeat = errors.New("records repeat")
 var ErrBadSnapshot = errors.New("snapshot is damaged")
 
 type snapshotHeader struct {
-	Index     uint64 `cbor:"1,keyasint"`
-	ClusterID string `cbor:"2,keyasint"`
-	Epoch     uint64 `cbor:"3,keyasint"`
-	Leader    Leader `cbor:"4,keyasint"`
-	Nodes     []Node `cbor:"5,keyasint"`
-	Tenants   int    `cbor:"6,keyasint"`
-	Shards    int    `cbor:"7,keyasint"`
-	Requests  int    `cbor:"8,keyasint"`
-	Graves    int    `cbor:"9,keyasint"`
-	Level     uint64 `cbor:"10,keyasint,omitempty"`
+	Index            uint64 `cbor:"1,keyasint"`
+	ClusterID        string `cbor:"2,keyasint"`
+	Epoch            uint64 `cbor:"3,keyasint"`
+	Leader           Leader `cbor:"4,keyasint"`
+	Nodes            []Node `cbor:"5,keyasint"`
+	Tenants          int    `cbor:"6,keyasint"`
+	Shards           int    `cbor:"7,keyasint"`
+	Requests         int    `cbor:"8,keyasint"`
+	TenantTombstones int    `cbor:"9,keyasint"`
+	Level            uint64 `cbor:"10,keyasint,omitempty"`
 
 	Splits      []Split      `cbor:"30,keyasint,omitempty"`
 	Safekeepers []Safekeeper `cbor:"20,keyasint,omitempty"`
@@ -87,8 +88,8 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 		Index: s.Index, ClusterID: s.ClusterID, Epoch: s.Epoch, Leader: s.Leader, Level: s.level,
 		Nodes:   s.nodes,
 		Tenants: s.tenants.Len(), Shards: s.shards.Len(), Requests: s.done.byAge.Len(),
-		Graves:      s.graves.byAge.Len(),
-		Safekeepers: s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
+		TenantTombstones: s.deletedTenants.byAge.Len(),
+		Safekeepers:      s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
 		Imports: s.imports.Len(), Deletes: s.deletes.Len(),
 		Splits: splits,
 	})
@@ -109,7 +110,7 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 			q.index)
 		return put()
 	})
-	s.graves.values(func(g grave) bool {
+	s.deletedTenants.values(func(g tenantTombstone) bool {
 		b = binary.AppendUvarint(append(b, g.tenant[:]...), uint64(g.generation))
 		return put()
 	})
@@ -245,11 +246,11 @@ func (d *decoder) state() *State {
 		q.kind, q.index = Kind(d.uvarint()), d.uvarint()
 		s.done.add(q)
 	}
-	for i := 0; i < head.Graves && d.err == nil; i++ {
-		g := grave{}
+	for i := 0; i < head.TenantTombstones && d.err == nil; i++ {
+		g := tenantTombstone{}
 		d.fill(g.tenant[:])
 		g.generation = neon.Generation(d.uvarint())
-		s.graves.add(g)
+		s.deletedTenants.add(g)
 	}
 	d.safekeeping(s, &head)
 	d.timelineWork(s, &head)

@@ -73,7 +73,7 @@ func TestSoundChecksumOverUnsoundRecordsIsRefused(t *testing.T) {
 // TestCheckFindsDrift: each derived structure and each rule is really verified.
 func TestCheckFindsDrift(t *testing.T) {
 	for name, damage := range map[string]func(*txn){
-		"counts":           func(w *txn) { w.ownNodes(); w.counts[0].Shards++ },
+		"counts":           func(w *txn) { w.own(); w.counts[0].Shards++ },
 		"index entry lost": func(w *txn) { w.byNode.PopMin() },
 		"index entry too many": func(
 			w *txn,
@@ -102,7 +102,7 @@ func TestCheckFindsDrift(t *testing.T) {
 		"nodes out of order": func(
 			w *txn,
 		) {
-			w.ownNodes()
+			w.own()
 			w.nodes[0], w.nodes[1] = w.nodes[1], w.nodes[0]
 		},
 	} {

@@ -3,6 +3,8 @@ package fsm
 import (
 	"iter"
 
+	"github.com/tidwall/btree"
+
 	"quorate/api/neon"
 )
 
@@ -72,57 +74,41 @@ func (s *Split) Active() bool { return s.Phase != SplitDone }
 // Children lists what a parent becomes, by number.
 func (s *Split) Children(parent neon.ShardID) []neon.ShardID { return parent.Children(s.Count) }
 
+// splitTable holds the splits by tenant.
+type splitTable struct{ splits *btree.BTreeG[Split] }
+
+func newSplitTable() splitTable {
+	return splitTable{tree(func(a, b Split) bool { return compareIDs(a.Tenant, b.Tenant) < 0 })}
+}
+
+func (t *splitTable) copy() splitTable { return splitTable{t.splits.Copy()} }
+
 // Split finds the split of a tenant, a finished one with leftovers included.
-func (s *State) Split(id neon.TenantID) (Split, bool) { return s.splits.Get(Split{Tenant: id}) }
+func (t *splitTable) Split(
+	id neon.TenantID,
+) (Split, bool) {
+	return t.splits.Get(Split{Tenant: id})
+}
 
 // Splitting tells whether a tenant is frozen by a split.
-func (s *State) Splitting(id neon.TenantID) bool {
-	sp, ok := s.Split(id)
+func (t *splitTable) Splitting(id neon.TenantID) bool {
+	sp, ok := t.Split(id)
 	return ok && sp.Active()
 }
 
 // Splits yields all splits by tenant.
-func (s *State) Splits() iter.Seq[Split] {
-	return func(yield func(Split) bool) { s.splits.Scan(yield) }
+func (t *splitTable) Splits() iter.Seq[Split] {
+	return func(yield func(Split) bool) { t.splits.Scan(yield) }
 }
 
-func (t *txn) setSplit(s Split) {
-	t.splits.Set(s)
-	t.touched.Tenants = append(t.touched.Tenants, s.Tenant)
-}
-
-func (t *txn) deleteSplit(id neon.TenantID) {
-	t.splits.Delete(Split{Tenant: id})
-	t.touched.Tenants = append(t.touched.Tenants, id)
-}
-
-// disturbSplit aborts the split of a shard that lost its pageserver or got another
-// generation: its children began in one that is not the newest any more.
-func (t *txn) disturbSplit(shard neon.ShardID, why string) {
-	if sp, ok := t.Split(shard.Tenant); ok && sp.Phase == SplitAsking {
-		t.abortSplit(sp, neon.Conflict, "Failed to split "+shard.String()+": "+why)
+// splitIn finds a split that began at an index and is in a phase. The Result
+// refuses any other.
+func (t *splitTable) splitIn(id neon.TenantID, began uint64, phase SplitPhase) (Split, Result) {
+	sp, ok := t.Split(id)
+	if !ok || sp.Began != began || sp.Phase != phase {
+		return sp, refuse(neon.Conflict, "the split of tenant %s is not %s any more", id, phase)
 	}
-}
-
-func (t *txn) abortSplit(sp Split, code neon.Code, reason string) {
-	sp.Phase, sp.Code, sp.Reason = SplitAborting, code, reason[:min(len(reason), maxReason)]
-	t.setSplit(sp)
-}
-
-// orphanSplits aborts the splits that another leader was working on. Nothing that
-// it still does can commit them: a successor cannot know what is on its way.
-func (t *txn) orphanSplits() {
-	var asking []Split
-	t.splits.Scan(func(sp Split) bool {
-		if sp.Phase == SplitAsking {
-			asking = append(asking, sp)
-		}
-		return true
-	})
-	for _, sp := range asking {
-		t.abortSplit(sp, neon.Conflict,
-			"Unexpected child shard count: the split of tenant "+sp.Tenant.String()+" was aborted by a new leader")
-	}
+	return sp, Result{}
 }
 
 func (c *checker) splits() {

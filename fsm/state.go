@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"iter"
 	"slices"
 
 	"github.com/tidwall/btree"
@@ -10,14 +9,17 @@ import (
 )
 
 // State is one version of everything that is replicated. It is immutable: Apply
-// makes a new one that shares all that did not change, so holding a State costs
-// nothing but the records changed since.
+// makes a new one that shares all that did not change. Holding a State costs
+// nothing but the records that changed since.
+//
+// The records stand in tables, one for each subject. A table knows only its own
+// records. What spans tables is done by txn.
 type State struct {
 	// Index is the log index of the last entry applied.
 	Index uint64
 
-	// ClusterID is the id of the cluster, its first committed command; Epoch
-	// counts the disaster recoveries (see Recover).
+	// ClusterID is the id of the cluster. Its first committed command sets it.
+	// Epoch counts the disaster recoveries (see Recover).
 	ClusterID string
 	Epoch     uint64
 
@@ -26,21 +28,14 @@ type State struct {
 
 	level uint64 // see AgreedLevel; 0: the first
 
-	tenants *btree.BTreeG[Tenant]
-	shards  *btree.BTreeG[Shard]
-	byNode  *btree.BTreeG[nodeShard]
-	splits  *btree.BTreeG[Split] // by tenant
-	nodes   []Node               // by id; replaced, never modified
-	counts  []NodeCounts         // parallel to nodes
-	done    memory[request]
-	graves  memory[grave]
+	nodeTable
+	shardTable
+	splitTable
+	safekeeperTable
+	timelineWorkTable
 
-	safekeepers []Safekeeper // by id; replaced, never modified
-	timelines   *btree.BTreeG[Timeline]
-	ops         *btree.BTreeG[SafekeeperOp]
-
-	imports *btree.BTreeG[Import]
-	deletes *btree.BTreeG[TimelineDelete]
+	done           recent[request]
+	deletedTenants recent[tenantTombstone]
 }
 
 // Leader says who leads, for clients and for replicas that forward.
@@ -51,176 +46,37 @@ type Leader struct {
 	Term      uint64 `cbor:"4,keyasint"`
 }
 
-// nodeShard is one entry of the index from nodes to their shards.
-type nodeShard struct {
-	node  neon.NodeID
-	shard neon.ShardID
-	roles roles
-}
-
-func lessNodeShard(a, b nodeShard) bool {
-	if a.node != b.node {
-		return a.node < b.node
-	}
-	return a.shard.Less(b.shard)
-}
-
-// The trees take no locks: only the applying goroutine writes, and it publishes
-// copies.
-var treeOptions = btree.Options{NoLocks: true}
-
 // NewState is the state before the first entry.
 func NewState() *State {
 	return &State{
-		tenants: btree.NewBTreeGOptions(func(
-			a, b Tenant,
-		) bool {
-			return compareIDs(a.ID, b.ID) < 0
-		}, treeOptions),
-		shards: btree.NewBTreeGOptions(func(a, b Shard) bool { return a.ID.Less(b.ID) },
-			treeOptions),
-		byNode: btree.NewBTreeGOptions(lessNodeShard, treeOptions),
-		splits: btree.NewBTreeGOptions(func(
-			a, b Split,
-		) bool {
-			return compareIDs(a.Tenant, b.Tenant) < 0
-		}, treeOptions),
-		done:   newRequests(),
-		graves: newGraves(),
-
-		timelines: btree.NewBTreeGOptions(func(
-			a, b Timeline,
-		) bool {
-			return compareTimelines(a, b) < 0
-		}, treeOptions),
-		ops: btree.NewBTreeGOptions(func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 },
-			treeOptions),
-
-		imports: btree.NewBTreeGOptions(func(
-			a, b Import,
-		) bool {
-			return compareRefs(a.Ref(), b.Ref()) < 0
-		}, treeOptions),
-		deletes: btree.NewBTreeGOptions(func(
-			a, b TimelineDelete,
-		) bool {
-			return compareRefs(a.Ref(), b.Ref()) < 0
-		}, treeOptions),
+		shardTable:        newShardTable(),
+		splitTable:        newSplitTable(),
+		safekeeperTable:   newSafekeeperTable(),
+		timelineWorkTable: newTimelineWorkTable(),
+		done:              newRequests(),
+		deletedTenants:    newTenantTombstones(),
 	}
+}
+
+// AgreedLevel is the level that all members know. Commands above it are refused.
+func (s *State) AgreedLevel() uint64 { return max(s.level, firstLevel) }
+
+// copy makes a State that can be changed without changing s, or the reverse.
+func (s *State) copy() State {
+	c := *s
+	c.nodeTable.owned = false
+	c.shardTable = s.shardTable.copy()
+	c.splitTable = s.splitTable.copy()
+	c.safekeeperTable = s.safekeeperTable.copy()
+	c.timelineWorkTable = s.timelineWorkTable.copy()
+	c.done, c.deletedTenants = s.done.copy(), s.deletedTenants.copy()
+	return c
+}
+
+// tree makes an ordered set of records. It takes no locks: only the applying
+// goroutine writes, and it publishes copies.
+func tree[R any](less func(a, b R) bool) *btree.BTreeG[R] {
+	return btree.NewBTreeGOptions(less, btree.Options{NoLocks: true})
 }
 
 func compareIDs(a, b neon.TenantID) int { return slices.Compare(a[:], b[:]) }
-
-// Tenant finds a tenant, deleting ones included.
-func (s *State) Tenant(id neon.TenantID) (Tenant, bool) { return s.tenants.Get(Tenant{ID: id}) }
-
-// Shard finds a shard by its exact id.
-func (s *State) Shard(id neon.ShardID) (Shard, bool) { return s.shards.Get(Shard{ID: id}) }
-
-// Node finds a node, tombstones included.
-func (s *State) Node(id neon.NodeID) (Node, bool) {
-	if i, ok := s.nodeIndex(id); ok {
-		return s.nodes[i], true
-	}
-	return Node{}, false
-}
-
-// Counts are the intended locations of a node; zero for an unknown one.
-func (s *State) Counts(id neon.NodeID) NodeCounts {
-	if i, ok := s.nodeIndex(id); ok {
-		return s.counts[i]
-	}
-	return NodeCounts{}
-}
-
-func (s *State) nodeIndex(id neon.NodeID) (int, bool) {
-	return slices.BinarySearchFunc(s.nodes, id, func(n Node, id neon.NodeID) int {
-		switch {
-		case n.ID < id:
-			return -1
-		case n.ID > id:
-			return 1
-		}
-		return 0
-	})
-}
-
-// Nodes yields the nodes that are not tombstones, by id.
-func (s *State) Nodes() iter.Seq[*Node] {
-	return func(yield func(*Node) bool) {
-		for i := range s.nodes {
-			if !s.nodes[i].Tombstone && !yield(&s.nodes[i]) {
-				return
-			}
-		}
-	}
-}
-
-// Tombstones yields the deleted nodes, by id.
-func (s *State) Tombstones() iter.Seq[*Node] {
-	return func(yield func(*Node) bool) {
-		for i := range s.nodes {
-			if s.nodes[i].Tombstone && !yield(&s.nodes[i]) {
-				return
-			}
-		}
-	}
-}
-
-// TenantsFrom yields tenants by id, beginning with the first id >= from.
-func (s *State) TenantsFrom(from neon.TenantID) iter.Seq[Tenant] {
-	return func(yield func(Tenant) bool) { s.tenants.Ascend(Tenant{ID: from}, yield) }
-}
-
-// ShardsFrom yields shards in id order, beginning with the first id >= from.
-func (s *State) ShardsFrom(from neon.ShardID) iter.Seq[Shard] {
-	return func(yield func(Shard) bool) { s.shards.Ascend(Shard{ID: from}, yield) }
-}
-
-// TenantShards yields the shards of one tenant by number.
-func (s *State) TenantShards(id neon.TenantID) iter.Seq[Shard] {
-	return func(yield func(Shard) bool) {
-		s.shards.Ascend(Shard{ID: neon.ShardID{Tenant: id}}, func(sh Shard) bool {
-			return sh.ID.Tenant == id && yield(sh)
-		})
-	}
-}
-
-// NodeShards yields, in shard order, every shard that refers to a node, be it as
-// an intended location or as the holder of its newest generation.
-func (s *State) NodeShards(id neon.NodeID) iter.Seq[Shard] {
-	return s.nodeShards(id, roleAttached|roleSecondary|roleGeneration, neon.ShardID{})
-}
-
-// AttachedOn yields the shards whose intent is to be attached on a node,
-// beginning with the first shard id >= from.
-func (s *State) AttachedOn(id neon.NodeID, from neon.ShardID) iter.Seq[Shard] {
-	return s.nodeShards(id, roleAttached, from)
-}
-
-// SecondaryOn yields the shards whose intent is to be a secondary on a node,
-// beginning with the first shard id >= from.
-func (s *State) SecondaryOn(id neon.NodeID, from neon.ShardID) iter.Seq[Shard] {
-	return s.nodeShards(id, roleSecondary, from)
-}
-
-func (s *State) nodeShards(id neon.NodeID, want roles, from neon.ShardID) iter.Seq[Shard] {
-	return func(yield func(Shard) bool) {
-		s.byNode.Ascend(nodeShard{node: id, shard: from}, func(e nodeShard) bool {
-			if e.node != id {
-				return false
-			}
-			if e.roles&want == 0 {
-				return true
-			}
-			sh, ok := s.Shard(e.shard)
-			return !ok || yield(sh)
-		})
-	}
-}
-
-// TenantCount and ShardCount are how many records there are.
-func (s *State) TenantCount() int { return s.tenants.Len() }
-
-// ShardCount is the number of shards, detached ones included.
-func (s *State) ShardCount() int { return s.shards.Len() }

@@ -6,12 +6,12 @@ import (
 	"quorate/api/neon"
 )
 
-// txn builds the next State from the last. It owns private copies of the trees,
-// so one batch of log entries pays for copying once.
+// txn builds the next State from the last. It has private copies of the tables, so
+// that one batch of log entries pays for copying once. Commands change the State
+// through it, and it records what they touched.
 type txn struct {
 	State
-	nodesOwned bool
-	touched    Touched
+	touched Touched
 }
 
 // Touched says what a batch changed, for those who keep something derived.
@@ -23,35 +23,24 @@ type Touched struct {
 	// Safekeepers have a new record or owe something else than before.
 	Safekeepers []neon.NodeID
 
-	// Timelines tells that an import or the deletion of a timeline went on.
+	// Timelines is set when an import or the deletion of a timeline changed.
 	Timelines bool
 
 	// Grants are the generations issued for an attach that the leader will ask
 	// for. Those of a re-attach are not here: the pageserver has them already.
 	Grants []Grant
 
-	// UnknownLocations are the places where others than the leader make locations come and go, a
-	// split or somebody by hand: whatever was seen there before does not hold any more.
+	// UnknownLocations are places where a split or a client makes locations come and
+	// go. What the leader has observed there before does not hold any more.
 	UnknownLocations []Leftover
 }
 
-func begin(s *State) *txn {
-	t := &txn{State: *s}
-	t.tenants, t.shards, t.byNode = s.tenants.Copy(), s.shards.Copy(), s.byNode.Copy()
-	t.splits, t.done, t.graves = s.splits.Copy(), s.done.copy(), s.graves.copy()
-	t.timelines, t.ops = s.timelines.Copy(), s.ops.Copy()
-	t.imports, t.deletes = s.imports.Copy(), s.deletes.Copy()
-	return t
-}
+func begin(s *State) *txn { return &txn{State: s.copy()} }
 
-// snapshot freezes what the txn has built so far; the txn may go on.
+// snapshot is an immutable copy of what the txn has built. The txn may go on.
 func (t *txn) snapshot() *State {
-	s := t.State
-	s.tenants, s.shards, s.byNode = t.tenants.Copy(), t.shards.Copy(), t.byNode.Copy()
-	s.splits, s.done, s.graves = t.splits.Copy(), t.done.copy(), t.graves.copy()
-	s.timelines, s.ops = t.timelines.Copy(), t.ops.Copy()
-	s.imports, s.deletes = t.imports.Copy(), t.deletes.Copy()
-	t.nodesOwned = false
+	s := t.State.copy()
+	t.nodeTable.owned = false
 	return &s
 }
 
@@ -82,39 +71,16 @@ func (t *txn) run(index uint64, id RequestID, c Command) Result {
 	return r
 }
 
-func refuse(code neon.Code, format string, args ...any) Result {
-	return Result{Err: neon.Errorf(code, format, args...)}
-}
-
-// ownNodes makes the node slices private before the first change in a batch.
-func (t *txn) ownNodes() {
-	if !t.nodesOwned {
-		t.nodes, t.counts, t.nodesOwned = slices.Clone(t.nodes), slices.Clone(t.counts), true
-	}
-}
-
 // setNode inserts or replaces a node.
 func (t *txn) setNode(n Node) {
-	t.ownNodes()
 	n.Sequence = t.Index
-	i, found := t.nodeIndex(n.ID)
-	if found {
-		t.nodes[i] = n
-	} else {
-		t.nodes = slices.Insert(t.nodes, i, n)
-		t.counts = slices.Insert(t.counts, i, NodeCounts{})
-	}
+	t.nodeTable.put(n)
 	t.touched.Nodes = append(t.touched.Nodes, n.ID)
 }
 
 // removeNode forgets a node that no shard refers to.
 func (t *txn) removeNode(id neon.NodeID) {
-	i, found := t.nodeIndex(id)
-	if !found {
-		return
-	}
-	t.ownNodes()
-	t.nodes, t.counts = slices.Delete(t.nodes, i, i+1), slices.Delete(t.counts, i, i+1)
+	t.nodeTable.remove(id)
 	t.touched.Nodes = append(t.touched.Nodes, id)
 }
 
@@ -126,62 +92,56 @@ func (t *txn) setTenant(n Tenant) {
 
 // setShard inserts or replaces a shard and keeps the node index and the counts.
 func (t *txn) setShard(next Shard) {
-	last, had := t.shards.Set(next)
-	if had {
-		t.unindex(&last, &next)
-	}
-	t.index(&last, &next)
+	last := t.putShard(next)
 	t.count(&last, -1)
 	t.count(&next, +1)
 	t.touched.Shards = append(t.touched.Shards, next.ID)
 }
 
 func (t *txn) deleteShard(id neon.ShardID) {
-	last, had := t.shards.Delete(Shard{ID: id})
-	if !had {
+	if last, had := t.removeShard(id); had {
+		t.count(&last, -1)
+		t.touched.Shards = append(t.touched.Shards, id)
+	}
+}
+
+// issue gives the next generation of a shard that is not exhausted to a node. It
+// is the only place where a generation is numbered.
+func (t *txn) issue(s Shard, node neon.NodeID) Grant {
+	s.Generation++
+	s.HasGeneration = true
+	if s.GenNode != node {
+		s.GenNode, s.ComputeAcknowledged = node, false
+	}
+	t.setShard(s)
+	return Grant{Shard: s.ID, Generation: s.Generation, Node: node}
+}
+
+// setIntent writes a decision on the place of a shard.
+func (t *txn) setIntent(s Shard, in Intent) {
+	s.Attached, s.Secondary = in.Attached, slices.Clip(in.Secondary)
+	s.PreferredNode = in.PreferredNode
+	t.manage(&s)
+	s.Sequence = t.Index
+	t.setShard(s)
+}
+
+// manage makes an unmanaged shard a managed one. The caller makes a decision about
+// the shard and writes the record. From then on the leader notifies compute again,
+// and looks at all locations of the shard again.
+func (t *txn) manage(s *Shard) {
+	if !s.Unmanaged {
 		return
 	}
-	t.unindex(&last, &Shard{})
-	t.count(&last, -1)
-	t.touched.Shards = append(t.touched.Shards, id)
+	s.Unmanaged, s.ComputeAcknowledged = false, false
+	for n := range t.Nodes() {
+		t.locationUnknown(s.ID, n.ID)
+	}
 }
 
-// unindex removes the entries of the nodes that next does not refer to any more.
-func (t *txn) unindex(last, next *Shard) {
-	last.nodes(func(n neon.NodeID) {
-		if next.rolesOn(n) == 0 {
-			t.byNode.Delete(nodeShard{node: n, shard: last.ID})
-		}
-	})
-}
-
-// index writes the entries of the nodes whose part in the shard changed.
-func (t *txn) index(last, next *Shard) {
-	next.nodes(func(n neon.NodeID) {
-		if r := next.rolesOn(n); r != last.rolesOn(n) {
-			t.byNode.Set(nodeShard{node: n, shard: next.ID, roles: r})
-		}
-	})
-}
-
-func (t *txn) count(s *Shard, by int) {
-	add := func(id neon.NodeID, attached int) {
-		i, ok := t.nodeIndex(id)
-		if !ok {
-			return
-		}
-		t.ownNodes()
-		c := &t.counts[i]
-		c.Shards += by
-		c.Attached += attached
-		if !s.PreferredAZ.IsZero() && s.PreferredAZ == t.nodes[i].AZ {
-			c.Home += by
-		}
-	}
-	if s.Attached != 0 {
-		add(s.Attached, by)
-	}
-	for _, n := range s.Secondary {
-		add(n, 0)
-	}
+// locationUnknown tells the leader that what it has observed of a shard on a node
+// does not hold any more.
+func (t *txn) locationUnknown(shard neon.ShardID, node neon.NodeID) {
+	t.touched.UnknownLocations = append(t.touched.UnknownLocations,
+		Leftover{Shard: shard, Node: node})
 }

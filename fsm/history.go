@@ -1,0 +1,78 @@
+package fsm
+
+import (
+	"bytes"
+	"math"
+
+	"quorate/api/neon"
+)
+
+// RequestID names one client request. A retry whose first try may have been
+// committed carries the same id and is recognised. The zero id is never kept.
+type RequestID [16]byte
+
+// keptRequests bounds the memory for recognising retries: at 5,000 named writes
+// a second it reaches back six seconds, longer than any election.
+const keptRequests = 32768
+
+// request is one command that was applied under a request id. A client request
+// may take several commands, so the kind is part of the key.
+type request struct {
+	id    RequestID
+	kind  Kind
+	index uint64 // log index at which it was applied
+}
+
+func newRequests() recent[request] {
+	return newRecent(keptRequests, func(a, b request) bool {
+		if c := bytes.Compare(a.id[:], b.id[:]); c != 0 {
+			return c < 0
+		}
+		return a.kind < b.kind
+	})
+}
+
+// keptTenantTombstones bounds the number of deleted tenants that are remembered.
+const keptTenantTombstones = 1 << 20
+
+// tenantTombstone is what is remembered of a deleted tenant: the largest generation
+// that any of its shards ever had. A tenant that is created again under the same id
+// starts above it. So a pageserver that was down during the deletion is never told
+// that its old number is valid.
+type tenantTombstone struct {
+	tenant     neon.TenantID
+	generation neon.Generation
+}
+
+func newTenantTombstones() recent[tenantTombstone] {
+	return newRecent(keptTenantTombstones,
+		func(a, b tenantTombstone) bool { return compareIDs(a.tenant, b.tenant) < 0 })
+}
+
+// Done finds the index at which a command of that type was applied under a
+// request id, if that is remembered.
+func (s *State) Done(id RequestID, c Command) (index uint64, ok bool) {
+	if id == (RequestID{}) {
+		return 0, false
+	}
+	q, ok := s.done.find(request{id: id, kind: c.kind()})
+	return q.index, ok
+}
+
+// firstGeneration is the number from which a new tenant counts, at least the one asked for,
+// and whether an earlier tenant of that id is remembered.
+func (s *State) firstGeneration(
+	id neon.TenantID, asked neon.Generation,
+) (g neon.Generation, remembered bool) {
+	g = max(asked, s.generationFloor())
+	if old, ok := s.deletedTenants.find(tenantTombstone{tenant: id}); ok {
+		return max(g, old.generation), true
+	}
+	return g, false
+}
+
+// generationFloor is the number from which a tenant without any history counts. After a
+// recovery it may have had one that the snapshot did not know.
+func (s *State) generationFloor() neon.Generation {
+	return neon.Generation(min(s.Epoch, math.MaxUint32/RecoveryGap) * RecoveryGap)
+}

@@ -36,6 +36,7 @@ var allowed = map[string]struct {
 	"internal/pageserver":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/computehook": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/failpoint":   {nil, "places that have names"},
+	"internal/metrics":     {[]string{"fsm", "api/neon"}, "counts, and is read by nobody of us"},
 	"internal/cron":        {nil, "a notation"},
 	"internal/localhook":   {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/safekeeper":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
@@ -49,12 +50,14 @@ var allowed = map[string]struct {
 		[]string{"fsm", "scheduler", "api/neon"}, "decides and proposes",
 	},
 	"api": {
-		[]string{"fsm", "internal/controller", "internal/wait", "api/neon"}, "the outside",
+		[]string{"fsm", "internal/controller", "internal/metrics", "internal/wait", "api/neon"},
+		"the outside",
 	},
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "reconciler", "internal/controller",
 		"internal/pageserver", "internal/computehook", "internal/failpoint", "internal/localhook",
-		"internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "api/neon",
+		"internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "internal/metrics",
+		"api/neon",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "api/neon"},

@@ -10,21 +10,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"quorate/api/neon"
+	"quorate/internal/metrics"
 )
 
 // NewCandidate answers for an instance that waits for another one to step down.
 // It shows that it is there, and refuses everything else.
 func NewCandidate() http.Handler {
 	registry := prometheus.NewRegistry()
-	status := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: metricPrefix + "leadership_status", Help: "1 for what this replica is",
-	}, []string{"status"})
-	for _, s := range []string{"leader", "stepped_down"} {
-		status.WithLabelValues(s).Set(0)
-	}
-	status.WithLabelValues("candidate").Set(1)
-	NewMetrics(registry)
-	registry.MustRegister(status, collectors.NewGoCollector(),
+	metrics.RegisterCandidate(registry)
+	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	scrape := newScrape(registry)
 	own := profileHandler{newProfiler()}

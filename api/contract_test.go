@@ -336,6 +336,14 @@ func checkRouting(t *testing.T, row contract.Row) {
 	}
 }
 
+// methodLabel is what dashboards know a method as.
+func methodLabel(method string) string {
+	if method == http.MethodPatch {
+		return "other"
+	}
+	return strings.ToLower(method)
+}
+
 // checkCounted: the request is counted once, under its label.
 func checkCounted(t *testing.T, row contract.Row) {
 	r := newReplica(t, setup{})

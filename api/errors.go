@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -45,25 +44,10 @@ var rules = map[neon.Code]rule{
 // retryAfter is the value of the Retry-After header, in seconds.
 const retryAfter = 1
 
-// classify finds the class of any error. A context that ended is the caller's
-// doing or the deadline's, whatever was in the way.
-func classify(err error) neon.Code {
-	var e *neon.Error
-	switch {
-	case errors.As(err, &e):
-		return e.Code
-	case errors.Is(err, context.DeadlineExceeded):
-		return neon.Timeout
-	case errors.Is(err, context.Canceled):
-		return neon.Cancelled
-	}
-	return neon.Internal
-}
-
 // errorAnswer prints an error as a client sees it: what the first neon.Error in it
 // says, which an error of a pageserver words differently from its own text.
 func errorAnswer(err error) answer {
-	r, ok := rules[classify(err)]
+	r, ok := rules[neon.Classify(err)]
 	if !ok {
 		r = rules[neon.Internal]
 	}

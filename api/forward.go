@@ -45,7 +45,7 @@ func (s *Server) dispatch(c *call) (answer, error) {
 		c.ctx = controller.WithRequest(c.ctx, requestKey(c))
 	}
 	a, err := s.lead(c)
-	if k := classify(err); err != nil && controller.HasActed(c.ctx) &&
+	if k := neon.Classify(err); err != nil && controller.HasActed(c.ctx) &&
 		(k == neon.NotLeader || k == neon.ShuttingDown) {
 		err = neon.Errorf(neon.OutcomeUnknown, "%w", err) // those say that nothing happened
 	}
@@ -74,7 +74,7 @@ func (s *Server) again(c *call, err error) bool {
 	if c.ctx.Err() != nil {
 		return false
 	}
-	switch classify(err) {
+	switch neon.Classify(err) {
 	case neon.NotLeader, neon.OutcomeUnknown:
 		return true
 	case neon.Unavailable, neon.ShuttingDown, neon.Cancelled:
@@ -91,7 +91,7 @@ func (s *Server) again(c *call, err error) bool {
 func (s *Server) pursue(c *call, last error) (answer, error) {
 	search, cancel := context.WithTimeout(c.ctx, c.route.leaderTimeout)
 	defer cancel()
-	unknown := classify(last) == neon.OutcomeUnknown || controller.HasActed(c.ctx)
+	unknown := neon.Classify(last) == neon.OutcomeUnknown || controller.HasActed(c.ctx)
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		address, self, err := s.leadership.Leader(search)
 		if errors.Is(err, ErrSteppedDown) && !unknown {
@@ -113,12 +113,12 @@ func (s *Server) pursue(c *call, last error) (answer, error) {
 			return a, nil
 		}
 		last = err
-		unknown = unknown || classify(err) == neon.OutcomeUnknown || controller.HasActed(c.ctx)
+		unknown = unknown || neon.Classify(err) == neon.OutcomeUnknown || controller.HasActed(c.ctx)
 		if wait.Sleep(search, pause) != nil {
 			break
 		}
 	}
-	if unknown && c.request.Method != http.MethodGet && classify(last) != neon.OutcomeUnknown {
+	if unknown && c.request.Method != http.MethodGet && neon.Classify(last) != neon.OutcomeUnknown {
 		return answer{}, neon.Errorf(neon.OutcomeUnknown, "the request may have been executed: %w",
 			last)
 	}
@@ -143,7 +143,7 @@ func (s *Server) carry(c *call, address string) (answer, error) {
 	finish := func() { _ = resp.Body.Close(); cancel() }
 	if class := neon.Code(resp.Header.Get(againHeader)); class != "" {
 		finish()
-		s.metrics.forwarded.WithLabelValues("again").Inc()
+		s.metrics.Forwarded("again")
 		if class == neon.OutcomeUnknown {
 			return answer{}, neon.Errorf(neon.OutcomeUnknown,
 				"the leader lost its leadership over the request")
@@ -155,7 +155,7 @@ func (s *Server) carry(c *call, address string) (answer, error) {
 		finish()
 		return answer{}, s.carryFailed(err)
 	}
-	s.metrics.forwarded.WithLabelValues("ok").Inc()
+	s.metrics.Forwarded("ok")
 	c.answered = true
 	a := answer{status: resp.StatusCode, header: endToEnd(resp.Header), body: head}
 	if len(head) < heldAnswer {
@@ -167,7 +167,7 @@ func (s *Server) carry(c *call, address string) (answer, error) {
 }
 
 func (s *Server) carryFailed(err error) error {
-	s.metrics.forwarded.WithLabelValues("failed").Inc()
+	s.metrics.Forwarded("failed")
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return neon.Errorf(neon.NotLeader, "Failed to forward while in stepped down state: %w", err)
@@ -229,7 +229,7 @@ func (s *Server) refuse(c *call, err error) answer {
 		return a
 	}
 	class := neon.NotLeader
-	if k := classify(err); k != neon.NotLeader && k != neon.ShuttingDown {
+	if k := neon.Classify(err); k != neon.NotLeader && k != neon.ShuttingDown {
 		class = neon.OutcomeUnknown
 	}
 	if a.header == nil {

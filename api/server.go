@@ -19,6 +19,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
+	"quorate/internal/metrics"
 )
 
 // Leadership is what the API must know of the cluster to bring a request to the
@@ -81,7 +82,7 @@ type Options struct {
 	PublicKey  ed25519.PublicKey // of the tokens; nil: everybody may do everything
 	RatePerSec int               // requests per second and tenant; 0: 10
 	Registry   *prometheus.Registry
-	Metrics    *Metrics // registered with Registry
+	Metrics    *metrics.Recorder // registered with Registry
 	Logger     *slog.Logger
 }
 
@@ -97,7 +98,7 @@ type Server struct {
 	leadership Leadership
 	readiness  Readiness
 	peers      http.RoundTripper
-	metrics    *Metrics
+	metrics    *metrics.Recorder
 	logger     *slog.Logger
 
 	unknown  route // of paths and methods that are not served
@@ -110,9 +111,8 @@ func New(o Options) *Server {
 		o.RatePerSec = defaultRate
 	}
 	s := &Server{
-		bodies: semaphore.NewWeighted(bufferedBodies),
-		limiter: newLimiter(o.RatePerSec, o.Logger,
-			func(d time.Duration) { o.Metrics.limited.Observe(d.Seconds()) }),
+		bodies:     semaphore.NewWeighted(bufferedBodies),
+		limiter:    newLimiter(o.RatePerSec, o.Logger, o.Metrics.RateLimited),
 		leadership: o.Leadership, readiness: o.Readiness, peers: o.Peers,
 		metrics: o.Metrics, logger: o.Logger,
 		unknown: route{
@@ -123,7 +123,7 @@ func New(o Options) *Server {
 	if o.PublicKey != nil {
 		s.auth = newAuthenticator(o.PublicKey)
 	}
-	o.Registry.MustRegister(&stateCollector{options: o, descs: stateDescs()})
+	metrics.RegisterState(o.Registry, o.State, o.Leadership.IsLeader)
 	s.engine = s.newEngine(routes(newHandlers(o)))
 	return s
 }
@@ -210,7 +210,7 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 		a.status = http.StatusOK
 	}
 	if counted && rt.label != "" {
-		s.metrics.request(rt.label, r.Method, a.status, time.Since(started))
+		s.metrics.Request(rt.label, r.Method, a.status, time.Since(started))
 	}
 	s.tell(c, a)
 	s.write(w, c, a)
@@ -252,7 +252,7 @@ func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool)
 	if err != nil {
 		// What a replica refused to carry on counts where the request came in.
 		return s.refuse(c,
-			err), !isNotReady(err) && !(classify(err) == neon.NotLeader && c.hopped())
+			err), !isNotReady(err) && !(neon.Classify(err) == neon.NotLeader && c.hopped())
 	}
 	return a, true
 }

@@ -210,7 +210,7 @@ func TestDeletionThatSomeShardsHaveBegunStaysRecorded(t *testing.T) {
 				params: params("tenant_id", tenantA, "timeline_id", timelineX),
 			}
 			h := newHandlers(r.options).timelines
-			if _, err := h.delete(c); classify(err) != neon.Internal {
+			if _, err := h.delete(c); neon.Classify(err) != neon.Internal {
 				t.Errorf("%s: %v", name, err)
 			}
 			if _, ok := w.log.State().TimelineDelete(neon.TimelineRef{

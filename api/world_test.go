@@ -21,6 +21,7 @@ import (
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
 	"quorate/internal/controller"
+	"quorate/internal/metrics"
 	"quorate/internal/wait"
 	"quorate/scheduler"
 )
@@ -130,7 +131,7 @@ func newOptions(r *replica, s setup) Options {
 			}
 		},
 		Peers: transport, PublicKey: s.key, RatePerSec: s.rate,
-		Registry: reg, Metrics: NewMetrics(reg), Logger: slog.New(slog.DiscardHandler),
+		Registry: reg, Metrics: metrics.New(reg), Logger: slog.New(slog.DiscardHandler),
 	}
 	if s.failpoints != nil {
 		o.Failpoints = s.failpoints()

@@ -1,6 +1,7 @@
 package neon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -51,6 +52,21 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Code == e.Code && t.Msg == "" && t.Err == nil
+}
+
+// Classify is the class of any error. A context that ended is the caller's doing or
+// the deadline's, whatever was in the way.
+func Classify(err error) Code {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Code
+	case errors.Is(err, context.DeadlineExceeded):
+		return Timeout
+	case errors.Is(err, context.Canceled):
+		return Cancelled
+	}
+	return Internal
 }
 
 // CodeOf is the class of the first Error in err's chain, or Internal.

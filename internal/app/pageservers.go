@@ -5,10 +5,10 @@ import (
 	"net/http"
 	"time"
 
-	"quorate/api"
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/computehook"
+	"quorate/internal/metrics"
 	"quorate/internal/pageserver"
 	"quorate/reconciler"
 )
@@ -118,9 +118,9 @@ func (h hook) ImportComplete(ctx context.Context, body neon.ImportComplete) erro
 }
 
 // observe counts the calls to pageservers.
-func observe(m *api.Metrics) func(pageserver.Call) {
+func observe(m *metrics.Recorder) func(pageserver.Call) {
 	return func(c pageserver.Call) {
-		done := api.Call{
+		done := metrics.Call{
 			Node: c.Node, Path: c.Path, Method: c.Method, OK: c.Status/100 == 2, Took: c.Duration,
 		}
 		if c.Passthrough {

@@ -5,12 +5,12 @@ import (
 	"math"
 	"time"
 
-	"quorate/api"
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/computehook"
 	"quorate/internal/controller"
 	"quorate/internal/localhook"
+	"quorate/internal/metrics"
 	"quorate/internal/safekeeper"
 	"quorate/internal/safekeeping"
 )
@@ -82,9 +82,9 @@ func (s safekeepers) DeleteTenant(ctx context.Context, k *fsm.Safekeeper, id neo
 }
 
 // observeSafekeepers counts the calls to safekeepers.
-func observeSafekeepers(m *api.Metrics) func(safekeeper.Call) {
+func observeSafekeepers(m *metrics.Recorder) func(safekeeper.Call) {
 	return func(c safekeeper.Call) {
-		m.Safekeeper(api.Call{
+		m.Safekeeper(metrics.Call{
 			Node: c.Node, Path: c.Path, Method: c.Method, OK: c.Status/100 == 2, Took: c.Duration,
 		})
 	}
@@ -102,7 +102,7 @@ func (v keeperView) SafekeeperLoads() map[neon.NodeID]controller.SafekeeperLoad 
 }
 
 // newKeeper makes the leader's work on safekeepers.
-func (a *App) newKeeper(calls safekeepers, metrics *api.Metrics) *safekeeping.Keeper {
+func (a *App) newKeeper(calls safekeepers, metrics *metrics.Recorder) *safekeeping.Keeper {
 	o := a.cfg.Safekeepers.Options
 	if o.HeartbeatInterval == 0 {
 		o.HeartbeatInterval = a.cfg.Reconciler.HeartbeatInterval

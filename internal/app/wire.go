@@ -15,6 +15,7 @@ import (
 	"quorate/internal/computehook"
 	"quorate/internal/controller"
 	"quorate/internal/localhook"
+	"quorate/internal/metrics"
 	"quorate/internal/pageserver"
 	"quorate/internal/safekeeper"
 	"quorate/reconciler"
@@ -29,7 +30,7 @@ func (a *App) wire() error {
 	a.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newRaftMetrics(a.cluster), newProcessMetrics())
-	metrics := api.NewMetrics(a.registry)
+	metrics := metrics.New(a.registry)
 	a.replica.observe = metrics.Command
 	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	pooled := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
@@ -98,7 +99,7 @@ type outward struct {
 }
 
 // safekeeperCalls makes the client of safekeepers.
-func (a *App) safekeeperCalls(conf *tls.Config, metrics *api.Metrics) safekeepers {
+func (a *App) safekeeperCalls(conf *tls.Config, metrics *metrics.Recorder) safekeepers {
 	pooled := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
 	heartbeats := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
 	heartbeats.DisableKeepAlives = true
@@ -108,7 +109,9 @@ func (a *App) safekeeperCalls(conf *tls.Config, metrics *api.Metrics) safekeeper
 	})}
 }
 
-func (a *App) newAPI(calls outward, metrics *api.Metrics, peers http.RoundTripper) *api.Server {
+func (a *App) newAPI(
+	calls outward, metrics *metrics.Recorder, peers http.RoundTripper,
+) *api.Server {
 	leader := reality{a.reconciler}
 	deps := controller.Deps{
 		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader,

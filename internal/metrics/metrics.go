@@ -1,4 +1,9 @@
-package api
+// Package metrics has the series that a controller shows about its work, under the
+// names and labels that the dashboards of existing clusters ask for; counters have no
+// _total. Series about consensus are not among them.
+//
+// The package may not decide anything, and nothing may read a series to decide.
+package metrics
 
 import (
 	"net/http"
@@ -10,15 +15,15 @@ import (
 	"quorate/api/neon"
 )
 
-// metricPrefix begins the name of every series of ours.
-const metricPrefix = "storage_controller_"
+// prefix begins the name of every series.
+const prefix = "storage_controller_"
 
 // latencyBuckets are the bounds, in seconds, that the existing dashboards expect.
 var latencyBuckets = []float64{0.1, 0.2, 0.4, 0.8, 1.6}
 
-// Metrics are the series that are counted as things happen. Names and labels are
-// those of the existing controller; counters have no _total.
-type Metrics struct {
+// Recorder has the series that are counted as things happen. All methods may be
+// called at any time.
+type Recorder struct {
 	httpStatus  *prometheus.CounterVec
 	httpLatency *prometheus.HistogramVec
 	limited     prometheus.Histogram
@@ -41,35 +46,35 @@ type Metrics struct {
 // outcomes are how reconciles end.
 var outcomes = []string{"ok", "ok_no_notify", "error", "cancel"}
 
-// NewMetrics makes the series and registers them.
-func NewMetrics(reg prometheus.Registerer) *Metrics {
+// New makes the series and registers them.
+func New(reg prometheus.Registerer) *Recorder {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metricPrefix + name, Help: help,
+			Name: prefix + name, Help: help,
 		}, labels)
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: metricPrefix + name, Help: help, Buckets: latencyBuckets,
+			Name: prefix + name, Help: help, Buckets: latencyBuckets,
 		}, labels)
 	}
-	m := &Metrics{
+	m := &Recorder{
 		httpStatus: counter("http_request_status", "HTTP requests by status", "path", "method",
 			"status"),
 		httpLatency: histogram("http_request_latency", "Seconds to answer an HTTP request", "path",
 			"method"),
 		limited: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    metricPrefix + "http_request_rate_limited",
+			Name:    prefix + "http_request_rate_limited",
 			Help:    "Seconds that requests were delayed by the rate limit of their tenant",
 			Buckets: prometheus.ExponentialBuckets(0.1, 10, 10),
 		}),
 		forwarded: counter("http_request_forwarded",
 			"HTTP requests carried to the leader, by outcome of each try", "outcome"),
 		spawned: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: metricPrefix + "reconcile_spawn", Help: "Reconciles begun",
+			Name: prefix + "reconcile_spawn", Help: "Reconciles begun",
 		}),
 		optimised: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: metricPrefix + "schedule_optimization",
+			Name: prefix + "schedule_optimization",
 			Help: "Shards begun to be moved to a better place",
 		}),
 		completed: counter("reconcile_complete", "Reconciles ended, by status", "status"),
@@ -96,21 +101,21 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 }
 
 // Spawned counts a reconcile that began.
-func (m *Metrics) Spawned() { m.spawned.Inc() }
+func (m *Recorder) Spawned() { m.spawned.Inc() }
 
 // Completed counts a reconcile that ended: ok, ok_no_notify, error or cancel.
-func (m *Metrics) Completed(status string) { m.completed.WithLabelValues(status).Inc() }
+func (m *Recorder) Completed(status string) { m.completed.WithLabelValues(status).Inc() }
 
 // Optimised counts shards that were begun to be moved to a better place.
-func (m *Metrics) Optimised(n int) { m.optimised.Add(float64(n)) }
+func (m *Recorder) Optimised(n int) { m.optimised.Add(float64(n)) }
 
 // LongRunning counts a reconcile that is over the threshold; LongEnded forgets it.
-func (m *Metrics) LongRunning(shard neon.ShardID, sequence uint64) {
+func (m *Recorder) LongRunning(shard neon.ShardID, sequence uint64) {
 	m.long.WithLabelValues(longLabels(shard, sequence)...).Inc()
 }
 
 // LongEnded ends LongRunning.
-func (m *Metrics) LongEnded(shard neon.ShardID, sequence uint64) {
+func (m *Recorder) LongEnded(shard neon.ShardID, sequence uint64) {
 	m.long.DeleteLabelValues(longLabels(shard, sequence)...)
 }
 
@@ -130,10 +135,10 @@ type Call struct {
 }
 
 // Pageserver counts a request of ours to a pageserver.
-func (m *Metrics) Pageserver(c Call) { count(m.pageserverLatency, m.pageserverErrors, c) }
+func (m *Recorder) Pageserver(c Call) { count(m.pageserverLatency, m.pageserverErrors, c) }
 
 // Passthrough counts a client's request that was passed through to a pageserver.
-func (m *Metrics) Passthrough(c Call) { count(m.passthroughLatency, m.passthroughErrors, c) }
+func (m *Recorder) Passthrough(c Call) { count(m.passthroughLatency, m.passthroughErrors, c) }
 
 func count(latency *prometheus.HistogramVec, errs *prometheus.CounterVec, c Call) {
 	id, method := c.Node.String(), methodLabel(c.Method)
@@ -143,8 +148,14 @@ func count(latency *prometheus.HistogramVec, errs *prometheus.CounterVec, c Call
 	}
 }
 
-// request counts one answered HTTP request.
-func (m *Metrics) request(label, method string, status int, took time.Duration) {
+// RateLimited counts a request that was delayed by the rate limit of its tenant.
+func (m *Recorder) RateLimited(delay time.Duration) { m.limited.Observe(delay.Seconds()) }
+
+// Forwarded counts one try to have the leader answer a request: ok, again or failed.
+func (m *Recorder) Forwarded(outcome string) { m.forwarded.WithLabelValues(outcome).Inc() }
+
+// Request counts one answered HTTP request. The label is that of its path.
+func (m *Recorder) Request(label, method string, status int, took time.Duration) {
 	method = methodLabel(method)
 	m.httpStatus.WithLabelValues(label, method, strconv.Itoa(status)).Inc()
 	m.httpLatency.WithLabelValues(label, method).Observe(took.Seconds())

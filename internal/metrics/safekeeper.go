@@ -1,4 +1,4 @@
-package api
+package metrics
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,15 +19,15 @@ func newSafekeeperMetrics(reg prometheus.Registerer) safekeeperMetrics {
 	node := []string{"sk_az", "sk_node_id", "sk_hostname"}
 	m := safekeeperMetrics{
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metricPrefix + "safekeeper_request_error",
+			Name: prefix + "safekeeper_request_error",
 			Help: "Requests to safekeepers that failed",
 		}, call),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: metricPrefix + "safekeeper_request_latency",
+			Name: prefix + "safekeeper_request_latency",
 			Help: "Seconds of requests to safekeepers", Buckets: latencyBuckets,
 		}, call),
 		done: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metricPrefix + "safekeeper_reconciles_complete",
+			Name: prefix + "safekeeper_reconciles_complete",
 			Help: "Operations carried out on a safekeeper",
 		}, node),
 	}
@@ -36,9 +36,9 @@ func newSafekeeperMetrics(reg prometheus.Registerer) safekeeperMetrics {
 }
 
 // Safekeeper counts a request of ours to a safekeeper.
-func (m *Metrics) Safekeeper(c Call) { count(m.safekeeper.latency, m.safekeeper.errors, c) }
+func (m *Recorder) Safekeeper(c Call) { count(m.safekeeper.latency, m.safekeeper.errors, c) }
 
 // SafekeeperDone counts an operation that a safekeeper carried out.
-func (m *Metrics) SafekeeperDone(sk *fsm.Safekeeper) {
+func (m *Recorder) SafekeeperDone(sk *fsm.Safekeeper) {
 	m.safekeeper.done.WithLabelValues(sk.AZ.String(), sk.ID.String(), sk.Host).Inc()
 }

@@ -1,4 +1,4 @@
-package api
+package metrics
 
 import (
 	"regexp"
@@ -17,7 +17,7 @@ var described = regexp.MustCompile(`fqName: "([^"]+)".*variableLabels: \{([^}]*)
 // has gone wrong: they are registered, with their labels.
 func TestContractMetricsThatAreRare(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	NewMetrics(reg)
+	New(reg)
 	descs := make(chan *prometheus.Desc, 1000)
 	reg.Describe(descs)
 	close(descs)

@@ -1,4 +1,4 @@
-package api
+package metrics
 
 import (
 	"reflect"
@@ -22,11 +22,11 @@ type logMetrics struct {
 func newLogMetrics(reg prometheus.Registerer) logMetrics {
 	m := logMetrics{
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metricPrefix + "database_query_error",
+			Name: prefix + "database_query_error",
 			Help: "Commands that failed or were refused, by kind of error",
 		}, []string{"error_type", "operation"}),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: metricPrefix + "database_query_latency",
+			Name: prefix + "database_query_latency",
 			Help: "Seconds until a command was applied", Buckets: latencyBuckets,
 		}, []string{"operation"}),
 	}
@@ -69,14 +69,14 @@ func operation(c fsm.Command) string {
 }
 
 // Command counts a command that was applied, refused or lost.
-func (m *Metrics) Command(c fsm.Command, took time.Duration, err error) {
+func (m *Recorder) Command(c fsm.Command, took time.Duration, err error) {
 	op := operation(c)
 	m.log.latency.WithLabelValues(op).Observe(took.Seconds())
 	if err == nil {
 		return
 	}
 	kind := "logical"
-	switch classify(err) {
+	switch neon.Classify(err) {
 	case neon.Conflict:
 		kind = "cas"
 	case neon.NotLeader, neon.OutcomeUnknown, neon.Unavailable, neon.ShuttingDown, neon.Timeout,
@@ -92,24 +92,24 @@ func (m *Metrics) Command(c fsm.Command, took time.Duration, err error) {
 // they are about deployments that the existing controller runs in.
 func declare(reg prometheus.Registerer) {
 	watcher := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: metricPrefix + "config_watcher_complete", Help: "Always 0: there is no watcher",
+		Name: prefix + "config_watcher_complete", Help: "Always 0: there is no watcher",
 	}, []string{"status"})
 	for _, status := range outcomes {
 		watcher.WithLabelValues(status)
 	}
 	reg.MustRegister(watcher,
 		prometheus.NewCounter(prometheus.CounterOpts{
-			Name: metricPrefix + "drain_and_fill_long_waits", Help: "Always 0",
+			Name: prefix + "drain_and_fill_long_waits", Help: "Always 0",
 		}),
 		prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metricPrefix + "storage_scrub_status", Help: "Scrubs by outcome; none run here",
+			Name: prefix + "storage_scrub_status", Help: "Scrubs by outcome; none run here",
 		},
 			[]string{"tenant_id", "shard_number", "timeline_id", "outcome"}))
 	for _, name := range []string{
 		"ps_node_pool_rotation_pending", "num_pageservers_desired", "num_safekeeper_desired",
 	} {
 		reg.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: metricPrefix + name, Help: "Always 0: deployments are not watched",
+			Name: prefix + name, Help: "Always 0: deployments are not watched",
 		}))
 	}
 }

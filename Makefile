@@ -6,7 +6,7 @@ PKGS := ./...
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test contract scenarios sim race fuzz bench bench-failover lint vuln tidy check clean
+.PHONY: help build run test cover contract scenarios sim race fuzz bench bench-failover lint vuln tidy check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,12 @@ run: build ## three controllers and six pageservers; kill a pageserver, then the
 	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(filter-out 0,$(ONCE)),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
 
 test: ## all tests with the race detector
-	$(GO) test -race -shuffle=on -timeout 20m $(PKGS)
+	@mkdir -p $(BIN)
+	@set -o pipefail; $(GO) test -race -cover -shuffle=on -timeout 20m $(PKGS) | tee $(BIN)/test.log
+
+cover: ## every package is covered by its own tests: 70 % at least, as the last `make test` has measured
+	@test -s $(BIN)/test.log || $(MAKE) --no-print-directory test
+	$(GO) run ./internal/covercheck $(BIN)/test.log
 
 race: test ## the same: tests always run with the race detector
 
@@ -64,7 +69,7 @@ tidy: ## go.mod as it should be
 	$(GO) mod tidy
 	gofmt -w $$(git ls-files '*.go')
 
-check: lint test scenarios sim ## what CI runs
+check: lint test cover scenarios sim ## what CI runs
 
 clean: ## remove what was built
 	rm -rf $(BIN) .run

@@ -20,6 +20,7 @@ var allowed = map[string]struct {
 	imports []string
 	why     string
 }{
+	"api/client":        {[]string{"api/neon", "internal/jsonhttp"}, "a protocol, for others too"},
 	"api/neon":          {nil, "a leaf: Neon's words and nothing of ours"},
 	"internal/wait":     {nil, "ways to wait"},
 	"internal/tracelog": {nil, "a log format"},

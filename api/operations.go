@@ -93,21 +93,11 @@ func (h operationHandler) forgetTombstone(c *call) (answer, error) {
 	return done(h.operations.ForgetTombstone(c.ctx, id))
 }
 
-// progress is one operation in the answer of GET /debug/v1/operation.
-type progress struct {
-	Node     neon.NodeID `json:"node_id"`
-	Kind     string      `json:"operation"`
-	Force    bool        `json:"force"`
-	Total    int         `json:"attached_at_start"`
-	Attached int         `json:"attached"`
-	Shards   int         `json:"shards"`
-}
-
 func (h operationHandler) list(c *call) (answer, error) {
 	all, err := h.operations.List(c.ctx)
-	resp := []progress{}
+	resp := []neon.NodeOperation{}
 	for _, p := range all {
-		resp = append(resp, progress{
+		resp = append(resp, neon.NodeOperation{
 			Node: p.Node, Kind: p.Kind.String(), Force: p.Force, Total: p.Total,
 			Attached: p.Attached, Shards: p.Shards,
 		})

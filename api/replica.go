@@ -22,7 +22,7 @@ type Failpoints interface {
 type replicaHandler struct {
 	debug      *controller.Debug
 	leadership stepper
-	cluster    func() Cluster
+	cluster    func() neon.Cluster
 	failpoints Failpoints // nil: this replica cannot be held
 	logger     *slog.Logger
 }
@@ -32,31 +32,6 @@ type stepper interface {
 	// StepDown hands leadership over and returns what was seen under it. On a replica
 	// that does not lead it returns what it returned when it last did.
 	StepDown(ctx context.Context) (neon.GlobalObserved, error)
-}
-
-// Cluster is the answer of GET /debug/v1/cluster: the members as the replica that
-// was asked sees them.
-type Cluster struct {
-	ID           string   `json:"cluster_id"`
-	Server       string   `json:"server_id"` // of the replica that answers
-	Leader       string   `json:"leader_id"` // empty when none is known
-	Term         uint64   `json:"term"`
-	CommitIndex  uint64   `json:"commit_index"`
-	AppliedIndex uint64   `json:"applied_index"`
-	Level        uint64   `json:"feature_level"` // that all members know
-	Members      []Member `json:"members"`
-}
-
-// Member is one replica of a Cluster.
-type Member struct {
-	ID          string `json:"id"`
-	RaftAddr    string `json:"raft_addr"`
-	HTTPAddr    string `json:"http_addr"`
-	Role        string `json:"role"` // leader, voter or learner
-	LastContact string `json:"last_contact"`
-	Applied     uint64 `json:"applied_index"`
-	Lag         uint64 `json:"lag"`           // entries behind the leader
-	Level       uint64 `json:"feature_level"` // that its version knows; 0: not known
 }
 
 // leader names the replica that last took up its duties.

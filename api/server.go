@@ -72,8 +72,8 @@ type Options struct {
 
 	Leadership Leadership
 	Readiness  Readiness
-	Cluster    func() Cluster    // for GET /debug/v1/cluster
-	State      func() *fsm.State // newest local state, for the gauges
+	Cluster    func() neon.Cluster // for GET /debug/v1/cluster
+	State      func() *fsm.State   // newest local state, for the gauges
 
 	// Peers carries requests to other replicas. It must not follow redirects nor
 	// add or remove encodings.

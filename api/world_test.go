@@ -125,9 +125,9 @@ func newOptions(r *replica, s setup) Options {
 		Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  r, Readiness: r, State: r.State,
-		Cluster: func() Cluster {
-			return Cluster{
-				ID: "c", Server: fmt.Sprint(r.at), Members: []Member{},
+		Cluster: func() neon.Cluster {
+			return neon.Cluster{
+				ID: "c", Server: fmt.Sprint(r.at), Members: []neon.ClusterMember{},
 			}
 		},
 		Peers: transport, PublicKey: s.key, RatePerSec: s.rate,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 )
 
@@ -179,10 +180,18 @@ func clip(raw []byte) []byte {
 // fields into vectors that cannot be null.
 type List[T any] []T
 
-// MarshalJSON prints the array.
+// MarshalJSON prints the array. Bytes are numbers in it like others, of which
+// encoding/json would make one string.
 func (l List[T]) MarshalJSON() ([]byte, error) {
 	if l == nil {
 		return []byte("[]"), nil
+	}
+	if reflect.TypeFor[T]().Kind() == reflect.Uint8 {
+		elements := make([]any, len(l))
+		for i, v := range l {
+			elements[i] = v
+		}
+		return json.Marshal(elements)
 	}
 	return json.Marshal([]T(l))
 }

@@ -231,3 +231,10 @@ func TestEveryRequestIsHeldToTheRules(t *testing.T) {
 		t.Errorf("%d bodies for %d requests", len(fullRequests), n)
 	}
 }
+
+func TestListOfBytesIsPrintedAsNumbers(t *testing.T) {
+	text, err := json.Marshal(TimeTravelRequest{Counts: List[ShardCount]{0, 4}})
+	if err != nil || string(text) != `{"shard_counts":[0,4]}` {
+		t.Errorf("%s, %v", text, err)
+	}
+}

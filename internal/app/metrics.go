@@ -3,7 +3,7 @@ package app
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"quorate/api"
+	"quorate/api/neon"
 	"quorate/cluster"
 )
 
@@ -80,15 +80,15 @@ func (m *raftMetrics) Collect(out chan<- prometheus.Metric) {
 }
 
 // describe is the membership as this replica sees it.
-func (a *App) describe() api.Cluster {
+func (a *App) describe() neon.Cluster {
 	s := a.cluster.Status()
-	out := api.Cluster{
+	out := neon.Cluster{
 		ID: s.ClusterID, Server: s.ID, Leader: s.Leader, Term: s.Term,
-		CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, Members: []api.Member{},
+		CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, Members: []neon.ClusterMember{},
 		Level: a.replica.State().AgreedLevel(),
 	}
 	for _, m := range a.cluster.Members() {
-		member := api.Member{
+		member := neon.ClusterMember{
 			ID: m.ID, RaftAddr: m.RaftAddr, HTTPAddr: m.HTTPAddr, Role: "learner",
 			LastContact: "never", Applied: m.AppliedIndex, Lag: m.Lag, Level: m.Level,
 		}

@@ -30,8 +30,20 @@ var allowed = map[string]struct {
 	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
 	"cluster":           {nil, "consensus knows no word of Neon"},
 	"reconciler": {
-		[]string{"fsm", "scheduler", "reconciler/plan", "api/neon"},
+		[]string{
+			"fsm", "scheduler", "reconciler/plan", "reconciler/observed", "reconciler/queue",
+			"reconciler/outbox", "internal/wait", "api/neon",
+		},
 		"effects only through interfaces it declares",
+	},
+	"reconciler/observed": {
+		[]string{"fsm", "reconciler/plan", "api/neon"}, "what was seen, and nothing that looks",
+	},
+	"reconciler/queue": {
+		[]string{"internal/wait", "api/neon"}, "does not know what is worked on",
+	},
+	"reconciler/outbox": {
+		[]string{"fsm", "internal/wait", "api/neon"}, "effects only through interfaces it declares",
 	},
 	"reconciler/plan":      {[]string{"fsm", "api/neon"}, "pure decisions about one shard"},
 	"internal/pageserver":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
@@ -55,7 +67,7 @@ var allowed = map[string]struct {
 		"the outside",
 	},
 	"internal/app": {[]string{
-		"api", "cluster", "fsm", "reconciler", "internal/controller",
+		"api", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
 		"internal/pageserver", "internal/computehook", "internal/failpoint", "internal/localhook",
 		"internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "internal/metrics",
 		"api/neon",

@@ -1,6 +1,8 @@
 package reconciler
 
 import (
+	"context"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -26,39 +28,48 @@ type Chaos struct {
 // chaosBatch is how many shards are moved to their secondaries at a time.
 const chaosBatch = 128
 
-// chaos disturbs the cluster until the term ends.
-func (t *term) chaos() {
-	c := t.Options.Chaos
-	if c.Interval <= 0 {
+// chaos disturbs the cluster.
+type chaos struct {
+	ctx    context.Context
+	opts   Chaos
+	log    Log
+	logger *slog.Logger
+	loads  func() map[neon.NodeID]scheduler.Load
+	commit func([]fsm.Intent) (refused []neon.ShardID)
+}
+
+// run disturbs the cluster until the term ends.
+func (c *chaos) run() {
+	if c.opts.Interval <= 0 {
 		return
 	}
-	tick := time.NewTicker(c.Interval)
+	tick := time.NewTicker(c.opts.Interval)
 	defer tick.Stop()
-	exit := t.exitTimer()
+	exit := c.exitTimer()
 	defer exit.Stop()
 	for {
 		select {
 		case <-tick.C:
 			if rand.IntN(2) == 0 {
-				t.Logger.Info("Chaos iteration: MigrationsToSecondary...")
-				t.commit(t.toSecondaries())
+				c.logger.Info("Chaos iteration: MigrationsToSecondary...")
+				c.commit(c.toSecondaries())
 			} else {
-				t.Logger.Info("Chaos iteration: GracefulMigrationsAnywhere...")
-				t.commit(t.elsewhere())
+				c.logger.Info("Chaos iteration: GracefulMigrationsAnywhere...")
+				c.commit(c.elsewhere())
 			}
 		case <-exit.C:
-			t.Logger.Warn("Injecting chaos: force kill")
-			c.Exit()
+			c.logger.Warn("Injecting chaos: force kill")
+			c.opts.Exit()
 			return
-		case <-t.ctx.Done():
+		case <-c.ctx.Done():
 			return
 		}
 	}
 }
 
 // exitTimer runs out at the next exit, or never.
-func (t *term) exitTimer() *time.Timer {
-	if next := t.Options.Chaos.NextExit; next != nil {
+func (c *chaos) exitTimer() *time.Timer {
+	if next := c.opts.NextExit; next != nil {
 		if at, ok := next(time.Now()); ok {
 			return time.NewTimer(time.Until(at))
 		}
@@ -71,7 +82,7 @@ func (t *term) exitTimer() *time.Timer {
 // victims lists the shards that may be disturbed: those of tenants that nobody
 // pinned, not on their way already. Those outside their home zone come first, so
 // that the cluster does not drift.
-func (t *term) victims(st *fsm.State) (away, home []fsm.Shard) {
+func (c *chaos) victims(st *fsm.State) (away, home []fsm.Shard) {
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
 		tenant, _ := st.Tenant(sh.ID.Tenant)
 		if tenant.Scheduling != neon.ShardActive || tenant.Deleting || sh.Unmanaged ||
@@ -91,10 +102,10 @@ func (t *term) victims(st *fsm.State) (away, home []fsm.Shard) {
 
 func shuffle(s []fsm.Shard) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
 
-func (t *term) toSecondaries() (intents []fsm.Intent) {
-	st := t.Log.State()
-	sched := scheduler.New(st, t.loads())
-	away, home := t.victims(st)
+func (c *chaos) toSecondaries() (intents []fsm.Intent) {
+	st := c.log.State()
+	sched := scheduler.New(st, c.loads())
+	away, home := c.victims(st)
 	for _, sh := range append(away, home...) {
 		if len(intents) == chaosBatch {
 			break
@@ -104,16 +115,16 @@ func (t *term) toSecondaries() (intents []fsm.Intent) {
 		}
 		to := sh.Secondary[rand.IntN(len(sh.Secondary))]
 		if in, err := sched.Migrate(sh, to, scheduler.OverrideScheduler); err == nil {
-			t.Logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached, "to", to)
+			c.logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached, "to", to)
 			intents = append(intents, in)
 		}
 	}
 	return intents
 }
 
-func (t *term) elsewhere() []fsm.Intent {
-	st := t.Log.State()
-	away, home := t.victims(st)
+func (c *chaos) elsewhere() []fsm.Intent {
+	st := c.log.State()
+	away, home := c.victims(st)
 	all := append(away, home...)
 	if len(all) == 0 {
 		return nil
@@ -127,16 +138,16 @@ func (t *term) elsewhere() []fsm.Intent {
 		}
 	}
 	if len(to) == 0 {
-		t.Logger.Info("no candidate nodes found for migrating shard within its home AZ",
+		c.logger.Info("no candidate nodes found for migrating shard within its home AZ",
 			"shard", sh.ID)
 		return nil
 	}
-	in, err := scheduler.New(st, t.loads()).Prewarm(sh, to[rand.IntN(len(to))],
+	in, err := scheduler.New(st, c.loads()).Prewarm(sh, to[rand.IntN(len(to))],
 		scheduler.OverrideScheduler)
 	if err != nil {
 		return nil
 	}
-	t.Logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached,
+	c.logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached,
 		"to", in.PreferredNode)
 	return []fsm.Intent{in}
 }

@@ -31,7 +31,7 @@ func TestChaosDisturbsAndDoesNoHarm(t *testing.T) {
 		b.lead()
 		moved := map[neon.ShardID]bool{}
 		for range 9 {
-			wait(time.Minute)
+			elapse(time.Minute)
 			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
 				moved[sh.ID] = moved[sh.ID] || sh.Generation > 1
 			}
@@ -39,7 +39,7 @@ func TestChaosDisturbsAndDoesNoHarm(t *testing.T) {
 		if exits != 0 {
 			b.t.Error("it exited before its time")
 		}
-		wait(2 * time.Minute)
+		elapse(2 * time.Minute)
 		after, _ := b.log.State().Shard(pinned)
 		n := 0
 		for _, m := range moved {

@@ -7,6 +7,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/outbox"
 )
 
 // Log is the replicated log as the reconciler uses it.
@@ -74,24 +75,6 @@ type Migrations interface {
 		ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn,
 		timeout time.Duration,
 	) error
-}
-
-// HookRefusal is the error of a Hook that has reached somebody, who will not or not
-// now.
-type HookRefusal struct {
-	Err   error
-	Wait  time.Duration // before the next try, at least
-	Never bool          // the same will not be taken later either
-}
-
-func (r *HookRefusal) Error() string { return r.Err.Error() }
-
-// Unwrap gives the reason.
-func (r *HookRefusal) Unwrap() error { return r.Err }
-
-// Hook tells compute where a tenant's shards are. A nil error means applied.
-type Hook interface {
-	NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error
 }
 
 // Metrics counts what the workers do. Status is ok, ok_no_notify, error or cancel.
@@ -215,7 +198,7 @@ type Deps struct {
 	Locations  Locations
 	Prober     Prober
 	Migrations Migrations
-	Hook       Hook
+	Hook       outbox.Hook
 	Failpoints Failpoints // nil: none
 	Metrics    Metrics
 	Options    Options

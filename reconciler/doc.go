@@ -3,15 +3,25 @@
 //
 // It is level-triggered: there is no progress counter and no resume code. What a
 // shard needs next follows from three things: its record in the log, what was
-// seen of its locations, and which nodes answer. Next is that function, pure and
-// total; the workers execute the one step it names, record what they saw, and ask
-// again. A successor leader starts with everything unknown, lists the nodes, and
-// Next names the step at which its predecessor stopped.
+// seen of its locations, and which nodes answer. Package plan has that function. The
+// workers execute the one step that it names, record what they saw, and ask again. A
+// new leader starts with everything unknown and lists the nodes. Then the planner
+// names the step at which its predecessor stopped.
 //
-// What is seen is leader memory. "Unknown" and "nothing there" are never mixed
-// up: before any call that changes a location the location becomes unknown, and
-// only an answer makes it known again.
+// A term builds its parts, runs them and joins them. No part knows the term or locks
+// what another one guards:
 //
-// A generation is committed by the log before any pageserver hears of it, and
-// merely not knowing costs none: an unknown location is looked at first.
+//   - nodes ask for signs of life and list what is on them (nodes.go, heartbeat.go,
+//     listing.go); what was seen is in package observed.
+//   - feed turns changes of the state into wake-ups of shards in the queue (feed.go,
+//     package queue).
+//   - workers make steps: short ones (worker.go, calls.go) and long ones (longstep.go,
+//     warm.go, catchup.go).
+//   - the outbox tells compute (package outbox).
+//   - rules evacuate and repair, operations drain, fill and delete nodes, the
+//     optimiser looks for better places, and chaos disturbs (rules.go, operations.go,
+//     optimise.go, chaos.go).
+//
+// The package keeps nothing from one term to the next. It makes no call but through
+// the interfaces in deps.go.
 package reconciler

@@ -1,13 +1,22 @@
 package reconciler
 
-import "errors"
+import (
+	"errors"
+
+	"quorate/api/neon"
+)
 
 // ErrAbsent is the answer of Locations.Location when the node has none.
 var ErrAbsent = errors.New("no such location")
 
-// errDeferred ends a pass that cannot go on now and will be woken by what it
-// waits for: a listing, a node's free slot, an acknowledgement.
-var errDeferred = errors.New("deferred")
+var errNoTerm = &neon.Error{Code: neon.NotLeader, Msg: "this replica does not lead"}
+
+// errParked ends a turn with a task that waits for a node's free slot and was given
+// away.
+var errParked = errors.New("parked")
+
+// errListing ends a pass that the listing of a node will answer, and then wake.
+var errListing = errors.New("the node is being listed")
 
 // errCold ends a pass whose destination is not warm enough yet, though nothing
 // failed: the move goes on later.
@@ -15,3 +24,8 @@ var errCold = errors.New("secondary isn't ready")
 
 // errOrigin is a failure of the node that a migration comes from.
 var errOrigin = errors.New("origin")
+
+// reconcileError is how clients know a failure.
+func reconcileError(id neon.ShardID, err error) error {
+	return neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", id, err)
+}

@@ -26,9 +26,9 @@ type Failpoints interface {
 // beforeIssue is the place before a generation is asked for.
 const beforeIssue = "reconciler-pre-increment-generation"
 
-// apart tells whether to number attachments one by one although many could be
-// numbered in one entry: somebody wants to hold them in between.
-func (t *term) apart() bool { return t.Failpoints != nil && t.Failpoints.Armed(beforeIssue) }
+// issueSeparately reports whether to number attachments one by one although many
+// could be numbered in one entry: a test wants to hold them in between.
+func issueSeparately(f Failpoints) bool { return f != nil && f.Armed(beforeIssue) }
 
 // pointBefore names the place that a shard passes right before a step; empty for
 // steps without one. The names are those that existing tests know: a migration is
@@ -58,26 +58,3 @@ func pointBefore(sc *plan.Scene, step plan.Step) string {
 
 // epilogue is the place at the end of a reconcile that did something.
 const epilogue = "reconciler-epilogue"
-
-// hold lets a shard pass the place before a step, once for each time it comes to
-// that step. It tells whether to decide again, since much may have happened there.
-func (t *term) hold(k *task, sc *plan.Scene, step plan.Step) (again bool) {
-	if t.Failpoints == nil {
-		return false
-	}
-	name := pointBefore(sc, step)
-	if step.Kind == plan.Done && k.acted {
-		name = epilogue
-	}
-	if name == "" || k.passed == name {
-		k.passed = ""
-		return false
-	}
-	k.passed = name
-	ctx, cancel := context.WithCancel(t.ctx)
-	defer cancel()
-	t.queue.during(k, cancel)
-	defer t.queue.during(k, nil)
-	_ = t.Failpoints.Pausable(ctx, name) // when the term ends, the caller sees it
-	return true
-}

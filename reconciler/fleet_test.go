@@ -15,6 +15,9 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
+	"quorate/internal/wait"
+	"quorate/reconciler/outbox"
+	"quorate/reconciler/plan"
 	"quorate/scheduler"
 )
 
@@ -26,7 +29,7 @@ type fleet struct {
 	mu   sync.Mutex
 	rng  *rand.Rand
 	down map[neon.NodeID]bool
-	// calls to it wait for their callers' patience
+	// calls to it end when their callers give up
 	hung   neon.NodeID
 	deaf   neon.NodeID                   // answers no heartbeats
 	frozen time.Duration                 // how long heartbeats take that then fail
@@ -78,7 +81,7 @@ func (f *fleet) enter(ctx context.Context, n neon.NodeID) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if err := pause(ctx, latency); err != nil {
+	if err := wait.Sleep(ctx, latency); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -177,7 +180,7 @@ func (f *fleet) Locations(
 	f.mu.Lock()
 	slow := f.lists[node.ID]
 	f.mu.Unlock()
-	if err := pause(ctx, slow); err != nil {
+	if err := wait.Sleep(ctx, slow); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
@@ -196,7 +199,7 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 	deaf, frozen := f.deaf == node.ID, f.frozen
 	f.mu.Unlock()
 	if frozen > 0 {
-		_ = pause(context.Background(), frozen) // whoever asks stands still too
+		_ = wait.Sleep(context.Background(), frozen) // whoever asks stands still too
 		return nil, context.DeadlineExceeded
 	}
 	if deaf {
@@ -206,7 +209,7 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 }
 
 func (f *fleet) SecondaryDownload(
-	ctx context.Context, node *fsm.Node, _ neon.ShardID, wait time.Duration,
+	ctx context.Context, node *fsm.Node, _ neon.ShardID, atMost time.Duration,
 ) (bool, error) {
 	if err := f.enter(ctx, node.ID); err != nil {
 		return false, err
@@ -217,7 +220,7 @@ func (f *fleet) SecondaryDownload(
 	if !slow {
 		return true, nil
 	}
-	err := pause(ctx, wait)
+	err := wait.Sleep(ctx, atMost)
 	f.set(func() {
 		f.asked++
 		if err != nil {
@@ -308,7 +311,7 @@ type bench struct {
 	log    *fsmtest.Log
 	fleet  *fleet
 	opts   Options
-	hook   Hook
+	hook   outbox.Hook
 	points Failpoints
 	metric Metrics
 	mu     sync.Mutex // guards now against the subscription
@@ -393,7 +396,7 @@ func (b *bench) settle() {
 		if err == nil && n == 0 && b.now.Ready() {
 			return
 		}
-		pause(context.Background(), time.Second)
+		wait.Sleep(context.Background(), time.Second)
 	}
 	b.depose()
 	b.t.Fatal("it does not settle")
@@ -473,4 +476,11 @@ func (b *bench) busiest() neon.NodeID {
 	slices.Sort(nodes)
 	return slices.MaxFunc(nodes,
 		func(x, y neon.NodeID) int { return b.attachedOn(x) - b.attachedOn(y) })
+}
+
+// sightOf is what the present leader knows of a shard on a node.
+func (b *bench) sightOf(id neon.ShardID, n neon.NodeID) plan.Sight {
+	sc := &plan.Scene{Shard: fsm.Shard{ID: id, Attached: n}}
+	b.now.current.Load().seen.Describe(sc, func(neon.NodeID, uint64) bool { return true })
+	return sc.On(n)
 }

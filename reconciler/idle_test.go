@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"quorate/api/neon"
+	"quorate/reconciler/queue"
 )
 
 // Once somebody waited for what they created, nothing is left to do: the wake-ups
@@ -22,7 +23,7 @@ func TestWhatWasWaitedForLeavesNothingToDo(t *testing.T) {
 				}
 			}
 			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
-				b.now.Kick(Normal, sh.ID)
+				b.now.current.Load().queue.Wake(queue.Normal, sh.ID)
 			}
 			if n, err := b.now.ReconcileAll(context.Background()); n != 0 || err != nil {
 				b.t.Errorf("%d shards are left, %v", n, err)

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -10,6 +11,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/reconciler/plan"
+	"quorate/reconciler/queue"
 )
 
 // strayCalls bounds the detaches of one activation under way at a time.
@@ -18,17 +20,17 @@ const strayCalls = 16
 // list takes over the complete listing of a node, removes what no tenant knows,
 // and wakes the shards that are not what they were thought to be.
 func (w *nodeWatch) list(node *fsm.Node) error {
-	ctx, cancel := context.WithTimeout(w.ctx, w.Options.PutTimeout)
+	ctx, cancel := context.WithTimeout(w.ctx, w.opts.PutTimeout)
 	defer cancel()
-	_, listed := w.seen.listedAt(node.ID)
-	began := w.seen.reading()
-	found, strays, err := w.fetch(ctx, node)
+	_, listed := w.seen.ListedAt(node.ID)
+	began := w.seen.Clock()
+	found, strays, err := w.lister.fetch(ctx, node)
 	if err == nil {
-		err = w.detachStrays(ctx, node, strays)
+		err = w.lister.detachStrays(ctx, node, strays)
 	}
 	var wake []neon.ShardID
 	if err == nil {
-		wake = w.seen.list(node.ID, node.Incarnation, began, found)
+		wake = w.seen.List(node.ID, node.Incarnation, began, found)
 	}
 	w.mu.Lock()
 	e := w.watch[node.ID]
@@ -43,47 +45,54 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 	}
 	w.mu.Unlock()
 	if e == nil {
-		w.seen.dropNode(node.ID) // it was deleted meanwhile
+		w.seen.DropNode(node.ID) // it was deleted meanwhile
 	}
-	w.queue.wake(Normal, wake...)
+	w.queue.Wake(queue.Normal, wake...)
 	if err != nil {
 		if w.ctx.Err() == nil {
-			w.Logger.Info("node could not be listed", "node", node.ID, "err", err)
+			w.logger.Info("node could not be listed", "node", node.ID, "err", err)
 		}
 		return err
 	}
 	if !listed {
-		w.wakeNode(w.Log.State(), node.ID)
+		w.wakeNode(w.log.State(), node.ID)
 	}
 	return nil
+}
+
+// lister lists nodes, and detaches what nobody knows there. It has no state.
+type lister struct {
+	log       Log
+	locations Locations
+	logger    *slog.Logger
 }
 
 // fetch lists a node and tells the shards that exist from strays. The state that
 // decides it is read after the listing and linearizably: a shard created
 // meanwhile must not be taken for a stray, nor may a child of a split that is
 // under way.
-func (w *nodeWatch) fetch(
+func (l *lister) fetch(
 	ctx context.Context, node *fsm.Node,
 ) (map[neon.ShardID]*plan.Conf, []neon.ShardID, error) {
-	list, err := w.Locations.Locations(ctx, node)
+	list, err := l.locations.Locations(ctx, node)
 	if err != nil {
 		return nil, nil, err
 	}
-	st, err := w.Log.ReadState(ctx)
+	st, err := l.log.ReadState(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	found := make(map[neon.ShardID]*plan.Conf, len(list))
 	var strays []neon.ShardID
-	for _, l := range list {
-		if _, ok := st.Shard(l.Shard); !ok && !st.Splitting(l.Shard.Tenant) {
-			strays = append(strays, l.Shard)
+	for _, at := range list {
+		if _, ok := st.Shard(at.Shard); !ok && !st.Splitting(at.Shard.Tenant) {
+			strays = append(strays, at.Shard)
 			continue
 		}
-		found[l.Shard] = plan.ConfOf(l.Config)
+		found[at.Shard] = plan.ConfOf(at.Config)
 	}
 	for _, id := range strays {
-		w.parentOf(st, id, found)
+		l.parentOf(st, id, found)
 	}
 	return found, strays, nil
 }
@@ -91,7 +100,7 @@ func (w *nodeWatch) fetch(
 // parentOf takes the parent of a stray, which a split that was aborted has left, for
 // something that is there: the pageserver does not list it any more and still has its
 // files, until it is detached.
-func (w *nodeWatch) parentOf(st *fsm.State, stray neon.ShardID, found map[neon.ShardID]*plan.Conf) {
+func (l *lister) parentOf(st *fsm.State, stray neon.ShardID, found map[neon.ShardID]*plan.Conf) {
 	tenant, ok := st.Tenant(stray.Tenant)
 	if !ok || stray.Count.Shards() <= tenant.Count.Shards() {
 		return
@@ -102,14 +111,14 @@ func (w *nodeWatch) parentOf(st *fsm.State, stray neon.ShardID, found map[neon.S
 	}
 }
 
-func (w *nodeWatch) detachStrays(ctx context.Context, node *fsm.Node, strays []neon.ShardID) error {
+func (l *lister) detachStrays(ctx context.Context, node *fsm.Node, strays []neon.ShardID) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(strayCalls)
 	for _, id := range strays {
 		g.Go(func() error {
-			w.Logger.Info("detaching unknown shard", "shard", id, "node", node.ID)
+			l.logger.Info("detaching unknown shard", "shard", id, "node", node.ID)
 			conf := &neon.LocationConfig{Mode: neon.Detached}
-			if err := w.Locations.PutLocation(ctx, node, id, conf, PutOptions{}); err != nil {
+			if err := l.locations.PutLocation(ctx, node, id, conf, PutOptions{}); err != nil {
 				return fmt.Errorf("detach unknown shard %s: %w", id, err)
 			}
 			return nil
@@ -127,7 +136,7 @@ func (w *nodeWatch) awaitListing(n neon.NodeID, id neon.ShardID) bool {
 	if e == nil || e.listFailed || !e.last.Available() {
 		return false
 	}
-	if inc, ok := w.seen.listedAt(n); ok && inc == e.last.Incarnation {
+	if inc, ok := w.seen.ListedAt(n); ok && inc == e.last.Incarnation {
 		return false
 	}
 	e.waiting = append(e.waiting, id)
@@ -136,19 +145,19 @@ func (w *nodeWatch) awaitListing(n neon.NodeID, id neon.ShardID) bool {
 
 // activate lists a node on an operator's order and commits that it is active.
 func (w *nodeWatch) activate(ctx context.Context, node *fsm.Node) error {
-	began := w.seen.reading()
-	found, strays, err := w.fetch(ctx, node)
+	began := w.seen.Clock()
+	found, strays, err := w.lister.fetch(ctx, node)
 	if err != nil {
 		return neon.Errorf(neon.PreconditionFailed, "node %d cannot be listed: %w", node.ID, err)
 	}
-	if err := w.detachStrays(ctx, node, strays); err != nil {
+	if err := w.lister.detachStrays(ctx, node, strays); err != nil {
 		return neon.Errorf(neon.Conflict, "node %d: %w", node.ID, err)
 	}
-	w.seen.list(node.ID, node.Incarnation, began, found)
-	_, err = w.Log.Propose(ctx, fsm.RequestID{},
+	w.seen.List(node.ID, node.Incarnation, began, found)
+	_, err = w.log.Propose(ctx, fsm.RequestID{},
 		fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: node.ID, To: neon.NodeActive}}})
 	if err == nil {
-		w.wakeNode(w.Log.State(), node.ID)
+		w.wakeNode(w.log.State(), node.ID)
 	}
 	return err
 }

@@ -2,12 +2,16 @@ package reconciler
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
+	"quorate/reconciler/observed"
 	"quorate/reconciler/plan"
+	"quorate/reconciler/queue"
 )
 
 // A healthy node is listed again now and then, to find what a late call may have
@@ -23,31 +27,36 @@ const (
 	doubtTime = 10 * time.Minute
 )
 
-// provingFailures is how many heartbeats in a row must have failed for a verdict: one
-// that was under way while this process was frozen says nothing about the node.
-const provingFailures = 2
-
-// retryProbe is the pause between heartbeats while a node does not answer.
-const retryProbe = 500 * time.Millisecond
-
 // nodeWatch asks every node for signs of life, turns them into proposed verdicts
 // and lists the locations of those that came (back).
 type nodeWatch struct {
-	*term
-	began time.Time
+	ctx        context.Context
+	opts       Options
+	log        Log
+	prober     Prober
+	failpoints Failpoints
+	logger     *slog.Logger
+	seen       *observed.Locations
+	lister     *lister
+	queue      waker
+	report     *report
+	began      time.Time
+
+	progress wait.Broadcast // a probe has ended
+	moved    wait.Signal    // the rules have to look: a node changed
+	wg       sync.WaitGroup
 
 	mu    sync.Mutex
 	watch map[neon.NodeID]*watched
-
-	// progress is closed and replaced whenever a probe ends.
-	progress chan struct{}
-
-	// moved tells the rules that a node changed.
-	moved chan struct{}
-	wg    sync.WaitGroup
 }
 
-// watched is what the leader remembers of one node.
+// waker makes sure that shards are looked at.
+type waker interface {
+	Wake(p queue.Priority, ids ...neon.ShardID)
+}
+
+// watched is what the leader remembers of one node. The lock of the nodeWatch guards
+// all of it.
 type watched struct {
 	last        fsm.Node // as of the last look at the state
 	lastSuccess time.Time
@@ -67,17 +76,19 @@ type watched struct {
 	nextDown    int
 }
 
-func newNodeWatch(t *term) *nodeWatch {
+func newNodeWatch(ctx context.Context, d Deps, seen *observed.Locations, r *report) *nodeWatch {
 	return &nodeWatch{
-		term: t, began: time.Now(), watch: make(map[neon.NodeID]*watched),
-		progress: make(chan struct{}), moved: make(chan struct{}, 1),
+		ctx: ctx, opts: d.Options, log: d.Log, prober: d.Prober, failpoints: d.Failpoints,
+		logger: d.Logger, seen: seen, report: r, began: time.Now(),
+		lister: &lister{log: d.Log, locations: d.Locations, logger: d.Logger},
+		moved:  wait.NewSignal(), watch: make(map[neon.NodeID]*watched),
 	}
 }
 
 // run probes what is due and judges, until the term ends.
 func (w *nodeWatch) run() {
 	tick := time.NewTicker(min(250*time.Millisecond,
-		max(w.Options.HeartbeatInterval/4, 10*time.Millisecond)))
+		max(w.opts.HeartbeatInterval/4, 10*time.Millisecond)))
 	defer tick.Stop()
 	for {
 		w.probeDue()
@@ -91,251 +102,133 @@ func (w *nodeWatch) run() {
 	}
 }
 
-// changed compares the nodes of the state with what was known of them. Whoever needs
-// to know now may call it too.
+// changed compares the nodes of the state with what was known of them, and has
+// everything looked at that depends on what is new. A caller that has to know now may
+// call it too.
 func (w *nodeWatch) changed() {
-	now := time.Now()
-	var restarted, woken, downed, deleted []neon.NodeID
-	var stranded []neon.ShardID // which wait for a listing that does not come
 	w.mu.Lock()
-	st := w.Log.State()
-	alive := make(map[neon.NodeID]bool)
-	for n := range st.Nodes() {
-		alive[n.ID] = true
-		e := w.watch[n.ID]
-		if e == nil {
-			e = &watched{last: *n, since: now, due: now, downs: make(map[int]context.CancelFunc)}
-			w.watch[n.ID] = e
-			if n.Availability == neon.NodeOffline {
-				w.wentAway(st, n.ID)
-			}
-			continue
-		}
-		last := e.last
-		e.last = *n
-		if last.Incarnation != n.Incarnation {
-			restarted = append(restarted, n.ID)
-			e.listFailed, e.due = false, now
-		}
-		if last.Availability != n.Availability || last.Incarnation != n.Incarnation {
-			e.since = now
-		}
-		if last.Available() && (!n.Available() || last.Incarnation != n.Incarnation) {
-			cancelAll(e.downs)
-			downed = append(downed, n.ID)
-			stranded, e.waiting = append(stranded, e.waiting...), nil
-		}
-		spared := plan.Forced(last.Operation) && !plan.Forced(n.Operation)
-		if n.Available() && (!last.Available() || spared) {
-			woken = append(woken, n.ID)
-		}
-		if n.Availability == neon.NodeOffline && last.Availability != neon.NodeOffline {
-			w.wentAway(st, n.ID)
-		}
-		w.say(&last, n)
-	}
-	for id, e := range w.watch {
-		if !alive[id] {
-			cancelAll(e.downs)
-			delete(w.watch, id)
-			deleted = append(deleted, id)
-			stranded = append(stranded, e.waiting...)
-		}
-	}
+	st := w.log.State() // under the lock, so that no caller compares an older one later
+	d := w.compare(st)
 	w.mu.Unlock()
-	for _, id := range deleted {
-		w.seen.dropNode(id)
+	for _, id := range d.deleted {
+		w.seen.DropNode(id)
 	}
-	for _, id := range restarted {
-		w.seen.forgetNode(id)
+	for _, id := range d.restarted {
+		w.seen.ForgetNode(id)
 	}
-	for _, id := range woken {
+	for _, id := range d.woken {
 		w.wakeNode(st, id)
 	}
-	w.queue.wake(Normal, stranded...)
-	for _, id := range append(woken, downed...) {
+	w.queue.Wake(queue.Normal, d.stranded...)
+	for _, id := range append(d.woken, d.downed...) {
 		// Not only those that are meant to be there: what is left there can be taken
 		// away now, and migrations from there need not wait for compute any more.
-		w.queue.wake(Normal, w.seen.attachedOn(id)...)
+		w.queue.Wake(queue.Normal, w.seen.AttachedOn(id)...)
 	}
 	w.poke()
 }
 
-func cancelAll(downs map[int]context.CancelFunc) {
-	for _, cancel := range downs {
+// differences are what is new about nodes.
+type differences struct {
+	restarted []neon.NodeID // their process is another one
+	woken     []neon.NodeID // available now
+	downed    []neon.NodeID // not available any more, or restarted
+	deleted   []neon.NodeID
+	stranded  []neon.ShardID // wait for a listing that does not come
+}
+
+// compare takes over the nodes of a state. The caller holds the lock.
+func (w *nodeWatch) compare(st *fsm.State) (d differences) {
+	alive := make(map[neon.NodeID]bool)
+	for n := range st.Nodes() {
+		alive[n.ID] = true
+		w.compareNode(st, n, &d)
+	}
+	for id, e := range w.watch {
+		if !alive[id] {
+			e.cancelCalls()
+			delete(w.watch, id)
+			d.deleted = append(d.deleted, id)
+			d.stranded = append(d.stranded, e.waiting...)
+		}
+	}
+	return d
+}
+
+func (w *nodeWatch) compareNode(st *fsm.State, n *fsm.Node, d *differences) {
+	e, now := w.watch[n.ID], time.Now()
+	if e == nil {
+		w.watch[n.ID] = &watched{
+			last: *n, since: now, due: now, downs: make(map[int]context.CancelFunc),
+		}
+		if n.Availability == neon.NodeOffline {
+			w.wentAway(st, n.ID)
+		}
+		return
+	}
+	last := e.last
+	e.last = *n
+	restarted := last.Incarnation != n.Incarnation
+	if restarted {
+		d.restarted = append(d.restarted, n.ID)
+		e.listFailed, e.due = false, now
+	}
+	if last.Availability != n.Availability || restarted {
+		e.since = now
+	}
+	if last.Available() && (!n.Available() || restarted) {
+		e.cancelCalls()
+		d.downed = append(d.downed, n.ID)
+		d.stranded, e.waiting = append(d.stranded, e.waiting...), nil
+	}
+	spared := plan.Forced(last.Operation) && !plan.Forced(n.Operation)
+	if n.Available() && (!last.Available() || spared) {
+		d.woken = append(d.woken, n.ID)
+	}
+	if n.Availability == neon.NodeOffline && last.Availability != neon.NodeOffline {
+		w.wentAway(st, n.ID)
+	}
+	w.logTransition(&last, n)
+}
+
+// cancelCalls ends the calls to a node that are under way.
+func (e *watched) cancelCalls() {
+	for _, cancel := range e.downs {
 		cancel()
 	}
 }
 
 // poke has the rules looked at.
-func (w *nodeWatch) poke() {
-	select {
-	case w.moved <- struct{}{}:
-	default:
-	}
-}
+func (w *nodeWatch) poke() { w.moved.Set() }
 
-// silent lists the schedulable nodes whose last heartbeats were not answered (one
-// that is lost on the way does not count), and tells whether every schedulable one
-// was asked in this term.
-func (w *nodeWatch) silent() (ids []neon.NodeID, asked bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	asked = true
-	patience := w.Options.HeartbeatInterval + w.Options.ProbeTimeout
-	for id, e := range w.watch {
-		if !e.last.Schedulable() {
-			continue
-		}
-		asked = asked && e.probed
-		if e.failing && time.Since(e.lastSuccess) > patience {
-			ids = append(ids, id)
-		}
-	}
-	return ids, asked
-}
-
-func (w *nodeWatch) say(last, n *fsm.Node) {
+func (w *nodeWatch) logTransition(last, n *fsm.Node) {
 	switch {
 	case last.Availability == n.Availability:
 	case n.Availability == neon.NodeOffline:
-		w.Logger.Info("node " + n.ID.String() + " going offline")
+		w.logger.Info("node " + n.ID.String() + " going offline")
 	case n.Availability == neon.NodeActive:
-		w.Logger.Info("Node " + n.ID.String() + " transition to active")
+		w.logger.Info("Node " + n.ID.String() + " transition to active")
 	}
 }
 
 // wakeNode makes every shard that has to do with a node be looked at.
 func (w *nodeWatch) wakeNode(st *fsm.State, id neon.NodeID) {
 	for sh := range st.NodeShards(id) {
-		w.queue.wake(Normal, sh.ID)
+		w.queue.Wake(queue.Normal, sh.ID)
 	}
 }
 
-// wentAway takes down which shards have a location on a node that went offline.
+// wentAway notes which shards have a location on a node that went offline.
 func (w *nodeWatch) wentAway(st *fsm.State, id neon.NodeID) {
 	for sh := range st.NodeShards(id) {
 		w.report.wentAway(sh.ID, id)
 	}
 }
 
-// probeDue starts the heartbeats whose time has come.
-func (w *nodeWatch) probeDue() {
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, e := range w.watch {
-		if e.busy || now.Before(e.due) || w.ctx.Err() != nil {
-			continue
-		}
-		e.busy = true
-		node := e.last
-		w.wg.Go(func() { w.probe(node) })
-	}
-}
-
-// probe is one heartbeat and what follows from it.
-func (w *nodeWatch) probe(node fsm.Node) {
-	ctx, cancel := context.WithTimeout(w.ctx, w.Options.ProbeTimeout)
-	u, err := w.Prober.Utilization(ctx, &node)
-	cancel()
-	now := time.Now()
-	w.mu.Lock()
-	e := w.watch[node.ID]
-	if e == nil {
-		w.mu.Unlock()
-		return
-	}
-	news := !e.probed || e.failing != (err != nil)
-	e.probed, e.failing = true, err != nil
-	e.due = now.Add(w.Options.HeartbeatInterval)
-	if err != nil {
-		e.failures++
-		e.due = now.Add(min(retryProbe, w.Options.HeartbeatInterval))
-	} else {
-		e.failures, e.lastSuccess, e.utilization = 0, now, u
-	}
-	stale := now.Sub(e.listedAt) > e.relist &&
-		(!w.Options.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
-	w.mu.Unlock()
-	if news {
-		w.poke() // the rules ask who answers
-	}
-	if err == nil {
-		if inc, ok := w.seen.listedAt(node.ID); !ok || inc != node.Incarnation ||
-			!node.Available() || stale {
-			if w.list(&node) == nil && !node.Available() {
-				w.propose([]fsm.Verdict{{
-					Node: node.ID, From: node.Availability, To: neon.NodeActive,
-					Incarnation: node.Incarnation,
-				}})
-			}
-		}
-	}
-	w.mu.Lock()
-	e.busy = false
-	close(w.progress)
-	w.progress = make(chan struct{})
-	w.mu.Unlock()
-}
-
-// judge proposes, in one command, that the nodes which did not answer for long
-// are Offline. A new leader gives every node the whole time again.
-func (w *nodeWatch) judge() {
-	now := time.Now()
-	var verdicts []fsm.Verdict
-	w.mu.Lock()
-	for id, e := range w.watch {
-		limit := w.Options.MaxOffline
-		from := w.began
-		if e.last.Availability == neon.NodeWarmingUp {
-			limit, from = w.Options.MaxWarmingUp, e.since
-		}
-		if e.lastSuccess.After(from) {
-			from = e.lastSuccess
-		}
-		if e.last.Availability != neon.NodeOffline && e.failures >= provingFailures &&
-			now.Sub(from) >= limit {
-			verdicts = append(verdicts, fsm.Verdict{
-				Node: id, From: e.last.Availability, To: neon.NodeOffline,
-				Incarnation: e.last.Incarnation,
-			})
-		}
-	}
-	w.mu.Unlock()
-	if len(verdicts) > 0 {
-		w.propose(verdicts)
-	}
-}
-
-func (w *nodeWatch) propose(v []fsm.Verdict) {
-	if w.Failpoints != nil &&
-		w.Failpoints.Pausable(w.ctx, "heartbeat-pre-node-state-configure") != nil {
-		return
-	}
-	if _, err := w.Log.Propose(w.ctx, fsm.RequestID{},
-		fsm.SetNodeAvailability{Verdicts: v}); err != nil && w.ctx.Err() == nil {
-		w.Logger.Info("verdict was not committed, it will be tried again", "err", err)
-	}
-}
-
-// loads are the last utilisations.
-func (w *nodeWatch) utilizations() map[neon.NodeID]*neon.Utilization {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	out := make(map[neon.NodeID]*neon.Utilization, len(w.watch))
-	for id, e := range w.watch {
-		if e.utilization != nil {
-			out[id] = e.utilization
-		}
-	}
-	return out
-}
-
 // onDown registers a cancel for the moment a node stops being available or its
 // process is replaced; the returned function takes it back.
 func (w *nodeWatch) onDown(n neon.NodeID, cancel context.CancelFunc) (stop func()) {
-	if now, ok := w.Log.State().Node(n); ok && now.Available() && !w.available(n) {
+	if now, ok := w.log.State().Node(n); ok && now.Available() && !w.available(n) {
 		w.changed() // it was decided on a state that has not been looked at here
 	}
 	w.mu.Lock()
@@ -355,7 +248,7 @@ func (w *nodeWatch) onDown(n neon.NodeID, cancel context.CancelFunc) (stop func(
 	}
 }
 
-// doubt takes down that a call to a node failed and may be carried out later.
+// doubt notes that a call to a node failed and may be carried out later.
 func (w *nodeWatch) doubt(n neon.NodeID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -385,14 +278,14 @@ func (w *nodeWatch) offlineFor(n neon.NodeID) time.Duration {
 // has re-attached since can hold nothing but what it had before.
 func (w *nodeWatch) allListed(st *fsm.State) bool {
 	for n := range st.Nodes() {
-		inc, ok := w.seen.listedAt(n.ID)
+		inc, ok := w.seen.ListedAt(n.ID)
 		switch n.Availability {
 		case neon.NodeActive:
 			if !ok || inc != n.Incarnation {
 				return false
 			}
 		case neon.NodeWarmingUp:
-			if !w.seen.everListed(n.ID) {
+			if !w.seen.EverListed(n.ID) {
 				return false
 			}
 		}
@@ -403,17 +296,17 @@ func (w *nodeWatch) allListed(st *fsm.State) bool {
 // firstRound waits until every node answered or failed once and those that are
 // available were listed, for a bounded time.
 func (w *nodeWatch) firstRound() {
-	limit := time.NewTimer(w.Options.StartScanTimeout)
+	limit := time.NewTimer(w.opts.StartScanTimeout)
 	defer limit.Stop()
 	for {
+		progress := w.progress.Changed()
 		w.mu.Lock()
 		settled := true
 		for id, e := range w.watch {
-			inc, ok := w.seen.listedAt(id)
+			inc, ok := w.seen.ListedAt(id)
 			listed := ok && inc == e.last.Incarnation
 			settled = settled && e.probed && (e.failing || e.listFailed || listed && !e.busy)
 		}
-		progress := w.progress
 		w.mu.Unlock()
 		if settled {
 			return

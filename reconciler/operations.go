@@ -1,22 +1,36 @@
 package reconciler
 
 import (
+	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/reconciler/plan"
+	"quorate/reconciler/observed"
+	"quorate/reconciler/queue"
 	"quorate/scheduler"
 )
 
 // operations is the leader's work on the long operations that stand in the nodes'
 // records. What it remembers is only which shards it has looked at: a successor
 // makes a plan anew from what is left to do.
+//
+// One goroutine works on them, so that nothing here needs a lock.
 type operations struct {
-	*term
-	running map[neon.NodeID]*operation
+	ctx        context.Context
+	opts       Options
+	log        Log
+	failpoints Failpoints
+	logger     *slog.Logger
+	seen       *observed.Locations
+	queue      *shardQueue
+	scenes     *scenes
+	loads      func() map[neon.NodeID]scheduler.Load
+	commit     func([]fsm.Intent) (refused []neon.ShardID)
+	running    map[neon.NodeID]*operation
 }
 
 // operation is one operation under way.
@@ -39,22 +53,21 @@ const (
 	act                    // commit an intent
 )
 
-// operate works on all operations until the term ends. It begins when the nodes
-// were listed, so that it knows what is on them.
-func (t *term) operate() {
+// run works on all operations until the term ends. It begins when the nodes were
+// listed, so that it knows what is on them.
+func (o *operations) run() {
 	select {
-	case <-t.ready:
-	case <-t.ctx.Done():
+	case <-o.scenes.surveyed:
+	case <-o.ctx.Done():
 		return
 	}
-	o := &operations{term: t, running: make(map[neon.NodeID]*operation)}
-	tick := time.NewTicker(t.Options.OperationInterval)
+	tick := time.NewTicker(o.opts.OperationInterval)
 	defer tick.Stop()
 	for {
 		o.round()
 		select {
 		case <-tick.C:
-		case <-t.ctx.Done():
+		case <-o.ctx.Done():
 			return
 		}
 	}
@@ -73,12 +86,12 @@ func operating(st *fsm.State) (n int) {
 // round makes every operation do what it can do now. All of them together have at
 // most OperationMoves shards under way.
 func (o *operations) round() {
-	st := o.Log.State()
+	st := o.log.State()
 	o.follow(st)
 	if len(o.running) == 0 {
 		return
 	}
-	budget := o.Options.OperationMoves
+	budget := o.opts.OperationMoves
 	for _, op := range o.running {
 		budget -= len(op.moving)
 	}
@@ -94,7 +107,7 @@ func (o *operations) round() {
 		case !o.loop(op):
 			return
 		}
-		st := o.Log.State()
+		st := o.log.State()
 		if n, _ := st.Node(op.node); n.Operation != op.Operation {
 			continue // it was ended or interrupted meanwhile
 		}
@@ -110,15 +123,15 @@ func (o *operations) round() {
 // loop passes the place at which tests slow an operation down, before anything is
 // begun; false means that the term has ended.
 func (o *operations) loop(op *operation) bool {
-	return o.Failpoints == nil ||
-		o.Failpoints.Sleep(o.ctx, "sleepy-"+op.Kind.String()+"-loop") == nil
+	return o.failpoints == nil ||
+		o.failpoints.Sleep(o.ctx, "sleepy-"+op.Kind.String()+"-loop") == nil
 }
 
 // beforeDelete passes the place at which tests hold a deletion that has nothing
 // left to do.
 func (o *operations) beforeDelete() bool {
-	return o.Failpoints == nil ||
-		o.Failpoints.Pausable(o.ctx, "delete-node-after-reconciles-spawned") == nil
+	return o.failpoints == nil ||
+		o.failpoints.Pausable(o.ctx, "delete-node-after-reconciles-spawned") == nil
 }
 
 // follow takes up the operations that were begun and drops those that are over.
@@ -139,13 +152,13 @@ func (o *operations) follow(st *fsm.State) {
 		}
 		o.begin(st, op)
 		o.running[n.ID] = op
-		o.Logger.Info(title(op.Kind)+" background operation starting", "node", n.ID,
+		o.logger.Info(title(op.Kind)+" background operation starting", "node", n.ID,
 			"shards", len(op.plan))
 	}
 	for id, op := range o.running {
 		if !alive[id] {
 			delete(o.running, id)
-			o.Logger.Info(title(op.Kind)+" background operation was cancelled", "node", id)
+			o.logger.Info(title(op.Kind)+" background operation was cancelled", "node", id)
 		}
 	}
 }
@@ -182,7 +195,7 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 			op.looked[sh.ID] = struct{}{}
 		}
 	}
-	for _, id := range o.seen.attachedOn(op.node) {
+	for _, id := range o.seen.AttachedOn(op.node) {
 		if sh, ok := st.Shard(id); ok && sh.Attached != op.node {
 			op.moving[id] = struct{}{}
 		}
@@ -192,7 +205,7 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 // came lists what is attached on the node of a drain and was not there when it was
 // planned: the shards that a planned one was split into.
 func (o *operations) came(op *operation) (ids []neon.ShardID) {
-	for sh := range o.Log.State().AttachedOn(op.node, neon.ShardID{}) {
+	for sh := range o.log.State().AttachedOn(op.node, neon.ShardID{}) {
 		if _, known := op.looked[sh.ID]; !known {
 			op.looked[sh.ID] = struct{}{}
 			ids = append(ids, sh.ID)
@@ -306,7 +319,7 @@ func (o *operations) nextDrain(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.In
 	if in, ok := l.sched.Leave(sh); ok {
 		return in, act
 	}
-	o.Logger.Info("shard stays where it is: there is no other node for it", "shard", sh.ID,
+	o.logger.Info("shard stays where it is: there is no other node for it", "shard", sh.ID,
 		"node", l.op.node)
 	return fsm.Intent{}, settled
 }
@@ -314,7 +327,7 @@ func (o *operations) nextDrain(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.In
 // onItsWay waits for a shard to be warm on its destination, unless nothing works
 // there.
 func (o *operations) onItsWay(l *look, sh fsm.Shard) (fsm.Intent, verdict) {
-	if _, failures, _ := o.queue.lookup(sh.ID); failures < stuckAfter {
+	if o.queue.Status(sh.ID).Failures < queue.StuckAfter {
 		return fsm.Intent{}, waiting
 	}
 	if in, ok := l.sched.GiveUp(sh); ok {
@@ -372,8 +385,7 @@ func (o *operations) nextDelete(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.I
 // arrived is settled once a shard is as its intent says, nothing of the move being
 // left to do.
 func (o *operations) arrived(l *look) verdict {
-	sc, ok := o.scene(l.st, &task{id: l.id})
-	if !ok || plan.Next(sc).Kind == plan.Done {
+	if o.scenes.done(l.st, l.id) {
 		return settled
 	}
 	return waiting
@@ -392,14 +404,14 @@ func (o *operations) finish(op *operation) {
 		}
 	}
 	if op.Kind == fsm.OperationDelete {
-		st := o.Log.State()
+		st := o.log.State()
 		o.begin(st, op)
 		op.plan = slices.DeleteFunc(op.plan, func(id neon.ShardID) bool {
 			tenant, _ := st.Tenant(id.Tenant)
 			return tenant.Scheduling == neon.ShardStop || tenant.Deleting
 		})
 		if len(op.plan) > 0 {
-			op.quiet = time.Now().Add(o.Options.RetryMin)
+			op.quiet = time.Now().Add(o.opts.RetryMin)
 			return
 		}
 		if !o.beforeDelete() {
@@ -411,20 +423,20 @@ func (o *operations) finish(op *operation) {
 }
 
 func (o *operations) end(op *operation, end fsm.Command) {
-	if _, err := o.Log.Propose(o.ctx, fsm.RequestID{}, end); err != nil {
+	if _, err := o.log.Propose(o.ctx, fsm.RequestID{}, end); err != nil {
 		if o.ctx.Err() == nil {
-			o.Logger.Info("the end of an operation was not committed", "node", op.node, "err", err)
+			o.logger.Info("the end of an operation was not committed", "node", op.node, "err", err)
 		}
 		return
 	}
 	delete(o.running, op.node)
 	if e, ok := end.(fsm.EndNodeOperation); ok && e.Ending == fsm.Abandoned {
-		o.Logger.Info(
+		o.logger.Info(
 			title(op.Kind)+" background operation was interrupted by a restart of the node",
 			"node", op.node)
 		return
 	}
-	o.Logger.Info(title(op.Kind)+" background operation completed successfully", "node", op.node)
+	o.logger.Info(title(op.Kind)+" background operation completed successfully", "node", op.node)
 }
 
 // force takes everything away from a node that is deleted by force, in batches and
@@ -432,7 +444,7 @@ func (o *operations) end(op *operation, end fsm.Command) {
 // its place with the node.
 func (o *operations) force(op *operation) {
 	for o.loop(op) {
-		st := o.Log.State()
+		st := o.log.State()
 		if n, _ := st.Node(op.node); n.Operation != op.Operation {
 			return
 		}
@@ -451,7 +463,7 @@ func (o *operations) force(op *operation) {
 			if ok {
 				intents = append(intents, in)
 			}
-			if len(intents) >= o.Options.EvacuationBatch {
+			if len(intents) >= o.opts.EvacuationBatch {
 				break
 			}
 		}

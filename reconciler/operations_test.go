@@ -11,6 +11,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
 )
 
 // begin starts an operation on a node and returns its name.
@@ -32,7 +33,7 @@ func (b *bench) ended() {
 		if operating(b.log.State()) == 0 {
 			return
 		}
-		wait(time.Second)
+		elapse(time.Second)
 	}
 	b.t.Error("an operation does not end")
 }
@@ -60,7 +61,7 @@ func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
 			had := b.attachedOn(n)
 			b.begin(n, fsm.OperationDrain)
 			if kill > 0 {
-				wait(kill * time.Millisecond)
+				elapse(kill * time.Millisecond)
 				b.depose()
 				b.lead()
 			}
@@ -73,7 +74,7 @@ func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
 			b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
 			b.begin(n, fsm.OperationFill)
 			if kill > 0 {
-				wait(kill * time.Millisecond)
+				elapse(kill * time.Millisecond)
 				b.depose()
 				b.lead()
 			}
@@ -103,7 +104,7 @@ func TestDeletionEndsInATombstoneWhereverTheLeaderDies(t *testing.T) {
 					Node: n, Kind: fsm.OperationDelete, Force: force, Prior: neon.SchedulingActive,
 				})
 				if kill > 0 {
-					wait(kill * time.Millisecond)
+					elapse(kill * time.Millisecond)
 					b.depose()
 					b.lead()
 				}
@@ -137,7 +138,7 @@ func TestAPageserverThatDiesInADrainDelaysIt(t *testing.T) {
 					b.fleet.set(func() { b.fleet.latency = 20 * time.Millisecond })
 					n := b.busiest()
 					b.begin(n, kind)
-					wait(30 * time.Millisecond)
+					elapse(30 * time.Millisecond)
 					dies := n
 					if which == "destination" {
 						dies = n%4 + 1
@@ -170,7 +171,7 @@ func TestAnOperationOfADeadNodeEnds(t *testing.T) {
 			}
 			b.fleet.set(func() { b.fleet.hookErr = errors.New("not now") })
 			b.begin(1, kind)
-			wait(time.Second)
+			elapse(time.Second)
 			for n := neon.NodeID(2); n <= 3; n++ {
 				b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingPause})
 			}
@@ -213,9 +214,9 @@ func TestADrainSkipsColdShardsAndCanBeCancelled(t *testing.T) {
 		b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
 		b.fleet.set(func() { b.fleet.lag = 255 << 20; b.fleet.latency = 100 * time.Millisecond })
 		begun := b.begin(n, fsm.OperationDrain)
-		wait(50 * time.Millisecond)
+		elapse(50 * time.Millisecond)
 		b.must(fsm.EndNodeOperation{Node: n, Begun: begun, Ending: fsm.Cancelled})
-		wait(time.Minute)
+		elapse(time.Minute)
 		if b.policy(n) != neon.SchedulingActive {
 			b.t.Errorf("cancelled, node %d is %s", n, b.policy(n))
 		}
@@ -238,7 +239,7 @@ func (p *places) Sleep(ctx context.Context, name string) error {
 	p.mu.Lock()
 	d := p.sleep[name]
 	p.mu.Unlock()
-	return pause(ctx, d)
+	return wait.Sleep(ctx, d)
 }
 
 func (p *places) Pausable(ctx context.Context, name string) error {
@@ -295,13 +296,13 @@ func TestASlowedOperationIsCancelledAtOnce(t *testing.T) {
 			begun := b.must(fsm.BeginNodeOperation{
 				Node: n, Kind: c.kind, Force: c.force, Prior: neon.SchedulingActive,
 			}).Index
-			wait(5 * time.Second)
+			elapse(5 * time.Second)
 			if node, _ := b.log.State().Node(n); node.Operation.Kind != c.kind {
 				b.t.Errorf("%+v: it did not wait: %+v", c, node)
 			}
 			b.must(fsm.EndNodeOperation{Node: n, Begun: begun, Ending: fsm.Cancelled})
 			close(held)
-			wait(time.Minute)
+			elapse(time.Minute)
 			if node, ok := b.log.State().Node(n); !ok || node.Tombstone ||
 				node.Scheduling != neon.SchedulingActive ||
 				node.Operation.Kind != fsm.OperationNone {
@@ -331,7 +332,7 @@ func TestAnInterruptedOperationEnds(t *testing.T) {
 			if kind == fsm.OperationDelete {
 				want = neon.SchedulingPause
 			}
-			wait(time.Minute)
+			elapse(time.Minute)
 			if node, _ := b.log.State().Node(n); node.Operation.Kind != fsm.OperationNone ||
 				node.Scheduling != want || b.preferring() != 0 {
 				b.t.Errorf("%s: %+v with %d shards on their way", kind, node, b.preferring())
@@ -391,7 +392,7 @@ func TestASuccessorKeepsToTheBudget(t *testing.T) {
 		b.begin(n, fsm.OperationDelete)
 		most := 0
 		for i := 0; operating(b.log.State()) > 0 && i < 1000; i++ {
-			wait(50 * time.Millisecond)
+			elapse(50 * time.Millisecond)
 			most = max(most, b.preferring())
 			if i == 10 || i == 50 {
 				b.depose()
@@ -424,7 +425,7 @@ func TestOperationsShareOneBudget(t *testing.T) {
 		b.begin(3, fsm.OperationDrain)
 		most := 0
 		for operating(b.log.State()) > 0 {
-			wait(50 * time.Millisecond)
+			elapse(50 * time.Millisecond)
 			most = max(most, b.preferring())
 		}
 		if most > 64 || most < 40 {
@@ -443,7 +444,7 @@ func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 		b.settle()
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.down[dead] = true })
-		wait(15 * time.Minute) // also its secondaries get new places
+		elapse(15 * time.Minute) // also its secondaries get new places
 		b.settle()
 		b.fleet.set(func() { b.fleet.down[dead] = false; b.fleet.lag = 11 << 30 })
 		away := func() (n int) {
@@ -455,13 +456,13 @@ func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 			return n
 		}
 		before := away()
-		wait(10 * time.Minute)
+		elapse(10 * time.Minute)
 		if away() != before {
 			b.t.Errorf("%d shards were away from home, now %d, though it is cold there", before,
 				away())
 		}
 		b.fleet.set(func() { b.fleet.lag = 0 })
-		wait(10 * time.Minute)
+		elapse(10 * time.Minute)
 		b.settle()
 		b.check()
 		if away() != 0 {
@@ -477,7 +478,7 @@ func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 		b.create(400, 1, neon.Attached(1))
 		b.settle()
 		b.fleet.set(func() { b.fleet.down[1], b.fleet.down[4] = true, true }) // a whole zone
-		wait(15 * time.Minute)
+		elapse(15 * time.Minute)
 		b.settle()
 		cold := func(id neon.ShardID) bool { return id.Tenant[1] == 0 && id.Tenant[2] < 200 }
 		var looks atomic.Int64
@@ -504,18 +505,18 @@ func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 		if before < 40 || away(warm) < 40 {
 			b.t.Fatalf("%d and %d shards are away", before, away(warm))
 		}
-		wait(10 * time.Minute)
+		elapse(10 * time.Minute)
 		if n := away(warm); n != 0 || away(cold) != before {
 			b.t.Errorf("%d shards could go home and did not, and of %d others %d are still away", n,
 				before, away(cold))
 		}
 		looks.Store(0)
-		wait(time.Minute)
+		elapse(time.Minute)
 		if n := looks.Load(); n > 2*60/5*coldShare*2 {
 			b.t.Errorf("%d looks at cold destinations in a minute", n)
 		}
 		b.fleet.set(func() { b.fleet.lagOf = nil })
-		wait(5 * time.Minute)
+		elapse(5 * time.Minute)
 		b.settle()
 		b.check()
 		if away(cold) != 0 {

@@ -13,6 +13,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
 )
 
 // watch is what an operator sees, and a place at which tests hold workers.
@@ -77,7 +78,7 @@ func (w *watch) Pausable(ctx context.Context, place string) error {
 		if !w.Armed(place) {
 			return ctx.Err()
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := wait.Sleep(ctx, 10*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -93,7 +94,7 @@ func (w *watch) Sleep(context.Context, string) error { return nil }
 
 func (w *watch) Return(context.Context, string) (string, bool, error) { return "", false, nil }
 
-func observed(t *testing.T, nodes int, f func(*bench, *watch)) {
+func watching(t *testing.T, nodes int, f func(*bench, *watch)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWatch()
 		b := newBench(t, nodes)
@@ -123,32 +124,32 @@ func TestALongReconcileIsToldUntilItEnds(t *testing.T) {
 
 func testALongReconcile(t *testing.T, place string) {
 	const line = "Reconcile passed the long running threshold of 5s"
-	observed(t, 3, func(b *bench, w *watch) {
+	watching(t, 3, func(b *bench, w *watch) {
 		b.create(5, 1, neon.Attached(0))
 		b.settle()
-		wait(10 * time.Second)
+		elapse(10 * time.Second)
 		if w.longs() != 0 || w.lines(line) != 0 {
 			b.t.Fatal("short ones are told")
 		}
 		w.hold(place)
 		migrate(b, first(b))
-		wait(4 * time.Second)
+		elapse(4 * time.Second)
 		if w.longs() != 0 {
 			b.t.Error("told too early")
 		}
-		wait(2 * time.Second)
+		elapse(2 * time.Second)
 		if w.longs() != 1 || w.lines(line) != 1 {
 			b.t.Errorf("%d series and %d lines", w.longs(), w.lines(line))
 		}
 		w.hold("")
-		wait(time.Second)
+		elapse(time.Second)
 		b.settle()
 		if w.longs() != 0 {
 			b.t.Error("its end was not told")
 		}
 		w.hold(place)
 		migrate(b, first(b))
-		wait(6 * time.Second)
+		elapse(6 * time.Second)
 		b.depose()
 		if w.longs() != 0 {
 			b.t.Error("a series outlives its leader")
@@ -167,7 +168,7 @@ func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 		"reconciler-live-migrate-post-detach",
 	}
 	for _, place := range places {
-		observed(t, 3, func(b *bench, w *watch) {
+		watching(t, 3, func(b *bench, w *watch) {
 			b.create(1, 1, neon.Attached(0))
 			b.settle()
 			id := first(b).ID
@@ -181,7 +182,7 @@ func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 			}
 			w.hold(place)
 			to := migrate(b, first(b))
-			wait(time.Second)
+			elapse(time.Second)
 			err := b.now.Cancel(context.Background(), id)
 			if err == nil || err.Error() != "Reconcile error on shard "+id.String()+": Cancelled" {
 				b.t.Errorf("%s: %v", place, err)
@@ -193,7 +194,7 @@ func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 				b.t.Errorf("%s: cancelled a second time: %v", place, err)
 			}
 			w.hold("")
-			wait(11 * time.Second)
+			elapse(11 * time.Second)
 			b.settle()
 			b.check()
 			if at := first(b).Attached; at != to {
@@ -204,19 +205,19 @@ func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 }
 
 func TestCancelEndsACall(t *testing.T) {
-	observed(t, 3, func(b *bench, w *watch) {
+	watching(t, 3, func(b *bench, w *watch) {
 		b.create(1, 1, neon.Attached(0))
 		b.settle()
 		b.fleet.set(func() { b.fleet.latency = 800 * time.Millisecond })
 		migrate(b, first(b))
-		wait(300 * time.Millisecond)
+		elapse(300 * time.Millisecond)
 		began := time.Now()
 		if err := b.now.Cancel(context.Background(), first(b).ID); err == nil ||
 			time.Since(began) > 100*time.Millisecond {
 			b.t.Errorf("after %s: %v", time.Since(began), err)
 		}
 		b.fleet.set(func() { b.fleet.latency = time.Millisecond })
-		wait(11 * time.Second)
+		elapse(11 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -226,7 +227,7 @@ func TestCancelEndsACall(t *testing.T) {
 // waits goes on waiting, and the operator hears of it.
 func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 	const blocked, gone = "Live migration blocked by compute notification error, retrying: busy", "Giving up on compute notification"
-	observed(t, 3, func(b *bench, w *watch) {
+	watching(t, 3, func(b *bench, w *watch) {
 		b.create(1, 1, neon.Attached(0))
 		b.settle()
 		sh := first(b)
@@ -244,13 +245,13 @@ func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 			b.t.Errorf("the origin is %s", at.Mode)
 		}
 		b.fleet.set(func() { b.fleet.down[sh.Attached] = true })
-		wait(8 * time.Second)
+		elapse(8 * time.Second)
 		if w.lines(gone) != 1 || b.fleet.at[to][sh.ID].Mode != neon.AttachedSingle {
 			b.t.Errorf("gave up %d times, the destination is %s", w.lines(gone),
 				b.fleet.at[to][sh.ID].Mode)
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil; b.fleet.down[sh.Attached] = false })
-		wait(11 * time.Second)
+		elapse(11 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -259,19 +260,19 @@ func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 // A leader that finds a shard attached beside an origin that it has not listed yet does
 // not take it for one without: it tells compute first, like its predecessor.
 func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
-	observed(t, 3, func(b *bench, w *watch) {
+	watching(t, 3, func(b *bench, w *watch) {
 		b.create(1, 1, neon.Attached(0))
 		b.settle()
 		sh := first(b)
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
 		to := migrate(b, sh)
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.depose()
 		b.fleet.set(
 			func() { b.fleet.lists = map[neon.NodeID]time.Duration{sh.Attached: 3 * time.Second} })
 		b.lead()
 		for range 100 {
-			wait(100 * time.Millisecond)
+			elapse(100 * time.Millisecond)
 			b.fleet.set(func() {
 				if mode := b.fleet.at[to][sh.ID].Mode; mode != neon.AttachedMulti {
 					b.t.Errorf("it is %s beside its origin", mode)
@@ -279,25 +280,25 @@ func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
 			})
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil })
-		wait(11 * time.Second)
+		elapse(11 * time.Second)
 		b.settle()
 		b.check()
 		// One whose origin is gone for good is not held up for long.
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
 		sh = first(b)
 		to = migrate(b, sh)
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.depose()
 		b.fleet.set(func() { b.fleet.down[sh.Attached], b.fleet.lists = true, nil })
 		b.lead()
-		wait(8 * time.Second)
+		elapse(8 * time.Second)
 		b.fleet.set(func() {
 			if mode := b.fleet.at[to][sh.ID].Mode; mode != neon.AttachedSingle {
 				b.t.Errorf("it is %s although its origin is gone", mode)
 			}
 			b.fleet.hookErr, b.fleet.down[sh.Attached] = nil, false
 		})
-		wait(11 * time.Second)
+		elapse(11 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -306,10 +307,10 @@ func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
 // A look over everything tries at once what is owed to compute, and a tenant that
 // compute does not take is told to the operator.
 func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {
-	observed(t, 3, func(b *bench, w *watch) {
+	watching(t, 3, func(b *bench, w *watch) {
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
 		b.create(1, 1, neon.Attached(0))
-		wait(time.Second)
+		elapse(time.Second)
 		for range 12 {
 			if n, err := b.now.ReconcileAll(context.Background()); n != 1 || err != nil {
 				b.t.Fatalf("%d owed, %v", n, err)
@@ -334,21 +335,24 @@ func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {
 
 // A move may be given less time to warm its destination than usual; the next one has
 // the usual time again.
-func TestPatienceIsForOneMove(t *testing.T) {
-	observed(t, 3, func(b *bench, _ *watch) {
+func TestWarmLimitsAreForOneMove(t *testing.T) {
+	watching(t, 3, func(b *bench, _ *watch) {
 		b.create(1, 1, neon.Attached(0))
 		b.settle()
 		id := first(b).ID
-		term := b.now.current.Load()
-		usual := term.patienceFor(id)
-		b.now.SetPatience(id, Patience{Warm: new(time.Second)})
-		if p := term.patienceFor(id); p.warm != time.Second || p.request != usual.request {
-			b.t.Errorf("%+v, usually %+v", p, usual)
+		limits := func() [2]time.Duration {
+			total, request := b.now.current.Load().limits.of(id)
+			return [2]time.Duration{total, request}
+		}
+		usual := limits()
+		b.now.LimitWarming(id, WarmLimits{Total: new(time.Second)})
+		if l := limits(); l[0] != time.Second || l[1] != usual[1] {
+			b.t.Errorf("%v, usually %v", l, usual)
 		}
 		migrate(b, first(b))
 		b.settle()
-		if p := term.patienceFor(id); p != usual {
-			b.t.Errorf("after the move %+v, usually %+v", p, usual)
+		if l := limits(); l != usual {
+			b.t.Errorf("after the move %v, usually %v", l, usual)
 		}
 	})
 }
@@ -356,7 +360,7 @@ func TestPatienceIsForOneMove(t *testing.T) {
 // An evacuation can be held before it numbers anything, and the nodes that come back
 // meanwhile, with newer numbers, lose their attachments to those it chose.
 func TestAnEvacuationHeldByATestRacesWithTheReturnOfTheNodes(t *testing.T) {
-	observed(t, 4, func(b *bench, w *watch) {
+	watching(t, 4, func(b *bench, w *watch) {
 		const active = "heartbeat-pre-node-state-configure"
 		b.create(1, 2, neon.Attached(0))
 		b.settle()
@@ -372,7 +376,7 @@ func TestAnEvacuationHeldByATestRacesWithTheReturnOfTheNodes(t *testing.T) {
 				b.fleet.down[n] = true
 			}
 		})
-		wait(b.opts.MaxOffline + 2*time.Second)
+		elapse(b.opts.MaxOffline + 2*time.Second)
 		if w.lines("going offline") != len(gone) || w.lines("at failpoint "+beforeIssue) < 2 {
 			b.t.Fatalf("the evacuation is not held: %s", &w.log)
 		}
@@ -391,14 +395,14 @@ func TestAnEvacuationHeldByATestRacesWithTheReturnOfTheNodes(t *testing.T) {
 			})
 		}
 		before := w.lines("at failpoint " + epilogue)
-		wait(3 * time.Second)
+		elapse(3 * time.Second)
 		w.hold(epilogue, active)
-		wait(3 * time.Second)
+		elapse(3 * time.Second)
 		if w.lines("at failpoint "+epilogue) < before+2 {
 			b.t.Fatalf("the evacuation did not go on: %s", &w.log)
 		}
 		w.hold(epilogue)
-		wait(3 * time.Second)
+		elapse(3 * time.Second)
 		if w.lines("transition to active") != len(gone) {
 			b.t.Errorf("the nodes are not used: %s", &w.log)
 		}

@@ -1,6 +1,8 @@
 package reconciler
 
 import (
+	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -12,19 +14,27 @@ import (
 // optimiser looks for better places for shards that have all they need, while
 // nothing else is to be done.
 type optimiser struct {
-	*term
-	mu     sync.Mutex // of the cursor
-	cursor neon.TenantID
+	ctx     context.Context
+	opts    Options
+	log     Log
+	metrics Metrics
+	logger  *slog.Logger
+	queue   *shardQueue
+	loads   func() map[neon.NodeID]scheduler.Load
+	commit  func([]fsm.Intent) (refused []neon.ShardID)
+
+	mu     sync.Mutex
+	cursor neon.TenantID // where the next pass goes on; guarded by mu
 }
 
 // run looks for better places in intervals until the term ends.
 func (o *optimiser) run() {
-	tick := time.NewTicker(o.Options.OptimiseInterval)
+	tick := time.NewTicker(o.opts.OptimiseInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			o.pass(o.Options.OptimiseScan)
+			o.pass(o.opts.OptimiseScan)
 		case <-o.ctx.Done():
 			return
 		}
@@ -36,7 +46,7 @@ func (o *optimiser) run() {
 // tenant is kept waiting by others whose moves take long. While there is anything
 // else to do it proposes nothing.
 func (o *optimiser) pass(scan int) int {
-	st := o.Log.State()
+	st := o.log.State()
 	if !o.idle(st) {
 		return 0
 	}
@@ -46,9 +56,9 @@ func (o *optimiser) pass(scan int) int {
 	}
 	refused := o.commit(intents)
 	n := len(intents) - len(refused)
-	o.Metrics.Optimised(n)
+	o.metrics.Optimised(n)
 	for _, in := range intents {
-		o.Logger.Info("Applying optimization", "shard", in.Shard, "attached", in.Attached,
+		o.logger.Info("Applying optimization", "shard", in.Shard, "attached", in.Attached,
 			"secondary", in.Secondary, "preferred", in.PreferredNode)
 	}
 	return len(intents)
@@ -57,8 +67,7 @@ func (o *optimiser) pass(scan int) int {
 // idle tells whether nothing is under way but what is stuck, waits for something
 // to change, or waits for its destination to be warm.
 func (o *optimiser) idle(st *fsm.State) bool {
-	busy, _ := o.queue.load()
-	return busy == 0 && operating(st) == 0
+	return o.queue.Load().Busy == 0 && operating(st) == 0
 }
 
 // plan looks at up to scan shards, beginning with the tenant after the last one.
@@ -74,7 +83,7 @@ func (o *optimiser) plan(st *fsm.State, scan int) (intents []fsm.Intent) {
 			}
 		}
 		scan -= tenant.Count.Shards()
-		return scan > 0 && len(intents) < o.Options.OptimiseMoves
+		return scan > 0 && len(intents) < o.opts.OptimiseMoves
 	}
 	first := o.cursor
 	for tenant := range st.TenantsFrom(first) {

@@ -2,13 +2,12 @@ package reconciler
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
-	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/reconciler/plan"
+	"quorate/reconciler/queue"
 	"quorate/scheduler"
 )
 
@@ -48,11 +47,9 @@ func (r *Reconciler) Run(ctx context.Context, number uint64) error {
 // goroutine; it returns at once.
 func (r *Reconciler) Changed(_ *fsm.State, c fsm.Touched) {
 	if t := r.current.Load(); t != nil {
-		t.changed(c)
+		t.feed.note(c)
 	}
 }
-
-var errNoTerm = &neon.Error{Code: neon.NotLeader, Msg: "this replica does not lead"}
 
 // Ready tells whether this replica leads and has looked at every node once.
 func (r *Reconciler) Ready() bool {
@@ -84,27 +81,31 @@ func (r *Reconciler) Await(ctx context.Context, index uint64, shards ...neon.Sha
 		waits[i] = t.wait.add(id, index)
 		defer t.wait.remove(id, waits[i])
 	}
-	t.queue.wake(High, shards...)
+	t.queue.Wake(queue.High, shards...)
 	for i, w := range waits {
-		select {
-		case err := <-w.done:
-			if err != nil {
-				return err
-			}
-		case <-t.ctx.Done():
-			return neon.Errorf(neon.Unavailable, "leadership ended while waiting for shard %s",
-				shards[i])
-		case <-ctx.Done():
-			return neon.Errorf(neon.Timeout, "Timeout waiting for shard %s", shards[i])
+		if err := t.awaitOne(ctx, shards[i], w); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// Kick makes the shards be looked at soon.
-func (r *Reconciler) Kick(p Priority, shards ...neon.ShardID) {
+// awaitOne waits for the end of one wait.
+func (t *term) awaitOne(ctx context.Context, id neon.ShardID, w *waiter) error {
+	select {
+	case err := <-w.done:
+		return err
+	case <-t.ctx.Done():
+		return neon.Errorf(neon.Unavailable, "leadership ended while waiting for shard %s", id)
+	case <-ctx.Done():
+		return neon.Errorf(neon.Timeout, "Timeout waiting for shard %s", id)
+	}
+}
+
+// Kick makes the shards be looked at soon, at high priority.
+func (r *Reconciler) Kick(shards ...neon.ShardID) {
 	if t := r.current.Load(); t != nil {
-		t.queue.wake(p, shards...)
+		t.queue.Wake(queue.High, shards...)
 	}
 }
 
@@ -123,22 +124,33 @@ func (r *Reconciler) Status(id neon.ShardID) (s ShardStatus) {
 	if t == nil {
 		return s
 	}
-	s.Reconciling, s.Failures, s.LastError = t.queue.lookup(id)
-	st := t.Log.State()
+	q := t.queue.Status(id)
+	s.Reconciling, s.Failures, s.LastError = q.Active, q.Failures, q.LastError
+	st := t.log.State()
 	if sh, ok := st.Shard(id); ok {
-		s.PendingNotify = t.Hook != nil && sh.OwesNotification()
-		if s.Observed = t.seen.observed(&sh); sh.Unmanaged {
+		s.PendingNotify = r.deps.Hook != nil && sh.OwesNotification()
+		if s.Observed = t.seen.Wire(&sh); sh.Unmanaged {
 			tenant, _ := st.Tenant(id.Tenant)
-			s.Observed = assumed(&plan.Scene{Tenant: tenant, Shard: sh})
+			s.Observed = unmanagedLocations(&plan.Scene{Tenant: tenant, Shard: sh})
 		}
 	}
 	return s
 }
 
+// unmanagedLocations is what is shown of a shard that others attach: that they do
+// what they said, whatever pageservers list meanwhile.
+func unmanagedLocations(s *plan.Scene) map[neon.NodeID]*neon.LocationConfig {
+	out := make(map[neon.NodeID]*neon.LocationConfig)
+	if n := s.Shard.Attached; n != 0 {
+		out[n] = s.AttachedConf(neon.AttachedSingle).LocationConfig(s.Shard.ID)
+	}
+	return out
+}
+
 // SeenOn lists the shards that were seen on a node, or may be there.
 func (r *Reconciler) SeenOn(n neon.NodeID) []neon.ShardID {
 	if t := r.current.Load(); t != nil {
-		return t.seen.anyOn(n)
+		return t.seen.AnyOn(n)
 	}
 	return nil
 }
@@ -146,7 +158,7 @@ func (r *Reconciler) SeenOn(n neon.NodeID) []neon.ShardID {
 // Loads are the last utilisations, for placing.
 func (r *Reconciler) Loads() map[neon.NodeID]scheduler.Load {
 	if t := r.current.Load(); t != nil {
-		return t.loads()
+		return t.nodes.loads()
 	}
 	return nil
 }
@@ -165,94 +177,10 @@ func (r *Reconciler) Utilization(id neon.NodeID) (neon.Utilization, bool) {
 // least ten times in a row.
 func (r *Reconciler) Pending() (waiting, stuck int) {
 	if t := r.current.Load(); t != nil {
-		waiting = t.queue.waiting()
-		stuck = t.queue.stuck(stuckAfter)
+		load := t.queue.Load()
+		waiting, stuck = load.Queued, load.Stuck
 	}
 	return waiting, stuck
-}
-
-// ReconcileAll looks at every shard and returns how many were not as they should
-// be or could be better placed, and how many operations and splits run; 0 means that nothing
-// is left to do. It waits for the work it found for as long as ctx allows, but not
-// for destinations to become warm. A shard whose work keeps failing meanwhile is
-// an error that names it.
-func (r *Reconciler) ReconcileAll(ctx context.Context) (int, error) {
-	t := r.current.Load()
-	if t == nil {
-		return 0, errNoTerm
-	}
-	mark := t.report.mark()
-	t.evacuate()
-	t.repair()
-	// A shard that is only looked at, as after every change, is not work.
-	found := max(t.orders(), t.hook.flush(ctx), t.wakeDirty())
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		orders := t.orders()
-		size := t.queue.size() + orders
-		found = max(found, t.queue.laborious()+orders)
-		_, waits := t.queue.load()
-		if size <= waits {
-			better := t.better.pass(t.Log.State().ShardCount() + 1)
-			if better == 0 && t.hook.settled() {
-				return max(found, t.hook.owed()), t.failedSince(mark, 1)
-			}
-			found = max(found, better)
-		}
-		if err := t.failedSince(mark, patience); err != nil {
-			return found, err
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return max(found, size), t.failedSince(mark, 1)
-		}
-	}
-}
-
-// failedSince is the error for those who wait for everything to be in order.
-func (t *term) failedSince(mark uint64, times int) error {
-	if id, err := t.report.failedSince(mark, times); err != nil {
-		return reconcileError(id, err)
-	}
-	return nil
-}
-
-// orders is how many operations on nodes and splits are being worked on.
-func (t *term) orders() int {
-	st := t.Log.State()
-	return operating(st) + unsettled(st)
-}
-
-// wakeDirty makes every shard that is not as it should be be looked at.
-func (t *term) wakeDirty() (dirty int) {
-	st := t.Log.State()
-	for sh := range st.ShardsFrom(neon.ShardID{}) {
-		sc, ok := t.scene(st, &task{id: sh.ID})
-		if !ok {
-			continue
-		}
-		if step := plan.Next(sc); step.Kind != plan.Done && step.Kind != plan.Blocked {
-			dirty++
-			t.queue.wake(Normal, sh.ID)
-		}
-	}
-	return dirty
-}
-
-// unsettled counts the splits that somebody has to go on with.
-func unsettled(st *fsm.State) (n int) {
-	for sp := range st.Splits() {
-		there := slices.ContainsFunc(sp.Leftovers, func(l fsm.Leftover) bool {
-			node, ok := st.Node(l.Node)
-			return ok && node.Available()
-		})
-		if sp.Active() || there {
-			n++
-		}
-	}
-	return n
 }
 
 // Quiet waits until no worker is in the middle of a call for any of the shards. It
@@ -262,25 +190,51 @@ func (r *Reconciler) Quiet(ctx context.Context, shards ...neon.ShardID) error {
 	if t == nil {
 		return errNoTerm
 	}
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	for slices.ContainsFunc(shards, t.queue.working) {
-		select {
-		case <-poll.C:
-		case <-t.ctx.Done():
-			return errNoTerm
-		case <-ctx.Done():
-			return neon.Errorf(neon.Timeout, "Timeout waiting for the workers of %s", shards[0])
-		}
+	both, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(t.ctx, cancel)
+	defer stop()
+	switch err := t.queue.AwaitNoWorker(both, shards...); {
+	case err == nil:
+		return nil
+	case ctx.Err() == nil:
+		return errNoTerm
 	}
-	return nil
+	return neon.Errorf(neon.Timeout, "Timeout waiting for the workers of %s", shards[0])
+}
+
+// Cancel ends what a worker is doing about a shard and waits for that end. Its
+// error is Internal when the work was cut short, since the shard is then not as it
+// should be, and Timeout when it does not end. Nil means that nothing was going on,
+// or that it has ended well. The shard is taken up again after a while.
+func (r *Reconciler) Cancel(ctx context.Context, id neon.ShardID) error {
+	t := r.current.Load()
+	if t == nil {
+		return errNoTerm
+	}
+	w := t.wait.add(id, 0)
+	defer t.wait.remove(id, w)
+	if !t.queue.Cancel(id) {
+		t.logger.Info("Shard does not have an ongoing Reconciler", "shard", id)
+		return nil
+	}
+	t.logger.Info("Cancelling Reconciler", "shard", id)
+	return t.awaitOne(ctx, id, w)
+}
+
+// LimitWarming is for the move of a shard that is about to be asked for. It holds
+// until the shard is where it should be, or this replica leads no more.
+func (r *Reconciler) LimitWarming(id neon.ShardID, l WarmLimits) {
+	if t := r.current.Load(); t != nil {
+		t.limits.set(id, l)
+	}
 }
 
 // ReAttached must be called after a re-attach was committed and before it is
 // answered: whatever was known of the node was of another process.
 func (r *Reconciler) ReAttached(n neon.NodeID) {
 	if t := r.current.Load(); t != nil {
-		t.seen.forgetNode(n)
+		t.seen.ForgetNode(n)
 	}
 }
 
@@ -291,7 +245,7 @@ func (r *Reconciler) ActivateNode(ctx context.Context, n neon.NodeID) error {
 	if t == nil {
 		return errNoTerm
 	}
-	node, ok := t.Log.State().Node(n)
+	node, ok := t.log.State().Node(n)
 	if !ok || node.Tombstone {
 		return neon.Errorf(neon.NotFound, "Node %d not registered", n)
 	}

@@ -8,13 +8,15 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
+	"quorate/reconciler/outbox"
 )
 
 // refusing is a control plane that takes its time to refuse.
 type refusing struct{}
 
 func (refusing) NotifyAttach(ctx context.Context, _ *neon.NotifyAttach) error {
-	if err := pause(ctx, time.Second); err != nil {
+	if err := wait.Sleep(ctx, time.Second); err != nil {
 		return err
 	}
 	return errors.New("it waits for this deletion itself")
@@ -28,7 +30,7 @@ func TestDeletionDoesNotWaitForCompute(t *testing.T) {
 		b.hook = refusing{}
 		b.lead()
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		wait(500 * time.Millisecond)
+		elapse(500 * time.Millisecond)
 		b.fleet.set(func() { b.fleet.latency = 900 * time.Millisecond })
 		r := b.must(fsm.BeginDeleteTenant{ID: id.Tenant})
 		if err := b.now.Await(b.t.Context(), r.Index, id); err != nil {
@@ -69,13 +71,13 @@ func TestComputeIsToldOfAMoveThatWasTakenBack(t *testing.T) {
 		sh, _ := b.log.State().Shard(id)
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy, but remembered") })
 		to := migrate(b, sh)
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.fleet.set(func() { b.fleet.told[id] = to }) // it took it after all
 		now, _ := b.log.State().Shard(id)
 		migrate(b, now)
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.fleet.set(func() { b.fleet.hookErr = nil })
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		b.settle()
 		b.check()
 		if now, _ := b.log.State().Shard(id); now.Attached != sh.Attached {
@@ -90,12 +92,12 @@ func TestANewLeaderPaysWhatItsPredecessorOwes(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("down") })
 		b.create(5, 2, neon.Attached(0))
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.depose()
 		puts := 0
 		b.fleet.set(func() { b.fleet.hookErr = nil; puts = b.fleet.puts })
 		b.lead()
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.settle()
 		b.check()
 		if b.fleet.puts != puts {
@@ -106,7 +108,7 @@ func TestANewLeaderPaysWhatItsPredecessorOwes(t *testing.T) {
 
 // slowFor is a control plane that never answers for one tenant.
 type slowFor struct {
-	Hook
+	outbox.Hook
 	tenant neon.TenantID
 }
 
@@ -128,7 +130,7 @@ func TestNotificationsOfOneTenantDoNotHoldUpOthers(t *testing.T) {
 		b.lead()
 		b.create(1, 16, neon.Attached(0))
 		ids := b.create(5, 1, neon.Attached(0))
-		wait(2 * time.Second)
+		elapse(2 * time.Second)
 		for _, id := range ids {
 			if sh, _ := b.log.State().Shard(neon.ShardID{
 				Tenant: id, Count: 1,

@@ -35,19 +35,19 @@ func TestAMoveIsNotHeldUpByADeadOrigin(t *testing.T) {
 					t.Fatal(err)
 				}
 				b.must(fsm.SetIntents{Intents: []fsm.Intent{in}})
-				wait(b.opts.MaxOffline)
+				elapse(b.opts.MaxOffline)
 				if now, _ := b.log.State().Shard(id); !now.OwesNotification() && now.GenNode == to {
 					t.Fatal("it does not wait")
 				}
 				b.fleet.set(func() { b.fleet.down[from] = true })
-				wait(b.opts.MaxOffline + 3*time.Second)
+				elapse(b.opts.MaxOffline + 3*time.Second)
 				b.fleet.set(func() {
 					if c := b.fleet.at[to][id]; c.Mode != neon.AttachedSingle {
 						t.Errorf("node %d has it as %q", to, c.Mode)
 					}
 					b.fleet.slow, b.fleet.has, b.fleet.hookErr = false, nil, nil
 				})
-				wait(20 * time.Second)
+				elapse(20 * time.Second)
 				b.settle()
 				b.check()
 			})
@@ -74,7 +74,7 @@ func TestAMoveThatANewLeaderFindsIsNotHeldUpByADeadOrigin(t *testing.T) {
 				})
 				b.fleet.set(func() { die(b.fleet, sh.Attached) })
 				b.lead()
-				wait(b.opts.MaxOffline + 5*time.Second)
+				elapse(b.opts.MaxOffline + 5*time.Second)
 				b.fleet.set(func() {
 					if c := b.fleet.at[to][id]; c.Mode != neon.AttachedSingle {
 						t.Errorf("node %d has it as %q", to, c.Mode)
@@ -98,7 +98,7 @@ func TestDeletedTimelinesAreNotWaitedFor(t *testing.T) {
 			}
 		})
 		to := migrate(b, sh)
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.fleet.set(func() {
 			if c := b.fleet.at[to][id]; c.Mode != neon.AttachedSingle {
 				b.t.Errorf("the destination is %q", c.Mode)
@@ -115,7 +115,7 @@ func TestAStuckShardDoesNotKeepOthersFromBeingOptimised(t *testing.T) {
 		b.settle()
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.down[dead] = true })
-		wait(20 * time.Second)
+		elapse(20 * time.Second)
 		b.settle()
 		away := func(but neon.TenantID) (n int) {
 			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
@@ -139,7 +139,7 @@ func TestAStuckShardDoesNotKeepOthersFromBeingOptimised(t *testing.T) {
 		if away(ids[0]) == 0 {
 			b.t.Fatal("nothing to do")
 		}
-		wait(10 * time.Minute)
+		elapse(10 * time.Minute)
 		if n := away(ids[0]); n != 0 {
 			b.t.Errorf("%d shards are away from home", n)
 		}
@@ -164,13 +164,13 @@ func TestASecondaryWithoutAHeatmapIsNotWarm(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.must(fsm.SetIntents{Intents: []fsm.Intent{in}})
-		wait(2 * time.Minute)
+		elapse(2 * time.Minute)
 		if now, _ := b.log.State().Shard(id); now.Attached != sh.Attached {
 			t.Fatal("it was moved to a node of which nobody knows what it should have")
 		}
 		b.fleet.set(
 			func() { b.fleet.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{sh.Attached: {}} })
-		wait(2 * time.Minute)
+		elapse(2 * time.Minute)
 		if now, _ := b.log.State().Shard(id); now.Attached != to {
 			t.Error("a tenant without timelines waits for a heatmap")
 		}

@@ -4,82 +4,13 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/reconciler/plan"
 )
-
-// TestASlotThatIsNotNeededIsPassedOn: a shard that comes back from waiting for a
-// slot may have nothing to do on that node any more. The next one must get it, or
-// it waits for a call to a node that nobody calls.
-func TestASlotThatIsNotNeededIsPassedOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		passes := map[neon.ShardID]int{}
-		done := map[neon.ShardID]bool{}
-		o := smallOptions()
-		o.NormalWorkers = 1
-		var q *queue
-		q = newQueue(o, func(k *task) {
-			if k.step != nil {
-				k.step = nil
-				q.finish(k)
-				return
-			}
-			mu.Lock()
-			passes[k.id]++
-			again := passes[k.id] > 1 && k.id != shardN(1) // decided otherwise meanwhile
-			done[k.id] = again
-			mu.Unlock()
-			if again {
-				switch k.id {
-				case shardN(2):
-					q.finish(k)
-				case shardN(3):
-					q.long(k, plan.Step{Kind: plan.Warm})
-				case shardN(4):
-					q.retry(k, time.Hour)
-				default:
-					if q.acquire(8, k) {
-						q.release(8)
-						q.finish(k)
-					}
-				}
-				return
-			}
-			if !q.acquire(7, k) {
-				return
-			}
-			if k.id == shardN(1) {
-				for i := 2; i <= 6; i++ {
-					q.wake(High, shardN(i))
-				}
-				time.Sleep(time.Second)
-			}
-			q.release(7)
-			q.finish(k)
-		})
-		q.wake(Normal, shardN(1))
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		for i := 2; i <= 6; i++ {
-			if !done[shardN(i)] {
-				t.Errorf("shard %d still waits for a node that nobody calls", i)
-			}
-		}
-		q.mu.Lock()
-		if q.slots[7] != 0 || q.slots[8] != 0 {
-			t.Errorf("slots are lost: %v", q.slots)
-		}
-		q.mu.Unlock()
-		q.close()
-	})
-}
 
 // TestAllShardsOfANodeThatHangsAreMoved: more calls than the node takes at a time
 // are under way or wait for it when it is judged dead.
@@ -93,7 +24,7 @@ func TestAllShardsOfANodeThatHangsAreMoved(t *testing.T) {
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.hung = dead })
 		b.configure(ids, `{"gc_horizon":7}`)
-		wait(b.opts.MaxOffline + 5*time.Second)
+		elapse(b.opts.MaxOffline + 5*time.Second)
 		b.fleet.set(func() { b.fleet.down[dead] = true })
 		if n := b.attachedOn(dead); n != 0 {
 			t.Fatalf("%d shards were not moved", n)
@@ -129,13 +60,13 @@ func TestNodesThatDieOneAfterAnotherTakeNothing(t *testing.T) {
 			}
 			for n := neon.NodeID(1); n <= 3; n++ {
 				b.fleet.set(func() { b.fleet.down[n] = true })
-				wait(1100 * time.Millisecond)
+				elapse(1100 * time.Millisecond)
 			}
 			if kill { // its successor has not asked anybody yet
 				b.depose()
 				b.lead()
 			}
-			wait(time.Minute)
+			elapse(time.Minute)
 			for id, was := range intents {
 				if now, _ := b.log.State().Shard(id); now.Attached != was.Attached ||
 					now.Generation != was.Generation {
@@ -143,7 +74,7 @@ func TestNodesThatDieOneAfterAnotherTakeNothing(t *testing.T) {
 				}
 			}
 			b.fleet.set(func() { clear(b.fleet.down) })
-			wait(10 * time.Second)
+			elapse(10 * time.Second)
 			b.settle()
 			b.check()
 		})
@@ -161,7 +92,7 @@ func TestANewLeaderEvacuatesOnlyToNodesThatAnswer(t *testing.T) {
 		b.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: 1, To: neon.NodeOffline}}})
 		was := b.attachedOn(2)
 		b.lead()
-		wait(2 * time.Second)
+		elapse(2 * time.Second)
 		if n := b.attachedOn(1); n != 0 {
 			b.t.Errorf("%d shards stay on the dead node", n)
 		}
@@ -175,9 +106,9 @@ func TestANewLeaderEvacuatesOnlyToNodesThatAnswer(t *testing.T) {
 func TestOneHungNodeDoesNotDelayTheVerdictOnAnother(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.fleet.set(func() { b.fleet.hung = 1 })
-		wait(time.Second)
+		elapse(time.Second)
 		b.fleet.set(func() { b.fleet.down[2] = true })
-		wait(b.opts.MaxOffline + b.opts.HeartbeatInterval + time.Second)
+		elapse(b.opts.MaxOffline + b.opts.HeartbeatInterval + time.Second)
 		if n, _ := b.log.State().Node(2); n.Availability != neon.NodeOffline {
 			b.t.Errorf("node 2 is %s", n.Availability)
 		}
@@ -191,9 +122,9 @@ func TestALeaderThatWasFrozenJudgesNobody(t *testing.T) {
 		b.create(10, 1, neon.Attached(0))
 		b.settle()
 		b.fleet.set(func() { b.fleet.frozen = b.opts.MaxOffline + time.Second })
-		wait(b.opts.HeartbeatInterval)
+		elapse(b.opts.HeartbeatInterval)
 		b.fleet.set(func() { b.fleet.frozen = 0 })
-		wait(b.opts.MaxOffline + 10*time.Second)
+		elapse(b.opts.MaxOffline + 10*time.Second)
 		for n := range b.log.State().Nodes() {
 			if n.Availability != neon.NodeActive || b.log.State().Counts(n.ID).Attached == 0 {
 				b.t.Errorf("node %d is %s and has %d shards", n.ID, n.Availability,
@@ -214,11 +145,11 @@ func TestARestartIsNoFailure(t *testing.T) {
 		b.fleet.set(func() { b.fleet.down[n] = true })
 		b.must(fsm.ReAttach{Node: n})
 		b.now.ReAttached(n)
-		wait(b.opts.MaxWarmingUp - 2*time.Second)
+		elapse(b.opts.MaxWarmingUp - 2*time.Second)
 		if now := b.attachedOn(n); now != was {
 			b.t.Errorf("%d of %d shards left a node that warms up", was-now, was)
 		}
-		wait(10 * time.Second)
+		elapse(10 * time.Second)
 		if now := b.attachedOn(n); now != 0 {
 			b.t.Errorf("%d shards stay on a node that never came up", now)
 		}
@@ -267,38 +198,18 @@ func TestActivationBelievesNothingOlderThanACall(t *testing.T) {
 		b.fleet.set(func() {
 			delete(b.fleet.at[1], id)
 			b.fleet.onList = func() {
-				know.beginCall(id, 1, 9)
-				know.endCall(id, 1, attached, true)
+				know.BeginCall(id, 1, 9)
+				know.EndCall(id, 1, attached, true)
 			}
 		})
 		if err := b.now.ActivateNode(b.t.Context(), 1); err != nil {
 			b.t.Fatal(err)
 		}
 		b.fleet.set(func() { b.fleet.onList = nil })
-		if at := sightOf(know, id, 1); at.Conf != attached {
+		if at := b.sightOf(id, 1); at.Conf != attached {
 			b.t.Errorf("an older listing made it %+v", at)
 		}
 	})
-}
-
-// TestSeenIgnoresAnswersOfAnEarlierProcess: what was asked before a node restarted
-// tells nothing of what it holds now, also of shards that were not known there.
-func TestSeenIgnoresAnswersOfAnEarlierProcess(t *testing.T) {
-	s, id := newSeen(), shardN(1)
-	began := s.reading()
-	s.forgetNode(5)
-	s.list(5, 1, began, map[neon.ShardID]*plan.Conf{id: &single})
-	if at := sightOf(s, id, 5); at.Known {
-		t.Errorf("a listing of the earlier process settled it: %v", at)
-	}
-	s.looked(id, 5, &single, began)
-	if at := sightOf(s, id, 5); at.Known {
-		t.Errorf("a look at the earlier process settled it: %v", at)
-	}
-	s.list(5, 2, s.reading(), map[neon.ShardID]*plan.Conf{id: &single})
-	if at := sightOf(s, id, 5); !at.Attached() {
-		t.Errorf("a listing of the new process did not: %v", at)
-	}
 }
 
 // TestASecondaryThatFailsHoldsNothingUp: neither other secondaries nor the end of a
@@ -317,7 +228,7 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 		}
 		// It comes back from the dead with what it had, when everything is elsewhere.
 		b.fleet.set(func() { b.fleet.down[from] = true })
-		wait(15 * time.Second)
+		elapse(15 * time.Second)
 		b.settle()
 		sh, _ = b.log.State().Shard(id)
 		var spare []neon.NodeID
@@ -341,7 +252,7 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 			Intents: []fsm.Intent{{
 				Shard: id, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: spare,
 			}}})
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		b.fleet.set(func() {
 			if _, there := b.fleet.at[from][id]; there {
 				b.t.Errorf("the old location stays on node %d", from)
@@ -354,7 +265,7 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 		if b.now.Status(id).LastError == "" {
 			b.t.Error("nobody is told of the failure")
 		}
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -424,11 +335,11 @@ func TestAnOriginThatFailsForeverHandsNothingOver(t *testing.T) {
 			}
 		})
 		to := migrate(b, sh)
-		wait(b.opts.MaxOffline - time.Second)
+		elapse(b.opts.MaxOffline - time.Second)
 		if now, _ := b.log.State().Shard(id); now.GenNode != sh.Attached {
 			b.t.Error("it was given up at once")
 		}
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		b.fleet.set(func() {
 			if c := b.fleet.at[to][id]; c.Mode != neon.AttachedSingle || b.fleet.told[id] != to {
 				b.t.Errorf("the destination is %q and compute was told node %d", c.Mode,
@@ -436,7 +347,7 @@ func TestAnOriginThatFailsForeverHandsNothingOver(t *testing.T) {
 			}
 			b.fleet.onPut = nil
 		})
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -449,7 +360,7 @@ func TestADeadSecondaryDoesNotHoldUpItsShard(t *testing.T) {
 		ids := b.create(10, 1, neon.Attached(1))
 		b.settle()
 		b.fleet.set(func() { b.fleet.down[1] = true })
-		wait(b.opts.MaxOffline + 5*time.Second)
+		elapse(b.opts.MaxOffline + 5*time.Second)
 		b.settle()
 		for _, id := range ids {
 			shard := neon.ShardID{Tenant: id, Count: 1}
@@ -475,18 +386,18 @@ func TestACallIsNotBelievedAcrossARestart(t *testing.T) {
 		b.settle()
 		b.fleet.set(func() { b.fleet.latency = time.Second })
 		b.configure([]neon.TenantID{id.Tenant}, `{"gc_horizon":7}`)
-		wait(500 * time.Millisecond)
+		elapse(500 * time.Millisecond)
 		b.must(fsm.ReAttach{Node: 1})
-		if at := sightOf(b.now.current.Load().seen, id, 1); at.Known {
+		if at := b.sightOf(id, 1); at.Known {
 			b.t.Fatalf("known while a call is under way: %v", at)
 		}
-		wait(700 * time.Millisecond)
+		elapse(700 * time.Millisecond)
 		b.fleet.set(func() { b.fleet.latency = time.Millisecond })
-		if at := sightOf(b.now.current.Load().seen, id, 1); at.Known && at.Conf.Generation == 1 {
+		if at := b.sightOf(id, 1); at.Known && at.Conf.Generation == 1 {
 			b.t.Errorf("the answer to the earlier process counts: %v", at)
 		}
 		b.now.ReAttached(1)
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -502,31 +413,13 @@ func TestAFlappingNodeEndsAsTheLogSays(t *testing.T) {
 		for i := range 6 {
 			n := neon.NodeID(i%3 + 1)
 			b.fleet.set(func() { b.fleet.down[n] = true })
-			wait(b.opts.MaxOffline + time.Duration(i*150)*time.Millisecond)
+			elapse(b.opts.MaxOffline + time.Duration(i*150)*time.Millisecond)
 			b.fleet.set(func() { b.fleet.down[n] = false })
-			wait(time.Duration(i*170) * time.Millisecond)
+			elapse(time.Duration(i*170) * time.Millisecond)
 		}
 		b.fleet.set(func() { b.fleet.latency = time.Millisecond; b.fleet.flaky = 0 })
-		wait(time.Minute)
+		elapse(time.Minute)
 		b.settle()
 		b.check()
 	})
-}
-
-// TestWhatIsDetachedIsNotThere: a location that was detached leaves no entry that
-// could be taken for one.
-func TestWhatIsDetachedIsNotThere(t *testing.T) {
-	s, id := newSeen(), shardN(1)
-	s.list(5, 1, s.reading(), map[neon.ShardID]*plan.Conf{id: &single})
-	s.beginCall(id, 5, 0)
-	s.endCall(id, 5, plan.Conf{}, true)
-	if at := sightOf(s, id, 5); !at.Absent() {
-		t.Errorf("after a detach: %v", at)
-	}
-	if o := s.observed(&fsm.Shard{ID: id}); len(o) != 0 {
-		t.Errorf("people are shown %v", o)
-	}
-	if c := plan.ConfOf(&neon.LocationConfig{Mode: neon.Detached}); *c != (plan.Conf{}) {
-		t.Errorf("a listed detached location is %v", c)
-	}
 }

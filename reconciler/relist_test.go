@@ -41,16 +41,16 @@ func TestNodesAreListedAgain(t *testing.T) {
 					sh = first(b)
 				}
 				b.fleet.set(func() { delete(b.fleet.at[sh.Attached], sh.ID) })
-				wait(2 * time.Minute)
+				elapse(2 * time.Minute)
 				b.fleet.mu.Lock()
 				_, mended := maps.Clone(b.fleet.at[sh.Attached])[sh.ID]
 				b.fleet.mu.Unlock()
 				if mended != tt.mended {
 					t.Errorf("attached again: %v, want %v", mended, tt.mended)
 				}
-				wait(2 * doubtTime)
+				elapse(2 * doubtTime)
 				b.fleet.set(func() { delete(b.fleet.at[sh.Attached], sh.ID) })
-				wait(2 * time.Minute)
+				elapse(2 * time.Minute)
 				b.fleet.mu.Lock()
 				_, mended = b.fleet.at[sh.Attached][sh.ID]
 				b.fleet.mu.Unlock()

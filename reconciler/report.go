@@ -26,13 +26,14 @@ type report struct {
 }
 
 type failing struct {
-	last [patience]uint64 // numbers of the newest passes among the failed ones, newest first
+	// last are numbers of the newest passes among the failed ones, newest first.
+	last [toleratedFailures]uint64
 	err  error
 }
 
-// patience is how many failures in a row somebody who waits is spared: what fails
-// once is often well a moment later.
-const patience = 3
+// toleratedFailures is how many failures in a row are not told to a client that
+// waits for everything: what fails once is often well a moment later.
+const toleratedFailures = 3
 
 func newReport() *report {
 	return &report{
@@ -112,7 +113,7 @@ func (r *report) mark() uint64 {
 }
 
 // failedSince is a shard whose newest passes all failed, that many of them, 1 to
-// patience, after a mark; its error is nil when there is none.
+// toleratedFailures, after a mark; its error is nil when there is none.
 func (r *report) failedSince(mark uint64, times int) (id neon.ShardID, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

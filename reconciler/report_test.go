@@ -10,6 +10,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/outbox"
 )
 
 // tally counts how reconciles begin and end.
@@ -66,7 +67,7 @@ func TestReconcileThatTellsComputeCountsOnce(t *testing.T) {
 		y.demand(t, "attaching", map[string]int{"spawned": 1, "ok": 1})
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
 		b.create(1, 2, neon.Attached(0))
-		wait(time.Second)
+		elapse(time.Second)
 		y.demand(t, "attaching while compute is busy",
 			map[string]int{"spawned": 2, "ok_no_notify": 2})
 		b.fleet.set(func() { b.fleet.hookErr = nil })
@@ -92,11 +93,11 @@ func TestReturnOfANodeIsOneReconcilePerShard(t *testing.T) {
 		}
 		b.settle()
 		b.fleet.set(func() { b.fleet.down[2] = true })
-		wait(b.opts.MaxOffline + 5*time.Second)
+		elapse(b.opts.MaxOffline + 5*time.Second)
 		b.settle()
 		y.take()
 		b.fleet.set(func() { b.fleet.down[2] = false })
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.settle()
 		y.demand(t, "return", map[string]int{"spawned": 4, "ok": 4})
 	})
@@ -153,7 +154,7 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 		sh := first(b)
 		node, _ := b.log.State().Node(sh.Attached)
 		b.fleet.set(func() {
-			b.fleet.hookErr = &HookRefusal{Err: errors.New("Control plane tenant busy")}
+			b.fleet.hookErr = &outbox.Refusal{Err: errors.New("Control plane tenant busy")}
 			b.fleet.down[sh.Attached] = true
 			b.fleet.notes = 0
 		})
@@ -175,7 +176,7 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 			b.fleet.notes = 0
 		}
 		all("right after the verdict", 1, 1, true)
-		wait(30 * time.Millisecond)
+		elapse(30 * time.Millisecond)
 		all("compute is busy", 1, 1, true)
 		b.fleet.set(func() { b.fleet.hookErr = nil })
 		all("compute takes it", 1, 1, false)
@@ -186,27 +187,27 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 // A control plane that asks for time gets it, and a refusal for good is told to whoever
 // waits for a move, which nothing else would end.
 func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
-	observed(t, 3, func(b *bench, _ *watch) {
+	watching(t, 3, func(b *bench, _ *watch) {
 		b.create(1, 1, neon.Attached(0))
 		b.settle()
 		b.fleet.set(func() {
-			b.fleet.hookErr, b.fleet.notes = &HookRefusal{
+			b.fleet.hookErr, b.fleet.notes = &outbox.Refusal{
 				Err: errors.New("too many"), Wait: 5 * time.Second,
 			}, 0
 		})
 		migrate(b, first(b))
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.fleet.set(func() {
 			if b.fleet.notes != 1 {
 				t.Errorf("told %d times in the time that was asked for", b.fleet.notes)
 			}
 			b.fleet.hookErr = nil
 		})
-		wait(12 * time.Second)
+		elapse(12 * time.Second)
 		b.settle()
 		b.check()
 		b.fleet.set(
-			func() { b.fleet.hookErr = &HookRefusal{Err: errors.New("forbidden"), Never: true} })
+			func() { b.fleet.hookErr = &outbox.Refusal{Err: errors.New("forbidden"), Never: true} })
 		sh := first(b)
 		migrate(b, sh)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -217,7 +218,7 @@ func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
 			t.Errorf("who waits hears %v", err)
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil })
-		wait(12 * time.Second)
+		elapse(12 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -234,7 +235,7 @@ func TestARestartTellsEverythingAgain(t *testing.T) {
 			b.fleet.set(func() { b.fleet.notes = 0 })
 			b.retell = retell
 			b.lead()
-			wait(time.Minute)
+			elapse(time.Minute)
 			want := 0
 			if retell {
 				want = 5
@@ -299,7 +300,7 @@ func (b *bench) splitIn2(id neon.TenantID) {
 		}
 	})
 	b.must(fsm.CommitSplit{Tenant: id, Began: sp.Began})
-	wait(5 * time.Second)
+	elapse(5 * time.Second)
 	sp, _ = b.log.State().Split(id)
 	b.must(fsm.ForgetLeftovers{Tenant: id, Leftovers: sp.Leftovers})
 	b.settle()
@@ -314,7 +315,7 @@ func TestComputeHearsOfASplitOnce(t *testing.T) {
 		b.fleet.notes = 0
 		b.fleet.onLook = func(sh neon.ShardID) {
 			if sh.Number == 1 {
-				wait(time.Second)
+				elapse(time.Second)
 			}
 		}
 		b.splitIn2(id)

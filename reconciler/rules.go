@@ -1,81 +1,90 @@
 package reconciler
 
 import (
+	"context"
+	"log/slog"
 	"slices"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/scheduler"
 )
 
-// loads are what the last heartbeats said, as the scheduler wants it.
-func (t *term) loads() map[neon.NodeID]scheduler.Load {
-	out := make(map[neon.NodeID]scheduler.Load)
-	for id, u := range t.nodes.utilizations() {
-		out[id] = scheduler.Load{
-			DiskWanted: u.DiskWantedBytes,
-			DiskUsable: (u.DiskUsageBytes + u.FreeSpaceBytes) / 100 * uint64(u.DiskUsablePct),
-			Shards:     int(u.ShardCount), MaxShards: int(u.MaxShardCount),
-		}
-	}
-	return out
+// rules applies, again and again, what holds at every moment and not only when
+// something changes: no shard stays on an offline node while another can take it,
+// and none stays without a place.
+type rules struct {
+	ctx        context.Context
+	opts       Options
+	log        Log
+	failpoints Failpoints
+	logger     *slog.Logger
+	nodes      *nodeWatch
+	unplaced   *unplaced
+	commit     func([]fsm.Intent) (refused []neon.ShardID)
 }
 
-// answering are the loads for decisions that nobody asked for: nodes that do not
-// answer their heartbeats take nothing. It is false as long as some node that
-// could take something was not asked in this term; that is about to change.
-func (t *term) answering() (map[neon.NodeID]scheduler.Load, bool) {
-	silent, asked := t.nodes.silent()
-	if !asked {
-		return nil, false
+// run applies the rules at every change of a node, and every few seconds.
+func (r *rules) run() {
+	tick := time.NewTicker(r.opts.RepairInterval)
+	defer tick.Stop()
+	for {
+		r.evacuate()
+		r.repair()
+		r.rehome()
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-r.nodes.moved:
+		case <-tick.C:
+		}
 	}
-	loads := t.loads()
-	for _, id := range silent {
-		l := loads[id]
-		l.Silent = true
-		loads[id] = l
-	}
-	return loads, true
 }
 
 // evacuate moves every shard that is attached on an offline node, a batch per log
 // entry and its generation with it. It does not ask how the node came to be
 // offline or who leads since when.
-func (t *term) evacuate() {
-	for _, id := range t.offline() {
+func (r *rules) evacuate() {
+	for _, id := range r.offline() {
 		from := neon.ShardID{}
-		for more := true; more && t.ctx.Err() == nil; {
-			st := t.Log.State()
+		for more := true; more && r.ctx.Err() == nil; {
+			st := r.log.State()
 			if n, ok := st.Node(id); !ok || n.Availability != neon.NodeOffline {
 				break
 			}
-			loads, asked := t.answering()
+			loads, asked := r.nodes.answering()
 			if !asked {
 				return
 			}
 			var intents []fsm.Intent
 			intents, from, more = scheduler.New(st, loads).Evacuate(id, from,
-				t.Options.EvacuationBatch)
-			if len(intents) == 0 {
-				continue
-			}
-			if t.apart() {
-				for i := range intents {
-					intents[i].Issue = false
-				}
-			}
-			r, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: intents})
-			if err != nil {
+				r.opts.EvacuationBatch)
+			if len(intents) > 0 && !r.takeAway(id, intents) {
 				return // the rule holds on: the next round tries again
 			}
-			t.Logger.Info("evacuating", "node", id, "shards", len(r.Grants),
-				"refused", len(r.Refused))
 		}
 	}
 }
 
-func (t *term) offline() (ids []neon.NodeID) {
-	for n := range t.Log.State().Nodes() {
+// takeAway commits one batch of an evacuation.
+func (r *rules) takeAway(from neon.NodeID, intents []fsm.Intent) bool {
+	if issueSeparately(r.failpoints) {
+		for i := range intents {
+			intents[i].Issue = false
+		}
+	}
+	res, err := r.log.Propose(r.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: intents})
+	if err != nil {
+		return false
+	}
+	r.logger.Info("evacuating", "node", from, "shards", len(res.Grants),
+		"refused", len(res.Refused))
+	return true
+}
+
+func (r *rules) offline() (ids []neon.NodeID) {
+	for n := range r.log.State().Nodes() {
 		if n.Availability == neon.NodeOffline {
 			ids = append(ids, n.ID)
 		}
@@ -84,20 +93,14 @@ func (t *term) offline() (ids []neon.NodeID) {
 }
 
 // repair places what lacks a location, as far as there are nodes.
-func (t *term) repair() {
-	t.mu.Lock()
-	ids := make([]neon.ShardID, 0, len(t.unplaced))
-	for id := range t.unplaced {
-		ids = append(ids, id)
-	}
-	t.mu.Unlock()
-	slices.SortFunc(ids, neon.ShardID.Compare)
-	loads, asked := t.answering()
+func (r *rules) repair() {
+	ids := r.unplaced.list()
+	loads, asked := r.nodes.answering()
 	if !asked {
 		return
 	}
-	for batch := range slices.Chunk(ids, t.Options.EvacuationBatch) {
-		st := t.Log.State()
+	for batch := range slices.Chunk(ids, r.opts.EvacuationBatch) {
+		st := r.log.State()
 		sched := scheduler.New(st, loads)
 		var intents []fsm.Intent
 		for _, id := range batch {
@@ -107,44 +110,26 @@ func (t *term) repair() {
 				}
 			}
 		}
-		t.commit(intents)
+		r.commit(intents)
 	}
 }
 
-// rehome places secondaries of nodes that have been offline for long anew.
-func (t *term) rehome() {
-	loads, asked := t.answering()
+// rehome places secondaries anew whose nodes have been offline for long.
+func (r *rules) rehome() {
+	loads, asked := r.nodes.answering()
 	if !asked {
 		return
 	}
-	for _, id := range t.offline() {
-		if t.nodes.offlineFor(id) < t.Options.RehomeSecondary {
+	for _, id := range r.offline() {
+		if r.nodes.offlineFor(id) < r.opts.RehomeSecondary {
 			continue
 		}
 		from := neon.ShardID{}
-		for more := true; more && t.ctx.Err() == nil; {
+		for more := true; more && r.ctx.Err() == nil; {
 			var intents []fsm.Intent
-			intents, from, more = scheduler.New(t.Log.State(), loads).ReplaceSecondaries(id, from,
-				t.Options.EvacuationBatch)
-			t.commit(intents)
+			intents, from, more = scheduler.New(r.log.State(), loads).ReplaceSecondaries(id, from,
+				r.opts.EvacuationBatch)
+			r.commit(intents)
 		}
 	}
-}
-
-// commit proposes intents and returns the shards for which they were refused.
-func (t *term) commit(intents []fsm.Intent) (refused []neon.ShardID) {
-	if len(intents) == 0 || t.ctx.Err() != nil {
-		return nil
-	}
-	r, err := t.Log.Propose(t.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: intents})
-	if err == nil {
-		return r.Refused
-	}
-	if t.ctx.Err() == nil {
-		t.Logger.Info("intents were not committed, the rule will propose them again", "err", err)
-	}
-	for _, in := range intents {
-		refused = append(refused, in.Shard)
-	}
-	return refused
 }

@@ -2,424 +2,205 @@ package reconciler
 
 import (
 	"context"
-	"errors"
-	"slices"
+	"log/slog"
 	"sync"
-	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
+	"quorate/reconciler/observed"
+	"quorate/reconciler/outbox"
 	"quorate/reconciler/plan"
+	"quorate/reconciler/queue"
 )
 
-// term is everything one leader remembers. It is made when the term begins and
-// thrown away with it; nothing of it is carried into the next.
+// term is everything one leader remembers. It builds the parts, runs them and joins
+// them. It is made when the term begins and thrown away with it; nothing of it is
+// carried into the next.
+//
+// Each part has its own state and lock, and knows only what it is given here.
 type term struct {
-	Deps
 	ctx    context.Context
-	seen   *seen
-	queue  *queue
-	hook   *outbox
-	nodes  *nodeWatch
-	wait   *waiters
-	better *optimiser
-	report *report
+	log    Log
+	logger *slog.Logger
+	ready  chan struct{} // closed after the first look at the nodes
 
-	mu        sync.Mutex
-	touched   fsm.Touched
-	wakeup    chan struct{}
-	unplaced  map[neon.ShardID]struct{} // shards whose intent lacks what their policy wants
-	ready     chan struct{}
-	long      map[*alarm]struct{} // reconciles that take long
-	patiences map[neon.ShardID]Patience
+	seen     *observed.Locations
+	nodes    *nodeWatch
+	queue    *shardQueue
+	outbox   *outbox.Outbox
+	scenes   *scenes
+	unplaced *unplaced
+	wait     *waiters
+	report   *report
+	alarms   *alarms
+	limits   *warmLimits
+
+	feed       *feed
+	rules      *rules
+	optimiser  *optimiser
+	operations *operations
+	chaos      *chaos
 }
 
 func newTerm(ctx context.Context, d Deps) *term {
 	t := &term{
-		Deps: d, ctx: ctx, seen: newSeen(), wait: newWaiters(), report: newReport(),
-		wakeup:    make(chan struct{}, 1),
-		unplaced:  make(map[neon.ShardID]struct{}),
-		ready:     make(chan struct{}),
-		long:      make(map[*alarm]struct{}),
-		patiences: make(map[neon.ShardID]Patience),
+		ctx: ctx, log: d.Log, logger: d.Logger, ready: make(chan struct{}),
+		seen: observed.New(), unplaced: newUnplaced(), wait: newWaiters(), report: newReport(),
+		alarms: newAlarms(ctx, d), limits: newWarmLimits(d.Options),
 	}
-	t.queue = newQueue(d.Options, t.work)
-	t.hook = newOutbox(t)
-	t.nodes = newNodeWatch(t)
-	t.better = &optimiser{term: t}
+	t.nodes = newNodeWatch(ctx, d, t.seen, t.report)
+	t.scenes = &scenes{
+		log: d.Log, seen: t.seen, nodes: t.nodes, surveyed: t.ready, notifies: d.Hook != nil,
+	}
+	t.outbox = outbox.New(ctx, outbox.Deps{
+		Log: d.Log, Observed: t.seen, Hook: d.Hook, Calls: d.Options.HookCalls,
+		Listener: &unnotified{
+			log: d.Log, scenes: t.scenes, wait: t.wait, report: t.report, metrics: d.Metrics,
+			logger: d.Logger,
+		},
+	})
+	t.addWorkers(d)
+	t.addLoops(d)
 	return t
 }
 
+// addWorkers makes the queue and who works on what is in it.
+func (t *term) addWorkers(d Deps) {
+	o := d.Options
+	w := &worker{
+		ctx: t.ctx, opts: o, log: d.Log, failpoints: d.Failpoints, metrics: d.Metrics,
+		logger: d.Logger, scenes: t.scenes, seen: t.seen, outbox: t.outbox, wait: t.wait,
+		report: t.report, alarms: t.alarms, limits: t.limits,
+	}
+	t.queue = queue.New(queue.Limits{
+		High: o.HighWorkers, Normal: o.NormalWorkers, Slow: o.SlowWorkers, PerNode: o.PerNode,
+	}, w.turn)
+	w.queue, t.nodes.queue = t.queue, t.queue
+	w.calls = &calls{
+		ctx: t.ctx, opts: o, log: d.Log, locations: d.Locations, seen: t.seen, queue: t.queue,
+		nodes: t.nodes,
+	}
+	w.mover = &mover{
+		ctx: t.ctx, opts: o, log: d.Log, migrations: d.Migrations, logger: d.Logger, seen: t.seen,
+		limits: t.limits, loads: t.nodes.loads,
+	}
+}
+
+// addLoops makes the parts that run by themselves.
+func (t *term) addLoops(d Deps) {
+	commit := (&committer{ctx: t.ctx, log: d.Log, logger: d.Logger}).commit
+	t.feed = &feed{
+		log: d.Log, seen: t.seen, queue: t.queue, unplaced: t.unplaced, nodes: t.nodes,
+		report: t.report, metrics: d.Metrics, signal: wait.NewSignal(),
+	}
+	t.rules = &rules{
+		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,
+		nodes: t.nodes, unplaced: t.unplaced, commit: commit,
+	}
+	t.optimiser = &optimiser{
+		ctx: t.ctx, opts: d.Options, log: d.Log, metrics: d.Metrics, logger: d.Logger,
+		queue: t.queue, loads: t.nodes.loads, commit: commit,
+	}
+	t.operations = &operations{
+		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,
+		seen: t.seen, queue: t.queue, scenes: t.scenes, loads: t.nodes.loads, commit: commit,
+		running: make(map[neon.NodeID]*operation),
+	}
+	t.chaos = &chaos{
+		ctx: t.ctx, opts: d.Options.Chaos, log: d.Log, logger: d.Logger, loads: t.nodes.loads,
+		commit: commit,
+	}
+}
+
 // run works until the term's context ends and joins all it started.
-func (t *term) run(retell bool) {
+func (t *term) run(repeat bool) {
 	t.nodes.changed()
 	var wg sync.WaitGroup
-	wg.Go(t.feed)
-	wg.Go(t.nodes.run)
-	wg.Go(t.rules)
-	wg.Go(t.operate)
-	wg.Go(t.better.run)
-	wg.Go(t.chaos)
-	if retell {
-		wg.Go(t.hook.retell)
+	for _, loop := range []func(){
+		func() { t.feed.run(t.ctx) }, t.nodes.run, t.rules.run, t.operations.run, t.optimiser.run,
+		t.chaos.run,
+	} {
+		wg.Go(loop)
+	}
+	if repeat {
+		wg.Go(t.repeatNotifications)
 	}
 	t.survey()
 	wg.Go(func() {
 		t.nodes.firstRound()
 		close(t.ready)
-		t.queue.wake(Normal, t.seen.cuttingOver()...)
+		t.queue.Wake(queue.Normal, t.seen.CuttingOver()...)
 	})
 	<-t.ctx.Done()
 	wg.Wait()
-	t.queue.close()
-	t.hook.close()
-	t.calmAll()
+	t.queue.Close()
+	t.outbox.Close()
+	t.alarms.endAll()
 	t.wait.fail(neon.Errorf(neon.Unavailable, "leadership ended: %w", context.Cause(t.ctx)))
 }
 
-// survey looks once over all shards at the beginning of a term. Those whose
-// newest generation was issued to somebody else than the intended node have work
-// to do whatever the nodes' listings will say; the others wait for the listings.
-func (t *term) survey() {
-	st := t.Log.State()
-	t.Logger.Info("Populating tenant shards' states from initial pageserver scan...",
-		"shards", st.ShardCount())
-	for sh := range st.ShardsFrom(neon.ShardID{}) {
-		t.place(st, &sh)
-		if sh.Attached != 0 && sh.GenNode != sh.Attached {
-			t.queue.wake(Normal, sh.ID)
-		}
-	}
-}
-
-// place keeps the set of shards whose intent lacks what the policy wants.
-func (t *term) place(st *fsm.State, sh *fsm.Shard) {
-	tenant, ok := st.Tenant(sh.ID.Tenant)
-	lacks := ok && !sh.Unmanaged && (tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0 ||
-		len(sh.Secondary) != tenant.Policy.WantedSecondaries())
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if lacks {
-		t.unplaced[sh.ID] = struct{}{}
-	} else {
-		delete(t.unplaced, sh.ID)
-	}
-}
-
-// changed is called on the applying goroutine after each batch: it only notes
-// what to look at.
-func (t *term) changed(c fsm.Touched) {
-	t.seen.grant(c.Grants)
-	t.seen.forget(c.UnknownLocations)
-	t.mu.Lock()
-	t.touched.Shards = append(t.touched.Shards, c.Shards...)
-	t.touched.Tenants = append(t.touched.Tenants, c.Tenants...)
-	t.touched.Nodes = append(t.touched.Nodes, c.Nodes...)
-	t.mu.Unlock()
-	select {
-	case t.wakeup <- struct{}{}:
-	default:
-	}
-}
-
-// feed turns changes of the state into wake-ups.
-func (t *term) feed() {
-	for {
-		select {
-		case <-t.ctx.Done():
-			return
-		case <-t.wakeup:
-		}
-		t.mu.Lock()
-		c := t.touched
-		t.touched = fsm.Touched{}
-		t.mu.Unlock()
-		st := t.Log.State()
-		for _, id := range c.Shards {
-			sh, ok := st.Shard(id)
-			if !ok {
-				t.replaced(st, id)
-				t.forget(id)
-				continue
-			}
-			t.place(st, &sh)
-			t.queue.touched(id, sh.Sequence)
-		}
-		for _, id := range c.Tenants {
-			if tenant, ok := st.Tenant(id); ok {
-				for _, shard := range tenant.Shards() {
-					t.queue.touched(shard, tenant.Sequence)
-				}
-			}
-		}
-		if len(c.Nodes) > 0 {
-			t.nodes.changed()
-		} else if t.released(st, c.Tenants) {
-			t.nodes.poke()
-		}
-	}
-}
-
-// released tells whether a tenant that was changed has shards without a place: what
-// kept them from getting one may be over.
-func (t *term) released(st *fsm.State, tenants []neon.TenantID) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.unplaced) == 0 {
-		return false
-	}
-	return slices.ContainsFunc(tenants, func(id neon.TenantID) bool {
-		tenant, ok := st.Tenant(id)
-		return ok && !st.Splitting(id) &&
-			slices.ContainsFunc(tenant.Shards(), func(shard neon.ShardID) bool {
-				_, lacks := t.unplaced[shard]
-				return lacks
-			})
-	})
-}
-
-// replaced counts the removal of the secondaries of a shard that was split, as those
-// expect it who count reconciles.
-func (t *term) replaced(st *fsm.State, id neon.ShardID) {
-	if sp, ok := st.Split(id.Tenant); ok && sp.Phase == fsm.SplitDone {
-		places := 0
-		for _, l := range sp.Leftovers {
-			if l.Shard == id {
-				places++
-			}
-		}
-		if places > 1 { // one was attached
-			t.Metrics.Spawned()
-			t.Metrics.Completed("ok")
-		}
-	}
-}
-
-func (t *term) forget(id neon.ShardID) {
-	t.seen.forgetShard(id)
-	t.report.forget(id)
-	t.mu.Lock()
-	delete(t.unplaced, id)
-	t.mu.Unlock()
-	t.queue.wake(Normal, id) // lets those who wait for it know
-}
-
-// rules applies, again and again, what holds at every moment and not only when
-// something changes: no shard stays on an offline node while another can take it,
-// and none stays without a place.
-func (t *term) rules() {
-	tick := time.NewTicker(t.Options.RepairInterval)
-	defer tick.Stop()
-	for {
-		t.evacuate()
-		t.repair()
-		t.rehome()
-		select {
-		case <-t.ctx.Done():
-			return
-		case <-t.nodes.moved:
-		case <-tick.C:
-		}
-	}
-}
-
-// work is one worker's turn with one shard: step after step, until there is
-// nothing to do, or nothing that can be done now.
-func (t *term) work(k *task) {
-	if k.step != nil {
-		t.longStep(k)
-		return
-	}
-	k.acted = t.report.taken(k.id) || k.acted
-	notified := false
-	for {
-		if t.ctx.Err() != nil {
-			t.completed(k, "cancel")
-			t.queue.finish(k)
-			return
-		}
-		if t.queue.isCancelled(k) {
-			t.cancelled(k)
-			return
-		}
-		st := t.Log.State()
-		sc, ok := t.scene(st, k)
-		if !ok {
-			t.calm(k)
-			t.wait.done(k.id, st.Index)
-			t.queue.finish(k)
-			return
-		}
-		step := plan.Next(sc)
-		t.begun(k, sc, step)
-		if t.hold(k, sc, step) {
-			continue
-		}
-		if t.ended(k, st, sc, step) {
-			return
-		}
-		if step.Kind == plan.Warm || step.Kind == plan.CatchUp {
-			if step.Node != sc.Shard.Attached {
-				t.completed(k, "ok") // see Move
-			}
-			t.queue.long(k, step)
-			return
-		}
-		if step.Kind == plan.Notify {
-			switch {
-			case notified && k.late != nil:
-				t.failed(k, sc, k.late.step, k.late.err)
-				return
-			case notified:
-				t.calm(k)
-				if k.acted {
-					k.acted = false
-					t.report.notifying(k.id)
-				}
-				t.queue.finish(k) // the acknowledgement will wake it
-				return
-			}
-			notified = true
-			t.hook.submit(k.id.Tenant, t.queue.urgent(k))
-			continue
-		}
-		t.gaveUp(sc, step)
-		if !t.step(k, sc, step) {
-			return
-		}
-		if step.Kind == plan.Move {
-			// Those who count reconciles know a move that takes its time as three: the
-			// destination is made, chosen once it is warm, and taken.
-			t.completed(k, "ok")
-		}
-	}
-}
-
-// completed counts the end of a reconcile that did something.
-func (t *term) completed(k *task, status string) {
-	t.calm(k)
-	if k.acted {
-		k.acted = false
-		t.Metrics.Completed(status)
-	}
-}
-
-// inOrder counts the end of a reconcile that left nothing to do.
-func (t *term) inOrder(k *task, st *fsm.State) {
-	away := func(id neon.NodeID) bool { n, ok := st.Node(id); return ok && !n.Available() }
-	tenant, _ := st.Tenant(k.id.Tenant)
-	if t.report.inOrder(k.id, away) && !k.acted && tenant.Scheduling != neon.ShardStop {
-		k.acted = true
-		t.Metrics.Spawned()
-	}
-	t.completed(k, "ok")
-}
-
-// ended finishes a pass whose next step is none.
-func (t *term) ended(k *task, st *fsm.State, sc *plan.Scene, step plan.Step) bool {
-	if k.late != nil && (step.Kind == plan.Done || step.Kind == plan.Blocked) {
-		t.failed(k, sc, k.late.step, k.late.err)
-		return true
-	}
-	switch step.Kind {
-	case plan.Done:
-		t.queue.note(k, clean, "")
-		t.arrived(k.id)
-		t.inOrder(k, st)
-		t.wait.done(k.id, st.Index)
-		t.queue.finish(k)
-	case plan.Blocked:
-		if k.lastErr != step.Why {
-			t.queue.note(k, blocked, step.Why)
-			t.Logger.Info("shard waits", "shard", k.id, "why", step.Why)
-		}
-		// Whatever could unblock it wakes it; the retry is for what could not be
-		// foreseen.
-		t.queue.retry(k, t.Options.RetryMax)
-	default:
-		return false
-	}
-	return true
-}
-
-// scene gathers what Next decides from.
-func (t *term) scene(st *fsm.State, k *task) (*plan.Scene, bool) {
-	sh, ok := st.Shard(k.id)
-	tenant, ok2 := st.Tenant(k.id.Tenant)
-	if !ok || !ok2 {
-		return nil, false
-	}
-	k.basis = max(sh.Sequence, tenant.Sequence)
-	sc := &plan.Scene{
-		Tenant: tenant, Shard: sh, Notifies: t.Hook != nil, Frozen: st.Splitting(tenant.ID),
-		AllListed: !tenant.Deleting || t.nodes.allListed(st),
-	}
+// repeatNotifications tells compute everything again, once the nodes were looked at.
+func (t *term) repeatNotifications() {
 	select {
 	case <-t.ready:
-	default:
-		sc.Surveying = true
+		t.outbox.RepeatAll()
+	case <-t.ctx.Done():
 	}
-	sc.Failed, sc.Hopeless = k.skipped, k.hopeless(t.Options.MaxOffline)
-	sc.Node = func(id neon.NodeID) *fsm.Node {
-		n, ok := st.Node(id)
-		if !ok || n.Tombstone {
-			return nil
+}
+
+// survey looks once over all shards at the beginning of a term. A shard whose newest
+// generation was issued to another node than the intended one has work to do,
+// whatever the nodes' listings will say; the others wait for the listings.
+func (t *term) survey() {
+	st := t.log.State()
+	t.logger.Info("Populating tenant shards' states from initial pageserver scan...",
+		"shards", st.ShardCount())
+	for sh := range st.ShardsFrom(neon.ShardID{}) {
+		t.unplaced.note(st, &sh)
+		if sh.Attached != 0 && sh.GenNode != sh.Attached {
+			t.queue.Wake(queue.Normal, sh.ID)
 		}
-		return &n
 	}
-	t.seen.scene(sc, func(id neon.NodeID, incarnation uint64) bool {
-		n, ok := st.Node(id)
-		return ok && n.Incarnation == incarnation
-	})
-	return sc, true
 }
 
-// step executes one short step; false means that the task was given away. After an
-// optional one that failed the pass goes on, and the failure is told at its end.
-func (t *term) step(k *task, sc *plan.Scene, step plan.Step) bool {
-	err := t.execute(k, sc, step)
-	switch {
-	case err == nil:
-		return true
-	case errors.Is(err, errDeferred):
-		return false
-	case t.queue.isCancelled(k):
-		return true // which is the first thing that is looked at
-	case t.ctx.Err() != nil:
-		t.completed(k, "cancel")
-		t.queue.finish(k)
-		return false
-	}
-	if step.Node != 0 && step.Node != sc.Shard.Attached {
-		k.blame(step.Node)
-	}
-	if step.Optional {
-		k.skipped = append(k.skipped, step.Node)
-		if k.late == nil {
-			k.late = &failure{step, err}
+// orders is how many operations on nodes and splits are being worked on.
+func (t *term) orders() int {
+	st := t.log.State()
+	return operating(st) + unfinishedSplits(st)
+}
+
+// wakeDirty makes every shard that is not as it should be be looked at, and counts
+// them.
+func (t *term) wakeDirty() (dirty int) {
+	st := t.log.State()
+	for sh := range st.ShardsFrom(neon.ShardID{}) {
+		sc, ok := t.scenes.of(st, sh.ID)
+		if !ok {
+			continue
 		}
-		return true
+		if step := plan.Next(sc); step.Kind != plan.Done && step.Kind != plan.Blocked {
+			dirty++
+			t.queue.Wake(queue.Normal, sh.ID)
+		}
 	}
-	t.failed(k, sc, step, err)
-	return false
+	return dirty
 }
 
-// failed records a failure, tells those who wait, and backs off.
-func (t *term) failed(k *task, sc *plan.Scene, step plan.Step, err error) {
-	failures := t.queue.note(k, failed, err.Error())
-	t.completed(k, "error")
-	if failures%stuckAfter == 0 {
-		t.stuck(k.id, failures)
+// failedSince is the error for those who wait for everything to be in order.
+func (t *term) failedSince(mark uint64, times int) error {
+	if id, err := t.report.failedSince(mark, times); err != nil {
+		return reconcileError(id, err)
 	}
-	t.Logger.Info("reconcile error", "shard", k.id, "step", step.Kind.String(), "node", step.Node,
-		"failures", failures, "err", err)
-	t.report.failed(k.id, err)
-	t.wait.failed(k.id, reconcileError(k.id, err))
-	after := t.Options.RetryMin << min(failures-1, 16)
-	t.queue.retry(k, min(after, t.Options.RetryMax))
+	return nil
 }
 
-// reconcileError is how clients know a failure.
-func reconcileError(id neon.ShardID, err error) error {
-	return neon.Errorf(neon.Internal, "Reconcile error on shard %s: %w", id, err)
+// unfinishedSplits counts the splits that have work left.
+func unfinishedSplits(st *fsm.State) (n int) {
+	for sp := range st.Splits() {
+		if sp.Active() || leftoversReachable(st, sp) {
+			n++
+		}
+	}
+	return n
 }

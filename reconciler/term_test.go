@@ -9,10 +9,11 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
 	"quorate/scheduler"
 )
 
-func wait(d time.Duration) { _ = pause(context.Background(), d) }
+func elapse(d time.Duration) { _ = wait.Sleep(context.Background(), d) }
 
 func scenario(t *testing.T, nodes int, f func(*bench)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -63,11 +64,11 @@ func TestShardsOfADeadNodeMoveWhoeverLeads(t *testing.T) {
 			b.fleet.set(
 				func() { b.fleet.down[dead] = true; b.fleet.latency = 20 * time.Millisecond })
 			if kill > 0 {
-				wait(kill)
+				elapse(kill)
 				b.depose()
 				b.lead()
 			}
-			wait(15 * time.Second)
+			elapse(15 * time.Second)
 			b.settle()
 			b.check()
 			if n := b.attachedOn(dead); n != 0 {
@@ -90,7 +91,7 @@ func TestTheWholeFleetGoneTearsNothingDown(t *testing.T) {
 				b.fleet.down[id] = true
 			}
 		})
-		wait(time.Minute)
+		elapse(time.Minute)
 		for id, was := range intents {
 			if now, _ := b.log.State().Shard(id); now.Attached != was.Attached ||
 				now.Generation != was.Generation {
@@ -98,7 +99,7 @@ func TestTheWholeFleetGoneTearsNothingDown(t *testing.T) {
 			}
 		}
 		b.fleet.set(func() { clear(b.fleet.down) })
-		wait(10 * time.Second)
+		elapse(10 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -109,9 +110,9 @@ func TestShardsMoveWhenANodeComesBackAfterAllWereGone(t *testing.T) {
 		b.create(20, 2, neon.Attached(0))
 		b.settle()
 		b.fleet.set(func() { b.fleet.down[1], b.fleet.down[2], b.fleet.down[3] = true, true, true })
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		b.fleet.set(func() { b.fleet.down[1] = false })
-		wait(10 * time.Second)
+		elapse(10 * time.Second)
 		b.settle()
 		b.check()
 		if n := b.attachedOn(2) + b.attachedOn(3); n != 0 {
@@ -133,7 +134,7 @@ func TestPausedTenantsAreEvacuatedAndStoppedOnesAreNotTouched(t *testing.T) {
 			on = append(on, sh.Attached)
 		}
 		b.fleet.set(func() { b.fleet.down[on[0]], b.fleet.down[on[1]] = true, true })
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		for i, id := range ids {
 			sh, _ := b.log.State().Shard(neon.ShardID{Tenant: id, Count: 1})
 			if moved := sh.Attached != on[i]; moved != (policies[i] == neon.ShardPause) {
@@ -156,7 +157,7 @@ func TestPausedTenantsThatAreNowhereGetAPlaceAndStoppedOnesDoNot(t *testing.T) {
 				Scheduling: &policies[i],
 			})
 		}
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		for i, id := range ids {
 			for sh := range b.log.State().TenantShards(id) {
 				if placed := sh.Attached != 0; placed != (policies[i] != neon.ShardStop) {
@@ -173,10 +174,10 @@ func TestANodeBackFromTheDeadIsTidiedUp(t *testing.T) {
 		b.settle()
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.down[dead] = true })
-		wait(20 * time.Second)
+		elapse(20 * time.Second)
 		b.settle()
 		b.fleet.set(func() { b.fleet.down[dead] = false })
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -199,7 +200,7 @@ func TestReAttachGivesNewNumbersOnceAndSettles(t *testing.T) {
 				}
 			}
 		})
-		wait(5 * time.Second)
+		elapse(5 * time.Second)
 		b.settle()
 		b.check()
 		for _, g := range r.Grants {
@@ -236,7 +237,7 @@ func TestLiveMigrationEndsTheSameWhereverTheLeaderDies(t *testing.T) {
 			b.fleet.set(func() { b.fleet.latency = 10 * time.Millisecond })
 			sh, _ := b.log.State().Shard(id)
 			to := migrate(b, sh)
-			wait(time.Duration(kill)*10*time.Millisecond + 5*time.Millisecond)
+			elapse(time.Duration(kill)*10*time.Millisecond + 5*time.Millisecond)
 			b.depose()
 			b.lead()
 			b.settle()
@@ -265,7 +266,7 @@ func TestPrewarmedMigrationEndsOnThePreferredNode(t *testing.T) {
 				b.t.Fatal(err)
 			}
 			b.must(fsm.SetIntents{Intents: []fsm.Intent{in}})
-			wait(time.Duration(kill)*10*time.Millisecond + 5*time.Millisecond)
+			elapse(time.Duration(kill)*10*time.Millisecond + 5*time.Millisecond)
 			b.depose()
 			b.lead()
 			b.settle()
@@ -285,7 +286,7 @@ func TestAHookThatFailsHoldsBackOnlyTheDetach(t *testing.T) {
 		sh, _ := b.log.State().Shard(id)
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("control plane is busy") })
 		to := migrate(b, sh)
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		b.fleet.set(func() {
 			if !b.fleet.at[sh.Attached][id].Mode.Attached() || !b.fleet.at[to][id].Mode.Attached() {
 				b.t.Errorf("origin is %q, destination is %q", b.fleet.at[sh.Attached][id].Mode,
@@ -293,7 +294,7 @@ func TestAHookThatFailsHoldsBackOnlyTheDetach(t *testing.T) {
 			}
 			b.fleet.hookErr = nil
 		})
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		b.settle()
 		b.check()
 	})
@@ -303,12 +304,12 @@ func TestLostAnswersOnlyCostTime(t *testing.T) {
 	scenario(t, 6, func(b *bench) {
 		b.fleet.set(func() { b.fleet.flaky = 0.3 })
 		b.create(60, 2, neon.Attached(1))
-		wait(time.Minute)
+		elapse(time.Minute)
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.down[dead] = true })
-		wait(2 * time.Minute)
+		elapse(2 * time.Minute)
 		b.fleet.set(func() { b.fleet.flaky = 0; b.fleet.down[dead] = false })
-		wait(3 * time.Minute)
+		elapse(3 * time.Minute)
 		b.settle()
 		b.check()
 	})
@@ -346,7 +347,7 @@ func TestDeletingATenantLeavesNoLocation(t *testing.T) {
 		}
 		b.depose()
 		b.lead()
-		wait(time.Second)
+		elapse(time.Second)
 		for _, id := range ids {
 			if err := b.now.Await(b.t.Context(), b.log.State().Index,
 				neon.ShardIDs(id, 2)...); err != nil {

@@ -3,37 +3,53 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
+	"quorate/reconciler/observed"
 	"quorate/reconciler/plan"
 	"quorate/scheduler"
 )
+
+// mover makes the long steps of moves: warming and catching up. It has no state of
+// its own.
+type mover struct {
+	ctx        context.Context
+	opts       Options
+	log        Log
+	migrations Migrations
+	logger     *slog.Logger
+	seen       *observed.Locations
+	limits     *warmLimits
+	loads      func() map[neon.NodeID]scheduler.Load
+}
 
 // warm lets the destination download what the location it takes over from has now.
 // A destination that stays cold does not stop the move: the cut-over is only
 // slower. The time is looked at between requests: a pageserver complains of one that
 // is dropped.
-func (t *term) warm(up context.Context, sc *plan.Scene, step plan.Step) error {
-	p := t.patienceFor(sc.Shard.ID)
-	t.publish(up, sc, step.From)
+func (m *mover) warm(up context.Context, sc *plan.Scene, step plan.Step) error {
+	total, request := m.limits.of(sc.Shard.ID)
+	m.publish(up, sc, step.From)
 	for began := time.Now(); up.Err() == nil; {
-		if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node {
+		if now, ok := m.log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node {
 			return nil // somebody changed their mind
 		}
-		done, err := t.Migrations.SecondaryDownload(up, sc.Node(step.Node), sc.Shard.ID, p.request)
+		done, err := m.migrations.SecondaryDownload(up, sc.Node(step.Node), sc.Shard.ID, request)
 		if err != nil {
-			t.Logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node,
+			m.logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node,
 				"err", err)
 		}
-		if err != nil || done || time.Since(began) >= p.warm ||
-			pause(up, t.Options.RetryMin) != nil {
+		if err != nil || done || time.Since(began) >= total ||
+			wait.Sleep(up, m.opts.RetryMin) != nil {
 			break
 		}
 	}
 	if up.Err() == nil {
-		t.seen.progress(sc.Shard.ID, func(sh *shardSeen) { sh.warm = step.Node })
+		m.seen.SetWarm(sc.Shard.ID, step.Node)
 	}
 	return nil
 }
@@ -49,48 +65,38 @@ const warmRequest = 5 * time.Second
 // is, so it has time. A destination that is not warm enough in the end is treated
 // as the purpose of the move demands: a drain leaves the shard where it is, a
 // fill and a deletion move it nevertheless, and every other move waits on.
-func (t *term) prewarm(ctx context.Context, sc *plan.Scene, step plan.Step) error {
-	until := time.Now().Add(t.Options.WarmTimeout)
-	op := t.purpose(sc, step.Node)
-	have, err := t.Migrations.SecondaryStatus(ctx, sc.Node(step.Node), sc.Shard.ID)
+func (m *mover) prewarm(ctx context.Context, sc *plan.Scene, step plan.Step) error {
+	until := time.Now().Add(m.opts.WarmTimeout)
+	op := purpose(sc, step.Node)
+	have, err := m.migrations.SecondaryStatus(ctx, sc.Node(step.Node), sc.Shard.ID)
 	if err != nil {
 		return fmt.Errorf("how warm node %d is: %w", step.Node, err)
 	}
-	if op == fsm.OperationNone && !t.warmEnough(sc, have, op) {
-		t.Logger.Info(fmt.Sprintf(
+	if op == fsm.OperationNone && !m.warmEnough(sc, have, op) {
+		m.logger.Info(fmt.Sprintf(
 			"Skipping migration of %s to %d because secondary isn't ready: %d of %d bytes",
 			sc.Shard.ID, step.Node, have.BytesDownloaded, have.BytesTotal))
 	}
 	if have.HeatmapMtime == nil {
-		t.publish(ctx, sc, sc.Shard.Attached)
+		m.publish(ctx, sc, sc.Shard.Attached)
 	}
-	have = t.download(ctx, sc, step, loading{op: op, have: have, until: until})
-	if now, ok := t.Log.State().Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node ||
+	have = m.download(ctx, sc, step, loading{op: op, have: have, until: until})
+	if now, ok := m.log.State().Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node ||
 		now.Attached != sc.Shard.Attached {
 		return nil // somebody changed their mind
 	}
 	switch {
-	case t.warmEnough(sc, have, op), op == fsm.OperationFill, op == fsm.OperationDelete:
-		t.seen.progress(sc.Shard.ID, func(sh *shardSeen) { sh.warm = step.Node })
+	case m.warmEnough(sc, have, op), op == fsm.OperationFill, op == fsm.OperationDelete:
+		m.seen.SetWarm(sc.Shard.ID, step.Node)
 		return nil
 	case op == fsm.OperationDrain:
-		return t.giveUp(sc, step.Node)
+		return m.giveUp(sc, step.Node)
 	}
 	return errCold
 }
 
-// coldShare is how many cold destinations are looked at in one ColdRetry. With more
-// of them each is looked at less often, so that the pageservers and the pool of long
-// steps do not suffer, and no move has to be given up for another.
-const coldShare = 32
-
-func (t *term) coldRetry() time.Duration {
-	_, waits := t.queue.load()
-	return t.Options.ColdRetry * time.Duration(1+waits/coldShare)
-}
-
 // purpose is the operation that a shard moves for, if it does for any.
-func (t *term) purpose(sc *plan.Scene, to neon.NodeID) fsm.OperationKind {
+func purpose(sc *plan.Scene, to neon.NodeID) fsm.OperationKind {
 	if n := sc.Node(sc.Shard.Attached); n != nil &&
 		(n.Operation.Kind == fsm.OperationDrain || n.Operation.Kind == fsm.OperationDelete) {
 		return n.Operation.Kind
@@ -102,10 +108,10 @@ func (t *term) purpose(sc *plan.Scene, to neon.NodeID) fsm.OperationKind {
 }
 
 // publish makes an attached location say what a secondary should hold.
-func (t *term) publish(ctx context.Context, sc *plan.Scene, attached neon.NodeID) {
+func (m *mover) publish(ctx context.Context, sc *plan.Scene, attached neon.NodeID) {
 	if n := sc.Node(attached); n != nil && n.Available() {
-		if err := t.Migrations.HeatmapUpload(ctx, n, sc.Shard.ID); err != nil {
-			t.Logger.Info("no heatmap", "shard", sc.Shard.ID, "node", n.ID, "err", err)
+		if err := m.migrations.HeatmapUpload(ctx, n, sc.Shard.ID); err != nil {
+			m.logger.Info("no heatmap", "shard", sc.Shard.ID, "node", n.ID, "err", err)
 		}
 	}
 }
@@ -117,33 +123,33 @@ type loading struct {
 	until time.Time              // no request begins later
 }
 
-// patience is how long a destination may make no progress. A drain waits for a
+// stallTimeout is how long a destination may make no progress. A drain waits for a
 // secondary that it had to make, but does not let one hold it up that has been there
 // and is behind.
-func (t *term) patience(sc *plan.Scene, op fsm.OperationKind) time.Duration {
+func (m *mover) stallTimeout(sc *plan.Scene, op fsm.OperationKind) time.Duration {
 	if op == fsm.OperationDrain && len(sc.Shard.Secondary) <= sc.Tenant.Policy.WantedSecondaries() {
-		return min(t.Options.Stalled, warmRequest)
+		return min(m.opts.Stalled, warmRequest)
 	}
-	return t.Options.Stalled
+	return m.opts.Stalled
 }
 
 // download makes the destination download until it has everything, does not get
 // any further, or nobody wants it any more, and returns how far it came. A move that
 // is not for an operation makes one request: it is looked at again later.
-func (t *term) download(
+func (m *mover) download(
 	ctx context.Context, sc *plan.Scene, step plan.Step, l loading,
 ) neon.SecondaryProgress {
 	since := time.Now()
 	for ctx.Err() == nil && time.Now().Before(l.until) {
-		st := t.Log.State()
+		st := m.log.State()
 		if now, ok := st.Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node ||
 			st.Splitting(now.ID.Tenant) {
 			break
 		}
-		done, err := t.Migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID,
-			min(t.Options.WarmRequest, warmRequest))
+		done, err := m.migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID,
+			min(m.opts.WarmRequest, warmRequest))
 		most := l.have.BytesDownloaded
-		if p, serr := t.Migrations.SecondaryStatus(ctx, sc.Node(step.Node),
+		if p, serr := m.migrations.SecondaryStatus(ctx, sc.Node(step.Node),
 			sc.Shard.ID); serr == nil {
 			l.have = p
 		}
@@ -153,7 +159,8 @@ func (t *term) download(
 		if l.have.BytesDownloaded > most {
 			since = time.Now()
 		}
-		if time.Since(since) >= t.patience(sc, l.op) || pause(ctx, t.Options.RetryMin) != nil {
+		if time.Since(since) >= m.stallTimeout(sc, l.op) ||
+			wait.Sleep(ctx, m.opts.RetryMin) != nil {
 			break
 		}
 	}
@@ -162,21 +169,21 @@ func (t *term) download(
 
 // warmEnough tells whether a destination has enough for a move. A tenant without
 // timelines has nothing to download, and no heatmap either.
-func (t *term) warmEnough(sc *plan.Scene, p neon.SecondaryProgress, op fsm.OperationKind) bool {
+func (m *mover) warmEnough(sc *plan.Scene, p neon.SecondaryProgress, op fsm.OperationKind) bool {
 	if p.HeatmapMtime == nil {
 		n := sc.Node(sc.Shard.Attached)
 		if n == nil || !n.Available() {
 			return false
 		}
-		ctx, cancel := context.WithTimeout(t.ctx, t.Options.LookTimeout)
+		ctx, cancel := context.WithTimeout(m.ctx, m.opts.LookTimeout)
 		defer cancel()
-		timelines, err := t.Migrations.Timelines(ctx, n, sc.Shard.ID)
+		timelines, err := m.migrations.Timelines(ctx, n, sc.Shard.ID)
 		return err == nil && len(timelines) == 0
 	}
 	lag := p.BytesTotal - min(p.BytesTotal, p.BytesDownloaded)
 	switch {
 	case op == fsm.OperationDrain:
-		return lag <= t.Options.MaxSecondaryLag
+		return lag <= m.opts.MaxSecondaryLag
 	case p.BytesTotal < freshness:
 		return lag == 0
 	}
@@ -184,14 +191,14 @@ func (t *term) warmEnough(sc *plan.Scene, p neon.SecondaryProgress, op fsm.Opera
 }
 
 // giveUp ends a move whose destination stays cold: the shard stays where it is.
-func (t *term) giveUp(sc *plan.Scene, to neon.NodeID) error {
-	t.Logger.Info("shard stays where it is: its destination is too far behind",
+func (m *mover) giveUp(sc *plan.Scene, to neon.NodeID) error {
+	m.logger.Info("shard stays where it is: its destination is too far behind",
 		"shard", sc.Shard.ID, "node", sc.Shard.Attached, "destination", to)
-	in, ok := scheduler.New(t.Log.State(), t.loads()).GiveUp(sc.Shard)
+	in, ok := scheduler.New(m.log.State(), m.loads()).GiveUp(sc.Shard)
 	if !ok {
 		return nil
 	}
-	if _, err := t.Log.Propose(t.ctx, fsm.RequestID{},
+	if _, err := m.log.Propose(m.ctx, fsm.RequestID{},
 		fsm.SetIntents{Intents: []fsm.Intent{in}}); err != nil {
 		return fmt.Errorf("give up a move: %w", err)
 	}

@@ -14,25 +14,25 @@ import (
 // downloaded, and drops no request when its time is over.
 func TestAMoveDownloadsForItsTime(t *testing.T) {
 	for name, tt := range map[string]struct {
-		patience Patience
+		limits   WarmLimits
 		requests int
 		took     time.Duration
 	}{
 		"five seconds in requests of two": {
-			Patience{new(5 * time.Second), new(2 * time.Second)}, 3, 6 * time.Second,
+			WarmLimits{new(5 * time.Second), new(2 * time.Second)}, 3, 6 * time.Second,
 		},
 		"requests that do not wait": {
-			Patience{new(5 * time.Second), new(time.Duration)}, 51, 5 * time.Second,
+			WarmLimits{new(5 * time.Second), new(time.Duration)}, 51, 5 * time.Second,
 		},
-		"no time": {Patience{new(time.Duration), new(time.Duration)}, 1, 0},
+		"no time": {WarmLimits{new(time.Duration), new(time.Duration)}, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			observed(t, 3, func(b *bench, _ *watch) {
+			watching(t, 3, func(b *bench, _ *watch) {
 				b.create(1, 1, neon.Attached(1))
 				b.settle()
 				sh := first(b)
 				b.fleet.set(func() { b.fleet.slow, b.fleet.heatmaps = true, nil })
-				b.now.SetPatience(sh.ID, tt.patience)
+				b.now.LimitWarming(sh.ID, tt.limits)
 				began := time.Now()
 				to := sh.Secondary[0]
 				in, err := scheduler.New(b.log.State(), nil).Migrate(sh, to,

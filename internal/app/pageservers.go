@@ -11,6 +11,7 @@ import (
 	"quorate/internal/metrics"
 	"quorate/internal/pageserver"
 	"quorate/reconciler"
+	"quorate/reconciler/outbox"
 )
 
 // pageservers gives the client's calls the shape the reconciler asks for.
@@ -103,7 +104,7 @@ type hook struct{ client *computehook.Client }
 func (h hook) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error {
 	o := h.client.NotifyAttach(ctx, *body)
 	if o.Err != nil && o.Kind != computehook.Retryable {
-		r := &reconciler.HookRefusal{Err: o.Err, Never: o.Kind == computehook.Fatal}
+		r := &outbox.Refusal{Err: o.Err, Never: o.Kind == computehook.Fatal}
 		if o.Kind == computehook.SlowDown {
 			r.Wait = computehook.SlowDownDelay
 		}

@@ -156,10 +156,10 @@ func (a *App) newAPI(
 // reality is the reconciler as the controllers see it.
 type reality struct{ *reconciler.Reconciler }
 
-func (r reality) Kick(shards ...neon.ShardID) { r.Reconciler.Kick(reconciler.High, shards...) }
+func (r reality) Kick(shards ...neon.ShardID) { r.Reconciler.Kick(shards...) }
 
-func (r reality) SetPatience(id neon.ShardID, warm, request *time.Duration) {
-	r.Reconciler.SetPatience(id, reconciler.Patience{Warm: warm, Request: request})
+func (r reality) LimitWarming(id neon.ShardID, warm, request *time.Duration) {
+	r.Reconciler.LimitWarming(id, reconciler.WarmLimits{Total: warm, Request: request})
 }
 
 func (r reality) Status(id neon.ShardID) controller.ShardStatus {

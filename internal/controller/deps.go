@@ -36,9 +36,9 @@ type Reality interface {
 	// Kick makes shards be looked at now, before all that nobody waits for.
 	Kick(shards ...neon.ShardID)
 
-	// SetPatience is how long the next move of a shard waits for its destination to
+	// LimitWarming sets how long the next move of a shard waits for its destination to
 	// be warm, in all and for each request; nil is the usual time.
-	SetPatience(id neon.ShardID, warm, request *time.Duration)
+	LimitWarming(id neon.ShardID, warm, request *time.Duration)
 
 	// Cancel ends what is being done about a shard and waits for that end, with
 	// Await's errors; Internal when it was cut short.

@@ -98,8 +98,8 @@ func (f *fakeReality) Status(
 ) ShardStatus {
 	return f.status[id]
 }
-func (f *fakeReality) SetPatience(neon.ShardID, *time.Duration, *time.Duration) {}
-func (f *fakeReality) Cancel(context.Context, neon.ShardID) error               { return nil }
+func (f *fakeReality) LimitWarming(neon.ShardID, *time.Duration, *time.Duration) {}
+func (f *fakeReality) Cancel(context.Context, neon.ShardID) error                { return nil }
 func (f *fakeReality) SeenOn(n neon.NodeID) (ids []neon.ShardID) {
 	for id, s := range f.status {
 		if _, seen := s.Observed[n]; seen {

@@ -42,7 +42,7 @@ func (h *Shards) Migrate(ctx context.Context, id neon.ShardID, req neon.MigrateR
 			in, err := move(s, sh, req.Node, override)
 			if c := req.Config; err == nil && !c.Prewarm &&
 				(c.WarmupTimeout != nil || c.DownloadTimeout != nil) {
-				h.Reality.SetPatience(id, (*time.Duration)(c.WarmupTimeout),
+				h.Reality.LimitWarming(id, (*time.Duration)(c.WarmupTimeout),
 					(*time.Duration)(c.DownloadTimeout))
 			}
 			return in, err

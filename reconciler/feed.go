@@ -1,0 +1,118 @@
+package reconciler
+
+import (
+	"context"
+	"sync"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/internal/wait"
+	"quorate/reconciler/observed"
+	"quorate/reconciler/queue"
+)
+
+// feed turns changes of the state into wake-ups of those who have to look.
+type feed struct {
+	log      Log
+	seen     *observed.Locations
+	queue    *shardQueue
+	unplaced *unplaced
+	nodes    nodeChanges
+	report   *report
+	metrics  Metrics
+
+	signal wait.Signal
+	orders wait.Broadcast // nodes or tenants changed, with what is under way for them
+
+	mu      sync.Mutex
+	touched fsm.Touched
+}
+
+// nodeChanges hears of changes of nodes, and of shards that may get a place now.
+type nodeChanges interface {
+	changed()
+	poke()
+}
+
+// note is called on the applying goroutine after each batch. It only notes what to
+// look at.
+func (f *feed) note(c fsm.Touched) {
+	f.seen.Grant(c.Grants)
+	f.seen.Forget(c.UnknownLocations)
+	f.mu.Lock()
+	f.touched.Shards = append(f.touched.Shards, c.Shards...)
+	f.touched.Tenants = append(f.touched.Tenants, c.Tenants...)
+	f.touched.Nodes = append(f.touched.Nodes, c.Nodes...)
+	f.mu.Unlock()
+	f.signal.Set()
+}
+
+// run passes changes on until ctx ends.
+func (f *feed) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.signal:
+		}
+		f.mu.Lock()
+		c := f.touched
+		f.touched = fsm.Touched{}
+		f.mu.Unlock()
+		f.pass(f.log.State(), c)
+	}
+}
+
+// pass has everything that was touched looked at.
+func (f *feed) pass(st *fsm.State, c fsm.Touched) {
+	for _, id := range c.Shards {
+		f.shard(st, id)
+	}
+	for _, id := range c.Tenants {
+		if tenant, ok := st.Tenant(id); ok {
+			for _, shard := range tenant.Shards() {
+				f.queue.RecordChanged(shard, tenant.Sequence)
+			}
+		}
+	}
+	if len(c.Nodes) > 0 {
+		f.nodes.changed()
+	} else if f.unplaced.freed(st, c.Tenants) {
+		f.nodes.poke()
+	}
+	if len(c.Nodes)+len(c.Tenants) > 0 {
+		f.orders.Notify()
+	}
+}
+
+func (f *feed) shard(st *fsm.State, id neon.ShardID) {
+	if sh, ok := st.Shard(id); ok {
+		f.unplaced.note(st, &sh)
+		f.queue.RecordChanged(id, sh.Sequence)
+		return
+	}
+	f.countReplaced(st, id)
+	f.seen.ForgetShard(id)
+	f.report.forget(id)
+	f.unplaced.forget(id)
+	f.queue.Wake(queue.Normal, id) // lets those who wait for it know
+}
+
+// countReplaced counts the removal of the secondaries of a shard that was split:
+// those who count reconciles expect it.
+func (f *feed) countReplaced(st *fsm.State, id neon.ShardID) {
+	sp, ok := st.Split(id.Tenant)
+	if !ok || sp.Phase != fsm.SplitDone {
+		return
+	}
+	places := 0
+	for _, l := range sp.Leftovers {
+		if l.Shard == id {
+			places++
+		}
+	}
+	if places > 1 { // one was attached
+		f.metrics.Spawned()
+		f.metrics.Completed("ok")
+	}
+}

@@ -1,0 +1,179 @@
+package reconciler
+
+import (
+	"context"
+	"time"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/scheduler"
+)
+
+// provingFailures is how many heartbeats in a row must have failed for a verdict: one
+// that was under way while this process was frozen says nothing about the node.
+const provingFailures = 2
+
+// retryProbe is the pause between heartbeats while a node does not answer.
+const retryProbe = 500 * time.Millisecond
+
+// probeDue starts the heartbeats whose time has come.
+func (w *nodeWatch) probeDue() {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.watch {
+		if e.busy || now.Before(e.due) || w.ctx.Err() != nil {
+			continue
+		}
+		e.busy = true
+		node := e.last
+		w.wg.Go(func() { w.probe(node) })
+	}
+}
+
+// probe is one heartbeat and what follows from it.
+func (w *nodeWatch) probe(node fsm.Node) {
+	ctx, cancel := context.WithTimeout(w.ctx, w.opts.ProbeTimeout)
+	u, err := w.prober.Utilization(ctx, &node)
+	cancel()
+	now := time.Now()
+	w.mu.Lock()
+	e := w.watch[node.ID]
+	if e == nil {
+		w.mu.Unlock()
+		return
+	}
+	news := !e.probed || e.failing != (err != nil)
+	e.probed, e.failing = true, err != nil
+	e.due = now.Add(w.opts.HeartbeatInterval)
+	if err != nil {
+		e.failures++
+		e.due = now.Add(min(retryProbe, w.opts.HeartbeatInterval))
+	} else {
+		e.failures, e.lastSuccess, e.utilization = 0, now, u
+	}
+	stale := now.Sub(e.listedAt) > e.relist &&
+		(!w.opts.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
+	w.mu.Unlock()
+	if news {
+		w.poke() // the rules ask who answers
+	}
+	if err == nil {
+		if inc, ok := w.seen.ListedAt(node.ID); !ok || inc != node.Incarnation ||
+			!node.Available() || stale {
+			if w.list(&node) == nil && !node.Available() {
+				w.propose([]fsm.Verdict{{
+					Node: node.ID, From: node.Availability, To: neon.NodeActive,
+					Incarnation: node.Incarnation,
+				}})
+			}
+		}
+	}
+	w.mu.Lock()
+	e.busy = false
+	w.mu.Unlock()
+	w.progress.Notify()
+}
+
+// judge proposes, in one command, that the nodes which did not answer for long
+// are Offline. A new leader gives every node the whole time again.
+func (w *nodeWatch) judge() {
+	now := time.Now()
+	var verdicts []fsm.Verdict
+	w.mu.Lock()
+	for id, e := range w.watch {
+		limit := w.opts.MaxOffline
+		from := w.began
+		if e.last.Availability == neon.NodeWarmingUp {
+			limit, from = w.opts.MaxWarmingUp, e.since
+		}
+		if e.lastSuccess.After(from) {
+			from = e.lastSuccess
+		}
+		if e.last.Availability != neon.NodeOffline && e.failures >= provingFailures &&
+			now.Sub(from) >= limit {
+			verdicts = append(verdicts, fsm.Verdict{
+				Node: id, From: e.last.Availability, To: neon.NodeOffline,
+				Incarnation: e.last.Incarnation,
+			})
+		}
+	}
+	w.mu.Unlock()
+	if len(verdicts) > 0 {
+		w.propose(verdicts)
+	}
+}
+
+func (w *nodeWatch) propose(v []fsm.Verdict) {
+	if w.failpoints != nil &&
+		w.failpoints.Pausable(w.ctx, "heartbeat-pre-node-state-configure") != nil {
+		return
+	}
+	if _, err := w.log.Propose(w.ctx, fsm.RequestID{},
+		fsm.SetNodeAvailability{Verdicts: v}); err != nil && w.ctx.Err() == nil {
+		w.logger.Info("verdict was not committed, it will be tried again", "err", err)
+	}
+}
+
+// silent lists the schedulable nodes whose last heartbeats were not answered (one
+// that is lost on the way does not count), and tells whether every schedulable one
+// was asked in this term.
+func (w *nodeWatch) silent() (ids []neon.NodeID, asked bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	asked = true
+	limit := w.opts.HeartbeatInterval + w.opts.ProbeTimeout
+	for id, e := range w.watch {
+		if !e.last.Schedulable() {
+			continue
+		}
+		asked = asked && e.probed
+		if e.failing && time.Since(e.lastSuccess) > limit {
+			ids = append(ids, id)
+		}
+	}
+	return ids, asked
+}
+
+// utilizations are what the last heartbeats that were answered said.
+func (w *nodeWatch) utilizations() map[neon.NodeID]*neon.Utilization {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make(map[neon.NodeID]*neon.Utilization, len(w.watch))
+	for id, e := range w.watch {
+		if e.utilization != nil {
+			out[id] = e.utilization
+		}
+	}
+	return out
+}
+
+// loads are what the last heartbeats said, as the scheduler wants it.
+func (w *nodeWatch) loads() map[neon.NodeID]scheduler.Load {
+	out := make(map[neon.NodeID]scheduler.Load)
+	for id, u := range w.utilizations() {
+		out[id] = scheduler.Load{
+			DiskWanted: u.DiskWantedBytes,
+			DiskUsable: (u.DiskUsageBytes + u.FreeSpaceBytes) / 100 * uint64(u.DiskUsablePct),
+			Shards:     int(u.ShardCount), MaxShards: int(u.MaxShardCount),
+		}
+	}
+	return out
+}
+
+// answering are the loads for decisions that no client asked for: nodes that do not
+// answer their heartbeats take nothing. It is false as long as some node that could
+// take something was not asked in this term; that is about to change.
+func (w *nodeWatch) answering() (map[neon.NodeID]scheduler.Load, bool) {
+	silent, asked := w.silent()
+	if !asked {
+		return nil, false
+	}
+	loads := w.loads()
+	for _, id := range silent {
+		l := loads[id]
+		l.Silent = true
+		loads[id] = l
+	}
+	return loads, true
+}

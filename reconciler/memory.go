@@ -1,0 +1,74 @@
+package reconciler
+
+import (
+	"time"
+
+	"quorate/api/neon"
+	"quorate/reconciler/plan"
+	"quorate/reconciler/queue"
+)
+
+// The queue of a term, and a shard in it.
+type (
+	shardQueue = queue.Queue[memory]
+	task       = queue.Task[memory]
+)
+
+// memory is what workers remember of a shard until nothing is left to do. It
+// belongs to the worker that has the task.
+type memory struct {
+	step   *plan.Step // the long step that the next turn makes
+	basis  uint64     // log index of the newest decision that the last look was based on
+	acted  bool       // made a call or a proposal since a reconcile was last counted
+	passed string     // the failpoint before the next step
+	alarm  *alarm     // of a reconcile under way
+
+	// Of the present pass: the first optional step that failed, and the nodes on
+	// which such steps failed.
+	late    *failure
+	skipped []neon.NodeID
+
+	// trouble is with nodes other than the intended one.
+	trouble map[neon.NodeID]trouble
+}
+
+// failure is a step that failed.
+type failure struct {
+	step plan.Step
+	err  error
+}
+
+// trouble is how often something failed on a node, and since when.
+type trouble struct {
+	times int
+	since time.Time
+}
+
+// beginTurn forgets what was of the last pass only.
+func (m *memory) beginTurn() { m.late, m.skipped = nil, nil }
+
+// blame counts a failure on a node.
+func (m *memory) blame(n neon.NodeID) {
+	if m.trouble == nil {
+		m.trouble = make(map[neon.NodeID]trouble)
+	}
+	x := m.trouble[n]
+	if x.times++; x.times == 1 {
+		x.since = time.Now()
+	}
+	m.trouble[n] = x
+}
+
+// hopelessAfter is how many failures at least make a node hopeless: nothing is
+// handed over from there.
+const hopelessAfter = 3
+
+// hopeless lists the nodes on which things have failed for at least that long.
+func (m *memory) hopeless(long time.Duration) (ids []neon.NodeID) {
+	for n, x := range m.trouble {
+		if x.times >= hopelessAfter && time.Since(x.since) >= long {
+			ids = append(ids, n)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,176 @@
+package observed
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/reconciler/plan"
+)
+
+func sightOf(s *Locations, id neon.ShardID, n neon.NodeID) plan.Sight {
+	sc := &plan.Scene{Shard: fsm.Shard{ID: id, Attached: n}}
+	s.Describe(sc, func(neon.NodeID, uint64) bool { return true })
+	return sc.On(n)
+}
+
+var (
+	shard1 = neon.ShardID{Tenant: neon.TenantID{1}}
+	shard2 = neon.ShardID{Tenant: neon.TenantID{2}}
+)
+
+var single = plan.Conf{Mode: neon.AttachedSingle, Generation: 3}
+
+func TestSeenIsUnknownUntilSomethingWasAnswered(t *testing.T) {
+	s, id := New(), shard1
+	if at := sightOf(s, id, 5); at.Known {
+		t.Fatalf("a node that was never listed is known: %v", at)
+	}
+	s.List(5, 0, s.Clock(), nil)
+	if at := sightOf(s, id, 5); !at.Absent() {
+		t.Fatalf("after a listing without it: %v", at)
+	}
+}
+
+// Before a call the location becomes unknown, and a failed call leaves it so.
+func TestSeenIsUnknownFromBeforeACallUntilItsAnswer(t *testing.T) {
+	s, id := New(), shard1
+	s.List(5, 0, s.Clock(), map[neon.ShardID]*plan.Conf{id: &single})
+	s.BeginCall(id, 5, 4)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Fatalf("known while a call is under way: %v", at)
+	}
+	s.EndCall(id, 5, plan.Conf{Mode: neon.AttachedSingle, Generation: 4}, false)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Fatalf("known after a call that failed: %v", at)
+	}
+	s.BeginCall(id, 5, 4)
+	s.EndCall(id, 5, plan.Conf{Mode: neon.AttachedSingle, Generation: 4}, true)
+	if at := sightOf(s, id, 5); !at.Attached() || at.Conf.Generation != 4 {
+		t.Fatalf("after success: %v", at)
+	}
+}
+
+// An answer that was under way while a call was made says nothing about after it.
+func TestSeenIgnoresAnswersOlderThanACall(t *testing.T) {
+	s, id := New(), shard1
+	began := s.Clock()
+	s.BeginCall(id, 5, 4)
+	s.List(5, 0, began, map[neon.ShardID]*plan.Conf{id: &single})
+	s.Looked(id, 5, &single, began)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Fatalf("an older answer settled it during the call: %v", at)
+	}
+	s.EndCall(id, 5, plan.Conf{}, true)
+	s.List(5, 0, began, map[neon.ShardID]*plan.Conf{id: &single})
+	if at := sightOf(s, id, 5); at.Attached() {
+		t.Fatalf("an older answer settled it after the call: %v", at)
+	}
+}
+
+// A number that a call has carried is not fresh any more, whatever came of it.
+func TestSeenFreshGenerationIsUsedOnce(t *testing.T) {
+	s, id := New(), shard1
+	s.Grant([]fsm.Grant{{Shard: id, Generation: 7, Node: 5}})
+	fresh := func() neon.Generation {
+		sc := &plan.Scene{Shard: fsm.Shard{ID: id}}
+		s.Describe(sc, func(neon.NodeID, uint64) bool { return true })
+		return sc.Fresh
+	}
+	if fresh() != 7 {
+		t.Fatalf("fresh is %s", fresh())
+	}
+	s.BeginCall(id, 5, 7)
+	s.EndCall(id, 5, plan.Conf{}, false)
+	if fresh() != 0 {
+		t.Fatalf("still fresh after a call: %s", fresh())
+	}
+}
+
+func TestSeenForgetsANodeWhoseProcessChanged(t *testing.T) {
+	s, a, b := New(), shard1, shard2
+	s.List(5, 1, s.Clock(), map[neon.ShardID]*plan.Conf{a: &single})
+	s.ForgetNode(5)
+	for _, id := range []neon.ShardID{a, b} {
+		if at := sightOf(s, id, 5); at.Known {
+			t.Fatalf("%s is known on a node that restarted: %v", id, at)
+		}
+	}
+}
+
+func TestEntriesOfEachNodeAreCounted(t *testing.T) {
+	s := New()
+	shards := neon.ShardIDs(neon.TenantID{7}, 8)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 5000 {
+		id, n := shards[rng.IntN(len(shards))], neon.NodeID(1+rng.IntN(3))
+		switch rng.IntN(6) {
+		case 0:
+			s.BeginCall(id, n, 1)
+		case 1:
+			s.EndCall(id, n, plan.Conf{Mode: neon.AttachedSingle}, rng.IntN(2) == 0)
+		case 2:
+			s.Looked(id, n, &plan.Conf{}, s.Clock())
+		case 3:
+			found := map[neon.ShardID]*plan.Conf{}
+			for _, f := range shards[:rng.IntN(len(shards))] {
+				found[f] = &plan.Conf{Mode: neon.AttachedSingle}
+			}
+			s.List(n, 1, s.Clock(), found)
+		case 4:
+			s.ForgetShard(id)
+		case 5:
+			s.ForgetNode(n)
+		}
+		have := map[neon.NodeID]int{}
+		for _, sh := range s.shards {
+			for i := range sh.locations {
+				have[sh.locations[i].node]++
+			}
+		}
+		for n := neon.NodeID(1); n <= 3; n++ {
+			if s.on[n] != have[n] {
+				t.Fatalf("node %d has %d entries, counted %d", n, have[n], s.on[n])
+			}
+		}
+	}
+}
+
+// TestSeenIgnoresAnswersOfAnEarlierProcess: what was asked before a node restarted
+// tells nothing of what it holds now, also of shards that were not known there.
+func TestSeenIgnoresAnswersOfAnEarlierProcess(t *testing.T) {
+	s, id := New(), shard1
+	began := s.Clock()
+	s.ForgetNode(5)
+	s.List(5, 1, began, map[neon.ShardID]*plan.Conf{id: &single})
+	if at := sightOf(s, id, 5); at.Known {
+		t.Errorf("a listing of the earlier process settled it: %v", at)
+	}
+	s.Looked(id, 5, &single, began)
+	if at := sightOf(s, id, 5); at.Known {
+		t.Errorf("a look at the earlier process settled it: %v", at)
+	}
+	s.List(5, 2, s.Clock(), map[neon.ShardID]*plan.Conf{id: &single})
+	if at := sightOf(s, id, 5); !at.Attached() {
+		t.Errorf("a listing of the new process did not: %v", at)
+	}
+}
+
+// TestWhatIsDetachedIsNotThere: a location that was detached leaves no entry that
+// could be taken for one.
+func TestWhatIsDetachedIsNotThere(t *testing.T) {
+	s, id := New(), shard1
+	s.List(5, 1, s.Clock(), map[neon.ShardID]*plan.Conf{id: &single})
+	s.BeginCall(id, 5, 0)
+	s.EndCall(id, 5, plan.Conf{}, true)
+	if at := sightOf(s, id, 5); !at.Absent() {
+		t.Errorf("after a detach: %v", at)
+	}
+	if o := s.Wire(&fsm.Shard{ID: id}); len(o) != 0 {
+		t.Errorf("people are shown %v", o)
+	}
+	if c := plan.ConfOf(&neon.LocationConfig{Mode: neon.Detached}); *c != (plan.Conf{}) {
+		t.Errorf("a listed detached location is %v", c)
+	}
+}

@@ -1,0 +1,70 @@
+package reconciler
+
+import (
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/reconciler/observed"
+	"quorate/reconciler/plan"
+)
+
+// scenes gathers what the planner decides from. It has no state of its own.
+type scenes struct {
+	log      Log
+	seen     *observed.Locations
+	nodes    listings
+	surveyed <-chan struct{} // closed after the first look at the nodes
+	notifies bool            // there is a compute hook
+}
+
+// listings knows which nodes were listed.
+type listings interface {
+	// allListed reports whether every available node was listed in this term.
+	allListed(st *fsm.State) bool
+}
+
+// of is the scene of a shard; false when the shard does not exist.
+func (s *scenes) of(st *fsm.State, id neon.ShardID) (*plan.Scene, bool) {
+	sh, ok := st.Shard(id)
+	tenant, ok2 := st.Tenant(id.Tenant)
+	if !ok || !ok2 {
+		return nil, false
+	}
+	sc := &plan.Scene{
+		Tenant: tenant, Shard: sh, Notifies: s.notifies, Frozen: st.Splitting(tenant.ID),
+		AllListed: !tenant.Deleting || s.nodes.allListed(st),
+	}
+	select {
+	case <-s.surveyed:
+	default:
+		sc.Surveying = true
+	}
+	sc.Node = func(id neon.NodeID) *fsm.Node {
+		n, ok := st.Node(id)
+		if !ok || n.Tombstone {
+			return nil
+		}
+		return &n
+	}
+	s.seen.Describe(sc, func(id neon.NodeID, incarnation uint64) bool {
+		n, ok := st.Node(id)
+		return ok && n.Incarnation == incarnation
+	})
+	return sc, true
+}
+
+// done reports whether a shard is as its record says, or does not exist.
+func (s *scenes) done(st *fsm.State, id neon.ShardID) bool {
+	sc, ok := s.of(st, id)
+	return !ok || plan.Next(sc).Kind == plan.Done
+}
+
+// cuttingOver reports whether a shard's move waits for compute to be told while the
+// location it comes from still serves.
+func (s *scenes) cuttingOver(id neon.ShardID) bool {
+	sc, ok := s.of(s.log.State(), id)
+	if !ok || sc.Shard.Attached == 0 {
+		return false
+	}
+	at := sc.On(sc.Shard.Attached)
+	return at.Attached() && at.Conf.Mode == neon.AttachedMulti && plan.Next(sc).Kind == plan.Notify
+}

@@ -37,12 +37,6 @@ func (s *Scheduler) Evacuate(
 	return intents, neon.ShardID{}, false
 }
 
-// lost tells whether a node may be given up: a node that warms up may not.
-func (s *Scheduler) lost(id neon.NodeID) bool {
-	n, ok := s.state.Node(id)
-	return !ok || n.Tombstone || n.Availability == neon.NodeOffline
-}
-
 func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	t := &s.tenant
@@ -52,8 +46,8 @@ func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 	d := s.take(sh)
 	dead := d.attached
 	d.attached = 0
-	s.forgetDeleted(&d)
-	if !s.attach(&d) {
+	d.forgetDeleted()
+	if !d.attach() {
 		s.undo(sh)
 		return fsm.Intent{}, false
 	}

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"fmt"
-	"slices"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -37,14 +36,14 @@ type Candidate struct {
 	Secondary Score
 }
 
-// Explain scores every node for a shard. Nothing is proposed.
-func (s *Scheduler) Explain(sh fsm.Shard) Explanation {
-	s.take(&sh)
-	defer s.undo(&sh)
-	room := s.roomy(&sh)
+// explain scores every node for a shard.
+func explain(r *round, sh fsm.Shard) Explanation {
+	r.take(&sh)
+	defer r.undo(&sh)
+	room := r.roomy(&sh)
 	e := Explanation{Shard: sh.ID}
-	for i := range s.nodes {
-		n := &s.nodes[i]
+	for i := range r.nodes {
+		n := &r.nodes[i]
 		c := Candidate{
 			Node: n.id, AZ: n.az, Held: neon.Detached,
 			Attached:  n.score(attached, sh.PreferredAZ),
@@ -55,7 +54,7 @@ func (s *Scheduler) Explain(sh fsm.Shard) Explanation {
 		} else if sh.HasSecondary(n.id) {
 			c.Held = neon.Secondary
 		}
-		switch node, _ := s.state.Node(n.id); {
+		switch node, _ := r.state.Node(n.id); {
 		case node.Availability == neon.NodeOffline:
 			c.Rejected = FilterOffline
 		case node.Availability == neon.NodeWarmingUp:
@@ -70,13 +69,6 @@ func (s *Scheduler) Explain(sh fsm.Shard) Explanation {
 		e.Nodes = append(e.Nodes, c)
 	}
 	return e
-}
-
-// roomy tells whether a candidate for a further location is not overloaded.
-func (s *Scheduler) roomy(sh *fsm.Shard) bool {
-	return slices.ContainsFunc(s.open, func(i int) bool {
-		return s.nodes[i].used < Overloaded && !sh.Intends(s.nodes[i].id)
-	})
 }
 
 // String prints one line for each node.

@@ -8,22 +8,17 @@ import (
 	"quorate/fsm"
 )
 
-// Fill lists the shards that should be attached on a node which came back, and
-// that have a secondary there: first those that are at home in the node's zone and
-// attached outside it, then, as long as the node has fewer attached shards than
-// its share, those without a home, and in a cluster of one zone any, from the
-// nodes that have the most. A tenant gives at most its share of one node. Shards
-// on their way to the node already are not listed, but count.
-func (s *Scheduler) Fill(node neon.NodeID) []neon.ShardID {
-	to := s.node(node)
+// fill makes the plan for a node.
+func fill(r *round, node neon.NodeID) []neon.ShardID {
+	to := r.node(node)
 	if to == nil || to.class != schedulable {
 		return nil
 	}
 	f := filling{
-		s: s, to: to, free: make(map[neon.NodeID][]neon.ShardID),
+		r: r, to: to, free: make(map[neon.NodeID][]neon.ShardID),
 		given: make(map[neon.TenantID]int),
 	}
-	for sh := range s.state.SecondaryOn(node, neon.ShardID{}) {
+	for sh := range r.state.SecondaryOn(node, neon.ShardID{}) {
 		f.consider(&sh)
 	}
 	f.level()
@@ -32,7 +27,7 @@ func (s *Scheduler) Fill(node neon.NodeID) []neon.ShardID {
 
 // filling is the making of one plan.
 type filling struct {
-	s     *Scheduler
+	r     *round
 	to    *node
 	plan  []neon.ShardID
 	under int // on their way already
@@ -41,16 +36,16 @@ type filling struct {
 }
 
 func (f *filling) consider(sh *fsm.Shard) {
-	s := f.s
-	s.enter(sh.ID.Tenant)
-	from := s.node(sh.Attached)
+	r := f.r
+	r.enter(sh.ID.Tenant)
+	from := r.node(sh.Attached)
 	switch {
-	case s.held(), frozen(&s.tenant), s.tenant.Policy.Kind != neon.PlaceAttached, from == nil:
+	case r.held(), frozen(&r.tenant), r.tenant.Policy.Kind != neon.PlaceAttached, from == nil:
 	case sh.PreferredNode == f.to.id:
 		f.under++
 		f.given[sh.ID.Tenant]++
 	case sh.PreferredNode != 0:
-	case sh.PreferredAZ.IsZero(), !s.severalZones():
+	case sh.PreferredAZ.IsZero(), !r.severalZones():
 		f.free[sh.Attached] = append(f.free[sh.Attached], sh.ID)
 	case sh.PreferredAZ == f.to.az && from.az != f.to.az:
 		f.plan = append(f.plan, sh.ID)
@@ -58,24 +53,19 @@ func (f *filling) consider(sh *fsm.Shard) {
 	}
 }
 
-// severalZones tells whether the nodes are in more than one zone.
-func (s *Scheduler) severalZones() bool {
-	return slices.ContainsFunc(s.nodes, func(n node) bool { return n.az != s.nodes[0].az })
-}
-
 // level plans moves from the nodes with the most attached shards until the node
 // has its share.
 func (f *filling) level() {
 	total := 0
-	donors := make([]*node, 0, len(f.s.nodes))
-	for i := range f.s.nodes {
-		n := &f.s.nodes[i]
+	donors := make([]*node, 0, len(f.r.nodes))
+	for i := range f.r.nodes {
+		n := &f.r.nodes[i]
 		total += n.counts.Attached
 		if n.class != unreachable {
 			donors = append(donors, n)
 		}
 	}
-	share := total / len(f.s.nodes)
+	share := total / len(f.r.nodes)
 	slices.SortFunc(donors, func(a, b *node) int {
 		return cmp.Or(cmp.Compare(b.counts.Attached, a.counts.Attached), cmp.Compare(a.id, b.id))
 	})
@@ -100,10 +90,10 @@ func (f *filling) level() {
 // has attached there counts, so that a plan made again asks for no more.
 func (f *filling) mayGive(id neon.ShardID) bool {
 	has := f.given[id.Tenant]
-	for sh := range f.s.state.TenantShards(id.Tenant) {
+	for sh := range f.r.state.TenantShards(id.Tenant) {
 		if sh.Attached == f.to.id {
 			has++
 		}
 	}
-	return has < max(1, id.Count.Shards()/len(f.s.nodes))
+	return has < max(1, id.Count.Shards()/len(f.r.nodes))
 }

@@ -19,11 +19,11 @@ func (s *Scheduler) Leave(sh fsm.Shard) (fsm.Intent, bool) {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)
-	s.forgetDeleted(&d)
-	to := draft{secondary: slices.Clone(d.secondary), az: d.az}
+	d.forgetDeleted()
+	to := draft{fleet: s.fleet, secondary: slices.Clone(d.secondary), az: d.az}
 	to.secondary = slices.DeleteFunc(to.secondary,
 		func(id neon.NodeID) bool { return id == sh.Attached })
-	if !s.attach(&to) || to.attached == sh.Attached {
+	if !to.attach() || to.attached == sh.Attached {
 		s.undo(&sh)
 		return fsm.Intent{}, false
 	}
@@ -83,15 +83,15 @@ func (s *Scheduler) Arrive(sh fsm.Shard) (fsm.Intent, bool) {
 	old := d.attached
 	d.drop(p)
 	d.attached, d.preferred = p, 0
-	s.forgetDeleted(&d)
+	d.forgetDeleted()
 	switch n := s.node(old); {
 	case n == nil:
 	case s.tenant.Scheduling != neon.ShardActive && n.class == schedulable:
-		s.demote(&d, old)
+		d.demote(old, s.tenant.Policy.WantedSecondaries())
 	default:
 		d.secondary = append(d.secondary, old)
 	}
-	s.trim(&d, s.tenant.Policy.WantedSecondaries())
+	d.trim(s.tenant.Policy.WantedSecondaries())
 	s.put(&d)
 	return d.intent(&sh), true
 }
@@ -133,7 +133,7 @@ func (s *Scheduler) MayLose(node neon.NodeID) error {
 		if d.preferred == node {
 			d.preferred = 0
 		}
-		placed := s.settle(&d, s.tenant.Policy)
+		placed := d.satisfy(s.tenant.Policy)
 		s.put(&d)
 		if !placed {
 			return s.unplaced(sh.ID)

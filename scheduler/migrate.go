@@ -37,30 +37,13 @@ func (s *Scheduler) Migrate(sh fsm.Shard, to neon.NodeID, override Override) (fs
 	case s.tenant.Policy.Kind == neon.PlaceSecondary:
 		d.attached, d.secondary = 0, append(d.secondary[:0], to)
 	case old != to:
-		s.forgetDeleted(&d)
+		d.forgetDeleted()
 		d.drop(to)
 		d.attached = to
-		s.demote(&d, old)
+		d.demote(old, s.tenant.Policy.WantedSecondaries())
 	}
 	s.put(&d)
 	return d.intent(&sh), nil
-}
-
-// demote makes the old attached node a secondary if any are wanted, and keeps
-// their number. One that can be reached is the warmest copy and is kept.
-func (s *Scheduler) demote(d *draft, old neon.NodeID) {
-	wanted := s.tenant.Policy.WantedSecondaries()
-	n := s.node(old)
-	if n == nil || wanted == 0 {
-		return
-	}
-	if n.class == unreachable {
-		d.secondary = append(d.secondary, old)
-		s.trim(d, wanted)
-		return
-	}
-	s.trim(d, wanted-1)
-	d.secondary = append(d.secondary, old)
 }
 
 // Prewarm begins a move that waits until the destination is warm: the shard gets

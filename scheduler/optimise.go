@@ -7,48 +7,43 @@ import (
 	"quorate/fsm"
 )
 
-// Optimise proposes one step to a better place for a shard that has all it needs:
-// to be attached in its home zone, or on a node with fewer locations of its
-// tenant, or to have a secondary on such a node or outside the home zone.
-//
-// A better attached location is proposed as a preferred node, which is warmed
-// first (see Prewarm and Arrive); a secondary is replaced at once. False means that
-// nothing is better in a way that is worth moving for, that the tenant is not
-// Active, that the shard is attached by hand, that a move is under way, or that a
-// node is in a state in which it cannot be compared. Utilisation chooses among
-// better nodes and is never a reason: it changes by the move itself.
-//
-// Every accepted step lowers a measure that is bounded below: the locations in a
-// wrong zone, then the pairs of locations of one tenant on one node, then those
-// that the attached ones are paired with. So whatever is optimised comes to rest.
-func (s *Scheduler) Optimise(sh fsm.Shard) (fsm.Intent, bool) {
-	s.enter(sh.ID.Tenant)
-	t := &s.tenant
+// improvement looks for one step to a better place for a shard.
+type improvement struct {
+	*round
+	shard *fsm.Shard
+}
+
+// step finds the first step that is worth moving for.
+func (m *improvement) step() (fsm.Intent, bool) {
+	sh := m.shard
+	m.enter(sh.ID.Tenant)
+	t := &m.tenant
 	wanted := t.Policy.WantedSecondaries()
-	if s.held() || sh.Unmanaged || t.Scheduling != neon.ShardActive || sh.PreferredNode != 0 ||
+	if m.held() || sh.Unmanaged || t.Scheduling != neon.ShardActive || sh.PreferredNode != 0 ||
 		len(sh.Secondary) != wanted {
 		return fsm.Intent{}, false
 	}
 	switch t.Policy.Kind {
 	case neon.PlaceAttached:
-		if sh.Attached == 0 || !s.improvable(&sh) {
+		if sh.Attached == 0 || !m.improvable() {
 			return fsm.Intent{}, false
 		}
-		if to := s.betterAttached(&sh); to != 0 {
-			return s.prefer(&sh, to), true
+		if to := m.betterAttached(); to != 0 {
+			return m.prefer(to), true
 		}
-		return s.betterSecondary(&sh, secondary)
+		return m.betterSecondary(secondary)
 	case neon.PlaceSecondary:
-		return s.betterSecondary(&sh, attached)
+		return m.betterSecondary(attached)
 	}
 	return fsm.Intent{}, false
 }
 
 // improvable is a cheap test that most shards fail: a shard that is alone on its
 // nodes as its tenant goes, attached at home and warm elsewhere, is well placed.
-func (s *Scheduler) improvable(sh *fsm.Shard) bool {
+func (m *improvement) improvable() bool {
+	sh := m.shard
 	flawed := func(id neon.NodeID, r role) bool {
-		n := s.node(id)
+		n := m.node(id)
 		return n != nil && (n.affinity > 1 || n.score(r, sh.PreferredAZ).Zone == 2)
 	}
 	return flawed(sh.Attached, attached) ||
@@ -58,17 +53,18 @@ func (s *Scheduler) improvable(sh *fsm.Shard) bool {
 
 // betterAttached finds a node that is worth moving the attached location to: a
 // secondary first, since it is there; 0 for none.
-func (s *Scheduler) betterAttached(sh *fsm.Shard) neon.NodeID {
-	from := s.node(sh.Attached)
+func (m *improvement) betterAttached() neon.NodeID {
+	sh := m.shard
+	from := m.node(sh.Attached)
 	if from == nil || from.class != schedulable {
 		return 0
 	}
-	s.take(sh)
-	defer s.undo(sh)
+	m.take(sh)
+	defer m.undo(sh)
 	now := from.score(attached, sh.PreferredAZ)
 	best := Score{}
 	for _, id := range sh.Secondary {
-		n := s.node(id)
+		n := m.node(id)
 		if n == nil || n.class != schedulable {
 			continue
 		}
@@ -77,15 +73,15 @@ func (s *Scheduler) betterAttached(sh *fsm.Shard) neon.NodeID {
 			best = sc
 		}
 	}
-	if best.Node != 0 && s.isHome(sh, best.Node) {
+	if best.Node != 0 && m.isHome(best.Node) {
 		return best.Node
 	}
-	id, ok := s.pick(attached,
+	id, ok := m.pick(attached,
 		&draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ})
-	if !ok || !s.isHome(sh, id) {
+	if !ok || !m.isHome(id) {
 		return 0
 	}
-	if sc := s.node(id).score(attached, sh.PreferredAZ); !sc.Overloaded && now.worthMoving(sc) {
+	if sc := m.node(id).score(attached, sh.PreferredAZ); !sc.Overloaded && now.worthMoving(sc) {
 		return id
 	}
 	return 0
@@ -93,8 +89,9 @@ func (s *Scheduler) betterAttached(sh *fsm.Shard) neon.NodeID {
 
 // isHome tells whether a node is where a shard may be moved for its own good: a
 // shard with a home goes nowhere else, since it would have to move again.
-func (s *Scheduler) isHome(sh *fsm.Shard, id neon.NodeID) bool {
-	return sh.PreferredAZ.IsZero() || s.node(id).az == sh.PreferredAZ
+func (m *improvement) isHome(id neon.NodeID) bool {
+	sh := m.shard
+	return sh.PreferredAZ.IsZero() || m.node(id).az == sh.PreferredAZ
 }
 
 // worthSwapping tells whether the attached location and a secondary should change
@@ -111,35 +108,37 @@ func (a Score) worthSwapping(b Score) bool {
 }
 
 // prefer makes a node the preferred one of a shard, with a secondary there.
-func (s *Scheduler) prefer(sh *fsm.Shard, to neon.NodeID) fsm.Intent {
-	d := s.take(sh)
+func (m *improvement) prefer(to neon.NodeID) fsm.Intent {
+	sh := m.shard
+	d := m.take(sh)
 	d.preferred = to
 	if !d.holds(to) {
 		d.secondary = append(d.secondary, to)
 	}
-	s.put(&d)
+	m.put(&d)
 	return d.intent(sh)
 }
 
 // betterSecondary replaces the first secondary for which there is a better node,
 // by the measure of a role.
-func (s *Scheduler) betterSecondary(sh *fsm.Shard, r role) (fsm.Intent, bool) {
-	d := s.take(sh)
+func (m *improvement) betterSecondary(r role) (fsm.Intent, bool) {
+	sh := m.shard
+	d := m.take(sh)
 	held := draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ}
-	id, ok := s.pick(r, &held)
+	id, ok := m.pick(r, &held)
 	if ok {
-		better := s.node(id).score(r, sh.PreferredAZ)
+		better := m.node(id).score(r, sh.PreferredAZ)
 		for i, old := range sh.Secondary {
-			n := s.node(old)
+			n := m.node(old)
 			if n == nil || n.class != schedulable || better.Overloaded ||
 				!n.score(r, sh.PreferredAZ).worthMoving(better) {
 				continue
 			}
 			d.secondary[i] = id
-			s.put(&d)
+			m.put(&d)
 			return d.intent(sh), true
 		}
 	}
-	s.undo(sh)
+	m.undo(sh)
 	return fsm.Intent{}, false
 }

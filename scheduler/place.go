@@ -1,9 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
-	"slices"
-
 	"quorate/api/neon"
 	"quorate/fsm"
 )
@@ -23,8 +20,8 @@ func (s *Scheduler) PlaceTenant(
 	shards := make([]fsm.NewShard, count.Shards())
 	var first error
 	for i := range shards {
-		d := draft{secondary: s.scratch[:0], az: home}
-		if !s.settle(&d, policy) && first == nil {
+		d := draft{fleet: s.fleet, secondary: s.scratch[:0], az: home}
+		if !d.satisfy(policy) && first == nil {
 			first = s.unplaced(neon.ShardID{Tenant: id, Number: neon.ShardNumber(i), Count: count})
 		}
 		s.put(&d)
@@ -64,7 +61,7 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 			continue
 		}
 		d := s.take(&sh)
-		if !s.settle(&d, policy) && first == nil {
+		if !d.satisfy(policy) && first == nil {
 			first = s.unplaced(sh.ID)
 		}
 		s.put(&d)
@@ -91,7 +88,7 @@ func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)
-	s.settle(&d, s.tenant.Policy)
+	d.satisfy(s.tenant.Policy)
 	s.put(&d)
 	if !d.differs(&sh) {
 		return fsm.Intent{}, false
@@ -99,147 +96,7 @@ func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 	return d.intent(&sh), true
 }
 
-// nowhere tells whether a shard that should be served, and may be touched, is not.
-func (s *Scheduler) nowhere(sh *fsm.Shard) bool {
-	return s.tenant.Policy.Kind == neon.PlaceAttached && s.tenant.Scheduling != neon.ShardStop &&
-		sh.Attached == 0
-}
-
 // frozen tells whether an operator forbade to schedule a tenant.
 func frozen(t *fsm.Tenant) bool {
 	return t.Scheduling == neon.ShardPause || t.Scheduling == neon.ShardStop
-}
-
-// settle makes a draft what a policy wants, as far as there are nodes; false
-// when there are too few.
-func (s *Scheduler) settle(d *draft, policy neon.Placement) bool {
-	s.forgetDeleted(d)
-	switch policy.Kind {
-	case neon.PlaceAttached:
-		return s.settleAttached(d, policy.WantedSecondaries())
-	case neon.PlaceSecondary:
-		return s.settleSecondary(d)
-	}
-	d.attached, d.secondary, d.preferred = 0, d.secondary[:0], 0
-	return true
-}
-
-func (s *Scheduler) forgetDeleted(d *draft) {
-	gone := func(id neon.NodeID) bool { return s.node(id) == nil }
-	if gone(d.attached) {
-		d.attached = 0
-	}
-	if gone(d.preferred) {
-		d.preferred = 0
-	}
-	d.secondary = slices.DeleteFunc(d.secondary, gone)
-}
-
-func (s *Scheduler) settleAttached(d *draft, wanted int) bool {
-	if d.attached == 0 && !s.attach(d) {
-		return false
-	}
-	if d.preferred == d.attached {
-		d.preferred = 0
-	}
-	for d.counted() < wanted {
-		n, ok := s.pick(secondary, d)
-		if !ok {
-			return false
-		}
-		d.secondary = append(d.secondary, n)
-	}
-	s.trim(d, wanted)
-	return true
-}
-
-// attach gives a draft an attached location: the best of its secondaries that is
-// schedulable, else a fresh node. Secondaries away from home come first, being
-// the ones that were kept for this; one at home is most likely being warmed.
-func (s *Scheduler) attach(d *draft) bool {
-	var best Score
-	for _, id := range d.secondary {
-		n := s.node(id)
-		if n == nil || n.class != schedulable {
-			continue
-		}
-		sc := Score{Zone: n.score(secondary, d.az).Zone, Node: id}
-		if best.Node == 0 || sc.Compare(best) < 0 {
-			best = sc
-		}
-	}
-	if best.Node != 0 {
-		d.drop(best.Node)
-		d.attached = best.Node
-		return true
-	}
-	n, ok := s.pick(attached, d)
-	d.attached = n
-	return ok
-}
-
-// counted is how many secondaries there are without the one on the preferred
-// node.
-func (d *draft) counted() int {
-	n := len(d.secondary)
-	if d.preferred != 0 && slices.Contains(d.secondary, d.preferred) {
-		n--
-	}
-	return n
-}
-
-// trim gives up secondaries until as many as wanted are counted: those that
-// cannot be reached first, then those on nodes that take nothing new, then the
-// worst-scored.
-func (s *Scheduler) trim(d *draft, wanted int) {
-	for d.counted() > wanted {
-		worst, at := Score{}, class(0)
-		for _, id := range d.secondary {
-			n := s.node(id)
-			if id == d.preferred {
-				continue
-			}
-			sc := n.score(secondary, d.az)
-			if worst.Node == 0 || cmp.Or(cmp.Compare(n.class, at), sc.Compare(worst)) > 0 {
-				worst, at = sc, n.class
-			}
-		}
-		d.drop(worst.Node)
-	}
-}
-
-// settleSecondary leaves one warm location and nothing attached. The one kept is
-// reachable if any is, in the home zone if any is, and else the one that was
-// attached; a fresh one is chosen like an attached location, so that activating
-// the tenant attaches it at home.
-func (s *Scheduler) settleSecondary(d *draft) bool {
-	demoted := d.attached
-	if demoted != 0 {
-		d.secondary = append(d.secondary, demoted)
-	}
-	d.attached, d.preferred = 0, 0
-	if len(d.secondary) == 0 {
-		n, ok := s.pick(attached, d)
-		if ok {
-			d.secondary = append(d.secondary, n)
-		}
-		return ok
-	}
-	keep := slices.MinFunc(d.secondary, func(a, b neon.NodeID) int {
-		x, y := s.node(a), s.node(b)
-		return cmp.Or(
-			cmp.Compare(bit(x.class == unreachable), bit(y.class == unreachable)),
-			cmp.Compare(x.score(attached, d.az).Zone, y.score(attached, d.az).Zone),
-			cmp.Compare(bit(a != demoted), bit(b != demoted)),
-			cmp.Compare(a, b))
-	})
-	d.secondary = append(d.secondary[:0], keep)
-	return true
-}
-
-func bit(v bool) int {
-	if v {
-		return 1
-	}
-	return 0
 }

@@ -125,30 +125,3 @@ func permillion(part, whole uint64) uint64 {
 	q, _ := bits.Div64(hi, lo, whole)
 	return q
 }
-
-// pick is the best schedulable node that has no location of the shard.
-func (s *Scheduler) pick(r role, d *draft) (neon.NodeID, bool) {
-	var best Score
-	for _, i := range s.open {
-		n := &s.nodes[i]
-		if d.holds(n.id) {
-			continue
-		}
-		if sc := n.score(r, d.az); best.Node == 0 || sc.Compare(best) < 0 {
-			best = sc
-		}
-	}
-	return best.Node, best.Node != 0
-}
-
-// homeZone chooses where a new tenant is at home: the zone with the fewest such
-// locations per schedulable node, the first by name among equals.
-func (s *Scheduler) homeZone() neon.AZ {
-	var best zone
-	for _, z := range s.zones {
-		if best.nodes == 0 || z.home*best.nodes < best.home*z.nodes {
-			best = z
-		}
-	}
-	return best.az
-}

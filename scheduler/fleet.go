@@ -1,0 +1,141 @@
+package scheduler
+
+import (
+	"slices"
+	"strings"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+)
+
+// fleet is the nodes of a state with what they have, the locations proposed in this
+// round included. It knows nothing of tenants.
+type fleet struct {
+	nodes []node
+	index map[neon.NodeID]int
+	open  []int  // indices of the schedulable nodes
+	zones []zone // of the schedulable nodes, by name
+}
+
+// node is one pageserver with everything scores are made of, kept up to date as
+// locations are proposed.
+type node struct {
+	id       neon.NodeID
+	az       neon.AZ
+	zone     int // index into zones, -1 for none
+	class    class
+	counts   fsm.NodeCounts
+	load     Load
+	disk     uint64 // the part of the utilisation that is due to disk space
+	used     uint64 // utilisation
+	affinity int    // locations of the tenant under decision
+}
+
+// class is how useful a node is as the holder of an existing location.
+type class uint8
+
+const (
+	schedulable class = iota
+	available         // reachable, but takes nothing new
+	unreachable
+)
+
+// zone sums up the schedulable nodes of an availability zone.
+type zone struct {
+	az    neon.AZ
+	nodes int
+	home  int
+}
+
+// newFleet takes the nodes of a state. It costs O(nodes), whatever the number of
+// shards.
+func newFleet(state *fsm.State, loads map[neon.NodeID]Load) *fleet {
+	f := &fleet{index: make(map[neon.NodeID]int)}
+	for n := range state.Nodes() {
+		f.index[n.ID] = len(f.nodes)
+		f.nodes = append(f.nodes, node{
+			id: n.ID, az: n.AZ, zone: -1, class: classOf(n, loads[n.ID]),
+			counts: state.Counts(n.ID), load: loads[n.ID],
+		})
+	}
+	for i := range f.nodes {
+		n := &f.nodes[i]
+		n.disk = permillion(n.load.DiskWanted, n.load.DiskUsable)
+		n.refresh()
+		if n.class == schedulable {
+			f.open = append(f.open, i)
+			if !n.az.IsZero() {
+				f.zones = append(f.zones, zone{az: n.az})
+			}
+		}
+	}
+	slices.SortFunc(f.zones,
+		func(a, b zone) int { return strings.Compare(a.az.String(), b.az.String()) })
+	f.zones = slices.Compact(f.zones)
+	for _, i := range f.open {
+		n := &f.nodes[i]
+		n.zone = slices.IndexFunc(f.zones, func(z zone) bool { return z.az == n.az })
+		if n.zone >= 0 {
+			f.zones[n.zone].nodes++
+			f.zones[n.zone].home += n.counts.Home
+		}
+	}
+	return f
+}
+
+func classOf(n *fsm.Node, l Load) class {
+	switch {
+	case n.Schedulable() && !l.Silent:
+		return schedulable
+	case n.Available():
+		return available
+	}
+	return unreachable
+}
+
+// node finds a node that exists and is not deleted.
+func (f *fleet) node(id neon.NodeID) *node {
+	if i, ok := f.index[id]; ok {
+		return &f.nodes[i]
+	}
+	return nil
+}
+
+// pick is the best schedulable node that has no location of the shard.
+func (f *fleet) pick(r role, d *draft) (neon.NodeID, bool) {
+	var best Score
+	for _, i := range f.open {
+		n := &f.nodes[i]
+		if d.holds(n.id) {
+			continue
+		}
+		if sc := n.score(r, d.az); best.Node == 0 || sc.Compare(best) < 0 {
+			best = sc
+		}
+	}
+	return best.Node, best.Node != 0
+}
+
+// homeZone chooses where a new tenant is at home: the zone with the fewest such
+// locations per schedulable node, the first by name among equals.
+func (f *fleet) homeZone() neon.AZ {
+	var best zone
+	for _, z := range f.zones {
+		if best.nodes == 0 || z.home*best.nodes < best.home*z.nodes {
+			best = z
+		}
+	}
+	return best.az
+}
+
+// severalZones tells whether the nodes are in more than one zone.
+func (f *fleet) severalZones() bool {
+	return slices.ContainsFunc(f.nodes, func(n node) bool { return n.az != f.nodes[0].az })
+}
+
+// roomy tells whether a candidate for a further location is not overloaded.
+func (f *fleet) roomy(sh *fsm.Shard) bool {
+	return slices.ContainsFunc(f.open, func(i int) bool {
+		return f.nodes[i].used < Overloaded && !sh.Intends(f.nodes[i].id)
+	})
+}

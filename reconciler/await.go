@@ -30,14 +30,14 @@ func (w *waiters) add(id neon.ShardID, index uint64) *waiter {
 func (w *waiters) remove(id neon.ShardID, x *waiter) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.keep(id, func(y *waiter) bool { return y != x })
+	w.filter(id, func(y *waiter) bool { return y != x })
 }
 
 // done releases those who wait for a state no newer than index.
 func (w *waiters) done(id neon.ShardID, index uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.keep(id, func(x *waiter) bool {
+	w.filter(id, func(x *waiter) bool {
 		if x.index > index {
 			return true
 		}
@@ -50,18 +50,18 @@ func (w *waiters) done(id neon.ShardID, index uint64) {
 func (w *waiters) failed(id neon.ShardID, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.keep(id, func(x *waiter) bool { x.done <- err; return false })
+	w.filter(id, func(x *waiter) bool { x.done <- err; return false })
 }
 
 func (w *waiters) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for id := range w.by {
-		w.keep(id, func(x *waiter) bool { x.done <- err; return false })
+		w.filter(id, func(x *waiter) bool { x.done <- err; return false })
 	}
 }
 
-func (w *waiters) keep(id neon.ShardID, f func(*waiter) bool) {
+func (w *waiters) filter(id neon.ShardID, f func(*waiter) bool) {
 	list := w.by[id]
 	kept := list[:0]
 	for _, x := range list {

@@ -82,7 +82,7 @@ func (c *chaos) exitTimer() *time.Timer {
 // victims lists the shards that may be disturbed: those of tenants that nobody
 // pinned, not on their way already. Those outside their home zone come first, so
 // that the cluster does not drift.
-func (c *chaos) victims(st *fsm.State) (away, home []fsm.Shard) {
+func (c *chaos) candidates(st *fsm.State) (away, home []fsm.Shard) {
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
 		tenant, _ := st.Tenant(sh.ID.Tenant)
 		if tenant.Scheduling != neon.ShardActive || tenant.Deleting || sh.Unmanaged ||
@@ -105,7 +105,7 @@ func shuffle(s []fsm.Shard) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] =
 func (c *chaos) toSecondaries() (intents []fsm.Intent) {
 	st := c.log.State()
 	sched := scheduler.New(st, c.loads())
-	away, home := c.victims(st)
+	away, home := c.candidates(st)
 	for _, sh := range append(away, home...) {
 		if len(intents) == chaosBatch {
 			break
@@ -124,7 +124,7 @@ func (c *chaos) toSecondaries() (intents []fsm.Intent) {
 
 func (c *chaos) elsewhere() []fsm.Intent {
 	st := c.log.State()
-	away, home := c.victims(st)
+	away, home := c.candidates(st)
 	all := append(away, home...)
 	if len(all) == 0 {
 		return nil

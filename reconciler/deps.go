@@ -51,7 +51,7 @@ type Prober interface {
 
 // Migrations are the slow calls of a live migration.
 type Migrations interface {
-	// SecondaryDownload warms a secondary for at most wait and tells whether it
+	// SecondaryDownload warms a secondary for at most wait and reports whether it
 	// is complete.
 	SecondaryDownload(
 		ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
@@ -191,8 +191,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Deps is what a Reconciler works with. Hook may be nil: then nobody has to be
-// told. Migrations may be asked long questions; Locations and Prober must not.
+// Deps is what a Reconciler works with. Hook may be nil: then compute is
+// not told. Migrations may be asked long questions; Locations and Prober must not.
 type Deps struct {
 	Log        Log
 	Locations  Locations

@@ -16,10 +16,10 @@ type Failpoints interface {
 	// Pausable returns when the process may go on.
 	Pausable(ctx context.Context, name string) error
 
-	// Return tells whether to fail at the place, and with which argument.
+	// Return reports whether to fail at the place, and with which argument.
 	Return(ctx context.Context, name string) (arg string, hit bool, err error)
 
-	// Armed tells whether anything would happen at the place.
+	// Armed reports whether anything would happen at the place.
 	Armed(name string) bool
 }
 

@@ -31,7 +31,7 @@ type feed struct {
 // nodeChanges hears of changes of nodes, and of shards that may get a place now.
 type nodeChanges interface {
 	changed()
-	poke()
+	wakeRules()
 }
 
 // note is called on the applying goroutine after each batch. It only notes what to
@@ -78,7 +78,7 @@ func (f *feed) pass(st *fsm.State, c fsm.Touched) {
 	if len(c.Nodes) > 0 {
 		f.nodes.changed()
 	} else if f.unplaced.freed(st, c.Tenants) {
-		f.nodes.poke()
+		f.nodes.wakeRules()
 	}
 	if len(c.Nodes)+len(c.Tenants) > 0 {
 		f.orders.Notify()

@@ -56,7 +56,7 @@ func (w *nodeWatch) probe(node fsm.Node) {
 		(!w.opts.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
 	w.mu.Unlock()
 	if news {
-		w.poke() // the rules ask who answers
+		w.wakeRules() // the rules ask who answers
 	}
 	if err == nil {
 		if inc, ok := w.seen.ListedAt(node.ID); !ok || inc != node.Incarnation ||
@@ -116,7 +116,7 @@ func (w *nodeWatch) propose(v []fsm.Verdict) {
 }
 
 // silent lists the schedulable nodes whose last heartbeats were not answered (one
-// that is lost on the way does not count), and tells whether every schedulable one
+// that is lost on the way does not count), and reports whether every schedulable one
 // was asked in this term.
 func (w *nodeWatch) silent() (ids []neon.NodeID, asked bool) {
 	w.mu.Lock()

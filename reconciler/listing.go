@@ -60,7 +60,7 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 	return nil
 }
 
-// lister lists nodes, and detaches what nobody knows there. It has no state.
+// lister lists nodes and detaches locations of unknown shards. It has no state.
 type lister struct {
 	log       Log
 	locations Locations
@@ -127,7 +127,7 @@ func (l *lister) detachStrays(ctx context.Context, node *fsm.Node, strays []neon
 	return g.Wait()
 }
 
-// awaitListing tells whether the listing of a node is still to come in this term;
+// awaitListing reports whether the listing of a node is still to come in this term;
 // the shard will be woken by it, or when the node goes down without one.
 func (w *nodeWatch) awaitListing(n neon.NodeID, id neon.ShardID) bool {
 	w.mu.Lock()

@@ -28,8 +28,8 @@ type memory struct {
 	late    *failure
 	skipped []neon.NodeID
 
-	// trouble is with nodes other than the intended one.
-	trouble map[neon.NodeID]trouble
+	// nodeFailures are of nodes other than the intended one.
+	nodeFailures map[neon.NodeID]nodeFailures
 }
 
 // failure is a step that failed.
@@ -38,8 +38,8 @@ type failure struct {
 	err  error
 }
 
-// trouble is how often something failed on a node, and since when.
-type trouble struct {
+// nodeFailures is how often something failed on a node, and since when.
+type nodeFailures struct {
 	times int
 	since time.Time
 }
@@ -49,14 +49,14 @@ func (m *memory) beginTurn() { m.late, m.skipped = nil, nil }
 
 // blame counts a failure on a node.
 func (m *memory) blame(n neon.NodeID) {
-	if m.trouble == nil {
-		m.trouble = make(map[neon.NodeID]trouble)
+	if m.nodeFailures == nil {
+		m.nodeFailures = make(map[neon.NodeID]nodeFailures)
 	}
-	x := m.trouble[n]
+	x := m.nodeFailures[n]
 	if x.times++; x.times == 1 {
 		x.since = time.Now()
 	}
-	m.trouble[n] = x
+	m.nodeFailures[n] = x
 }
 
 // hopelessAfter is how many failures at least make a node hopeless: nothing is
@@ -65,7 +65,7 @@ const hopelessAfter = 3
 
 // hopeless lists the nodes on which things have failed for at least that long.
 func (m *memory) hopeless(long time.Duration) (ids []neon.NodeID) {
-	for n, x := range m.trouble {
+	for n, x := range m.nodeFailures {
 		if x.times >= hopelessAfter && time.Since(x.since) >= long {
 			ids = append(ids, n)
 		}

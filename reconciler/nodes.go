@@ -42,9 +42,9 @@ type nodeWatch struct {
 	report     *report
 	began      time.Time
 
-	progress wait.Broadcast // a probe has ended
-	moved    wait.Signal    // the rules have to look: a node changed
-	wg       sync.WaitGroup
+	progress  wait.Broadcast // a probe has ended
+	rulesWake wait.Signal    // the rules have to look: a node changed
+	wg        sync.WaitGroup
 
 	mu    sync.Mutex
 	watch map[neon.NodeID]*watched
@@ -80,8 +80,8 @@ func newNodeWatch(ctx context.Context, d Deps, seen *observed.Locations, r *repo
 	return &nodeWatch{
 		ctx: ctx, opts: d.Options, log: d.Log, prober: d.Prober, failpoints: d.Failpoints,
 		logger: d.Logger, seen: seen, report: r, began: time.Now(),
-		lister: &lister{log: d.Log, locations: d.Locations, logger: d.Logger},
-		moved:  wait.NewSignal(), watch: make(map[neon.NodeID]*watched),
+		lister:    &lister{log: d.Log, locations: d.Locations, logger: d.Logger},
+		rulesWake: wait.NewSignal(), watch: make(map[neon.NodeID]*watched),
 	}
 }
 
@@ -125,7 +125,7 @@ func (w *nodeWatch) changed() {
 		// away now, and migrations from there need not wait for compute any more.
 		w.queue.Wake(queue.Normal, w.seen.AttachedOn(id)...)
 	}
-	w.poke()
+	w.wakeRules()
 }
 
 // differences are what is new about nodes.
@@ -199,7 +199,7 @@ func (e *watched) cancelCalls() {
 }
 
 // poke has the rules looked at.
-func (w *nodeWatch) poke() { w.moved.Set() }
+func (w *nodeWatch) wakeRules() { w.rulesWake.Set() }
 
 func (w *nodeWatch) logTransition(last, n *fsm.Node) {
 	switch {
@@ -274,7 +274,7 @@ func (w *nodeWatch) offlineFor(n neon.NodeID) time.Duration {
 	return 0
 }
 
-// allListed tells whether every available node was listed in this term. One that
+// allListed reports whether every available node was listed in this term. One that
 // has re-attached since can hold nothing but what it had before.
 func (w *nodeWatch) allListed(st *fsm.State) bool {
 	for n := range st.Nodes() {

@@ -36,21 +36,21 @@ type operations struct {
 // operation is one operation under way.
 type operation struct {
 	fsm.Operation
-	node   neon.NodeID
-	plan   []neon.ShardID            // not looked at yet
-	moving map[neon.ShardID]struct{} // on their way
-	looked map[neon.ShardID]struct{} // by a drain: all that were ever planned
-	quiet  time.Time                 // until when there is nothing to plan
+	node      neon.NodeID
+	plan      []neon.ShardID            // not looked at yet
+	moving    map[neon.ShardID]struct{} // on their way
+	looked    map[neon.ShardID]struct{} // by a drain: all that were ever planned
+	notBefore time.Time                 // until when there is nothing to plan
 }
 
 // verdict is what is to be done about one shard of an operation.
 type verdict uint8
 
 const (
-	settled verdict = iota // nothing any more
-	waiting                // it is on its way, or will be able to go
-	later                  // it has to be looked at anew in the next round
-	act                    // commit an intent
+	finished verdict = iota // nothing any more
+	waiting                 // it is on its way, or will be able to go
+	later                   // it has to be looked at anew in the next round
+	act                     // commit an intent
 )
 
 // run works on all operations until the term ends. It begins when the nodes were
@@ -204,7 +204,7 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 
 // came lists what is attached on the node of a drain and was not there when it was
 // planned: the shards that a planned one was split into.
-func (o *operations) came(op *operation) (ids []neon.ShardID) {
+func (o *operations) newcomers(op *operation) (ids []neon.ShardID) {
 	for sh := range o.log.State().AttachedOn(op.node, neon.ShardID{}) {
 		if _, known := op.looked[sh.ID]; !known {
 			op.looked[sh.ID] = struct{}{}
@@ -221,7 +221,7 @@ func (o *operations) advance(st *fsm.State, op *operation, room int) {
 	consider := func(id neon.ShardID, begun bool) {
 		in, v := o.next(&look{st: st, sched: sched, op: op, id: id, begun: begun})
 		switch v {
-		case settled:
+		case finished:
 			delete(op.moving, id)
 			return
 		case later:
@@ -269,13 +269,13 @@ func (o *operations) next(l *look) (fsm.Intent, verdict) {
 	sh, ok := l.st.Shard(l.id)
 	tenant, ok2 := l.st.Tenant(l.id.Tenant)
 	if !ok || !ok2 || tenant.Deleting {
-		return fsm.Intent{}, settled
+		return fsm.Intent{}, finished
 	}
 	if l.st.Splitting(tenant.ID) {
 		return fsm.Intent{}, later
 	}
 	if n, _ := l.st.Node(l.op.node); l.op.Kind != fsm.OperationDelete && !n.Available() {
-		return o.leaveBe(l, sh)
+		return o.abandonMove(l, sh)
 	}
 	switch l.op.Kind {
 	case fsm.OperationDrain:
@@ -289,16 +289,16 @@ func (o *operations) next(l *look) (fsm.Intent, verdict) {
 // leaveBe ends what is done about a shard for a node that is not available: what the
 // node has is evacuated as soon as another one can take it. The operation could not
 // be cancelled either.
-func (o *operations) leaveBe(l *look, sh fsm.Shard) (fsm.Intent, verdict) {
+func (o *operations) abandonMove(l *look, sh fsm.Shard) (fsm.Intent, verdict) {
 	if sh.Attached == l.op.node || sh.PreferredNode == l.op.node {
 		if in, ok := l.sched.GiveUp(sh); ok {
 			return in, act
 		}
 	}
-	return fsm.Intent{}, settled
+	return fsm.Intent{}, finished
 }
 
-// pinned tells whether an operator forbade to move a tenant.
+// pinned reports whether an operator forbade to move a tenant.
 func pinned(t fsm.Tenant) bool {
 	return t.Scheduling == neon.ShardPause || t.Scheduling == neon.ShardStop
 }
@@ -308,20 +308,20 @@ func pinned(t fsm.Tenant) bool {
 func (o *operations) nextDrain(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.Intent, verdict) {
 	switch {
 	case sh.Attached != l.op.node:
-		return fsm.Intent{}, o.arrived(l)
+		return fsm.Intent{}, o.inPlace(l)
 	case pinned(tenant):
-		return fsm.Intent{}, settled
+		return fsm.Intent{}, finished
 	case l.sched.UnderWay(sh):
 		return o.onItsWay(l, sh)
 	case l.begun && sh.PreferredNode == 0:
-		return fsm.Intent{}, settled // it gave up
+		return fsm.Intent{}, finished // it gave up
 	}
 	if in, ok := l.sched.Leave(sh); ok {
 		return in, act
 	}
 	o.logger.Info("shard stays where it is: there is no other node for it", "shard", sh.ID,
 		"node", l.op.node)
-	return fsm.Intent{}, settled
+	return fsm.Intent{}, finished
 }
 
 // onItsWay waits for a shard to be warm on its destination, unless nothing works
@@ -333,7 +333,7 @@ func (o *operations) onItsWay(l *look, sh fsm.Shard) (fsm.Intent, verdict) {
 	if in, ok := l.sched.GiveUp(sh); ok {
 		return in, act
 	}
-	return fsm.Intent{}, settled
+	return fsm.Intent{}, finished
 }
 
 // nextFill brings a shard to the node that is filled.
@@ -341,22 +341,22 @@ func (o *operations) nextFill(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.Int
 	n, _ := l.st.Node(l.op.node)
 	switch {
 	case sh.Attached == l.op.node:
-		return fsm.Intent{}, o.arrived(l)
+		return fsm.Intent{}, o.inPlace(l)
 	case sh.Attached == 0, !sh.HasSecondary(l.op.node), pinned(tenant):
-		return fsm.Intent{}, settled
+		return fsm.Intent{}, finished
 	case !n.Schedulable() && sh.PreferredNode == l.op.node:
 		if in, ok := l.sched.GiveUp(sh); ok {
 			return in, act
 		}
-		return fsm.Intent{}, settled
+		return fsm.Intent{}, finished
 	case sh.PreferredNode == l.op.node:
 		return o.onItsWay(l, sh)
 	case !n.Schedulable(), l.begun, sh.PreferredNode != 0:
-		return fsm.Intent{}, settled
+		return fsm.Intent{}, finished
 	}
 	in, err := l.sched.Prewarm(sh, l.op.node, scheduler.OverrideScheduler)
 	if err != nil {
-		return fsm.Intent{}, settled
+		return fsm.Intent{}, finished
 	}
 	return in, act
 }
@@ -367,7 +367,7 @@ func (o *operations) nextFill(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.Int
 func (o *operations) nextDelete(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.Intent, verdict) {
 	switch {
 	case tenant.Scheduling == neon.ShardStop:
-		return fsm.Intent{}, settled
+		return fsm.Intent{}, finished
 	case sh.Attached == l.op.node:
 		if in, ok := l.sched.Leave(sh); ok {
 			return in, act
@@ -379,14 +379,14 @@ func (o *operations) nextDelete(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.I
 		}
 		return fsm.Intent{}, waiting
 	}
-	return fsm.Intent{}, o.arrived(l)
+	return fsm.Intent{}, o.inPlace(l)
 }
 
 // arrived is settled once a shard is as its intent says, nothing of the move being
 // left to do.
-func (o *operations) arrived(l *look) verdict {
+func (o *operations) inPlace(l *look) verdict {
 	if o.scenes.done(l.st, l.id) {
-		return settled
+		return finished
 	}
 	return waiting
 }
@@ -394,12 +394,12 @@ func (o *operations) arrived(l *look) verdict {
 // finish ends an operation that has nothing under way. A drain and a deletion look
 // once more whether anything came to the node meanwhile.
 func (o *operations) finish(op *operation) {
-	if time.Now().Before(op.quiet) {
+	if time.Now().Before(op.notBefore) {
 		return
 	}
 	var end fsm.Command = fsm.EndNodeOperation{Node: op.node, Begun: op.Begun, Ending: fsm.Finished}
 	if op.Kind == fsm.OperationDrain {
-		if op.plan = o.came(op); len(op.plan) > 0 {
+		if op.plan = o.newcomers(op); len(op.plan) > 0 {
 			return
 		}
 	}
@@ -411,7 +411,7 @@ func (o *operations) finish(op *operation) {
 			return tenant.Scheduling == neon.ShardStop || tenant.Deleting
 		})
 		if len(op.plan) > 0 {
-			op.quiet = time.Now().Add(o.opts.RetryMin)
+			op.notBefore = time.Now().Add(o.opts.RetryMin)
 			return
 		}
 		if !o.beforeDelete() {

@@ -64,7 +64,7 @@ func (o *optimiser) pass(scan int) int {
 	return len(intents)
 }
 
-// idle tells whether nothing is under way but what is stuck, waits for something
+// idle reports whether nothing is under way but what is stuck, waits for something
 // to change, or waits for its destination to be warm.
 func (o *optimiser) idle(st *fsm.State) bool {
 	return o.queue.Load().Busy == 0 && operating(st) == 0

@@ -51,7 +51,7 @@ func (r *Reconciler) Changed(_ *fsm.State, c fsm.Touched) {
 	}
 }
 
-// Ready tells whether this replica leads and has looked at every node once.
+// Ready reports whether this replica leads and has looked at every node once.
 func (r *Reconciler) Ready() bool {
 	t := r.current.Load()
 	if t == nil {
@@ -65,7 +65,7 @@ func (r *Reconciler) Ready() bool {
 	}
 }
 
-// Leading tells whether a term is under way on this replica.
+// Leading reports whether a term is under way on this replica.
 func (r *Reconciler) Leading() bool { return r.current.Load() != nil }
 
 // Await waits until every shard was found to be as a state not older than index
@@ -185,7 +185,7 @@ func (r *Reconciler) Pending() (waiting, stuck int) {
 
 // Quiet waits until no worker is in the middle of a call for any of the shards. It
 // is of use only once the state keeps workers from beginning another one.
-func (r *Reconciler) Quiet(ctx context.Context, shards ...neon.ShardID) error {
+func (r *Reconciler) AwaitNoWorker(ctx context.Context, shards ...neon.ShardID) error {
 	t := r.current.Load()
 	if t == nil {
 		return errNoTerm
@@ -238,8 +238,8 @@ func (r *Reconciler) ReAttached(n neon.NodeID) {
 	}
 }
 
-// ActivateNode carries out an operator's order to use a node: it is listed, what
-// nobody knows there is detached, and the verdict is committed.
+// ActivateNode carries out an operator's order to use a node. It lists the node,
+// detaches unknown shards there and commits the verdict.
 func (r *Reconciler) ActivateNode(ctx context.Context, n neon.NodeID) error {
 	t := r.current.Load()
 	if t == nil {

@@ -272,7 +272,7 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 }
 
 // TestAFailedCallIsMadeAgain: once a call to a secondary has failed its answer is what
-// tells whether the node obeys. A look could find it as wanted already, and whoever
+// reports whether the node obeys. A look could find it as wanted already, and whoever
 // waits would take a node that refuses every call for one in order.
 func TestAFailedCallIsMadeAgain(t *testing.T) {
 	scenario(t, 2, func(b *bench) {

@@ -13,7 +13,7 @@ type report struct {
 
 	// unsaid are shards whose reconcile waits only for compute to be told: until
 	// that was tried nobody can say how it ends.
-	unsaid map[neon.ShardID]struct{}
+	unnotified map[neon.ShardID]struct{}
 
 	// away are nodes that went offline with a location of a shard. When one is back it
 	// is looked at again, and that counts as a reconcile even if nothing has to be
@@ -37,7 +37,7 @@ const toleratedFailures = 3
 
 func newReport() *report {
 	return &report{
-		unsaid: make(map[neon.ShardID]struct{}), away: make(map[neon.ShardID][]neon.NodeID),
+		unnotified: make(map[neon.ShardID]struct{}), away: make(map[neon.ShardID][]neon.NodeID),
 		failing: make(map[neon.ShardID]failing),
 	}
 }
@@ -46,16 +46,16 @@ func newReport() *report {
 func (r *report) notifying(id neon.ShardID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.unsaid[id] = struct{}{}
+	r.unnotified[id] = struct{}{}
 }
 
-// taken ends that, and tells whether there was such a reconcile: it goes on, or it
+// taken ends that, and reports whether there was such a reconcile: it goes on, or it
 // has failed to tell compute.
 func (r *report) taken(id neon.ShardID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, open := r.unsaid[id]
-	delete(r.unsaid, id)
+	_, open := r.unnotified[id]
+	delete(r.unnotified, id)
 	return open
 }
 
@@ -68,7 +68,7 @@ func (r *report) wentAway(id neon.ShardID, n neon.NodeID) {
 	}
 }
 
-// inOrder says that a shard is as it should be, and tells whether it was looked at on
+// inOrder says that a shard is as it should be, and reports whether it was looked at on
 // a node that had been away.
 func (r *report) inOrder(id neon.ShardID, away func(neon.NodeID) bool) (looked bool) {
 	r.mu.Lock()
@@ -100,7 +100,7 @@ func (r *report) failed(id neon.ShardID, err error) {
 func (r *report) forget(id neon.ShardID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.unsaid, id)
+	delete(r.unnotified, id)
 	delete(r.away, id)
 	delete(r.failing, id)
 }

@@ -36,7 +36,7 @@ func (r *rules) run() {
 		select {
 		case <-r.ctx.Done():
 			return
-		case <-r.nodes.moved:
+		case <-r.nodes.rulesWake:
 		case <-tick.C:
 		}
 	}

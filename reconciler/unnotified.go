@@ -24,7 +24,7 @@ type unnotified struct {
 
 // NotifyFailed is for the outbox. The shards are attached, only compute does not
 // know. A shard in the middle of a live migration stays there until compute knows,
-// or its origin is gone, and whoever waits for it does so too, unless compute will
+// or its origin is gone. Clients that wait for it go on waiting, unless compute will
 // never take it.
 func (u *unnotified) NotifyFailed(id neon.TenantID, failures int, err error) {
 	u.logger.Info("compute could not be notified, it will be tried again", "tenant", id, "err", err)
@@ -63,7 +63,7 @@ func warnStuck(logger *slog.Logger, what fmt.Stringer, failures int) {
 }
 
 // logIfUntold says that a live migration goes on although compute was not told,
-// because nobody can use the location it comes from any more.
+// because the location it comes from cannot be used any more.
 func logIfUntold(logger *slog.Logger, sc *plan.Scene, step plan.Step) {
 	at := sc.On(sc.Shard.Attached)
 	if sc.Owes() && step.Kind == plan.Put && step.Node == sc.Shard.Attached &&

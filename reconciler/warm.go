@@ -36,7 +36,7 @@ func (m *mover) warm(up context.Context, sc *plan.Scene, step plan.Step) error {
 	m.publish(up, sc, step.From)
 	for began := time.Now(); up.Err() == nil; {
 		if now, ok := m.log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node {
-			return nil // somebody changed their mind
+			return nil // it was decided otherwise meanwhile
 		}
 		done, err := m.migrations.SecondaryDownload(up, sc.Node(step.Node), sc.Shard.ID, request)
 		if err != nil {
@@ -83,7 +83,7 @@ func (m *mover) prewarm(ctx context.Context, sc *plan.Scene, step plan.Step) err
 	have = m.download(ctx, sc, step, loading{op: op, have: have, until: until})
 	if now, ok := m.log.State().Shard(sc.Shard.ID); !ok || now.PreferredNode != step.Node ||
 		now.Attached != sc.Shard.Attached {
-		return nil // somebody changed their mind
+		return nil // it was decided otherwise meanwhile
 	}
 	switch {
 	case m.warmEnough(sc, have, op), op == fsm.OperationFill, op == fsm.OperationDelete:
@@ -134,7 +134,7 @@ func (m *mover) stallTimeout(sc *plan.Scene, op fsm.OperationKind) time.Duration
 }
 
 // download makes the destination download until it has everything, does not get
-// any further, or nobody wants it any more, and returns how far it came. A move that
+// any further, or the move was given up, and returns how far it came. A move that
 // is not for an operation makes one request: it is looked at again later.
 func (m *mover) download(
 	ctx context.Context, sc *plan.Scene, step plan.Step, l loading,
@@ -167,7 +167,7 @@ func (m *mover) download(
 	return l.have
 }
 
-// warmEnough tells whether a destination has enough for a move. A tenant without
+// warmEnough reports whether a destination has enough for a move. A tenant without
 // timelines has nothing to download, and no heatmap either.
 func (m *mover) warmEnough(sc *plan.Scene, p neon.SecondaryProgress, op fsm.OperationKind) bool {
 	if p.HeatmapMtime == nil {

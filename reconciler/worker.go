@@ -66,7 +66,7 @@ func (w *worker) turn(k *task) {
 func (w *worker) advance(k *task, p *pass) (more bool) {
 	switch {
 	case w.ctx.Err() != nil:
-		w.leave(k)
+		w.endWithTerm(k)
 		return false
 	case w.queue.IsCancelled(k):
 		w.cancelled(k)
@@ -132,7 +132,7 @@ func (w *worker) begun(k *task, sc *plan.Scene, step plan.Step) {
 
 // completed counts the end of a reconcile that did something.
 func (w *worker) completed(k *task, status string) {
-	w.quiet(k)
+	w.endAlarm(k)
 	if k.Memory.acted {
 		k.Memory.acted = false
 		w.metrics.Completed(status)
@@ -140,20 +140,20 @@ func (w *worker) completed(k *task, status string) {
 }
 
 // quiet ends the alarm of a reconcile.
-func (w *worker) quiet(k *task) {
+func (w *worker) endAlarm(k *task) {
 	w.alarms.end(k.Memory.alarm)
 	k.Memory.alarm = nil
 }
 
 // leave ends a pass because the term has ended.
-func (w *worker) leave(k *task) {
+func (w *worker) endWithTerm(k *task) {
 	w.completed(k, "cancel")
 	w.queue.Finish(k)
 }
 
 // gone ends the work on a shard that does not exist any more.
 func (w *worker) gone(k *task, st *fsm.State) {
-	w.quiet(k)
+	w.endAlarm(k)
 	w.wait.done(k.ID, st.Index)
 	w.queue.Finish(k)
 }
@@ -218,7 +218,7 @@ func (w *worker) notify(k *task, sc *plan.Scene, p *pass) (more bool) {
 		w.failed(k, sc, m.late.step, m.late.err)
 		return false
 	}
-	w.quiet(k)
+	w.endAlarm(k)
 	if m.acted {
 		m.acted = false
 		w.report.notifying(k.ID)
@@ -236,13 +236,13 @@ func (w *worker) shortStep(k *task, sc *plan.Scene, step plan.Step) (more bool) 
 	case errors.Is(err, errParked):
 		return false
 	case errors.Is(err, errListing):
-		w.quiet(k)
+		w.endAlarm(k)
 		w.queue.Finish(k)
 		return false
 	case err != nil && w.queue.IsCancelled(k):
 		return true // which is the first thing that is looked at
 	case err != nil && w.ctx.Err() != nil:
-		w.leave(k)
+		w.endWithTerm(k)
 		return false
 	case err != nil:
 		return w.stepFailed(k, sc, step, err)

@@ -18,7 +18,7 @@ import (
 // not, ReplaceSecondaries takes care.
 //
 // Tenants under Pause are moved too, since staying down is not what a pause is
-// for; tenants under Stop are not. With nobody schedulable, and for a node that
+// for; tenants under Stop are not. With no schedulable node, and for a node that
 // is neither offline nor deleted, there are no intents.
 func (s *Scheduler) Evacuate(
 	node neon.NodeID, from neon.ShardID, max int,

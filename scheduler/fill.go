@@ -86,7 +86,7 @@ func (f *filling) level() {
 	}
 }
 
-// mayGive tells whether a tenant has not given its share of one node yet. What it
+// mayGive reports whether a tenant has not given its share of one node yet. What it
 // has attached there counts, so that a plan made again asks for no more.
 func (f *filling) mayGive(id neon.ShardID) bool {
 	has := f.given[id.Tenant]

@@ -128,12 +128,12 @@ func (f *fleet) homeZone() neon.AZ {
 	return best.az
 }
 
-// severalZones tells whether the nodes are in more than one zone.
+// severalZones reports whether the nodes are in more than one zone.
 func (f *fleet) severalZones() bool {
 	return slices.ContainsFunc(f.nodes, func(n node) bool { return n.az != f.nodes[0].az })
 }
 
-// roomy tells whether a candidate for a further location is not overloaded.
+// roomy reports whether a candidate for a further location is not overloaded.
 func (f *fleet) roomy(sh *fsm.Shard) bool {
 	return slices.ContainsFunc(f.open, func(i int) bool {
 		return f.nodes[i].used < Overloaded && !sh.Intends(f.nodes[i].id)

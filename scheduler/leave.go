@@ -35,7 +35,7 @@ func (s *Scheduler) Leave(sh fsm.Shard) (fsm.Intent, bool) {
 	return d.intent(&sh), true
 }
 
-// UnderWay tells whether a shard is being warmed on a node that can take it.
+// UnderWay reports whether a shard is being warmed on a node that can take it.
 func (s *Scheduler) UnderWay(sh fsm.Shard) bool {
 	p := sh.PreferredNode
 	n := s.node(p)
@@ -112,7 +112,7 @@ func (s *Scheduler) GiveUp(sh fsm.Shard) (fsm.Intent, bool) {
 	return d.intent(&sh), true
 }
 
-// MayLose tells whether everything that a node has could be placed elsewhere. The
+// MayLose reports whether everything that a node has could be placed elsewhere. The
 // error is a neon.Conflict for the first shard that could not. Tenants under Pause
 // or Stop are not asked for.
 func (s *Scheduler) MayLose(node neon.NodeID) error {

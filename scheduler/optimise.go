@@ -87,14 +87,14 @@ func (m *improvement) betterAttached() neon.NodeID {
 	return 0
 }
 
-// isHome tells whether a node is where a shard may be moved for its own good: a
+// isHome reports whether a node is where a shard may be moved for its own good: a
 // shard with a home goes nowhere else, since it would have to move again.
 func (m *improvement) isHome(id neon.NodeID) bool {
 	sh := m.shard
 	return sh.PreferredAZ.IsZero() || m.node(id).az == sh.PreferredAZ
 }
 
-// worthSwapping tells whether the attached location and a secondary should change
+// worthSwapping reports whether the attached location and a secondary should change
 // places. That moves no location of the tenant, so a node with one less of them is
 // no reason: placing shard after shard leaves such differences everywhere.
 func (a Score) worthSwapping(b Score) bool {

@@ -96,7 +96,7 @@ func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 	return d.intent(&sh), true
 }
 
-// frozen tells whether an operator forbade to schedule a tenant.
+// frozen reports whether an operator forbade to schedule a tenant.
 func frozen(t *fsm.Tenant) bool {
 	return t.Scheduling == neon.ShardPause || t.Scheduling == neon.ShardStop
 }

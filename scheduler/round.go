@@ -47,7 +47,7 @@ func (r *round) enter(id neon.TenantID) {
 	}
 }
 
-// held tells whether nothing of the tenant may be placed now: it is being deleted
+// held reports whether nothing of the tenant may be placed now: it is being deleted
 // or split.
 func (r *round) held() bool { return r.tenant.Deleting || r.splitting }
 
@@ -116,13 +116,13 @@ func (r *round) unplaced(id neon.ShardID) error {
 	}
 }
 
-// lost tells whether a node may be given up: a node that warms up may not.
+// lost reports whether a node may be given up: a node that warms up may not.
 func (r *round) lost(id neon.NodeID) bool {
 	n, ok := r.state.Node(id)
 	return !ok || n.Tombstone || n.Availability == neon.NodeOffline
 }
 
-// nowhere tells whether a shard that should be served, and may be touched, is not.
+// nowhere reports whether a shard that should be served, and may be touched, is not.
 func (r *round) nowhere(sh *fsm.Shard) bool {
 	return r.tenant.Policy.Kind == neon.PlaceAttached && r.tenant.Scheduling != neon.ShardStop &&
 		sh.Attached == 0

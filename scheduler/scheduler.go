@@ -55,7 +55,7 @@ func (s *Scheduler) Counts(id neon.NodeID) fsm.NodeCounts {
 	return s.state.Counts(id)
 }
 
-// Changes tells whether an intent would change the shard that it was made for.
+// Changes reports whether an intent would change the shard that it was made for.
 func Changes(sh fsm.Shard, in fsm.Intent) bool {
 	d := draft{attached: in.Attached, secondary: in.Secondary, preferred: in.PreferredNode}
 	return in.Issue || d.differs(&sh)

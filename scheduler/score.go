@@ -65,7 +65,7 @@ func (a Score) Compare(b Score) int {
 	return cmp.Compare(a.Node, b.Node)
 }
 
-// worthMoving tells whether b is so much better than a that moving pays: by zone
+// worthMoving reports whether b is so much better than a that moving pays: by zone
 // or affinity. Utilisation changes all the time and by the move itself, so it
 // chooses among nodes but is no reason to leave one.
 func (a Score) worthMoving(b Score) bool {

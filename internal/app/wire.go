@@ -133,7 +133,7 @@ func (a *App) newAPI(
 	a.tenants, a.timelines = controller.NewTenants(deps), controller.NewTimelines(deps)
 	a.store.Subscribe(a.timelines.Changed)
 	a.splits = controller.NewSplits(deps,
-		splitCalls{pageservers: calls.pageservers, quiet: a.reconciler.Quiet}, a.cfg.Splits)
+		splitCalls{pageservers: calls.pageservers, quiet: a.reconciler.AwaitNoWorker}, a.cfg.Splits)
 	debug := controller.NewDebug(deps)
 	a.leadership.stepped.look = debug.Observed
 	options := api.Options{

@@ -24,8 +24,11 @@ type Sight struct {
 	Failed bool // the last call that was to change it failed, whatever was seen since
 }
 
+// Attached reports whether the location is known to be attached.
 func (s Sight) Attached() bool { return s.Known && s.Conf.Mode.Attached() }
-func (s Sight) Absent() bool   { return s.Known && s.Conf.Mode == "" }
+
+// Absent reports whether it is known that nothing is there.
+func (s Sight) Absent() bool { return s.Known && s.Conf.Mode == "" }
 
 // Scene is all that Next decides from.
 type Scene struct {
@@ -40,12 +43,12 @@ type Scene struct {
 	On        func(neon.NodeID) Sight
 	Elsewhere []neon.NodeID
 
-	// AllListed tells that every available node was listed in this term, so that
-	// no reachable location can be anywhere but Elsewhere.
+	// AllListed is set when every available node was listed in this term. No
+	// reachable location can then be anywhere but Elsewhere.
 	AllListed bool
 
-	// Surveying tells that the first look of this term at the nodes is not over yet:
-	// what was not seen may be there all the same.
+	// Surveying is set until the first look of this term at the nodes is over. Until
+	// then a location may exist that was not seen.
 	Surveying bool
 
 	// Fresh is the generation that was issued in this term and that no call has
@@ -57,16 +60,16 @@ type Scene struct {
 	Warm     neon.NodeID
 	CaughtUp neon.NodeID
 
-	// Failed are the nodes on which something failed in this pass that serving does
-	// not depend on: the rest goes on without them. Hopeless are those that failed
-	// for long: nothing is handed over from there.
+	// Failed are the nodes on which an optional step failed in this pass. The rest goes
+	// on without them. Hopeless are nodes that failed for long: nothing is handed over
+	// from there.
 	Failed   []neon.NodeID
 	Hopeless []neon.NodeID
 
-	// Notifies tells that there is a compute hook.
+	// Notifies is set when there is a compute hook.
 	Notifies bool
 
-	// Frozen tells that the tenant is being split: nothing of it may be touched.
+	// Frozen is set while the tenant is being split: nothing of it may be touched.
 	Frozen bool
 }
 
@@ -108,9 +111,9 @@ type Step struct {
 }
 
 // Next names the next step. It is pure and total, and it never names a step that
-// would break a promise, whatever was seen: a generation is committed before it
-// is sent, compute is told before the old location goes, and what is unknown is
-// looked at before it costs a generation.
+// would break a promise, whatever was seen. A generation is committed before it is
+// sent. Compute is told before the old location goes. The planner looks at what it
+// does not know before it spends a generation.
 func Next(s *Scene) Step {
 	if s.Frozen {
 		return Step{Kind: Blocked, Why: "the tenant is being split"}
@@ -157,8 +160,8 @@ func (s *Scene) ahead() neon.NodeID {
 	return 0
 }
 
-// unplaced tells that the shard should be somewhere and no node could be chosen:
-// whatever exists of it is left alone.
+// unplaced reports whether the shard should be somewhere and no node could be chosen.
+// Then everything that exists of it is left alone.
 func (s *Scene) unplaced() bool {
 	switch s.Tenant.Policy.Kind {
 	case neon.PlaceAttached:
@@ -169,20 +172,23 @@ func (s *Scene) unplaced() bool {
 	return false
 }
 
-// up tells whether a node is to be spoken to. One that is deleted by force is not:
-// its tombstone would end the calls that are under way.
+// up reports whether a node may be called. One that is deleted by force may not: its
+// tombstone would end the calls that are under way.
 func (s *Scene) up(n neon.NodeID) bool {
 	node := s.Node(n)
 	return node != nil && node.Available() && !Forced(node.Operation)
 }
 
+// Forced reports whether an operation deletes its node by force.
 func Forced(o fsm.Operation) bool { return o.Kind == fsm.OperationDelete && o.Force }
 
-// tidies tells whether a node is one to tidy up, as far as this pass has seen.
+// tidies reports whether a node is one to tidy up, as far as this pass has seen.
 func (s *Scene) tidies(n neon.NodeID) bool { return s.up(n) && !slices.Contains(s.Failed, n) }
 
+// Owes reports whether compute has to be told of the newest generation.
 func (s *Scene) Owes() bool { return s.Notifies && s.Shard.OwesNotification() }
 
+// AttachedConf is what the location on the intended node is to be, in a mode.
 func (s *Scene) AttachedConf(mode neon.LocationMode) Conf {
 	return Conf{
 		Mode: mode, Generation: s.Shard.Generation, Stripe: s.stripe(), Config: s.locationConfig(),
@@ -271,7 +277,7 @@ func (s *Scene) takeOver(at Sight) Step {
 	return Step{Kind: Issue, Node: d}
 }
 
-// origin is the reachable attached location with the highest generation outside
+// Origin is the reachable attached location with the highest generation outside
 // the intended node, and otherwise a reachable one that has to be looked at. A node
 // that answers nothing but heartbeats must not keep the shard from being served:
 // after a while it counts as one that cannot be reached.

@@ -7,7 +7,8 @@ import (
 	"quorate/api/neon"
 )
 
-// StuckAfter is how many failures in a row make a shard stuck: nobody waits for it.
+// StuckAfter is how many failures in a row make a shard stuck: others do not wait
+// for it any more.
 const StuckAfter = 10
 
 // Ending is how a pass ended.

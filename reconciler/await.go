@@ -6,7 +6,7 @@ import (
 	"quorate/api/neon"
 )
 
-// waiters are those who wait for shards to be as the log says.
+// waiters are the requests that wait for shards to be as the log says.
 type waiters struct {
 	mu sync.Mutex
 	by map[neon.ShardID][]*waiter
@@ -46,7 +46,7 @@ func (w *waiters) done(id neon.ShardID, index uint64) {
 	})
 }
 
-// failed tells everybody who waits for a shard.
+// failed ends all waits for a shard with an error.
 func (w *waiters) failed(id neon.ShardID, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

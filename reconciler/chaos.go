@@ -79,8 +79,8 @@ func (c *chaos) exitTimer() *time.Timer {
 	return never
 }
 
-// victims lists the shards that may be disturbed: those of tenants that nobody
-// pinned, not on their way already. Those outside their home zone come first, so
+// candidates lists the shards that may be disturbed: those of tenants that are not
+// pinned, and not on their way already. Those outside their home zone come first, so
 // that the cluster does not drift.
 func (c *chaos) candidates(st *fsm.State) (away, home []fsm.Shard) {
 	for sh := range st.ShardsFrom(neon.ShardID{}) {

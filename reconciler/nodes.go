@@ -198,7 +198,7 @@ func (e *watched) cancelCalls() {
 	}
 }
 
-// poke has the rules looked at.
+// wakeRules has the rules looked at.
 func (w *nodeWatch) wakeRules() { w.rulesWake.Set() }
 
 func (w *nodeWatch) logTransition(last, n *fsm.Node) {

@@ -202,7 +202,7 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 	}
 }
 
-// came lists what is attached on the node of a drain and was not there when it was
+// newcomers lists what is attached on the node of a drain and was not there when it was
 // planned: the shards that a planned one was split into.
 func (o *operations) newcomers(op *operation) (ids []neon.ShardID) {
 	for sh := range o.log.State().AttachedOn(op.node, neon.ShardID{}) {
@@ -286,7 +286,7 @@ func (o *operations) next(l *look) (fsm.Intent, verdict) {
 	return o.nextDelete(l, tenant, sh)
 }
 
-// leaveBe ends what is done about a shard for a node that is not available: what the
+// abandonMove ends what is done about a shard for a node that is not available: what the
 // node has is evacuated as soon as another one can take it. The operation could not
 // be cancelled either.
 func (o *operations) abandonMove(l *look, sh fsm.Shard) (fsm.Intent, verdict) {
@@ -382,7 +382,7 @@ func (o *operations) nextDelete(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.I
 	return fsm.Intent{}, o.inPlace(l)
 }
 
-// arrived is settled once a shard is as its intent says, nothing of the move being
+// inPlace is finished once a shard is as its intent says, nothing of the move being
 // left to do.
 func (o *operations) inPlace(l *look) verdict {
 	if o.scenes.done(l.st, l.id) {

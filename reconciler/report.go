@@ -7,12 +7,12 @@ import (
 	"quorate/api/neon"
 )
 
-// report is what is counted and told about reconciles beyond single passes.
+// report is what is counted and reported of reconciles beyond single passes.
 type report struct {
 	mu sync.Mutex
 
-	// unsaid are shards whose reconcile waits only for compute to be told: until
-	// that was tried nobody can say how it ends.
+	// unnotified are shards whose reconcile waits only for compute to be told: until
+	// that was tried it is not known how it ends.
 	unnotified map[neon.ShardID]struct{}
 
 	// away are nodes that went offline with a location of a shard. When one is back it

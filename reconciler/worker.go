@@ -139,13 +139,13 @@ func (w *worker) completed(k *task, status string) {
 	}
 }
 
-// quiet ends the alarm of a reconcile.
+// endAlarm ends the alarm of a reconcile.
 func (w *worker) endAlarm(k *task) {
 	w.alarms.end(k.Memory.alarm)
 	k.Memory.alarm = nil
 }
 
-// leave ends a pass because the term has ended.
+// endWithTerm ends a pass because the term has ended.
 func (w *worker) endWithTerm(k *task) {
 	w.completed(k, "cancel")
 	w.queue.Finish(k)

@@ -87,7 +87,7 @@ func (s *Scheduler) SplitSecondaries(sp fsm.Split) [][]neon.NodeID {
 // A better attached location is proposed as a preferred node, which is warmed
 // first (see Prewarm and Arrive); a secondary is replaced at once. False means that
 // nothing is better in a way that is worth moving for, that the tenant is not
-// Active, that the shard is attached by hand, that a move is under way, or that a
+// Active, that the shard is unmanaged, that a move is under way, or that a
 // node is in a state in which it cannot be compared. Utilisation chooses among
 // better nodes and is never a reason: it changes by the move itself.
 //

@@ -174,3 +174,58 @@ func TestWhatIsDetachedIsNotThere(t *testing.T) {
 		t.Errorf("a listed detached location is %v", c)
 	}
 }
+
+// TestADestinationServesOnceItHasCaughtUp: before, compute would read old data there.
+func TestADestinationServesOnceItHasCaughtUp(t *testing.T) {
+	s := New()
+	sh := &fsm.Shard{ID: shard1, Generation: 4, GenNode: 5}
+	if s.Serves(sh) {
+		t.Error("a shard serves of which nothing was seen")
+	}
+	multi := plan.Conf{Mode: neon.AttachedMulti, Generation: 4}
+	s.List(5, 1, s.Clock(), map[neon.ShardID]*plan.Conf{shard1: &multi})
+	if s.Serves(sh) {
+		t.Error("the destination of a migration serves before it has caught up")
+	}
+	if ids := s.CuttingOver(); len(ids) != 1 || ids[0] != shard1 {
+		t.Errorf("cutting over: %v", ids)
+	}
+	if s.SetCaughtUp(shard1, 5); !s.Serves(sh) {
+		t.Error("it does not serve after it has caught up")
+	}
+	sh.Generation++
+	if s.Serves(sh) {
+		t.Error("an older generation serves")
+	}
+	s.List(5, 1, s.Clock(), map[neon.ShardID]*plan.Conf{shard1: {
+		Mode: neon.AttachedSingle, Generation: 5,
+	}})
+	if !s.Serves(sh) {
+		t.Error("a location that is attached alone does not serve")
+	}
+}
+
+// TestPlacesThatOthersChangeAreUnknown: also if they were just listed.
+func TestPlacesThatOthersChangeAreUnknown(t *testing.T) {
+	s := New()
+	s.List(5, 1, s.Clock(), map[neon.ShardID]*plan.Conf{shard1: &single})
+	if ids := s.AttachedOn(5); len(ids) != 1 {
+		t.Fatalf("attached are %v", ids)
+	}
+	s.Forget([]fsm.Leftover{{Shard: shard1, Node: 5}, {Shard: shard2, Node: 6}})
+	for _, p := range []fsm.Leftover{{Shard: shard1, Node: 5}, {Shard: shard2, Node: 6}} {
+		if at := sightOf(s, p.Shard, p.Node); at.Known {
+			t.Errorf("%s is known on node %d: %v", p.Shard, p.Node, at)
+		}
+		if ids := s.AnyOn(p.Node); len(ids) != 1 || ids[0] != p.Shard {
+			t.Errorf("on node %d may be %v", p.Node, ids)
+		}
+		if conf, shown := s.Wire(&fsm.Shard{ID: p.Shard})[p.Node]; !shown || conf != nil {
+			t.Errorf("people are shown %v, %v", conf, shown)
+		}
+	}
+	s.DropNode(5)
+	if ids := s.AnyOn(5); len(ids) != 0 || s.EverListed(5) {
+		t.Errorf("a deleted node has %v", ids)
+	}
+}

@@ -19,8 +19,6 @@ var wide = map[string]bool{
 	"internal/app.App":                  true,
 	"internal/controller.Tenants":       true,
 	"internal/controller.Timelines":     true,
-	"internal/pageserver.Client":        true,
-	"internal/storconcli.session":       true,
 	"reconciler.term":                   true,
 	"scheduler.Scheduler":               true,
 	"testcluster.Client":                true,

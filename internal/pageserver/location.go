@@ -20,6 +20,7 @@ const (
 	listingTimeout   = 15 * time.Second
 	heartbeatTimeout = time.Second
 	deleteTimeout    = 30 * time.Second
+	heatmapTimeout   = 10 * time.Second // one small object
 )
 
 // PutOptions are the query of a location change.
@@ -117,6 +118,47 @@ func (c *Client) TenantDelete(ctx context.Context, to Addr, tenant neon.TenantID
 	if errors.As(err, &s) && s.Status == http.StatusNotFound && !s.NoMsg {
 		return nil
 	}
+	return err
+}
+
+// SecondaryDownload makes a secondary location download what its heatmap names,
+// or joins a download that is under way, and waits for it for at most wait. done
+// tells whether everything is there.
+func (c *Client) SecondaryDownload(
+	ctx context.Context, to Addr, shard neon.ShardID, wait time.Duration,
+) (progress neon.SecondaryProgress, done bool, err error) {
+	path := tenantPath(shard) + "/secondary/download?wait_ms=" +
+		strconv.FormatInt(wait.Milliseconds(), 10)
+	a, err := c.do(ctx, to, request{
+		label: "tenant_secondary_download", method: http.MethodPost, path: path,
+		timeout: max(2*wait, lookTimeout),
+	})
+	if err == nil {
+		err = a.into(to, &progress)
+	}
+	return progress, err == nil && a.status == http.StatusOK, err
+}
+
+// SecondaryStatus tells how warm a secondary location is.
+func (c *Client) SecondaryStatus(
+	ctx context.Context, to Addr, shard neon.ShardID,
+) (progress neon.SecondaryProgress, err error) {
+	a, err := c.do(ctx, to, request{
+		label: "tenant_secondary_status", method: http.MethodGet,
+		path: tenantPath(shard) + "/secondary/status", timeout: lookTimeout,
+	})
+	if err == nil {
+		err = a.into(to, &progress)
+	}
+	return progress, err
+}
+
+// HeatmapUpload makes an attached location upload its heatmap now.
+func (c *Client) HeatmapUpload(ctx context.Context, to Addr, shard neon.ShardID) error {
+	_, err := c.do(ctx, to, request{
+		label: "tenant_heatmap_upload", method: http.MethodPost,
+		path: tenantPath(shard) + "/heatmap_upload", timeout: heatmapTimeout,
+	})
 	return err
 }
 

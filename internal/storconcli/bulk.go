@@ -31,7 +31,10 @@ const (
 	progressEvery      = 20 // migrations between two lines of progress
 )
 
-func (s *session) bulkMigrate() *cobra.Command {
+// bulkCommands move many shards.
+type bulkCommands struct{ *session }
+
+func (s bulkCommands) migrate() *cobra.Command {
 	var away []neon.NodeID
 	var atMost *uint
 	var dryRun *bool
@@ -39,7 +42,7 @@ func (s *session) bulkMigrate() *cobra.Command {
 	cmd := s.leaf("bulk-migrate",
 		"Migrate attached shards away from a set of pageservers, onto all others",
 		func(ctx context.Context) error {
-			targets, err := s.prepareBulk(ctx, away)
+			targets, err := s.prepare(ctx, away)
 			if err != nil {
 				return err
 			}
@@ -47,7 +50,7 @@ func (s *session) bulkMigrate() *cobra.Command {
 			if err := s.client.get(ctx, "control/v1/tenant", &tenants); err != nil {
 				return err
 			}
-			moves := s.planMoves(tenants, away, targets, atMost)
+			moves := s.plan(tenants, away, targets, atMost)
 			if dryRun != nil && *dryRun {
 				return s.printPlan(moves)
 			}
@@ -64,7 +67,7 @@ func (s *session) bulkMigrate() *cobra.Command {
 
 // prepareBulk stops scheduling onto the nodes to migrate away from, and tells
 // which nodes can take their shards.
-func (s *session) prepareBulk(
+func (s bulkCommands) prepare(
 	ctx context.Context, away []neon.NodeID,
 ) (targets []neon.NodeID, err error) {
 	var nodes []neon.NodeDescribe
@@ -99,7 +102,7 @@ func (s *session) prepareBulk(
 }
 
 // planMoves deals the shards attached to away to the targets in turn.
-func (s *session) planMoves(
+func (s bulkCommands) plan(
 	tenants []neon.TenantDescribe, away, targets []neon.NodeID, atMost *uint,
 ) (moves []move) {
 	for _, t := range tenants {
@@ -118,7 +121,7 @@ func (s *session) planMoves(
 	return moves
 }
 
-func (s *session) printPlan(moves []move) error {
+func (s bulkCommands) printPlan(moves []move) error {
 	return s.out.result(bulk{DryRun: true, Moves: moves}, func(ink) string {
 		text := fmt.Sprintf("Dryrun requested. Planned %d moves:", len(moves))
 		for _, m := range moves {
@@ -130,7 +133,7 @@ func (s *session) printPlan(moves []move) error {
 
 // migrateAll carries out the moves, some at a time, and tells of them in their
 // order. A failed one is told of and does not stop the others.
-func (s *session) migrateAll(ctx context.Context, moves []move, concurrency int) error {
+func (s bulkCommands) migrateAll(ctx context.Context, moves []move, concurrency int) error {
 	results := make([]chan error, len(moves))
 	for i := range results {
 		results[i] = make(chan error, 1)
@@ -172,7 +175,7 @@ func (b *bulk) summary() string {
 		len(b.Moves), b.Succeeded, b.Failed)
 }
 
-func (s *session) migrateOne(ctx context.Context, m move) error {
+func (s bulkCommands) migrateOne(ctx context.Context, m move) error {
 	body := neon.MigrateRequest{Node: m.To, Origin: &m.From, Config: neon.DefaultMigrationConfig()}
 	return s.client.put(ctx, fmt.Sprintf("control/v1/tenant/%s/migrate", m.Shard), &body)
 }

@@ -13,10 +13,12 @@ import (
 )
 
 // nodeCommands are about what the controller knows of pageservers.
-func (s *session) nodeCommands() []*cobra.Command {
+type nodeCommands struct{ *session }
+
+func (s nodeCommands) all() []*cobra.Command {
 	return []*cobra.Command{
-		s.nodeRegister(), s.nodeConfigure(), s.nodes(), s.nodeTombstones(),
-		s.nodeDelete(), s.nodeDeleteTombstone(), s.nodeDrop(),
+		s.register(), s.configure(), s.list(), s.tombstones(),
+		s.delete(), s.deleteTombstone(), s.drop(),
 	}
 }
 
@@ -33,7 +35,7 @@ func parseNode(s string) (neon.NodeID, error) {
 	return n, nil
 }
 
-func (s *session) nodeRegister() *cobra.Command {
+func (s nodeCommands) register() *cobra.Command {
 	var r neon.NodeRegister
 	var zone string
 	cmd := s.leaf("node-register",
@@ -56,7 +58,7 @@ func (s *session) nodeRegister() *cobra.Command {
 	return cmd
 }
 
-func (s *session) nodeConfigure() *cobra.Command {
+func (s nodeCommands) configure() *cobra.Command {
 	var r neon.NodeConfigure
 	cmd := s.leaf("node-configure", "Modify a node's configuration in the storage controller",
 		func(ctx context.Context) error {
@@ -72,22 +74,22 @@ func (s *session) nodeConfigure() *cobra.Command {
 	return cmd
 }
 
-func (s *session) nodes() *cobra.Command {
+func (s nodeCommands) list() *cobra.Command {
 	return s.leaf("nodes", "List nodes known to the storage controller",
 		func(ctx context.Context) error {
-			return s.listNodes(ctx, "control/v1/node")
+			return s.print(ctx, "control/v1/node")
 		})
 }
 
-func (s *session) nodeTombstones() *cobra.Command {
+func (s nodeCommands) tombstones() *cobra.Command {
 	return s.leaf("node-tombstones", "List deleted nodes that the storage controller remembers",
 		func(ctx context.Context) error {
-			return s.listNodes(ctx, "debug/v1/tombstone")
+			return s.print(ctx, "debug/v1/tombstone")
 		})
 }
 
 // listNodes prints pageservers by host.
-func (s *session) listNodes(ctx context.Context, path string) error {
+func (s nodeCommands) print(ctx context.Context, path string) error {
 	var nodes neon.List[neon.NodeDescribe]
 	if err := s.client.get(ctx, path, &nodes); err != nil {
 		return err
@@ -104,7 +106,7 @@ func (s *session) listNodes(ctx context.Context, path string) error {
 	})
 }
 
-func (s *session) nodeDelete() *cobra.Command {
+func (s nodeCommands) delete() *cobra.Command {
 	var id neon.NodeID
 	cmd := s.leaf("node-delete",
 		"Delete a node at once; use node-start-delete instead, if possible",
@@ -117,7 +119,7 @@ func (s *session) nodeDelete() *cobra.Command {
 	return cmd
 }
 
-func (s *session) nodeDeleteTombstone() *cobra.Command {
+func (s nodeCommands) deleteTombstone() *cobra.Command {
 	var id neon.NodeID
 	cmd := s.leaf("node-delete-tombstone",
 		"Forget that a node was deleted, so that it may register again",
@@ -128,7 +130,7 @@ func (s *session) nodeDeleteTombstone() *cobra.Command {
 	return cmd
 }
 
-func (s *session) nodeDrop() *cobra.Command {
+func (s nodeCommands) drop() *cobra.Command {
 	var id neon.NodeID
 	var unclean bool
 	cmd := s.leaf("node-drop",

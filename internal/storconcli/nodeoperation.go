@@ -38,10 +38,12 @@ func oneOf(all ...neon.NodeScheduling) func(neon.NodeScheduling) bool {
 	return func(p neon.NodeScheduling) bool { return slices.Contains(all, p) }
 }
 
-// nodeOperationCommands start and cancel drains, fills and deletions.
-func (s *session) nodeOperationCommands() []*cobra.Command {
+// operationCommands start and cancel drains, fills and deletions.
+type operationCommands struct{ *session }
+
+func (s operationCommands) all() []*cobra.Command {
 	return []*cobra.Command{
-		s.nodeStartDelete(),
+		s.startDelete(),
 		s.cancel("node-cancel-delete",
 			"Cancel the deletion of a pageserver and wait until it is; may be retried", deletion()),
 		s.start(new(order), "start-drain",
@@ -75,7 +77,7 @@ type order struct {
 	force, concurrent bool
 }
 
-func (s *session) begin(ctx context.Context, o *order, op operation) error {
+func (s operationCommands) begin(ctx context.Context, o *order, op operation) error {
 	query := url.Values{}
 	for name, set := range map[string]bool{"force": o.force, "concurrent": o.concurrent} {
 		if set {
@@ -93,7 +95,7 @@ func (s *session) begin(ctx context.Context, o *order, op operation) error {
 
 // start makes the command that starts an operation. Neon's controller takes no
 // notice of --concurrent, which is ours.
-func (s *session) start(o *order, name, short string, op operation) *cobra.Command {
+func (s operationCommands) start(o *order, name, short string, op operation) *cobra.Command {
 	cmd := s.leaf(name, short, func(ctx context.Context) error { return s.begin(ctx, o, op) })
 	needNode(cmd, &o.id)
 	cmd.Flags().BoolVar(&o.concurrent, "concurrent", false,
@@ -101,7 +103,7 @@ func (s *session) start(o *order, name, short string, op operation) *cobra.Comma
 	return cmd
 }
 
-func (s *session) nodeStartDelete() *cobra.Command {
+func (s operationCommands) startDelete() *cobra.Command {
 	var o order
 	cmd := s.start(&o, "node-start-delete", "Start the deletion of a pageserver", deletion())
 	cmd.Flags().BoolVar(&o.force, "force", false,
@@ -109,7 +111,7 @@ func (s *session) nodeStartDelete() *cobra.Command {
 	return cmd
 }
 
-func (s *session) cancel(name, short string, op operation) *cobra.Command {
+func (s operationCommands) cancel(name, short string, op operation) *cobra.Command {
 	var id neon.NodeID
 	var patience neon.Duration
 	cmd := s.leaf(name, short, func(ctx context.Context) error {
@@ -133,7 +135,7 @@ func (s *session) cancel(name, short string, op operation) *cobra.Command {
 var errDeadline = errors.New("deadline has elapsed")
 
 // awaitPolicy asks for the node's policy until it is settled.
-func (s *session) awaitPolicy(
+func (s operationCommands) awaitPolicy(
 	ctx context.Context, id neon.NodeID, patience neon.Duration,
 	settled func(neon.NodeScheduling) bool,
 ) (neon.NodeScheduling, error) {

@@ -17,8 +17,8 @@ import (
 	"quorate/api/neon"
 )
 
-// session is one run of the program: the flags of all subcommands, and what was
-// made of them.
+// session is one run of the program: the flags that all subcommands have, and the
+// client and the printer that were made of them. It knows no subcommand.
 type session struct {
 	env     Env
 	api     *url.URL
@@ -70,13 +70,13 @@ func newRoot(s *session) *cobra.Command {
 	complete(root, "output", formats...)
 	_ = root.MarkPersistentFlagFilename("ssl-ca-file")
 
-	root.AddCommand(s.nodeCommands()...)
-	root.AddCommand(s.nodeOperationCommands()...)
-	root.AddCommand(s.tenantCommands()...)
-	root.AddCommand(s.tenantConfigCommands()...)
-	root.AddCommand(s.shardCommands()...)
-	root.AddCommand(s.bulkMigrate())
-	root.AddCommand(s.safekeeperCommands()...)
+	root.AddCommand(nodeCommands{s}.all()...)
+	root.AddCommand(operationCommands{s}.all()...)
+	root.AddCommand(tenantCommands{s}.all()...)
+	root.AddCommand(configCommands{s}.all()...)
+	root.AddCommand(shardCommands{s}.all()...)
+	root.AddCommand(bulkCommands{s}.migrate())
+	root.AddCommand(safekeeperCommands{s}.all()...)
 	return root
 }
 

@@ -48,14 +48,16 @@ type safekeeper struct {
 }
 
 // safekeeperCommands are about safekeepers and the timelines on them.
-func (s *session) safekeeperCommands() []*cobra.Command {
+type safekeeperCommands struct{ *session }
+
+func (s safekeeperCommands) all() []*cobra.Command {
 	return []*cobra.Command{
-		s.safekeepers(), s.safekeeperScheduling(), s.downloadHeatmapLayers(),
-		s.timelineLocate(), s.timelineSafekeeperMigrate(), s.timelineSafekeeperMigrateAbort(),
+		s.list(), s.setScheduling(), s.downloadHeatmapLayers(),
+		s.locate(), s.migrate(), s.abortMigration(),
 	}
 }
 
-func (s *session) safekeepers() *cobra.Command {
+func (s safekeeperCommands) list() *cobra.Command {
 	return s.leaf("safekeepers", "List safekeepers known to the storage controller",
 		func(ctx context.Context) error {
 			var all neon.List[safekeeper]
@@ -83,7 +85,7 @@ type skPolicy struct {
 	Scheduling skScheduling `json:"scheduling_policy"`
 }
 
-func (s *session) safekeeperScheduling() *cobra.Command {
+func (s safekeeperCommands) setScheduling() *cobra.Command {
 	var id neon.NodeID
 	var r skPolicy
 	cmd := s.leaf("safekeeper-scheduling", "Set the scheduling policy of the specified safekeeper",
@@ -105,7 +107,7 @@ func needTimeline(cmd *cobra.Command, id *neon.TimelineID) {
 	need(cmd, "timeline-id", id, neon.ParseTimelineID, "Id of the timeline")
 }
 
-func (s *session) downloadHeatmapLayers() *cobra.Command {
+func (s safekeeperCommands) downloadHeatmapLayers() *cobra.Command {
 	var shard neon.ShardID
 	var timeline neon.TimelineID
 	var concurrency *uint
@@ -133,7 +135,7 @@ type membership struct {
 	NewSet     *neon.List[neon.NodeID] `json:"new_sk_set"`
 }
 
-func (s *session) timelineLocate() *cobra.Command {
+func (s safekeeperCommands) locate() *cobra.Command {
 	var tenant neon.TenantID
 	var timeline neon.TimelineID
 	cmd := s.leaf("timeline-locate", "Tell which safekeepers a timeline is on",
@@ -161,7 +163,7 @@ type skSet struct {
 	Set neon.List[neon.NodeID] `json:"new_sk_set"`
 }
 
-func (s *session) timelineSafekeeperMigrate() *cobra.Command {
+func (s safekeeperCommands) migrate() *cobra.Command {
 	var tenant neon.TenantID
 	var timeline neon.TimelineID
 	var to []neon.NodeID
@@ -177,7 +179,7 @@ func (s *session) timelineSafekeeperMigrate() *cobra.Command {
 	return cmd
 }
 
-func (s *session) timelineSafekeeperMigrateAbort() *cobra.Command {
+func (s safekeeperCommands) abortMigration() *cobra.Command {
 	var tenant neon.TenantID
 	var timeline neon.TimelineID
 	cmd := s.leaf("timeline-safekeeper-migrate-abort",

@@ -13,10 +13,12 @@ import (
 )
 
 // shardCommands split, move and watch shards.
-func (s *session) shardCommands() []*cobra.Command {
+type shardCommands struct{ *session }
+
+func (s shardCommands) all() []*cobra.Command {
 	return []*cobra.Command{
-		s.tenantShardSplit(), s.tenantShardMigrate(), s.tenantShardWatch(),
-		s.tenantShardMigrateSecondary(), s.tenantShardCancelReconcile(),
+		s.split(), s.migrate(), s.watch(),
+		s.migrateSecondary(), s.cancelReconcile(),
 	}
 }
 
@@ -36,7 +38,7 @@ type splitResponse struct {
 	Shards neon.List[neon.ShardID] `json:"new_shards"`
 }
 
-func (s *session) tenantShardSplit() *cobra.Command {
+func (s shardCommands) split() *cobra.Command {
 	var id neon.TenantID
 	var r splitRequest
 	cmd := s.leaf("tenant-shard-split",
@@ -58,7 +60,7 @@ func (s *session) tenantShardSplit() *cobra.Command {
 	return cmd
 }
 
-func (s *session) tenantShardMigrate() *cobra.Command {
+func (s shardCommands) migrate() *cobra.Command {
 	var id neon.ShardID
 	r := neon.MigrateRequest{Config: neon.DefaultMigrationConfig()}
 	cmd := s.leaf("tenant-shard-migrate",
@@ -73,7 +75,7 @@ func (s *session) tenantShardMigrate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.watch(ctx, id, &r.Node)
+			return s.watchUntil(ctx, id, &r.Node)
 		})
 	needShard(cmd, &id)
 	need(cmd, "node", &r.Node, parseNode, "Where to migrate it to")
@@ -85,12 +87,12 @@ func (s *session) tenantShardMigrate() *cobra.Command {
 	return cmd
 }
 
-func (s *session) tenantShardWatch() *cobra.Command {
+func (s shardCommands) watch() *cobra.Command {
 	var id neon.ShardID
 	cmd := s.leaf("tenant-shard-watch",
 		"Watch the location of a tenant shard evolve, e.g. while expecting it to migrate",
 		func(ctx context.Context) error {
-			return s.watch(ctx, id, nil)
+			return s.watchUntil(ctx, id, nil)
 		})
 	needShard(cmd, &id)
 	return cmd
@@ -98,7 +100,7 @@ func (s *session) tenantShardWatch() *cobra.Command {
 
 // watch prints where the shard is, again and again, until it is attached to the
 // given node and at rest there.
-func (s *session) watch(ctx context.Context, id neon.ShardID, until *neon.NodeID) error {
+func (s shardCommands) watchUntil(ctx context.Context, id neon.ShardID, until *neon.NodeID) error {
 	if until != nil {
 		s.out.remark("Waiting for tenant shard %s to be migrated to node %s", id, until)
 	}
@@ -144,7 +146,7 @@ func whereabouts(shard *neon.ShardDescribe) string {
 		joinIDs(shard.Secondary, ","), doing)
 }
 
-func (s *session) tenantShardMigrateSecondary() *cobra.Command {
+func (s shardCommands) migrateSecondary() *cobra.Command {
 	var id neon.ShardID
 	r := neon.MigrateRequest{Config: neon.DefaultMigrationConfig()}
 	cmd := s.leaf("tenant-shard-migrate-secondary",
@@ -157,7 +159,7 @@ func (s *session) tenantShardMigrateSecondary() *cobra.Command {
 	return cmd
 }
 
-func (s *session) tenantShardCancelReconcile() *cobra.Command {
+func (s shardCommands) cancelReconcile() *cobra.Command {
 	var id neon.ShardID
 	cmd := s.leaf("tenant-shard-cancel-reconcile", "Cancel any ongoing reconciliation of a shard",
 		func(ctx context.Context) error {

@@ -15,10 +15,12 @@ import (
 )
 
 // tenantCommands are about whole tenants.
-func (s *session) tenantCommands() []*cobra.Command {
+type tenantCommands struct{ *session }
+
+func (s tenantCommands) all() []*cobra.Command {
 	return []*cobra.Command{
-		s.tenants(), s.tenantDescribe(), s.tenantCreate(), s.tenantDelete(), s.tenantDrop(),
-		s.tenantPolicy(), s.tenantSetPreferredAZ(),
+		s.list(), s.describe(), s.create(), s.delete(), s.drop(),
+		s.policy(), s.setPreferredAZ(),
 	}
 }
 
@@ -27,7 +29,7 @@ func needTenant(cmd *cobra.Command, id *neon.TenantID) {
 	need(cmd, "tenant-id", id, neon.ParseTenantID, "Id of the tenant")
 }
 
-func (s *session) tenantCreate() *cobra.Command {
+func (s tenantCommands) create() *cobra.Command {
 	var id neon.TenantID
 	cmd := s.leaf("tenant-create",
 		"Create a new tenant in the storage controller, and by extension on pageservers",
@@ -53,7 +55,7 @@ func (s *session) tenantCreate() *cobra.Command {
 	return cmd
 }
 
-func (s *session) tenantDelete() *cobra.Command {
+func (s tenantCommands) delete() *cobra.Command {
 	var id neon.TenantID
 	cmd := s.leaf("tenant-delete",
 		"Delete a tenant in the storage controller, and by extension on pageservers",
@@ -68,7 +70,7 @@ func (s *session) tenantDelete() *cobra.Command {
 	return cmd
 }
 
-func (s *session) tenantDrop() *cobra.Command {
+func (s tenantCommands) drop() *cobra.Command {
 	var id neon.TenantID
 	var unclean bool
 	cmd := s.leaf("tenant-drop",
@@ -85,7 +87,7 @@ func (s *session) tenantDrop() *cobra.Command {
 	return cmd
 }
 
-func (s *session) tenantPolicy() *cobra.Command {
+func (s tenantCommands) policy() *cobra.Command {
 	var id neon.TenantID
 	var r neon.PolicyRequest
 	cmd := s.leaf("tenant-policy", "Modify a tenant's policies in the storage controller",
@@ -105,7 +107,7 @@ func (s *session) tenantPolicy() *cobra.Command {
 // preferredAZs is the body of PUT control/v1/preferred_azs; nil clears.
 type preferredAZs map[neon.ShardID]*string
 
-func (s *session) tenantSetPreferredAZ() *cobra.Command {
+func (s tenantCommands) setPreferredAZ() *cobra.Command {
 	var id neon.TenantID
 	var zone *string
 	cmd := s.leaf("tenant-set-preferred-az",

@@ -11,16 +11,18 @@ import (
 	"quorate/api/neon"
 )
 
-// tenantConfigCommands set what the controller passes on to pageservers.
-func (s *session) tenantConfigCommands() []*cobra.Command {
+// configCommands set what the controller passes on to pageservers.
+type configCommands struct{ *session }
+
+func (s configCommands) all() []*cobra.Command {
 	return []*cobra.Command{
-		s.setTenantConfig(), s.patchTenantConfig(), s.tenantSetTimeBasedEviction(),
+		s.set(), s.patch(), s.setTimeBasedEviction(),
 	}
 }
 
 const configPath = "v1/tenant/config"
 
-func (s *session) setTenantConfig() *cobra.Command {
+func (s configCommands) set() *cobra.Command {
 	var id neon.TenantID
 	var text string
 	cmd := s.leaf("set-tenant-config", "Replace the pageserver configuration of a tenant",
@@ -51,7 +53,7 @@ func (p configPatch) MarshalJSON() ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-func (s *session) patchTenantConfig() *cobra.Command {
+func (s configCommands) patch() *cobra.Command {
 	var id neon.TenantID
 	var text string
 	cmd := s.leaf("patch-tenant-config",
@@ -73,7 +75,7 @@ func (s *session) patchTenantConfig() *cobra.Command {
 // eviction is uploaded, so that its secondaries evict what it evicts.
 const evictionHeatmapPeriod = `"5m"`
 
-func (s *session) tenantSetTimeBasedEviction() *cobra.Command {
+func (s configCommands) setTimeBasedEviction() *cobra.Command {
 	var id neon.TenantID
 	var period, threshold neon.Duration
 	cmd := s.leaf("tenant-set-time-based-eviction",

@@ -21,7 +21,7 @@ var errEndless = errors.New("the list of tenants does not go on behind start_aft
 // pageSize is how many tenants are asked for at a time.
 const pageSize = 1000
 
-func (s *session) tenants() *cobra.Command {
+func (s tenantCommands) list() *cobra.Command {
 	var node *neon.NodeID
 	cmd := s.leaf("tenants",
 		"List tenants known to the storage controller, or the shards on one node",
@@ -48,7 +48,7 @@ func (s *session) tenants() *cobra.Command {
 	return cmd
 }
 
-func (s *session) listTenants(ctx context.Context) error {
+func (s tenantCommands) listTenants(ctx context.Context) error {
 	all := neon.List[neon.TenantDescribe]{}
 	path := fmt.Sprintf("control/v1/tenant?limit=%d", pageSize)
 	var last neon.TenantID
@@ -91,7 +91,7 @@ func (s *session) listTenants(ctx context.Context) error {
 	})
 }
 
-func (s *session) listShards(ctx context.Context, node neon.NodeID) error {
+func (s tenantCommands) listShards(ctx context.Context, node neon.NodeID) error {
 	var on neon.NodeShards
 	if err := s.client.get(ctx, fmt.Sprintf("control/v1/node/%s/shards", node), &on); err != nil {
 		return err
@@ -119,7 +119,7 @@ func roleCell(secondary *bool) string {
 	return "Primary"
 }
 
-func (s *session) tenantDescribe() *cobra.Command {
+func (s tenantCommands) describe() *cobra.Command {
 	var id neon.TenantID
 	cmd := s.leaf("tenant-describe",
 		"Print details about a particular tenant, including all its shards' states",

@@ -1,5 +1,50 @@
 package neon
 
+// AttachHookRequest is the body of POST /debug/v1/attach-hook, by which a test
+// that attaches a shard on a pageserver by itself asks for its generation.
+type AttachHookRequest struct {
+	Shard ShardID `json:"tenant_shard_id"`
+	Node  *NodeID `json:"node_id"` // nil: it was detached
+	// where an unknown shard counts from
+	GenerationOverride *Generation   `json:"generation_override"`
+	Config             *TenantConfig `json:"config"` // of an unknown shard
+}
+
+// UnmarshalJSON insists on the shard.
+func (r *AttachHookRequest) UnmarshalJSON(b []byte) error {
+	type plain AttachHookRequest
+	return object(b, (*plain)(r), "tenant_shard_id")
+}
+
+// InspectRequest is the body of POST /debug/v1/inspect.
+type InspectRequest struct {
+	Shard ShardID `json:"tenant_shard_id"`
+}
+
+// UnmarshalJSON insists on the shard.
+func (r *InspectRequest) UnmarshalJSON(b []byte) error {
+	type plain InspectRequest
+	return object(b, (*plain)(r), "tenant_shard_id")
+}
+
+// FailpointConfig is one of the list that is the body of PUT /debug/v1/failpoints:
+// what is to happen at a place.
+type FailpointConfig struct {
+	Name    string `json:"name"`
+	Actions string `json:"actions"`
+}
+
+// UnmarshalJSON insists on both fields.
+func (c *FailpointConfig) UnmarshalJSON(b []byte) error {
+	type plain FailpointConfig
+	return object(b, (*plain)(c), "name", "actions")
+}
+
+// AttachHookResponse is the answer; nil for a shard that was detached.
+type AttachHookResponse struct {
+	Generation *Generation `json:"gen"`
+}
+
 // ShardDump is one shard in the answer of GET /debug/v1/tenant: all that the
 // controller knows of it.
 type ShardDump struct {

@@ -22,6 +22,7 @@ var allowed = map[string]struct {
 }{
 	"api/client":        {[]string{"api/neon", "internal/jsonhttp"}, "a protocol, for others too"},
 	"api/neon":          {nil, "a leaf: Neon's words and nothing of ours"},
+	"api/auth":          {[]string{"api/neon"}, "tokens know no route"},
 	"internal/wait":     {nil, "ways to wait"},
 	"internal/tracelog": {nil, "a log format"},
 	"internal/jsonhttp": {nil, "one exchange of any protocol"},
@@ -63,7 +64,10 @@ var allowed = map[string]struct {
 		[]string{"fsm", "scheduler", "api/neon"}, "decides and proposes",
 	},
 	"api": {
-		[]string{"fsm", "internal/controller", "internal/metrics", "internal/wait", "api/neon"},
+		[]string{
+			"api/auth", "fsm", "internal/controller", "internal/metrics", "internal/wait",
+			"api/neon",
+		},
 		"the outside",
 	},
 	"internal/app": {[]string{
@@ -84,7 +88,7 @@ var allowed = map[string]struct {
 		"internal/jsonhttp",
 	}, "builds whole clusters"},
 	"internal/storagecontroller": {[]string{
-		"api", "cluster", "reconciler", "internal/app", "internal/cron",
+		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron",
 		"internal/failpoint", "api/neon", "internal/tracelog",
 	}, "flags and commands"},
 	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/auth"
 	"quorate/api/neon"
 	"quorate/fsm"
 )
@@ -196,7 +197,7 @@ func TestNoLeaderWithinPatienceIs503WithRetryAfter(t *testing.T) {
 	w.setLeader(-1)
 	s := w.replicas[0].server
 	rt := route{
-		scope: scopeAny, label: "x", body: 10, deadline: time.Second,
+		scope: auth.Any, label: "x", body: 10, deadline: time.Second,
 		leaderTimeout: 20 * time.Millisecond, handle: newHandlers(w.replicas[0].options).nodes.list,
 	}
 	rec := httptest.NewRecorder()
@@ -264,7 +265,7 @@ func TestUnknownOutcomeIsSaidWhenNobodyCanTell(t *testing.T) {
 	}
 	s := w.replicas[0].server
 	rt := route{
-		scope: scopeAny, label: "x", body: 100, deadline: time.Second,
+		scope: auth.Any, label: "x", body: 100, deadline: time.Second,
 		leaderTimeout: 20 * time.Millisecond,
 		handle:        newHandlers(w.replicas[0].options).nodes.register,
 	}
@@ -293,7 +294,7 @@ func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
 				return ended
 			}
 			rt := route{
-				scope: scopeAny, label: "x", deadline: time.Second, leaderTimeout: 20 * time.Millisecond,
+				scope: auth.Any, label: "x", deadline: time.Second, leaderTimeout: 20 * time.Millisecond,
 				handle: newHandlers(w.replicas[0].options).tenants.delete,
 			}
 			rec, req := httptest.NewRecorder(), httptest.NewRequest("DELETE", "/x", nil)

@@ -3,13 +3,8 @@ package api
 import (
 	"slices"
 	"time"
-)
 
-// scopeNone and scopeAny are the two rights that no token names: no token at all,
-// and any valid token.
-const (
-	scopeNone Scope = ""
-	scopeAny  Scope = "*"
+	"quorate/api/auth"
 )
 
 // duty says which replica answers a route.
@@ -31,7 +26,7 @@ const (
 type route struct {
 	method string
 	path   string // trailing slash optional; ":name" is one segment, "*rest" all
-	scope  Scope
+	scope  auth.Scope
 	duty   duty
 
 	ready   bool   // wait until the leader has looked around after taking over
@@ -135,15 +130,15 @@ var openPaths = map[string]bool{
 func probeRoutes(h probeHandler) []route {
 	return []route{
 		{
-			method: "GET", path: "/status", scope: scopeNone, duty: here, label: "status",
+			method: "GET", path: "/status", scope: auth.None, duty: here, label: "status",
 			handle: h.status,
 		},
 		{
-			method: "GET", path: "/live", scope: scopeNone, duty: here, label: "live",
+			method: "GET", path: "/live", scope: auth.None, duty: here, label: "live",
 			handle: h.live,
 		},
 		{
-			method: "GET", path: "/ready", scope: scopeNone, duty: here, label: "ready",
+			method: "GET", path: "/ready", scope: auth.None, duty: here, label: "ready",
 			handle: h.ready,
 		},
 	}
@@ -152,7 +147,7 @@ func probeRoutes(h probeHandler) []route {
 func scrapeRoutes(h scrapeHandler) []route {
 	return []route{
 		{
-			method: "GET", path: "/metrics", scope: scopeNone, duty: here, label: "metrics",
+			method: "GET", path: "/metrics", scope: auth.None, duty: here, label: "metrics",
 			handle: h.metrics,
 		},
 	}
@@ -161,11 +156,11 @@ func scrapeRoutes(h scrapeHandler) []route {
 func profileRoutes(h profileHandler) []route {
 	return []route{
 		{
-			method: "GET", path: "/profile/cpu", scope: scopeNone, duty: here, label: "profile_cpu",
+			method: "GET", path: "/profile/cpu", scope: auth.None, duty: here, label: "profile_cpu",
 			handle: h.cpu,
 		},
 		{
-			method: "GET", path: "/profile/heap", scope: scopeNone, duty: here, label: "profile_heap",
+			method: "GET", path: "/profile/heap", scope: auth.None, duty: here, label: "profile_heap",
 			handle: h.heap,
 		},
 	}
@@ -174,21 +169,21 @@ func profileRoutes(h profileHandler) []route {
 func upcallRoutes(h upcallHandler) []route {
 	return []route{
 		{
-			method: "POST", path: "/upcall/v1/re-attach", scope: ScopeGenerations,
+			method: "POST", path: "/upcall/v1/re-attach", scope: auth.Generations,
 			label: "upcall_v1_reattach", leaderTimeout: upcallLeaderTimeout, handle: h.reAttach,
 		},
 		{
-			method: "POST", path: "/upcall/v1/validate", scope: ScopeGenerations, duty: onAny,
+			method: "POST", path: "/upcall/v1/validate", scope: auth.Generations, duty: onAny,
 			label: "upcall_v1_validate", leaderTimeout: upcallLeaderTimeout, body: largeBody,
 			handle: h.validate,
 		},
 		{
-			method: "GET", path: "/upcall/v1/timeline_import_status", scope: ScopeGenerations,
+			method: "GET", path: "/upcall/v1/timeline_import_status", scope: auth.Generations,
 			duty: onAny, label: "upcall_v1_timeline_import_status", leaderTimeout: upcallLeaderTimeout,
 			handle: h.importStatus,
 		},
 		{
-			method: "POST", path: "/upcall/v1/timeline_import_status", scope: ScopeGenerations,
+			method: "POST", path: "/upcall/v1/timeline_import_status", scope: auth.Generations,
 			label: "upcall_v1_timeline_import_status", leaderTimeout: upcallLeaderTimeout,
 			handle: h.reportImport,
 		},
@@ -198,19 +193,19 @@ func upcallRoutes(h upcallHandler) []route {
 func replicaRoutes(h replicaHandler) []route {
 	return []route{
 		{
-			method: "GET", path: "/control/v1/leader", scope: ScopeAdmin, duty: onAny,
+			method: "GET", path: "/control/v1/leader", scope: auth.Admin, duty: onAny,
 			label: "control_v1_get_leader", handle: h.leader,
 		},
 		{
-			method: "PUT", path: "/control/v1/step_down", scope: ScopePeer, duty: here,
+			method: "PUT", path: "/control/v1/step_down", scope: auth.Peer, duty: here,
 			label: "control_v1_step_down", handle: h.stepDown,
 		},
 		{
-			method: "PUT", path: "/debug/v1/failpoints", scope: scopeAny, duty: here,
+			method: "PUT", path: "/debug/v1/failpoints", scope: auth.Any, duty: here,
 			silent: "tests use it", handle: h.setFailpoints,
 		},
 		{
-			method: "GET", path: "/debug/v1/cluster", scope: ScopeAdmin, duty: here,
+			method: "GET", path: "/debug/v1/cluster", scope: auth.Admin, duty: here,
 			label: "debug_v1_cluster", handle: h.status,
 		},
 	}
@@ -219,23 +214,23 @@ func replicaRoutes(h replicaHandler) []route {
 func nodeRoutes(h nodeHandler) []route {
 	return []route{
 		{
-			method: "POST", path: "/control/v1/node", scope: ScopeInfra, label: "control_v1_node",
+			method: "POST", path: "/control/v1/node", scope: auth.Infra, label: "control_v1_node",
 			handle: h.register,
 		},
 		{
-			method: "GET", path: "/control/v1/node", scope: ScopeInfra, duty: onAny,
+			method: "GET", path: "/control/v1/node", scope: auth.Infra, duty: onAny,
 			label: "control_v1_node", handle: h.list,
 		},
 		{
-			method: "GET", path: "/control/v1/node/:node_id", scope: ScopeInfra, duty: onAny,
+			method: "GET", path: "/control/v1/node/:node_id", scope: auth.Infra, duty: onAny,
 			label: "control_v1_node_status", handle: h.describe,
 		},
 		{
-			method: "GET", path: "/control/v1/node/:node_id/shards", scope: ScopeAdmin,
+			method: "GET", path: "/control/v1/node/:node_id/shards", scope: auth.Admin,
 			label: "control_v1_node_describe", handle: h.shards,
 		},
 		{
-			method: "PUT", path: "/control/v1/node/:node_id/config", scope: ScopeAdmin,
+			method: "PUT", path: "/control/v1/node/:node_id/config", scope: auth.Admin,
 			label: "control_v1_node_config", handle: h.configure,
 		},
 	}
@@ -244,47 +239,47 @@ func nodeRoutes(h nodeHandler) []route {
 func operationRoutes(h operationHandler) []route {
 	return []route{
 		{
-			method: "DELETE", path: "/control/v1/node/:node_id", scope: ScopeAdmin,
+			method: "DELETE", path: "/control/v1/node/:node_id", scope: auth.Admin,
 			label: "control_v1_node_delete", handle: h.deleteNow,
 		},
 		{
-			method: "PUT", path: "/control/v1/node/:node_id/delete", scope: ScopeAdmin,
+			method: "PUT", path: "/control/v1/node/:node_id/delete", scope: auth.Admin,
 			label: "control_v1_start_node_delete", handle: h.delete,
 		},
 		{
-			method: "DELETE", path: "/control/v1/node/:node_id/delete", scope: ScopeInfra,
+			method: "DELETE", path: "/control/v1/node/:node_id/delete", scope: auth.Infra,
 			label: "control_v1_cancel_node_delete", handle: h.cancelDelete,
 		},
 		{
-			method: "PUT", path: "/control/v1/node/:node_id/drain", scope: ScopeInfra,
+			method: "PUT", path: "/control/v1/node/:node_id/drain", scope: auth.Infra,
 			label: "control_v1_node_drain", handle: h.drain,
 		},
 		{
-			method: "DELETE", path: "/control/v1/node/:node_id/drain", scope: ScopeInfra,
+			method: "DELETE", path: "/control/v1/node/:node_id/drain", scope: auth.Infra,
 			label: "control_v1_cancel_node_drain", handle: h.cancelDrain,
 		},
 		{
-			method: "PUT", path: "/control/v1/node/:node_id/fill", scope: ScopeInfra,
+			method: "PUT", path: "/control/v1/node/:node_id/fill", scope: auth.Infra,
 			label: "control_v1_node_fill", handle: h.fill,
 		},
 		{
-			method: "DELETE", path: "/control/v1/node/:node_id/fill", scope: ScopeInfra,
+			method: "DELETE", path: "/control/v1/node/:node_id/fill", scope: auth.Infra,
 			label: "control_v1_cancel_node_fill", handle: h.cancelFill,
 		},
 		{
-			method: "POST", path: "/debug/v1/node/:node_id/drop", scope: ScopeAdmin,
+			method: "POST", path: "/debug/v1/node/:node_id/drop", scope: auth.Admin,
 			label: "debug_v1_node_drop", handle: h.drop,
 		},
 		{
-			method: "GET", path: "/debug/v1/tombstone", scope: ScopeAdmin, duty: onAny,
+			method: "GET", path: "/debug/v1/tombstone", scope: auth.Admin, duty: onAny,
 			label: "debug_v1_tombstone_list", handle: h.tombstones,
 		},
 		{
-			method: "DELETE", path: "/debug/v1/tombstone/:node_id", scope: ScopeAdmin,
+			method: "DELETE", path: "/debug/v1/tombstone/:node_id", scope: auth.Admin,
 			label: "debug_v1_tombstone_delete", handle: h.forgetTombstone,
 		},
 		{
-			method: "GET", path: "/debug/v1/operation", scope: ScopeAdmin, duty: onAny,
+			method: "GET", path: "/debug/v1/operation", scope: auth.Admin, duty: onAny,
 			label: "debug_v1_operation", handle: h.list,
 		},
 	}
@@ -293,20 +288,20 @@ func operationRoutes(h operationHandler) []route {
 func safekeeperRoutes(h safekeeperHandler) []route {
 	return []route{
 		{
-			method: "GET", path: "/control/v1/safekeeper", scope: ScopeInfra, duty: onAny,
+			method: "GET", path: "/control/v1/safekeeper", scope: auth.Infra, duty: onAny,
 			label: "control_v1_safekeeper_list", handle: h.list,
 		},
 		{
-			method: "GET", path: "/control/v1/safekeeper/:safekeeper_id", scope: ScopeInfra,
+			method: "GET", path: "/control/v1/safekeeper/:safekeeper_id", scope: auth.Infra,
 			duty: onAny, label: "v1_safekeeper", handle: h.describe,
 		},
 		{
-			method: "POST", path: "/control/v1/safekeeper/:safekeeper_id", scope: ScopeInfra,
+			method: "POST", path: "/control/v1/safekeeper/:safekeeper_id", scope: auth.Infra,
 			label: "v1_safekeeper_post", handle: h.upsert,
 		},
 		{
 			method: "POST", path: "/control/v1/safekeeper/:safekeeper_id/scheduling_policy",
-			scope: ScopeAdmin, label: "v1_safekeeper_scheduling_policy",
+			scope: auth.Admin, label: "v1_safekeeper_scheduling_policy",
 			handle: h.setScheduling,
 		},
 	}
@@ -315,65 +310,65 @@ func safekeeperRoutes(h safekeeperHandler) []route {
 func tenantRoutes(h tenantHandler) []route {
 	return []route{
 		{
-			method: "GET", path: "/control/v1/tenant", scope: ScopeAdmin, ready: true,
+			method: "GET", path: "/control/v1/tenant", scope: auth.Admin, ready: true,
 			label: "control_v1_tenant_list", handle: h.list,
 		},
 		{
-			method: "GET", path: "/control/v1/tenant/:tenant_id", scope: ScopeScrubber, ready: true,
+			method: "GET", path: "/control/v1/tenant/:tenant_id", scope: auth.Scrubber, ready: true,
 			label: "control_v1_tenant_describe", handle: h.describe,
 		},
 		{
-			method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: ScopeAdmin,
+			method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: auth.Admin,
 			label: "control_v1_tenant_policy", handle: h.setPolicy,
 		},
 		{
-			method: "PUT", path: "/control/v1/preferred_azs", scope: ScopeAdmin,
+			method: "PUT", path: "/control/v1/preferred_azs", scope: auth.Admin,
 			label: "control_v1_preferred_azs", body: largeBody, handle: h.setPreferredAZs,
 		},
 		{
-			method: "POST", path: "/v1/tenant", scope: ScopePageserverAPI, ready: true,
+			method: "POST", path: "/v1/tenant", scope: auth.PageserverAPI, ready: true,
 			label: "v1_tenant", handle: h.create,
 		},
 		{
-			method: "DELETE", path: "/v1/tenant/:tenant_id", scope: ScopePageserverAPI, ready: true,
+			method: "DELETE", path: "/v1/tenant/:tenant_id", scope: auth.PageserverAPI, ready: true,
 			limited: true, label: "v1_tenant", deadline: remoteDeadline, handle: h.delete,
 		},
 		{
-			method: "PUT", path: "/v1/tenant/config", scope: ScopePageserverAPI, ready: true,
+			method: "PUT", path: "/v1/tenant/config", scope: auth.PageserverAPI, ready: true,
 			label: "v1_tenant_config", handle: h.setConfig,
 		},
 		{
-			method: "PATCH", path: "/v1/tenant/config", scope: ScopePageserverAPI, ready: true,
+			method: "PATCH", path: "/v1/tenant/config", scope: auth.PageserverAPI, ready: true,
 			label: "v1_tenant_config", handle: h.patchConfig,
 		},
 		{
-			method: "GET", path: "/v1/tenant/:tenant_id/config", scope: ScopePageserverAPI, duty: onAny,
+			method: "GET", path: "/v1/tenant/:tenant_id/config", scope: auth.PageserverAPI, duty: onAny,
 			ready: true, limited: true, label: "v1_tenant_config", handle: h.config,
 		},
 		{
-			method: "PUT", path: "/v1/tenant/:tenant_id/location_config", scope: ScopePageserverAPI,
+			method: "PUT", path: "/v1/tenant/:tenant_id/location_config", scope: auth.PageserverAPI,
 			ready: true, label: "v1_tenant_location_config", handle: h.setLocation,
 		},
 		{
 			method: "PUT", path: "/v1/tenant/:tenant_id/time_travel_remote_storage",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_time_travel_remote_storage", deadline: travelDeadline,
 			handle: h.timeTravel,
 		},
 		{
-			method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: ScopeAdmin, duty: onAny,
+			method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: auth.Admin, duty: onAny,
 			ready: true, label: "debug_v1_tenant_locate", handle: h.locate,
 		},
 		{
-			method: "POST", path: "/debug/v1/attach-hook", scope: ScopeAdmin,
+			method: "POST", path: "/debug/v1/attach-hook", scope: auth.Admin,
 			label: "debug_v1_attach_hook", handle: h.attachHook,
 		},
 		{
-			method: "POST", path: "/debug/v1/tenant/:tenant_id/drop", scope: ScopePageserverAPI,
+			method: "POST", path: "/debug/v1/tenant/:tenant_id/drop", scope: auth.PageserverAPI,
 			limited: true, label: "debug_v1_tenant_drop", handle: h.drop,
 		},
 		{
-			method: "POST", path: "/debug/v1/tenant/:tenant_id/import", scope: ScopePageserverAPI,
+			method: "POST", path: "/debug/v1/tenant/:tenant_id/import", scope: auth.PageserverAPI,
 			limited: true, label: "debug_v1_tenant_import", deadline: remoteDeadline,
 			handle: h.importRemote,
 		},
@@ -383,17 +378,17 @@ func tenantRoutes(h tenantHandler) []route {
 func healthRoutes(h healthHandler) []route {
 	return []route{
 		{
-			method: "POST", path: "/control/v1/metadata_health/update", scope: ScopeScrubber,
+			method: "POST", path: "/control/v1/metadata_health/update", scope: auth.Scrubber,
 			label: "control_v1_metadata_health_update", body: largeBody,
 			handle: h.update,
 		},
 		{
-			method: "GET", path: "/control/v1/metadata_health/unhealthy", scope: ScopeAdmin,
+			method: "GET", path: "/control/v1/metadata_health/unhealthy", scope: auth.Admin,
 			duty: onAny, label: "control_v1_metadata_health_list_unhealthy",
 			handle: h.unhealthy,
 		},
 		{
-			method: "POST", path: "/control/v1/metadata_health/outdated", scope: ScopeAdmin,
+			method: "POST", path: "/control/v1/metadata_health/outdated", scope: auth.Admin,
 			label: "control_v1_metadata_health_list_outdated", handle: h.outdated,
 		},
 	}
@@ -402,25 +397,25 @@ func healthRoutes(h healthHandler) []route {
 func shardRoutes(h shardHandler) []route {
 	return []route{
 		{
-			method: "PUT", path: "/control/v1/tenant/:tenant_id/shard_split", scope: ScopeAdmin,
+			method: "PUT", path: "/control/v1/tenant/:tenant_id/shard_split", scope: auth.Admin,
 			ready: true, label: "control_v1_tenant_shard_split", deadline: splitDeadline,
 			handle: h.split,
 		},
 		{
-			method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate", scope: ScopeAdmin,
+			method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate", scope: auth.Admin,
 			ready: true, label: "control_v1_tenant_migrate", handle: h.migrate,
 		},
 		{
-			method: "PUT", path: "/control/v1/tenant/:tenant_id/cancel_reconcile", scope: ScopeAdmin,
+			method: "PUT", path: "/control/v1/tenant/:tenant_id/cancel_reconcile", scope: auth.Admin,
 			ready: true, label: "control_v1_tenant_cancel_reconcile", handle: h.cancelReconcile,
 		},
 		{
-			method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate_secondary", scope: ScopeAdmin,
+			method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate_secondary", scope: auth.Admin,
 			ready: true, label: "control_v1_tenant_migrate_secondary",
 			handle: h.migrateSecondary,
 		},
 		{
-			method: "POST", path: "/v1/tenant/:tenant_id/secondary/download", scope: scopeAny,
+			method: "POST", path: "/v1/tenant/:tenant_id/secondary/download", scope: auth.Any,
 			ready: true, limited: true, label: "v1_tenant_secondary_download", deadline: remoteDeadline,
 			handle: h.downloadSecondaries,
 		},
@@ -432,63 +427,63 @@ func timelineRoutes(h timelineHandler) []route {
 	return []route{
 		{
 			method: "GET", path: "/control/v1/tenant/:tenant_id/timeline/:timeline_id",
-			scope: ScopeScrubber, ready: true, label: "v1_tenant_timeline_describe",
+			scope: auth.Scrubber, ready: true, label: "v1_tenant_timeline_describe",
 			handle: h.describe,
 		},
 		{
-			method: "POST", path: "/v1/tenant/:tenant_id/timeline", scope: ScopePageserverAPI,
+			method: "POST", path: "/v1/tenant/:tenant_id/timeline", scope: auth.PageserverAPI,
 			ready: true, limited: true, label: "v1_tenant_timeline", deadline: remoteDeadline,
 			handle: h.create,
 		},
 		{
 			method: "DELETE", path: "/v1/tenant/:tenant_id/timeline/:timeline_id",
-			scope: ScopePageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline",
+			scope: auth.PageserverAPI, ready: true, limited: true, label: "v1_tenant_timeline",
 			deadline: remoteDeadline, handle: h.delete,
 		},
 		{
 			method: "PUT", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/archival_config",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_timeline_archival_config", deadline: remoteDeadline,
 			handle: h.archive,
 		},
 		{
 			method: "PUT", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/detach_ancestor",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_timeline_detach_ancestor", deadline: remoteDeadline,
 			handle: h.detachAncestor,
 		},
 		{
 			method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/block_gc",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_timeline_block_unblock_gc", deadline: remoteDeadline,
 			handle: h.blockGC,
 		},
 		{
 			method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/unblock_gc",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_timeline_block_unblock_gc", deadline: remoteDeadline,
 			handle: h.unblockGC,
 		},
 		{
 			method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/lsn_lease",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_timeline_lsn_lease", deadline: remoteDeadline,
 			handle: h.leaseLSN,
 		},
 		{
 			method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label:  "v1_tenant_timeline_download_heatmap_layers",
 			handle: h.downloadHeatmapLayers,
 		},
 		{
 			method: "PUT", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/mark_invisible",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_timeline_mark_invisible_passthrough", deadline: remoteDeadline,
 			handle: h.passthrough,
 		},
 		{
-			method: "GET", path: "/v1/tenant/:tenant_id/*rest", scope: ScopePageserverAPI, ready: true,
+			method: "GET", path: "/v1/tenant/:tenant_id/*rest", scope: auth.PageserverAPI, ready: true,
 			limited: true, label: "v1_tenant_passthrough", deadline: remoteDeadline,
 			handle: h.passthrough,
 		},
@@ -499,25 +494,25 @@ func timelineSafekeeperRoutes(h timelineHandler) []route {
 	return []route{
 		{
 			method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate",
-			scope: ScopePageserverAPI, ready: true, limited: true,
+			scope: auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_timeline_safekeeper_migrate", deadline: remoteDeadline,
 			handle: h.migrateSafekeepers,
 		},
 		{
 			method: "POST",
 			path:   "/v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate_abort",
-			scope:  ScopePageserverAPI, ready: true, limited: true,
+			scope:  auth.PageserverAPI, ready: true, limited: true,
 			label: "v1_tenant_timeline_safekeeper_migrate_abort", deadline: remoteDeadline,
 			handle: h.abortSafekeepers,
 		},
 		{
 			method: "GET", path: "/debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate",
-			scope: ScopeAdmin, ready: true, limited: true, label: "v1_tenant_timeline_locate",
+			scope: auth.Admin, ready: true, limited: true, label: "v1_tenant_timeline_locate",
 			handle: h.locate,
 		},
 		{
 			method: "POST", path: "/debug/v1/tenant/:tenant_id/timeline/:timeline_id/import",
-			scope: ScopePageserverAPI, limited: true, label: "debug_v1_timeline_import",
+			scope: auth.PageserverAPI, limited: true, label: "debug_v1_timeline_import",
 			handle: h.importRecord,
 		},
 	}
@@ -526,28 +521,28 @@ func timelineSafekeeperRoutes(h timelineHandler) []route {
 func debugRoutes(h debugHandler) []route {
 	return []route{
 		{
-			method: "GET", path: "/debug/v1/tenant", scope: ScopeAdmin, label: "debug_v1_tenant",
+			method: "GET", path: "/debug/v1/tenant", scope: auth.Admin, label: "debug_v1_tenant",
 			deadline: remoteDeadline, handle: h.shards,
 		},
 		{
-			method: "GET", path: "/debug/v1/scheduler", scope: ScopeAdmin, label: "debug_v1_scheduler",
+			method: "GET", path: "/debug/v1/scheduler", scope: auth.Admin, label: "debug_v1_scheduler",
 			handle: h.scheduler,
 		},
 		{
-			method: "POST", path: "/debug/v1/consistency_check", scope: ScopeAdmin,
+			method: "POST", path: "/debug/v1/consistency_check", scope: auth.Admin,
 			label: "debug_v1_consistency_check", deadline: remoteDeadline,
 			handle: h.checkConsistency,
 		},
 		{
-			method: "POST", path: "/debug/v1/reconcile_all", scope: ScopeAdmin,
+			method: "POST", path: "/debug/v1/reconcile_all", scope: auth.Admin,
 			silent: "test harnesses poll it", handle: h.reconcileAll,
 		},
 		{
-			method: "POST", path: "/debug/v1/inspect", scope: ScopeAdmin, duty: onAny,
+			method: "POST", path: "/debug/v1/inspect", scope: auth.Admin, duty: onAny,
 			label: "debug_v1_inspect", handle: h.inspect,
 		},
 		{
-			method: "GET", path: "/debug/v1/explain/:tenant_shard_id", scope: ScopeAdmin,
+			method: "GET", path: "/debug/v1/explain/:tenant_shard_id", scope: auth.Admin,
 			label: "debug_v1_explain", handle: h.explain,
 		},
 	}

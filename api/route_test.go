@@ -8,6 +8,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"quorate/api/auth"
 	"quorate/api/neon"
 	"quorate/fsm"
 )
@@ -35,7 +36,7 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 		if rt.handle == nil || rt.body <= 0 || rt.deadline <= 0 || rt.leaderTimeout <= 0 {
 			t.Errorf("%s lacks a handler or a bound", key)
 		}
-		if rt.scope == scopeNone && !openPaths[rt.path] {
+		if rt.scope == auth.None && !openPaths[rt.path] {
 			t.Errorf("%s has no scope", key)
 		}
 		if rt.limited && !strings.Contains(rt.path, ":tenant_id") {
@@ -49,25 +50,25 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 }
 
 // The table of who may do what, written down a second time on purpose.
-var wantScopes = map[Scope][]string{
-	scopeNone: {
+var wantScopes = map[auth.Scope][]string{
+	auth.None: {
 		"GET /metrics", "GET /status", "GET /live", "GET /ready", "GET /profile/cpu",
 		"GET /profile/heap",
 	},
-	ScopeGenerations: {
+	auth.Generations: {
 		"POST /upcall/v1/re-attach", "POST /upcall/v1/validate",
 		"GET /upcall/v1/timeline_import_status", "POST /upcall/v1/timeline_import_status",
 	},
-	ScopeInfra: {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id",
+	auth.Infra: {"POST /control/v1/node", "GET /control/v1/node", "GET /control/v1/node/:node_id",
 		"DELETE /control/v1/node/:node_id/delete", "PUT /control/v1/node/:node_id/drain",
 		"DELETE /control/v1/node/:node_id/drain",
 		"PUT /control/v1/node/:node_id/fill", "DELETE /control/v1/node/:node_id/fill"},
-	ScopeScrubber: {
+	auth.Scrubber: {
 		"POST /control/v1/metadata_health/update", "GET /control/v1/tenant/:tenant_id",
 		"GET /control/v1/tenant/:tenant_id/timeline/:timeline_id",
 	},
-	ScopePeer: {"PUT /control/v1/step_down"},
-	ScopePageserverAPI: {
+	auth.Peer: {"PUT /control/v1/step_down"},
+	auth.PageserverAPI: {
 		"POST /v1/tenant", "DELETE /v1/tenant/:tenant_id", "PUT /v1/tenant/config",
 		"PATCH /v1/tenant/config",
 		"GET /v1/tenant/:tenant_id/config", "PUT /v1/tenant/:tenant_id/location_config",
@@ -84,8 +85,8 @@ var wantScopes = map[Scope][]string{
 		"POST /debug/v1/tenant/:tenant_id/import",
 		"POST /debug/v1/tenant/:tenant_id/drop",
 	},
-	scopeAny: {"POST /v1/tenant/:tenant_id/secondary/download", "PUT /debug/v1/failpoints"},
-	ScopeAdmin: {
+	auth.Any: {"POST /v1/tenant/:tenant_id/secondary/download", "PUT /debug/v1/failpoints"},
+	auth.Admin: {
 		"GET /control/v1/node/:node_id/shards", "PUT /control/v1/node/:node_id/config",
 		"GET /control/v1/leader",
 		"DELETE /control/v1/node/:node_id", "PUT /control/v1/node/:node_id/delete",
@@ -108,17 +109,17 @@ var wantScopes = map[Scope][]string{
 func TestScopesAdmitAndRefuseOnEveryRoute(t *testing.T) {
 	pub, priv := newKey(t)
 	w := newWorld(t, setup{key: pub, rate: 1000})
-	want := map[string]Scope{}
+	want := map[string]auth.Scope{}
 	for scope, list := range wantScopes {
 		for _, key := range list {
 			want[key] = scope
 		}
 	}
-	all := []Scope{
-		ScopeTenant, ScopeTenantEndpoint, ScopePageserverAPI, ScopeSafekeeperData, ScopeGenerations,
-		ScopeAdmin, ScopeInfra, ScopeScrubber, ScopePeer,
+	all := []auth.Scope{
+		auth.Tenant, auth.TenantEndpoint, auth.PageserverAPI, auth.SafekeeperData, auth.Generations,
+		auth.Admin, auth.Infra, auth.Scrubber, auth.Peer,
 	}
-	tokens := map[Scope]string{}
+	tokens := map[auth.Scope]string{}
 	for _, s := range all {
 		tokens[s] = "Bearer " + sign(t, priv, jwt.MapClaims{"scope": string(s)})
 	}
@@ -132,13 +133,13 @@ func TestScopesAdmitAndRefuseOnEveryRoute(t *testing.T) {
 		for _, s := range all {
 			g := w.replicas[0].do(rt.method, pathOf(rt), "x", "Authorization", tokens[s])
 			refused := g.status == 403 && strings.Contains(g.body, "JWT authentication error")
-			if admitted := scope == scopeNone || scope == scopeAny || s == scope ||
-				s == ScopeAdmin; refused == admitted {
+			if admitted := scope == auth.None || scope == auth.Any || s == scope ||
+				s == auth.Admin; refused == admitted {
 				t.Errorf("%s with a token of scope %s: %d %s", key, s, g.status, g.body)
 			}
 		}
 		g := w.replicas[0].do(rt.method, pathOf(rt), "x")
-		if open := scope == scopeNone; open == (g.status == 401) {
+		if open := scope == auth.None; open == (g.status == 401) {
 			t.Errorf("%s without a token: %d %s", key, g.status, g.body)
 		}
 	}

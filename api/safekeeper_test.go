@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"quorate/api/auth"
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
@@ -27,14 +28,14 @@ func init() {
 			`","timeline_id":"` + timelineX +
 			`","start_lsn":"0/8","sk_set":[1],"force_upsert":true}`,
 	})
-	wantScopes[ScopePageserverAPI] = append(wantScopes[ScopePageserverAPI],
+	wantScopes[auth.PageserverAPI] = append(wantScopes[auth.PageserverAPI],
 		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate",
 		"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate_abort",
 		"POST /debug/v1/tenant/:tenant_id/timeline/:timeline_id/import")
-	wantScopes[ScopeInfra] = append(wantScopes[ScopeInfra],
+	wantScopes[auth.Infra] = append(wantScopes[auth.Infra],
 		"GET /control/v1/safekeeper", "GET /control/v1/safekeeper/:safekeeper_id",
 		"POST /control/v1/safekeeper/:safekeeper_id")
-	wantScopes[ScopeAdmin] = append(wantScopes[ScopeAdmin],
+	wantScopes[auth.Admin] = append(wantScopes[auth.Admin],
 		"POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy",
 		"GET /debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate")
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"quorate/api/auth"
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
@@ -92,7 +93,7 @@ const defaultRate = 10
 // Server answers the HTTP API of one replica.
 type Server struct {
 	engine     *gin.Engine
-	auth       *authenticator // nil: no authentication
+	auth       *auth.Verifier // nil: no authentication
 	bodies     *semaphore.Weighted
 	limiter    *limiter
 	leadership Leadership
@@ -116,12 +117,12 @@ func New(o Options) *Server {
 		leadership: o.Leadership, readiness: o.Readiness, peers: o.Peers,
 		metrics: o.Metrics, logger: o.Logger,
 		unknown: route{
-			scope: scopeAny, duty: here, silent: "not a route", body: defaultBody,
+			scope: auth.Any, duty: here, silent: "not a route", body: defaultBody,
 			deadline: defaultDeadline, handle: notFound,
 		},
 	}
 	if o.PublicKey != nil {
-		s.auth = newAuthenticator(o.PublicKey)
+		s.auth = auth.NewVerifier(o.PublicKey)
 	}
 	metrics.RegisterState(o.Registry, o.State, o.Leadership.IsLeader)
 	s.engine = s.newEngine(routes(newHandlers(o)))
@@ -236,10 +237,10 @@ func head(text string) string { return text[:min(len(text), toldAtMost)] }
 func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool) {
 	if s.auth != nil && !openPaths[c.request.URL.EscapedPath()] {
 		want := c.route.scope
-		if want == scopeNone {
-			want = scopeAny
+		if want == auth.None {
+			want = auth.Any
 		}
-		if err := s.auth.check(c.request, want); err != nil {
+		if err := s.auth.Check(c.request, want); err != nil {
 			return errorAnswer(err), false
 		}
 	}

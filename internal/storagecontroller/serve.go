@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"quorate/api"
+	"quorate/api/auth"
 	"quorate/cluster"
 	"quorate/internal/app"
 	"quorate/internal/failpoint"
@@ -160,7 +160,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		cfg.HTTP.Address = strings.TrimSuffix(f.addressForPeers, "/") + "/"
 	}
 	if f.publicKey != "" {
-		if cfg.PublicKey, err = api.ParsePublicKey(f.publicKey); err != nil {
+		if cfg.PublicKey, err = auth.ParsePublicKey(f.publicKey); err != nil {
 			return cfg, err
 		}
 	}

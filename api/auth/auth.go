@@ -1,4 +1,8 @@
-package api
+// Package auth verifies the tokens that requests carry: JSON web tokens that name one
+// scope and are signed with Ed25519.
+//
+// It does not issue tokens, and it does not know which route wants which scope.
+package auth
 
 import (
 	"crypto/ed25519"
@@ -19,36 +23,43 @@ import (
 	"quorate/api/neon"
 )
 
-// Scope is the right a token carries.
+// Scope is the right that a token carries.
 type Scope string
 
-// The scopes a token may name. Those that admit nothing here are known so that
-// their tokens are refused for the right reason.
+// None and Any are the two rights that no token names: None needs no token at all, and
+// any valid token has Any.
 const (
-	ScopeTenant         Scope = "tenant"
-	ScopeTenantEndpoint Scope = "tenantendpoint"
-	ScopePageserverAPI  Scope = "pageserverapi"
-	ScopeSafekeeperData Scope = "safekeeperdata"
-	ScopeGenerations    Scope = "generations_api"
-	ScopeAdmin          Scope = "admin"
-	ScopeInfra          Scope = "infra"
-	ScopeScrubber       Scope = "scrubber"
-	ScopePeer           Scope = "controller_peer"
+	None Scope = ""
+	Any  Scope = "*"
+)
+
+// The scopes that a token may name. Some of them admit nothing here. They are known so
+// that their tokens are refused for the right reason.
+const (
+	Tenant         Scope = "tenant"
+	TenantEndpoint Scope = "tenantendpoint"
+	PageserverAPI  Scope = "pageserverapi"
+	SafekeeperData Scope = "safekeeperdata"
+	Generations    Scope = "generations_api"
+	Admin          Scope = "admin"
+	Infra          Scope = "infra"
+	Scrubber       Scope = "scrubber"
+	Peer           Scope = "controller_peer"
 )
 
 func (s Scope) known() bool {
 	switch s {
-	case ScopeTenant, ScopeTenantEndpoint, ScopePageserverAPI, ScopeSafekeeperData,
-		ScopeGenerations,
-		ScopeAdmin, ScopeInfra, ScopeScrubber, ScopePeer:
+	case Tenant, TenantEndpoint, PageserverAPI, SafekeeperData,
+		Generations,
+		Admin, Infra, Scrubber, Peer:
 		return true
 	}
 	return false
 }
 
-// admits tells whether a token of scope s may use a route that wants another.
+// admits reports whether a token of scope s may use a route that wants another.
 func (s Scope) admits(want Scope) bool {
-	return want == scopeAny || s == want || s == ScopeAdmin
+	return want == Any || s == want || s == Admin
 }
 
 const (
@@ -102,9 +113,10 @@ type grant struct {
 	expires time.Time // zero: never
 }
 
-// authenticator verifies tokens with one key. Verified tokens are remembered, so
-// that a client that keeps asking costs one signature check.
-type authenticator struct {
+// Verifier verifies tokens with one key. Verified tokens are remembered, so that a
+// client that keeps asking costs one signature check. All methods may be called at any
+// time.
+type Verifier struct {
 	key    ed25519.PublicKey
 	parser *jwt.Parser
 
@@ -112,8 +124,9 @@ type authenticator struct {
 	tokens map[[sha256.Size]byte]grant // Invariant: at most keptTokens entries.
 }
 
-func newAuthenticator(key ed25519.PublicKey) *authenticator {
-	return &authenticator{
+// NewVerifier takes the public key of the issuer.
+func NewVerifier(key ed25519.PublicKey) *Verifier {
+	return &Verifier{
 		key: key,
 		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 			jwt.WithoutClaimsValidation()),
@@ -121,8 +134,9 @@ func newAuthenticator(key ed25519.PublicKey) *authenticator {
 	}
 }
 
-// check tells whether the request may use a route that wants the scope.
-func (a *authenticator) check(r *http.Request, want Scope) error {
+// Check returns nil when a request may use a route that wants the scope, which is not
+// None.
+func (a *Verifier) Check(r *http.Request, want Scope) error {
 	values := r.Header["Authorization"]
 	if len(values) == 0 {
 		return errNoHeader
@@ -144,7 +158,7 @@ func (a *authenticator) check(r *http.Request, want Scope) error {
 	return nil
 }
 
-func (a *authenticator) verify(token string) (grant, error) {
+func (a *Verifier) verify(token string) (grant, error) {
 	sum := sha256.Sum256([]byte(token))
 	a.mu.Lock()
 	g, ok := a.tokens[sum]
@@ -165,7 +179,7 @@ func (a *authenticator) verify(token string) (grant, error) {
 	return g, nil
 }
 
-func (a *authenticator) parse(token string) (grant, error) {
+func (a *Verifier) parse(token string) (grant, error) {
 	var c claims
 	if _, err := a.parser.ParseWithClaims(token, &c,
 		func(*jwt.Token) (any, error) { return a.key, nil }); err != nil {

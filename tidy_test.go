@@ -30,6 +30,9 @@ var allowed = map[string]struct {
 	"fsm/fsmtest":       {[]string{"fsm", "api/neon"}, "a log for tests"},
 	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
 	"cluster":           {nil, "consensus knows no word of Neon"},
+	"api/internal/profile": {
+		[]string{"api/neon"}, "knows no request",
+	},
 	"reconciler": {
 		[]string{
 			"fsm", "scheduler", "reconciler/plan", "reconciler/observed", "reconciler/queue",
@@ -65,8 +68,8 @@ var allowed = map[string]struct {
 	},
 	"api": {
 		[]string{
-			"api/auth", "fsm", "internal/controller", "internal/metrics", "internal/wait",
-			"api/neon",
+			"api/auth", "api/internal/profile", "fsm", "internal/controller", "internal/metrics",
+			"internal/wait", "api/neon",
 		},
 		"the outside",
 	},

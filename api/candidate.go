@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"quorate/api/internal/profile"
 	"quorate/api/neon"
 	"quorate/internal/metrics"
 )
@@ -21,7 +22,7 @@ func NewCandidate() http.Handler {
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	scrape := newScrape(registry)
-	own := profileHandler{newProfiler()}
+	own := profileHandler{profile.New()}
 	profiles := map[string]func(*call) (answer, error){
 		"/profile/cpu": own.cpu, "/profile/heap": own.heap,
 	}

@@ -1,18 +1,25 @@
 package api
 
 import (
-	"bytes"
-	"runtime/pprof"
+	"net/http"
+	"slices"
 	"time"
 
+	"quorate/api/internal/profile"
 	"quorate/api/neon"
 )
 
+const (
+	profileSeconds    = 5  // of a CPU profile, when nothing else is asked for
+	profileMost       = 60 // seconds
+	profileMostPerSec = 1000
+)
+
 // profileHandler answers with profiles of this process.
-type profileHandler struct{ profiler *profiler }
+type profileHandler struct{ profiler *profile.Profiler }
 
 func (h profileHandler) cpu(c *call) (answer, error) {
-	format, err := c.profileFormat(formatPprof, formatSVG)
+	format, err := profileFormat(c, formatPprof, formatSVG)
 	if err != nil {
 		return answer{}, err
 	}
@@ -38,7 +45,8 @@ func (h profileHandler) cpu(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	data, err := h.profiler.cpu(c.ctx, time.Duration(seconds)*time.Second, force)
+	data, err := h.profiler.CPU(c.ctx,
+		profile.CPU{Duration: time.Duration(seconds) * time.Second, Force: force})
 	if err != nil {
 		return answer{}, err
 	}
@@ -46,7 +54,7 @@ func (h profileHandler) cpu(c *call) (answer, error) {
 }
 
 func (h profileHandler) heap(c *call) (answer, error) {
-	format, err := c.profileFormat(formatPprof, formatSVG, formatJemalloc)
+	format, err := profileFormat(c, formatPprof, formatSVG, formatJemalloc)
 	if err != nil {
 		return answer{}, err
 	}
@@ -54,9 +62,50 @@ func (h profileHandler) heap(c *call) (answer, error) {
 		return answer{}, neon.Errorf(neon.Internal,
 			"heap profiling not enabled: there is no jemalloc, use format=pprof")
 	}
-	var data bytes.Buffer
-	if err := pprof.Lookup("heap").WriteTo(&data, 0); err != nil {
+	data, err := profile.Heap()
+	if err != nil {
+		return answer{}, err
+	}
+	return profileAnswer(format, "heap.pb.gz", data)
+}
+
+// attachment answers with a file.
+func attachment(name string, data []byte) answer {
+	return answer{body: data, header: http.Header{
+		"Content-Type":        {"application/octet-stream"},
+		"Content-Disposition": {`attachment; filename="` + name + `"`},
+	}}
+}
+
+// The forms of a profile.
+const (
+	formatPprof    = "pprof"
+	formatSVG      = "svg"
+	formatJemalloc = "jemalloc" // of another allocator than Go's
+)
+
+// profileFormat reads what the profile is to look like.
+func profileFormat(c *call, known ...string) (string, error) {
+	format, ok, err := c.query("format")
+	switch {
+	case err != nil:
+		return "", err
+	case !ok:
+		return formatPprof, nil
+	case !slices.Contains(known, format):
+		return "", neon.Errorf(neon.BadRequest, "invalid format %s", format)
+	}
+	return format, nil
+}
+
+// profileAnswer answers with a profile as a file or as a picture.
+func profileAnswer(format, name string, data []byte) (answer, error) {
+	if format != formatSVG {
+		return attachment(name, data), nil
+	}
+	svg, err := profile.FlameGraph(data)
+	if err != nil {
 		return answer{}, neon.Errorf(neon.Internal, "profile: %w", err)
 	}
-	return profileAnswer(format, "heap.pb.gz", data.Bytes())
+	return answer{body: svg, header: http.Header{"Content-Type": {"image/svg+xml"}}}, nil
 }

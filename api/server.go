@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"quorate/api/auth"
+	"quorate/api/internal/profile"
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
@@ -133,7 +134,7 @@ func newHandlers(o Options) handlers {
 	return handlers{
 		probes:      probeHandler{isLeader: o.Leadership.IsLeader, isReady: o.Readiness.Ready},
 		scrape:      scrapeHandler{newScrape(o.Registry)},
-		profiles:    profileHandler{newProfiler()},
+		profiles:    profileHandler{profile.New()},
 		upcalls:     upcallHandler{o.Upcalls},
 		nodes:       nodeHandler{o.Nodes},
 		operations:  operationHandler{o.Operations},

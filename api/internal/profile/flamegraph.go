@@ -1,4 +1,4 @@
-package api
+package profile
 
 import (
 	"bytes"
@@ -46,8 +46,8 @@ func (f *flame) depth() (most int) {
 	return most + 1
 }
 
-// flames adds the samples of a profile up. The last of their values is the one that
-// such a profile is about: time for CPU, bytes in use for the heap.
+// flames adds the samples of a profile up. It takes the last of their values: time for
+// a CPU profile, bytes in use for one of the heap.
 func flames(p *profile.Profile) *flame {
 	root := &flame{name: "all"}
 	last := len(p.SampleType) - 1
@@ -64,9 +64,9 @@ func flames(p *profile.Profile) *flame {
 	return root
 }
 
-// flameGraph draws a profile, the callers below what they call. Names that have no
-// room are shown when the mouse is over them.
-func flameGraph(data []byte) ([]byte, error) {
+// FlameGraph draws a profile as an SVG picture, with each function above its callers.
+// Names that have no room are shown when the mouse is over them.
+func FlameGraph(data []byte) ([]byte, error) {
 	p, err := profile.ParseData(data)
 	if err != nil {
 		return nil, err

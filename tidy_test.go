@@ -33,6 +33,9 @@ var allowed = map[string]struct {
 	"api/internal/profile": {
 		[]string{"api/neon"}, "knows no request",
 	},
+	"api/internal/forward": {
+		[]string{"internal/wait", "api/neon"}, "knows no route and no resource",
+	},
 	"reconciler": {
 		[]string{
 			"fsm", "scheduler", "reconciler/plan", "reconciler/observed", "reconciler/queue",
@@ -68,8 +71,8 @@ var allowed = map[string]struct {
 	},
 	"api": {
 		[]string{
-			"api/auth", "api/internal/profile", "fsm", "internal/controller", "internal/metrics",
-			"internal/wait", "api/neon",
+			"api/auth", "api/internal/forward", "api/internal/profile", "fsm",
+			"internal/controller", "internal/metrics", "internal/wait", "api/neon",
 		},
 		"the outside",
 	},

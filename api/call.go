@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -12,8 +13,8 @@ import (
 	"quorate/api/neon"
 )
 
-// call is one request on its way to a handler: its body is read, who sends it is
-// known. A call may be handled more than once.
+// call is one request on its way to a handler. Its body has been read and its token
+// verified. A call may be handled more than once.
 type call struct {
 	ctx     context.Context
 	route   *route
@@ -25,16 +26,12 @@ type call struct {
 	answered bool // by another replica
 }
 
-// hopped tells whether another replica has carried the request here.
-func (c *call) hopped() bool { return c.request.Header.Get(hopHeader) != "" }
-
 // answer is what a handler says. Exactly one of body and stream is sent.
 type answer struct {
-	status int         // 0: 200
-	header http.Header // beyond the usual ones
-	body   []byte      // JSON, unless header says otherwise
-	stream io.Reader   // an answer of the leader too large to hold
-	close  func()      // ends stream; nil without one
+	status int           // 0: 200
+	header http.Header   // beyond the usual ones
+	body   []byte        // JSON, unless header says otherwise
+	stream io.ReadCloser // an answer of the leader that is too large to hold
 }
 
 // nothing is the body of those successes whose clients decode an object.
@@ -71,4 +68,19 @@ func replyWith(status int, v any, err error) (answer, error) {
 
 func (c *call) decode(into any) error {
 	return neon.DecodeBody(bytes.NewReader(c.body), c.route.body, into)
+}
+
+// requestKey names a request. A request that is tried again, through whichever replica,
+// has the same key.
+func requestKey(c *call) (key [32]byte) {
+	h := sha256.New()
+	for _, part := range []string{
+		c.id, c.request.Method, c.request.URL.EscapedPath(), c.request.URL.RawQuery,
+	} {
+		_, _ = io.WriteString(h, part)
+		_, _ = h.Write([]byte{0})
+	}
+	_, _ = h.Write(c.body)
+	h.Sum(key[:0])
+	return key
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"quorate/api/internal/forward"
 	"quorate/api/internal/profile"
 	"quorate/api/neon"
 	"quorate/internal/metrics"
@@ -46,9 +47,9 @@ func NewCandidate() http.Handler {
 		case r.Method == http.MethodGet && path == "/ready":
 		default:
 			a = errorAnswer(errCandidate)
-			if r.Header.Get(hopHeader) != "" {
-				// whoever carried it here waits a little longer
-				h.Set(againHeader, string(neon.NotLeader))
+			if forward.Forwarded(r) {
+				// the replica that forwarded it here waits a little longer
+				h.Set(forward.RetryHeader, string(neon.NotLeader))
 			}
 		}
 		if a.status == 0 {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"quorate/api/auth"
+	"quorate/api/internal/forward"
 	"quorate/api/neon"
 	"quorate/fsm"
 )
@@ -38,7 +39,7 @@ func (s *spy) wrap(r *replica, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, _ := io.ReadAll(req.Body)
 		req.Body = io.NopCloser(bytes.NewReader(body))
-		if req.Header.Get(hopHeader) != "" {
+		if req.Header.Get(forward.HopHeader) != "" {
 			s.mu.Lock()
 			s.seen = append(s.seen,
 				carriedRequest{r.at, req.Method, req.RequestURI, req.Header.Clone(), string(body)})
@@ -85,7 +86,7 @@ func TestAnswerOfLeaderComesBackUnchanged(t *testing.T) {
 	w.addNodes(1)
 	w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
 	w.attach(tenantID(t, tenantA))
-	big := strings.Repeat("x", 3*heldAnswer)
+	big := strings.Repeat("x", 3<<20)
 	w.calls.through = func(neon.NodeID, string, string) (*http.Response, error) {
 		resp := response(http.StatusTeapot, big)
 		resp.Header = http.Header{
@@ -208,7 +209,7 @@ func TestNoLeaderWithinPatienceIs503WithRetryAfter(t *testing.T) {
 	}
 	// It counts where the client asked, and only there.
 	req := httptest.NewRequest("GET", "/x", nil)
-	req.Header.Set(hopHeader, "1")
+	req.Header.Set(forward.HopHeader, "1")
 	s.serve(&rt, httptest.NewRecorder(), req, nil)
 	if text := w.replicas[0].do("GET", "/metrics", "").body; !strings.Contains(text,
 		`http_request_status{method="get",path="x",status="503"} 1`) {
@@ -246,8 +247,8 @@ func TestRefusalsAreLogged(t *testing.T) {
 func TestRequestIsCarriedAtMostOnce(t *testing.T) {
 	w := newWorld(t, setup{replicas: 3})
 	begun := time.Now()
-	g := w.replicas[1].do("GET", "/control/v1/tenant", "", hopHeader, "1")
-	if g.status != 503 || g.header.Get(againHeader) != "not_leader" ||
+	g := w.replicas[1].do("GET", "/control/v1/tenant", "", forward.HopHeader, "1")
+	if g.status != 503 || g.header.Get(forward.RetryHeader) != "not_leader" ||
 		g.header.Get("Retry-After") == "" {
 		t.Errorf("%d %v %s", g.status, g.header, g.body)
 	}
@@ -299,12 +300,12 @@ func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
 			}
 			rec, req := httptest.NewRecorder(), httptest.NewRequest("DELETE", "/x", nil)
 			if carried {
-				req.Header.Set(hopHeader, "1")
+				req.Header.Set(forward.HopHeader, "1")
 			}
 			w.replicas[0].server.serve(&rt, rec, req, params("tenant_id", tenantA))
 			if rec.Code != 503 ||
 				!carried && !strings.HasPrefix(rec.Body.String(), `{"msg":"Outcome unknown: `) ||
-				carried && rec.Header().Get(againHeader) != string(neon.OutcomeUnknown) {
+				carried && rec.Header().Get(forward.RetryHeader) != string(neon.OutcomeUnknown) {
 				t.Errorf("%v, carried %v: %d %v %s", ended, carried, rec.Code, rec.Header(),
 					rec.Body)
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"quorate/api/auth"
+	"quorate/api/internal/forward"
 	"quorate/api/internal/profile"
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -24,27 +26,15 @@ import (
 	"quorate/internal/metrics"
 )
 
-// Leadership is what the API must know of the cluster to bring a request to the
-// replica that may answer it.
+// Leadership is what the API must know of the cluster.
 type Leadership interface {
-	// IsLeader tells whether this replica leads, as far as it knows.
-	IsLeader() bool
-
-	// Leader waits for a leader as long as ctx allows. The address is the base URL
-	// of its HTTP API. It fails at once with ErrSteppedDown when this replica has
-	// stepped down and there is nobody to wait for.
-	Leader(ctx context.Context) (address string, self bool, err error)
-
-	// While derives a context that ends once the replica at the address is known
-	// not to lead any more, so that nobody waits for an answer of a frozen one.
-	While(ctx context.Context, address string) (context.Context, context.CancelFunc)
-
+	forward.Leadership
 	stepper
 }
 
-// ErrSteppedDown is answered by a replica that was asked to step down while there
-// is no other one.
-var ErrSteppedDown = neon.Errorf(neon.Unavailable, "Leader is stepped down instance")
+// ErrSteppedDown is the error of Leader on a replica that was asked to step down while
+// there is no other one.
+var ErrSteppedDown = forward.ErrSteppedDown
 
 // Readiness tells whether the controller has looked around: a leader after its
 // first round of heartbeats and listings, a follower once it has caught up.
@@ -93,15 +83,14 @@ const defaultRate = 10
 
 // Server answers the HTTP API of one replica.
 type Server struct {
-	engine     *gin.Engine
-	auth       *auth.Verifier // nil: no authentication
-	bodies     *semaphore.Weighted
-	limiter    *limiter
-	leadership Leadership
-	readiness  Readiness
-	peers      http.RoundTripper
-	metrics    *metrics.Recorder
-	logger     *slog.Logger
+	engine    *gin.Engine
+	auth      *auth.Verifier // nil: no authentication
+	bodies    *semaphore.Weighted
+	limiter   *limiter
+	forwarder *forward.Forwarder
+	readiness Readiness
+	metrics   *metrics.Recorder
+	logger    *slog.Logger
 
 	unknown  route // of paths and methods that are not served
 	fallback *route
@@ -113,10 +102,13 @@ func New(o Options) *Server {
 		o.RatePerSec = defaultRate
 	}
 	s := &Server{
-		bodies:     semaphore.NewWeighted(bufferedBodies),
-		limiter:    newLimiter(o.RatePerSec, o.Logger, o.Metrics.RateLimited),
-		leadership: o.Leadership, readiness: o.Readiness, peers: o.Peers,
-		metrics: o.Metrics, logger: o.Logger,
+		bodies:  semaphore.NewWeighted(bufferedBodies),
+		limiter: newLimiter(o.RatePerSec, o.Logger, o.Metrics.RateLimited),
+		forwarder: forward.New(forward.Options{
+			Leadership: o.Leadership, Ready: o.Readiness.Ready, Peers: o.Peers,
+			Count: o.Metrics.Forwarded,
+		}),
+		readiness: o.Readiness, metrics: o.Metrics, logger: o.Logger,
 		unknown: route{
 			scope: auth.Any, duty: here, silent: "not a route", body: defaultBody,
 			deadline: defaultDeadline, handle: notFound,
@@ -205,8 +197,8 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 	defer cancel()
 	c := &call{ctx: ctx, route: rt, request: r, params: params, id: id}
 	a, counted := s.answer(c, w)
-	if a.close != nil {
-		defer a.close()
+	if a.stream != nil {
+		defer func() { _ = a.stream.Close() }()
 	}
 	if a.status == 0 {
 		a.status = http.StatusOK
@@ -250,17 +242,55 @@ func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool)
 		return errorAnswer(err), true
 	}
 	defer release()
-	a, err = s.dispatch(c)
+	a, err = s.route(c)
 	if err != nil {
-		// What a replica refused to carry on counts where the request came in.
-		return s.refuse(c,
-			err), !isNotReady(err) && !(neon.Classify(err) == neon.NotLeader && c.hopped())
+		// A request that was forwarded to a replica that does not lead counts where it came
+		// in.
+		elsewhere := neon.Classify(err) == neon.NotLeader && forward.Forwarded(c.request)
+		return s.refuse(c, err), !isNotReady(err) && !elsewhere
 	}
 	return a, true
 }
 
-// local runs the handler here.
-func (s *Server) local(c *call) (a answer, err error) {
+// route has a request answered by the replica that may answer it.
+func (s *Server) route(c *call) (a answer, err error) {
+	if c.route.duty == here {
+		return s.serveHere(c)
+	}
+	if c.request.Method != http.MethodGet {
+		c.ctx = controller.WithRequest(c.ctx, requestKey(c))
+	}
+	resp, err := s.forwarder.Route(c.ctx, forward.Request{
+		HTTP: c.request, Body: c.body, OnAnyReplica: c.route.duty != onLeader,
+		LeaderTimeout: c.route.leaderTimeout,
+		Handle:        func() (err error) { a, err = s.serveHere(c); return err },
+		Acted:         func() bool { return controller.HasActed(c.ctx) },
+	})
+	if resp != nil {
+		c.answered = true
+		return answer{
+			status: resp.Status, header: resp.Header, body: resp.Body, stream: resp.Stream,
+		}, nil
+	}
+	return a, err
+}
+
+// refuse prints an error, marked for the replica that forwarded the request here when
+// another try makes sense.
+func (s *Server) refuse(c *call, err error) answer {
+	a := errorAnswer(err)
+	if c.route.duty == here {
+		return a
+	}
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	s.forwarder.Mark(c.ctx, c.request, err, a.header)
+	return a
+}
+
+// serveHere runs the handler on this replica.
+func (s *Server) serveHere(c *call) (a answer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.logger.Error("handler panicked", "path", c.route.path, "request_id", c.id, "panic", p,
@@ -326,4 +356,12 @@ func notFound(c *call) (answer, error) {
 		header: http.Header{"Content-Type": {"text/plain"}},
 		body:   []byte("Not Found"),
 	}, nil
+}
+
+// copyStream sends a large answer. When the leader breaks off in the middle, so
+// does the connection to the client: a cut answer must not look whole.
+func copyStream(w http.ResponseWriter, r io.Reader) {
+	if _, err := io.Copy(w, r); err != nil {
+		panic(http.ErrAbortHandler)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"quorate/api/internal/forward"
 	"quorate/api/neon"
 	"quorate/internal/controller"
 	"quorate/internal/wait"
@@ -155,7 +156,7 @@ func (h timelineHandler) passthrough(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	header := endToEnd(a.Header)
+	header := forward.EndToEnd(a.Header)
 	header.Del("Content-Length") // may have been that of an encoded body
 	return answer{status: a.Status, header: header, body: a.Body}, nil
 }

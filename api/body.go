@@ -9,9 +9,9 @@ import (
 	"quorate/api/neon"
 )
 
-// readBody holds the body of a request, whatever its method: pageservers send
-// bodies with GET. The bytes of all requests together are bounded; release gives
-// back this one's.
+// readBody reads the body of a request, whatever its method: pageservers send bodies
+// with GET. The bytes of all requests together are bounded. release gives back those of
+// this one.
 func (s *Server) readBody(c *call, w http.ResponseWriter) (release func(), err error) {
 	r, limit := c.request, c.route.body
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
@@ -31,7 +31,7 @@ func (s *Server) readBody(c *call, w http.ResponseWriter) (release func(), err e
 	}
 	release = func() { s.bodies.Release(weight) }
 
-	// A server that cannot set deadlines leaves the bound to its own timeouts.
+	// A server that cannot set deadlines has timeouts of its own.
 	control := http.NewResponseController(w)
 	if control.SetReadDeadline(time.Now().Add(bodyTime)) == nil {
 		defer func() { _ = control.SetReadDeadline(time.Time{}) }()

@@ -26,7 +26,8 @@ type call struct {
 	answered bool // by another replica
 }
 
-// answer is what a handler says. Exactly one of body and stream is sent.
+// answer is what a handler returns. The stream, if there is one, is sent instead of the
+// body.
 type answer struct {
 	status int           // 0: 200
 	header http.Header   // beyond the usual ones
@@ -34,13 +35,13 @@ type answer struct {
 	stream io.ReadCloser // an answer of the leader that is too large to hold
 }
 
-// nothing is the body of those successes whose clients decode an object.
+// nothing is the body of a success without a result whose clients decode an object.
 type nothing struct{}
 
-// null is the body of a success with nothing to say: every client decodes it.
+// null is the body of a success without a result. Every client decodes it.
 var null = []byte("null")
 
-// done is the answer of a success with nothing to say.
+// done is the answer of a success without a result.
 func done(err error) (answer, error) {
 	return answer{body: null}, err
 }

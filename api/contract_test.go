@@ -239,18 +239,18 @@ func sceneDifferences(scenes []scene, leader, follower string) (out []string) {
 	return out
 }
 
-// intact checks that what was carried to the leader is what the client sent.
-func intact(t *testing.T, scenes []scene, seen []carriedRequest) {
+// intact checks that what was forwarded to the leader is what the client sent.
+func intact(t *testing.T, scenes []scene, seen []forwardedRequest) {
 	sent := map[string]bool{}
 	for _, s := range scenes {
 		sent[s.method+" "+s.path+" "+s.body] = true
 	}
 	if len(seen) < len(scenes)/2 {
-		t.Errorf("%d of %d requests were carried to the leader", len(seen), len(scenes))
+		t.Errorf("%d of %d requests were forwarded to the leader", len(seen), len(scenes))
 	}
 	for _, c := range seen {
 		if row, _ := rowOf(c.method, c.uri); row.Name != "" && row.Has("flags", "replica") {
-			t.Errorf("%s was carried", row.Name)
+			t.Errorf("%s was forwarded", row.Name)
 		}
 		if key := c.method + " " + c.uri + " " + c.body; !sent[key] {
 			t.Errorf("nobody sent %s", key)
@@ -258,7 +258,7 @@ func intact(t *testing.T, scenes []scene, seen []carriedRequest) {
 	}
 }
 
-// succeeds tells whether the story has the row with its status of success.
+// succeeds reports whether the story has the row with its status of success.
 func succeeds(row contract.Row, scenes []scene) bool {
 	for _, s := range scenes {
 		status, _, _ := strings.Cut(s.want, " ")

@@ -18,8 +18,8 @@ type rule struct {
 	retry  bool   // the client is told when to try again
 }
 
-// rules is the only place where classes of errors meet statuses. Existing clients
-// match on the texts.
+// rules is the only table from classes of errors to statuses. Existing clients match the
+// texts.
 var rules = map[neon.Code]rule{
 	neon.BadRequest:   {status: http.StatusBadRequest, quoted: true},
 	neon.Unauthorized: {status: http.StatusUnauthorized, prefix: "Unauthorized: "},
@@ -44,8 +44,8 @@ var rules = map[neon.Code]rule{
 // retryAfter is the value of the Retry-After header, in seconds.
 const retryAfter = 1
 
-// errorAnswer prints an error as a client sees it: what the first neon.Error in it
-// says, which an error of a pageserver words differently from its own text.
+// errorAnswer prints an error as clients expect it: the message of the first neon.Error
+// in it. An error of a pageserver has another message there than its own text.
 func errorAnswer(err error) answer {
 	r, ok := rules[neon.Classify(err)]
 	if !ok {

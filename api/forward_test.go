@@ -21,13 +21,13 @@ import (
 	"quorate/fsm"
 )
 
-// spy remembers the requests that a replica was carried.
+// spy remembers the requests that were forwarded to a replica.
 type spy struct {
 	mu   sync.Mutex
-	seen []carriedRequest
+	seen []forwardedRequest
 }
 
-type carriedRequest struct {
+type forwardedRequest struct {
 	at     int
 	method string
 	uri    string
@@ -41,21 +41,22 @@ func (s *spy) wrap(r *replica, next http.Handler) http.Handler {
 		req.Body = io.NopCloser(bytes.NewReader(body))
 		if req.Header.Get(forward.HopHeader) != "" {
 			s.mu.Lock()
-			s.seen = append(s.seen,
-				carriedRequest{r.at, req.Method, req.RequestURI, req.Header.Clone(), string(body)})
+			s.seen = append(s.seen, forwardedRequest{
+				r.at, req.Method, req.RequestURI, req.Header.Clone(), string(body),
+			})
 			s.mu.Unlock()
 		}
 		next.ServeHTTP(w, req)
 	})
 }
 
-func (s *spy) all() []carriedRequest {
+func (s *spy) all() []forwardedRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]carriedRequest(nil), s.seen...)
+	return append([]forwardedRequest(nil), s.seen...)
 }
 
-func TestFollowerCarriesEveryRequestUnchanged(t *testing.T) {
+func TestFollowerForwardsEveryRequestUnchanged(t *testing.T) {
 	var s spy
 	w := newWorld(t, setup{replicas: 3, wrap: s.wrap})
 	w.addNodes(1)
@@ -69,15 +70,15 @@ func TestFollowerCarriesEveryRequestUnchanged(t *testing.T) {
 	}
 	seen := s.all()
 	if len(seen) != 1 {
-		t.Fatalf("%d requests were carried", len(seen))
+		t.Fatalf("%d requests were forwarded", len(seen))
 	}
 	c := seen[0]
 	if c.at != 0 || c.method != "POST" || c.uri != "/v1/tenant?a=1&b=%2F" || c.body != body {
-		t.Errorf("carried %+v", c)
+		t.Errorf("forwarded %+v", c)
 	}
 	if c.header.Get("X-Request-Id") != "abc" || c.header.Get("X-Other") != "kept" ||
 		c.header.Get("X-Gone") != "" {
-		t.Errorf("carried headers %v", c.header)
+		t.Errorf("forwarded headers %v", c.header)
 	}
 }
 
@@ -193,7 +194,7 @@ func TestFrozenLeaderIsLeftAsSoonAsItIsReplaced(t *testing.T) {
 	}
 }
 
-func TestNoLeaderWithinPatienceIs503WithRetryAfter(t *testing.T) {
+func TestNoLeaderInTimeIs503WithRetryAfter(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})
 	w.setLeader(-1)
 	s := w.replicas[0].server
@@ -244,7 +245,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 	}
 }
 
-func TestRequestIsCarriedAtMostOnce(t *testing.T) {
+func TestRequestIsForwardedAtMostOnce(t *testing.T) {
 	w := newWorld(t, setup{replicas: 3})
 	begun := time.Now()
 	g := w.replicas[1].do("GET", "/control/v1/tenant", "", forward.HopHeader, "1")
@@ -257,7 +258,7 @@ func TestRequestIsCarriedAtMostOnce(t *testing.T) {
 	}
 }
 
-func TestUnknownOutcomeIsSaidWhenNobodyCanTell(t *testing.T) {
+func TestUnknownOutcomeIsSaidWhenItIsNotKnown(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})
 	w.addNodes(1)
 	w.replicas[0].propose = func(func() (fsm.Result, error)) (fsm.Result, error) {
@@ -279,14 +280,14 @@ func TestUnknownOutcomeIsSaidWhenNobodyCanTell(t *testing.T) {
 	}
 }
 
-// Whoever has done a part of a request and then finds that it does not lead may not
-// say that nothing happened, neither to the client nor to the replica it came from.
+// A replica that has done a part of a request and then finds that it does not lead may
+// not say that nothing happened, neither to the client nor to the replica it came from.
 func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
 	for _, ended := range []error{
 		errFollows, neon.Errorf(neon.ShuttingDown, "bye"),
 		neon.Errorf(neon.Unavailable, "leadership ended"),
 	} {
-		for _, carried := range []bool{false, true} {
+		for _, forwarded := range []bool{false, true} {
 			w := newWorld(t, setup{replicas: 2})
 			w.addNodes(1)
 			w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
@@ -299,14 +300,14 @@ func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
 				handle: newHandlers(w.replicas[0].options).tenants.delete,
 			}
 			rec, req := httptest.NewRecorder(), httptest.NewRequest("DELETE", "/x", nil)
-			if carried {
+			if forwarded {
 				req.Header.Set(forward.HopHeader, "1")
 			}
 			w.replicas[0].server.serve(&rt, rec, req, params("tenant_id", tenantA))
 			if rec.Code != 503 ||
-				!carried && !strings.HasPrefix(rec.Body.String(), `{"msg":"Outcome unknown: `) ||
-				carried && rec.Header().Get(forward.RetryHeader) != string(neon.OutcomeUnknown) {
-				t.Errorf("%v, carried %v: %d %v %s", ended, carried, rec.Code, rec.Header(),
+				!forwarded && !strings.HasPrefix(rec.Body.String(), `{"msg":"Outcome unknown: `) ||
+				forwarded && rec.Header().Get(forward.RetryHeader) != string(neon.OutcomeUnknown) {
+				t.Errorf("%v, forwarded %v: %d %v %s", ended, forwarded, rec.Code, rec.Header(),
 					rec.Body)
 			}
 		}
@@ -333,7 +334,7 @@ func TestReadsOfReplicatedStateAreAnsweredByFollowers(t *testing.T) {
 		}
 	}
 	if seen := s.all(); len(seen) > 0 {
-		t.Errorf("%d requests were carried, the first %+v", len(seen), seen[0])
+		t.Errorf("%d requests were forwarded, the first %+v", len(seen), seen[0])
 	}
 }
 

@@ -26,7 +26,7 @@ func (h operationHandler) fill(c *call) (answer, error) {
 	return accepted(h.operations.Fill(c.ctx, o))
 }
 
-// delete begins a deletion; it is the one of the three that answers 200.
+// delete begins a deletion. Unlike drain and fill it answers 200.
 func (h operationHandler) delete(c *call) (answer, error) {
 	o, err := order(c)
 	if err != nil {
@@ -62,8 +62,8 @@ func (h operationHandler) cancel(c *call, kind fsm.OperationKind) (answer, error
 	return accepted(h.operations.Cancel(c.ctx, id, kind))
 }
 
-// deleteNow is the older way to delete a node, which does not wait for shards
-// to get to their new places.
+// deleteNow is the older way to delete a node. It does not wait until the shards are at
+// their new places.
 func (h operationHandler) deleteNow(c *call) (answer, error) {
 	id, err := c.node()
 	if err != nil {

@@ -58,7 +58,7 @@ func (c *call) timelineRef() (ref neon.TimelineRef, err error) {
 	return ref, err
 }
 
-// query reads one parameter. It may stand twice if it says the same twice.
+// query reads one parameter. It may be given twice, with the same value.
 func (c *call) query(name string) (value string, ok bool, err error) {
 	for pair := range strings.SplitSeq(c.request.URL.RawQuery, "&") {
 		key, text, _ := strings.Cut(pair, "=")
@@ -74,8 +74,9 @@ func (c *call) query(name string) (value string, ok bool, err error) {
 	return value, ok, nil
 }
 
-// formText decodes a key or a value of a query. What is not an escape stands for
-// itself, as browsers and existing clients have it; net/url would refuse the query.
+// formText decodes a key or a value of a query. A percent sign that begins no escape
+// stands for itself, as in browsers and existing clients. net/url would refuse the
+// query.
 func formText(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -125,9 +126,9 @@ func (c *call) queryUint(name string) (value uint64, ok bool, err error) {
 	return value, true, nil
 }
 
-// moment reads a query parameter that must be a time in UTC, and leaves it as it
+// queryTime reads a query parameter that must be a time in UTC, and returns it as it
 // was spelled.
-func (c *call) moment(name string) (string, error) {
+func (c *call) queryTime(name string) (string, error) {
 	text, ok, err := c.query(name)
 	switch {
 	case err != nil:

@@ -19,7 +19,8 @@ const (
 	limitWarning = 10 * time.Second
 )
 
-// limiter delays requests about a tenant beyond its rate; it never refuses one.
+// limiter delays the requests about a tenant that are beyond its rate. It refuses one
+// only if the delay is longer than the time that the request has.
 type limiter struct {
 	perSecond int
 	observe   func(time.Duration)
@@ -42,7 +43,7 @@ func newLimiter(perSecond int, logger *slog.Logger, observe func(time.Duration))
 	}
 }
 
-// wait takes one token of the tenant, for as long as ctx allows.
+// wait takes one token of the tenant. It waits for it as long as ctx allows.
 func (l *limiter) wait(ctx context.Context, id neon.TenantID) error {
 	now := time.Now()
 	delay, warn, cancel := l.reserve(id, now)
@@ -90,9 +91,9 @@ func (l *limiter) reserve(
 	return delay, warn, r.Cancel
 }
 
-// forget drops the tenants whose bucket has filled up again, which is the same as
-// never having asked. Were all busy, any eighth of them goes, whose next burst
-// comes early.
+// forget drops the tenants whose bucket is full again: they are as if they had never
+// asked. If all are busy, it drops an eighth of them, whichever; each of these may then
+// exceed its rate once.
 func (l *limiter) forget(now time.Time) {
 	for id, t := range l.tenants {
 		if t.bucket.TokensAt(now) >= float64(l.perSecond) && now.Sub(t.warned) >= limitWarning {

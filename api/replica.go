@@ -43,7 +43,8 @@ func (h replicaHandler) leader(c *call) (answer, error) {
 	return reply(neon.Leader{Address: l.Address, StartedAt: time.UnixMilli(l.StartedAt).UTC()}, nil)
 }
 
-// stepDown hands leadership over, if this replica has it, and tells what was seen.
+// stepDown hands leadership over, if this replica has it, and answers with what was
+// observed.
 func (h replicaHandler) stepDown(c *call) (answer, error) {
 	h.logger.Info("Received step down request from peer")
 	if h.failpoints != nil {
@@ -56,7 +57,7 @@ func (h replicaHandler) stepDown(c *call) (answer, error) {
 
 func (h replicaHandler) status(*call) (answer, error) { return reply(h.cluster(), nil) }
 
-// setFailpoints sets what happens at places of this very replica.
+// setFailpoints sets what happens at places of this replica.
 func (h replicaHandler) setFailpoints(c *call) (answer, error) {
 	if h.failpoints == nil {
 		return answer{}, neon.Errorf(neon.BadRequest,

@@ -11,14 +11,14 @@ import (
 type duty uint8
 
 const (
-	// onLeader routes are answered by the leader; others carry them there.
+	// onLeader routes are answered by the leader. Other replicas forward them.
 	onLeader duty = iota
 
-	// onAny routes need replicated state only. Every replica answers them, from a
-	// read that holds all that was acknowledged before the request came.
+	// onAny routes need the replicated state only. Every replica answers them, from a
+	// read that holds everything that was acknowledged before the request came.
 	onAny
 
-	// here routes are about the very replica that was asked.
+	// here routes are about the replica that was asked.
 	here
 )
 
@@ -29,7 +29,7 @@ type route struct {
 	scope  auth.Scope
 	duty   duty
 
-	ready   bool   // wait until the leader has looked around after taking over
+	ready   bool   // wait until a new leader has looked around
 	limited bool   // counts against the rate of its tenant
 	label   string // of the path in metrics
 	silent  string // why the route has no metrics; exactly one of label and silent is set
@@ -42,31 +42,31 @@ type route struct {
 }
 
 const (
-	// defaultBody is the bound of request bodies: a re-attach, a validate of 128
-	// shards and a whole tenant configuration are far below.
+	// defaultBody is the bound of request bodies, in bytes. A re-attach, a validate of
+	// 128 shards and a whole tenant configuration are far smaller.
 	defaultBody = 1 << 20
 
 	// largeBody is the bound where a body lists shards.
 	largeBody = 16 << 20
 
-	// bufferedBodies bounds all bodies held at one time.
+	// bufferedBodies bounds the sum of all bodies that are held at one time.
 	bufferedBodies = 256 << 20
 
 	// defaultDeadline leaves room for 30 s of waiting for readiness and 30 s for a
 	// reconcile.
 	defaultDeadline = 75 * time.Second
 
-	// remoteDeadline is for requests that a pageserver may take its time for.
+	// remoteDeadline is for requests that keep a pageserver busy.
 	remoteDeadline = 5 * time.Minute
 
-	// travelDeadline is for putting many objects of many shards back.
+	// travelDeadline is for the restoration of many objects of many shards.
 	travelDeadline = time.Hour
 
-	// splitDeadline only ends the waiting: a split that was begun goes on.
+	// splitDeadline ends the wait for a split, not the split.
 	splitDeadline = 30 * time.Minute
 
-	// defaultLeaderTimeout is how long a replica looks for a leader, longer than any
-	// wait of 30 s on the leader it was already following.
+	// defaultLeaderTimeout is how long a replica looks for a leader. It is longer than
+	// the waits of 30 s on a leader.
 	defaultLeaderTimeout = 40 * time.Second
 
 	// upcallLeaderTimeout is shorter: pageservers ask again by themselves.

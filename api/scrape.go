@@ -24,7 +24,7 @@ func newScrape(registry *prometheus.Registry) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
 }
 
-// scraped is what a scrape of the metrics gets.
+// scraped is the answer to a scrape.
 func scraped(scrape http.Handler, r *http.Request) answer {
 	w := &recorder{header: http.Header{}}
 	plain := r.Clone(r.Context())
@@ -34,7 +34,7 @@ func scraped(scrape http.Handler, r *http.Request) answer {
 	return answer{status: w.status, header: w.header, body: w.body.Bytes()}
 }
 
-// recorder holds what a foreign handler writes.
+// recorder holds what an http.Handler writes.
 type recorder struct {
 	status int
 	header http.Header

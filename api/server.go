@@ -36,42 +36,42 @@ type Leadership interface {
 // there is no other one.
 var ErrSteppedDown = forward.ErrSteppedDown
 
-// Readiness tells whether the controller has looked around: a leader after its
-// first round of heartbeats and listings, a follower once it has caught up.
+// Readiness is what the API must know of the start of this replica.
 type Readiness interface {
+	// Ready reports whether the replica has looked around: a leader after its first round
+	// of heartbeats and listings, a follower once it has caught up.
 	Ready() bool
 
-	// WaitReady returns nil as soon as requests can be executed, which may be
-	// before Ready, else the error of ctx.
+	// WaitReady returns nil as soon as requests can be executed, which may be before
+	// Ready, and else the error of ctx.
 	WaitReady(ctx context.Context) error
 }
 
 // Options is what a Server is made of.
 type Options struct {
-	Tenants    *controller.Tenants
-	Shards     *controller.Shards
-	Splits     *controller.Splits
-	Nodes      *controller.Nodes
-	Operations *controller.Operations
-	Upcalls    *controller.Upcalls
-	Timelines  *controller.Timelines
-	Debug      *controller.Debug
+	Tenants     *controller.Tenants
+	Shards      *controller.Shards
+	Splits      *controller.Splits
+	Nodes       *controller.Nodes
+	Operations  *controller.Operations
+	Upcalls     *controller.Upcalls
+	Timelines   *controller.Timelines
+	Debug       *controller.Debug
+	Safekeepers *controller.Safekeepers
 
 	// Failpoints lets tests hold this replica; nil: it cannot be held.
 	Failpoints Failpoints
-
-	Safekeepers *controller.Safekeepers
 
 	Leadership Leadership
 	Readiness  Readiness
 	Cluster    func() neon.Cluster // for GET /debug/v1/cluster
 	State      func() *fsm.State   // newest local state, for the gauges
 
-	// Peers carries requests to other replicas. It must not follow redirects nor
-	// add or remove encodings.
+	// Peers sends requests to other replicas. It must not follow redirects, nor add or
+	// remove encodings.
 	Peers http.RoundTripper
 
-	PublicKey  ed25519.PublicKey // of the tokens; nil: everybody may do everything
+	PublicKey  ed25519.PublicKey // of the tokens; nil: everything is allowed
 	RatePerSec int               // requests per second and tenant; 0: 10
 	Registry   *prometheus.Registry
 	Metrics    *metrics.Recorder // registered with Registry
@@ -166,8 +166,8 @@ func (s *Server) newEngine(table []route) *gin.Engine {
 	return e
 }
 
-// other finds the row of a request that no exact row took: a GET about a tenant
-// is passed through, OPTIONS and the rest are not served.
+// other finds the row of a request that no exact row matches. A GET about a tenant is
+// passed through to a pageserver. Everything else is not served.
 func (s *Server) other(r *http.Request) (*route, gin.Params) {
 	const prefix = "/v1/tenant/"
 	if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, prefix) {
@@ -206,15 +206,15 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 	if counted && rt.label != "" {
 		s.metrics.Request(rt.label, r.Method, a.status, time.Since(started))
 	}
-	s.tell(c, a)
+	s.logRefusal(c, a)
 	s.write(w, c, a)
 }
 
-// toldAtMost bounds what of a path and of a refusal stands in the log, in bytes.
-const toldAtMost = 512
+// maxLogged bounds how much of a path and of a refusal is logged, in bytes.
+const maxLogged = 512
 
-// tell puts a refusal into the log of the replica that made it.
-func (s *Server) tell(c *call, a answer) {
+// logRefusal logs a refusal on the replica that made it.
+func (s *Server) logRefusal(c *call, a answer) {
 	if a.status < http.StatusBadRequest || c.answered || bytes.Equal(a.body, null) {
 		return
 	}
@@ -223,10 +223,10 @@ func (s *Server) tell(c *call, a answer) {
 		"request_id", c.id, "body", head(string(a.body)))
 }
 
-func head(text string) string { return text[:min(len(text), toldAtMost)] }
+func head(text string) string { return text[:min(len(text), maxLogged)] }
 
-// answer finds what to say and whether the request counts in the metrics: those
-// that were turned away at the door do not.
+// answer finds the answer, and whether the request counts in the metrics. A request
+// without a valid token does not.
 func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool) {
 	if s.auth != nil && !openPaths[c.request.URL.EscapedPath()] {
 		want := c.route.scope
@@ -330,8 +330,8 @@ func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
 	h[requestIDHeader] = []string{c.id}
 	if a.stream == nil && a.status >= http.StatusOK && a.status != http.StatusNoContent &&
 		a.status != http.StatusNotModified {
-		// Whole, not in chunks: proxies of test suites hand the headers on as they are
-		// and the body in one piece.
+		// The length is sent, not chunks: proxies of test suites copy the headers as they
+		// are and send the body in one piece.
 		h["Content-Length"] = []string{strconv.Itoa(len(a.body))}
 	}
 	w.WriteHeader(a.status)
@@ -340,7 +340,7 @@ func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
 		return
 	}
 	if len(a.body) > 0 {
-		_, _ = w.Write(a.body) // a client that is gone needs no answer
+		_, _ = w.Write(a.body) // the client may be gone
 	}
 }
 
@@ -358,8 +358,8 @@ func notFound(c *call) (answer, error) {
 	}, nil
 }
 
-// copyStream sends a large answer. When the leader breaks off in the middle, so
-// does the connection to the client: a cut answer must not look whole.
+// copyStream sends a large answer of the leader. When it ends early, the connection to
+// the client is broken: a cut answer must not look whole.
 func copyStream(w http.ResponseWriter, r io.Reader) {
 	if _, err := io.Copy(w, r); err != nil {
 		panic(http.ErrAbortHandler)

@@ -437,3 +437,47 @@ func TestFailpointsAreSetOnTheReplicaThatIsAsked(t *testing.T) {
 		t.Errorf("got %q", p.got)
 	}
 }
+
+func TestPreferredZonesAreSetAndCleared(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	w.addNodes(1)
+	r := w.replicas[1]
+	play(t, r, []step{
+		{"POST", "/v1/tenant",
+			`{"new_tenant_id":"` + tenantA + `","shard_parameters":{"count":2,"stripe_size":8}}`,
+			201,
+			`{"shards":[{"shard_id":"` + tenantA +
+				`-0002","node_id":1,"generation":0},{"shard_id":"` +
+				tenantA + `-0102","node_id":1,"generation":0}]}`},
+		{"PUT", "/control/v1/preferred_azs",
+			`{"` + tenantA + `-0102":"az-b","` + tenantA + `-0002":null,"` + tenantB + `":"az-b"}`,
+			200,
+			`{"updated":["` + tenantA + `-0002","` + tenantA + `-0102"]}`},
+		{"PUT", "/control/v1/preferred_azs", `{}`, 200, `{"updated":[]}`},
+	})
+	ids := neon.ShardIDs(tenantID(t, tenantA), 2)
+	for i, want := range []neon.AZ{{}, neon.MakeAZ("az-b")} {
+		if sh, _ := w.replicas[0].State().Shard(ids[i]); sh.PreferredAZ != want {
+			t.Errorf("%s prefers %q", sh.ID, sh.PreferredAZ)
+		}
+	}
+}
+
+func TestReconcilesAreCancelled(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2})
+	w.addNodes(1)
+	r := w.replicas[1]
+	r.do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
+	path := "/control/v1/tenant/" + tenantA + "/cancel_reconcile"
+	play(t, r, []step{
+		{"PUT", path, "", 200, `null`},
+		{
+			"PUT", "/control/v1/tenant/" + tenantB + "/cancel_reconcile", "", 404,
+			`{"msg":"NotFound: Tenant shard not found"}`,
+		},
+	})
+	w.replicas[0].await = func(context.Context) error {
+		return neon.Errorf(neon.Internal, "Reconcile error on shard %s: Cancelled", tenantA)
+	}
+	r.do("PUT", path, "").want(t, 500, `{"msg":"Reconcile error on shard `+tenantA+`: Cancelled"}`)
+}

@@ -19,7 +19,7 @@ func (h tenantHandler) create(c *call) (answer, error) {
 	return replyWith(http.StatusCreated, resp, err)
 }
 
-// longestPage is a bound only so that the number fits.
+// longestPage keeps the number within an int.
 const longestPage = 1 << 30
 
 func (h tenantHandler) list(c *call) (answer, error) {
@@ -111,7 +111,7 @@ func (h tenantHandler) setLocation(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	// Both parameters are a pageserver's; here they only have to make sense.
+	// Both parameters are for a pageserver. Here they are only checked.
 	if _, _, err := c.queryUint("flush_ms"); err != nil {
 		return answer{}, err
 	}
@@ -157,8 +157,8 @@ func (h tenantHandler) timeTravel(c *call) (answer, error) {
 		return answer{}, err
 	}
 	var to neon.TimeTravel
-	if to.To, err = c.moment("travel_to"); err == nil {
-		to.DoneIfAfter, err = c.moment("done_if_after")
+	if to.To, err = c.queryTime("travel_to"); err == nil {
+		to.DoneIfAfter, err = c.queryTime("done_if_after")
 	}
 	if err != nil {
 		return answer{}, err

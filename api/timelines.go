@@ -10,8 +10,8 @@ import (
 	"quorate/internal/wait"
 )
 
-// The deletion of a timeline is asked after once soon, then now and then, and
-// left to the client after a while.
+// A deletion of a timeline is polled after deletionFirst, then each deletionNext. After
+// deletionTime the client is asked to come again.
 const (
 	deletionFirst = time.Second
 	deletionNext  = 5 * time.Second

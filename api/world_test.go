@@ -26,7 +26,7 @@ import (
 	"quorate/scheduler"
 )
 
-// world is some replicas of fakes around one log.
+// world is some replicas, with fakes of everything around them, and their log.
 type world struct {
 	t        testing.TB
 	replicas []*replica

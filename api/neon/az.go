@@ -25,7 +25,7 @@ func (z AZ) String() string {
 	return z.h.Value()
 }
 
-// IsZero tells whether no zone is known.
+// IsZero reports whether no zone is known.
 func (z AZ) IsZero() bool { return z.h == none }
 
 // MarshalJSON prints the name, null for the zero AZ.

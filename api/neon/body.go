@@ -38,7 +38,7 @@ func DecodeBody(r io.Reader, limit int64, into any) error {
 	return nil
 }
 
-// isUnicode tells whether a JSON value is UTF-8 without halves of surrogate pairs
+// isUnicode reports whether a JSON value is UTF-8 without halves of surrogate pairs
 // among its escapes.
 func isUnicode(b []byte) bool {
 	if !utf8.Valid(b) {

@@ -12,12 +12,12 @@ const (
 	Detached       LocationMode = "Detached"
 )
 
-// Attached tells whether the mode serves reads (Single, Multi or Stale).
+// Attached reports whether the mode serves reads (Single, Multi or Stale).
 func (m LocationMode) Attached() bool {
 	return m == AttachedSingle || m == AttachedMulti || m == AttachedStale
 }
 
-// Valid tells whether the mode is one of the five.
+// Valid reports whether the mode is one of the five.
 func (m LocationMode) Valid() bool { return m.Attached() || m == Secondary || m == Detached }
 
 // SecondaryConf is the configuration of a secondary location.
@@ -60,7 +60,7 @@ const (
 	SchedulingDeleting        NodeScheduling = "Deleting"
 )
 
-// Valid tells whether the policy is one of the six.
+// Valid reports whether the policy is one of the six.
 func (s NodeScheduling) Valid() bool {
 	switch s {
 	case SchedulingActive, SchedulingFilling, SchedulingPause, SchedulingPauseForRestart,
@@ -81,7 +81,7 @@ const (
 	ShardStop      ShardScheduling = "Stop"      // no call to any pageserver
 )
 
-// Valid tells whether the policy is one of the four.
+// Valid reports whether the policy is one of the four.
 func (s ShardScheduling) Valid() bool {
 	switch s {
 	case ShardActive, ShardEssential, ShardPause, ShardStop:

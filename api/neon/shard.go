@@ -39,7 +39,7 @@ type ShardID struct {
 // whole tenant is addressed where a shard id is asked for.
 func Unsharded(t TenantID) ShardID { return ShardID{Tenant: t} }
 
-// IsUnsharded tells whether the id prints without a suffix.
+// IsUnsharded reports whether the id prints without a suffix.
 func (s ShardID) IsUnsharded() bool { return s.Count == 0 }
 
 // Compare orders by tenant, then number, then count, as the pageservers do.
@@ -110,7 +110,7 @@ func (s ShardID) Children(count ShardCount) []ShardID {
 	return ids
 }
 
-// CanSplit tells whether pageservers split shards of one count into those of
+// CanSplit reports whether pageservers split shards of one count into those of
 // another: every shard into the same power of two, more than one.
 func CanSplit(from, to ShardCount) bool {
 	if to.Shards() <= from.Shards() || to.Shards()%from.Shards() != 0 {

@@ -45,7 +45,7 @@ func (c TenantConfig) JSON() string {
 	return c.h.Value()
 }
 
-// IsZero tells whether no field is set.
+// IsZero reports whether no field is set.
 func (c TenantConfig) IsZero() bool { return c.h == none }
 
 // MarshalJSON is JSON as bytes.

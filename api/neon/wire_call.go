@@ -24,7 +24,7 @@ const (
 	longCall  = 5 * time.Minute
 )
 
-// ArchivalState tells whether a timeline is kept for its data only.
+// ArchivalState says whether a timeline is kept for its data only.
 type ArchivalState string
 
 // The states.

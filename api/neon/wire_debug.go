@@ -87,7 +87,7 @@ type IntentDump struct {
 	PreferredAZ AZ           `json:"preferred_az_id"`
 }
 
-// SplitState tells whether a shard is being split.
+// SplitState says whether a shard is being split.
 type SplitState string
 
 // The states of a split.
@@ -96,7 +96,7 @@ const (
 	SplitSplitting SplitState = "Splitting"
 )
 
-// ImportState tells whether a timeline is being imported into the tenant.
+// ImportState says whether a timeline is being imported into the tenant.
 type ImportState string
 
 // The states of an import.

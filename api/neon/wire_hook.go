@@ -18,7 +18,7 @@ type NotifyShard struct {
 	Number ShardNumber `json:"shard_number"`
 }
 
-// Equal tells whether two notifications say the same, so that the second need not
+// Equal reports whether two notifications say the same, so that the second need not
 // be sent.
 func (n NotifyAttach) Equal(o NotifyAttach) bool {
 	same := n.StripeSize == nil && o.StripeSize == nil ||

@@ -40,7 +40,7 @@ func (p *ImportProgress) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(p), "jobs", "completed", "import_plan_hash", "job_soft_size_limit")
 }
 
-// Terminal tells whether the pageserver will report nothing else.
+// Terminal reports whether the pageserver will report nothing else.
 func (s ShardImport) Terminal() bool { return s.State != ShardImporting }
 
 // MarshalJSON prints {"InProgress":null}, {"InProgress":{"V1":{…}}}, "Done" or

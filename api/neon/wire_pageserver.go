@@ -149,7 +149,7 @@ func (r *WaitLSNRequest) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// MaySchedule tells whether a pageserver takes new shards, and with what load:
+// MaySchedule says whether a pageserver takes new shards, and with what load:
 // "No" (nil Load) or {"Yes": utilization}.
 type MaySchedule struct{ Load *Utilization }
 

@@ -25,7 +25,7 @@ const (
 	SafekeeperDecomissioned SafekeeperScheduling = "Decomissioned" // is not called any more
 )
 
-// Valid tells whether it is one of the four.
+// Valid reports whether it is one of the four.
 func (s SafekeeperScheduling) Valid() bool {
 	switch s {
 	case SafekeeperActive, SafekeeperActivating, SafekeeperPause, SafekeeperDecomissioned:
@@ -101,7 +101,7 @@ type Membership struct {
 	NewMembers *List[SafekeeperMember] `json:"new_members"`
 }
 
-// Contains tells whether a safekeeper is on either side of the configuration.
+// Contains reports whether a safekeeper is on either side of the configuration.
 func (m Membership) Contains(id NodeID) bool {
 	for _, k := range m.Members {
 		if k.ID == id {

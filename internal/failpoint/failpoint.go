@@ -112,7 +112,7 @@ func (r *Registry) Return(ctx context.Context, name string) (arg string, hit boo
 	return r.take(ctx, name)
 }
 
-// Armed tells whether a point has actions that do something, now or later.
+// Armed reports whether a point has actions that do something, now or later.
 func (r *Registry) Armed(name string) bool {
 	if r == nil {
 		return false

@@ -168,7 +168,7 @@ func (h *Hook) outcome(ctx context.Context, err error) error {
 	return fmt.Errorf("neon_local notification hook failed: %w", err)
 }
 
-// runs tells whether the Postgres of a compute is up.
+// runs reports whether the Postgres of a compute is up.
 func (h *Hook) runs(ctx context.Context, e *endpoint) bool {
 	if _, err := os.Stat(filepath.Join(e.dir, "pgdata", "postmaster.pid")); err != nil {
 		return false

@@ -20,7 +20,7 @@ type StatusError struct {
 	Status int
 	Msg    string // the `msg` of the body, or the text of the status
 
-	// NoMsg tells that the body was not a pageserver's error: the answer came
+	// NoMsg: the body was not a pageserver's error: the answer came
 	// from something else, such as a proxy, and says nothing about the shard.
 	NoMsg bool
 }
@@ -79,7 +79,7 @@ func (e *TransportError) Is(target error) bool {
 	return target == ErrUnreachable && !errors.Is(e.Err, context.Canceled)
 }
 
-// NotSent tells that the pageserver has certainly not seen the request, because
+// NotSent reports whether the pageserver has certainly not seen the request, because
 // no connection came about.
 func (e *TransportError) NotSent() bool {
 	var op *net.OpError
@@ -124,7 +124,7 @@ func (e *DecodeError) As(target any) bool {
 	return ok
 }
 
-// Retryable tells whether the same call may succeed a little later: no answer, an
+// Retryable reports whether the same call may succeed a little later: no answer, an
 // answer that is not a pageserver's, 408, 503 and 504. Other answers are final.
 func Retryable(err error) bool {
 	var s *StatusError

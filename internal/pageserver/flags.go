@@ -16,7 +16,7 @@ func (c *Client) UpdateFeatureFlags(ctx context.Context, to Addr, spec string) e
 	return err
 }
 
-// IsStatus tells whether a pageserver answered with the status.
+// IsStatus reports whether a pageserver answered with the status.
 func IsStatus(err error, status int) bool {
 	var s *StatusError
 	return errors.As(err, &s) && s.Status == status

@@ -65,7 +65,7 @@ func (s bulkCommands) migrate() *cobra.Command {
 	return cmd
 }
 
-// prepareBulk stops scheduling onto the nodes to migrate away from, and tells
+// prepare stops scheduling onto the nodes to migrate away from, and returns
 // which nodes can take their shards.
 func (s bulkCommands) prepare(
 	ctx context.Context, away []neon.NodeID,
@@ -101,7 +101,7 @@ func (s bulkCommands) prepare(
 	return targets, nil
 }
 
-// planMoves deals the shards attached to away to the targets in turn.
+// plan deals the shards attached to away to the targets in turn.
 func (s bulkCommands) plan(
 	tenants []neon.TenantDescribe, away, targets []neon.NodeID, atMost *uint,
 ) (moves []move) {
@@ -131,7 +131,7 @@ func (s bulkCommands) printPlan(moves []move) error {
 	})
 }
 
-// migrateAll carries out the moves, some at a time, and tells of them in their
+// migrateAll carries out the moves, some at a time, and prints them in their
 // order. A failed one is told of and does not stop the others.
 func (s bulkCommands) migrateAll(ctx context.Context, moves []move, concurrency int) error {
 	results := make([]chan error, len(moves))

@@ -88,7 +88,7 @@ func (s nodeCommands) tombstones() *cobra.Command {
 		})
 }
 
-// listNodes prints pageservers by host.
+// print prints pageservers by host.
 func (s nodeCommands) print(ctx context.Context, path string) error {
 	var nodes neon.List[neon.NodeDescribe]
 	if err := s.client.get(ctx, path, &nodes); err != nil {

@@ -98,7 +98,7 @@ func (s shardCommands) watch() *cobra.Command {
 	return cmd
 }
 
-// watch prints where the shard is, again and again, until it is attached to the
+// watchUntil prints where the shard is, again and again, until it is attached to the
 // given node and at rest there.
 func (s shardCommands) watchUntil(ctx context.Context, id neon.ShardID, until *neon.NodeID) error {
 	if until != nil {

@@ -6,9 +6,9 @@ import (
 	"quorate/api/neon"
 )
 
-// ImportTimeline takes charge of a timeline that its safekeepers have already, or
-// sets right what is recorded of one. A record keeps its generation unless the set
-// changes: one generation never stands for two configurations.
+// ImportTimeline records a timeline that its safekeepers have already, or corrects the
+// record of one. A record keeps its generation unless the set changes: one generation
+// never stands for two configurations.
 type ImportTimeline struct {
 	Tenant   neon.TenantID   `cbor:"1,keyasint"`
 	Timeline neon.TimelineID `cbor:"2,keyasint"`
@@ -76,7 +76,7 @@ func (c BeginMembership) apply(t *txn) Result {
 	}
 	tl.Generation, tl.NewSet = tl.Generation+1, c.NewSet
 	t.setTimeline(tl)
-	// A newcomer that has still to drop what it had before gets it again anyway.
+	// A new member that has still to delete an old copy gets a new copy anyway.
 	for _, id := range without(c.NewSet, tl.Set) {
 		t.ops.Delete(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline})
 	}
@@ -92,10 +92,10 @@ const (
 	MembershipCommit                          // the new set stays
 )
 
-// EndMembership ends a migration: the set that stays becomes the configuration of
-// the next generation, and the others owe their exclusion. It is refused as a
-// Conflict unless the joint configuration of Generation still holds, so that of a
-// commit and an abort only one comes true.
+// EndMembership ends a migration. The set that stays becomes the configuration of the
+// next generation. The others owe their exclusion. It is refused as a Conflict unless
+// the joint configuration of Generation still holds, so that a commit and an abort
+// cannot both succeed.
 type EndMembership struct {
 	Tenant     neon.TenantID             `cbor:"1,keyasint"`
 	Timeline   neon.TimelineID           `cbor:"2,keyasint"`

@@ -79,8 +79,8 @@ func (c RegisterNode) apply(t *txn) Result {
 	return Result{}
 }
 
-// SetNodeScheduling records an operator's wish for a node. It is refused while a
-// long operation runs, whose policy it would take away.
+// SetNodeScheduling sets the scheduling policy of a node. It is refused while a long
+// operation runs, whose policy it would replace.
 type SetNodeScheduling struct {
 	Node       neon.NodeID         `cbor:"1,keyasint"`
 	Scheduling neon.NodeScheduling `cbor:"2,keyasint"`
@@ -115,8 +115,8 @@ type Verdict struct {
 	Incarnation uint64                `cbor:"4,keyasint,omitempty"`
 }
 
-// SetNodeAvailability commits the verdicts of one round of heartbeats. Verdicts
-// that no longer hold, or are none, are passed over.
+// SetNodeAvailability commits the verdicts of one round of heartbeats. Verdicts that
+// no longer hold, or are none, are ignored.
 type SetNodeAvailability struct {
 	Verdicts []Verdict `cbor:"1,keyasint"`
 }
@@ -140,13 +140,14 @@ func knownAvailability(a neon.NodeAvailability) bool {
 	return a == neon.NodeActive || a == neon.NodeWarmingUp || a == neon.NodeOffline
 }
 
-// ReAttach is the start of a pageserver process: every shard whose newest
-// generation was issued to the node gets the next number, at once and in one
-// entry. Result.ReAttached lists those, and, as Secondary, every other shard that
-// is intended on the node, so that no warm copy is thrown away. A deleted node
-// is refused. A long operation on the node is interrupted: its process is another
-// one, and a deletion that was begun waits, with the node paused, to be begun again.
-// A split of such a shard that is not committed is aborted by it.
+// ReAttach is the start of a pageserver process. Every shard whose newest generation
+// was issued to the node gets the next number, in one entry. Result.ReAttached lists
+// those. It also lists, as Secondary, every other shard that is intended on the node,
+// so that the pageserver keeps its warm copies. A deleted node is refused.
+//
+// A long operation on the node is interrupted, because its process is another one. A
+// deletion that was begun has to be begun again; the node is paused until then. A
+// split of such a shard that is not committed is aborted.
 type ReAttach struct {
 	Node neon.NodeID `cbor:"1,keyasint"`
 }

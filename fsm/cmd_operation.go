@@ -36,8 +36,8 @@ func (k OperationKind) during() neon.NodeScheduling {
 	return neon.SchedulingDeleting
 }
 
-// Operation is a long operation on a node. It is there from the moment an operator
-// asked for it until it ended; whoever leads meanwhile works on it.
+// Operation is a long operation on a node. It exists from the order of an operator
+// until its end. Every leader meanwhile works on it.
 type Operation struct {
 	Kind OperationKind `cbor:"1,keyasint"`
 
@@ -54,15 +54,15 @@ type Operation struct {
 	// now it is the progress.
 	Total int `cbor:"5,keyasint"`
 
-	// Interrupted is set when the node's process was replaced. Its policy is its
-	// own again; whoever leads ends the operation.
+	// Interrupted is set when the process of the node was replaced. The node has its
+	// own policy again. The leader ends the operation.
 	Interrupted bool `cbor:"6,keyasint,omitempty"`
 }
 
 // BeginNodeOperation starts a long operation and sets the scheduling policy that
-// goes with it. It was decided on a node with the policy Prior and no operation,
-// with Exclusive on a cluster without any, and is refused as a Conflict when that
-// moved. Only a forced deletion takes the place of another operation.
+// goes with it. It is refused as a Conflict unless the node has the policy Prior and
+// no operation. With Exclusive it is refused while any node has an operation. Only a
+// forced deletion may replace another operation.
 type BeginNodeOperation struct {
 	Node      neon.NodeID         `cbor:"1,keyasint"`
 	Kind      OperationKind       `cbor:"2,keyasint"`
@@ -112,12 +112,12 @@ const (
 	Abandoned               // it was interrupted
 )
 
-// EndNodeOperation ends the operation that was begun at an index: a finished
-// drain leaves the node waiting for its restart, a finished fill leaves it Active,
-// and what is cancelled returns to the policy it had, its moves that have not come
-// to the cut-over being given up. What was interrupted leaves the policy alone,
-// however it ends. A deletion is finished by DeleteNode only. It is refused as a
-// Conflict when that operation is over.
+// EndNodeOperation ends the operation that was begun at an index. A finished drain
+// leaves the node waiting for its restart. A finished fill leaves it Active. A
+// cancelled operation returns the node to the policy it had, and its moves that have
+// not come to the cut-over are cancelled. An interrupted operation does not change the
+// policy, however it ends. Only DeleteNode finishes a deletion. The command is refused
+// as a Conflict when that operation is over.
 type EndNodeOperation struct {
 	Node   neon.NodeID `cbor:"1,keyasint"`
 	Begun  uint64      `cbor:"2,keyasint"`
@@ -167,11 +167,11 @@ func cancelMoves(t *txn, node neon.NodeID, kind OperationKind) {
 	}
 }
 
-// DeleteNode makes a node a tombstone. Begun, unless it is 0, names the deletion
-// that this is the end of, and the command is refused as a Conflict when that is
-// over. Intents that still name the node lose it, whatever the policy of their
-// tenant: what was attached there is placed anew by whoever leads, and its split,
-// if one is under way, is aborted.
+// DeleteNode makes a node a tombstone. Begun, unless it is 0, names the deletion that
+// this command ends. It is refused as a Conflict when that deletion is over. Intents
+// that still name the node lose it, whatever the policy of their tenant is. The leader
+// then finds a new place for what was attached there. A split of such a shard is
+// aborted.
 type DeleteNode struct {
 	Node  neon.NodeID `cbor:"1,keyasint"`
 	Begun uint64      `cbor:"2,keyasint,omitempty"`
@@ -210,9 +210,9 @@ func (c DeleteNode) apply(t *txn) Result {
 }
 
 // ForgetTombstone forgets a deleted node, whose id may register again. It is
-// refused as a Conflict for a node that is in use; one that is not known is
-// forgotten already. Shards whose newest generation was issued to it keep the
-// number and lose the owner: nobody else can ever have that number.
+// refused as a Conflict for a node that is in use. An unknown node is forgotten
+// already. Shards whose newest generation was issued to the node keep the number and
+// lose the owner: no other node can ever have that number.
 type ForgetTombstone struct {
 	Node neon.NodeID `cbor:"1,keyasint"`
 }

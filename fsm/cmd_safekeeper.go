@@ -10,7 +10,7 @@ import (
 // maxMembers bounds the safekeepers of one timeline.
 const maxMembers = 255
 
-// lastGeneration stands in operations that nothing later can overtake.
+// lastGeneration is the generation of operations that nothing later can overtake.
 const lastGeneration = neon.SafekeeperGeneration(math.MaxInt32)
 
 // UpsertSafekeeper adds a safekeeper, which starts as Activating, or updates all
@@ -98,7 +98,7 @@ func (t *txn) owe(op SafekeeperOp) {
 }
 
 // CreateTimeline records the safekeepers of a new timeline, before any of them
-// hears of it. One that exists keeps what it has, so that whoever repeats a
+// hears of it. A timeline that exists keeps what it has. So a client that repeats a
 // creation finds the set that was chosen first.
 type CreateTimeline struct {
 	Tenant   neon.TenantID   `cbor:"1,keyasint"`
@@ -137,9 +137,9 @@ func (c CreateTimeline) apply(t *txn) Result {
 	return Result{}
 }
 
-// PullTimeline makes members that missed the creation of a timeline get it from
-// the others. It is passed over when the configuration is not the one of this
-// Generation any more: whoever changed it has seen to the members itself.
+// PullTimeline makes members that missed the creation of a timeline copy it from the
+// others. It changes nothing when the configuration is not the one of this Generation
+// any more: the change of the configuration has taken care of the members.
 type PullTimeline struct {
 	Tenant      neon.TenantID             `cbor:"1,keyasint"`
 	Timeline    neon.TimelineID           `cbor:"2,keyasint"`
@@ -163,9 +163,9 @@ func (c PullTimeline) apply(t *txn) Result {
 	return Result{}
 }
 
-// FinishSafekeeperOps says that operations were carried out. One that was replaced
-// by another kind or generation meanwhile is still owed. With its last operation a
-// deleted timeline is forgotten.
+// FinishSafekeeperOps records that operations were carried out. An operation that was
+// replaced by another kind or generation meanwhile is still owed. A deleted timeline
+// is forgotten with its last operation.
 type FinishSafekeeperOps struct {
 	Ops []SafekeeperOp `cbor:"1,keyasint"`
 }
@@ -210,8 +210,8 @@ func (c DeleteTimeline) apply(t *txn) Result {
 	return Result{}
 }
 
-// deleteTenantTimelines makes the safekeepers of a tenant that is forgotten drop it as a
-// whole, in place of all that they owed for single timelines of it.
+// deleteTenantTimelines makes the safekeepers of a forgotten tenant delete the tenant as
+// a whole. This replaces everything that they owed for single timelines of it.
 func (t *txn) deleteTenantTimelines(tenant neon.TenantID) {
 	var gone []Timeline
 	for tl := range t.TenantTimelines(tenant) {

@@ -79,8 +79,8 @@ type Ack struct {
 	Node  neon.NodeID  `cbor:"2,keyasint"`
 }
 
-// AckNotifications settles owed notifications. An acknowledgement for a node that
-// does not hold the newest generation any more settles nothing.
+// AckNotifications records that compute acknowledged notifications. One for a node
+// that does not hold the newest generation any more is ignored.
 type AckNotifications struct {
 	Acks []Ack `cbor:"1,keyasint"`
 }

@@ -6,10 +6,10 @@ import (
 	"quorate/api/neon"
 )
 
-// AttachUnmanaged numbers an attachment that somebody is about to make on Node
-// themselves, or says, with Node 0, that they have taken the shard away. The
-// tenant becomes one without secondaries, or a detached one; it is created when
-// it is unknown. Whoever attaches by hand tells compute by hand.
+// AttachUnmanaged numbers an attachment that a client is about to make on Node
+// itself. With Node 0 it records that the client has detached the shard. The tenant
+// becomes one without secondaries, or a detached one. An unknown tenant is created.
+// The client notifies compute itself.
 type AttachUnmanaged struct {
 	Shard neon.ShardID `cbor:"1,keyasint"`
 	Node  neon.NodeID  `cbor:"2,keyasint,omitempty"`
@@ -103,8 +103,8 @@ func (c SetPreferredAZs) apply(t *txn) (r Result) {
 	return r
 }
 
-// SetMetadataHealth records what somebody who looked through remote storage found,
-// at a Unix time in milliseconds. Unknown shards are passed over.
+// SetMetadataHealth records what a scan of remote storage found, at a Unix time in
+// milliseconds. Unknown shards are ignored.
 type SetMetadataHealth struct {
 	Healthy   []neon.ShardID `cbor:"1,keyasint,omitempty"`
 	Unhealthy []neon.ShardID `cbor:"2,keyasint,omitempty"`
@@ -116,7 +116,7 @@ func (c SetMetadataHealth) apply(t *txn) Result {
 		for _, id := range ids {
 			if s, ok := t.Shard(id); ok {
 				s.Unhealthy, s.ScrubbedAt = unhealthy, c.At
-				t.shards.Set(s) // nothing that anybody is to be woken for
+				t.shards.Set(s) // no subscriber has to know
 			}
 		}
 	}

@@ -13,8 +13,8 @@ import (
 
 // Import is the replicated record of the import of a timeline: what the pageserver
 // of each shard reported last. It stays, as Finished, after the control plane has
-// been told of the end, so that a creation that is repeated late does not begin the
-// import again; it goes with the timeline.
+// acknowledged the end, so that a creation that is repeated late does not begin the
+// import again. It is removed with the timeline.
 type Import struct {
 	Tenant   neon.TenantID
 	Timeline neon.TimelineID
@@ -35,7 +35,7 @@ func (i *Import) Ref() neon.TimelineRef {
 	return neon.TimelineRef{Tenant: i.Tenant, Timeline: i.Timeline}
 }
 
-// Complete tells whether no shard will report anything else.
+// Complete reports whether no shard will report anything else.
 func (i *Import) Complete() bool {
 	return !slices.ContainsFunc(i.Shards, func(s neon.ShardImport) bool { return !s.Terminal() })
 }
@@ -49,8 +49,8 @@ func (i *Import) Shard(id neon.ShardID) (s neon.ShardImport, ok bool) {
 	return i.Shards[id.Number], true
 }
 
-// TimelineDelete is the replicated record of a timeline whose deletion was asked
-// for: whoever leads drives it to its end.
+// TimelineDelete is the replicated record of a timeline that is to be deleted. Every
+// leader works on it until its end.
 type TimelineDelete struct {
 	Tenant   neon.TenantID
 	Timeline neon.TimelineID
@@ -95,7 +95,7 @@ func (t *timelineWorkTable) Imports() iter.Seq[Import] {
 	return func(yield func(Import) bool) { t.imports.Scan(yield) }
 }
 
-// Importing tells whether a timeline of the tenant is being imported.
+// Importing reports whether a timeline of the tenant is being imported.
 func (t *timelineWorkTable) Importing(id neon.TenantID) (open bool) {
 	t.imports.Ascend(Import{Tenant: id}, func(i Import) bool {
 		open = i.Tenant == id && !i.Finished

@@ -12,8 +12,8 @@ import (
 // firstLevel is that of the first version, and of a state that was never raised.
 const firstLevel = 1
 
-// ErrNewerState is met by a version that is older than the level of the cluster. It
-// must stop: what it does not know it would apply differently.
+// ErrNewerState is the error of a version that is older than the level of the cluster.
+// It must stop: it would apply differently what it does not know.
 var ErrNewerState = errors.New("the cluster has been upgraded beyond this version")
 
 // Leveled is a command that not every version knows, or not with the content it has.
@@ -31,7 +31,7 @@ func LevelOf(c Command) uint64 {
 }
 
 // SetLevel raises the agreed level. The leader proposes it when every member runs a
-// version that knows it; older ones can not join from then on.
+// version that knows it. Older versions cannot join from then on.
 type SetLevel struct {
 	Level uint64 `cbor:"1,keyasint"`
 }
@@ -42,15 +42,15 @@ func (c SetLevel) apply(t *txn) Result {
 	if c.Level <= t.AgreedLevel() {
 		return refuse(neon.Conflict, "the cluster is at feature level %d already", t.AgreedLevel())
 	}
-	if err := checkLevel(c.Level); err != nil { // see Readable: nobody gets here
+	if err := checkLevel(c.Level); err != nil { // cannot happen, see Readable
 		return refuse(neon.Internal, "%w", err)
 	}
 	t.level = c.Level
 	return Result{}
 }
 
-// Admit tells whether a command may go into the log of a cluster in state s. The
-// error says what has to happen before.
+// Admit refuses a command that may not go into the log of a cluster in state s. The
+// error says what has to happen first.
 func Admit(s *State, c Command) error {
 	need, have := LevelOf(c), s.AgreedLevel()
 	if need <= have {
@@ -61,8 +61,8 @@ func Admit(s *State, c Command) error {
 		reflect.TypeOf(c).Name(), need, have)
 }
 
-// Readable tells whether a version may go on after an entry of the log. What it does
-// not know stands behind a SetLevel beyond its Level, which is where it stops.
+// Readable refuses an entry of the log that this version must not pass. A command that
+// it does not know comes only after a SetLevel beyond its Level. It stops at that one.
 func Readable(entry []byte) error {
 	if len(entry) < frameHeader || Kind(binary.BigEndian.Uint16(entry[1:])) != (SetLevel{}).kind() {
 		return nil

@@ -176,7 +176,7 @@ func sameShard(a, b Shard) bool {
 	return bytes.Equal(appendShard(nil, &a), appendShard(nil, &b))
 }
 
-// changedByOther tells whether a batch has several items for a shard, so that it
+// changedByOther reports whether a batch has several items for a shard, so that it
 // may be refused for one and changed by another.
 func changedByOther(c Command, id neon.ShardID) bool {
 	n := 0

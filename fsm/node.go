@@ -45,10 +45,10 @@ type Node struct {
 	Sequence uint64 `cbor:"8,keyasint"`
 }
 
-// Available tells whether calls to the node may be expected to succeed.
+// Available reports whether calls to the node may be expected to succeed.
 func (n *Node) Available() bool { return n.Availability == neon.NodeActive && !n.Tombstone }
 
-// Schedulable tells whether new locations may be placed on the node.
+// Schedulable reports whether new locations may be placed on the node.
 func (n *Node) Schedulable() bool {
 	return n.Available() &&
 		(n.Scheduling == neon.SchedulingActive || n.Scheduling == neon.SchedulingFilling)
@@ -67,7 +67,7 @@ type nodeTable struct {
 	nodes  []Node       // by id; replaced, never modified
 	counts []NodeCounts // parallel to nodes
 
-	// owned is set while nobody else can see the two slices.
+	// owned is set while no published state shares the two slices.
 	owned bool
 }
 

@@ -16,9 +16,9 @@ const RecoveryGap = 1 << 16
 // Recover prepares a restored snapshot to be the beginning of a new cluster. The
 // numbers issued after the snapshot was taken are not known, so all are jumped
 // over: those of the shards, those remembered of deleted tenants, and those of
-// tenants that were only created later (see generationFloor). What somebody has chosen by
-// himself since, in a creation or an attachment by hand, may lie beyond that. The
-// cluster gets another id, so that no member of the old one can meet it.
+// tenants that were only created later (see generationFloor). A number that a client
+// has chosen since, in a creation or an unmanaged attachment, may lie beyond that. The
+// cluster gets another id, so that no member of the old cluster can join it.
 func Recover(s *State, clusterID string) (*State, error) {
 	t := begin(s)
 	t.ClusterID = clusterID

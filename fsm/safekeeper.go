@@ -61,10 +61,10 @@ func (t *Timeline) Ref() neon.TimelineRef {
 	}
 }
 
-// Joint tells whether a migration to NewSet is under way.
+// Joint reports whether a migration to NewSet is under way.
 func (t *Timeline) Joint() bool { return len(t.NewSet) > 0 }
 
-// Member tells whether a safekeeper is in the configuration, on either side of it.
+// Member reports whether a safekeeper is in the configuration, on either side of it.
 func (t *Timeline) Member(id neon.NodeID) bool {
 	return slices.Contains(t.Set, id) || slices.Contains(t.NewSet, id)
 }
@@ -72,7 +72,7 @@ func (t *Timeline) Member(id neon.NodeID) bool {
 // Members are all safekeepers of the configuration: Set, then those only in NewSet.
 func (t *Timeline) Members() []neon.NodeID { return union(t.Set, t.NewSet) }
 
-// MigrationDone tells whether nothing is left to be done about a migration.
+// MigrationDone reports whether nothing is left to be done about a migration.
 func (t *Timeline) MigrationDone() bool {
 	return !t.Joint() &&
 		(t.Generation == 1 ||
@@ -113,9 +113,9 @@ func (k SafekeeperOpKind) String() string {
 	return "unknown"
 }
 
-// SafekeeperOp is an operation that a safekeeper owes: there is at most one for
-// each timeline, and one for a tenant as a whole, whose Timeline is zero. It stays
-// until it was carried out, whoever leads.
+// SafekeeperOp is an operation that a safekeeper owes. There is at most one for each
+// timeline, and one for a tenant as a whole, whose Timeline is zero. It stays, under
+// every leader, until it was carried out.
 type SafekeeperOp struct {
 	Safekeeper neon.NodeID               `cbor:"1,keyasint"`
 	Tenant     neon.TenantID             `cbor:"2,keyasint"`
@@ -129,7 +129,7 @@ func (o *SafekeeperOp) Ref() neon.TimelineRef {
 	return neon.TimelineRef{Tenant: o.Tenant, Timeline: o.Timeline}
 }
 
-// WholeTenant tells whether the operation is about all timelines of the tenant.
+// WholeTenant reports whether the operation is about all timelines of the tenant.
 func (o *SafekeeperOp) WholeTenant() bool { return o.Timeline == neon.TimelineID{} }
 
 func compareTimelines(a, b Timeline) int {

@@ -16,13 +16,13 @@ type Shard struct {
 	Generation    neon.Generation
 	HasGeneration bool
 
-	// ComputeAcknowledged tells that compute acknowledged GenNode as the place to read from.
-	// Issuing a generation to another node clears it, so a lost or an ambiguous
-	// notification is always sent again.
+	// ComputeAcknowledged is set once compute has acknowledged GenNode as the node to
+	// read from. Issuing a generation to another node clears it, so that a notification
+	// that was lost or had an unknown outcome is sent again.
 	ComputeAcknowledged bool
 
-	// AcknowledgedNode is the last node compute acknowledged; 0 for none. While the shard moves
-	// it is what other notifications of the tenant go on to say of this shard.
+	// AcknowledgedNode is the last node that compute acknowledged; 0 for none. While the
+	// shard moves, notifications about other shards of the tenant still name this node.
 	AcknowledgedNode neon.NodeID
 
 	// GenNode is the node Generation was issued to; 0 until the first attach and
@@ -39,9 +39,9 @@ type Shard struct {
 	PreferredNode neon.NodeID
 	PreferredAZ   neon.AZ
 
-	// Unmanaged tells that somebody attaches and detaches this shard on pageservers
-	// themselves: it is numbered and validated as any other, and otherwise left
-	// alone until a decision about its place or its configuration is made here.
+	// Unmanaged is set while a client attaches and detaches this shard on pageservers
+	// itself. The shard is numbered and validated as any other. Otherwise the leader
+	// leaves it alone, until a command decides about its place or its configuration.
 	Unmanaged bool
 
 	// Unhealthy is the last judgement on what the shard has in remote storage, and
@@ -54,15 +54,15 @@ type Shard struct {
 	Sequence uint64
 }
 
-// HasSecondary tells whether n is an intended secondary.
+// HasSecondary reports whether n is an intended secondary.
 func (s *Shard) HasSecondary(n neon.NodeID) bool { return slices.Contains(s.Secondary, n) }
 
-// Intends tells whether the shard should have any location on n.
+// Intends reports whether the shard should have any location on n.
 func (s *Shard) Intends(n neon.NodeID) bool {
 	return n != 0 && s.Attached == n || s.HasSecondary(n)
 }
 
-// OwesNotification tells whether compute still has to be told where the shard's
+// OwesNotification reports whether compute still has to be told where the shard's
 // newest generation is.
 func (s *Shard) OwesNotification() bool { return s.GenNode != 0 && !s.ComputeAcknowledged }
 

@@ -31,9 +31,9 @@ func (p SplitPhase) String() string {
 	return "unknown"
 }
 
-// Split is the replicated record of the split of one tenant. Until it is
-// committed the children stand nowhere but here: they cannot be located, placed,
-// re-attached or validated.
+// Split is the replicated record of the split of one tenant. Until it is committed
+// the children exist only here: they cannot be located, placed, re-attached or
+// validated.
 type Split struct {
 	Tenant neon.TenantID   `cbor:"1,keyasint"`
 	Phase  SplitPhase      `cbor:"2,keyasint"`
@@ -50,7 +50,7 @@ type Split struct {
 	Reason string    `cbor:"8,keyasint,omitempty"`
 
 	// Leftovers are locations of earlier shards that are still to be removed from
-	// pageservers: nobody lists them, only a detach or a restart clears them.
+	// pageservers. No listing shows them. Only a detach or a restart removes them.
 	Leftovers []Leftover `cbor:"9,keyasint,omitempty"`
 }
 
@@ -68,7 +68,7 @@ type Leftover struct {
 	Node  neon.NodeID  `cbor:"2,keyasint"`
 }
 
-// Active tells whether the tenant is frozen by the split.
+// Active reports whether the tenant is frozen by the split.
 func (s *Split) Active() bool { return s.Phase != SplitDone }
 
 // Children lists what a parent becomes, by number.
@@ -90,7 +90,7 @@ func (t *splitTable) Split(
 	return t.splits.Get(Split{Tenant: id})
 }
 
-// Splitting tells whether a tenant is frozen by a split.
+// Splitting reports whether a tenant is frozen by a split.
 func (t *splitTable) Splitting(id neon.TenantID) bool {
 	sp, ok := t.Split(id)
 	return ok && sp.Active()

@@ -12,15 +12,15 @@ type Tenant struct {
 	Scheduling neon.ShardScheduling
 	Config     neon.TenantConfig
 
-	// Deleting is set by BeginDeleteTenant: the tenant has no intent any more,
-	// only FinishDeleteTenant can follow, and any leader drives it there.
+	// Deleting is set by BeginDeleteTenant. The tenant has no intent any more. Only
+	// FinishDeleteTenant can follow, and every leader works towards it.
 	Deleting bool
 
 	// Sequence is the log index of the last change to this record.
 	Sequence uint64
 }
 
-// What a snapshot has room for. A record that exceeds it is refused before it
+// These are the limits of a snapshot. A record that exceeds them is refused before it
 // gets into the state.
 const (
 	maxName        = 255     // bytes of a host or a zone

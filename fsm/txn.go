@@ -14,7 +14,7 @@ type txn struct {
 	touched Touched
 }
 
-// Touched says what a batch changed, for those who keep something derived.
+// Touched says what a batch changed, for subscribers that keep something derived.
 type Touched struct {
 	Shards  []neon.ShardID // may repeat
 	Tenants []neon.TenantID

@@ -96,6 +96,9 @@ func (m *machine) reAttach(t *rapid.T) {
 		case r.Err == nil && was.Intends(node):
 			want = append(want, loc)
 		}
+		if n, _ := before.Node(node); r.Err == nil {
+			cancelMove(&was, n, m.s.Index)
+		}
 		if !sameShard(was, is) {
 			t.Fatalf("a re-attach of node %d turned %+v into %+v", node, was, is)
 		}
@@ -110,6 +113,20 @@ func (m *machine) reAttach(t *rapid.T) {
 			n.Incarnation != was.Incarnation+1 {
 			t.Fatalf("after a re-attach: %+v", n)
 		}
+	}
+}
+
+// cancelMove does what the end of a node's operation does to a shard that it moves.
+func cancelMove(s *Shard, n Node, index uint64) {
+	moves := s.PreferredNode != 0 && s.Attached == n.ID
+	switch n.Operation.Kind {
+	case OperationNone:
+		return
+	case OperationFill:
+		moves = s.PreferredNode == n.ID && s.HasSecondary(n.ID)
+	}
+	if moves {
+		s.PreferredNode, s.Sequence = 0, index
 	}
 }
 

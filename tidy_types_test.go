@@ -19,8 +19,6 @@ var wide = map[string]bool{
 	"internal/app.App":                  true,
 	"internal/controller.Tenants":       true,
 	"internal/controller.Timelines":     true,
-	"reconciler.term":                   true,
-	"scheduler.Scheduler":               true,
 	"testcluster.Client":                true,
 	"testcluster.Cluster":               true,
 	"testcluster/simpageserver.Node":    true,

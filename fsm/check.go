@@ -48,6 +48,7 @@ func Check(s *State) error {
 	c.splits()
 	s.shards.Scan(func(sh Shard) bool { c.shard(&sh); return len(c.errs) < 32 })
 	c.derived()
+	c.sums()
 	c.safekeeping()
 	c.timelineWork()
 	return errors.Join(c.errs...)

@@ -78,7 +78,9 @@ func (t *txn) setSafekeeper(k Safekeeper) {
 	k.Sequence = t.Index
 	i, found := t.safekeeperIndex(k.ID)
 	t.safekeepers = slices.Clone(t.safekeepers)
+	t.safekeeperSum += hashCBOR(tagSafekeeper, k)
 	if found {
+		t.safekeeperSum -= hashCBOR(tagSafekeeper, t.safekeepers[i])
 		t.safekeepers[i] = k
 	} else {
 		t.safekeepers = slices.Insert(t.safekeepers, i, k)

@@ -24,12 +24,12 @@ type request struct {
 }
 
 func newRequests() recent[request] {
-	return newRecent(keptRequests, func(a, b request) bool {
+	return newRecent(keptRequests, tagRequest, func(a, b request) bool {
 		if c := bytes.Compare(a.id[:], b.id[:]); c != 0 {
 			return c < 0
 		}
 		return a.kind < b.kind
-	})
+	}, appendRequest)
 }
 
 // keptTenantTombstones bounds the number of deleted tenants that are remembered.
@@ -45,8 +45,9 @@ type tenantTombstone struct {
 }
 
 func newTenantTombstones() recent[tenantTombstone] {
-	return newRecent(keptTenantTombstones,
-		func(a, b tenantTombstone) bool { return compareIDs(a.tenant, b.tenant) < 0 })
+	return newRecent(keptTenantTombstones, tagTenantTombstone,
+		func(a, b tenantTombstone) bool { return compareIDs(a.tenant, b.tenant) < 0 },
+		appendTombstone)
 }
 
 // Done finds the index at which a command of that type was applied under a

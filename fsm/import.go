@@ -6,8 +6,6 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/tidwall/btree"
-
 	"quorate/api/neon"
 )
 
@@ -70,19 +68,23 @@ func compareRefs(a, b neon.TimelineRef) int {
 
 // timelineWorkTable holds the imports and the deletions of timelines.
 type timelineWorkTable struct {
-	imports *btree.BTreeG[Import]
-	deletes *btree.BTreeG[TimelineDelete]
+	imports table[Import]
+	deletes table[TimelineDelete]
 }
 
 func newTimelineWorkTable() timelineWorkTable {
 	return timelineWorkTable{
-		imports: tree(func(a, b Import) bool { return compareRefs(a.Ref(), b.Ref()) < 0 }),
-		deletes: tree(func(a, b TimelineDelete) bool { return compareRefs(a.Ref(), b.Ref()) < 0 }),
+		imports: newTable(tagImport,
+			func(a, b Import) bool { return compareRefs(a.Ref(), b.Ref()) < 0 },
+			func(b []byte, i Import) []byte { return appendImport(b, &i) }),
+		deletes: newTable(tagTimelineDelete,
+			func(a, b TimelineDelete) bool { return compareRefs(a.Ref(), b.Ref()) < 0 },
+			func(b []byte, d TimelineDelete) []byte { return appendTimelineDelete(b, &d) }),
 	}
 }
 
 func (t *timelineWorkTable) copy() timelineWorkTable {
-	return timelineWorkTable{imports: t.imports.Copy(), deletes: t.deletes.Copy()}
+	return timelineWorkTable{imports: t.imports.copy(), deletes: t.deletes.copy()}
 }
 
 // Import finds the import of a timeline, a finished one included.

@@ -241,7 +241,7 @@ func drawNodes(t *rapid.T, most int) []neon.NodeID {
 func (m *machine) anyShard(t *rapid.T) neon.ShardID {
 	if m.s.ShardCount() > 0 && rapid.IntRange(0, 7).Draw(t, "unknown shard") > 0 {
 		at := rapid.IntRange(0, m.s.ShardCount()-1).Draw(t, "shard")
-		sh, _ := m.s.shards.GetAt(at)
+		sh, _ := m.s.shards.tree.GetAt(at)
 		return sh.ID
 	}
 	return rapid.SampledFrom(neon.ShardIDs(drawTenant.Draw(t, "tenant"),
@@ -422,6 +422,9 @@ func restored(t failer, s *State) *State {
 	}
 	if got.Hash() != s.Hash() {
 		t.Fatalf("a restored state differs:\n%s\nnot\n%s", dump(got), dump(s))
+	}
+	if got.Digest() != s.Digest() {
+		t.Fatalf("a restored state has another digest")
 	}
 	if !bytes.Equal(snapshotOf(t, got), data) {
 		t.Fatalf("the snapshot of a restored state differs")

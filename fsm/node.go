@@ -64,8 +64,9 @@ type NodeCounts struct {
 
 // nodeTable holds the pageservers. Counts are derived from the shards.
 type nodeTable struct {
-	nodes  []Node       // by id; replaced, never modified
-	counts []NodeCounts // parallel to nodes
+	nodes   []Node       // by id; replaced, never modified
+	nodeSum uint64       // of their hashes
+	counts  []NodeCounts // parallel to nodes
 
 	// owned is set while no published state shares the two slices.
 	owned bool
@@ -180,7 +181,9 @@ func (t *nodeTable) own() {
 func (t *nodeTable) put(n Node) {
 	t.own()
 	i, found := t.nodeIndex(n.ID)
+	t.nodeSum += hashCBOR(tagNode, n)
 	if found {
+		t.nodeSum -= hashCBOR(tagNode, t.nodes[i])
 		t.nodes[i] = n
 		return
 	}
@@ -192,6 +195,7 @@ func (t *nodeTable) put(n Node) {
 func (t *nodeTable) remove(id neon.NodeID) {
 	if i, found := t.nodeIndex(id); found {
 		t.own()
+		t.nodeSum -= hashCBOR(tagNode, t.nodes[i])
 		t.nodes, t.counts = slices.Delete(t.nodes, i, i+1), slices.Delete(t.counts, i, i+1)
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/tidwall/btree"
-
 	"quorate/api/neon"
 )
 
@@ -144,22 +142,27 @@ func compareOps(a, b SafekeeperOp) int {
 // safekeeperTable holds the safekeepers, the timelines on them and the operations
 // that they owe.
 type safekeeperTable struct {
-	safekeepers []Safekeeper // by id; replaced, never modified
-	timelines   *btree.BTreeG[Timeline]
-	ops         *btree.BTreeG[SafekeeperOp]
+	safekeepers   []Safekeeper // by id; replaced, never modified
+	safekeeperSum uint64       // of their hashes
+	timelines     table[Timeline]
+	ops           table[SafekeeperOp]
 }
 
 func newSafekeeperTable() safekeeperTable {
 	return safekeeperTable{
-		timelines: tree(func(a, b Timeline) bool { return compareTimelines(a, b) < 0 }),
-		ops:       tree(func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 }),
+		timelines: newTable(tagTimeline,
+			func(a, b Timeline) bool { return compareTimelines(a, b) < 0 },
+			func(b []byte, t Timeline) []byte { return appendTimeline(b, &t) }),
+		ops: newTable(tagOp,
+			func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 },
+			func(b []byte, o SafekeeperOp) []byte { return appendOp(b, &o) }),
 	}
 }
 
 func (s *safekeeperTable) copy() safekeeperTable {
-	return safekeeperTable{
-		safekeepers: s.safekeepers, timelines: s.timelines.Copy(), ops: s.ops.Copy(),
-	}
+	c := *s
+	c.timelines, c.ops = s.timelines.copy(), s.ops.copy()
+	return c
 }
 
 // Safekeeper finds a safekeeper.

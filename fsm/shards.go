@@ -10,8 +10,8 @@ import (
 
 // shardTable holds the tenants and their shards, and finds the shards of a node.
 type shardTable struct {
-	tenants *btree.BTreeG[Tenant]
-	shards  *btree.BTreeG[Shard]
+	tenants table[Tenant]
+	shards  table[Shard]
 	byNode  *btree.BTreeG[nodeShard] // derived from shards
 }
 
@@ -31,14 +31,18 @@ func lessNodeShard(a, b nodeShard) bool {
 
 func newShardTable() shardTable {
 	return shardTable{
-		tenants: tree(func(a, b Tenant) bool { return compareIDs(a.ID, b.ID) < 0 }),
-		shards:  tree(func(a, b Shard) bool { return a.ID.Less(b.ID) }),
-		byNode:  tree(lessNodeShard),
+		tenants: newTable(tagTenant,
+			func(a, b Tenant) bool { return compareIDs(a.ID, b.ID) < 0 },
+			func(b []byte, t Tenant) []byte { return appendTenant(b, &t) }),
+		shards: newTable(tagShard,
+			func(a, b Shard) bool { return a.ID.Less(b.ID) },
+			func(b []byte, s Shard) []byte { return appendShard(b, &s) }),
+		byNode: tree(lessNodeShard),
 	}
 }
 
 func (t *shardTable) copy() shardTable {
-	return shardTable{tenants: t.tenants.Copy(), shards: t.shards.Copy(), byNode: t.byNode.Copy()}
+	return shardTable{tenants: t.tenants.copy(), shards: t.shards.copy(), byNode: t.byNode.Copy()}
 }
 
 // Tenant finds a tenant, deleting ones included.

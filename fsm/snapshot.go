@@ -106,12 +106,11 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 	s.tenants.Scan(func(t Tenant) bool { b = appendTenant(b, &t); return put() })
 	s.shards.Scan(func(sh Shard) bool { b = appendShard(b, &sh); return put() })
 	s.done.values(func(q request) bool {
-		b = binary.AppendUvarint(binary.AppendUvarint(append(b, q.id[:]...), uint64(q.kind)),
-			q.index)
+		b = appendRequest(b, q)
 		return put()
 	})
 	s.deletedTenants.values(func(g tenantTombstone) bool {
-		b = binary.AppendUvarint(append(b, g.tenant[:]...), uint64(g.generation))
+		b = appendTombstone(b, g)
 		return put()
 	})
 	s.timelines.Scan(func(t Timeline) bool { b = appendTimeline(b, &t); return put() })
@@ -126,6 +125,15 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 
 func appendBytes[T string | []byte](b []byte, s T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendRequest(b []byte, q request) []byte {
+	b = binary.AppendUvarint(append(b, q.id[:]...), uint64(q.kind))
+	return binary.AppendUvarint(b, q.index)
+}
+
+func appendTombstone(b []byte, g tenantTombstone) []byte {
+	return binary.AppendUvarint(append(b, g.tenant[:]...), uint64(g.generation))
 }
 
 func appendTenant(b []byte, t *Tenant) []byte {
@@ -227,6 +235,7 @@ func (d *decoder) state() *State {
 	}
 	s.Index, s.ClusterID, s.Epoch = head.Index, head.ClusterID, head.Epoch
 	s.Leader, s.nodes = head.Leader, head.Nodes
+	s.nodeSum = sumOf(tagNode, s.nodes)
 	s.level = head.Level
 	for _, sp := range head.Splits {
 		s.splits.Set(sp)

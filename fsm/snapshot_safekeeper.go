@@ -58,6 +58,7 @@ func (d *decoder) op() (o SafekeeperOp) {
 // safekeeping reads the timelines and what safekeepers owe.
 func (d *decoder) safekeeping(s *State, head *snapshotHeader) {
 	s.safekeepers = head.Safekeepers
+	s.safekeeperSum = sumOf(tagSafekeeper, s.safekeepers)
 	for i := 0; i < head.Timelines && d.err == nil; i++ {
 		s.timelines.Load(d.timeline())
 	}

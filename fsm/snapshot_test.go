@@ -85,8 +85,8 @@ func TestCheckFindsDrift(t *testing.T) {
 		) {
 			w.byNode.Set(nodeShard{node: 1, shard: shard0, roles: roleSecondary})
 		},
-		"shard lost":         func(w *txn) { w.shards.PopMin() },
-		"shard of no tenant": func(w *txn) { w.tenants.PopMin() },
+		"shard lost":         func(w *txn) { w.shards.tree.PopMin() },
+		"shard of no tenant": func(w *txn) { w.tenants.tree.PopMin() },
 		"unknown node":       func(w *txn) { w.setShard(Shard{ID: shard0, Attached: 77}) },
 		"owner, no number":   func(w *txn) { w.setShard(Shard{ID: shard0, GenNode: 1}) },
 		"told, no owner": func(

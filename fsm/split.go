@@ -3,8 +3,6 @@ package fsm
 import (
 	"iter"
 
-	"github.com/tidwall/btree"
-
 	"quorate/api/neon"
 )
 
@@ -75,13 +73,14 @@ func (s *Split) Active() bool { return s.Phase != SplitDone }
 func (s *Split) Children(parent neon.ShardID) []neon.ShardID { return parent.Children(s.Count) }
 
 // splitTable holds the splits by tenant.
-type splitTable struct{ splits *btree.BTreeG[Split] }
+type splitTable struct{ splits table[Split] }
 
 func newSplitTable() splitTable {
-	return splitTable{tree(func(a, b Split) bool { return compareIDs(a.Tenant, b.Tenant) < 0 })}
+	return splitTable{newTable(tagSplit,
+		func(a, b Split) bool { return compareIDs(a.Tenant, b.Tenant) < 0 }, appendCBOR[Split])}
 }
 
-func (t *splitTable) copy() splitTable { return splitTable{t.splits.Copy()} }
+func (t *splitTable) copy() splitTable { return splitTable{t.splits.copy()} }
 
 // Split finds the split of a tenant, a finished one with leftovers included.
 func (t *splitTable) Split(

@@ -33,6 +33,9 @@ var allowed = map[string]struct {
 	"api/internal/profile": {
 		[]string{"api/neon"}, "knows no request",
 	},
+	"api/internal/bodypool": {
+		[]string{"internal/wait", "api/neon"}, "knows no route and no answer",
+	},
 	"api/internal/forward": {
 		[]string{"internal/wait", "api/neon"}, "knows no route and no resource",
 	},
@@ -71,7 +74,7 @@ var allowed = map[string]struct {
 	},
 	"api": {
 		[]string{
-			"api/auth", "api/internal/forward", "api/internal/profile", "fsm",
+			"api/auth", "api/internal/bodypool", "api/internal/forward", "api/internal/profile", "fsm",
 			"internal/controller", "internal/metrics", "internal/wait", "api/neon",
 		},
 		"the outside",

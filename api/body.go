@@ -1,67 +1,92 @@
 package api
 
 import (
-	"context"
-	"io"
+	"crypto/sha256"
+	"net"
 	"net/http"
 	"time"
 
+	"quorate/api/internal/bodypool"
 	"quorate/api/neon"
 )
 
+const (
+	// bodyTime is how long a client may take to send a body, and idleTime how long
+	// nothing may come of it.
+	bodyTime = 30 * time.Second
+	idleTime = 10 * time.Second
+
+	// roomTime is how long a body waits for others to be answered.
+	roomTime = 5 * time.Second
+
+	// unreadTime is how long the rest of a body may take that nobody wants.
+	unreadTime = time.Second
+)
+
+// bodyPools bound the bytes of the bodies that are held at one time. Pageservers cannot
+// do without their calls, so that these have room of their own.
+type bodyPools struct{ upcalls, others *bodypool.Pool }
+
+func newBodyPools() bodyPools {
+	limits := bodypool.Limits{
+		Bytes: bufferedUpcalls, PerClient: bufferedUpcalls / 2,
+		Idle: idleTime, Whole: bodyTime, Room: roomTime,
+	}
+	upcalls := bodypool.New(limits)
+	limits.Bytes, limits.PerClient = bufferedBodies, bufferedBodies/4
+	return bodyPools{upcalls: upcalls, others: bodypool.New(limits)}
+}
+
 // readBody reads the body of a request, whatever its method: pageservers send bodies
-// with GET. The bytes of all requests together are bounded. release gives back those of
-// this one.
+// with GET. release gives back its room.
 func (s *Server) readBody(c *call, w http.ResponseWriter) (release func(), err error) {
-	r, limit := c.request, c.route.body
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+	if !hasBody(c.request) {
 		return func() {}, nil
 	}
-	if r.ContentLength > limit {
-		return nil, tooLarge(limit)
+	pool := s.bodies.others
+	if c.route.isUpcall() {
+		pool = s.bodies.upcalls
 	}
-	weight := r.ContentLength
-	if weight < 0 {
-		weight = limit
-	}
-	ctx, cancel := context.WithTimeout(c.ctx, bodyTime)
-	defer cancel()
-	if err := s.bodies.Acquire(ctx, weight); err != nil {
-		return nil, neon.Errorf(neon.Unavailable, "Too many requests are being received")
-	}
-	release = func() { s.bodies.Release(weight) }
-
-	// A server that cannot set deadlines has timeouts of its own.
 	control := http.NewResponseController(w)
-	if control.SetReadDeadline(time.Now().Add(bodyTime)) == nil {
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	}
-	c.body, err = readUpTo(r.Body, limit, r.ContentLength)
+	c.body, release, err = pool.Read(c.ctx, bodypool.Body{
+		From: c.request.Body, Size: c.request.ContentLength, Limit: c.route.body,
+		Client: client(c.request), SetReadDeadline: control.SetReadDeadline,
+	})
 	if err != nil {
-		release()
 		return nil, err
 	}
+	_ = control.SetReadDeadline(time.Time{})
 	return release, nil
 }
 
-func readUpTo(r io.Reader, limit, size int64) ([]byte, error) {
-	if size > 0 {
-		b := make([]byte, size)
-		if _, err := io.ReadFull(r, b); err != nil {
-			return nil, neon.Errorf(neon.BadRequest, "Failed to read request body: %w", err)
-		}
-		return b, nil
+// leaveBody gives up a body, or the rest of one. The library reads on before it sends an
+// answer, and a client that sends nothing must not hold that up.
+func leaveBody(r *http.Request, w http.ResponseWriter) {
+	if hasBody(r) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(unreadTime))
 	}
-	b, err := io.ReadAll(io.LimitReader(r, limit+1))
-	switch {
-	case err != nil:
-		return nil, neon.Errorf(neon.BadRequest, "Failed to read request body: %w", err)
-	case int64(len(b)) > limit:
-		return nil, tooLarge(limit)
-	}
-	return b, nil
 }
 
-func tooLarge(limit int64) error {
-	return neon.Errorf(neon.BadRequest, "request body is larger than %d bytes", limit)
+func hasBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+}
+
+// client names who sent a request: an address, and a token if one is needed. The token
+// has been verified, so that nobody can be many clients.
+func client(r *http.Request) bodypool.Client {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	token := sha256.Sum256([]byte(r.Header.Get("Authorization")))
+	return bodypool.Client(host + " " + string(token[:]))
+}
+
+// bodyRefused prints the error of readBody.
+func bodyRefused(err error) answer {
+	a := errorAnswer(err)
+	if neon.Classify(err) == neon.Unavailable {
+		a.header = retryHeader()
+	}
+	return a
 }

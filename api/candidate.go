@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -29,22 +28,21 @@ func NewCandidate() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		if h[requestIDHeader] = r.Header[requestIDHeader]; h.Get(requestIDHeader) == "" {
-			h.Set(requestIDHeader, uuid.NewString())
-		}
+		h.Set(requestIDHeader, requestID(r.Header))
 		a := answer{status: http.StatusServiceUnavailable, body: null}
 		a.header = http.Header{"Content-Type": jsonType}
+		gets := r.Method == http.MethodGet || r.Method == http.MethodHead
 		switch path := r.URL.EscapedPath(); {
-		case r.Method == http.MethodGet && path == "/metrics":
+		case gets && path == "/metrics":
 			a = scraped(scrape, r)
 		case r.Method == http.MethodGet && profiles[path] != nil:
 			var err error
 			if a, err = profiles[path](&call{ctx: r.Context(), request: r}); err != nil {
 				a = errorAnswer(err)
 			}
-		case r.Method == http.MethodGet && path == "/status":
+		case gets && path == "/status":
 			a.status = http.StatusOK
-		case r.Method == http.MethodGet && path == "/ready":
+		case gets && path == "/ready":
 		default:
 			a = errorAnswer(errCandidate)
 			if forward.Forwarded(r) {

@@ -64,10 +64,12 @@ func errorAnswer(err error) answer {
 	}
 	a := answer{status: r.status, body: errorBody(r.prefix + msg)}
 	if r.retry {
-		a.header = http.Header{"Retry-After": {strconv.Itoa(retryAfter)}}
+		a.header = retryHeader()
 	}
 	return a
 }
+
+func retryHeader() http.Header { return http.Header{"Retry-After": {strconv.Itoa(retryAfter)}} }
 
 func errorBody(msg string) []byte {
 	b, err := json.Marshal(struct {

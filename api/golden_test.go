@@ -358,7 +358,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	r := w.replicas[0]
 	for _, c := range []struct{ method, path string }{
 		{"GET", "/nowhere"}, {"DELETE", "/status"}, {"POST", "/v1/tenant/" + tenantA + "/x"},
-		{"GET", "/v1/tenant/"}, {"HEAD", "/status"},
+		{"GET", "/v1/tenant/"}, {"HEAD", "/control/v1/node"},
 	} {
 		g := r.do(c.method, c.path, "")
 		if g.status != 404 || g.header.Get("Content-Type") != "text/plain" ||

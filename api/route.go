@@ -1,7 +1,9 @@
 package api
 
 import (
+	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"quorate/api/auth"
@@ -49,8 +51,10 @@ const (
 	// largeBody is the bound where a body lists shards.
 	largeBody = 16 << 20
 
-	// bufferedBodies bounds the sum of all bodies that are held at one time.
-	bufferedBodies = 256 << 20
+	// bufferedUpcalls bounds the sum of all bodies of upcalls that are held at one time,
+	// and bufferedBodies that of all others. A client gets a part of it.
+	bufferedUpcalls = 64 << 20
+	bufferedBodies  = 192 << 20
 
 	// defaultDeadline leaves room for 30 s of waiting for readiness and 30 s for a
 	// reconcile.
@@ -71,9 +75,6 @@ const (
 
 	// upcallLeaderTimeout is shorter: pageservers ask again by themselves.
 	upcallLeaderTimeout = 30 * time.Second
-
-	// bodyTime is how long a client may take to send a body.
-	bodyTime = 30 * time.Second
 )
 
 // readyTimeout is how long a request waits for the leader's first look around.
@@ -121,6 +122,19 @@ func routes(h handlers) []route {
 	return all
 }
 
+// methods are those that a route answers. Some probes and scrapers send HEAD, to see
+// whether there would be an answer.
+func (rt *route) methods() []string {
+	if rt.method == http.MethodGet && rt.scope == auth.None &&
+		!strings.HasPrefix(rt.path, "/profile/") {
+		return []string{http.MethodGet, http.MethodHead}
+	}
+	return []string{rt.method}
+}
+
+// isUpcall reports whether pageservers make the calls of a route.
+func (rt *route) isUpcall() bool { return strings.HasPrefix(rt.path, "/upcall/") }
+
 // openPaths need no token. They are compared with the path as it was sent.
 var openPaths = map[string]bool{
 	"/status": true, "/live": true, "/ready": true, "/metrics": true, "/profile/cpu": true,
@@ -160,7 +174,8 @@ func profileRoutes(h profileHandler) []route {
 			handle: h.cpu,
 		},
 		{
-			method: "GET", path: "/profile/heap", scope: auth.None, duty: here, label: "profile_heap",
+			method: "GET", path: "/profile/heap", scope: auth.None, duty: here,
+			label:  "profile_heap",
 			handle: h.heap,
 		},
 	}
@@ -179,8 +194,9 @@ func upcallRoutes(h upcallHandler) []route {
 		},
 		{
 			method: "GET", path: "/upcall/v1/timeline_import_status", scope: auth.Generations,
-			duty: onAny, label: "upcall_v1_timeline_import_status", leaderTimeout: upcallLeaderTimeout,
-			handle: h.importStatus,
+			duty: onAny, label: "upcall_v1_timeline_import_status",
+			leaderTimeout: upcallLeaderTimeout,
+			handle:        h.importStatus,
 		},
 		{
 			method: "POST", path: "/upcall/v1/timeline_import_status", scope: auth.Generations,
@@ -342,7 +358,8 @@ func tenantRoutes(h tenantHandler) []route {
 			label: "v1_tenant_config", handle: h.patchConfig,
 		},
 		{
-			method: "GET", path: "/v1/tenant/:tenant_id/config", scope: auth.PageserverAPI, duty: onAny,
+			method: "GET", path: "/v1/tenant/:tenant_id/config", scope: auth.PageserverAPI,
+			duty:  onAny,
 			ready: true, limited: true, label: "v1_tenant_config", handle: h.config,
 		},
 		{
@@ -356,7 +373,8 @@ func tenantRoutes(h tenantHandler) []route {
 			handle: h.timeTravel,
 		},
 		{
-			method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: auth.Admin, duty: onAny,
+			method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: auth.Admin,
+			duty:  onAny,
 			ready: true, label: "debug_v1_tenant_locate", handle: h.locate,
 		},
 		{
@@ -406,18 +424,21 @@ func shardRoutes(h shardHandler) []route {
 			ready: true, label: "control_v1_tenant_migrate", handle: h.migrate,
 		},
 		{
-			method: "PUT", path: "/control/v1/tenant/:tenant_id/cancel_reconcile", scope: auth.Admin,
+			method: "PUT", path: "/control/v1/tenant/:tenant_id/cancel_reconcile",
+			scope: auth.Admin,
 			ready: true, label: "control_v1_tenant_cancel_reconcile", handle: h.cancelReconcile,
 		},
 		{
-			method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate_secondary", scope: auth.Admin,
+			method: "PUT", path: "/control/v1/tenant/:tenant_id/migrate_secondary",
+			scope: auth.Admin,
 			ready: true, label: "control_v1_tenant_migrate_secondary",
 			handle: h.migrateSecondary,
 		},
 		{
 			method: "POST", path: "/v1/tenant/:tenant_id/secondary/download", scope: auth.Any,
-			ready: true, limited: true, label: "v1_tenant_secondary_download", deadline: remoteDeadline,
-			handle: h.downloadSecondaries,
+			ready: true, limited: true, label: "v1_tenant_secondary_download",
+			deadline: remoteDeadline,
+			handle:   h.downloadSecondaries,
 		},
 	}
 }
@@ -471,8 +492,9 @@ func timelineRoutes(h timelineHandler) []route {
 			handle: h.leaseLSN,
 		},
 		{
-			method: "POST", path: "/v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
-			scope: auth.PageserverAPI, ready: true, limited: true,
+			method: "POST",
+			path:   "/v1/tenant/:tenant_id/timeline/:timeline_id/download_heatmap_layers",
+			scope:  auth.PageserverAPI, ready: true, limited: true,
 			label:  "v1_tenant_timeline_download_heatmap_layers",
 			handle: h.downloadHeatmapLayers,
 		},
@@ -483,7 +505,8 @@ func timelineRoutes(h timelineHandler) []route {
 			handle: h.passthrough,
 		},
 		{
-			method: "GET", path: "/v1/tenant/:tenant_id/*rest", scope: auth.PageserverAPI, ready: true,
+			method: "GET", path: "/v1/tenant/:tenant_id/*rest", scope: auth.PageserverAPI,
+			ready:   true,
 			limited: true, label: "v1_tenant_passthrough", deadline: remoteDeadline,
 			handle: h.passthrough,
 		},
@@ -525,7 +548,8 @@ func debugRoutes(h debugHandler) []route {
 			deadline: remoteDeadline, handle: h.shards,
 		},
 		{
-			method: "GET", path: "/debug/v1/scheduler", scope: auth.Admin, label: "debug_v1_scheduler",
+			method: "GET", path: "/debug/v1/scheduler", scope: auth.Admin,
+			label:  "debug_v1_scheduler",
 			handle: h.scheduler,
 		},
 		{

@@ -13,9 +13,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 
 	"quorate/api/auth"
 	"quorate/api/internal/forward"
@@ -85,7 +83,7 @@ const defaultRate = 10
 type Server struct {
 	engine    *gin.Engine
 	auth      *auth.Verifier // nil: no authentication
-	bodies    *semaphore.Weighted
+	bodies    bodyPools
 	limiter   *limiter
 	forwarder *forward.Forwarder
 	readiness Readiness
@@ -102,7 +100,7 @@ func New(o Options) *Server {
 		o.RatePerSec = defaultRate
 	}
 	s := &Server{
-		bodies:  semaphore.NewWeighted(bufferedBodies),
+		bodies:  newBodyPools(),
 		limiter: newLimiter(o.RatePerSec, o.Logger, o.Metrics.RateLimited),
 		forwarder: forward.New(forward.Options{
 			Leadership: o.Leadership, Ready: o.Readiness.Ready, Peers: o.Peers,
@@ -156,8 +154,10 @@ func (s *Server) newEngine(table []route) *gin.Engine {
 			continue
 		}
 		h := func(g *gin.Context) { s.serve(rt, g.Writer, g.Request, g.Params) }
-		e.Handle(rt.method, rt.path, h)
-		e.Handle(rt.method, rt.path+"/", h)
+		for _, method := range rt.methods() {
+			e.Handle(method, rt.path, h)
+			e.Handle(method, rt.path+"/", h)
+		}
 	}
 	e.NoRoute(func(g *gin.Context) {
 		rt, params := s.other(g.Request)
@@ -183,16 +183,11 @@ func (s *Server) other(r *http.Request) (*route, gin.Params) {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.engine.ServeHTTP(w, r) }
 
-const requestIDHeader = "X-Request-Id"
-
 // serve is the path of every request.
 func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params gin.Params) {
 	started := time.Now()
-	id := r.Header.Get(requestIDHeader)
-	if id == "" {
-		id = uuid.NewString()
-		r.Header.Set(requestIDHeader, id)
-	}
+	id := requestID(r.Header)
+	r.Header[requestIDHeader] = []string{id} // the leader must find the same
 	ctx, cancel := context.WithTimeout(r.Context(), rt.deadline)
 	defer cancel()
 	c := &call{ctx: ctx, route: rt, request: r, params: params, id: id}
@@ -218,7 +213,7 @@ func (s *Server) logRefusal(c *call, a answer) {
 	if a.status < http.StatusBadRequest || c.answered || bytes.Equal(a.body, null) {
 		return
 	}
-	s.logger.Info("Error processing HTTP request", "method", c.request.Method,
+	s.logger.Info("Error processing HTTP request", "method", head(c.request.Method),
 		"path", head(c.request.URL.Path), "status", a.status,
 		"request_id", c.id, "body", head(string(a.body)))
 }
@@ -234,12 +229,14 @@ func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool)
 			want = auth.Any
 		}
 		if err := s.auth.Check(c.request, want); err != nil {
+			leaveBody(c.request, w)
 			return errorAnswer(err), false
 		}
 	}
 	release, err := s.readBody(c, w)
 	if err != nil {
-		return errorAnswer(err), true
+		leaveBody(c.request, w)
+		return bodyRefused(err), true
 	}
 	defer release()
 	a, err = s.route(c)

@@ -47,6 +47,7 @@ type Cluster struct {
 	peers         *peers
 	leadership    *leadership
 	crash         *crashDetector
+	equality      *equality
 	lag           lagWatch
 	proposer      *proposer
 	leaderReads   *rounds
@@ -94,7 +95,8 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	c.proposer = newProposer(c)
 	c.leaderReads = &rounds{ask: c.confirmLead, ctx: c.ctx, wg: &c.background}
 	c.followerReads = &rounds{ask: c.askLeader, ctx: c.ctx, wg: &c.background}
-	c.fsm = &fsm{machine: m, changed: c.peers.poke}
+	c.fsm = newFSM(m, c.peers.poke)
+	c.equality = newEquality(c, &c.fsm.points)
 	defer func() {
 		if err != nil {
 			c.abandon()
@@ -116,6 +118,7 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 		c.background.Go(func() { g.run(c.ctx) })
 	}
 	c.background.Go(func() { c.lag.run(c.ctx) })
+	c.background.Go(func() { c.equality.run(c.ctx) })
 	c.background.Go(c.proposer.submit)
 	c.background.Go(c.proposer.settle)
 	c.background.Go(c.electAlone)

@@ -29,6 +29,21 @@ func TestMain(m *testing.M) {
 type ledger struct {
 	mu   sync.Mutex
 	rows []string
+	sum  uint64 // of rows in their order
+}
+
+func (l *ledger) add(row string) {
+	l.rows = append(l.rows, row)
+	for _, b := range []byte(row) {
+		l.sum = (l.sum ^ uint64(b)) * 1099511628211
+	}
+	l.sum++
+}
+
+func (l *ledger) Digest() (scheme, hash uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return 1, l.sum
 }
 
 func (l *ledger) Apply(batch []Entry) []any {
@@ -36,7 +51,7 @@ func (l *ledger) Apply(batch []Entry) []any {
 	defer l.mu.Unlock()
 	out := make([]any, len(batch))
 	for i, e := range batch {
-		l.rows = append(l.rows, string(e.Data))
+		l.add(string(e.Data))
 		out[i] = len(l.rows)
 	}
 	return out
@@ -65,7 +80,10 @@ func (l *ledger) Restore(r io.Reader) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rows = rows
+	l.rows, l.sum = nil, 0
+	for _, r := range rows {
+		l.add(r)
+	}
 	return nil
 }
 

@@ -113,7 +113,7 @@ func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
 			delete(d.proofs, s.id)
 		}
 	})
-	if !d.c.health.fit() {
+	if !d.c.health.fit() || !d.c.equality.sound() {
 		return // still a witness, but no candidate
 	}
 	rank, agreed := d.poll(ctx, s)
@@ -244,7 +244,7 @@ func (d *crashDetector) testify(q witnessQuestion) witnessAnswer {
 	return witnessAnswer{
 		ID: d.c.id, Proved: proved && term == q.Term, Follower: d.c.raft.State() == raft.Follower,
 		Term: d.c.raft.CurrentTerm(), LastTerm: lastTerm, LastIndex: lastIndex,
-		Fit: d.c.health.fit(),
+		Fit: d.c.health.fit() && d.c.equality.sound(),
 	}
 }
 

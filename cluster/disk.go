@@ -180,6 +180,9 @@ func (c *Cluster) Fatal() <-chan error { return c.health.fatalCh }
 // Servers that share a disk which hung for a moment must not all wait for somebody
 // healthier.
 func (c *Cluster) mayStand() bool {
+	if !c.equality.sound() {
+		return false
+	}
 	if c.health.fit() {
 		return true
 	}

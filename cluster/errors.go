@@ -36,6 +36,8 @@ var (
 	// ErrRefused: a peer turned this server down, or the other way round, because
 	// a member came back with another disk.
 	ErrRefused = errors.New("cluster: refused")
+	// ErrDiverged: the state of this server is not that of the others; see Status.Diverged.
+	ErrDiverged = errors.New("cluster: the state here is not that of the other replicas")
 	// ErrUnknownMember: no member has this id.
 	ErrUnknownMember = errors.New("cluster: unknown member")
 )

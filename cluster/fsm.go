@@ -18,8 +18,9 @@ type Entry struct {
 	Data  []byte
 }
 
-// Machine is the replicated state machine. Its methods are called from one
-// goroutine, never at once. It must be deterministic.
+// Machine is the replicated state machine. Its methods are never called at once. It
+// must be deterministic. One that is a Digester as well is compared with those of the
+// other replicas.
 type Machine interface {
 	// Apply applies the commands in order and returns one result for each.
 	Apply(batch []Entry) []any
@@ -31,23 +32,78 @@ type Machine interface {
 
 // fsm is the bridge between raft and the Machine.
 type fsm struct {
+	mu      sync.Mutex // held while the machine is called
 	machine Machine
+	digest  Digester // nil: the machine is none
+	points  points
 	applied progress
-	changed func() // called after a membership entry was applied
+	changed func()        // called after a membership entry was applied
+	sending chan struct{} // a place for each state that is being sent; see capture
+
+	// handed is the last entry that raft has handed over. Up to ahead the machine has
+	// applied everything already: it got the state of another replica.
+	handed, ahead uint64
 
 	restoreErr error // why the last Restore failed; read before raft runs
 }
 
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch hands the commands of all entries to the machine at once. The
-// result for an entry is the []any of its commands.
+func newFSM(m Machine, changed func()) *fsm {
+	f := &fsm{machine: m, changed: changed, sending: make(chan struct{}, maxSending)}
+	f.digest, _ = m.(Digester)
+	return f
+}
+
+// ApplyBatch hands the commands of the entries to the machine, as many at once as go
+// between two points at which states are compared. The result for an entry is the []any
+// of its commands; it is empty for one whose effect came with another replica's state.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.handed = logs[len(logs)-1].Index
+	return f.applyAll(logs)
+}
+
+func (f *fsm) applyAll(logs []*raft.Log) (out []any) {
+	for from, i := 0, 0; i < len(logs); i++ {
+		if logs[i].Index%pointEvery == 0 || i+1 == len(logs) {
+			out = append(out, f.applyRun(logs[from:i+1])...)
+			f.note(logs[i].Index)
+			from = i + 1
+		}
+	}
+	return out
+}
+
+// note keeps the hash of the state after the entry at an index.
+func (f *fsm) note(index uint64) {
+	if f.digest != nil && index >= f.ahead {
+		scheme, hash := f.digest.Digest()
+		f.points.add(scheme, point{index, hash})
+	}
+}
+
+// look notes the hash of the state as it is, also when no entries come. It does not wait
+// for the machine.
+func (f *fsm) look() {
+	if f.mu.TryLock() {
+		defer f.mu.Unlock()
+		if index := f.applied.index(); index > 0 {
+			f.note(index)
+		}
+	}
+}
+
+func (f *fsm) applyRun(logs []*raft.Log) []any {
 	var batch []Entry
 	counts := make([]int, len(logs))
 	for i, l := range logs {
 		if l.Type != raft.LogCommand {
 			f.changed()
+			continue
+		}
+		if l.Index <= f.ahead {
 			continue
 		}
 		commands, err := decodeFrame(l.Data)
@@ -86,6 +142,11 @@ type fsmSnapshot struct {
 }
 
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.handed < f.ahead { // raft would note an index before that of the state
+		return nil, errAhead
+	}
 	state, err := f.machine.Snapshot()
 	if err != nil {
 		return nil, err
@@ -115,6 +176,8 @@ func (s *fsmSnapshot) write(w io.Writer) error {
 func (*fsmSnapshot) Release() {}
 
 func (f *fsm) Restore(r io.ReadCloser) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	index, err := readSnapshotHead(r)
 	if err == nil {
 		err = f.machine.Restore(r)
@@ -123,6 +186,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
+	f.handed, f.ahead = index, index
+	f.points.forget()
+	f.note(index)
 	f.applied.reset(index)
 	return nil
 }

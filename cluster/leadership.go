@@ -59,7 +59,8 @@ func (l *leadership) refresh(cause error) {
 	if r == nil {
 		return
 	}
-	leads := r.State() == raft.Leader && l.paused == 0 && l.c.health.able()
+	leads := r.State() == raft.Leader && l.paused == 0 && l.c.health.able() &&
+		l.c.equality.sound()
 	term := r.CurrentTerm()
 	if l.now != nil && (!leads || l.now.term != term) {
 		l.now.cancel(cause)

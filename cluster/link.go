@@ -17,7 +17,8 @@ type link struct {
 	broken func(id string, err error) // the standing connection ended
 	seen   atomic.Int64               // unix nanoseconds of the last frame
 
-	report atomic.Pointer[peerReport]
+	report   atomic.Pointer[peerReport]
+	compared atomic.Pointer[comparison] // of its state with ours
 
 	mu     sync.Mutex
 	out    *outbox // nil while there is no connection

@@ -130,6 +130,10 @@ type MemberStatus struct {
 	Term         uint64 `json:"term"`
 	State        string `json:"state"`
 	Sick         bool   `json:"sick"`
+	// EqualAt is the newest index at which its state was found equal to that of this
+	// server; 0 when it was not, or is not known. Diverged says why it is out of service.
+	EqualAt  uint64 `json:"equal_at"`
+	Diverged string `json:"diverged,omitempty"`
 	// Level is its Config.Level as it was when the standing connection was made; 0
 	// while it is not connected.
 	Level uint64 `json:"level"`
@@ -150,6 +154,7 @@ func (c *Cluster) Members() []MemberStatus {
 		if m.Self {
 			m.fill(c.report(), commit)
 			m.RaftAddr, m.Connected, m.LastContact, m.Level = c.cfg.Advertise, true, 0, c.cfg.Level
+			m.EqualAt = m.AppliedIndex
 		} else if l := c.peers.link(id); l != nil {
 			if m.Connected = l.up(); m.Connected {
 				m.Level = c.peers.level(id)
@@ -160,6 +165,9 @@ func (c *Cluster) Members() []MemberStatus {
 			if r := l.report.Load(); r != nil {
 				m.fill(*r, commit)
 			}
+			if x := l.compared.Load(); x != nil && x.equal {
+				m.EqualAt = x.at
+			}
 		}
 		out = append(out, m)
 	}
@@ -168,6 +176,7 @@ func (c *Cluster) Members() []MemberStatus {
 
 func (m *MemberStatus) fill(r peerReport, commit uint64) {
 	m.AppliedIndex, m.Term, m.State, m.Sick = r.AppliedIndex, r.Term, r.State, r.Sick
+	m.Diverged = r.Diverged
 	if commit > r.AppliedIndex {
 		m.Lag = commit - r.AppliedIndex
 	}

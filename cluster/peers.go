@@ -22,6 +22,12 @@ type peerReport struct {
 	AppliedIndex uint64 `json:"applied_index"`
 	Sick         bool   `json:"sick,omitempty"`
 	Empty        bool   `json:"empty,omitempty"` // no raft state at all
+
+	// Points are hashes of the state, computed as Scheme says; see equality. Diverged
+	// says why the server is out of service.
+	Scheme   uint64  `json:"scheme,omitempty"`
+	Points   []point `json:"points,omitempty"`
+	Diverged string  `json:"diverged,omitempty"`
 }
 
 // reportInterval is how often a server asks its peers for a report. Nothing
@@ -190,7 +196,9 @@ func (p *peers) poll(ctx context.Context, l *link) {
 	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
 	for {
-		_, _ = p.ask(ctx, l)
+		if r, err := p.ask(ctx, l); err == nil {
+			p.c.equality.hear(l, r)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -245,7 +253,7 @@ func (c *Cluster) servePeer(conn net.Conn, _ greeting) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			answer := peerFrame{kind: answerOK, id: f.id}
-			body, err := c.answer(ctx, f)
+			body, err := c.answer(ctx, f, out)
 			if answer.body = body; err != nil {
 				answer.kind, answer.body = answerRefused, refusal(err)
 			}
@@ -258,7 +266,8 @@ func (c *Cluster) servePeer(conn net.Conn, _ greeting) {
 	wg.Wait()
 }
 
-func (c *Cluster) answer(ctx context.Context, f peerFrame) ([]byte, error) {
+// answer answers a call; parts of a long answer go out before.
+func (c *Cluster) answer(ctx context.Context, f peerFrame, out *outbox) ([]byte, error) {
 	switch f.kind {
 	case callReadIndex:
 		ctx, cancel := context.WithTimeout(ctx, c.timeouts.Election)
@@ -280,6 +289,11 @@ func (c *Cluster) answer(ctx context.Context, f peerFrame) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, c.timeouts.Store)
 		defer cancel()
 		return nil, c.testWrite(ctx)
+	case callPoints:
+		c.fsm.look()
+		return c.fsm.points.encode(), nil
+	case callState:
+		return nil, c.equality.send(ctx, f.id, out)
 	default:
 		return nil, errPeerFrame
 	}
@@ -287,7 +301,10 @@ func (c *Cluster) answer(ctx context.Context, f peerFrame) ([]byte, error) {
 
 func (c *Cluster) report() peerReport {
 	lastIndex, lastTerm := c.lastEntry()
+	c.fsm.look()
+	scheme, points := c.fsm.points.newest()
 	return peerReport{
+		Scheme: scheme, Points: points, Diverged: c.equality.diverged(),
 		ID: c.id, State: c.raft.State().String(), Term: c.raft.CurrentTerm(),
 		LastTerm: lastTerm, LastIndex: lastIndex, AppliedIndex: c.fsm.applied.index(),
 		Sick: !c.health.fit(), Empty: lastIndex == 0,

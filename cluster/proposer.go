@@ -226,6 +226,10 @@ func (p *proposer) settle() {
 			continue
 		}
 		results, _ := s.future.Response().([]any)
+		if len(results) < len(s.batch) { // they came with the state of another replica
+			refuse(s.batch, ErrOutcomeUnknown)
+			continue
+		}
 		for i, prop := range s.batch {
 			prop.done <- outcome{result: results[i]}
 		}

@@ -145,11 +145,15 @@ func (c *Cluster) VerifyLeader(ctx context.Context) error {
 // ReadBarrier returns nil once the local Machine has applied everything that
 // was acknowledged, by any server, before the call. It works on every replica:
 // a follower asks the leader how far to wait. While there is no leader it goes
-// on trying until ctx ends; the error then wraps ErrNotLeader and the context's.
+// on trying until ctx ends; the error then wraps ErrNotLeader and the context's. It is
+// ErrDiverged on a replica that is out of service.
 func (c *Cluster) ReadBarrier(ctx context.Context) error {
 	delay := 2 * time.Millisecond
 	for {
 		err := c.readOnce(ctx)
+		if !c.equality.sound() {
+			return fmt.Errorf("%w: %s", ErrDiverged, c.equality.diverged())
+		}
 		if err == nil {
 			return nil
 		}

@@ -22,6 +22,10 @@ type Status struct {
 	// Sick: the disk is, or was until a moment ago, unhealthy; SickReason says how.
 	Sick       bool   `json:"sick"`
 	SickReason string `json:"sick_reason,omitempty"`
+	// Diverged says why this server is out of service, since its state is not that of
+	// the others; "" when it is not. Mended counts how often it got theirs.
+	Diverged string `json:"diverged,omitempty"`
+	Mended   uint64 `json:"mended"`
 	// LastWrite and SlowestWrite are durations of writes, fsync included.
 	LastWrite    time.Duration `json:"last_write_ns"`
 	SlowestWrite time.Duration `json:"slowest_write_ns"`
@@ -46,6 +50,7 @@ func (c *Cluster) Status() Status {
 		CommitIndex:  c.raft.CommitIndex(),
 		AppliedIndex: c.fsm.applied.index(), Sick: !c.health.fit(), InFlight: len(c.proposer.slots),
 	}
+	s.Diverged, s.Mended = c.equality.diverged(), c.equality.mended.Load()
 	h := c.health
 	h.mu.Lock()
 	if s.Sick && h.cause != nil {

@@ -80,7 +80,8 @@ func (c *Cluster) transferTarget(ctx context.Context, toID string) (raft.Server,
 	var best *answer
 	for ; asked > 0; asked-- {
 		a := <-answers // ask ends with ctx at the latest
-		if a.err == nil && !a.report.Sick && (best == nil || betterLog(a.report, best.report)) {
+		if a.err == nil && !a.report.Sick && a.report.Diverged == "" &&
+			(best == nil || betterLog(a.report, best.report)) {
 			best = &a
 		}
 	}

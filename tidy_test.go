@@ -92,9 +92,9 @@ var allowed = map[string]struct {
 
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
 	"testcluster": {[]string{
-		"cluster", "fsm", "reconciler", "internal/app", "internal/failpoint",
-		"testcluster/simpageserver", "testcluster/simsafekeeper", "api/neon", "internal/tracelog",
-		"internal/jsonhttp",
+		"api/neon", "cluster", "fsm", "internal/app", "internal/failpoint", "internal/jsonhttp",
+		"internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver",
+		"testcluster/simsafekeeper",
 	}, "builds whole clusters"},
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron",
@@ -111,14 +111,15 @@ var allowed = map[string]struct {
 	},
 
 	"testcluster/bench": {[]string{
-		"cluster", "fsm", "internal/app", "testcluster", "api/neon",
+		"cluster", "fsm", "internal/app", "internal/wait", "testcluster", "api/neon",
 	}, "measures controllers from outside, and the log and the state alone"},
 	"testcluster/testcontroller": {
 		[]string{"cluster", "internal/storagecontroller"},
 		"the controller as a process, with what only tests need",
 	},
 	"testcluster/demo": {
-		[]string{"testcluster", "testcluster/simpageserver", "api/neon"}, "a cluster to watch",
+		[]string{"internal/wait", "testcluster", "testcluster/simpageserver", "api/neon"},
+		"a cluster to watch",
 	},
 
 	"internal/contract":       {nil, "data"},

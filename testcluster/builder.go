@@ -150,13 +150,16 @@ func (b *Builder) fill() {
 	}
 }
 
-// Start starts everything and waits until there is a leader that has looked
-// around and sees every pageserver active.
+// Start starts everything. It waits until there is a leader that has finished starting
+// and sees every pageserver active.
 func (b Builder) Start(ctx context.Context) (_ *Cluster, err error) {
 	b.fill()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	c := &Cluster{builder: b, log: b.Logger, ledger: NewLedger()}
+	c, err := newCluster(b)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Stop())
@@ -165,28 +168,22 @@ func (b Builder) Start(ctx context.Context) (_ *Cluster, err error) {
 	if err := c.prepare(); err != nil {
 		return nil, err
 	}
-	for i := range c.replicas {
-		if err := c.replicas[i].start(ctx); err != nil {
-			return nil, fmt.Errorf("start controller %d: %w", i, err)
-		}
-	}
-	if _, err := c.WaitLeader(ctx); err != nil {
+	if err := c.controllers.start(ctx); err != nil {
 		return nil, err
 	}
-	for _, n := range c.fleet.Nodes() {
-		if err := n.Start(ctx); err != nil {
-			return nil, err
-		}
+	if err := c.pageservers.start(ctx); err != nil {
+		return nil, err
 	}
 	if err := c.WaitNodes(ctx); err != nil {
 		return nil, fmt.Errorf("wait for the pageservers: %w", err)
 	}
-	if err := c.startSafekeepers(ctx); err != nil {
+	if err := c.safekeepers.start(ctx, c.Client()); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
+// prepare finds the program, the directory and the addresses of everything.
 func (c *Cluster) prepare() (err error) {
 	b := &c.builder
 	if b.Mode == Processes && b.Binary == "" {
@@ -194,28 +191,20 @@ func (c *Cluster) prepare() (err error) {
 			return err
 		}
 	}
-	if b.Mode == Virtual {
-		c.memory = cluster.NewMemoryNetwork()
-	} else if c.dir = b.Dir; c.dir == "" {
+	if c.dir = b.Dir; c.dir == "" && b.Mode != Virtual {
 		if c.dir, err = os.MkdirTemp("", "quorate-"); err != nil {
 			return err
 		}
 		c.removeDir = true
 	}
-	if b.Auth {
-		if c.keys, err = newKeys(); err != nil {
-			return err
-		}
-	}
-	c.transport = c.newTransport("client")
 	if b.Hook {
-		if err := c.startHook(); err != nil {
+		opt := simpageserver.HookOptions{Seed: b.Seed, Oracle: c.Oracle()}
+		if err := c.controlPlane.serve(c.network, opt); err != nil {
 			return err
 		}
 	}
-	c.addSafekeepers()
 	if err := c.allocate(); err != nil {
 		return err
 	}
-	return c.addPageservers()
+	return c.pageservers.add(b.Pageservers, b.Zones)
 }

@@ -2,19 +2,97 @@ package testcluster
 
 import "quorate/api/neon"
 
-// CutOff lets nothing pass from controller i to the pageservers, nor back on
-// connections that it opened; their upcalls still arrive. It replaces what was cut
-// off before: without pageservers all can be reached.
-func (c *Cluster) CutOff(i int, nodes ...neon.NodeID) error {
-	var addresses []string
-	for _, id := range nodes {
-		addresses = append(addresses, c.fleet.Node(id).Addr())
-	}
-	return c.replicas[i].blockNodes(addresses...)
+// faulty is a controller that things can be done to.
+type faulty interface {
+	freezable
+	disk
+	peer
 }
 
-// ClientFrom is as Client, but asks controller i first.
-func (c *Cluster) ClientFrom(i int) *Client {
-	urls := append(append([]string(nil), c.urls[i:]...), c.urls[:i]...)
-	return c.client(urls...)
+// freezable is what can be frozen.
+type freezable interface {
+	pause() error
+	resume() error
+}
+
+// disk is the disk of a controller.
+type disk interface {
+	hangDisk() error
+	fillDisk() error
+	healDisk() error
+}
+
+// peer is a controller as the network sees it. What it is blocked from replaces what
+// it was blocked from before.
+type peer interface {
+	block(addresses ...string) error      // other controllers
+	blockNodes(addresses ...string) error // pageservers
+	raftAddr() string
+	httpAddr() string
+}
+
+// faults injects faults into controllers.
+type faults struct {
+	victims []faulty
+	addrOf  func(neon.NodeID) string // of pageservers
+}
+
+// Pause freezes a controller: as a process by SIGSTOP, otherwise by holding
+// back all that it sends and receives.
+func (f *faults) Pause(i int) error { return f.victims[i].pause() }
+
+// Resume ends Pause.
+func (f *faults) Resume(i int) error { return f.victims[i].resume() }
+
+// HangDisk makes all writes of a controller's log wait.
+func (f *faults) HangDisk(i int) error { return f.victims[i].hangDisk() }
+
+// FillDisk makes all writes of a controller's log fail as those to a full disk do.
+func (f *faults) FillDisk(i int) error { return f.victims[i].fillDisk() }
+
+// HealDisk ends HangDisk and FillDisk.
+func (f *faults) HealDisk(i int) error { return f.victims[i].healDisk() }
+
+// Partition divides the controllers into groups that do not hear each other. A
+// controller in no group hears nobody. Pageservers and clients still reach all.
+func (f *faults) Partition(groups ...[]int) error {
+	side := make(map[int]int)
+	for n, g := range groups {
+		for _, i := range g {
+			side[i] = n + 1
+		}
+	}
+	for i, v := range f.victims {
+		var blocked []string
+		for j, other := range f.victims {
+			if i != j && (side[i] == 0 || side[i] != side[j]) {
+				blocked = append(blocked, other.raftAddr(), other.httpAddr())
+			}
+		}
+		if err := v.block(blocked...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Heal ends Partition.
+func (f *faults) Heal() error {
+	for _, v := range f.victims {
+		if err := v.block(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CutOff lets nothing pass from controller i to the pageservers, nor back on
+// connections that it opened. Their upcalls still arrive. It replaces what was cut
+// off before: without pageservers, all can be reached.
+func (f *faults) CutOff(i int, nodes ...neon.NodeID) error {
+	var addresses []string
+	for _, id := range nodes {
+		addresses = append(addresses, f.addrOf(id))
+	}
+	return f.victims[i].blockNodes(addresses...)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"quorate/cluster"
+	"quorate/internal/wait"
 )
 
 // gate is the network of one replica in this process: everything it listens on
@@ -24,7 +25,7 @@ type gate struct {
 	frozen    bool
 	cut       map[string]bool // dialled addresses of controllers that nothing passes to or from
 	cutNodes  map[string]bool // the same of pageservers
-	changed   chan struct{}   // closed and replaced when what passes changes
+	changed   wait.Broadcast  // of what passes
 	conns     map[*gatedConn]struct{}
 	listeners map[net.Listener]struct{}
 }
@@ -32,21 +33,19 @@ type gate struct {
 func newGate(inner cluster.Network) *gate {
 	return &gate{
 		inner: inner, cut: make(map[string]bool), cutNodes: make(map[string]bool),
-		changed: make(chan struct{}),
-		conns:   make(map[*gatedConn]struct{}), listeners: make(map[net.Listener]struct{}),
+		conns: make(map[*gatedConn]struct{}), listeners: make(map[net.Listener]struct{}),
 	}
 }
 
 func (g *gate) update(f func()) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	f()
-	close(g.changed)
-	g.changed = make(chan struct{})
+	g.mu.Unlock()
+	g.changed.Notify()
 }
 
-func (g *gate) freeze() { g.update(func() { g.frozen = true }) }
-func (g *gate) thaw()   { g.update(func() { g.frozen = false }) }
+func (g *gate) pause()  { g.update(func() { g.frozen = true }) }
+func (g *gate) resume() { g.update(func() { g.frozen = false }) }
 
 // block cuts the replica off from the addresses of controllers; without any, from
 // nothing.
@@ -87,12 +86,13 @@ func (g *gate) kill() {
 
 func (g *gate) revive() { g.update(func() { g.dead, g.frozen = false, false }) }
 
-// held tells whether traffic to a target waits, until when it may change, and
-// whether this replica is dead.
-func (g *gate) held(target string) (wait <-chan struct{}, held, dead bool) {
+// held reports whether traffic to a target waits, and whether this replica is dead.
+// The channel is closed when either may have changed.
+func (g *gate) held(target string) (changed <-chan struct{}, held, dead bool) {
+	changed = g.changed.Changed()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.changed, g.frozen || g.cut[target] || g.cutNodes[target], g.dead
+	return changed, g.frozen || g.cut[target] || g.cutNodes[target], g.dead
 }
 
 // Listen implements cluster.Network.
@@ -113,7 +113,7 @@ func (g *gate) Listen(addr string) (net.Listener, error) {
 // Dial implements cluster.Network.
 func (g *gate) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	for {
-		wait, held, dead := g.held(addr)
+		changed, held, dead := g.held(addr)
 		if dead {
 			return nil, &net.OpError{Op: "dial", Net: "gate", Err: syscall.ENETDOWN}
 		}
@@ -121,7 +121,7 @@ func (g *gate) Dial(ctx context.Context, addr string) (net.Conn, error) {
 			break
 		}
 		select {
-		case <-wait:
+		case <-changed:
 		case <-ctx.Done():
 			return nil, &net.OpError{Op: "dial", Net: "gate", Err: ctx.Err()}
 		}
@@ -135,7 +135,7 @@ func (g *gate) Dial(ctx context.Context, addr string) (net.Conn, error) {
 
 func (g *gate) wrap(c net.Conn, target string) net.Conn {
 	w := &gatedConn{
-		Conn: c, gate: g, target: target, closed: make(chan struct{}), poke: make(chan struct{}),
+		Conn: c, gate: g, target: target, closed: make(chan struct{}),
 	}
 	g.mu.Lock()
 	dead := g.dead
@@ -182,7 +182,7 @@ type gatedConn struct {
 	failure error  // that came with pending
 	readBy  time.Time
 	writeBy time.Time
-	poke    chan struct{} // closed and replaced when a deadline is set
+	limits  wait.Broadcast // of readBy and writeBy
 }
 
 func (c *gatedConn) Read(b []byte) (int, error) {
@@ -224,12 +224,13 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 // pass waits until the gate lets the connection's traffic through.
 func (c *gatedConn) pass(by func() time.Time) error {
 	for {
-		wait, held, _ := c.gate.held(c.target)
+		changed, held, _ := c.gate.held(c.target)
 		if !held {
 			return nil
 		}
+		newLimit := c.limits.Changed()
 		c.mu.Lock()
-		deadline, poke := by(), c.poke
+		deadline := by()
 		c.mu.Unlock()
 		var timer <-chan time.Time
 		if !deadline.IsZero() {
@@ -240,8 +241,8 @@ func (c *gatedConn) pass(by func() time.Time) error {
 			timer = time.After(left)
 		}
 		select {
-		case <-wait:
-		case <-poke:
+		case <-changed:
+		case <-newLimit:
 		case <-timer:
 		case <-c.closed:
 			return net.ErrClosed
@@ -251,15 +252,14 @@ func (c *gatedConn) pass(by func() time.Time) error {
 
 func (c *gatedConn) setDeadlines(read, write *time.Time) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if read != nil {
 		c.readBy = *read
 	}
 	if write != nil {
 		c.writeBy = *write
 	}
-	close(c.poke)
-	c.poke = make(chan struct{})
+	c.mu.Unlock()
+	c.limits.Notify()
 }
 
 func (c *gatedConn) SetDeadline(t time.Time) error {

@@ -70,12 +70,12 @@ func TestDeadlineEndsAWaitBehindTheGate(t *testing.T) {
 		if _, err := c.Write([]byte{1}); err != nil {
 			t.Fatal(err)
 		}
-		g.freeze()
+		g.pause()
 		_ = c.SetReadDeadline(time.Now().Add(time.Second))
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("read says %v", err)
 		}
-		g.thaw()
+		g.resume()
 		_ = c.SetReadDeadline(time.Time{})
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			t.Errorf("what was held back is lost: %v", err)
@@ -112,7 +112,7 @@ func TestKilledGateBreaksAndRefuses(t *testing.T) {
 func TestFrozenDialGivesUpWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, _ := echoing(t)
-		g.freeze()
+		g.pause()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := g.Dial(ctx, "b:1"); !errors.Is(err, context.DeadlineExceeded) {

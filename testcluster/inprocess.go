@@ -3,7 +3,6 @@ package testcluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"syscall"
@@ -15,8 +14,8 @@ import (
 	"quorate/internal/tracelog"
 )
 
-// disk is a disk that can hang and be full.
-type disk interface {
+// faultyDisk is a disk that can hang and be full.
+type faultyDisk interface {
 	Hang()
 	Resume()
 	Fail(err error)
@@ -26,7 +25,7 @@ type disk interface {
 type inProcess struct {
 	config app.Config // of every start
 	gate   *gate
-	disk   disk
+	disk   faultyDisk
 	log    *logTail
 
 	mu     sync.Mutex
@@ -36,10 +35,10 @@ type inProcess struct {
 	err    error // of the last run
 }
 
-// newInProcess makes controller i. The network is that of its host.
-func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network) replica {
+// newInProcess makes the controller of a spec.
+func (c *Cluster) newInProcess(spec replicaSpec) replica {
 	b := &c.builder
-	r := &inProcess{gate: newGate(network), log: newLogTail(spec.logFile)}
+	r := &inProcess{gate: newGate(c.network.host(spec.id)), log: newLogTail(spec.logFile)}
 	cfg := app.Config{
 		Cluster: cluster.Config{
 			ID: spec.id, DataDir: spec.dataDir, RaftListen: spec.raft, Advertise: spec.raft,
@@ -52,7 +51,7 @@ func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network)
 			ControlPlane: c.Token("admin"),
 		},
 		Network: r.gate, Control: app.ControlNone, Granted: c.granted,
-		ControlPlaneURL: c.hookURL, TenantRateLimit: 1 << 20,
+		ControlPlaneURL: c.controlPlane.url, TenantRateLimit: 1 << 20,
 		Resolve: func(context.Context, string) error { return nil },
 		Splits:  app.SplitOptions(b.Splits),
 		Logger:  tracelog.New(r.log, slog.LevelDebug),
@@ -60,7 +59,7 @@ func (c *Cluster) newInProcess(i int, spec replicaSpec, network cluster.Network)
 	cfg.Reconciler.HeartbeatInterval, cfg.Reconciler.MaxOffline = b.HeartbeatInterval, b.MaxOffline
 	if b.Safekeepers > 0 {
 		cfg.Safekeepers = app.Safekeepers{Timelines: true, PerTimeline: b.perTimeline()}
-		cfg.Foreseen = c.foreseen
+		cfg.Foreseen = c.safekeepers.foreseen
 	}
 	if b.Failpoints {
 		cfg.Failpoints = failpoint.New(cfg.Logger, func(string) {})
@@ -135,8 +134,8 @@ func (r *inProcess) kill() error {
 
 func (r *inProcess) stop(context.Context) error { return r.end(context.Canceled) }
 
-func (r *inProcess) pause() error  { r.gate.freeze(); return nil }
-func (r *inProcess) resume() error { r.gate.thaw(); return nil }
+func (r *inProcess) pause() error  { r.gate.pause(); return nil }
+func (r *inProcess) resume() error { r.gate.resume(); return nil }
 
 func (r *inProcess) hangDisk() error { r.disk.Hang(); return nil }
 func (r *inProcess) fillDisk() error { r.disk.Fail(syscall.ENOSPC); return nil }
@@ -172,18 +171,20 @@ func (r *inProcess) running() bool { return r.current() != nil }
 
 func (r *inProcess) raftAddr() string { return r.config.Cluster.Advertise }
 
+func (r *inProcess) httpAddr() string { return r.config.HTTP.Listen }
+
 func (r *inProcess) logs() []byte { return r.log.bytes() }
 
-// State is the replicated state of a controller that runs in this process, with all
-// that was acknowledged before the call.
-func (c *Cluster) State(ctx context.Context, i int) (*fsm.State, error) {
-	r, ok := c.replicas[i].(*inProcess)
-	if !ok {
-		return nil, fmt.Errorf("state of controller %d: %w", i, ErrMode)
-	}
+func (r *inProcess) state(ctx context.Context) (*fsm.State, error) {
 	a := r.current()
 	if a == nil {
-		return nil, fmt.Errorf("controller %d does not run", i)
+		return nil, errors.New("it does not run")
 	}
 	return a.Replica().ReadState(ctx)
 }
+
+func (r *inProcess) install(string) error { return ErrMode }
+
+func (r *inProcess) pid() int { return 0 }
+
+func (r *inProcess) dataDir() string { return r.config.Cluster.DataDir }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/internal/wait"
 )
 
 // process runs a controller as a process of its own.
@@ -54,8 +56,8 @@ func (c *Cluster) newProcess(spec replicaSpec) replica {
 	if b.Raft.Election > 0 {
 		args = append(args, "--raft-election", neon.Duration(b.Raft.Election).String())
 	}
-	if c.hookURL != "" {
-		args = append(args, "--control-plane-url", c.hookURL)
+	if c.controlPlane.url != "" {
+		args = append(args, "--control-plane-url", c.controlPlane.url)
 	}
 	if b.Safekeepers > 0 {
 		args = append(args, "--timelines-onto-safekeepers", "--timeline-safekeeper-count",
@@ -79,10 +81,8 @@ func (p *process) start(ctx context.Context) error {
 		if !p.running() {
 			return fmt.Errorf("%s ended at once: %w\n%s", p.binary, p.err, p.logs())
 		}
-		select {
-		case <-time.After(poll):
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := wait.Sleep(ctx, poll); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -185,39 +185,18 @@ func (p *process) diskSignal(what string, s os.Signal) error {
 	return err
 }
 
-// Install makes a controller run another binary from its next start on.
-func (c *Cluster) Install(i int, binary string) error {
-	p, ok := c.replicas[i].(*process)
-	if !ok {
-		return fmt.Errorf("install %s: %w", binary, ErrMode)
-	}
+func (p *process) install(binary string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.binary = binary
 	return nil
 }
 
-// DataDir is where a controller keeps its log; empty in Virtual.
-func (c *Cluster) DataDir(i int) string {
-	switch r := c.replicas[i].(type) {
-	case *process:
-		return r.spec.dataDir
-	case *inProcess:
-		return r.config.Cluster.DataDir
-	}
-	return ""
-}
+func (p *process) state(context.Context) (*fsm.State, error) { return nil, ErrMode }
 
-// Log is the end of what a controller has logged.
-func (c *Cluster) Log(i int) string { return string(c.replicas[i].logs()) }
+func (p *process) dataDir() string { return p.spec.dataDir }
 
-// PID is the process of a controller that runs; 0 when it does not, or when it
-// is none of its own.
-func (c *Cluster) PID(i int) int {
-	p, ok := c.replicas[i].(*process)
-	if !ok {
-		return 0
-	}
+func (p *process) pid() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
@@ -264,5 +243,7 @@ func (p *process) running() bool {
 }
 
 func (p *process) raftAddr() string { return p.spec.raft }
+
+func (p *process) httpAddr() string { return p.spec.http }
 
 func (p *process) logs() []byte { return readTail(p.spec.logFile) }

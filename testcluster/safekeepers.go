@@ -13,39 +13,35 @@ import (
 	"quorate/testcluster/simsafekeeper"
 )
 
+// safekeepers are the simulated safekeepers of a cluster.
+type safekeepers struct{ keepers *simsafekeeper.Fleet }
+
 // Safekeepers are the simulated safekeepers.
-func (c *Cluster) Safekeepers() *simsafekeeper.Fleet { return c.keepers }
+func (s *safekeepers) Safekeepers() *simsafekeeper.Fleet { return s.keepers }
 
 // perTimeline is how many safekeepers a timeline gets.
 func (b *Builder) perTimeline() int { return max(1, min(3, b.Safekeepers)) }
 
-// addSafekeepers makes the safekeepers, each in a zone of its own, with ids from 1.
-func (c *Cluster) addSafekeepers() {
-	c.keepers = simsafekeeper.NewFleet()
-	for i := range c.builder.Safekeepers {
-		host, addr := fmt.Sprintf("sk%d", i+1), ""
-		listen := func() (net.Listener, error) {
-			if c.memory != nil {
-				return c.memory.Host(host).Listen(host + ":7676")
-			}
-			if addr == "" {
-				addr = "127.0.0.1:0"
-			}
-			l, err := net.Listen("tcp", addr)
+// newSafekeepers makes safekeepers, each in a zone of its own, with ids from 1.
+func newSafekeepers(count int, n *network, token string) *safekeepers {
+	s := &safekeepers{keepers: simsafekeeper.NewFleet()}
+	for i := range count {
+		host, last := fmt.Sprintf("sk%d", i+1), ""
+		s.keepers.Add(neon.NodeID(i+1), token, func() (net.Listener, error) {
+			l, err := n.listen(host, "7676", last)
 			if err == nil {
-				addr = l.Addr().String() // a restart comes back where it was
+				last = l.Addr().String() // a restart comes back where it was
 			}
 			return l, err
-		}
-		c.keepers.Add(neon.NodeID(i+1), c.Token("safekeeperdata"), listen)
+		})
 	}
+	return s
 }
 
-// startSafekeepers starts and registers all safekeepers and waits until they are
-// active, which they become by their first heartbeat.
-func (c *Cluster) startSafekeepers(ctx context.Context) error {
-	client := c.Client()
-	for i, n := range c.keepers.Nodes() {
+// start starts and registers all safekeepers and waits until they are active, which
+// they become by their first heartbeat.
+func (s *safekeepers) start(ctx context.Context, client *Client) error {
+	for i, n := range s.keepers.Nodes() {
 		if err := n.Start(); err != nil {
 			return err
 		}
@@ -77,7 +73,7 @@ func (c *Cluster) startSafekeepers(ctx context.Context) error {
 				return false
 			}
 		}
-		return len(list) == len(c.keepers.Nodes())
+		return len(list) == len(s.keepers.Nodes())
 	})
 	return errors.Join(err, ifFailed(err, last))
 }
@@ -89,37 +85,37 @@ func ifFailed(err, detail error) error {
 	return detail
 }
 
-// foreseen tells the safekeepers' checker what is about to be applied.
-func (c *Cluster) foreseen(s *fsm.State) {
+// foreseen shows the safekeepers' checker the state that is about to be published.
+func (s *safekeepers) foreseen(next *fsm.State) {
 	var all []simsafekeeper.Committed
-	for tl := range s.Timelines() {
+	for tl := range next.Timelines() {
 		all = append(all,
-			simsafekeeper.Committed{Ref: tl.Ref(), Conf: s.Membership(&tl), Deleted: tl.Deleted})
+			simsafekeeper.Committed{Ref: tl.Ref(), Conf: next.Membership(&tl), Deleted: tl.Deleted})
 	}
-	c.keepers.Commit(s.Index, all)
+	s.keepers.Commit(next.Index, all)
 }
 
 // CheckSafekeepers demands, of a cluster at rest, that nothing is owed, that every
 // timeline is on exactly the safekeepers of its set and a quorum of them has its newest
 // configuration, and that nothing forbidden was asked of a safekeeper.
-func (c *Cluster) CheckSafekeepers(s *fsm.State) error {
-	errs := []error{c.keepers.Err()}
-	for _, ref := range c.keepers.Lost() {
+func (s *safekeepers) CheckSafekeepers(now *fsm.State) error {
+	errs := []error{s.keepers.Err()}
+	for _, ref := range s.keepers.Lost() {
 		errs = append(errs,
 			fmt.Errorf("I29: what was acknowledged of timeline %s is not on a quorum", ref))
 	}
-	if n := s.SafekeeperOpCount(); n > 0 {
+	if n := now.SafekeeperOpCount(); n > 0 {
 		errs = append(errs, fmt.Errorf("safekeepers owe %d operations", n))
 	}
 	want := make(map[neon.NodeID]int)
-	for tl := range s.Timelines() {
+	for tl := range now.Timelines() {
 		if !tl.MigrationDone() || tl.Deleted {
 			errs = append(errs, fmt.Errorf("timeline %s is not settled: %+v", tl.ID, tl))
 		}
 		newest := 0
 		for _, id := range tl.Set {
 			want[id]++
-			conf, ok := c.keepers.Node(id).Has(tl.Ref())
+			conf, ok := s.keepers.Node(id).Has(tl.Ref())
 			if !ok || conf.Generation > tl.Generation {
 				errs = append(errs, fmt.Errorf(
 					"safekeeper %s has timeline %s: %v, in generation %d of %d", id, tl.ID, ok,
@@ -134,7 +130,7 @@ func (c *Cluster) CheckSafekeepers(s *fsm.State) error {
 				tl.Generation, newest, tl.Set))
 		}
 	}
-	for _, n := range c.keepers.Nodes() {
+	for _, n := range s.keepers.Nodes() {
 		if n.Count() != want[n.ID()] {
 			errs = append(errs, fmt.Errorf(
 				"safekeeper %s has %d timelines and is in the sets of %d", n.ID(), n.Count(),

@@ -4,7 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
+	"errors"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -29,7 +29,9 @@ func newKeys() (*keys, error) {
 	return &keys{private: private, public: public, pem: string(text)}, nil
 }
 
-func (k *keys) token(scope string) string {
+// Token signs a token of the cluster for a scope, such as `admin` or
+// `pageserverapi`. It is empty without Auth.
+func (k *keys) Token(scope string) string {
 	if k == nil {
 		return ""
 	}
@@ -41,7 +43,7 @@ func (k *keys) token(scope string) string {
 	return text
 }
 
-// allows tells whether a token has one of the scopes.
+// allows reports whether a token has one of the scopes.
 func (k *keys) allows(token string, scopes ...string) bool {
 	parsed, err := jwt.Parse(token, func(*jwt.Token) (any, error) { return k.public, nil },
 		jwt.WithValidMethods([]string{"EdDSA"}))
@@ -60,15 +62,11 @@ func (k *keys) allows(token string, scopes ...string) bool {
 	return false
 }
 
-// Token signs a token of the cluster for a scope, such as `admin` or
-// `pageserverapi`; it is empty without Auth.
-func (c *Cluster) Token(scope string) string { return c.keys.token(scope) }
-
-// PublicKey is the PEM text of the key that tokens are verified with; it is an
+// PublicKey is the PEM text of the key that tokens are verified with. It is an
 // error without Auth.
-func (c *Cluster) PublicKey() (string, error) {
-	if c.keys == nil {
-		return "", fmt.Errorf("the cluster has no keys")
+func (k *keys) PublicKey() (string, error) {
+	if k == nil {
+		return "", errors.New("the cluster has no keys")
 	}
-	return c.keys.pem, nil
+	return k.pem, nil
 }

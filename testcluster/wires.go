@@ -10,19 +10,21 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"quorate/internal/wait"
 )
 
 // wires stand before controllers that are processes and carry what these say to each
-// other, so that they can be cut off from each other: what is on its way is held, as
-// the network holds it, and nothing is refused. A connection of the consensus begins
-// with the name of who made it. Those of HTTP do not: they are held when the one that
-// they lead to is cut off from a majority.
+// other, so that they can be cut off from each other. They hold what is on its way, as
+// the network does, and refuse nothing. A connection of the consensus begins with the
+// id of the controller that made it. A connection of HTTP does not: it is held when
+// the controller that it leads to is cut off from a majority.
 type wires struct {
 	members map[string]string // address of the consensus, as others know it -> id
 
 	mu      sync.Mutex
 	cut     map[string]map[string]bool // id -> ids that it is cut off from
-	changed chan struct{}              // closed and replaced when cut changes
+	changed wait.Broadcast             // of cut and closed
 	closed  bool
 	open    map[io.Closer]struct{}
 	wg      sync.WaitGroup
@@ -31,7 +33,7 @@ type wires struct {
 func newWires() *wires {
 	return &wires{
 		members: make(map[string]string), cut: make(map[string]map[string]bool),
-		changed: make(chan struct{}), open: make(map[io.Closer]struct{}),
+		open: make(map[io.Closer]struct{}),
 	}
 }
 
@@ -84,9 +86,8 @@ func (w *wires) close() {
 	for c := range w.open {
 		_ = c.Close()
 	}
-	close(w.changed)
-	w.changed = make(chan struct{})
 	w.mu.Unlock()
+	w.changed.Notify()
 	w.wg.Wait()
 }
 
@@ -99,20 +100,20 @@ func (w *wires) block(id string, addresses ...string) {
 		}
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.cut[id] = from
-	close(w.changed)
-	w.changed = make(chan struct{})
+	w.mu.Unlock()
+	w.changed.Notify()
 }
 
 // pass waits until something may pass between two controllers; from is empty when it
 // is not known.
 func (w *wires) pass(from, to string) error {
 	for {
+		changed := w.changed.Changed()
 		w.mu.Lock()
 		held := w.cut[from][to] || w.cut[to][from] ||
 			from == "" && len(w.cut[to]) > len(w.members)/2
-		changed, closed := w.changed, w.closed
+		closed := w.closed
 		w.mu.Unlock()
 		switch {
 		case closed:

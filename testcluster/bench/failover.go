@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/wait"
 	"quorate/testcluster"
 )
 
@@ -254,7 +255,7 @@ func (o *FailoverOptions) round(
 		return err
 	}
 	// Events must not always meet the same moment between two heartbeats.
-	if err := sleep(ctx, controlWindow+rand.N(200*time.Millisecond)); err != nil {
+	if err := wait.Sleep(ctx, controlWindow+rand.N(200*time.Millisecond)); err != nil {
 		return err
 	}
 	at := l.now()

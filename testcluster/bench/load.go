@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/wait"
 	"quorate/testcluster"
 )
 
@@ -118,7 +119,7 @@ func (l *load) write(ctx context.Context, n int, t *target) {
 		if r.err == nil || ctx.Err() != nil || permanent(r.err) {
 			break
 		}
-		_ = sleep(ctx, tryPause)
+		_ = wait.Sleep(ctx, tryPause)
 	}
 	r.end = l.now()
 	if r.err == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"quorate/internal/wait"
 	"quorate/testcluster"
 )
 
@@ -162,7 +163,7 @@ func (o *Options) idle(
 		return nil, err
 	}
 	// What the measuring left behind, such as garbage, is not idling.
-	if err := sleep(ctx, 10*time.Second); err != nil {
+	if err := wait.Sleep(ctx, 10*time.Second); err != nil {
 		return nil, err
 	}
 	o.say("  %sidling for %s", label, d)
@@ -200,7 +201,7 @@ func usage(ctx context.Context, c *testcluster.Cluster, d time.Duration) ([]floa
 	if err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, d); err != nil {
+	if err := wait.Sleep(ctx, d); err != nil {
 		return nil, err
 	}
 	after, err := read()

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"quorate/api/neon"
+	"quorate/internal/wait"
 	"quorate/testcluster"
 )
 
@@ -110,21 +111,9 @@ const pollPause = 5 * time.Millisecond
 // await waits for a condition.
 func await(ctx context.Context, what string, condition func() bool) error {
 	for !condition() {
-		if err := sleep(ctx, pollPause); err != nil {
+		if err := wait.Sleep(ctx, pollPause); err != nil {
 			return fmt.Errorf("wait until %s: %w", what, err)
 		}
 	}
 	return nil
-}
-
-// sleep waits, or returns why ctx ended.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/wait"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
 )
@@ -196,10 +197,8 @@ func (s *show) await(ctx context.Context, what string, wanted func(*status) bool
 		if err == nil && wanted(st) {
 			return nil
 		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("wait for %s: %w", what, context.Cause(ctx)), err)
+		if ended := wait.Sleep(ctx, 20*time.Millisecond); ended != nil {
+			return errors.Join(fmt.Errorf("wait for %s: %w", what, ended), err)
 		}
 	}
 }

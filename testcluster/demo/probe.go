@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/wait"
 	"quorate/testcluster"
 )
 
@@ -52,10 +53,7 @@ func (p *probe) run(ctx context.Context) {
 			p.failed++
 		}
 		p.mu.Unlock()
-		select {
-		case <-time.After(probePause):
-		case <-ctx.Done():
-		}
+		_ = wait.Sleep(ctx, probePause)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"quorate/internal/wait"
 )
 
 // program is one of Neon's programs. Its output goes to a file in its directory.
@@ -81,9 +83,7 @@ func (p *program) await(ctx context.Context, answers func() bool) error {
 		if !p.running() {
 			return fmt.Errorf("%s ended at once:\n%s", filepath.Base(p.path), p.tail())
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
+		if wait.Sleep(ctx, 50*time.Millisecond) != nil {
 			return fmt.Errorf("%s does not answer:\n%s", filepath.Base(p.path), p.tail())
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"quorate/api/neon"
+	"quorate/internal/wait"
 )
 
 // creators is how many tenants are created at once.
@@ -95,10 +96,8 @@ func (s *show) killPageserver(ctx context.Context) error {
 		if n.Availability == neon.NodeOffline {
 			break
 		}
-		select {
-		case <-time.After(5 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the offline verdict: %w", context.Cause(ctx))
+		if err := wait.Sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("wait for the offline verdict: %w", err)
 		}
 	}
 	s.verdictAt = time.Now()
@@ -130,10 +129,8 @@ func (s *show) killLeader(ctx context.Context) error {
 			s.screen.say("c%d leads %s after the kill", i+1, round(s.figures.newLeader))
 			return nil
 		}
-		select {
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the next leader: %w", context.Cause(ctx))
+		if err := wait.Sleep(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("wait for the next leader: %w", err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package simpageserver
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -87,18 +88,11 @@ func (h *history) events() []Event {
 	return append(append([]Event(nil), h.ring[h.next:]...), h.ring[:h.next]...)
 }
 
-// History copies the events that are still kept, oldest first.
-func (o *Oracle) History() []Event {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.hist.events()
-}
-
-// Dump writes the history as JSON, one event a line, oldest first.
-func (o *Oracle) Dump(w io.Writer) error {
+// writeEvents writes events as JSON, one a line.
+func writeEvents(w io.Writer, events []Event) error {
 	b := bufio.NewWriter(w)
 	enc := json.NewEncoder(b)
-	for _, e := range o.History() {
+	for _, e := range events {
 		if err := enc.Encode(e); err != nil {
 			return fmt.Errorf("dump history: %w", err)
 		}
@@ -121,4 +115,64 @@ type Violation struct {
 func (v Violation) String() string {
 	return fmt.Sprintf("I%d at %s: shard %s, node %s: %s", v.Invariant, v.At, v.Shard, v.Node,
 		v.Text)
+}
+
+// maxViolations bounds the violations kept; more are only counted.
+const maxViolations = 1000
+
+// journal keeps what happened and what was found.
+type journal struct {
+	epoch      time.Time
+	violations []Violation
+	dropped    int
+	late       int
+	history    history
+}
+
+func newJournal(events int) *journal {
+	return &journal{epoch: time.Now(), history: history{ring: make([]Event, events)}}
+}
+
+func (j *journal) record(e Event) {
+	if len(j.history.ring) == 0 {
+		return
+	}
+	e.At = time.Since(j.epoch)
+	j.history.add(e)
+}
+
+func (j *journal) violate(
+	n int, shard neon.ShardID, node neon.NodeID, format string, args ...any,
+) {
+	v := Violation{
+		Invariant: n, At: time.Since(j.epoch), Shard: shard, Node: node,
+		Text: fmt.Sprintf(format, args...),
+	}
+	j.record(Event{Kind: EventViolation, Shard: shard, Node: node, Note: v.String()})
+	if len(j.violations) >= maxViolations {
+		j.dropped++
+		return
+	}
+	j.violations = append(j.violations, v)
+}
+
+// meant reports whether a questionable effect was meant by a caller that still
+// waits. Otherwise it is only counted.
+func (j *journal) meant(by source) bool {
+	if by == byLate {
+		j.late++
+		return false
+	}
+	return true
+}
+
+func (j *journal) err() error {
+	if len(j.violations) == 0 {
+		return nil
+	}
+	errs := []error{fmt.Errorf("%d violated invariants", len(j.violations)+j.dropped)}
+	for _, v := range j.violations[:min(10, len(j.violations))] {
+		errs = append(errs, errors.New(v.String()))
+	}
+	return errors.Join(errs...)
 }

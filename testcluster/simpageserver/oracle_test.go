@@ -44,7 +44,7 @@ func TestGenerationsOfAShardAreBounded(t *testing.T) {
 	if err := r.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(r.facts[shardOf(0)].gens); n > keptGenerations {
+	if n := len(r.shards.facts[shardOf(0)].gens); n > keptGenerations {
 		t.Fatalf("%d generations kept", n)
 	}
 	s, _ := r.Shard(shardOf(0))

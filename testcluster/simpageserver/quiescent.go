@@ -82,39 +82,6 @@ type restFacts struct {
 	removed   []neon.TimelineID
 }
 
-// atRest copies what CheckQuiescent looks at.
-func (o *Oracle) atRest() []restFacts {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	var all []restFacts
-	for shard, f := range o.facts {
-		r := restFacts{shard: shard, told: o.nodeIDs[f.told]}
-		for _, g := range f.gens {
-			if p := o.procs[g.holder]; g.attached && p.alive {
-				r.holders = append(r.holders, Holder{
-					Node: p.node, Incarnation: p.incarnation, Generation: g.gen,
-					Mode: g.mode.wire(),
-				})
-			}
-		}
-		if len(r.holders) == 0 {
-			continue
-		}
-		r.newest, _ = f.newest()
-		if tf := o.tenants[shard.Tenant]; tf != nil {
-			for id, tl := range tf.timelines {
-				if tl.deleted {
-					r.removed = append(r.removed, id)
-				} else if containsShard(tl.shards, shard) {
-					r.timelines = append(r.timelines, id)
-				}
-			}
-		}
-		all = append(all, r)
-	}
-	return all
-}
-
 func containsShard(list []neon.ShardID, shard neon.ShardID) bool {
 	for _, s := range list {
 		if s == shard {

@@ -1,0 +1,63 @@
+package simpageserver
+
+import "quorate/api/neon"
+
+// computeRules are I9, and what I8 needs: what compute was told.
+type computeRules struct {
+	facts
+	told map[neon.ShardID]uint32 // node index compute was last told; 0 is never
+}
+
+// takenAway is how a node lost a shard to another.
+type takenAway struct {
+	successor uint32 // the process that has the shard now
+	unknown   bool   // nobody could know that the node had it
+	by        source
+}
+
+// takenAway is I9: compute must have heard of the successor.
+func (r *computeRules) takenAway(shard neon.ShardID, node neon.NodeID, how takenAway) {
+	told := r.told[shard]
+	if told == 0 || r.roster.nodeIDs[told] != node {
+		return
+	}
+	if how.unknown {
+		r.journal.late++ // compute lost what it used before, and nobody could know of this
+		return
+	}
+	if r.journal.meant(how.by) {
+		r.journal.violate(9, shard, node,
+			"taken away in favour of node %s while compute still uses it",
+			r.roster.procs[how.successor].node)
+	}
+}
+
+// notified records what compute was told of a whole tenant: one node for each shard
+// of one count. What it was told of other counts is void.
+//
+// A late notification, whose caller had gone, is only counted: a control plane has
+// to see for itself that it is older than what it took since.
+func (r *computeRules) notified(t neon.TenantID, nodes []neon.NodeID, late bool) {
+	count := neon.ShardCount(len(nodes))
+	if late {
+		r.journal.late++
+	} else {
+		for id := range r.shards.counts.shards(t) {
+			if id.Count.Shards() != len(nodes) {
+				delete(r.told, id)
+			}
+		}
+		_, one := r.shards.facts[neon.ShardID{Tenant: t, Count: 1}]
+		if len(nodes) == 1 && !one {
+			count = 0
+		}
+	}
+	for i, node := range nodes {
+		shard := neon.ShardID{Tenant: t, Number: neon.ShardNumber(i), Count: count}
+		if !late {
+			r.shards.of(shard)
+			r.told[shard] = r.roster.nodeIndex(node)
+		}
+		r.journal.record(Event{Kind: EventTold, Shard: shard, Node: node, Late: late})
+	}
+}

@@ -1,0 +1,81 @@
+package simpageserver
+
+import "quorate/api/neon"
+
+// tenantRules are I12 and I15: what was decided about tenants and shards.
+type tenantRules struct {
+	facts
+	tenants map[neon.TenantID]*tenantFacts
+	stopped map[neon.ShardID]bool
+	intents bool // Deleting was called at least once
+}
+
+type tenantFacts struct {
+	deleting bool // the controller committed the intent to delete
+	deleted  bool // its objects were deleted on request
+	putAway  bool // its policy leaves compute nothing to use
+}
+
+func (r *tenantRules) of(t neon.TenantID) *tenantFacts {
+	f := r.tenants[t]
+	if f == nil {
+		f = &tenantFacts{}
+		r.tenants[t] = f
+	}
+	return f
+}
+
+// deleted reports whether the objects of a tenant were deleted.
+func (r *tenantRules) deleted(t neon.TenantID) bool {
+	f := r.tenants[t]
+	return f != nil && f.deleted
+}
+
+// serves reports whether compute has anything left to use of a tenant.
+func (r *tenantRules) serves(t neon.TenantID) bool {
+	f := r.tenants[t]
+	return f == nil || !f.deleting && !f.putAway
+}
+
+// called is I12, for a location call.
+func (r *tenantRules) called(shard neon.ShardID, node neon.NodeID) {
+	if r.stopped[shard] {
+		r.journal.violate(12, shard, node, "location call for a stopped shard")
+	}
+}
+
+// attached is I15, for a location that became attached.
+func (r *tenantRules) attached(shard neon.ShardID, node neon.NodeID, by source) {
+	if r.deleted(shard.Tenant) && r.journal.meant(by) {
+		r.journal.violate(15, shard, node, "attached after the tenant's objects were deleted")
+	}
+}
+
+// prefixDeleted is I15: called when a pageserver is about to delete the objects
+// of a shard, or of all shards of a tenant if the id is unsharded.
+func (r *tenantRules) prefixDeleted(p uint32, shard neon.ShardID) {
+	node := r.roster.procs[p].node
+	r.journal.record(Event{
+		Kind: EventDeleted, Node: node, Incarnation: r.roster.procs[p].incarnation, Shard: shard,
+	})
+	tf := r.of(shard.Tenant)
+	if r.intents && !tf.deleting {
+		r.journal.violate(15, shard, node, "objects deleted without a committed intent")
+	}
+	for id := range r.shards.counts.shards(shard.Tenant) {
+		f := r.shards.facts[id]
+		if f == nil || !shard.IsUnsharded() && id != shard {
+			continue
+		}
+		for _, g := range f.gens {
+			if g.attached && r.roster.reachable(g.holder) {
+				r.journal.violate(15, id, node,
+					"objects deleted while attached on node %s in generation %d",
+					r.roster.procs[g.holder].node, g.gen)
+			}
+		}
+	}
+	if shard.IsUnsharded() {
+		tf.deleted = true
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"quorate/cluster"
@@ -181,30 +180,4 @@ func (b Builder) Start(ctx context.Context) (_ *Cluster, err error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// prepare finds the program, the directory and the addresses of everything.
-func (c *Cluster) prepare() (err error) {
-	b := &c.builder
-	if b.Mode == Processes && b.Binary == "" {
-		if b.Binary, err = findController(); err != nil {
-			return err
-		}
-	}
-	if c.dir = b.Dir; c.dir == "" && b.Mode != Virtual {
-		if c.dir, err = os.MkdirTemp("", "quorate-"); err != nil {
-			return err
-		}
-		c.removeDir = true
-	}
-	if b.Hook {
-		opt := simpageserver.HookOptions{Seed: b.Seed, Oracle: c.Oracle()}
-		if err := c.controlPlane.serve(c.network, opt); err != nil {
-			return err
-		}
-	}
-	if err := c.allocate(); err != nil {
-		return err
-	}
-	return c.pageservers.add(b.Pageservers, b.Zones)
 }

@@ -20,9 +20,7 @@ var wide = map[string]bool{
 	"internal/controller.Tenants":       true,
 	"internal/controller.Timelines":     true,
 	"testcluster.Client":                true,
-	"testcluster.Cluster":               true,
 	"testcluster/simpageserver.Node":    true,
-	"testcluster/simpageserver.Oracle":  true,
 	"testcluster/simpageserver.core":    true,
 	"testcluster/simpageserver.process": true,
 }

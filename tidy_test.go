@@ -69,21 +69,58 @@ var allowed = map[string]struct {
 	"testcluster/simsafekeeper": {
 		[]string{"api/neon"}, "must not share a line with what it checks",
 	},
+	"internal/decide": {
+		[]string{"fsm", "api/neon"}, "how any decision gets into the log",
+	},
+	"internal/split": {
+		[]string{
+			"fsm", "scheduler", "internal/decide", "internal/duty", "internal/failpoint",
+			"internal/wait", "api/neon",
+		}, "effects only through interfaces it declares",
+	},
+	"internal/duty": {nil, "runs what it knows nothing of"},
+	"internal/fanout": {
+		[]string{"fsm", "internal/decide", "internal/split", "api/neon"},
+		"effects only through interfaces it declares",
+	},
+	"internal/membership": {
+		[]string{
+			"fsm", "internal/decide", "internal/failpoint", "internal/safekeeping", "internal/wait",
+			"api/neon",
+		}, "effects only through interfaces it declares",
+	},
+	"internal/imports": {
+		[]string{
+			"fsm", "internal/decide", "internal/duty", "internal/failpoint", "internal/fanout",
+			"internal/membership", "internal/wait", "api/neon",
+		}, "effects only through interfaces it declares",
+	},
+	"internal/deletion": {
+		[]string{
+			"fsm", "scheduler", "internal/decide", "internal/duty", "internal/fanout",
+			"internal/split", "internal/wait", "api/neon",
+		}, "effects only through interfaces it declares",
+	},
 	"internal/controller": {
-		[]string{"fsm", "scheduler", "api/neon"}, "decides and proposes",
+		[]string{
+			"fsm", "scheduler", "internal/decide", "internal/failpoint", "internal/fanout",
+			"internal/imports", "internal/membership", "internal/split", "api/neon",
+		}, "decides and proposes",
 	},
 	"api": {
 		[]string{
 			"api/auth", "api/internal/bodypool", "api/internal/forward", "api/internal/profile", "fsm",
-			"internal/controller", "internal/metrics", "internal/wait", "api/neon",
+			"internal/controller", "internal/decide", "internal/deletion", "internal/membership",
+			"internal/metrics", "internal/split", "api/neon",
 		},
 		"the outside",
 	},
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
-		"internal/pageserver", "internal/computehook", "internal/failpoint", "internal/localhook",
-		"internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "internal/metrics",
-		"api/neon",
+		"internal/decide", "internal/deletion", "internal/duty", "internal/imports",
+		"internal/membership", "internal/split", "internal/pageserver", "internal/computehook",
+		"internal/failpoint", "internal/localhook", "internal/safekeeper",
+		"internal/safekeeping", "internal/jsonhttp", "internal/metrics", "api/neon",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "api/neon"},

@@ -17,8 +17,6 @@ const (
 var wide = map[string]bool{
 	"cluster.Cluster":                   true,
 	"internal/app.App":                  true,
-	"internal/controller.Tenants":       true,
-	"internal/controller.Timelines":     true,
 	"testcluster.Client":                true,
 	"testcluster/simpageserver.Node":    true,
 	"testcluster/simpageserver.core":    true,

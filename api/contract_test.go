@@ -126,7 +126,7 @@ func shown(g got) string {
 
 func storyWorld(t *testing.T, s setup) *world {
 	s.rate = 1 << 20
-	s.options = controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1}
+	s.options, s.perTimeline = controller.Options{OntoSafekeepers: true}, 1
 	s.failpoints = func() Failpoints { return &points{} }
 	return newWorld(t, s)
 }

@@ -163,7 +163,7 @@ func newSiege(t *testing.T) *siege {
 	pub, priv := newKey(t)
 	w := newWorld(t, setup{
 		key: pub, rate: 1 << 20,
-		options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1},
+		options: controller.Options{OntoSafekeepers: true}, perTimeline: 1,
 	})
 	s := &siege{
 		t: t, w: w, r: w.replicas[0], answers: map[int]int{},

@@ -45,7 +45,8 @@ func drive(t *testing.T, r *replica, done func(*fsm.State) bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	var wg sync.WaitGroup
 	defer func() { cancel(); wg.Wait() }()
-	wg.Go(func() { _ = r.options.Timelines.ResumeTimelines(ctx) })
+	wg.Go(func() { r.imports.Run(ctx) })
+	wg.Go(func() { r.options.TimelineDeletions.Run(ctx) })
 	for !done(r.State()) {
 		select {
 		case <-time.After(time.Millisecond):
@@ -69,7 +70,7 @@ const importBody = `{"new_timeline_id":"` + timelineX +
 func TestImportIsReportedAndEnds(t *testing.T) {
 	hook := &heard{err: fmt.Errorf("not now")}
 	w := newWorld(t, setup{
-		hook: hook, options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1},
+		hook: hook, options: controller.Options{OntoSafekeepers: true}, perTimeline: 1,
 	})
 	shards := sharded(t, w)
 	w.must(fsm.UpsertSafekeeper{ID: 1, Host: "sk", Port: 1, HTTPPort: 2, AZ: neon.MakeAZ("a")})
@@ -216,7 +217,8 @@ func TestDeletionEndsAnImport(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.options.Timelines.ResumeTimelines(ctx) })
+	wg.Go(func() { r.imports.Run(ctx) })
+	wg.Go(func() { r.options.TimelineDeletions.Run(ctx) })
 	r.do("DELETE", "/v1/tenant/"+tenantA+"/timeline/"+timelineX, "").want(t, 200, `null`)
 	hook.fail(nil)
 	r.do("GET", "/upcall/v1/timeline_import_status", fmt.Sprintf(

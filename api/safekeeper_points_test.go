@@ -47,7 +47,7 @@ func TestContractSafekeeperMigrationFailsAtEachStep(t *testing.T) {
 	points := &onePoint{}
 	w := newWorld(t, setup{
 		points:  points,
-		options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 2},
+		options: controller.Options{OntoSafekeepers: true}, perTimeline: 2,
 	})
 	r := w.replicas[0]
 	w.addNodes(1)

@@ -15,6 +15,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
+	"quorate/internal/safekeeping"
 )
 
 // The rows of the tables of all routes that are about safekeepers.
@@ -51,7 +52,7 @@ type fakeSafekeepers struct {
 	mu   sync.Mutex
 	log  []string
 	down map[neon.NodeID]bool
-	load map[neon.NodeID]controller.SafekeeperLoad
+	load map[neon.NodeID]safekeeping.Load
 	at   map[neon.NodeID]neon.Lsn // how far logs reach
 }
 
@@ -118,9 +119,7 @@ func (f *fakeSafekeepers) NotifySafekeepers(_ context.Context, n neon.NotifySafe
 	return f.note(0, "notify %v generation %d", ids, n.Generation)
 }
 
-func (r *replica) SafekeeperLoads() map[neon.NodeID]controller.SafekeeperLoad {
-	return r.keepers.load
-}
+func (f *fakeSafekeepers) Loads() map[neon.NodeID]safekeeping.Load { return f.load }
 
 func upsert(id int) string {
 	return fmt.Sprintf(
@@ -177,7 +176,7 @@ func TestSafekeepersAreRegisteredDescribedAndConfigured(t *testing.T) {
 
 func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
 	w := newWorld(t,
-		setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 3}})
+		setup{options: controller.Options{OntoSafekeepers: true}, perTimeline: 3})
 	r := w.replicas[0]
 	w.addNodes(1)
 	r.do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantA+`"}`)
@@ -189,7 +188,7 @@ func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
 		`{"msg":"couldn't find 3 safekeepers in different AZs for new timeline (found: 2, total active: 2)"}`)
 
 	w.addSafekeepers(4)
-	w.keepers.load = map[neon.NodeID]controller.SafekeeperLoad{
+	w.keepers.load = map[neon.NodeID]safekeeping.Load{
 		1: {Available: true, Timelines: 5}, 2: {Available: true, Timelines: 1},
 		4: {Available: true},
 	}
@@ -242,7 +241,7 @@ func TestTimelinesArePutOntoSafekeepers(t *testing.T) {
 // they have not finished deleting.
 func TestSafekeepersDeleteAfterPageservers(t *testing.T) {
 	w := newWorld(t,
-		setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 1}})
+		setup{options: controller.Options{OntoSafekeepers: true}, perTimeline: 1})
 	r := w.replicas[0]
 	w.addNodes(1)
 	w.addSafekeepers(1)
@@ -272,7 +271,7 @@ func TestSafekeepersDeleteAfterPageservers(t *testing.T) {
 // The order of a migration is what makes it safe: see Timelines.advance.
 func TestSafekeeperMigration(t *testing.T) {
 	w := newWorld(t,
-		setup{options: controller.Options{OntoSafekeepers: true, SafekeepersPerTimeline: 2}})
+		setup{options: controller.Options{OntoSafekeepers: true}, perTimeline: 2})
 	r := w.replicas[0]
 	w.addNodes(1)
 	w.addSafekeepers(2)

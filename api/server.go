@@ -21,7 +21,11 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
+	"quorate/internal/decide"
+	"quorate/internal/deletion"
+	"quorate/internal/membership"
 	"quorate/internal/metrics"
+	"quorate/internal/split"
 )
 
 // Leadership is what the API must know of the cluster.
@@ -49,13 +53,17 @@ type Readiness interface {
 type Options struct {
 	Tenants     *controller.Tenants
 	Shards      *controller.Shards
-	Splits      *controller.Splits
+	Splits      *split.Splitter
 	Nodes       *controller.Nodes
 	Operations  *controller.Operations
 	Upcalls     *controller.Upcalls
 	Timelines   *controller.Timelines
 	Debug       *controller.Debug
 	Safekeepers *controller.Safekeepers
+
+	TenantDeletions   *deletion.Tenants
+	TimelineDeletions *deletion.Timelines
+	Migrations        *membership.Migrator // of timelines between safekeepers
 
 	// Failpoints lets tests hold this replica; nil: it cannot be held.
 	Failpoints Failpoints
@@ -129,10 +137,10 @@ func newHandlers(o Options) handlers {
 		nodes:       nodeHandler{o.Nodes},
 		operations:  operationHandler{o.Operations},
 		safekeepers: safekeeperHandler{o.Safekeepers},
-		tenants:     tenantHandler{o.Tenants},
+		tenants:     tenantHandler{o.Tenants, o.TenantDeletions},
 		health:      healthHandler{o.Tenants},
 		shards:      shardHandler{o.Shards, o.Splits, o.Timelines},
-		timelines:   timelineHandler{o.Timelines},
+		timelines:   timelineHandler{o.Timelines, o.TimelineDeletions, o.Migrations},
 		debug:       debugHandler{o.Debug},
 		replica: replicaHandler{
 			debug: o.Debug, leadership: o.Leadership, cluster: o.Cluster,
@@ -255,13 +263,13 @@ func (s *Server) route(c *call) (a answer, err error) {
 		return s.serveHere(c)
 	}
 	if c.request.Method != http.MethodGet {
-		c.ctx = controller.WithRequest(c.ctx, requestKey(c))
+		c.ctx = decide.WithRequest(c.ctx, requestKey(c))
 	}
 	resp, err := s.forwarder.Route(c.ctx, forward.Request{
 		HTTP: c.request, Body: c.body, OnAnyReplica: c.route.duty != onLeader,
 		LeaderTimeout: c.route.leaderTimeout,
 		Handle:        func() (err error) { a, err = s.serveHere(c); return err },
-		Acted:         func() bool { return controller.HasActed(c.ctx) },
+		Acted:         func() bool { return decide.HasActed(c.ctx) },
 	})
 	if resp != nil {
 		c.answered = true

@@ -6,12 +6,13 @@ import (
 
 	"quorate/api/neon"
 	"quorate/internal/controller"
+	"quorate/internal/split"
 )
 
 // shardHandler answers requests about the shards of tenants and their locations.
 type shardHandler struct {
 	shards    *controller.Shards
-	splits    *controller.Splits
+	splits    *split.Splitter
 	timelines *controller.Timelines
 }
 

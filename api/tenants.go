@@ -5,10 +5,14 @@ import (
 
 	"quorate/api/neon"
 	"quorate/internal/controller"
+	"quorate/internal/deletion"
 )
 
 // tenantHandler answers requests about tenants as a whole.
-type tenantHandler struct{ tenants *controller.Tenants }
+type tenantHandler struct {
+	tenants   *controller.Tenants
+	deletions *deletion.Tenants
+}
 
 func (h tenantHandler) create(c *call) (answer, error) {
 	var req neon.TenantCreateRequest
@@ -70,7 +74,7 @@ func (h tenantHandler) delete(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return done(h.tenants.Delete(c.ctx, id))
+	return done(h.deletions.Delete(c.ctx, id))
 }
 
 func (h tenantHandler) drop(c *call) (answer, error) {

@@ -2,25 +2,21 @@ package api
 
 import (
 	"net/http"
-	"time"
 
 	"quorate/api/internal/forward"
 	"quorate/api/neon"
 	"quorate/internal/controller"
-	"quorate/internal/wait"
-)
-
-// A deletion of a timeline is polled after deletionFirst, then each deletionNext. After
-// deletionTime the client is asked to come again.
-const (
-	deletionFirst = time.Second
-	deletionNext  = 5 * time.Second
-	deletionTime  = 25 * time.Second
+	"quorate/internal/deletion"
+	"quorate/internal/membership"
 )
 
 // timelineHandler answers requests about timelines, on pageservers and on
 // safekeepers.
-type timelineHandler struct{ timelines *controller.Timelines }
+type timelineHandler struct {
+	timelines  *controller.Timelines
+	deletions  *deletion.Timelines
+	migrations *membership.Migrator
+}
 
 func (h timelineHandler) create(c *call) (answer, error) {
 	id, err := c.tenant()
@@ -40,22 +36,14 @@ func (h timelineHandler) delete(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	begun := time.Now()
-	for pause := deletionFirst; ; pause = deletionNext {
-		stage, err := h.timelines.Delete(c.ctx, ref.Tenant, ref.Timeline)
-		if err != nil {
-			return answer{}, err
-		}
-		if stage == controller.DeletionDone {
-			return done(nil)
-		}
-		if time.Since(begun)+pause > deletionTime {
-			return answer{status: http.StatusConflict, body: null}, nil
-		}
-		if wait.Sleep(c.ctx, pause) != nil {
-			return answer{}, c.ctx.Err()
-		}
+	stage, err := h.deletions.Delete(c.ctx, ref.Tenant, ref.Timeline)
+	switch {
+	case err != nil:
+		return answer{}, err
+	case stage == deletion.Done:
+		return done(nil)
 	}
+	return answer{status: http.StatusConflict, body: null}, nil
 }
 
 func (h timelineHandler) describe(c *call) (answer, error) {

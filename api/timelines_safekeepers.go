@@ -1,8 +1,6 @@
 package api
 
-import (
-	"quorate/api/neon"
-)
+import "quorate/api/neon"
 
 func (h timelineHandler) locate(c *call) (answer, error) {
 	ref, err := c.timelineRef()
@@ -22,7 +20,7 @@ func (h timelineHandler) migrateSafekeepers(c *call) (answer, error) {
 	if err := c.decode(&req); err != nil {
 		return answer{}, err
 	}
-	return done(h.timelines.MigrateSafekeepers(c.ctx, ref, req.NewSet))
+	return done(h.migrations.Migrate(c.ctx, ref, req.NewSet))
 }
 
 func (h timelineHandler) abortSafekeepers(c *call) (answer, error) {
@@ -30,7 +28,7 @@ func (h timelineHandler) abortSafekeepers(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return done(h.timelines.AbortSafekeepers(c.ctx, ref))
+	return done(h.migrations.Abort(c.ctx, ref))
 }
 
 func (h timelineHandler) importRecord(c *call) (answer, error) {

@@ -21,7 +21,14 @@ import (
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
 	"quorate/internal/controller"
+	"quorate/internal/decide"
+	"quorate/internal/deletion"
+	leaderduty "quorate/internal/duty"
+	"quorate/internal/failpoint"
+	"quorate/internal/imports"
+	"quorate/internal/membership"
 	"quorate/internal/metrics"
+	"quorate/internal/split"
 	"quorate/internal/wait"
 	"quorate/scheduler"
 )
@@ -43,6 +50,7 @@ type world struct {
 // replica is one controller of a world. It is its own Log, Leadership, Reality
 // and so on.
 type replica struct {
+	imports *imports.Importer
 	*world
 	at      int
 	options Options
@@ -59,12 +67,15 @@ type replica struct {
 }
 
 type setup struct {
-	replicas   int
-	key        ed25519.PublicKey
-	rate       int
+	replicas int
+	key      ed25519.PublicKey
+	rate     int
+
+	perTimeline int // safekeepers
+
 	options    controller.Options
-	hook       controller.ImportHook
-	points     controller.Failpoints
+	hook       imports.Hook
+	points     failpoint.Points
 	failpoints func() Failpoints // of each server
 	wrap       func(*replica, http.Handler) http.Handler
 }
@@ -103,26 +114,43 @@ func newUnheardWorld(t testing.TB, s setup) *world {
 
 func newOptions(r *replica, s setup) Options {
 	deps := controller.Deps{
-		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls, Safekeepers: r.keepers,
-		SafekeeperWatch: r, SafekeeperHook: r.keepers,
+		Log: r, Reality: r, Nodes: r, Passes: r, Pageservers: r.calls,
 		Resolve: func(_ context.Context, host string) error {
 			if host == "nowhere" {
 				return fmt.Errorf("no such host")
 			}
 			return nil
 		},
-		Options: s.options, Logger: slog.New(slog.DiscardHandler), ImportHook: s.hook,
+		Options: s.options, Logger: slog.New(slog.DiscardHandler),
 		Failpoints: s.points,
 	}
 	reg := prometheus.NewRegistry()
 	transport := &http.Transport{DisableCompression: true}
 	r.t.Cleanup(transport.CloseIdleConnections)
+	logger := slog.New(slog.DiscardHandler)
+	members := membership.Deps{
+		Log: r, Safekeepers: r.keepers, Loads: r.keepers, Hook: r.keepers, Failpoints: s.points,
+		PerTimeline: s.perTimeline, Logger: logger,
+	}
+	creator := membership.NewCreator(members)
+	turns := new(leaderduty.Turns[neon.TimelineRef])
+	r.imports = imports.New(imports.Deps{
+		Log: r, Pageservers: r.calls, Safekeepers: creator, Hook: s.hook, Turns: turns,
+		Failpoints: s.points, OntoSafekeepers: s.options.OntoSafekeepers, Logger: logger,
+	})
 	o := Options{
+		Migrations:        membership.NewMigrator(members),
+		TenantDeletions:   deletion.NewTenants(r, r, r.calls, logger),
+		TimelineDeletions: deletion.NewTimelines(r, r.calls, turns, logger),
+
 		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps),
-		Splits:     controller.NewSplits(deps, nil, controller.SplitOptions{}),
+		Splits: split.New(split.Deps{
+			Log: r, Reconciler: r, Logger: slog.New(slog.DiscardHandler),
+		}),
 		Nodes:      controller.NewNodes(deps),
 		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps),
-		Timelines: controller.NewTimelines(deps), Debug: controller.NewDebug(deps),
+		Timelines:   controller.NewTimelines(deps, creator, r.imports),
+		Debug:       controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  r, Readiness: r, State: r.State,
 		Cluster: func() neon.Cluster {
@@ -186,7 +214,7 @@ func (r *replica) Propose(
 	next := func() (fsm.Result, error) {
 		res, err := r.log.Commit(id, c)
 		if err == nil {
-			controller.Acted(ctx)
+			decide.Acted(ctx)
 		}
 		return res, err
 	}
@@ -278,6 +306,8 @@ func (r *replica) Kick(...neon.ShardID) {}
 func (r *replica) LimitWarming(neon.ShardID, *time.Duration, *time.Duration) {}
 
 func (r *replica) Cancel(ctx context.Context, id neon.ShardID) error { return r.Await(ctx, 0, id) }
+
+func (r *replica) AwaitNoWorker(context.Context, ...neon.ShardID) error { return nil }
 
 func (r *replica) Status(id neon.ShardID) controller.ShardStatus {
 	r.mu.Lock()

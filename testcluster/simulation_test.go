@@ -259,7 +259,7 @@ func (e *episode) stacks() {
 	buf := make([]byte, 16<<20)
 	buf = buf[:runtime.Stack(buf, true)]
 	for g := range bytes.SplitSeq(buf, []byte("\n\n")) {
-		if bytes.Contains(g, []byte("quorate/internal/controller.")) ||
+		if bytes.Contains(g, []byte("quorate/internal/")) ||
 			bytes.Contains(g, []byte("quorate/reconciler.")) ||
 			bytes.Contains(g, []byte("quorate/cluster.")) ||
 			bytes.Contains(g, []byte("quorate/api.")) {

@@ -22,8 +22,11 @@ import (
 	"quorate/api"
 	"quorate/cluster"
 	"quorate/fsm"
-	"quorate/internal/controller"
+	"quorate/internal/deletion"
+	"quorate/internal/imports"
+	"quorate/internal/membership"
 	"quorate/internal/safekeeping"
+	"quorate/internal/split"
 	"quorate/reconciler"
 )
 
@@ -48,13 +51,17 @@ type App struct {
 
 	reconciler *reconciler.Reconciler
 	keeper     *safekeeping.Keeper
-	keeperHook controller.SafekeeperHook // nil: compute need not be told
+	keeperHook membership.Hook // nil: compute need not be told
 	calls      pageservers
 	flagSource http.RoundTripper
-	importHook controller.ImportHook // nil: nobody need be told
-	tenants    *controller.Tenants
-	timelines  *controller.Timelines
-	splits     *controller.Splits
+	importHook imports.Hook // nil: nobody need be told
+	migrations *membership.Migrator
+	imports    *imports.Importer
+
+	tenantDeletions   *deletion.Tenants
+	timelineDeletions *deletion.Timelines
+
+	splits     *split.Splitter
 	leadership *leadership
 	readiness  *readiness
 	api        *api.Server

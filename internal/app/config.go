@@ -12,8 +12,8 @@ import (
 
 	"quorate/cluster"
 	"quorate/fsm"
-	"quorate/internal/controller"
 	"quorate/internal/failpoint"
+	"quorate/internal/split"
 	"quorate/reconciler"
 )
 
@@ -92,7 +92,7 @@ type Config struct {
 }
 
 // SplitOptions are the settings of shard splits, automatic ones included.
-type SplitOptions = controller.SplitOptions
+type SplitOptions = split.Options
 
 // HTTP is where the API is served. At least one of Listen and ListenTLS is set.
 type HTTP struct {

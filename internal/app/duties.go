@@ -8,36 +8,44 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/duty"
 )
 
+// officePause is the pause between two tries to take office.
+const officePause = 50 * time.Millisecond
+
 // lead is what this replica does in one term of leadership. It returns when ctx
-// ends and everything it started has ended, or with an error that makes going on
-// pointless.
+// ends and everything it started has ended, or with an error when it cannot take
+// office.
 func (a *App) lead(ctx context.Context, term uint64) error {
 	defer a.leadership.stepped.began()()
 	if err := a.takeOffice(ctx, term); err != nil {
 		return err
 	}
 	a.log.Info("Populating tenant shards' states from the log and the pageservers", "term", term)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.reconciler.Run(ctx, term) })
-	g.Go(func() error { return a.tenants.ResumeDeletes(ctx) })
-	g.Go(func() error { return a.keeper.Run(ctx, term) })
-	g.Go(func() error { return a.giveFlags(ctx) })
-	g.Go(func() error { return a.timelines.ResumeMigrations(ctx) })
-	g.Go(func() error { return a.timelines.ResumeTimelines(ctx) })
-	g.Go(func() error { return a.raiseLevel(ctx) })
-	g.Go(func() error { return a.splits.Run(ctx) })
-	err := g.Wait()
-	if ctx.Err() != nil &&
-		(errors.Is(err, context.Canceled) || neon.CodeOf(err) == neon.NotLeader) {
-		return nil
+	duty.Run(ctx, a.log, a.duties(term))
+	return nil
+}
+
+// duties are what the leader does in one term.
+func (a *App) duties(term uint64) []duty.Duty {
+	return []duty.Duty{
+		{Name: "reconcile shards", Run: func(ctx context.Context) {
+			_ = a.reconciler.Run(ctx, term) // the error is that of ctx
+		}},
+		{Name: "look after safekeepers", Run: func(ctx context.Context) {
+			_ = a.keeper.Run(ctx, term) // the error is that of ctx
+		}},
+		{Name: "finish deletions of tenants", Run: a.tenantDeletions.Run},
+		{Name: "finish deletions of timelines", Run: a.timelineDeletions.Run},
+		{Name: "end imports", Run: a.imports.Run},
+		{Name: "carry on moves between safekeepers", Run: a.migrations.Run},
+		{Name: "split tenants", Run: a.splits.Run},
+		{Name: "spread feature flags", Run: a.giveFlags},
+		{Name: "raise the feature level", Run: a.raiseLevel},
 	}
-	return err
 }
 
 // takeOffice commits who leads and, in the first term ever, the cluster's id. A
@@ -56,9 +64,7 @@ func (a *App) takeOffice(ctx context.Context, term uint64) error {
 			return fmt.Errorf("take office: %w", err)
 		}
 		a.log.Info("taking office again", "term", term, "err", err)
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
+		if !sleep(ctx, officePause) {
 			return nil
 		}
 	}

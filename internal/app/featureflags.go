@@ -69,10 +69,10 @@ func (f *FeatureFlags) address() string {
 
 // giveFlags fetches the specification now and then, and gives it to every
 // pageserver that is there, until ctx ends.
-func (a *App) giveFlags(ctx context.Context) error {
+func (a *App) giveFlags(ctx context.Context) {
 	f := a.cfg.FeatureFlags
 	if f.URL == "" {
-		return nil
+		return
 	}
 	if f.Every <= 0 {
 		f.Every = flagsEvery
@@ -90,7 +90,7 @@ func (a *App) giveFlags(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		}
 	}
 }

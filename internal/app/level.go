@@ -14,7 +14,7 @@ const levelPoll = time.Second
 // raiseLevel raises the agreed level of the cluster as soon as every member, with
 // or without a vote, runs a version that knows a higher one. A member that cannot
 // be reached holds it up: it might come back with the version it had.
-func (a *App) raiseLevel(ctx context.Context) error {
+func (a *App) raiseLevel(ctx context.Context) {
 	for {
 		have := a.replica.State().AgreedLevel()
 		if all := commonLevel(a.cluster.Members()); all > have {
@@ -26,7 +26,7 @@ func (a *App) raiseLevel(ctx context.Context) error {
 			}
 		}
 		if !sleep(ctx, levelPoll) {
-			return nil
+			return
 		}
 	}
 }

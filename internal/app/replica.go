@@ -11,7 +11,7 @@ import (
 	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
-	"quorate/internal/controller"
+	"quorate/internal/decide"
 )
 
 // machine is the state machine as package cluster wants it.
@@ -166,7 +166,7 @@ func (r *Replica) propose(
 	}
 	answer, err := r.log.Propose(ctx, data)
 	if errors.Is(err, cluster.ErrOutcomeUnknown) {
-		controller.Acted(ctx)
+		decide.Acted(ctx)
 	}
 	if err != nil {
 		return fsm.Result{}, proposeError(err)
@@ -175,7 +175,7 @@ func (r *Replica) propose(
 	if result.Err != nil {
 		return result, result.Err
 	}
-	controller.Acted(ctx)
+	decide.Acted(ctx)
 	return result, nil
 }
 

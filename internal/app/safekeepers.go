@@ -8,7 +8,6 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/computehook"
-	"quorate/internal/controller"
 	"quorate/internal/localhook"
 	"quorate/internal/metrics"
 	"quorate/internal/safekeeper"
@@ -88,17 +87,6 @@ func observeSafekeepers(m *metrics.Recorder) func(safekeeper.Call) {
 			Node: c.Node, Path: c.Path, Method: c.Method, OK: c.Status/100 == 2, Took: c.Duration,
 		})
 	}
-}
-
-// keeperView is the keeper as the controllers see it.
-type keeperView struct{ *safekeeping.Keeper }
-
-func (v keeperView) SafekeeperLoads() map[neon.NodeID]controller.SafekeeperLoad {
-	all := make(map[neon.NodeID]controller.SafekeeperLoad)
-	for id, l := range v.Loads() {
-		all[id] = controller.SafekeeperLoad(l)
-	}
-	return all
 }
 
 // newKeeper makes the leader's work on safekeepers.

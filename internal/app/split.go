@@ -9,11 +9,8 @@ import (
 	"quorate/internal/pageserver"
 )
 
-// splitCalls are the calls of splits: to pageservers and to the leader's workers.
-type splitCalls struct {
-	pageservers
-	quiet func(ctx context.Context, shards ...neon.ShardID) error
-}
+// splitCalls are the calls of splits to pageservers.
+type splitCalls struct{ pageservers }
 
 func (p splitCalls) ShardSplit(
 	ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.ShardSplitRequest,
@@ -48,10 +45,6 @@ func (p splitCalls) TopTenants(
 	ctx context.Context, node *fsm.Node, req neon.TopTenantsRequest,
 ) ([]neon.TopTenant, error) {
 	return p.client.TopTenants(ctx, addressOf(node), req)
-}
-
-func (p splitCalls) Quiet(ctx context.Context, shards ...neon.ShardID) error {
-	return p.quiet(ctx, shards...)
 }
 
 func (p splitCalls) TimelineIDs(

@@ -14,10 +14,15 @@ import (
 	"quorate/fsm"
 	"quorate/internal/computehook"
 	"quorate/internal/controller"
+	"quorate/internal/deletion"
+	"quorate/internal/duty"
+	"quorate/internal/imports"
 	"quorate/internal/localhook"
+	"quorate/internal/membership"
 	"quorate/internal/metrics"
 	"quorate/internal/pageserver"
 	"quorate/internal/safekeeper"
+	"quorate/internal/split"
 	"quorate/reconciler"
 )
 
@@ -116,33 +121,30 @@ func (a *App) newAPI(
 	deps := controller.Deps{
 		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader,
 		Pageservers: calls.pageservers,
-		Safekeepers: calls.safekeepers, SafekeeperWatch: keeperView{a.keeper},
-		SafekeeperHook: a.keeperHook,
-		ImportHook:     a.importHook, Resolve: a.cfg.Resolve, Locks: controller.NewLocks(a.log),
+		Resolve:     a.cfg.Resolve, Locks: controller.NewLocks(a.log),
 		Options: controller.Options{
 			UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss,
-			UseHTTPSSafekeepers:    a.cfg.Safekeepers.Scheme == "https",
-			OntoSafekeepers:        a.cfg.Safekeepers.Timelines,
-			SafekeepersPerTimeline: a.cfg.Safekeepers.PerTimeline,
+			UseHTTPSSafekeepers: a.cfg.Safekeepers.Scheme == "https",
+			OntoSafekeepers:     a.cfg.Safekeepers.Timelines,
 		},
-		Logger: a.log,
+		Failpoints: a.cfg.Failpoints, Logger: a.log,
 	}
-	if a.cfg.Failpoints != nil {
-		deps.Failpoints = a.cfg.Failpoints
-	}
-	a.tenants, a.timelines = controller.NewTenants(deps), controller.NewTimelines(deps)
-	a.store.Subscribe(a.timelines.Changed)
-	a.splits = controller.NewSplits(deps,
-		splitCalls{pageservers: calls.pageservers, quiet: a.reconciler.AwaitNoWorker}, a.cfg.Splits)
+	timelines := a.timelineWork(calls, deps)
+	a.splits = split.New(split.Deps{
+		Log: a.replica, Reconciler: leader, Pageservers: splitCalls{calls.pageservers},
+		Failpoints: a.cfg.Failpoints, Options: a.cfg.Splits, Logger: a.log,
+	})
 	debug := controller.NewDebug(deps)
 	a.leadership.stepped.look = debug.Observed
 	options := api.Options{
-		Tenants: a.tenants, Shards: controller.NewShards(deps), Splits: a.splits,
+		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps), Splits: a.splits,
 		Nodes:      controller.NewNodes(deps),
 		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps),
-		Timelines: a.timelines, Debug: debug,
-		Safekeepers: controller.NewSafekeepers(deps),
-		Leadership:  a.leadership, Readiness: a.readiness, Cluster: a.describe,
+		Timelines: timelines, Debug: debug,
+		Safekeepers:     controller.NewSafekeepers(deps),
+		TenantDeletions: a.tenantDeletions, TimelineDeletions: a.timelineDeletions,
+		Migrations: a.migrations,
+		Leadership: a.leadership, Readiness: a.readiness, Cluster: a.describe,
 		State: a.replica.State,
 		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,
 		Registry: a.registry, Metrics: metrics, Logger: a.log,
@@ -151,6 +153,27 @@ func (a *App) newAPI(
 		options.Failpoints = a.cfg.Failpoints
 	}
 	return api.New(options)
+}
+
+// timelineWork makes the requests about timelines, and the leader's work on them.
+func (a *App) timelineWork(calls outward, deps controller.Deps) *controller.Timelines {
+	members := membership.Deps{
+		Log: a.replica, Safekeepers: calls.safekeepers, Loads: a.keeper, Hook: a.keeperHook,
+		Failpoints: a.cfg.Failpoints, PerTimeline: a.cfg.Safekeepers.PerTimeline, Logger: a.log,
+	}
+	creator := membership.NewCreator(members)
+	a.migrations = membership.NewMigrator(members)
+	turns := new(duty.Turns[neon.TimelineRef])
+	a.imports = imports.New(imports.Deps{
+		Log: a.replica, Pageservers: calls.pageservers, Safekeepers: creator, Hook: a.importHook,
+		Turns: turns, Failpoints: a.cfg.Failpoints, OntoSafekeepers: a.cfg.Safekeepers.Timelines,
+		Logger: a.log,
+	})
+	a.store.Subscribe(a.imports.Changed)
+	a.timelineDeletions = deletion.NewTimelines(a.replica, calls.pageservers, turns, a.log)
+	a.store.Subscribe(a.timelineDeletions.Changed)
+	a.tenantDeletions = deletion.NewTenants(a.replica, deps.Reality, calls.pageservers, a.log)
+	return controller.NewTimelines(deps, creator, a.imports)
 }
 
 // reality is the reconciler as the controllers see it.

@@ -6,6 +6,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/scheduler"
 )
 
@@ -140,7 +141,7 @@ func (d *Debug) Check(ctx context.Context) error {
 
 // ReconcileAll runs one pass over all shards; 0 means that nothing is left to do.
 func (d *Debug) ReconcileAll(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, longWait)
+	ctx, cancel := context.WithTimeout(ctx, decide.LongWait)
 	defer cancel()
 	return d.Passes.ReconcileAll(ctx)
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"quorate/api/neon"
+	"quorate/internal/decide"
 )
 
 // Locks keep requests about one tenant apart that are known by these names to
@@ -71,12 +72,12 @@ func (l *Locks) acquire(ctx context.Context, id neon.TenantID, h hold) (release 
 		return nil, context.Cause(ctx)
 	}
 	got := time.Now()
-	if waited := got.Sub(began); waited > longWait {
+	if waited := got.Sub(began); waited > decide.LongWait {
 		l.logger.Warn(fmt.Sprintf("Operation %s on key %s has waited %s for %s lock", h.operation,
 			id, waited, h))
 	}
 	return func() {
-		if took := time.Since(got); took > longWait {
+		if took := time.Since(got); took > decide.LongWait {
 			l.logger.Warn(fmt.Sprintf("%s lock by %s was held for %s", h.title(), h.operation,
 				took))
 		}

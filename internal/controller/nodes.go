@@ -6,6 +6,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 )
 
 // Nodes registers and configures pageservers.
@@ -157,7 +158,7 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Ot
 }
 
 func (n *Nodes) setScheduling(ctx context.Context, id neon.NodeID, to neon.NodeScheduling) error {
-	_, err := commit(ctx, n.Log, func(s *fsm.State) (fsm.Command, error) {
+	_, err := decide.Commit(ctx, n.Log, func(s *fsm.State) (fsm.Command, error) {
 		node, ok := s.Node(id)
 		if !ok || node.Tombstone {
 			return nil, neon.Errorf(neon.Internal, "Node %d not found for update", id)

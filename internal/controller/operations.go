@@ -7,6 +7,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/scheduler"
 )
 
@@ -141,13 +142,13 @@ func (o *Operations) begin(
 	if c.Exclusive {
 		others = Exclusively
 	}
-	_, err := commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
+	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(c.Node)
 		if !ok || n.Tombstone {
 			return nil, notRegistered(c.Node)
 		}
 		if op := n.Operation; op.Kind == c.Kind && op.Force == c.Force {
-			if index, done := s.Done(requestID(ctx), c); done && index == op.Begun {
+			if index, done := s.Done(decide.RequestID(ctx), c); done && index == op.Begun {
 				return nil, nil // begun by this very request
 			}
 		}
@@ -167,7 +168,7 @@ func (o *Operations) begin(
 // Cancel ends an operation of that kind on a node, whose policy is what it was
 // before. Moves that have not come to their cut-over are given up.
 func (o *Operations) Cancel(ctx context.Context, id neon.NodeID, kind fsm.OperationKind) error {
-	_, err := commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
+	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(id)
 		if !ok || n.Tombstone {
 			return nil, notRegistered(id)
@@ -179,7 +180,7 @@ func (o *Operations) Cancel(ctx context.Context, id neon.NodeID, kind fsm.Operat
 		if n.Operation.Kind == kind {
 			return c, nil
 		}
-		if _, done := s.Done(requestID(ctx), c); done {
+		if _, done := s.Done(decide.RequestID(ctx), c); done {
 			return nil, nil
 		}
 		return nil, neon.Errorf(neon.PreconditionFailed, "Node %d has no %s in progress", id, kind)
@@ -194,7 +195,7 @@ func (o *Operations) Cancel(ctx context.Context, id neon.NodeID, kind fsm.Operat
 // get there, and forgets the node. It is refused as a Conflict when there is no
 // place for something. A node that is not known was deleted already.
 func (o *Operations) DeleteNow(ctx context.Context, id neon.NodeID) error {
-	_, err := commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
+	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(id)
 		if !ok || n.Tombstone || n.Operation.Kind == fsm.OperationDelete && n.Operation.Force {
 			return nil, nil
@@ -217,7 +218,7 @@ func (o *Operations) DeleteNow(ctx context.Context, id neon.NodeID) error {
 const tombstonePoll = 20 * time.Millisecond
 
 func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
-	ctx, cancel := context.WithTimeout(ctx, longWait)
+	ctx, cancel := context.WithTimeout(ctx, decide.LongWait)
 	defer cancel()
 	poll := time.NewTicker(tombstonePoll)
 	defer poll.Stop()
@@ -241,7 +242,7 @@ func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
 
 // Drop forgets a node at once, with nothing moved before.
 func (o *Operations) Drop(ctx context.Context, id neon.NodeID) error {
-	_, err := commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
+	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(id)
 		switch {
 		case !ok:
@@ -269,7 +270,7 @@ func (o *Operations) Tombstones(ctx context.Context) ([]neon.NodeDescribe, error
 
 // ForgetTombstone lets the id of a deleted node register again.
 func (o *Operations) ForgetTombstone(ctx context.Context, id neon.NodeID) error {
-	_, err := commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
+	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(id)
 		switch {
 		case !ok:

@@ -2,13 +2,13 @@ package controller
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/fanout"
 )
 
 // Answer is what a pageserver said to a request that was passed through.
@@ -27,21 +27,21 @@ const passedBody = 64 << 20
 func (t *Timelines) Passthrough(
 	ctx context.Context, id neon.ShardID, method, pathAndQuery string,
 ) (a Answer, err error) {
-	find := func(s *fsm.State) ([]owner, error) {
+	find := func(s *fsm.State) ([]fanout.Owner, error) {
 		o, err := t.target(s, id)
-		return []owner{o}, err
+		return []fanout.Owner{o}, err
 	}
-	err = t.guard(ctx, find, func(owners []owner) error {
+	err = fanout.Guard(ctx, t.Log, find, func(owners []fanout.Owner) error {
 		a, err = t.pass(ctx, owners[0], method, pathAndQuery)
 		return err
 	})
 	return a, err
 }
 
-func (t *Timelines) target(s *fsm.State, id neon.ShardID) (owner, error) {
+func (t *Timelines) target(s *fsm.State, id neon.ShardID) (fanout.Owner, error) {
 	tenant, ok := s.Tenant(id.Tenant)
 	if !ok || tenant.Deleting {
-		return owner{}, neon.Errorf(neon.NotFound, "Tenant %s not found", id.Tenant)
+		return fanout.Owner{}, neon.Errorf(neon.NotFound, "Tenant %s not found", id.Tenant)
 	}
 	if id.IsUnsharded() {
 		id = tenant.Shards()[0]
@@ -49,20 +49,20 @@ func (t *Timelines) target(s *fsm.State, id neon.ShardID) (owner, error) {
 	sh, ok := s.Shard(id)
 	switch {
 	case !ok:
-		return owner{}, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
+		return fanout.Owner{}, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
 	case sh.Attached == 0:
-		return owner{}, neon.Errorf(neon.Conflict,
+		return fanout.Owner{}, neon.Errorf(neon.Conflict,
 			"Cannot call timeline API on non-attached tenant")
 	}
-	return ownerOf(s, tenant, sh)
+	return fanout.OwnerOf(s, tenant, sh)
 }
 
 func (t *Timelines) pass(
-	ctx context.Context, o owner, method, pathAndQuery string,
+	ctx context.Context, o fanout.Owner, method, pathAndQuery string,
 ) (a Answer, err error) {
-	path := strings.ReplaceAll(pathAndQuery, o.shard.Tenant.String(), o.shard.String())
-	name := fmt.Sprintf("%d (%s)", o.node.ID, o.node.Addr.HTTPHost)
-	resp, err := t.Pageservers.Passthrough(ctx, &o.node, method, path)
+	path := strings.ReplaceAll(pathAndQuery, o.Shard.Tenant.String(), o.Shard.String())
+	name := o.Name()
+	resp, err := t.Pageservers.Passthrough(ctx, &o.Node, method, path)
 	if err != nil {
 		return a, neon.Errorf(neon.Unavailable, "Error sending pageserver API request to %s: %w",
 			name, err)
@@ -78,7 +78,7 @@ func (t *Timelines) pass(
 			name, passedBody)
 	}
 	if resp.StatusCode == http.StatusNotFound &&
-		strings.Contains(string(body), "tenant "+o.shard.Tenant.String()) {
+		strings.Contains(string(body), "tenant "+o.Shard.Tenant.String()) {
 		return a, neon.Errorf(neon.Unavailable,
 			"Pageserver %s returned tenant 404 due to ongoing migration, retry later", name)
 	}

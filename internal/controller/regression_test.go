@@ -5,19 +5,20 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/fsm/fsmtest"
 )
 
 // TestValidateFollowsAMigration: from the entry that issues the number on, the new
 // location is valid and the old one is not, whatever either of them does.
 func TestValidateFollowsAMigration(t *testing.T) {
-	l := newLog(t)
-	l.addNodes(2)
+	l := fsmtest.NewFaulty(t)
+	l.AddNodes(t, 2, neon.MakeAZ("a"))
 	deps := newDeps(l, &fakeReality{}, &fakePageservers{})
 	create(t, NewTenants(deps), 1)
 	id := neon.ShardID{Tenant: tenantOne, Count: 1}
 	sh, _ := l.State().Shard(id)
 	from, to := sh.Attached, 3-sh.Attached
-	l.must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: id, Node: from}}})
+	l.Must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: id, Node: from}}})
 	valid := func(old, current bool) {
 		t.Helper()
 		ask := neon.ValidateRequest{
@@ -31,9 +32,9 @@ func TestValidateFollowsAMigration(t *testing.T) {
 	}
 	valid(true, false)
 	sh, _ = l.State().Shard(id)
-	l.must(fsm.SetIntents{Intents: []fsm.Intent{{Shard: id, Sequence: sh.Sequence, Attached: to}}})
+	l.Must(fsm.SetIntents{Intents: []fsm.Intent{{Shard: id, Sequence: sh.Sequence, Attached: to}}})
 	valid(true, false) // it was only decided
-	l.must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: id, Node: to, Generation: 1}}})
+	l.Must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: id, Node: to, Generation: 1}}})
 	valid(false, true)
 }
 
@@ -41,28 +42,28 @@ func TestValidateFollowsAMigration(t *testing.T) {
 // deleted as any other. What stays attached would be written to behind the back of
 // whoever believes it gone.
 func TestAPolicyOverridesAPause(t *testing.T) {
-	for name, act := range map[string]func(*testing.T, *fakeLog, *Tenants){
-		"policy": func(t *testing.T, _ *fakeLog, tenants *Tenants) {
+	for name, act := range map[string]func(*testing.T, *fsmtest.Faulty, *Tenants){
+		"policy": func(t *testing.T, _ *fsmtest.Faulty, tenants *Tenants) {
 			if err := tenants.SetPolicy(t.Context(), tenantOne,
 				neon.PolicyRequest{Placement: &neon.Placement{}}); err != nil {
 				t.Error(err)
 			}
 		},
-		"location": func(t *testing.T, _ *fakeLog, tenants *Tenants) {
+		"location": func(t *testing.T, _ *fsmtest.Faulty, tenants *Tenants) {
 			if _, err := tenants.SetLocation(t.Context(), neon.Unsharded(tenantOne),
 				neon.LocationConfig{Mode: neon.Detached}); err != nil {
 				t.Error(err)
 			}
 		},
 		"delete": func(
-			_ *testing.T, l *fakeLog, _ *Tenants,
+			_ *testing.T, l *fsmtest.Faulty, _ *Tenants,
 		) {
-			l.must(fsm.BeginDeleteTenant{ID: tenantOne})
+			l.Must(fsm.BeginDeleteTenant{ID: tenantOne})
 		},
 	} {
 		for _, pin := range []neon.ShardScheduling{neon.ShardPause, neon.ShardStop} {
-			l := newLog(t)
-			l.addNodes(2)
+			l := fsmtest.NewFaulty(t)
+			l.AddNodes(t, 2, neon.MakeAZ("a"))
 			tenants := NewTenants(newDeps(l, &fakeReality{}, &fakePageservers{}))
 			create(t, tenants, 1)
 			if err := tenants.SetPolicy(t.Context(), tenantOne,

@@ -5,38 +5,8 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 )
-
-// SafekeeperCalls are the calls to safekeepers. One try each, bounded by ctx.
-type SafekeeperCalls interface {
-	// BaseURL is how other safekeepers reach this one.
-	BaseURL(sk *fsm.Safekeeper) string
-
-	CreateTimeline(
-		ctx context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate,
-	) error
-	PullTimeline(
-		ctx context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest,
-	) (neon.PullTimelineResponse, error)
-	SwitchMembership(
-		ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
-	) (neon.MembershipSwitched, error)
-	ExcludeTimeline(
-		ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
-	) error
-}
-
-// SafekeeperWatch is what the leader has seen of the safekeepers.
-type SafekeeperWatch interface {
-	// SafekeeperLoads are what their last heartbeats said.
-	SafekeeperLoads() map[neon.NodeID]SafekeeperLoad
-}
-
-// SafekeeperLoad is what a safekeeper's last heartbeat said.
-type SafekeeperLoad struct {
-	Available bool // it has answered lately
-	Timelines uint64
-}
 
 // Safekeepers registers and configures safekeepers.
 type Safekeepers struct{ Deps }
@@ -110,7 +80,7 @@ func (k *Safekeepers) Upsert(ctx context.Context, id neon.NodeID, req neon.Safek
 func (k *Safekeepers) SetScheduling(
 	ctx context.Context, id neon.NodeID, to neon.SafekeeperScheduling,
 ) error {
-	_, err := commit(ctx, k.Log, func(s *fsm.State) (fsm.Command, error) {
+	_, err := decide.Commit(ctx, k.Log, func(s *fsm.State) (fsm.Command, error) {
 		sk, ok := s.Safekeeper(id)
 		switch {
 		case !ok:

@@ -6,6 +6,8 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/split"
 	"quorate/scheduler"
 )
 
@@ -54,7 +56,7 @@ func (h *Shards) Migrate(ctx context.Context, id neon.ShardID, req neon.MigrateR
 		h.Reality.Kick(id)
 		return nil
 	}
-	return await(ctx, h.Reality, index, id)
+	return decide.Await(ctx, h.Reality, index, id)
 }
 
 // MigrateSecondary makes a node the only secondary of a shard and waits for it.
@@ -69,19 +71,19 @@ func (h *Shards) MigrateSecondary(
 	if err != nil {
 		return err
 	}
-	return await(ctx, h.Reality, index, id)
+	return decide.Await(ctx, h.Reality, index, id)
 }
 
 type mover func(*scheduler.Scheduler, fsm.Shard) (fsm.Intent, error)
 
 // move commits the intent that a mover decides on.
 func (h *Shards) move(
-	ctx context.Context, id neon.ShardID, req neon.MigrateRequest, decide mover,
+	ctx context.Context, id neon.ShardID, req neon.MigrateRequest, choose mover,
 ) (uint64, error) {
-	if err := thaw(ctx, h.Log, id.Tenant); err != nil {
+	if err := split.AwaitEnd(ctx, h.Log, id.Tenant); err != nil {
 		return 0, err
 	}
-	return commit(ctx, h.Log, func(s *fsm.State) (fsm.Command, error) {
+	return decide.Commit(ctx, h.Log, func(s *fsm.State) (fsm.Command, error) {
 		if n, ok := s.Node(req.Node); !ok || n.Tombstone {
 			return nil, neon.Errorf(neon.BadRequest, "Node %d not found", req.Node)
 		}
@@ -89,7 +91,7 @@ func (h *Shards) move(
 		if !ok {
 			return nil, neon.Errorf(neon.NotFound, "Tenant shard not found")
 		}
-		in, err := decide(scheduler.New(s, h.Reality.Loads()), sh)
+		in, err := choose(scheduler.New(s, h.Reality.Loads()), sh)
 		if err != nil || !scheduler.Changes(sh, in) {
 			return nil, err
 		}
@@ -121,7 +123,7 @@ func (h *Shards) Cancel(ctx context.Context, id neon.ShardID) error {
 	if _, ok := s.Shard(id); !ok {
 		return neon.Errorf(neon.NotFound, "Tenant shard not found")
 	}
-	ctx, cancel := context.WithTimeout(ctx, shortWait)
+	ctx, cancel := context.WithTimeout(ctx, decide.ShortWait)
 	defer cancel()
 	return h.Reality.Cancel(ctx, id)
 }

@@ -7,19 +7,20 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/split"
 	"quorate/scheduler"
 )
 
-// Tenants creates, configures, places and deletes tenants.
+// Tenants creates, configures and places tenants.
 type Tenants struct {
 	Deps
-	orphans chan neon.TenantID // deletions that a request has left unfinished
 	placing placing
 }
 
 // NewTenants makes a Tenants.
 func NewTenants(d Deps) *Tenants {
-	return &Tenants{Deps: d, orphans: make(chan neon.TenantID, keptOrphans)}
+	return &Tenants{Deps: d}
 }
 
 // Create adds a tenant and waits for its shards to be attached, with success even
@@ -72,13 +73,13 @@ func (t *Tenants) create(
 	var unplaced error
 	created := false
 	defer t.placing.settled(cmd.ID)
-	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
+	index, err := decide.Commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
 		created = false
 		if tenant, ok := s.Tenant(cmd.ID); ok {
 			if tenant.Deleting {
 				return nil, neon.Errorf(neon.Conflict, "Tenant %s is being deleted", cmd.ID)
 			}
-			if _, mine := s.Done(requestID(ctx), cmd); !mine &&
+			if _, mine := s.Done(decide.RequestID(ctx), cmd); !mine &&
 				tenant.Count.Shards() != cmd.Count.Shards() {
 				return nil, neon.Errorf(neon.Conflict,
 					"Tenant %s already exists with a different shard count", cmd.ID)
@@ -101,7 +102,7 @@ func (t *Tenants) create(
 	}
 	tenant, ok := t.Log.State().Tenant(cmd.ID)
 	if ok {
-		settle(ctx, t.Reality, longWait, index, tenant.Shards())
+		decide.AwaitAtMost(ctx, t.Reality, decide.LongWait, index, tenant.Shards())
 	}
 	return resp, nil
 }
@@ -154,11 +155,11 @@ func (t *Tenants) changeConfig(
 	ctx context.Context, id neon.TenantID,
 	change func(neon.TenantConfig) (neon.TenantConfig, error),
 ) error {
-	if err := thaw(ctx, t.Log, id); err != nil {
+	if err := split.AwaitEnd(ctx, t.Log, id); err != nil {
 		return err
 	}
 	var shards []neon.ShardID
-	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
+	index, err := decide.Commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
 		tenant, err := known(s, id)
 		if err != nil {
 			return nil, err
@@ -173,7 +174,7 @@ func (t *Tenants) changeConfig(
 	if err != nil {
 		return err
 	}
-	settle(ctx, t.Reality, shortWait, index, shards)
+	decide.AwaitAtMost(ctx, t.Reality, decide.ShortWait, index, shards)
 	return nil
 }
 

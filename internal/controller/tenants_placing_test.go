@@ -5,14 +5,15 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/fsm/fsmtest"
 )
 
 // Creations that are decided on one and the same state do not all choose the same
 // nodes, and one that fails leaves nothing behind.
 func TestTenantsCreatedAtTheSameTimeAreSpread(t *testing.T) {
 	const n = 6
-	l := newLog(t)
-	l.addNodes(n)
+	l := fsmtest.NewFaulty(t)
+	l.AddNodes(t, n, neon.MakeAZ("a"))
 	tenants := NewTenants(newDeps(l, &fakeReality{}, &fakePageservers{}))
 	made := 0
 	make1 := func() {
@@ -23,7 +24,7 @@ func TestTenantsCreatedAtTheSameTimeAreSpread(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	l.before = func(c fsm.Command) { // the others are decided before any is applied
+	l.Before = func(c fsm.Command) { // the others are decided before any is applied
 		if _, ok := c.(fsm.CreateTenant); ok && made < n {
 			make1()
 		}

@@ -8,6 +8,8 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/fanout"
 )
 
 // TimeTravel puts the remote data of a tenant back to a moment in the past. The
@@ -29,12 +31,12 @@ func (t *Tenants) TimeTravel(
 				return err
 			}
 			if node == nil && i == 0 {
-				node = anyAvailable(s, nil)
+				node = fanout.AnyAvailable(s, nil)
 			}
 			if node == nil {
 				return neon.Errorf(neon.Conflict, "Scheduling error: No pageservers found")
 			}
-			Acted(ctx)
+			decide.Acted(ctx)
 			if _, _, err := t.Pageservers.Call(ctx, node, shard,
 				neon.TravelRemoteStorage(to)); err != nil {
 				return neon.Errorf(neon.Internal,
@@ -77,7 +79,7 @@ func (t *Tenants) Import(
 	if err != nil {
 		return resp, err
 	}
-	node := anyAvailable(s, nil)
+	node := fanout.AnyAvailable(s, nil)
 	if node == nil {
 		return resp, neon.Errorf(neon.BadRequest, "No nodes available")
 	}

@@ -4,31 +4,35 @@ import (
 	"context"
 	"net/http"
 
-	"golang.org/x/sync/errgroup"
-
 	"quorate/api/neon"
-	"quorate/fsm"
+	"quorate/internal/fanout"
+	"quorate/internal/membership"
 )
+
+// SafekeeperCreator puts new timelines on safekeepers.
+type SafekeeperCreator interface {
+	Create(ctx context.Context, t membership.Timeline) (*neon.SafekeeperSet, error)
+}
+
+// Imports takes imports of timelines to their end.
+type Imports interface {
+	// Begin records an import that the pageservers have just begun.
+	Begin(ctx context.Context, ref neon.TimelineRef) error
+}
 
 // Timelines carries timeline requests to the pageservers that own the shards.
 type Timelines struct {
 	Deps
-	turns turns
-	work  chan struct{} // a note that there may be something to do
+	safekeepers SafekeeperCreator
+	imports     Imports
 }
 
 // NewTimelines makes a Timelines.
-func NewTimelines(d Deps) *Timelines {
-	return &Timelines{
-		Deps: d, turns: turns{holders: make(map[neon.TimelineRef]*turn)},
-		work: make(chan struct{}, 1),
-	}
+func NewTimelines(d Deps, safekeepers SafekeeperCreator, imports Imports) *Timelines {
+	return &Timelines{Deps: d, safekeepers: safekeepers, imports: imports}
 }
 
-// shardCalls bounds the calls of one request under way at a time.
-const shardCalls = 32
-
-// Create creates a timeline on every shard: on shard 0 first, then, with what
+// Create creates a timeline on every Shard: on shard 0 first, then, with what
 // shard 0 chose, on the others, so that all have the same beginning. Locations
 // that a migration is about to leave still serve, so they get it too. Then the
 // timeline is put on safekeepers, if that is the controller's task; one that is only
@@ -47,14 +51,14 @@ func (t *Timelines) Create(
 	if err := t.mayCreate(ctx, id, req); err != nil {
 		return resp, err
 	}
-	err = t.mutate(ctx, id, func(owners []owner) error {
+	err = fanout.Mutate(ctx, t.Log, id, func(owners []fanout.Owner) error {
 		info, err := t.createOn(ctx, owners[0], req)
 		if err != nil {
 			return err
 		}
 		resp.Info = info
 		pinned := pin(req, info)
-		return each(ctx, owners[1:], func(ctx context.Context, o owner) error {
+		return fanout.Each(ctx, owners[1:], func(ctx context.Context, _ int, o fanout.Owner) error {
 			_, err := t.createOn(ctx, o, pinned)
 			return err
 		})
@@ -65,9 +69,10 @@ func (t *Timelines) Create(
 		return resp, err
 	case req.Import != nil:
 		// Where its log begins is known only at the end of the import.
-		err = t.beginImport(ctx, neon.TimelineRef{Tenant: id, Timeline: req.Timeline})
+		err = t.imports.Begin(ctx, neon.TimelineRef{Tenant: id, Timeline: req.Timeline})
 	case t.Options.OntoSafekeepers || readOnly:
-		resp.Safekeepers, err = t.place(ctx, onto{tenant: id, info: resp.Info, writable: !readOnly})
+		resp.Safekeepers, err = t.safekeepers.Create(ctx,
+			membership.Timeline{Tenant: id, Info: resp.Info, Writable: !readOnly})
 	}
 	return resp, err
 }
@@ -112,42 +117,23 @@ func pin(req neon.TimelineCreateRequest, info neon.TimelineInfo) neon.TimelineCr
 // createOn creates a timeline on the owner of a shard and on the locations that
 // are attached besides it.
 func (t *Timelines) createOn(
-	ctx context.Context, o owner, req neon.TimelineCreateRequest,
+	ctx context.Context, o fanout.Owner, req neon.TimelineCreateRequest,
 ) (neon.TimelineInfo, error) {
-	info, err := t.Pageservers.TimelineCreate(ctx, &o.node, o.shard, req)
+	info, err := t.Pageservers.TimelineCreate(ctx, &o.Node, o.Shard, req)
 	if err != nil {
 		return info, err
 	}
 	s := t.Log.State()
-	for id, conf := range t.Reality.Status(o.shard).Observed {
+	for id, conf := range t.Reality.Status(o.Shard).Observed {
 		node, ok := s.Node(id)
-		if !ok || id == o.node.ID || conf == nil || !conf.Mode.Attached() || !node.Available() {
+		if !ok || id == o.Node.ID || conf == nil || !conf.Mode.Attached() || !node.Available() {
 			continue
 		}
 		// It may be on its way out, so that it need not have the tenant any more.
-		if _, err := t.Pageservers.TimelineCreate(ctx, &node, o.shard, req); err != nil &&
-			statusOf(err) != http.StatusNotFound {
+		if _, err := t.Pageservers.TimelineCreate(ctx, &node, o.Shard, req); err != nil &&
+			fanout.StatusOf(err) != http.StatusNotFound {
 			return info, err
 		}
 	}
 	return info, nil
-}
-
-// each runs f for every owner, some at a time, until one fails.
-func each(ctx context.Context, owners []owner, f func(context.Context, owner) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(shardCalls)
-	for i, o := range owners {
-		o.at = i
-		g.Go(func() error { return f(ctx, o) })
-	}
-	return g.Wait()
-}
-
-// owner is a shard and the node that its newest generation was issued to.
-type owner struct {
-	shard      neon.ShardID
-	generation neon.Generation
-	node       fsm.Node
-	at         int // position among those asked together
 }

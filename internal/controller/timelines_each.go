@@ -7,49 +7,22 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/fanout"
 )
-
-// reply is what the pageserver of one shard answered.
-type reply struct {
-	owner
-	status int
-	body   []byte
-	err    error
-}
-
-// ask makes one call on all owners, some at a time, and waits for all of them: an
-// operation that some shards have begun must not be given up because of another.
-func ask(ctx context.Context, ps Pageservers, owners []owner, call neon.ShardCall) []reply {
-	replies := make([]reply, len(owners))
-	permits := make(chan struct{}, shardCalls)
-	var wg sync.WaitGroup
-	for i, o := range owners {
-		permits <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-permits }()
-			r := reply{owner: o}
-			r.status, r.body, r.err = ps.Call(ctx, &o.node, o.shard, call)
-			replies[i] = r
-		})
-	}
-	wg.Wait()
-	return replies
-}
 
 // askAll makes one call on the owners of all shards of a tenant. The error is
 // that of the first shard that has one, in the words of spell.
 func (t *Timelines) askAll(
-	ctx context.Context, id neon.TenantID, call neon.ShardCall, spell func(reply) error,
-) (replies []reply, err error) {
-	err = t.mutate(ctx, id, func(owners []owner) error {
-		replies = ask(ctx, t.Pageservers, owners, call)
+	ctx context.Context, id neon.TenantID, call neon.ShardCall, spell func(fanout.Reply) error,
+) (replies []fanout.Reply, err error) {
+	err = fanout.Mutate(ctx, t.Log, id, func(owners []fanout.Owner) error {
+		replies = fanout.Ask(ctx, t.Pageservers, owners, call)
 		for _, r := range replies {
-			if r.err != nil {
+			if r.Err != nil {
 				return spell(r)
 			}
 		}
@@ -59,20 +32,19 @@ func (t *Timelines) askAll(
 }
 
 // asIs leaves an error of a pageserver as its client classes it.
-func asIs(r reply) error { return r.err }
-
-// name is how texts for clients call the node of an owner.
-func (o owner) name() string { return fmt.Sprintf("%d (%s)", o.node.ID, o.node.Addr.HTTPHost) }
+func asIs(r fanout.Reply) error { return r.Err }
 
 // Archive archives a timeline on all shards or brings it back.
 func (t *Timelines) Archive(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.ArchivalRequest,
 ) error {
-	_, err := t.askAll(ctx, id, neon.ArchivalConfig(timeline, req), func(r reply) error {
-		if statusOf(r.err) == http.StatusPreconditionFailed {
-			return &neon.Error{Code: neon.PreconditionFailed, Msg: messageOf(r.err), Err: r.err}
+	_, err := t.askAll(ctx, id, neon.ArchivalConfig(timeline, req), func(r fanout.Reply) error {
+		if fanout.StatusOf(r.Err) == http.StatusPreconditionFailed {
+			return &neon.Error{
+				Code: neon.PreconditionFailed, Msg: fanout.MessageOf(r.Err), Err: r.Err,
+			}
 		}
-		return r.err
+		return r.Err
 	})
 	return err
 }
@@ -88,8 +60,8 @@ func (t *Timelines) DetachAncestor(
 	}
 	results := make([]neon.AncestorDetached, len(replies))
 	for i, r := range replies {
-		if err := json.Unmarshal(r.body, &results[i]); err != nil {
-			return done, neon.Errorf(neon.Internal, "%s: error decoding body: %w", r.name(), err)
+		if err := json.Unmarshal(r.Body, &results[i]); err != nil {
+			return done, neon.Errorf(neon.Internal, "%s: error decoding body: %w", r.Name(), err)
 		}
 		slices.SortFunc(results[i].Reparented,
 			func(a, b neon.TimelineID) int { return slices.Compare(a[:], b[:]) })
@@ -110,17 +82,17 @@ func (t *Timelines) DetachAncestor(
 	return done, nil
 }
 
-func detachError(r reply) error {
-	msg := messageOf(r.err)
-	switch statusOf(r.err) {
+func detachError(r fanout.Reply) error {
+	msg := fanout.MessageOf(r.Err)
+	switch fanout.StatusOf(r.Err) {
 	case http.StatusConflict: // it never had an ancestor
-		return neon.Errorf(neon.Conflict, "%s: %s", r.name(), strings.TrimPrefix(msg, "Conflict: "))
+		return neon.Errorf(neon.Conflict, "%s: %s", r.Name(), strings.TrimPrefix(msg, "Conflict: "))
 	case http.StatusBadRequest: // it has too many of them
-		return neon.Errorf(neon.BadRequest, "%s: %s", r.name(), msg)
+		return neon.Errorf(neon.BadRequest, "%s: %s", r.Name(), msg)
 	case http.StatusInternalServerError: // to be tried again
-		return neon.Errorf(neon.Internal, "%s: %s", r.name(), msg)
+		return neon.Errorf(neon.Internal, "%s: %s", r.Name(), msg)
 	}
-	return r.err
+	return r.Err
 }
 
 // ChangeGC blocks garbage collection of a timeline on all shards or allows it.
@@ -135,13 +107,13 @@ func (t *Timelines) ChangeGC(
 func (t *Timelines) LeaseLSN(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.LeaseRequest,
 ) error {
-	_, err := t.askAll(ctx, id, neon.LeaseLSN(timeline, req), func(r reply) error {
-		if statusOf(r.err) == http.StatusNotFound &&
-			strings.Contains(messageOf(r.err), "tenant "+id.String()) {
+	_, err := t.askAll(ctx, id, neon.LeaseLSN(timeline, req), func(r fanout.Reply) error {
+		if fanout.StatusOf(r.Err) == http.StatusNotFound &&
+			strings.Contains(fanout.MessageOf(r.Err), "tenant "+id.String()) {
 			return neon.Errorf(neon.Unavailable,
-				"Timeline is not attached to the pageserver %d yet, please retry", r.node.ID)
+				"Timeline is not attached to the pageserver %d yet, please retry", r.Node.ID)
 		}
-		return r.err
+		return r.Err
 	})
 	return err
 }
@@ -160,21 +132,23 @@ func (t *Timelines) DownloadHeatmapLayers(
 	}
 	ctx, cancel := context.WithTimeout(ctx, heatmapTime)
 	defer cancel()
-	ask(ctx, t.Pageservers, locations(s, id, func(sh fsm.Shard) []neon.NodeID {
+	fanout.Ask(ctx, t.Pageservers, locations(s, id, func(sh fsm.Shard) []neon.NodeID {
 		return []neon.NodeID{sh.Attached}
 	}), neon.DownloadHeatmapLayers(timeline, d))
 	return nil
 }
 
 // locations finds the nodes that pick names for one shard, or for all of a tenant.
-func locations(s *fsm.State, id neon.ShardID, pick func(fsm.Shard) []neon.NodeID) (found []owner) {
+func locations(
+	s *fsm.State, id neon.ShardID, pick func(fsm.Shard) []neon.NodeID,
+) (found []fanout.Owner) {
 	for sh := range s.TenantShards(id.Tenant) {
 		if !id.IsUnsharded() && sh.ID != id {
 			continue
 		}
 		for _, n := range pick(sh) {
 			if node, ok := s.Node(n); ok {
-				found = append(found, owner{shard: sh.ID, node: node})
+				found = append(found, fanout.Owner{Shard: sh.ID, Node: node})
 			}
 		}
 	}
@@ -187,8 +161,8 @@ func locations(s *fsm.State, id neon.ShardID, pick func(fsm.Shard) []neon.NodeID
 func (t *Timelines) Describe(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
 ) (d neon.TimelineDescription, err error) {
-	replies, err := t.askAll(ctx, id, neon.DescribeTimeline(timeline), func(r reply) error {
-		return neon.Errorf(neon.Unavailable, "%w", r.err)
+	replies, err := t.askAll(ctx, id, neon.DescribeTimeline(timeline), func(r fanout.Reply) error {
+		return neon.Errorf(neon.Unavailable, "%w", r.Err)
 	})
 	if err != nil {
 		return d, err
@@ -196,8 +170,8 @@ func (t *Timelines) Describe(
 	known := true
 	for _, r := range replies {
 		var info neon.TimelineInfo
-		if err := json.Unmarshal(r.body, &info); err != nil {
-			return d, neon.Errorf(neon.Unavailable, "%s: error decoding body: %w", r.name(), err)
+		if err := json.Unmarshal(r.Body, &info); err != nil {
+			return d, neon.Errorf(neon.Unavailable, "%s: error decoding body: %w", r.Name(), err)
 		}
 		d.Shards = append(d.Shards, info)
 		at := info.ImageConsistentLsn
@@ -225,15 +199,15 @@ func (t *Timelines) DownloadSecondaries(
 	targets := locations(s, neon.Unsharded(id),
 		func(sh fsm.Shard) []neon.NodeID { return sh.Secondary })
 	var failed error
-	for _, r := range ask(ctx, t.Pageservers, targets, neon.DownloadSecondary(wait)) {
+	for _, r := range fanout.Ask(ctx, t.Pageservers, targets, neon.DownloadSecondary(wait)) {
 		var p neon.SecondaryProgress
-		if r.err == nil {
-			r.err = json.Unmarshal(r.body, &p)
+		if r.Err == nil {
+			r.Err = json.Unmarshal(r.Body, &p)
 		}
-		if r.err != nil {
-			t.Logger.Info("Secondary download failed", "shard", r.shard.String(),
-				"node", r.node.ID.String(), "err", r.err)
-			failed = r.err
+		if r.Err != nil {
+			t.Logger.Info("Secondary download failed", "shard", r.Shard.String(),
+				"node", r.Node.ID.String(), "err", r.Err)
+			failed = r.Err
 			continue
 		}
 		sum.LayersDownloaded += p.LayersDownloaded
@@ -245,7 +219,7 @@ func (t *Timelines) DownloadSecondaries(
 			sum.HeatmapMtime = p.HeatmapMtime
 		}
 		if status == 0 || status == http.StatusOK {
-			status = r.status
+			status = r.Status
 		}
 	}
 	switch {

@@ -1,4 +1,4 @@
-package controller
+package membership
 
 import (
 	"context"
@@ -8,68 +8,48 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/failpoint"
 )
 
-// SafekeeperHook tells compute on which safekeepers a timeline is.
-type SafekeeperHook interface {
-	NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers) error
+// Migrator moves timelines between safekeepers.
+//
+// A configuration has a generation and notes who has acknowledged it. Each phase of a
+// move can be read off that, so a repeated request, or the next leader, goes on from
+// there.
+type Migrator struct{ Deps }
+
+// NewMigrator makes a Migrator. Run carries on what requests have left.
+func NewMigrator(d Deps) *Migrator {
+	d.Failpoints = failpoint.OrNone(d.Failpoints)
+	return &Migrator{d}
 }
 
-// Locate tells on which safekeepers a timeline is, from a linearizable read.
-func (t *Timelines) Locate(
-	ctx context.Context, ref neon.TimelineRef,
-) (l neon.TimelineLocate, err error) {
-	s, err := t.Log.ReadState(ctx)
-	if err != nil {
-		return l, err
-	}
-	tl, ok := s.Timeline(ref.Tenant, ref.Timeline)
-	if !ok {
-		return l, neon.Errorf(neon.NotFound, "Timeline %s not found", ref)
-	}
-	l = neon.TimelineLocate{
-		Generation: tl.Generation, Set: append(neon.List[neon.NodeID]{}, tl.Set...),
-	}
-	if tl.Joint() {
-		l.NewSet = new(neon.List[neon.NodeID](tl.NewSet))
-	}
-	return l, nil
+// fail passes a place at which tests make a move fail.
+func (m *Migrator) fail(ctx context.Context, place string) error {
+	return failpoint.Fail(ctx, m.Failpoints, place,
+		neon.Errorf(neon.BadRequest, "failpoint %s", place))
 }
 
-// ImportRecord takes charge of a timeline that is on safekeepers already, without a
-// call to any of them.
-func (t *Timelines) ImportRecord(
-	ctx context.Context, ref neon.TimelineRef, req neon.TimelineImportRequest,
-) error {
-	if req.Tenant != ref.Tenant || req.Timeline != ref.Timeline {
-		return neon.Errorf(neon.BadRequest, "tenant id or timeline id mismatch: url=%s, body=%s/%s",
-			ref, req.Tenant, req.Timeline)
-	}
-	// The entry is named by nothing: importing twice is the same as once.
-	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.ImportTimeline{
-		Tenant: req.Tenant, Timeline: req.Timeline, StartLsn: req.StartLsn, Set: req.Set,
-	})
-	return err
-}
-
-// told tells whether everybody knows the configuration of a timeline.
-func told(tl *fsm.Timeline) bool {
+// acknowledged reports whether compute and a quorum of the safekeepers have
+// acknowledged the configuration of a timeline.
+func acknowledged(tl *fsm.Timeline) bool {
 	return !tl.Joint() && tl.ComputeAcknowledged == tl.Generation &&
 		tl.QuorumAcknowledged == tl.Generation
 }
 
-// MigrateSafekeepers moves a timeline to another set of safekeepers. Where it is, is
+// Migrate moves a timeline to another set of safekeepers. Where it is, is
 // in the log at every moment: asking for the same again goes on from there.
-func (t *Timelines) MigrateSafekeepers(
+func (m *Migrator) Migrate(
 	ctx context.Context, ref neon.TimelineRef, want []neon.NodeID,
 ) error {
 	var joint neon.SafekeeperGeneration // that of the migration once we have seen it
-	for range decisions {
-		s, err := t.Log.ReadState(ctx)
+	for range decide.Tries {
+		s, err := m.Log.ReadState(ctx)
 		if err != nil {
 			return err
 		}
-		tl, err := t.checkTarget(s, ref, want)
+		tl, err := m.checkTarget(s, ref, want)
 		switch {
 		case err != nil:
 			return err
@@ -79,21 +59,21 @@ func (t *Timelines) MigrateSafekeepers(
 				list(tl.NewSet))
 		case tl.Joint():
 			joint = tl.Generation
-			err = t.advance(ctx, s, &tl)
-		case !told(&tl):
-			err = t.settle(ctx, s, &tl)
+			err = m.advance(ctx, s, &tl)
+		case !acknowledged(&tl):
+			err = m.publish(ctx, s, &tl)
 		case slices.Equal(tl.Set, want):
 			return nil
 		case joint != 0:
 			return neon.Errorf(neon.Conflict, "the migration of timeline %s was aborted", ref)
 		default:
-			t.Logger.Info("migrating timeline to new safekeeper set", "timeline", ref.String(),
+			m.Logger.Info("migrating timeline to new safekeeper set", "timeline", ref.String(),
 				"from", list(tl.Set), "to", list(want))
-			_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.BeginMembership{
+			_, err = m.Log.Propose(ctx, fsm.RequestID{}, fsm.BeginMembership{
 				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation, NewSet: want,
 			})
 			if err == nil {
-				err = t.fail(ctx, "sk-migration-after-step-3")
+				err = m.fail(ctx, "sk-migration-after-step-3")
 			}
 		}
 		if err != nil && neon.CodeOf(err) != neon.Conflict {
@@ -108,7 +88,7 @@ func (t *Timelines) MigrateSafekeepers(
 }
 
 // checkTarget finds the timeline and refuses a set that it cannot move to.
-func (t *Timelines) checkTarget(
+func (m *Migrator) checkTarget(
 	s *fsm.State, ref neon.TimelineRef, want []neon.NodeID,
 ) (tl fsm.Timeline, err error) {
 	for _, id := range want {
@@ -116,7 +96,7 @@ func (t *Timelines) checkTarget(
 			return tl, neon.Errorf(neon.BadRequest, "safekeeper %d does not exist", id)
 		}
 	}
-	switch n := t.Options.SafekeepersPerTimeline; {
+	switch n := m.PerTimeline; {
 	case len(want) == 0:
 		return tl, neon.Errorf(neon.BadRequest, "new safekeeper set is empty")
 	case len(want) < n:
@@ -153,11 +133,11 @@ func list(ids []neon.NodeID) string {
 	return strings.ReplaceAll(fmt.Sprint(ids), " ", ", ")
 }
 
-// AbortSafekeepers takes a migration back, unless it has been committed. Without one
+// Abort takes a migration back, unless it has been committed. Without one
 // it only sees to it that everybody knows the configuration.
-func (t *Timelines) AbortSafekeepers(ctx context.Context, ref neon.TimelineRef) error {
-	for range decisions {
-		s, err := t.Log.ReadState(ctx)
+func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
+	for range decide.Tries {
+		s, err := m.Log.ReadState(ctx)
 		if err != nil {
 			return err
 		}
@@ -165,14 +145,14 @@ func (t *Timelines) AbortSafekeepers(ctx context.Context, ref neon.TimelineRef) 
 		switch {
 		case err != nil:
 			return err
-		case !tl.Joint() && (told(&tl) || len(tl.Set) == 0):
+		case !tl.Joint() && (acknowledged(&tl) || len(tl.Set) == 0):
 			return nil
 		case !tl.Joint():
-			err = t.settle(ctx, s, &tl)
+			err = m.publish(ctx, s, &tl)
 		default:
-			t.Logger.Info("aborting timeline migration", "timeline", ref.String(),
+			m.Logger.Info("aborting timeline migration", "timeline", ref.String(),
 				"stays", list(tl.Set), "not", list(tl.NewSet))
-			_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
+			_, err = m.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
 				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation,
 				Verdict: fsm.MembershipAbort,
 			})

@@ -1,9 +1,10 @@
-package controller
+package split
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/bits"
 	"slices"
@@ -14,16 +15,18 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/wait"
 )
 
 const (
 	// autoSplits is how many tenants are split at a time because of their size.
 	autoSplits = 4
 
-	// topTenants is how many candidates each pageserver names. Those that wait
+	// candidatesPerNode is how many candidates each pageserver names. Those that wait
 	// after a failure, or may not be split, must not hide the others, so that far
 	// more are asked for than are split at a time.
-	topTenants = 1000
+	candidatesPerNode = 1000
 
 	// autoRetryMin and autoRetryMax bound the pause after a split of a tenant failed,
 	// which doubles with every failure.
@@ -31,13 +34,39 @@ const (
 	autoRetryMax = time.Hour
 )
 
-// auto is what a leader remembers of the automatic splits.
+// auto splits tenants because of their size. It is what a leader remembers of that.
 type auto struct {
-	*Splits
+	log         decide.Log
+	options     Options
+	logger      *slog.Logger
+	pageservers topTenants
+	splitter    tenantSplitter
+
+	wg      sync.WaitGroup // splits under way
 	mu      sync.Mutex
 	running map[neon.TenantID]bool
 	failed  map[neon.TenantID]failure
-	wg      sync.WaitGroup
+}
+
+// topTenants is the call that finds large tenants.
+type topTenants interface {
+	TopTenants(
+		ctx context.Context, node *fsm.Node, req neon.TopTenantsRequest,
+	) ([]neon.TopTenant, error)
+}
+
+// tenantSplitter splits one tenant.
+type tenantSplitter interface {
+	Split(
+		ctx context.Context, id neon.TenantID, req neon.ShardSplitRequest,
+	) ([]neon.ShardID, error)
+}
+
+func newAuto(p *Splitter) *auto {
+	return &auto{
+		log: p.Log, options: p.Options, logger: p.Logger, pageservers: p.Pageservers, splitter: p,
+		running: make(map[neon.TenantID]bool), failed: make(map[neon.TenantID]failure),
+	}
 }
 
 // failure is when a tenant may be tried again.
@@ -46,21 +75,18 @@ type failure struct {
 	pause time.Duration
 }
 
-// wanted tells whether any automatic split is turned on.
-func (o SplitOptions) wanted() bool {
+// wanted reports whether any automatic split is turned on.
+func (o Options) wanted() bool {
 	return o.MaxShards > 1 && (o.Threshold > 0 || o.InitialThreshold > 0 && o.InitialShards > 1)
 }
 
-// runAuto looks for tenants that have become large and splits them.
-func (p *Splits) runAuto(ctx context.Context) {
-	if !p.Options.wanted() {
+// run looks for tenants that have become large and splits them, until ctx ends.
+func (a *auto) run(ctx context.Context) {
+	if !a.options.wanted() {
 		return
 	}
-	a := &auto{
-		Splits: p, running: make(map[neon.TenantID]bool), failed: make(map[neon.TenantID]failure),
-	}
 	defer a.wg.Wait()
-	for nap(ctx, p.Options.Interval) {
+	for wait.Sleep(ctx, a.options.Interval) == nil {
 		for _, c := range a.candidates(ctx) {
 			a.start(ctx, c)
 		}
@@ -76,24 +102,25 @@ type candidate struct {
 	size   uint64 // of its largest timeline, in bytes
 }
 
-// candidates lists the tenants to be split: those that never were before the
-// others, since somebody may be filling them right now, and the largest first.
+// candidates lists the tenants to be split, the largest first. Those that never were
+// split come before the others: they may be growing right now.
 func (a *auto) candidates(ctx context.Context) (list []candidate) {
-	o := a.Options
+	o := a.options
 	var tops []neon.TopTenant
 	if o.InitialThreshold > 0 && o.InitialShards > 1 {
 		tops = a.tops(ctx, neon.TopTenantsRequest{
-			Order: neon.ByMaxLogicalSize, Limit: topTenants, ShardsLT: new(neon.ShardCount(2)),
-			GT: &o.InitialThreshold,
+			Order: neon.ByMaxLogicalSize, Limit: candidatesPerNode,
+			ShardsLT: new(neon.ShardCount(2)),
+			GT:       &o.InitialThreshold,
 		})
 	}
 	if o.Threshold > 0 {
 		tops = append(tops, a.tops(ctx, neon.TopTenantsRequest{
-			Order: neon.ByMaxLogicalSizePerShard, Limit: topTenants,
+			Order: neon.ByMaxLogicalSizePerShard, Limit: candidatesPerNode,
 			ShardsLT: new(neon.ShardCount(o.MaxShards)), GT: &o.Threshold,
 		})...)
 	}
-	s := a.Log.State()
+	s := a.log.State()
 	seen := make(map[neon.TenantID]bool)
 	for _, top := range tops {
 		if c, ok := a.judge(s, top); ok && !seen[c.tenant] {
@@ -109,16 +136,16 @@ func (a *auto) candidates(ctx context.Context) (list []candidate) {
 func (a *auto) tops(ctx context.Context, req neon.TopTenantsRequest) (all []neon.TopTenant) {
 	var mu sync.Mutex
 	var g errgroup.Group
-	g.SetLimit(shardCalls)
-	for n := range a.Log.State().Nodes() {
+	g.SetLimit(callsAtOnce)
+	for n := range a.log.State().Nodes() {
 		if !n.Available() {
 			continue
 		}
 		g.Go(func() error {
-			list, err := a.Calls.TopTenants(ctx, n, req)
+			list, err := a.pageservers.TopTenants(ctx, n, req)
 			if err != nil {
 				if ctx.Err() == nil {
-					a.Logger.Info("The largest tenants of a node are not known",
+					a.logger.Info("The largest tenants of a node are not known",
 						"node", n.ID.String(), "err", err)
 				}
 				return nil
@@ -136,7 +163,7 @@ func (a *auto) tops(ctx context.Context, req neon.TopTenantsRequest) (all []neon
 	return all
 }
 
-// judge tells whether and how a tenant is to be split, if that may be done now.
+// judge reports whether a tenant is to be split and may be now, and how.
 func (a *auto) judge(s *fsm.State, top neon.TopTenant) (c candidate, ok bool) {
 	id := top.Shard.Tenant
 	tenant, ok := s.Tenant(id)
@@ -145,7 +172,7 @@ func (a *auto) judge(s *fsm.State, top neon.TopTenant) (c candidate, ok bool) {
 		tenant.Policy.Kind != neon.PlaceAttached || s.Splitting(id) || s.Importing(id) {
 		return c, false
 	}
-	count := a.Options.shards(tenant.Count.Shards(), top.MaxLogicalSize)
+	count := a.options.shards(tenant.Count.Shards(), top.MaxLogicalSize)
 	if count <= tenant.Count.Shards() {
 		return c, false
 	}
@@ -163,7 +190,7 @@ func (a *auto) judge(s *fsm.State, top neon.TopTenant) (c candidate, ok bool) {
 // shards is how many shards a tenant should have: as many as keep every one of them
 // below the threshold, in powers of two, and at least the initial number once its
 // size exceeds the initial threshold. It is never less than what it has.
-func (o SplitOptions) shards(have int, size uint64) int {
+func (o Options) shards(have int, size uint64) int {
 	want := have
 	if o.Threshold > 0 {
 		if n := size/o.Threshold + min(1, size%o.Threshold); n > uint64(have) {
@@ -197,7 +224,7 @@ func (a *auto) start(ctx context.Context, c candidate) {
 
 // prune forgets failures of tenants that are no more.
 func (a *auto) prune() {
-	s := a.Log.State()
+	s := a.log.State()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	maps.DeleteFunc(a.failed,
@@ -205,10 +232,10 @@ func (a *auto) prune() {
 }
 
 func (a *auto) split(ctx context.Context, c candidate) {
-	log := a.Logger.With("tenant_id", c.tenant.String())
+	log := a.logger.With("tenant_id", c.tenant.String())
 	log.Info(fmt.Sprintf("auto-splitting tenant %d → %d shards", c.from, c.req.Count),
 		"size", c.size)
-	_, err := a.Split(ctx, c.tenant, c.req)
+	_, err := a.splitter.Split(ctx, c.tenant, c.req)
 	a.mu.Lock()
 	delete(a.running, c.tenant)
 	f := a.failed[c.tenant]

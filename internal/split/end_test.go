@@ -1,4 +1,4 @@
-package controller
+package split
 
 import (
 	"context"
@@ -18,7 +18,7 @@ func (h *holding) Return(context.Context, string) (string, bool, error) { return
 // What a pageserver does after the time that it was given counts for nothing.
 func TestSplitThatTakesTooLongIsRolledBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{RequestTimeout: 5 * time.Second})
+		p, f := splitWorld(t, 2, Options{RequestTimeout: 5 * time.Second})
 		f.after = func(neon.ShardID) error { return neon.Errorf(neon.Timeout, "timeout") }
 		lead(t, p, func() {
 			if _, err := p.Split(t.Context(), tenantOne,
@@ -35,12 +35,12 @@ func TestSplitThatTakesTooLongIsRolledBack(t *testing.T) {
 
 func TestSplitOfADeposedLeaderIsRolledBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{})
+		p, f := splitWorld(t, 2, Options{})
 		c, err := decideSplit(p.Log.State(), tenantOne, neon.ShardSplitRequest{Count: 4})
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.log.must(c)
+		f.log.Must(c)
 		waiter := make(chan error)
 		go func() {
 			_, err := p.await(t.Context(),
@@ -48,7 +48,7 @@ func TestSplitOfADeposedLeaderIsRolledBack(t *testing.T) {
 			waiter <- err
 		}()
 		synctest.Wait()
-		f.log.must(fsm.SetLeader{Leader: fsm.Leader{ServerID: "next", Term: 9}})
+		f.log.Must(fsm.SetLeader{Leader: fsm.Leader{ServerID: "next", Term: 9}})
 		lead(t, p, func() {
 			if err := <-waiter; err == nil ||
 				!strings.Contains(err.Error(), "Unexpected child shard count") {
@@ -69,7 +69,7 @@ func TestSplitOfADeposedLeaderIsRolledBack(t *testing.T) {
 // nobody else may have what that child still writes to.
 func TestTenantThawsOnceItsChildrenAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{})
+		p, f := splitWorld(t, 1, Options{})
 		f.before = func(neon.ShardID) error { return errors.New("no") }
 		f.holds = true
 		lead(t, p, func() {
@@ -96,7 +96,7 @@ func TestTenantThawsOnceItsChildrenAreGone(t *testing.T) {
 // was deleted since.
 func TestDeletedTimelinesDoNotComeBackWithASplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{})
+		p, f := splitWorld(t, 1, Options{})
 		parent := neon.ShardIDs(tenantOne, 1)[0]
 		child := parent.Children(2)[1]
 		f.timelines[parent] = []neon.TimelineID{{1}}

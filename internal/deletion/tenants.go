@@ -1,7 +1,8 @@
-package controller
+package deletion
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -9,38 +10,67 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/fanout"
+	"quorate/internal/split"
 	"quorate/scheduler"
 )
 
 const (
-	// keptOrphans bounds the deletions that wait for ResumeDeletes to notice them;
+	// keptUnfinished bounds the deletions that wait for Run to notice them;
 	// beyond it the whole state is looked through again.
-	keptOrphans = 256
+	keptUnfinished = 256
 
 	// removeTime bounds one try to remove the remote data of a tenant, and
 	// removeTries how often a request tries.
 	removeTime  = 30 * time.Second
 	removeTries = 4
 
-	// resumeMin and resumeMax bound the pause between two tries to finish a
+	// shortestPause and longestPause bound the pause between two tries to finish a
 	// deletion that no request waits for.
-	resumeMin = time.Second
-	resumeMax = time.Minute
+	shortestPause = time.Second
+	longestPause  = time.Minute
 
 	// resumeAtOnce bounds the deletions that are finished at one time: a pageserver
 	// that hangs must not hold up all of them.
 	resumeAtOnce = 16
 )
 
+// RemoteData removes what a tenant has in remote storage.
+type RemoteData interface {
+	// TenantDelete removes the data of all shards. It tries once, bounded by ctx.
+	TenantDelete(ctx context.Context, node *fsm.Node, tenant neon.TenantID) error
+}
+
+// Tenants deletes tenants.
+type Tenants struct {
+	log         decide.Log
+	reconciler  decide.Reconciler
+	pageservers RemoteData
+	logger      *slog.Logger
+
+	unfinished chan neon.TenantID // what a request could not finish
+}
+
+// NewTenants makes a Tenants. Run finishes what requests and earlier leaders have left.
+func NewTenants(
+	log decide.Log, r decide.Reconciler, pageservers RemoteData, logger *slog.Logger,
+) *Tenants {
+	return &Tenants{
+		log: log, reconciler: r, pageservers: pageservers, logger: logger,
+		unfinished: make(chan neon.TenantID, keptUnfinished),
+	}
+}
+
 // Delete removes a tenant: it is first recorded, then detached everywhere, then
 // its remote data is removed, then it is forgotten. A deletion that was recorded
 // is finished by the leader, whether this call succeeds or not, and by the next
 // leader if this one dies.
 func (t *Tenants) Delete(ctx context.Context, id neon.TenantID) error {
-	if err := thaw(ctx, t.Log, id); err != nil {
+	if err := split.AwaitEnd(ctx, t.log, id); err != nil {
 		return err
 	}
-	index, err := commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
+	index, err := decide.Commit(ctx, t.log, func(s *fsm.State) (fsm.Command, error) {
 		tenant, ok := s.Tenant(id)
 		switch {
 		case !ok && !anyNode(s):
@@ -56,7 +86,7 @@ func (t *Tenants) Delete(ctx context.Context, id neon.TenantID) error {
 		return err
 	}
 	if err := t.finishDelete(ctx, id, index); err != nil {
-		t.orphan(id)
+		t.handOver(id)
 		return err
 	}
 	return nil
@@ -64,17 +94,17 @@ func (t *Tenants) Delete(ctx context.Context, id neon.TenantID) error {
 
 // finishDelete takes a recorded deletion to its end from wherever it is.
 func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint64) error {
-	tenant, ok := t.Log.State().Tenant(id)
+	tenant, ok := t.log.State().Tenant(id)
 	if !ok || !tenant.Deleting {
 		return nil
 	}
-	if err := await(ctx, t.Reality, index, tenant.Shards()...); err != nil {
+	if err := decide.Await(ctx, t.reconciler, index, tenant.Shards()...); err != nil {
 		return err
 	}
 	if err := t.removeData(ctx, tenant); err != nil {
 		return err
 	}
-	r, err := t.Log.Propose(ctx, fsm.RequestID{},
+	r, err := t.log.Propose(ctx, fsm.RequestID{},
 		fsm.FinishDeleteTenant{ID: id, Sequence: tenant.Sequence})
 	if r.Err != nil && r.Err.Code == neon.Conflict {
 		return nil // somebody else has finished it
@@ -83,8 +113,8 @@ func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint
 }
 
 // removeData has any pageserver remove what a tenant has in remote storage that
-// nobody has attached any more. An error of nil tells that it is gone, or that the
-// deletion is over.
+// nobody has attached any more. No error means that it is gone, or that the deletion
+// is over.
 func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
 	id := gone.ID
 	var failed error
@@ -92,14 +122,14 @@ func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
 	for range removeTries {
 		// Somebody else may have finished the deletion, and the tenant been created
 		// again meanwhile, and even be attached while it is deleted again.
-		s, err := t.Log.ReadState(ctx)
+		s, err := t.log.ReadState(ctx)
 		if err != nil {
 			return err
 		}
 		if tenant, ok := s.Tenant(id); !ok || tenant.Sequence != gone.Sequence {
 			return nil
 		}
-		node := anyAvailable(s, avoid)
+		node := fanout.AnyAvailable(s, avoid)
 		if node == nil {
 			break
 		}
@@ -120,57 +150,41 @@ func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
 func (t *Tenants) removeOn(ctx context.Context, node *fsm.Node, id neon.TenantID) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTime)
 	defer cancel()
-	return t.Pageservers.TenantDelete(ctx, node, id)
+	return t.pageservers.TenantDelete(ctx, node, id)
 }
 
-// anyAvailable finds a pageserver that should answer, one not to be avoided if
-// there is any.
-func anyAvailable(s *fsm.State, avoid map[neon.NodeID]bool) (found *fsm.Node) {
-	for n := range s.Nodes() {
-		if !n.Available() {
-			continue
-		}
-		if !avoid[n.ID] {
-			return n
-		}
-		found = n
-	}
-	return found
-}
-
-// orphan hands a deletion over to ResumeDeletes. It does not wait: a full channel
-// makes ResumeDeletes look through the state.
-func (t *Tenants) orphan(id neon.TenantID) {
+// handOver gives a deletion to Run. It does not wait: a full channel
+// makes Run look through the state.
+func (t *Tenants) handOver(id neon.TenantID) {
 	select {
-	case t.orphans <- id:
+	case t.unfinished <- id:
 	default:
 	}
 }
 
-// ResumeDeletes finishes the deletions that earlier leaders and requests have
-// left, for as long as this replica leads. It returns when ctx ends, with nil.
+// Run finishes the deletions that earlier leaders and requests have
+// left, for as long as this replica leads. It returns when ctx ends.
 //
 // It looks for them now and then: a request that was given up before it knew that
 // its deletion was recorded hands over nothing.
-func (t *Tenants) ResumeDeletes(ctx context.Context) error {
+func (t *Tenants) Run(ctx context.Context) {
 	todo := make(map[neon.TenantID]bool)
-	pause := resumeMin
+	pause := shortestPause
 	var scanned time.Time
 	for scan := true; ctx.Err() == nil; {
-		if scan || time.Since(scanned) >= resumeMax {
+		if scan || time.Since(scanned) >= longestPause {
 			scanned = time.Now()
 			t.findDeletes(ctx, todo)
 		}
 		for _, id := range t.resumeAll(ctx, todo) {
 			delete(todo, id)
-			pause = resumeMin
+			pause = shortestPause
 		}
-		scan = t.rest(ctx, todo, pause)
+		scan = t.await(ctx, todo, pause)
 		if len(todo) > 0 {
-			pause = min(2*pause, resumeMax)
+			pause = min(2*pause, longestPause)
 		}
 	}
-	return nil
 }
 
 // resumeAll tries every deletion once and lists those of which nothing is left.
@@ -194,31 +208,31 @@ func (t *Tenants) resumeAll(
 	return over
 }
 
-// rest waits for a deletion to be handed over, or for the time of the next try or
-// look. It tells whether some may have been missed.
-func (t *Tenants) rest(
+// await waits for a deletion to be handed over, or for the time of the next try or
+// look. It reports whether some may have been missed.
+func (t *Tenants) await(
 	ctx context.Context, todo map[neon.TenantID]bool, pause time.Duration,
 ) (missed bool) {
 	if len(todo) == 0 {
-		pause = resumeMax
+		pause = longestPause
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case id := <-t.orphans:
-		missed = len(t.orphans) >= keptOrphans-1
+	case id := <-t.unfinished:
+		missed = len(t.unfinished) >= keptUnfinished-1
 		todo[id] = true
-		for range len(t.orphans) {
-			todo[<-t.orphans] = true
+		for range len(t.unfinished) {
+			todo[<-t.unfinished] = true
 		}
 	}
 	return missed
 }
 
 func (t *Tenants) findDeletes(ctx context.Context, todo map[neon.TenantID]bool) {
-	for tenant := range t.Log.State().TenantsFrom(neon.TenantID{}) {
+	for tenant := range t.log.State().TenantsFrom(neon.TenantID{}) {
 		if ctx.Err() != nil {
 			return
 		}
@@ -228,20 +242,27 @@ func (t *Tenants) findDeletes(ctx context.Context, todo map[neon.TenantID]bool) 
 	}
 }
 
-// resume tells whether nothing is left to be done for a deletion.
+// resume reports whether nothing is left to be done for a deletion.
 func (t *Tenants) resume(ctx context.Context, id neon.TenantID) bool {
-	s := t.Log.State()
+	s := t.log.State()
 	if tenant, ok := s.Tenant(id); !ok || !tenant.Deleting {
 		return true
 	}
 	err := t.finishDelete(ctx, id, s.Index)
 	if err != nil {
 		if ctx.Err() == nil {
-			t.Logger.Info("Deletion of a tenant is not finished yet", "tenant", id.String(),
+			t.logger.Info("Deletion of a tenant is not finished yet", "tenant", id.String(),
 				"err", err)
 		}
 		return false
 	}
-	t.Logger.Info("Finished the deletion of a tenant", "tenant", id.String())
+	t.logger.Info("Finished the deletion of a tenant", "tenant", id.String())
 	return true
+}
+
+func anyNode(s *fsm.State) bool {
+	for range s.Nodes() {
+		return true
+	}
+	return false
 }

@@ -1,4 +1,4 @@
-package controller
+package membership
 
 import (
 	"cmp"
@@ -35,85 +35,85 @@ func (p position) compare(o position) int {
 //   - the newcomers copy the log;
 //   - a quorum of the new set has reached the sync position;
 //   - the commit, which is refused if somebody has aborted meanwhile.
-func (t *Timelines) advance(ctx context.Context, s *fsm.State, tl *fsm.Timeline) error {
+func (m *Migrator) advance(ctx context.Context, s *fsm.State, tl *fsm.Timeline) error {
 	conf := s.Membership(tl)
-	if err := t.tellCompute(ctx, tl, conf); err != nil {
+	if err := m.tellCompute(ctx, tl, conf); err != nil {
 		return err
 	}
-	have, err := t.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.Set})
+	have, err := m.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.Set})
 	if err != nil {
 		return err
 	}
-	if err := t.acknowledge(ctx, tl, fsm.AckMembership{Set: tl.Generation}); err != nil {
+	if err := m.acknowledge(ctx, tl, fsm.AckMembership{Set: tl.Generation}); err != nil {
 		return err
 	}
-	if err := t.fail(ctx, "sk-migration-after-step-4"); err != nil {
+	if err := m.fail(ctx, "sk-migration-after-step-4"); err != nil {
 		return err
 	}
 	sync := have[len(tl.Set)/2]
-	if err := t.pullAll(ctx, s, tl, conf); err != nil {
+	if err := m.pullAll(ctx, s, tl, conf); err != nil {
 		return err
 	}
-	if err := t.fail(ctx, "sk-migration-after-step-5"); err != nil {
+	if err := m.fail(ctx, "sk-migration-after-step-5"); err != nil {
 		return err
 	}
-	t.Logger.Info("waiting for safekeepers to sync position", "timeline", tl.Ref().String(),
+	m.Logger.Info("waiting for safekeepers to sync position", "timeline", tl.Ref().String(),
 		"term", sync.term, "lsn", sync.lsn)
-	if _, err := t.switchAll(ctx, s,
+	if _, err := m.switchAll(ctx, s,
 		switching{tl: tl, conf: conf, set: tl.NewSet, atLeast: sync}); err != nil {
 		return err
 	}
-	if err := t.fail(ctx, "sk-migration-after-step-7"); err != nil {
+	if err := m.fail(ctx, "sk-migration-after-step-7"); err != nil {
 		return err
 	}
-	_, err = t.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
+	_, err = m.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
 		Tenant: tl.Tenant, Timeline: tl.ID, Generation: tl.Generation,
 		Verdict: fsm.MembershipCommit,
 	})
 	if err != nil {
 		return err
 	}
-	return t.fail(ctx, "sk-migration-after-step-8")
+	return m.fail(ctx, "sk-migration-after-step-8")
 }
 
-// settle makes a configuration that is not joint known: to a quorum of its members,
+// publish makes a configuration that is not joint known: to a quorum of its members,
 // then to those it excludes, and last to compute, which goes on asking for the
 // excluded until the members do not need them any more.
-func (t *Timelines) settle(ctx context.Context, s *fsm.State, tl *fsm.Timeline) error {
+func (m *Migrator) publish(ctx context.Context, s *fsm.State, tl *fsm.Timeline) error {
 	conf := s.Membership(tl)
 	if len(tl.Set) > 0 {
-		if _, err := t.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.Set}); err != nil {
+		if _, err := m.switchAll(ctx, s, switching{tl: tl, conf: conf, set: tl.Set}); err != nil {
 			return err
 		}
 	}
-	if err := t.acknowledge(ctx, tl, fsm.AckMembership{Set: tl.Generation}); err != nil {
+	if err := m.acknowledge(ctx, tl, fsm.AckMembership{Set: tl.Generation}); err != nil {
 		return err
 	}
-	if err := t.fail(ctx, "sk-migration-step-9-after-set-membership"); err != nil {
+	if err := m.fail(ctx, "sk-migration-step-9-after-set-membership"); err != nil {
 		return err
 	}
-	if err := t.excludeAll(ctx, s, tl, conf); err != nil {
+	if err := m.excludeAll(ctx, s, tl, conf); err != nil {
 		return err
 	}
-	if err := t.fail(ctx, "sk-migration-step-9-after-exclude"); err != nil {
+	if err := m.fail(ctx, "sk-migration-step-9-after-exclude"); err != nil {
 		return err
 	}
-	if err := t.tellCompute(ctx, tl, conf); err != nil {
+	if err := m.tellCompute(ctx, tl, conf); err != nil {
 		return err
 	}
-	return t.fail(ctx, "sk-migration-after-step-9")
+	return m.fail(ctx, "sk-migration-after-step-9")
 }
 
-func (t *Timelines) acknowledge(
+func (m *Migrator) acknowledge(
 	ctx context.Context, tl *fsm.Timeline, ack fsm.AckMembership,
 ) error {
 	ack.Tenant, ack.Timeline = tl.Tenant, tl.ID
-	_, err := t.Log.Propose(ctx, fsm.RequestID{}, ack)
+	_, err := m.Log.Propose(ctx, fsm.RequestID{}, ack)
 	return err
 }
 
 // tellCompute notifies compute of a configuration unless it has acknowledged it.
-func (t *Timelines) tellCompute(ctx context.Context, tl *fsm.Timeline, conf neon.Membership) error {
+func (m *Migrator) tellCompute(ctx context.Context, tl *fsm.Timeline, conf neon.Membership) error {
 	if tl.ComputeAcknowledged >= tl.Generation {
 		return nil
 	}
@@ -133,13 +133,13 @@ func (t *Timelines) tellCompute(ctx context.Context, tl *fsm.Timeline, conf neon
 				neon.NotifySafekeeper{ID: m.ID, Hostname: new(m.Host)})
 		}
 	}
-	if t.SafekeeperHook != nil {
-		if err := t.SafekeeperHook.NotifySafekeepers(ctx, body); err != nil {
+	if m.Hook != nil {
+		if err := m.Hook.NotifySafekeepers(ctx, body); err != nil {
 			return neon.Errorf(neon.Internal,
 				"failed to notify cplane about safekeeper membership change: %w", err)
 		}
 	}
-	return t.acknowledge(ctx, tl, fsm.AckMembership{Compute: tl.Generation})
+	return m.acknowledge(ctx, tl, fsm.AckMembership{Compute: tl.Generation})
 }
 
 // switching is a configuration on its way to a set of safekeepers. One whose log
@@ -153,14 +153,14 @@ type switching struct {
 
 // switchAll gives a configuration to a quorum of a set and returns how far their
 // logs reach, in ascending order.
-func (t *Timelines) switchAll(ctx context.Context, s *fsm.State, w switching) ([]position, error) {
+func (m *Migrator) switchAll(ctx context.Context, s *fsm.State, w switching) ([]position, error) {
 	var (
 		mu    sync.Mutex
 		have  []position
 		newer neon.SafekeeperGeneration
 	)
-	_, err := t.quorum(ctx, s, w.set, func(ctx context.Context, sk *fsm.Safekeeper) error {
-		resp, err := t.Safekeepers.SwitchMembership(ctx, sk, w.tl.Ref(), w.conf)
+	_, err := quorum(ctx, m.Logger, s, w.set, func(ctx context.Context, sk *fsm.Safekeeper) error {
+		resp, err := m.Safekeepers.SwitchMembership(ctx, sk, w.tl.Ref(), w.conf)
 		if err != nil {
 			return err
 		}
@@ -187,7 +187,7 @@ func (t *Timelines) switchAll(ctx context.Context, s *fsm.State, w switching) ([
 }
 
 // pullAll copies the log to every newcomer of a migration; all have to get it.
-func (t *Timelines) pullAll(
+func (m *Migrator) pullAll(
 	ctx context.Context, s *fsm.State, tl *fsm.Timeline, conf neon.Membership,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, pullTime)
@@ -197,7 +197,7 @@ func (t *Timelines) pullAll(
 	}
 	for _, id := range tl.Set {
 		sk, _ := s.Safekeeper(id)
-		req.HTTPHosts = append(req.HTTPHosts, t.Safekeepers.BaseURL(&sk))
+		req.HTTPHosts = append(req.HTTPHosts, m.Safekeepers.BaseURL(&sk))
 	}
 	var (
 		wg   sync.WaitGroup
@@ -210,8 +210,8 @@ func (t *Timelines) pullAll(
 		}
 		sk, _ := s.Safekeeper(id)
 		wg.Go(func() {
-			err := t.tryHard(ctx, &sk, func(ctx context.Context, sk *fsm.Safekeeper) error {
-				_, err := t.Safekeepers.PullTimeline(ctx, sk, req)
+			err := tryHard(ctx, &sk, func(ctx context.Context, sk *fsm.Safekeeper) error {
+				_, err := m.Safekeepers.PullTimeline(ctx, sk, req)
 				return err
 			})
 			mu.Lock()
@@ -227,7 +227,7 @@ func (t *Timelines) pullAll(
 
 // excludeAll makes those drop the timeline who are no members of this configuration
 // any more. Where that fails it stays owed.
-func (t *Timelines) excludeAll(
+func (m *Migrator) excludeAll(
 	ctx context.Context, s *fsm.State, tl *fsm.Timeline, conf neon.Membership,
 ) error {
 	var (
@@ -241,11 +241,11 @@ func (t *Timelines) excludeAll(
 			continue
 		}
 		wg.Go(func() {
-			err := t.tryHard(ctx, sk, func(ctx context.Context, sk *fsm.Safekeeper) error {
-				return t.Safekeepers.ExcludeTimeline(ctx, sk, tl.Ref(), conf)
+			err := tryHard(ctx, sk, func(ctx context.Context, sk *fsm.Safekeeper) error {
+				return m.Safekeepers.ExcludeTimeline(ctx, sk, tl.Ref(), conf)
 			})
 			if err != nil {
-				t.Logger.Info("an exclusion stays owed", "safekeeper", sk.ID,
+				m.Logger.Info("an exclusion stays owed", "safekeeper", sk.ID,
 					"timeline", tl.Ref().String(), "err", err)
 				return
 			}
@@ -255,12 +255,12 @@ func (t *Timelines) excludeAll(
 		})
 	}
 	wg.Wait()
-	if err := t.fail(ctx, "sk-migration-step-9-mid-exclude"); err != nil {
+	if err := m.fail(ctx, "sk-migration-step-9-mid-exclude"); err != nil {
 		return err
 	}
 	if len(done.Ops) == 0 {
 		return nil
 	}
-	_, err := t.Log.Propose(ctx, fsm.RequestID{}, done)
+	_, err := m.Log.Propose(ctx, fsm.RequestID{}, done)
 	return err
 }

@@ -1,19 +1,21 @@
-package controller
+package split
 
 import (
 	"context"
-	"fmt"
+	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/failpoint"
+	"quorate/internal/wait"
+	"quorate/scheduler"
 )
 
-// SplitCalls are what a split needs of pageservers, one try each, and of the
-// leader's workers.
-type SplitCalls interface {
+// Pageservers are the calls of a split, one try each.
+type Pageservers interface {
 	// ShardSplit splits one attached shard and returns its children. A timeout of 0
 	// sets no limit.
 	ShardSplit(
@@ -49,14 +51,22 @@ type SplitCalls interface {
 	TopTenants(
 		ctx context.Context, node *fsm.Node, req neon.TopTenantsRequest,
 	) ([]neon.TopTenant, error)
-
-	// Quiet waits until no worker is in the middle of a call for the shards.
-	Quiet(ctx context.Context, shards ...neon.ShardID) error
 }
 
-// SplitOptions are the settings of splits. A zero threshold, or fewer than two
+// Reconciler are the leader's workers.
+type Reconciler interface {
+	decide.Reconciler
+
+	// AwaitNoWorker waits until no worker is in the middle of a call for the shards.
+	AwaitNoWorker(ctx context.Context, shards ...neon.ShardID) error
+
+	// Loads are what the pageservers last said about their fullness.
+	Loads() map[neon.NodeID]scheduler.Load
+}
+
+// Options are the settings of splits. A zero threshold, or fewer than two
 // shards, turns an automatic split off.
-type SplitOptions struct {
+type Options struct {
 	RequestTimeout   time.Duration // of a pageserver's split; 0: none
 	Threshold        uint64        // bytes per shard above which a tenant is split
 	MaxShards        uint8         // most shards by automatic splits
@@ -65,53 +75,53 @@ type SplitOptions struct {
 	Interval         time.Duration // between two looks for large tenants; 0: 20 s
 }
 
-// Splits cuts tenants into more shards.
-//
-// A split is a record in the log. Begin freezes the tenant and names the children;
-// the leader has the pageservers split the parents; when every child is seen
-// attached in its parent's generation, Commit makes the children the tenant in one
-// entry. When anything is in the way, or another leader follows, Abort is recorded,
-// the children are removed, and the parents get new generations. Whoever leads
-// finishes an abort, and removes what is left of the parents after a commit.
-type Splits struct {
+// Deps is what a Splitter works with.
+type Deps struct {
+	Log         decide.Log
+	Reconciler  Reconciler
+	Pageservers Pageservers
+	Failpoints  failpoint.Points // nil: none
+	Options     Options
+	Logger      *slog.Logger
+}
+
+// Splitter cuts tenants into more shards.
+type Splitter struct {
 	Deps
-	Calls   SplitCalls
-	Options SplitOptions
-	poke    chan struct{} // wakes Run
-
-	mu      sync.Mutex
-	aborted map[neon.TenantID]fsm.Split // rolled back here a short while ago
-	had     map[neon.ShardID]inventory  // of the parents of splits under way here
+	work    wait.Signal // wakes Run
+	aborted reasons
+	had     inventories
 }
 
-// keptAborts bounds the memory of splits that were rolled back.
-const keptAborts = 256
-
-// NewSplits makes a Splits. Run drives what it begins.
-func NewSplits(d Deps, calls SplitCalls, o SplitOptions) *Splits {
-	if o.Interval == 0 {
-		o.Interval = 20 * time.Second
+// New makes a Splitter. Run drives what it begins.
+func New(d Deps) *Splitter {
+	if d.Options.Interval == 0 {
+		d.Options.Interval = 20 * time.Second
 	}
-	return &Splits{
-		Deps: d, Calls: calls, Options: o, poke: make(chan struct{}, 1),
-		aborted: make(map[neon.TenantID]fsm.Split), had: make(map[neon.ShardID]inventory),
-	}
+	d.Failpoints = failpoint.OrNone(d.Failpoints)
+	return &Splitter{Deps: d, work: wait.NewSignal()}
 }
 
-// splitPoll is how often somebody who waits for a split looks at its record.
-const splitPoll = 20 * time.Millisecond
+const (
+	// pollPause is the pause between two looks at the record of a split by a request
+	// that waits for it.
+	pollPause = 20 * time.Millisecond
 
-// splitCheck is how often they make sure that the record they look at is alive.
-const splitCheck = time.Second
+	// checkPause is the pause between two checks that the record still changes here.
+	checkPause = time.Second
+
+	// callsAtOnce bounds the calls for one tenant that are under way at a time.
+	callsAtOnce = 32
+)
 
 // Split cuts a tenant into req.Count shards and returns them. It waits until that
 // is committed, compute was told and the secondaries exist, with success even if
 // the last two take longer. A tenant that has so many shards is left as it is. After
 // an error the tenant is, or will soon be, as it was.
-func (p *Splits) Split(
+func (p *Splitter) Split(
 	ctx context.Context, id neon.TenantID, req neon.ShardSplitRequest,
 ) ([]neon.ShardID, error) {
-	if err := p.failWith(ctx, "shard-split-validation", neon.BadRequest); err != nil {
+	if err := p.fail(ctx, "shard-split-validation", neon.BadRequest); err != nil {
 		return nil, err
 	}
 	s, err := p.Log.ReadState(ctx)
@@ -119,38 +129,38 @@ func (p *Splits) Split(
 		return nil, err
 	}
 	if sp, ok := s.Split(id); ok && sp.Phase == fsm.SplitAborting {
-		if err := thaw(ctx, p.Log, id); err != nil {
+		if err := AwaitEnd(ctx, p.Log, id); err != nil {
 			return nil, err
 		}
 	}
 	if c, err := decideSplit(p.Log.State(), id, req); err == nil && c != nil {
 		// What is under way for the tenant ends first.
 		tenant, _ := p.Log.State().Tenant(id)
-		settle(ctx, p.Reality, longWait, s.Index, tenant.Shards())
+		decide.AwaitAtMost(ctx, p.Reconciler, decide.LongWait, s.Index, tenant.Shards())
 	}
-	index, err := commit(ctx, p.Log,
+	index, err := decide.Commit(ctx, p.Log,
 		func(s *fsm.State) (fsm.Command, error) { return decideSplit(s, id, req) })
 	if err != nil {
 		return nil, err
 	}
-	p.wake()
+	p.work.Set()
 	shards, err := p.await(ctx,
 		fsm.Split{Tenant: id, Count: neon.ShardCount(req.Count), Began: index})
 	if err != nil {
 		return nil, err
 	}
-	if err := p.failWith(ctx, "shard-split-post-complete", neon.Internal); err != nil {
+	if err := p.fail(ctx, "shard-split-post-complete", neon.Internal); err != nil {
 		return nil, err
 	}
-	p.cleared(ctx, id)
-	settle(ctx, p.Reality, longWait, index, shards)
+	p.awaitLeftovers(ctx, id)
+	decide.AwaitAtMost(ctx, p.Reconciler, decide.LongWait, index, shards)
 	return shards, nil
 }
 
-// cleared waits, as long as a client may be kept waiting for what is no condition of
+// awaitLeftovers waits, as long as a client may be kept waiting for what is no condition of
 // success, until nothing is left of the parents on pageservers that can be reached.
-func (p *Splits) cleared(ctx context.Context, id neon.TenantID) {
-	ctx, cancel := context.WithTimeout(ctx, shortWait)
+func (p *Splitter) awaitLeftovers(ctx context.Context, id neon.TenantID) {
+	ctx, cancel := context.WithTimeout(ctx, decide.ShortWait)
 	defer cancel()
 	for {
 		s := p.Log.State()
@@ -158,7 +168,7 @@ func (p *Splits) cleared(ctx context.Context, id neon.TenantID) {
 		if !slices.ContainsFunc(sp.Leftovers, func(l fsm.Leftover) bool {
 			node, ok := s.Node(l.Node)
 			return ok && node.Available()
-		}) || !nap(ctx, splitPoll) {
+		}) || wait.Sleep(ctx, pollPause) != nil {
 			return
 		}
 	}
@@ -215,11 +225,11 @@ func decideSplit(s *fsm.State, id neon.TenantID, req neon.ShardSplitRequest) (fs
 }
 
 // await waits for the end of a split that was begun, by whichever leader.
-func (p *Splits) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, error) {
+func (p *Splitter) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, error) {
 	id, count := asked.Tenant, asked.Count
-	poll := time.NewTicker(splitPoll)
+	poll := time.NewTicker(pollPause)
 	defer poll.Stop()
-	check := time.NewTicker(splitCheck)
+	check := time.NewTicker(checkPause)
 	defer check.Stop()
 	for {
 		s := p.Log.State()
@@ -233,7 +243,7 @@ func (p *Splits) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, er
 		case recorded && sp.Phase == fsm.SplitAborting:
 			return nil, neon.Errorf(sp.Code, "%s", sp.Reason)
 		case !recorded || !sp.Active() || sp.Count != count:
-			return nil, p.whyAborted(asked)
+			return nil, p.aborted.of(asked)
 		}
 		select {
 		case <-poll.C:
@@ -241,7 +251,7 @@ func (p *Splits) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, er
 			// A replica that has ended its part, such as an instance that stepped down
 			// for another, sees nothing any more: its successor rolls splits back.
 			if _, err := p.Log.ReadState(ctx); neon.CodeOf(err) == neon.ShuttingDown {
-				return nil, p.whyAborted(asked)
+				return nil, p.aborted.of(asked)
 			}
 		case <-ctx.Done():
 			return nil, neon.Errorf(neon.Timeout,
@@ -250,41 +260,20 @@ func (p *Splits) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, er
 	}
 }
 
-// remember keeps the reason of a split that is being rolled back for those who wait
-// for it and do not look in time, and says so in the log.
-func (p *Splits) remember(s *fsm.State, sp fsm.Split) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.aborted[sp.Tenant].Began == sp.Began {
-		return
-	}
-	if len(p.aborted) >= keptAborts {
-		clear(p.aborted)
-	}
-	p.aborted[sp.Tenant] = sp
-	tenant, _ := s.Tenant(sp.Tenant)
-	p.Logger.Info(fmt.Sprintf("Aborting shard split %s %d -> %d", sp.Tenant, tenant.Count.Shards(),
-		sp.Count), "why", sp.Reason)
+// fail passes a place at which tests make a split fail.
+func (p *Splitter) fail(ctx context.Context, place string, code neon.Code) error {
+	return failpoint.Fail(ctx, p.Failpoints, place, neon.Errorf(code, "failpoint"))
 }
 
-func (p *Splits) whyAborted(asked fsm.Split) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if sp, ok := p.aborted[asked.Tenant]; ok && sp.Count == asked.Count && sp.Began >= asked.Began {
-		return neon.Errorf(sp.Code, "%s", sp.Reason)
-	}
-	return neon.Errorf(neon.Conflict,
-		"Unexpected child shard count: the split of tenant %s was rolled back", asked.Tenant)
-}
-
-// thaw waits for the end of a split of a tenant, for as long as a request may wait.
-func thaw(ctx context.Context, log Log, id neon.TenantID) error {
+// AwaitEnd waits for the end of a split of a tenant, for as long as a request may
+// wait. It is the one thing that a change of a tenant has to know of splits.
+func AwaitEnd(ctx context.Context, log decide.Log, id neon.TenantID) error {
 	if !log.State().Splitting(id) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, longWait)
+	ctx, cancel := context.WithTimeout(ctx, decide.LongWait)
 	defer cancel()
-	poll := time.NewTicker(splitPoll)
+	poll := time.NewTicker(pollPause)
 	defer poll.Stop()
 	for log.State().Splitting(id) {
 		select {
@@ -294,12 +283,4 @@ func thaw(ctx context.Context, log Log, id neon.TenantID) error {
 		}
 	}
 	return nil
-}
-
-// wake makes Run look at the records.
-func (p *Splits) wake() {
-	select {
-	case p.poke <- struct{}{}:
-	default:
-	}
 }

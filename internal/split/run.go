@@ -1,4 +1,4 @@
-package controller
+package split
 
 import (
 	"context"
@@ -11,13 +11,15 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/duty"
+	"quorate/internal/wait"
 	"quorate/scheduler"
 )
 
 const (
-	// splitTick is how often a leader looks for splits to go on with, beside being
+	// lookInterval is how often a leader looks for splits to go on with, beside being
 	// told of those begun here, and so the pause between two tries.
-	splitTick = time.Second
+	lookInterval = time.Second
 
 	// detachTime bounds one detach.
 	detachTime = 5 * time.Second
@@ -27,12 +29,14 @@ const (
 	// looks at it.
 	busyTime  = time.Minute
 	busyPause = 500 * time.Millisecond
+
+	// keptReason is how much of a pageserver's words is kept, in bytes.
+	keptReason = 4000
 )
 
 // Run goes on with every split in the log, those of earlier leaders included, for
-// as long as this replica leads. It returns when ctx ends, with nil and everything
-// joined.
-func (p *Splits) Run(ctx context.Context) error {
+// as long as this replica leads. It returns when ctx ends, with everything joined.
+func (p *Splitter) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	s := p.Log.State()
@@ -41,43 +45,31 @@ func (p *Splits) Run(ctx context.Context) error {
 			p.remember(s, sp)
 		}
 	}
-	for p.Calls.Quiet(ctx) != nil { // the workers begin their term at the same time
-		if !nap(ctx, splitPoll) {
-			return nil
+	for p.Reconciler.AwaitNoWorker(ctx) != nil { // the workers begin their term at the same time
+		if wait.Sleep(ctx, pollPause) != nil {
+			return
 		}
 	}
-	wg.Go(func() { p.runAuto(ctx) })
-	var mu sync.Mutex
-	driven := make(map[neon.TenantID]bool)
-	tick := time.NewTicker(splitTick)
+	wg.Go(func() { newAuto(p).run(ctx) })
+	var driven duty.Keyed[neon.TenantID]
+	defer driven.Wait()
+	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		for sp := range p.Log.State().Splits() {
-			mu.Lock()
-			busy := driven[sp.Tenant]
-			driven[sp.Tenant] = true
-			mu.Unlock()
-			if busy {
-				continue
-			}
-			wg.Go(func() {
-				p.drive(ctx, sp.Tenant)
-				mu.Lock()
-				defer mu.Unlock()
-				delete(driven, sp.Tenant)
-			})
+			// A split that waits is looked at again by the tick.
+			driven.Start(sp.Tenant, func() { p.drive(ctx, sp.Tenant) }, func() {})
 		}
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-		case <-p.poke:
+		case <-p.work:
 		}
 	}
-	return nil
 }
 
 // drive goes on with one split until it is over or has to wait.
-func (p *Splits) drive(ctx context.Context, id neon.TenantID) {
+func (p *Splitter) drive(ctx context.Context, id neon.TenantID) {
 	for ctx.Err() == nil {
 		sp, ok := p.Log.State().Split(id)
 		if !ok {
@@ -107,12 +99,12 @@ func (p *Splits) drive(ctx context.Context, id neon.TenantID) {
 //
 // A leader has all that it needs to know of the splits that it began; those of an
 // earlier one were aborted when it took office.
-func (p *Splits) forward(ctx context.Context, sp fsm.Split) error {
+func (p *Splitter) forward(ctx context.Context, sp fsm.Split) error {
 	parents := make([]neon.ShardID, len(sp.Parents))
 	for i, parent := range sp.Parents {
 		parents[i] = parent.Shard
 	}
-	if err := p.Calls.Quiet(ctx, parents...); err != nil {
+	if err := p.Reconciler.AwaitNoWorker(ctx, parents...); err != nil {
 		return err
 	}
 	err := p.children(ctx, sp)
@@ -123,13 +115,13 @@ func (p *Splits) forward(ctx context.Context, sp fsm.Split) error {
 		reason := err.Error() // of a pageserver, it may be longer than the log takes
 		abort := fsm.AbortSplit{
 			Tenant: sp.Tenant, Began: sp.Began, Code: neon.CodeOf(err),
-			Reason: reason[:min(len(reason), keptError)],
+			Reason: reason[:min(len(reason), keptReason)],
 		}
-		p.forgetInventory(sp.Parents)
+		p.had.forget(sp)
 		return p.propose(ctx, abort)
 	}
 	s := p.Log.State()
-	secondary := scheduler.New(s, p.Reality.Loads()).SplitSecondaries(sp)
+	secondary := scheduler.New(s, p.Reconciler.Loads()).SplitSecondaries(sp)
 	if err := p.propose(ctx, fsm.CommitSplit{
 		Tenant: sp.Tenant, Began: sp.Began, Secondary: secondary, At: time.Now().UnixMilli(),
 	}); err != nil {
@@ -137,9 +129,9 @@ func (p *Splits) forward(ctx context.Context, sp fsm.Split) error {
 	}
 	s = p.Log.State()
 	if tenant, ok := s.Tenant(sp.Tenant); ok && tenant.Count == sp.Count {
-		p.forgetInventory(sp.Parents)
+		p.had.forget(sp)
 		p.Logger.Info("Split a tenant", "tenant", sp.Tenant.String(), "count", sp.Count)
-		p.Reality.Kick(tenant.Shards()...)
+		p.Reconciler.Kick(tenant.Shards()...)
 		if _, err := p.clear(ctx, mustSplit(s, sp.Tenant)); err != nil {
 			return err
 		}
@@ -149,17 +141,17 @@ func (p *Splits) forward(ctx context.Context, sp fsm.Split) error {
 }
 
 // children makes all children, and has tests hold it before and after.
-func (p *Splits) children(ctx context.Context, sp fsm.Split) error {
-	if err := p.failWith(ctx, "shard-split-post-begin", neon.Internal); err != nil {
+func (p *Splitter) children(ctx context.Context, sp fsm.Split) error {
+	if err := p.fail(ctx, "shard-split-post-begin", neon.Internal); err != nil {
 		return err
 	}
 	if err := p.ask(ctx, sp); err != nil {
 		return err
 	}
-	if err := p.failWith(ctx, "shard-split-pre-complete", neon.Conflict); err != nil {
+	if err := p.fail(ctx, "shard-split-pre-complete", neon.Conflict); err != nil {
 		return err
 	}
-	return p.hold(ctx, "shard-split-pre-complete-pause")
+	return p.Failpoints.Pausable(ctx, "shard-split-pre-complete-pause")
 }
 
 func mustSplit(s *fsm.State, id neon.TenantID) fsm.Split {
@@ -169,7 +161,7 @@ func mustSplit(s *fsm.State, id neon.TenantID) fsm.Split {
 
 // propose takes a refusal for what it is: the record has moved, and the next look
 // tells how.
-func (p *Splits) propose(ctx context.Context, c fsm.Command) error {
+func (p *Splitter) propose(ctx context.Context, c fsm.Command) error {
 	r, err := p.Log.Propose(ctx, fsm.RequestID{}, c)
 	if r.Err != nil && r.Err.Code == neon.Conflict {
 		return nil
@@ -178,11 +170,11 @@ func (p *Splits) propose(ctx context.Context, c fsm.Command) error {
 }
 
 // rollBack removes the children wherever they may be, then thaws the tenant.
-func (p *Splits) rollBack(ctx context.Context, sp fsm.Split) error {
+func (p *Splitter) rollBack(ctx context.Context, sp fsm.Split) error {
 	p.remember(p.Log.State(), sp)
-	p.forgetInventory(sp.Parents)
+	p.had.forget(sp)
 	var g errgroup.Group
-	g.SetLimit(shardCalls)
+	g.SetLimit(callsAtOnce)
 	for _, parent := range sp.Parents {
 		g.Go(func() error { return p.removeChildren(ctx, sp, parent) })
 	}
@@ -195,15 +187,26 @@ func (p *Splits) rollBack(ctx context.Context, sp fsm.Split) error {
 	}
 	p.Logger.Info("Aborted shard split", "tenant", sp.Tenant.String())
 	for _, parent := range sp.Parents {
-		p.Reality.Kick(parent.Shard)
+		p.Reconciler.Kick(parent.Shard)
 	}
 	return nil
+}
+
+// remember keeps the reason of a split that is being rolled back, and says so in the
+// log.
+func (p *Splitter) remember(s *fsm.State, sp fsm.Split) {
+	if !p.aborted.remember(sp) {
+		return
+	}
+	tenant, _ := s.Tenant(sp.Tenant)
+	p.Logger.Info(fmt.Sprintf("Aborting shard split %s %d -> %d", sp.Tenant, tenant.Count.Shards(),
+		sp.Count), "why", sp.Reason)
 }
 
 // removeChildren detaches the children of one parent. A pageserver that cannot be
 // reached is passed over: when it comes back, they are not re-attached if it has
 // restarted, and strays if it has not.
-func (p *Splits) removeChildren(ctx context.Context, sp fsm.Split, parent fsm.SplitParent) error {
+func (p *Splitter) removeChildren(ctx context.Context, sp fsm.Split, parent fsm.SplitParent) error {
 	node, ok := p.Log.State().Node(parent.Node)
 	if !ok || !node.Available() {
 		return nil
@@ -214,7 +217,7 @@ func (p *Splits) removeChildren(ctx context.Context, sp fsm.Split, parent fsm.Sp
 			conf != nil {
 			break
 		}
-		if !nap(ctx, busyPause) {
+		if wait.Sleep(ctx, busyPause) != nil {
 			return context.Cause(ctx)
 		}
 	}
@@ -227,102 +230,16 @@ func (p *Splits) removeChildren(ctx context.Context, sp fsm.Split, parent fsm.Sp
 	return failed
 }
 
-func (p *Splits) detachOne(ctx context.Context, node *fsm.Node, id neon.ShardID) error {
+func (p *Splitter) detachOne(ctx context.Context, node *fsm.Node, id neon.ShardID) error {
 	ctx, cancel := context.WithTimeout(ctx, detachTime)
 	defer cancel()
-	return p.Calls.Detach(ctx, node, id)
+	return p.Pageservers.Detach(ctx, node, id)
 }
 
-func (p *Splits) see(
+func (p *Splitter) see(
 	ctx context.Context, node *fsm.Node, id neon.ShardID,
 ) (*neon.LocationConfig, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, detachTime)
 	defer cancel()
-	return p.Calls.SeeLocation(ctx, node, id)
-}
-
-// clear removes what is left of the parents on the pageservers that can be reached.
-// It tells whether there is more to be done now.
-func (p *Splits) clear(ctx context.Context, sp fsm.Split) (more bool, err error) {
-	s := p.Log.State()
-	var gone []fsm.Leftover
-	var failed error
-	for _, l := range sp.Leftovers {
-		node, ok := s.Node(l.Node)
-		switch {
-		case !ok || node.Tombstone:
-		case !node.Available():
-			continue
-		default:
-			if err := p.detachOne(ctx, &node, l.Shard); err != nil {
-				failed = errors.Join(failed, err)
-				continue
-			}
-		}
-		gone = append(gone, l)
-	}
-	if len(gone) > 0 {
-		failed = errors.Join(failed,
-			p.propose(ctx, fsm.ForgetLeftovers{Tenant: sp.Tenant, Leftovers: gone}))
-	}
-	return false, failed
-}
-
-// warm lets the secondaries of the children begin to download without waiting for
-// the next round of heatmaps. Nothing depends on it.
-func (p *Splits) warm(ctx context.Context, id neon.TenantID) {
-	s := p.Log.State()
-	tenant, ok := s.Tenant(id)
-	if !ok || tenant.Policy.WantedSecondaries() == 0 {
-		return
-	}
-	if err := await(ctx, p.Reality, s.Index, tenant.Shards()...); err != nil {
-		p.Logger.Info("Secondaries are not kicked after a split", "tenant", id.String(), "err", err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, shortWait)
-	defer cancel()
-	s = p.Log.State()
-	var g errgroup.Group
-	g.SetLimit(shardCalls)
-	for sh := range s.TenantShards(id) {
-		g.Go(func() error {
-			if err := p.warmOne(ctx, s, &sh); err != nil && ctx.Err() == nil {
-				p.Logger.Info("A secondary is not kicked after a split", "shard", sh.ID.String(),
-					"err", err)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait()
-}
-
-func (p *Splits) warmOne(ctx context.Context, s *fsm.State, sh *fsm.Shard) error {
-	node, ok := s.Node(sh.Attached)
-	if !ok || len(sh.Secondary) == 0 {
-		return nil
-	}
-	if err := p.Calls.HeatmapUpload(ctx, &node, sh.ID); err != nil {
-		return err
-	}
-	for _, id := range sh.Secondary {
-		if node, ok := s.Node(id); ok && node.Available() {
-			if err := p.Calls.DownloadSecondary(ctx, &node, sh.ID); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// nap pauses; false means that ctx ended.
-func nap(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return p.Pageservers.SeeLocation(ctx, node, id)
 }

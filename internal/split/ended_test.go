@@ -1,4 +1,4 @@
-package controller
+package split
 
 import (
 	"testing"
@@ -12,11 +12,9 @@ import (
 // waits there for a split is told that it came to nothing, and not kept for ever.
 func TestSplitIsNotAwaitedOnAReplicaThatHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{}) // and nobody drives it
+		p, f := splitWorld(t, 1, Options{}) // and nobody drives it
 		time.AfterFunc(time.Minute, func() {
-			f.log.mu.Lock()
-			defer f.log.mu.Unlock()
-			f.log.fail = neon.Errorf(neon.ShuttingDown, "Shutting down")
+			f.log.FailReads(neon.Errorf(neon.ShuttingDown, "Shutting down"))
 		})
 		begun := time.Now()
 		_, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 2})

@@ -1,4 +1,4 @@
-package controller
+package split
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 // parents' generations and the parents are not. Each pageserver is asked at most
 // once; a split whose answer was lost is recognised by what it left, unless the
 // answer took longer than a request may. The error is for the client.
-func (p *Splits) ask(ctx context.Context, sp fsm.Split) error {
+func (p *Splitter) ask(ctx context.Context, sp fsm.Split) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	g, ctx := errgroup.WithContext(ctx)
@@ -36,8 +37,8 @@ func (p *Splits) ask(ctx context.Context, sp fsm.Split) error {
 		defer close(watched)
 		p.watch(ctx, sp, done, cancel)
 	}()
-	if p.Failpoints != nil && p.Failpoints.Armed("shard-split-post-remote-sleep") {
-		// whoever sets this wants to look at one that was split while the next was not
+	if p.Failpoints.Armed("shard-split-post-remote-sleep") {
+		// The test that sets this looks at one that was split while the next was not.
 		g.SetLimit(1)
 	}
 	for _, parent := range sp.Parents {
@@ -50,7 +51,7 @@ func (p *Splits) ask(ctx context.Context, sp fsm.Split) error {
 }
 
 // watch ends a split whose pageserver went away or that somebody else has ended.
-func (p *Splits) watch(
+func (p *Splitter) watch(
 	ctx context.Context, sp fsm.Split, done <-chan struct{}, cancel context.CancelCauseFunc,
 ) {
 	poll := time.NewTicker(lookPause)
@@ -81,7 +82,7 @@ func (p *Splits) watch(
 	}
 }
 
-func (p *Splits) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParent) error {
+func (p *Splitter) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParent) error {
 	node, ok := p.Log.State().Node(parent.Node)
 	if !ok || !node.Available() {
 		return neon.Errorf(neon.Conflict, "Failed to split %s: pageserver %s is not available",
@@ -91,7 +92,7 @@ func (p *Splits) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParen
 	case err != nil:
 		return splitFailed(ctx, parent.Shard, err)
 	case v == allChildren:
-		return p.bury(ctx, sp, parent, &node)
+		return p.deleteStrayTimelines(ctx, sp, parent, &node)
 	case v != onlyParent:
 		return neon.Errorf(neon.Conflict, "Failed to split %s: the pageserver has %s", parent.Shard,
 			v)
@@ -103,15 +104,16 @@ func (p *Splits) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParen
 	if parent.Shard.Count.Shards() == 1 {
 		req.StripeSize = &sp.Stripe
 	}
-	children, asked := p.Calls.ShardSplit(ctx, &node, parent.Shard, req, p.Options.RequestTimeout)
+	children, asked := p.Pageservers.ShardSplit(ctx, &node, parent.Shard, req,
+		p.Options.RequestTimeout)
 	if asked != nil && p.Options.RequestTimeout > 0 && neon.CodeOf(asked) == neon.Timeout {
 		return splitFailed(ctx, parent.Shard, asked)
 	}
 	if asked == nil {
-		if err := p.failWith(ctx, "shard-split-post-remote", neon.Conflict); err != nil {
+		if err := p.fail(ctx, "shard-split-post-remote", neon.Conflict); err != nil {
 			return err
 		}
-		if err := p.delay(ctx, "shard-split-post-remote-sleep"); err != nil {
+		if err := p.Failpoints.Sleep(ctx, "shard-split-post-remote-sleep"); err != nil {
 			return splitFailed(ctx, parent.Shard, err)
 		}
 	}
@@ -125,7 +127,7 @@ func (p *Splits) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParen
 	case err == nil && v == allChildren:
 		p.Logger.Info("Split a shard", "shard", parent.Shard.String(), "node", parent.Node.String(),
 			"count", sp.Count)
-		return p.bury(ctx, sp, parent, &node)
+		return p.deleteStrayTimelines(ctx, sp, parent, &node)
 	case asked != nil:
 		return splitFailed(ctx, parent.Shard, asked)
 	case err != nil:
@@ -160,7 +162,7 @@ func (v view) String() string {
 
 // look finds out how far a pageserver is, and waits as long as it is working. What
 // is in between has to be seen twice: a split may end between two questions.
-func (p *Splits) look(
+func (p *Splitter) look(
 	ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node,
 ) (view, error) {
 	deadline := time.Now().Add(lateTime)
@@ -185,13 +187,13 @@ func (p *Splits) look(
 				return v, nil
 			}
 		}
-		if !nap(ctx, lookPause) {
+		if wait.Sleep(ctx, lookPause) != nil {
 			return inBetween, context.Cause(ctx)
 		}
 	}
 }
 
-func (p *Splits) lookOnce(
+func (p *Splitter) lookOnce(
 	ctx context.Context, sp fsm.Split, parent fsm.SplitParent, node *fsm.Node,
 ) (v view, busy bool, err error) {
 	conf, there, err := p.see(ctx, node, parent.Shard)

@@ -1,58 +1,118 @@
-package controller
+package deletion
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/duty"
+	"quorate/internal/fanout"
+	"quorate/internal/wait"
 )
 
-// Deletion is how far the deletion of a timeline is.
-type Deletion uint8
+// Stage is how far the deletion of a timeline is.
+type Stage uint8
 
 // The stages of a deletion.
 const (
-	DeletionRuns Deletion = iota
-	DeletionDone
+	Runs Stage = iota
+	Done
 )
 
-// Delete deletes a timeline, or asks how far that is: on all shards but the first,
+// The deletion of a timeline is asked after once soon, then now and then, and left
+// to the client after a while.
+const (
+	firstPause = time.Second
+	nextPause  = 5 * time.Second
+	waitLimit  = 25 * time.Second
+)
+
+// TimelinePageservers is the call that deletes a timeline of one shard.
+type TimelinePageservers interface {
+	// TimelineDelete returns 202 while the deletion runs and 404 when nothing is left.
+	// It tries once, bounded by ctx.
+	TimelineDelete(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
+	) (status int, err error)
+}
+
+// Timelines deletes timelines.
+type Timelines struct {
+	log         decide.Log
+	pageservers TimelinePageservers
+	turns       *duty.Turns[neon.TimelineRef]
+	logger      *slog.Logger
+
+	work wait.Signal // wakes Run
+}
+
+// NewTimelines makes a Timelines. Run finishes what nobody asks after any more.
+func NewTimelines(
+	log decide.Log, pageservers TimelinePageservers, turns *duty.Turns[neon.TimelineRef],
+	logger *slog.Logger,
+) *Timelines {
+	return &Timelines{
+		log: log, pageservers: pageservers, turns: turns, logger: logger, work: wait.NewSignal(),
+	}
+}
+
+// Delete deletes a timeline and waits for that as long as a client may be kept
+// waiting. If it still runs then, the client asks again.
+func (t *Timelines) Delete(
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
+) (Stage, error) {
+	begun := time.Now()
+	for pause := firstPause; ; pause = nextPause {
+		stage, err := t.deleteOnce(ctx, id, timeline)
+		if err != nil || stage == Done || time.Since(begun)+pause > waitLimit {
+			return stage, err
+		}
+		if wait.Sleep(ctx, pause) != nil {
+			return stage, ctx.Err()
+		}
+	}
+}
+
+// deleteOnce deletes a timeline, or asks how far that is: on all shards but the first,
 // then, when they have nothing left, on the first, and only then on safekeepers. It
 // is recorded before any pageserver hears of it, so that the leader finishes what
 // nobody asks after any more, unless all pageservers refuse.
-func (t *Timelines) Delete(
+func (t *Timelines) deleteOnce(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
-) (Deletion, error) {
+) (Stage, error) {
 	ref := neon.TimelineRef{Tenant: id, Timeline: timeline}
-	for range decisions {
-		s, err := t.Log.ReadState(ctx)
+	for range decide.Tries {
+		s, err := t.log.ReadState(ctx)
 		if err != nil {
-			return DeletionRuns, err
+			return Runs, err
 		}
-		if _, err := owners(s, id); err != nil {
-			return DeletionRuns, err
+		if _, err := fanout.Owners(s, id); err != nil {
+			return Runs, err
 		}
 		d, ok := s.TimelineDelete(ref)
 		if !ok {
-			t.Logger.Info("Deleting timeline " + ref.String())
+			t.logger.Info("Deleting timeline " + ref.String())
 			// The entry is named by nothing: recording it twice is the same as once.
-			_, err := t.Log.Propose(ctx, fsm.RequestID{},
+			_, err := t.log.Propose(ctx, fsm.RequestID{},
 				fsm.BeginDeleteTimeline{Tenant: id, Timeline: timeline})
 			if err != nil {
-				return DeletionRuns, err
+				return Runs, err
 			}
-			d, _ = t.Log.State().TimelineDelete(ref) // if it is over already, the pass says so
+			d, _ = t.log.State().TimelineDelete(ref) // if it is over already, the pass says so
 		}
-		t.turns.interrupt(ref)
+		t.turns.Interrupt(ref)
 		stage, err := t.deletePass(ctx, d)
 		if !errors.Is(err, errOver) {
 			return stage, err
 		}
 	}
-	return DeletionRuns, neon.Errorf(neon.Conflict,
+	return Runs, neon.Errorf(neon.Conflict,
 		"others delete timeline %s at the same time, please retry", ref)
 }
 
@@ -63,20 +123,20 @@ var errOver = errors.New("the deletion is over")
 // left, and takes it back when nothing was begun and the pageservers refuse.
 func (t *Timelines) deletePass(
 	ctx context.Context, d fsm.TimelineDelete,
-) (stage Deletion, err error) {
+) (stage Stage, err error) {
 	ref := d.Ref()
-	release, err := t.turns.take(ctx, ref, nil)
+	release, err := t.turns.Take(ctx, ref, nil)
 	if err != nil {
-		return DeletionRuns, err
+		return Runs, err
 	}
 	defer release()
-	if s, err := t.Log.ReadState(ctx); err != nil {
-		return DeletionRuns, err
+	if s, err := t.log.ReadState(ctx); err != nil {
+		return Runs, err
 	} else if now, ok := s.TimelineDelete(ref); !ok || now != d {
-		return DeletionRuns, errOver
+		return Runs, errOver
 	}
 	var pass deleted
-	err = t.mutate(ctx, ref.Tenant, func(owners []owner) error {
+	err = fanout.Mutate(ctx, t.log, ref.Tenant, func(owners []fanout.Owner) error {
 		pass = deleted{}
 		if err := t.deleteOn(ctx, owners[1:], ref.Timeline, &pass); err != nil || pass.left {
 			return err
@@ -85,16 +145,16 @@ func (t *Timelines) deletePass(
 	})
 	switch {
 	case err == nil && !pass.left:
-		return DeletionDone, t.drop(ctx, ref)
+		return Done, t.drop(ctx, ref)
 	case refusal(err) && !pass.begun:
 		c := fsm.CancelDeleteTimeline{
 			Tenant: ref.Tenant, Timeline: ref.Timeline, Sequence: d.Sequence,
 		}
-		if _, cerr := t.Log.Propose(ctx, fsm.RequestID{}, c); cerr != nil {
+		if _, cerr := t.log.Propose(ctx, fsm.RequestID{}, c); cerr != nil {
 			err = cerr
 		}
 	}
-	return DeletionRuns, err
+	return Runs, err
 }
 
 // deleted is what the shards that were asked have said.
@@ -107,16 +167,16 @@ type deleted struct {
 // says: those that have begun must be known. The error is that of a shard that
 // refuses, or else of the first one that has any.
 func (t *Timelines) deleteOn(
-	ctx context.Context, owners []owner, timeline neon.TimelineID, pass *deleted,
+	ctx context.Context, owners []fanout.Owner, timeline neon.TimelineID, pass *deleted,
 ) error {
 	statuses, errs := make([]int, len(owners)), make([]error, len(owners))
-	_ = each(ctx, owners, func(ctx context.Context, o owner) error {
-		statuses[o.at], errs[o.at] = t.Pageservers.TimelineDelete(ctx, &o.node, o.shard, timeline)
+	_ = fanout.Each(ctx, owners, func(ctx context.Context, i int, o fanout.Owner) error {
+		statuses[i], errs[i] = t.pageservers.TimelineDelete(ctx, &o.Node, o.Shard, timeline)
 		return nil
 	})
 	for i, err := range errs {
 		// Without an answer it may have begun.
-		pass.begun = pass.begun || err == nil || statusOf(err) == 0
+		pass.begun = pass.begun || err == nil || fanout.StatusOf(err) == 0
 		pass.left = pass.left || err != nil || statuses[i] != http.StatusNotFound
 	}
 	i := slices.IndexFunc(errs, refusal)
@@ -129,10 +189,11 @@ func (t *Timelines) deleteOn(
 	return deleteError(errs[i])
 }
 
-// refusal tells whether a pageserver says that a timeline must not be deleted, as
+// refusal reports whether a pageserver says that a timeline must not be deleted, as
 // opposed to not now.
 func refusal(err error) bool {
-	return statusOf(err) == http.StatusPreconditionFailed && messageOf(err) != missingTenant
+	return fanout.StatusOf(err) == http.StatusPreconditionFailed &&
+		fanout.MessageOf(err) != missingTenant
 }
 
 // missingTenant is what a pageserver says that does not have the shard.
@@ -142,7 +203,7 @@ func deleteError(err error) error {
 	if err == nil {
 		return nil
 	}
-	switch status, msg := statusOf(err), messageOf(err); {
+	switch status, msg := fanout.StatusOf(err), fanout.MessageOf(err); {
 	case status == 0:
 		return err // no answer: as the client of pageservers classes it
 	case status == http.StatusServiceUnavailable,
@@ -158,13 +219,13 @@ func deleteError(err error) error {
 // drop ends a deletion: the safekeepers of the timeline drop it, after the
 // pageservers have. They are seen to in the background.
 func (t *Timelines) drop(ctx context.Context, ref neon.TimelineRef) error {
-	if tl, ok := t.Log.State().Timeline(ref.Tenant, ref.Timeline); ok && !tl.Deleted {
+	if tl, ok := t.log.State().Timeline(ref.Tenant, ref.Timeline); ok && !tl.Deleted {
 		for _, member := range tl.Members() {
-			t.Logger.Info("writing pending op for sk id "+member.String(), "tenant", ref.Tenant,
+			t.logger.Info("writing pending op for sk id "+member.String(), "tenant", ref.Tenant,
 				"timeline", ref.Timeline)
 		}
 	}
-	_, err := t.Log.Propose(ctx, fsm.RequestID{},
+	_, err := t.log.Propose(ctx, fsm.RequestID{},
 		fsm.DeleteTimeline{Tenant: ref.Tenant, Timeline: ref.Timeline})
 	return err
 }

@@ -1,8 +1,9 @@
-package controller
+package split
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,13 +14,15 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/fsm/fsmtest"
 	"quorate/internal/contract"
+	"quorate/scheduler"
 )
 
 // splitter is what pageservers have of one tenant, on whichever node.
 type splitter struct {
 	mu        sync.Mutex
-	log       *fakeLog
+	log       *fsmtest.Faulty
 	locations map[neon.ShardID]*neon.LocationConfig // nil: changing
 	asked     []neon.ShardID
 	detached  []neon.ShardID
@@ -124,45 +127,59 @@ func (f *splitter) TopTenants(
 	return f.tops, nil
 }
 
-func (f *splitter) Quiet(context.Context, ...neon.ShardID) error { return nil }
+func (f *splitter) AwaitNoWorker(context.Context, ...neon.ShardID) error { return nil }
+func (f *splitter) Await(context.Context, uint64, ...neon.ShardID) error { return nil }
+func (f *splitter) Kick(...neon.ShardID)                                 {}
+func (f *splitter) Loads() map[neon.NodeID]scheduler.Load                { return nil }
+
+var tenantOne = neon.TenantID{1}
 
 // splitWorld is a tenant with shards that are attached, and somebody who leads.
-func splitWorld(t *testing.T, count neon.ShardCount, o SplitOptions) (*Splits, *splitter) {
-	l := newLog(t)
-	l.addNodes(3)
-	deps := newDeps(l, &fakeReality{}, &fakePageservers{})
-	create(t, NewTenants(deps), count)
-	tenant, _ := l.State().Tenant(tenantOne)
-	one := neon.Attached(1)
-	l.must(fsm.UpdateTenant{ID: tenantOne, Sequence: tenant.Sequence, Policy: &one})
+func splitWorld(t *testing.T, count neon.ShardCount, o Options) (*Splitter, *splitter) {
+	l := fsmtest.NewFaulty(t)
+	l.AddNodes(t, 3, neon.MakeAZ("a"))
+	create := fsm.CreateTenant{
+		ID: tenantOne, Count: count, Stripe: 8, Policy: neon.Attached(1),
+		Scheduling: neon.ShardActive,
+	}
+	var err error
+	create.Shards, err = scheduler.New(l.State(), nil).PlaceTenant(tenantOne, count,
+		neon.Attached(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Must(create)
 	f := &splitter{
 		log: l, locations: make(map[neon.ShardID]*neon.LocationConfig),
 		timelines: make(map[neon.ShardID][]neon.TimelineID),
 	}
 	for sh := range l.State().TenantShards(tenantOne) {
-		l.must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: sh.ID, Node: sh.Attached}}})
+		l.Must(fsm.IssueGenerations{Items: []fsm.Issue{{Shard: sh.ID, Node: sh.Attached}}})
 		f.locations[sh.ID] = attachedAs(1)
 	}
-	return NewSplits(deps, f, o), f
+	return New(Deps{
+		Log: l, Reconciler: f, Pageservers: f, Options: o, Logger: slog.New(slog.DiscardHandler),
+	}), f
 }
 
 // lead runs f while somebody drives the splits, and then lets him finish.
-func lead(t *testing.T, p *Splits, f func()) {
+func lead(t *testing.T, p *Splitter, f func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- p.Run(ctx) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.Run(ctx)
+	}()
 	f()
 	<-time.After(time.Minute) // of the bubble's time
 	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	<-done
 }
 
 func TestSplitAsksEveryParentOnceAndKicksTheSecondaries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{})
+		p, f := splitWorld(t, 2, Options{})
 		lead(t, p, func() {
 			shards, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4})
 			if err != nil || !slices.Equal(shards, neon.ShardIDs(tenantOne, 4)) {
@@ -197,7 +214,7 @@ func sorted(ids []neon.ShardID) []neon.ShardID {
 
 func TestLostAnswerOfASplitIsRecognised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{})
+		p, f := splitWorld(t, 2, Options{})
 		f.after = func(neon.ShardID) error { return errors.New("connection reset") }
 		lead(t, p, func() {
 			if _, err := p.Split(t.Context(), tenantOne,
@@ -213,7 +230,7 @@ func TestLostAnswerOfASplitIsRecognised(t *testing.T) {
 
 func TestFailedSplitSaysWhyAndIsRolledBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{})
+		p, f := splitWorld(t, 2, Options{})
 		bad := neon.ShardIDs(tenantOne, 2)[1]
 		f.before = func(parent neon.ShardID) error {
 			if parent == bad {
@@ -241,7 +258,7 @@ func TestFailedSplitSaysWhyAndIsRolledBack(t *testing.T) {
 
 func TestSplitIsRolledBackHoweverLongTheReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{})
+		p, f := splitWorld(t, 1, Options{})
 		f.before = func(neon.ShardID) error { return errors.New(strings.Repeat("no ", 1<<19)) }
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -280,7 +297,7 @@ func TestHalfASplitIsNeverCommitted(t *testing.T) {
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p, f := splitWorld(t, 1, SplitOptions{})
+			p, f := splitWorld(t, 1, Options{})
 			f.after = func(
 				parent neon.ShardID,
 			) error {
@@ -305,14 +322,14 @@ func TestHalfASplitIsNeverCommitted(t *testing.T) {
 // was done.
 func TestSplitGoesOnFromWhatIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{})
+		p, f := splitWorld(t, 2, Options{})
 		c, err := decideSplit(p.Log.State(), tenantOne, neon.ShardSplitRequest{Count: 4})
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.log.must(c)
+		f.log.Must(c)
 		first := neon.ShardIDs(tenantOne, 2)[0]
-		p.had[first] = inventory{began: p.Log.State().Index}
+		p.had.put(first, inventory{began: p.Log.State().Index})
 		_, _ = f.ShardSplit(t.Context(), nil, first, neon.ShardSplitRequest{Count: 4}, 0)
 		f.locations[first] = nil // and is still at it
 		f.asked = nil
@@ -336,7 +353,7 @@ func TestSplitGoesOnFromWhatIsFound(t *testing.T) {
 
 func TestPageserverGoneInTheMiddleEndsTheSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{})
+		p, f := splitWorld(t, 1, Options{})
 		parent := neon.ShardIDs(tenantOne, 1)[0]
 		sh, _ := p.Log.State().Shard(parent)
 		f.after = func(
@@ -347,7 +364,7 @@ func TestPageserverGoneInTheMiddleEndsTheSplit(t *testing.T) {
 		}
 		go func() {
 			<-time.After(5 * time.Second)
-			f.log.must(fsm.SetNodeAvailability{
+			f.log.Must(fsm.SetNodeAvailability{
 				Verdicts: []fsm.Verdict{{Node: sh.Attached, To: neon.NodeOffline}},
 			})
 		}()
@@ -366,7 +383,7 @@ func TestPageserverGoneInTheMiddleEndsTheSplit(t *testing.T) {
 
 func TestOthersWaitForTheEndOfASplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{})
+		p, f := splitWorld(t, 1, Options{})
 		f.before = func(neon.ShardID) error {
 			f.mu.Unlock()
 			<-time.After(5 * time.Second)
@@ -377,8 +394,7 @@ func TestOthersWaitForTheEndOfASplit(t *testing.T) {
 			go func() { _, _ = p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 2}) }()
 			<-time.After(time.Second)
 			began := time.Now()
-			if err := NewTenants(p.Deps).SetPolicy(t.Context(), tenantOne,
-				neon.PolicyRequest{Scheduling: new(neon.ShardPause)}); err != nil {
+			if err := AwaitEnd(t.Context(), p.Log, tenantOne); err != nil {
 				t.Error(err)
 			}
 			if tenant, _ := p.Log.State().Tenant(tenantOne); tenant.Count != 2 ||
@@ -390,9 +406,9 @@ func TestOthersWaitForTheEndOfASplit(t *testing.T) {
 }
 
 func TestShardsOfAutomaticSplits(t *testing.T) {
-	o := SplitOptions{Threshold: 1000, MaxShards: 16, InitialThreshold: 100, InitialShards: 2}
+	o := Options{Threshold: 1000, MaxShards: 16, InitialThreshold: 100, InitialShards: 2}
 	for _, tc := range []struct {
-		o    SplitOptions
+		o    Options
 		have int
 		size uint64
 		want int
@@ -401,10 +417,10 @@ func TestShardsOfAutomaticSplits(t *testing.T) {
 		{o, 2, 2001, 4},
 		{o, 4, 1 << 60, 16}, {o, 16, 1 << 60, 16}, {o, 1, 1<<64 - 1, 16},
 		{o, 3, 3000, 3}, {o, 3, 3001, 3}, {o, 3, 6001, 6},
-		{SplitOptions{MaxShards: 5, Threshold: 10}, 1, 1000, 4},
-		{SplitOptions{MaxShards: 8, InitialThreshold: 10, InitialShards: 8}, 1, 11, 8},
-		{SplitOptions{MaxShards: 8, InitialThreshold: 10, InitialShards: 8}, 2, 11, 2},
-		{SplitOptions{MaxShards: 255, Threshold: 1}, 1, 1 << 40, 128},
+		{Options{MaxShards: 5, Threshold: 10}, 1, 1000, 4},
+		{Options{MaxShards: 8, InitialThreshold: 10, InitialShards: 8}, 1, 11, 8},
+		{Options{MaxShards: 8, InitialThreshold: 10, InitialShards: 8}, 2, 11, 2},
+		{Options{MaxShards: 255, Threshold: 1}, 1, 1 << 40, 128},
 	} {
 		if got := tc.o.shards(tc.have, tc.size); got != tc.want {
 			t.Errorf("%d shards and %d bytes with %+v: %d, want %d", tc.have, tc.size, tc.o, got,
@@ -415,7 +431,7 @@ func TestShardsOfAutomaticSplits(t *testing.T) {
 
 func TestFailingTenantIsTriedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, SplitOptions{Threshold: 1, MaxShards: 2})
+		p, f := splitWorld(t, 1, Options{Threshold: 1, MaxShards: 2})
 		f.tops = []neon.TopTenant{{
 			Shard: neon.ShardIDs(tenantOne, 1)[0], MaxLogicalSize: 100, MaxLogicalSizePerShard: 100,
 		}}
@@ -468,7 +484,7 @@ func TestFailpointsOfSplits(t *testing.T) {
 		"":                          {"", 4},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p, _ := splitWorld(t, 2, SplitOptions{})
+			p, _ := splitWorld(t, 2, Options{})
 			at := &points{fails: name}
 			p.Failpoints = at
 			lead(t, p, func() {
@@ -497,7 +513,7 @@ func TestFailpointsOfSplits(t *testing.T) {
 // the next was not.
 func TestAPauseBetweenPageserversHoldsTheNextOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 2, SplitOptions{})
+		p, f := splitWorld(t, 2, Options{})
 		p.Failpoints = &holding{points: points{fails: "shard-split-post-remote-sleep"}}
 		var asked []time.Time
 		f.before = func(neon.ShardID) error { asked = append(asked, time.Now()); return nil }

@@ -1,0 +1,45 @@
+package controller
+
+import (
+	"context"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+)
+
+// Locate tells on which safekeepers a timeline is, from a linearizable read.
+func (t *Timelines) Locate(
+	ctx context.Context, ref neon.TimelineRef,
+) (l neon.TimelineLocate, err error) {
+	s, err := t.Log.ReadState(ctx)
+	if err != nil {
+		return l, err
+	}
+	tl, ok := s.Timeline(ref.Tenant, ref.Timeline)
+	if !ok {
+		return l, neon.Errorf(neon.NotFound, "Timeline %s not found", ref)
+	}
+	l = neon.TimelineLocate{
+		Generation: tl.Generation, Set: append(neon.List[neon.NodeID]{}, tl.Set...),
+	}
+	if tl.Joint() {
+		l.NewSet = new(neon.List[neon.NodeID](tl.NewSet))
+	}
+	return l, nil
+}
+
+// ImportRecord takes charge of a timeline that is on safekeepers already, without a
+// call to any of them.
+func (t *Timelines) ImportRecord(
+	ctx context.Context, ref neon.TimelineRef, req neon.TimelineImportRequest,
+) error {
+	if req.Tenant != ref.Tenant || req.Timeline != ref.Timeline {
+		return neon.Errorf(neon.BadRequest, "tenant id or timeline id mismatch: url=%s, body=%s/%s",
+			ref, req.Tenant, req.Timeline)
+	}
+	// The entry is named by nothing: importing twice is the same as once.
+	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.ImportTimeline{
+		Tenant: req.Tenant, Timeline: req.Timeline, StartLsn: req.StartLsn, Set: req.Set,
+	})
+	return err
+}

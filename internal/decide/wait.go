@@ -1,0 +1,46 @@
+package decide
+
+import (
+	"context"
+	"time"
+
+	"quorate/api/neon"
+)
+
+const (
+	// LongWait is how long a request waits for shards to get where it sent them.
+	LongWait = 30 * time.Second
+
+	// ShortWait is for requests whose success does not depend on it.
+	ShortWait = 5 * time.Second
+)
+
+// Reconciler brings shards to where they should be.
+type Reconciler interface {
+	// Await waits until each shard was found as a state of at least that index
+	// wants it. Its errors are neon.Errors: Timeout, Internal with the reason why
+	// a shard cannot get there, Unavailable when leadership ends.
+	Await(ctx context.Context, index uint64, shards ...neon.ShardID) error
+
+	// Kick makes shards be looked at now, before all that nobody waits for.
+	Kick(shards ...neon.ShardID)
+}
+
+// Await waits for shards for at most LongWait and returns how that went.
+func Await(ctx context.Context, r Reconciler, index uint64, shards ...neon.ShardID) error {
+	r.Kick(shards...)
+	ctx, cancel := context.WithTimeout(ctx, LongWait)
+	defer cancel()
+	return r.Await(ctx, index, shards...)
+}
+
+// AwaitAtMost waits for shards for at most that long. It returns nothing: a
+// reconciliation that is slow, or that fails, goes on without the caller.
+func AwaitAtMost(
+	ctx context.Context, r Reconciler, limit time.Duration, index uint64, shards []neon.ShardID,
+) {
+	r.Kick(shards...)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	_ = r.Await(ctx, index, shards...)
+}

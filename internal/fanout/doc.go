@@ -1,0 +1,9 @@
+// Package fanout carries one request to the pageservers that own the shards of a
+// tenant.
+//
+// What an owner has acknowledged counts only if it is the owner still when all have
+// answered: what a superseded location has acknowledged, its successor may never see.
+//
+// The package makes each call once. It does not decide what to do about a failure,
+// and keeps nothing between requests.
+package fanout

@@ -94,6 +94,10 @@ type Builder struct {
 	// FillDisk reach the disks of Processes.
 	DiskFaults bool
 
+	// UnreadLogs makes the output of Processes pipes that nobody reads. What such a pipe
+	// holds is in the log once the process has ended.
+	UnreadLogs bool
+
 	// Args are further arguments of Processes.
 	Args []string
 

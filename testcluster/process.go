@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,7 @@ type process struct {
 	client *Client
 
 	diskFaults bool   // the binary takes signals about its disk
+	unread     bool   // its output is a pipe that nobody reads while it runs
 	wires      *wires // nil without
 
 	mu     sync.Mutex
@@ -69,7 +71,7 @@ func (c *Cluster) newProcess(spec replicaSpec) replica {
 	}
 	return &process{
 		spec: spec, binary: b.Binary, args: append(args, b.Args...), wires: c.wires,
-		client: c.client("http://" + spec.http), diskFaults: b.DiskFaults,
+		client: c.client("http://" + spec.http), diskFaults: b.DiskFaults, unread: b.UnreadLogs,
 	}
 }
 
@@ -99,12 +101,19 @@ func (p *process) spawn() error {
 		return err
 	}
 	defer log.Close()
+	out, keep := log, func() {}
+	if p.unread {
+		if out, keep, err = unreadPipe(p.spec.logFile); err != nil {
+			return err
+		}
+		defer out.Close()
+	}
 	binary, err := filepath.Abs(p.binary) // the process runs elsewhere
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command(binary, p.args...)
-	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, filepath.Dir(p.spec.logFile)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = out, out, filepath.Dir(p.spec.logFile)
 	// A demonstration that is killed itself must not leave controllers behind,
 	// and Ctrl-C on it is not for them.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -116,11 +125,28 @@ func (p *process) spawn() error {
 	go func() {
 		defer close(done)
 		err := cmd.Wait()
+		keep()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.cmd, p.err = nil, err
 	}()
 	return nil
+}
+
+// unreadPipe makes a pipe that nobody reads until keep is called: that appends what
+// is in it to a file.
+func unreadPipe(file string) (in *os.File, keep func(), err error) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	return in, func() {
+		defer out.Close()
+		if log, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
+			_, _ = io.Copy(log, out)
+			_ = log.Close()
+		}
+	}, nil
 }
 
 func (p *process) signal(s os.Signal) (done chan struct{}, err error) {

@@ -89,6 +89,9 @@ type Config struct {
 
 	// Logger; nil discards.
 	Logger *slog.Logger
+
+	// LinesLost, when set, tells how many lines of the log were lost.
+	LinesLost func() uint64
 }
 
 // SplitOptions are the settings of shard splits, automatic ones included.

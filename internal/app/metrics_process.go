@@ -14,16 +14,19 @@ import (
 // processMetrics are the series about the process that dashboards expect beside
 // the usual ones.
 type processMetrics struct {
-	served atomic.Uint64 // how often they were asked for
+	served    atomic.Uint64 // how often they were asked for
+	linesLost func() uint64 // nil: none can be
 
-	build, threads, io, memory, serves *prometheus.Desc
+	build, threads, io, memory, serves, lines *prometheus.Desc
 }
 
-func newProcessMetrics() *processMetrics {
+func newProcessMetrics(linesLost func() uint64) *processMetrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	return &processMetrics{
+		linesLost: linesLost,
+
 		build:   desc("libmetrics_build_info", "Always 1", "revision", "build_tag"),
 		threads: desc("process_threads", "Threads of the operating system"),
 		io: desc("libmetrics_disk_io_bytes_total",
@@ -31,12 +34,14 @@ func newProcessMetrics() *processMetrics {
 		memory: desc("libmetrics_maxrss_kb", "Most memory the process has had, in KiB",
 			"io_operation"),
 		serves: desc("libmetrics_serve_count", "How often the metrics were asked for"),
+		lines: desc("storage_controller_log_lines_dropped",
+			"Lines of the log that were not read, or not written, in time"),
 	}
 }
 
 // Describe is part of prometheus.Collector.
 func (m *processMetrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.build, m.threads, m.io, m.memory, m.serves} {
+	for _, d := range []*prometheus.Desc{m.build, m.threads, m.io, m.memory, m.serves, m.lines} {
 		out <- d
 	}
 }
@@ -67,6 +72,11 @@ func (m *processMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(m.memory, float64(usage.Maxrss), "read")
 	out <- prometheus.MustNewConstMetric(m.serves, prometheus.CounterValue,
 		float64(m.served.Add(1)))
+	var lost uint64
+	if m.linesLost != nil {
+		lost = m.linesLost()
+	}
+	out <- prometheus.MustNewConstMetric(m.lines, prometheus.CounterValue, float64(lost))
 }
 
 // queueMetrics are the gauges about the leader's work.

@@ -34,7 +34,7 @@ func (a *App) wire() error {
 	}
 	a.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newRaftMetrics(a.cluster), newProcessMetrics())
+		newRaftMetrics(a.cluster), newProcessMetrics(a.cfg.LinesLost))
 	metrics := metrics.New(a.registry)
 	a.replica.observe = metrics.Command
 	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"os/signal"
 	"syscall"
 
@@ -58,10 +57,10 @@ func Run(args []string, seams Seams) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, errUsage):
-		fmt.Fprintf(os.Stderr, "error: %v\n\nFor more information, try '--help'.\n", err)
+		complain(fmt.Sprintf("error: %v\n\nFor more information, try '--help'.\n", err))
 		return exitUsage
 	default:
-		fmt.Fprintf(os.Stderr, "Error: %v\n", err)
+		complain(fmt.Sprintf("Error: %v\n", err))
 		return exitError
 	}
 }

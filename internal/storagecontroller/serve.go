@@ -33,7 +33,9 @@ const defaultDataDir = "storage_controller_data"
 // serve runs the replica until a signal ends ctx.
 func serve(ctx context.Context, f *flags, seams Seams) error {
 	spareProcs()
-	log := tracelog.New(os.Stdout, tracelog.ParseLevel(os.Getenv("RUST_LOG")))
+	lines := openLog()
+	defer lines.Close(lastLines)
+	log := tracelog.New(lines, tracelog.ParseLevel(os.Getenv("RUST_LOG")))
 	slog.SetDefault(log)
 	cfg, err := f.config(log)
 	if err != nil {
@@ -45,11 +47,13 @@ func serve(ctx context.Context, f *flags, seams Seams) error {
 			"Starting in dev mode: secrets and hooks are optional, do not use this in production")
 		cfg.Failpoints = failpoint.New(log, func(why string) {
 			log.Info("Exiting", "why", why)
+			lines.Close(lastLines)
 			os.Exit(exitError)
 		})
 	} else if err := f.strict(); err != nil {
 		return err
 	}
+	cfg.LinesLost = lines.Lost
 	cfg.Cluster.Stores, cfg.ControlRoutes = seams.Stores, seams.ControlRoutes
 	if f.shared() {
 		// Beside neon_local there are test suites that change pageservers by hand.

@@ -19,7 +19,6 @@ var wide = map[string]bool{
 	"internal/app.App":                  true,
 	"testcluster.Client":                true,
 	"testcluster/simpageserver.Node":    true,
-	"testcluster/simpageserver.core":    true,
 	"testcluster/simpageserver.process": true,
 }
 

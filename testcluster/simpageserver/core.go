@@ -14,20 +14,25 @@ type core struct {
 	id        neon.NodeID
 	store     *Store
 	rng       *rand.Rand
-	behave    Behaviour
+	behave    *Behaviour
 	slots     map[neon.ShardID]*slot
 	leftovers map[neon.ShardID]*slot // directories without a location: on disk only
-	lists     []deletionList
-	attached  int // slots whose mode is attached
+	attached  int                    // slots whose mode is attached
 	secondary int
 	stopping  bool
-	cutOff    func() bool // whether nobody can reach the pageserver; nil is never
+
+	timelines *timelines
+	heatmaps  *heatmaps
+	deletions deletionQueue
 }
 
 func newCore(id neon.NodeID, store *Store, rng *rand.Rand) *core {
+	b := &Behaviour{}
 	return &core{
-		id: id, store: store, rng: rng, slots: map[neon.ShardID]*slot{},
+		id: id, store: store, rng: rng, behave: b, slots: map[neon.ShardID]*slot{},
 		leftovers: map[neon.ShardID]*slot{},
+		timelines: &timelines{store: store, behave: b},
+		heatmaps:  &heatmaps{store: store, behave: b},
 	}
 }
 
@@ -119,7 +124,7 @@ func (c *core) begin(now time.Duration, ch *locationChange) (t transition, done 
 func (c *core) inPlace(now time.Duration, s *slot, ch *locationChange) transition {
 	t := transition{shard: ch.shard, from: s.mode, fromGen: s.gen, to: ch.mode, gen: s.gen}
 	s.mode, s.stripe, s.conf, s.warm = ch.mode, ch.stripe, ch.conf, ch.warm
-	c.scheduleHeatmap(now, ch.shard, s)
+	c.heatmaps.schedule(now, ch.shard, s)
 	return t
 }
 
@@ -128,7 +133,7 @@ func (c *core) finish(now time.Duration, ch *locationChange) transition {
 	s := c.slots[ch.shard]
 	t := transition{shard: ch.shard, from: s.mode, fromGen: s.gen, to: ch.mode, gen: ch.gen}
 	c.uncount(s)
-	had := c.residentBytes(now, ch.shard, s)
+	had := c.heatmaps.resident(now, ch.shard, s)
 	s.busy, s.broken, s.splitting, s.tenant = false, false, false, nil
 	switch {
 	case ch.mode == modeNone:
@@ -144,7 +149,7 @@ func (c *core) finish(now time.Duration, ch *locationChange) transition {
 	}
 	s.mode, s.stripe, s.conf, s.warm = ch.mode, ch.stripe, ch.conf, ch.warm
 	c.count(s)
-	c.scheduleHeatmap(now, ch.shard, s)
+	c.heatmaps.schedule(now, ch.shard, s)
 	return t
 }
 
@@ -154,7 +159,7 @@ func (c *core) spawn(now time.Duration, shard neon.ShardID, s *slot, gen neon.Ge
 	s.gen, s.have, s.lazy = gen, 0, false
 	s.since = now + c.behave.activation(c.rng)
 	s.broken = c.behave.BrokenOneIn > 0 && c.rng.IntN(c.behave.BrokenOneIn) == 0
-	s.tenant = c.load(s.since, shard, gen)
+	s.tenant = c.timelines.load(s.since, shard, gen)
 }
 
 func (c *core) count(s *slot) {
@@ -200,4 +205,42 @@ func (c *core) access(
 		return nil, s.since - now, nil
 	}
 	return s, 0, nil
+}
+
+// secondaryOf finds a secondary location.
+func (c *core) secondaryOf(shard neon.ShardID) (*slot, *failure) {
+	s := c.slots[shard]
+	if s == nil || s.busy || s.mode != modeSecondary {
+		return nil, failf(http.StatusNotFound, "NotFound: tenant %s", shard)
+	}
+	return s, nil
+}
+
+// maintain does one round of background work on one shard.
+func (c *core) maintain(now time.Duration, shard neon.ShardID, s *slot) {
+	if s.busy || s.broken || !s.mode.attached() || now < s.since || s.tenant == nil {
+		return
+	}
+	for _, tl := range c.timelines.remaining(now, shard, s) {
+		c.timelines.upload(now, shard, s, tl)
+		if len(tl.layers) >= compactAt && tl.usable() {
+			c.timelines.compact(shard, s, tl)
+		}
+	}
+	if s.mode != modeStale && hasHeatmapPeriod(s.conf) {
+		c.heatmaps.upload(now, shard, s)
+	}
+	c.deletions.enqueue(shard, s)
+}
+
+// compactAt is the number of layers at which background compaction sets in.
+const compactAt = 4
+
+// uploadAttached uploads everything that the attached shards hold.
+func (c *core) uploadAttached(now time.Duration) {
+	for shard, s := range c.slots {
+		if s.mode.attached() && !s.busy && !s.broken && s.tenant != nil {
+			c.timelines.uploadAll(now, shard, s)
+		}
+	}
 }

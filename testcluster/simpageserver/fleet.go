@@ -72,8 +72,11 @@ func (f *Fleet) AddNode(opt NodeOptions) (*Node, error) {
 	}
 	n.life = make(chan struct{}, 1)
 	n.life <- struct{}{}
-	n.core.behave = f.opt.Behaviour
-	n.core.cutOff = func() bool { return n.paused || n.cutOff || f.opt.Oracle.unreachable(opt.ID) }
+	*n.core.behave = f.opt.Behaviour
+	n.core.timelines.cutOff = func() bool {
+		return n.paused || n.cutOff ||
+			f.opt.Oracle.unreachable(opt.ID)
+	}
 	n.faults.rng = rand.New(rand.NewPCG(f.opt.Seed+1, uint64(opt.ID)<<16|uint64(len(f.nodes))))
 	f.nodes = append(f.nodes, n)
 	return n, nil

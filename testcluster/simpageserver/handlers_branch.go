@@ -32,7 +32,7 @@ func (p *process) markTimeline(c *call) reply {
 		change(&next)
 		if next != tl.marks {
 			tl.marks = next
-			core.putIndex(c.shard, s, tl)
+			core.timelines.putIndex(c.shard, s, tl)
 		}
 		return ok(jsonNull)
 	})
@@ -73,12 +73,12 @@ func (p *process) detachAncestor(c *call) reply {
 				if other != tl && other.meta.kind == branched && other.meta.ancestor == old &&
 					other.meta.start <= at {
 					other.meta.ancestor = tl.id
-					core.putIndex(c.shard, s, other)
+					core.timelines.putIndex(c.shard, s, other)
 				}
 			}
 			tl.meta = timelineMeta{version: tl.meta.version}
 			tl.detached = true
-			core.putIndex(c.shard, s, tl)
+			core.timelines.putIndex(c.shard, s, tl)
 		}
 		for _, other := range s.tenant.timelines {
 			if other.meta.kind == branched && other.meta.ancestor == tl.id {
@@ -151,7 +151,7 @@ func (p *process) onTimeline(
 	c *call, f func(now time.Duration, core *core, s *slot, tl *timeline) reply,
 ) reply {
 	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-		tl := core.timeline(now, c.shard, s, c.timeline)
+		tl := core.timelines.find(now, c.shard, s, c.timeline)
 		if tl == nil || tl.deleting {
 			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
 				c.timeline).reply()

@@ -127,9 +127,9 @@ func (p *process) moved(now time.Duration, core *core, c *call, t transition) {
 	}
 	if c.flush && t.from.attached() && t.to.attached() && t.gen == t.fromGen {
 		if t.to == modeStale && t.from != modeStale {
-			core.uploadAll(now, t.shard, s)
+			core.timelines.uploadAll(now, t.shard, s)
 		}
-		core.uploadHeatmap(now, t.shard, s)
+		core.heatmaps.upload(now, t.shard, s)
 	}
 }
 

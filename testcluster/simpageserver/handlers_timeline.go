@@ -93,8 +93,8 @@ type timelineJSON struct {
 	Invisible         bool             `json:"is_invisible"`
 }
 
-func (c *core) describe(now time.Duration, shard neon.ShardID, tl *timeline) timelineJSON {
-	last := c.lastRecord(now, tl)
+func (ts *timelines) describe(now time.Duration, shard neon.ShardID, tl *timeline) timelineJSON {
+	last := ts.lastRecord(now, tl)
 	j := timelineJSON{
 		Tenant: shard, Timeline: tl.id, LastRecord: last, PrevRecord: last, DiskConsistent: tl.disk,
 		RemoteConsistent: tl.disk, RemoteVisible: tl.disk, InitDB: bootstrapLsn,
@@ -155,12 +155,12 @@ func (p *process) createTimeline(c *call) reply {
 		return f.reply()
 	}
 	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-		tl, f := core.create(now, c.shard, s, req)
+		tl, f := core.timelines.create(now, c.shard, s, req)
 		if f != nil {
 			return f.reply()
 		}
 		p.startImports(c.shard, s)
-		return answer(http.StatusCreated, core.describe(now, c.shard, tl))
+		return answer(http.StatusCreated, core.timelines.describe(now, c.shard, tl))
 	})
 }
 
@@ -168,19 +168,19 @@ func (p *process) createTimeline(c *call) reply {
 func (p *process) timelines(c *call) reply {
 	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		if c.route == RouteTimelineGet {
-			tl := core.timeline(now, c.shard, s, c.timeline)
+			tl := core.timelines.find(now, c.shard, s, c.timeline)
 			if tl == nil {
 				return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
 					c.timeline).reply()
 			}
-			return answer(http.StatusOK, core.describe(now, c.shard, tl))
+			return answer(http.StatusOK, core.timelines.describe(now, c.shard, tl))
 		}
 		list := []timelineJSON{}
-		for _, tl := range core.settle(now, c.shard, s) {
+		for _, tl := range core.timelines.remaining(now, c.shard, s) {
 			if !tl.usable() {
 				continue
 			}
-			list = append(list, core.describe(now, c.shard, tl))
+			list = append(list, core.timelines.describe(now, c.shard, tl))
 		}
 		return answer(http.StatusOK, list)
 	})
@@ -189,7 +189,7 @@ func (p *process) timelines(c *call) reply {
 // deleteTimeline is DELETE …/timeline/{timeline}: 202 while it goes, then 404.
 func (p *process) deleteTimeline(c *call) reply {
 	out := p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-		done, f := core.remove(now, c.shard, s, c.timeline)
+		done, f := core.timelines.remove(now, c.shard, s, c.timeline)
 		switch {
 		case f != nil:
 			return f.reply()
@@ -214,12 +214,12 @@ func (p *process) deleteTimeline(c *call) reply {
 // checkpoint is PUT …/timeline/{timeline}/checkpoint: it uploads everything.
 func (p *process) checkpoint(c *call) reply {
 	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-		tl := core.timeline(now, c.shard, s, c.timeline)
+		tl := core.timelines.find(now, c.shard, s, c.timeline)
 		if tl == nil {
 			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
 				c.timeline).reply()
 		}
-		core.upload(now, c.shard, s, tl)
+		core.timelines.upload(now, c.shard, s, tl)
 		return ok(jsonNull)
 	})
 }
@@ -234,7 +234,7 @@ func (p *process) waitLsn(c *call) reply {
 	for {
 		var all, some bool
 		out := p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-			all, some = core.reached(now, c.shard, s, req.Timelines)
+			all, some = core.timelines.reached(now, c.shard, s, req.Timelines)
 			return ok(jsonNull)
 		})
 		switch left := time.Until(deadline); {
@@ -273,7 +273,7 @@ func (p *process) secondary(c *call) reply {
 		if !p.with(func(now time.Duration, core *core) {
 			var s *slot
 			if s, f = core.secondaryOf(c.shard); f == nil {
-				d = core.progress(now, c.shard, s)
+				d = core.heatmaps.progress(now, c.shard, s)
 			}
 		}) {
 			return aborted
@@ -306,7 +306,7 @@ func (p *process) progressJSON(d downloadProgress) neon.SecondaryProgress {
 // heatmapUpload is POST …/heatmap_upload.
 func (p *process) heatmapUpload(c *call) reply {
 	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-		core.uploadHeatmap(now, c.shard, s)
+		core.heatmaps.upload(now, c.shard, s)
 		return ok(jsonNull)
 	})
 }

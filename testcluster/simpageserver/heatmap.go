@@ -1,7 +1,6 @@
 package simpageserver
 
 import (
-	"net/http"
 	"time"
 
 	"quorate/api/neon"
@@ -44,23 +43,30 @@ func (s *Store) putHeatmap(shard neon.ShardID, at time.Duration, bytes, layers u
 	}
 }
 
-// scheduleHeatmap publishes the first heatmap of a shard whose configuration
+// heatmaps publishes the heatmaps of one pageserver's attached shards, and computes
+// what its secondaries have downloaded by them.
+type heatmaps struct {
+	store  *Store
+	behave *Behaviour
+}
+
+// schedule publishes the first heatmap of a shard whose configuration
 // asks for heatmaps, a little after it becomes active.
-func (c *core) scheduleHeatmap(now time.Duration, shard neon.ShardID, s *slot) {
+func (hs *heatmaps) schedule(now time.Duration, shard neon.ShardID, s *slot) {
 	if !s.mode.attached() || s.mode == modeStale || !hasHeatmapPeriod(s.conf) {
 		return
 	}
-	if _, ok := c.store.heatmap(shard, max(now, s.since)+c.behave.HeatmapDelay); ok {
+	if _, ok := hs.store.heatmap(shard, max(now, s.since)+hs.behave.HeatmapDelay); ok {
 		return
 	}
-	bytes, layers := s.contents(c.store)
-	c.store.putHeatmap(shard, max(now, s.since)+c.behave.HeatmapDelay, bytes, layers)
+	bytes, layers := s.contents(hs.store)
+	hs.store.putHeatmap(shard, max(now, s.since)+hs.behave.HeatmapDelay, bytes, layers)
 }
 
-// uploadHeatmap publishes the heatmap of an attached shard now.
-func (c *core) uploadHeatmap(now time.Duration, shard neon.ShardID, s *slot) {
-	bytes, layers := s.contents(c.store)
-	c.store.putHeatmap(shard, now, bytes, layers)
+// upload publishes the heatmap of an attached shard now.
+func (hs *heatmaps) upload(now time.Duration, shard neon.ShardID, s *slot) {
+	bytes, layers := s.contents(hs.store)
+	hs.store.putHeatmap(shard, now, bytes, layers)
 }
 
 // contents is the size of an attached shard.
@@ -78,14 +84,14 @@ func (s *slot) contents(store *Store) (bytes, layers uint64) {
 	return bytes, layers
 }
 
-// residentBytes is what a location has on its disk.
-func (c *core) residentBytes(now time.Duration, shard neon.ShardID, s *slot) uint64 {
+// resident is what a location has on its disk.
+func (hs *heatmaps) resident(now time.Duration, shard neon.ShardID, s *slot) uint64 {
 	switch {
 	case s.mode.attached():
-		bytes, _ := s.contents(c.store)
+		bytes, _ := s.contents(hs.store)
 		return bytes
 	case s.mode == modeSecondary:
-		p := c.progress(now, shard, s)
+		p := hs.progress(now, shard, s)
 		return p.bytesDone
 	}
 	return 0
@@ -106,21 +112,21 @@ func (p downloadProgress) complete() bool { return p.layersDone >= p.layersTotal
 // progress computes what a secondary has downloaded by now from when it began
 // and when the last two heatmaps appeared. A new, larger heatmap makes a
 // complete secondary incomplete again.
-func (c *core) progress(now time.Duration, shard neon.ShardID, s *slot) downloadProgress {
-	h, ok := c.store.heatmap(shard, now)
+func (hs *heatmaps) progress(now time.Duration, shard neon.ShardID, s *slot) downloadProgress {
+	h, ok := hs.store.heatmap(shard, now)
 	if !ok {
 		return downloadProgress{}
 	}
 	done := s.have
 	if s.since < h.at && h.prevAt < h.at {
-		done = min(max(h.prevBytes, s.have), done+c.downloaded(h.at-max(s.since, h.prevAt)))
+		done = min(max(h.prevBytes, s.have), done+hs.downloaded(h.at-max(s.since, h.prevAt)))
 	}
-	done = min(h.bytes, done+c.downloaded(now-max(s.since, h.at)))
+	done = min(h.bytes, done+hs.downloaded(now-max(s.since, h.at)))
 	p := downloadProgress{
 		mtime: h.at, hasHeatmap: true, layersTotal: h.layers, bytesTotal: h.bytes, bytesDone: done,
 	}
 	switch {
-	case done == h.bytes && (h.bytes > 0 || c.behave.DownloadRate >= 0):
+	case done == h.bytes && (h.bytes > 0 || hs.behave.DownloadRate >= 0):
 		p.layersDone = h.layers
 	case h.bytes > 0:
 		p.layersDone = uint64(float64(h.layers) * float64(done) / float64(h.bytes))
@@ -128,8 +134,8 @@ func (c *core) progress(now time.Duration, shard neon.ShardID, s *slot) download
 	return p
 }
 
-func (c *core) downloaded(d time.Duration) uint64 {
-	switch rate := c.behave.DownloadRate; {
+func (hs *heatmaps) downloaded(d time.Duration) uint64 {
+	switch rate := hs.behave.DownloadRate; {
 	case rate < 0 || d < 0:
 		return 0
 	case rate == 0:
@@ -137,13 +143,4 @@ func (c *core) downloaded(d time.Duration) uint64 {
 	default:
 		return uint64(float64(rate) * d.Seconds())
 	}
-}
-
-// secondaryOf finds a secondary location.
-func (c *core) secondaryOf(shard neon.ShardID) (*slot, *failure) {
-	s := c.slots[shard]
-	if s == nil || s.busy || s.mode != modeSecondary {
-		return nil, failf(http.StatusNotFound, "NotFound: tenant %s", shard)
-	}
-	return s, nil
 }

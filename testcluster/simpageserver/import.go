@@ -49,7 +49,7 @@ func (t *importTask) look(f func(now time.Duration, c *core, s *slot, tl *timeli
 		if s == nil || s.busy || !s.mode.attached() || s.gen != t.gen {
 			return
 		}
-		tl := c.anyTimeline(now, t.shard, s, t.id)
+		tl := c.timelines.findAny(now, t.shard, s, t.id)
 		if mine = tl != nil && !tl.deleting && tl.imports.task == t; mine {
 			f(now, c, s, tl)
 		}
@@ -120,7 +120,7 @@ func (t *importTask) upcall(method string, in, out any) bool {
 // activateImport is PUT …/activate_post_import.
 func (p *process) activateImport(c *call) reply {
 	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-		tl := core.anyTimeline(now, c.shard, s, c.timeline)
+		tl := core.timelines.findAny(now, c.shard, s, c.timeline)
 		switch {
 		case tl == nil || tl.deleting:
 			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
@@ -129,8 +129,8 @@ func (p *process) activateImport(c *call) reply {
 			return fail(http.StatusServiceUnavailable, "Import task still running").reply()
 		case tl.imports.going:
 			tl.imports.going, tl.active = false, now
-			core.putIndex(c.shard, s, tl)
+			core.timelines.putIndex(c.shard, s, tl)
 		}
-		return answer(http.StatusOK, core.describe(now, c.shard, tl))
+		return answer(http.StatusOK, core.timelines.describe(now, c.shard, tl))
 	})
 }

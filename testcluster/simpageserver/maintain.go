@@ -37,13 +37,13 @@ func (p *process) tick(ctx context.Context) error {
 func (p *process) deletions(ctx context.Context) error {
 	for {
 		var lists []deletionList
-		if !p.with(func(_ time.Duration, c *core) { lists = c.takeLists(validateBatch) }) ||
+		if !p.with(func(_ time.Duration, c *core) { lists = c.deletions.take(validateBatch) }) ||
 			len(lists) == 0 {
 			return nil
 		}
 		items, err := p.validate(ctx, lists)
 		if err != nil {
-			p.with(func(_ time.Duration, c *core) { c.lists = append(c.lists, lists...) })
+			p.with(func(_ time.Duration, c *core) { c.deletions.putBack(lists) })
 			return fmt.Errorf("deletion queue of node %s: %w", p.node.opt.ID, err)
 		}
 		p.with(func(_ time.Duration, c *core) {
@@ -93,17 +93,18 @@ func (n *Node) act(shard neon.ShardID, f func(now time.Duration, c *core, s *slo
 
 // Upload uploads what the shard's timelines received since their last upload.
 func (n *Node) Upload(shard neon.ShardID) error {
-	return n.act(shard, func(now time.Duration, c *core, s *slot) { c.uploadAll(now, shard, s) })
+	return n.act(shard,
+		func(now time.Duration, c *core, s *slot) { c.timelines.uploadAll(now, shard, s) })
 }
 
 // Compact merges the layers of each timeline of the shard into one and hands the
 // old ones to the deletion queue, which FlushDeletions executes.
 func (n *Node) Compact(shard neon.ShardID) error {
 	return n.act(shard, func(now time.Duration, c *core, s *slot) {
-		for _, tl := range c.settle(now, shard, s) {
-			c.compact(shard, s, tl)
+		for _, tl := range c.timelines.remaining(now, shard, s) {
+			c.timelines.compact(shard, s, tl)
 		}
-		c.enqueueDeletions(shard, s)
+		c.deletions.enqueue(shard, s)
 	})
 }
 

@@ -167,7 +167,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	err := p.shutdown(ctx)
 	n.mu.Lock()
 	if err == nil {
-		n.uploadEverything()
+		n.core.uploadAttached(n.fleet.now())
 	}
 	n.proc = nil
 	n.mu.Unlock()
@@ -177,15 +177,6 @@ func (n *Node) Stop(ctx context.Context) error {
 		return fmt.Errorf("stop node %s: %w", n.opt.ID, err)
 	}
 	return nil
-}
-
-func (n *Node) uploadEverything() {
-	now := n.fleet.now()
-	for shard, s := range n.core.slots {
-		if s.mode.attached() && !s.busy && !s.broken && s.tenant != nil {
-			n.core.uploadAll(now, shard, s)
-		}
-	}
 }
 
 // Restart kills the process if there is one and starts the next.
@@ -239,7 +230,7 @@ func (n *Node) Clone(listen func() (net.Listener, error)) (*Node, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	z.core.behave = n.core.behave
+	*z.core.behave = *n.core.behave
 	z.incarnation = n.incarnation + 1000
 	for shard, s := range n.core.slots {
 		if s.mode != modeNone {
@@ -270,14 +261,14 @@ func (n *Node) SetFaults(rules ...Fault) {
 func (n *Node) SetBehaviour(b Behaviour) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.core.behave = b
+	*n.core.behave = b
 }
 
 // Behaviour is how the node works now.
 func (n *Node) Behaviour() Behaviour {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.core.behave
+	return *n.core.behave
 }
 
 func (n *Node) markReachable() {

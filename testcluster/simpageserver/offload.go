@@ -18,14 +18,14 @@ type manifest struct {
 }
 
 // putManifest uploads the list of the offloaded timelines of a shard.
-func (c *core) putManifest(shard neon.ShardID, s *slot) {
+func (ts *timelines) putManifest(shard neon.ShardID, s *slot) {
 	m := manifest{gen: s.gen, timelines: map[neon.TimelineID]bool{}}
 	for _, tl := range s.tenant.timelines {
 		if tl.arch.Manifest {
 			m.timelines[tl.id] = true
 		}
 	}
-	c.store.putManifest(shard, m)
+	ts.store.putManifest(shard, m)
 }
 
 func (s *Store) putManifest(shard neon.ShardID, m manifest) {
@@ -96,7 +96,7 @@ func (p *process) archiveTimeline(c *call) reply {
 		var pause time.Duration
 		out := p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 			pause = core.behave.ArchivalStep
-			tl := core.anyTimeline(now, c.shard, s, c.timeline)
+			tl := core.timelines.findAny(now, c.shard, s, c.timeline)
 			if tl == nil || tl.deleting || tl.imports.going {
 				return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
 					c.timeline).reply()
@@ -105,7 +105,7 @@ func (p *process) archiveTimeline(c *call) reply {
 				return f.reply()
 			}
 			checked = true
-			return core.archivalSteps(c.shard, s, tl, &change)
+			return core.timelines.archivalSteps(c.shard, s, tl, &change)
 		})
 		switch {
 		case out.abort || out.status != http.StatusProcessing:
@@ -121,33 +121,33 @@ func (p *process) archiveTimeline(c *call) reply {
 
 // archivalSteps takes one step of a change, or, when steps take no time, all that
 // can be taken. StatusProcessing means that there is more to do.
-func (c *core) archivalSteps(
+func (ts *timelines) archivalSteps(
 	shard neon.ShardID, s *slot, tl *timeline, change *archival.Change,
 ) reply {
 	for {
 		if tl.arch.Pending() {
-			c.putIndex(shard, s, tl)
-		} else if f := c.archivalStep(shard, s, tl,
+			ts.putIndex(shard, s, tl)
+		} else if f := ts.archivalStep(shard, s, tl,
 			func(t *archival.Timeline) error { return change.Next(t) }); f != nil {
 			return f.reply()
 		}
 		switch {
 		case change.Done():
 			return ok(jsonNull)
-		case c.behave.ArchivalStep > 0 || change.Waits(tl.arch) && !tl.arch.Pending():
+		case ts.behave.ArchivalStep > 0 || change.Waits(tl.arch) && !tl.arch.Pending():
 			return reply{status: http.StatusProcessing}
 		}
 	}
 }
 
 // archivalStep takes one step and writes the manifest if it has changed.
-func (c *core) archivalStep(
+func (ts *timelines) archivalStep(
 	shard neon.ShardID, s *slot, tl *timeline, step func(*archival.Timeline) error,
 ) *failure {
 	listed := tl.arch.Manifest
 	err := step(&tl.arch)
 	if tl.arch.Manifest != listed {
-		c.putManifest(shard, s)
+		ts.putManifest(shard, s)
 	}
 	switch {
 	case errors.Is(err, archival.ErrClosed):
@@ -170,15 +170,15 @@ func (p *process) offload(shard neon.ShardID, mine *timeline) (f *failure) {
 		if !p.with(func(now time.Duration, c *core) {
 			s := c.slots[shard]
 			if s == nil || s.busy || !s.mode.attached() || mine.deleting ||
-				c.anyTimeline(now, shard, s, mine.id) != mine {
+				c.timelines.findAny(now, shard, s, mine.id) != mine {
 				return
 			}
 			going = true
 			for {
 				if o.Waits(mine.arch) {
-					c.putIndex(shard, s, mine)
+					c.timelines.putIndex(shard, s, mine)
 				} else {
-					f = c.archivalStep(shard, s, mine, func(
+					f = c.timelines.archivalStep(shard, s, mine, func(
 						t *archival.Timeline,
 					) error {
 						return o.Next(t, c.behave.OffloadOrder)
@@ -254,7 +254,7 @@ func (f *Fleet) CheckArchived(tl neon.TimelineID, archived bool, shards ...neon.
 		}
 		for _, n := range f.Nodes() {
 			_ = n.act(shard, func(now time.Duration, core *core, s *slot) {
-				t := core.anyTimeline(now, shard, s, tl)
+				t := core.timelines.findAny(now, shard, s, tl)
 				if s.gen == gen && (t == nil || t.arch.Stopping || t.arch.Dirty != archived ||
 					!archived && !t.arch.Active()) {
 					c.add("timeline %s of shard %s is stranded on node %s: %+v", tl, shard,
@@ -299,10 +299,10 @@ func (p *process) timelinesOffloaded(c *call) reply {
 			Timelines []timelineJSON  `json:"timelines"`
 			Offloaded []offloadedJSON `json:"offloaded"`
 		}{[]timelineJSON{}, []offloadedJSON{}}
-		for _, tl := range core.settle(now, c.shard, s) {
+		for _, tl := range core.timelines.remaining(now, c.shard, s) {
 			switch {
 			case tl.usable():
-				all.Timelines = append(all.Timelines, core.describe(now, c.shard, tl))
+				all.Timelines = append(all.Timelines, core.timelines.describe(now, c.shard, tl))
 			case !tl.arch.Loaded:
 				o := offloadedJSON{
 					Tenant: c.shard, Timeline: tl.id,

@@ -35,7 +35,8 @@ func (c *core) restart() {
 
 // wipe loses the disk.
 func (c *core) wipe() {
-	c.slots, c.lists, c.attached, c.secondary = map[neon.ShardID]*slot{}, nil, 0, 0
+	c.slots, c.deletions = map[neon.ShardID]*slot{}, deletionQueue{}
+	c.attached, c.secondary = 0, 0
 	clear(c.leftovers)
 }
 
@@ -62,7 +63,7 @@ func (c *core) reattach(now time.Duration, tenants []reattachTenant) []transitio
 	for _, s := range c.slots {
 		c.count(s)
 	}
-	c.recoverLists()
+	c.deletions.recover(c.slots)
 	return moves
 }
 
@@ -81,4 +82,15 @@ func (c *core) readmit(now time.Duration, s *slot, t reattachTenant) transition 
 	s.mode, s.stripe = t.mode, t.stripe
 	c.spawn(now, t.shard, s, t.gen)
 	return m
+}
+
+// own is what the disk says, for a node without a controller.
+func (c *core) own() []reattachTenant {
+	list := make([]reattachTenant, 0, len(c.slots))
+	for shard, s := range c.slots {
+		list = append(list, reattachTenant{
+			shard: shard, gen: s.gen, hasGen: s.mode.attached(), mode: s.mode, stripe: s.stripe,
+		})
+	}
+	return list
 }

@@ -46,7 +46,7 @@ type splitting struct {
 }
 
 // beginSplit checks a request. The slot is the parent's, which is active.
-func (c *core) beginSplit(
+func beginSplit(
 	parent neon.ShardID, s *slot, req neon.ShardSplitRequest,
 ) (*splitting, *failure) {
 	to := neon.ShardCount(req.Count)
@@ -79,7 +79,7 @@ func (c *core) beginSplit(
 
 // advance takes a split to its next stage and returns the slots that moved. It
 // fails when somebody else has changed the parent.
-func (c *core) advance(now time.Duration, w *splitting) (moves []transition, f *failure) {
+func (w *splitting) advance(now time.Duration, c *core) (moves []transition, f *failure) {
 	s := w.slot
 	if c.stopping || c.slots[w.parent] != s || s.gen != w.gen || !s.mode.attached() ||
 		s.busy != (w.stage >= SplitLinked) {
@@ -89,13 +89,13 @@ func (c *core) advance(now time.Duration, w *splitting) (moves []transition, f *
 	half := len(w.children) / 2
 	switch w.stage++; w.stage {
 	case SplitIndexed:
-		c.indexChildren(now, w)
+		w.indexChildren(now, c)
 	case SplitLinked:
 		s.busy = true
 	case SplitHalf:
-		moves = c.attachChildren(now, w, w.children[:half])
+		moves = w.attachChildren(now, c, w.children[:half])
 	case SplitAttached:
-		moves = c.attachChildren(now, w, w.children[half:])
+		moves = w.attachChildren(now, c, w.children[half:])
 	case SplitFinished:
 		c.uncount(s)
 		delete(c.slots, w.parent)
@@ -109,22 +109,22 @@ func (c *core) advance(now time.Duration, w *splitting) (moves []transition, f *
 
 // indexChildren uploads the parent and gives each child a copy of its indices and of
 // its manifest.
-func (c *core) indexChildren(now time.Duration, w *splitting) {
-	c.uploadAll(now, w.parent, w.slot)
+func (w *splitting) indexChildren(now time.Duration, c *core) {
+	c.timelines.uploadAll(now, w.parent, w.slot)
 	if w.slot.tenant == nil {
 		return
 	}
-	tls := c.settle(now, w.parent, w.slot)
+	tls := c.timelines.remaining(now, w.parent, w.slot)
 	for _, child := range w.children {
 		for _, tl := range tls {
-			c.putIndex(child, w.slot, tl)
+			c.timelines.putIndex(child, w.slot, tl)
 		}
-		c.putManifest(child, w.slot)
+		c.timelines.putManifest(child, w.slot)
 	}
 }
 
-func (c *core) attachChildren(
-	now time.Duration, w *splitting, children []neon.ShardID,
+func (w *splitting) attachChildren(
+	now time.Duration, c *core, children []neon.ShardID,
 ) (moves []transition) {
 	for _, id := range children {
 		if c.slots[id] != nil {
@@ -135,7 +135,7 @@ func (c *core) attachChildren(
 		delete(c.leftovers, id)
 		c.spawn(now, id, s, w.gen)
 		c.count(s)
-		c.scheduleHeatmap(now, id, s)
+		c.heatmaps.schedule(now, id, s)
 		moves = append(moves, transition{shard: id, to: modeSingle, gen: w.gen})
 	}
 	return moves
@@ -143,7 +143,7 @@ func (c *core) attachChildren(
 
 // giveUp ends a split that failed: the parent is started again if it is still
 // there; children that were attached stay.
-func (c *core) giveUp(now time.Duration, w *splitting) {
+func (w *splitting) giveUp(now time.Duration, c *core) {
 	s := w.slot
 	if c.slots[w.parent] != s || !s.splitting {
 		return
@@ -164,7 +164,7 @@ func (p *process) splitShard(c *call) reply {
 	var w *splitting
 	out := p.whenActive(c.shard, func(_ time.Duration, core *core, s *slot) reply {
 		var f *failure
-		if w, f = core.beginSplit(c.shard, s, req); f != nil {
+		if w, f = beginSplit(c.shard, s, req); f != nil {
 			return f.reply()
 		}
 		return ok(nil)
@@ -182,7 +182,7 @@ func (p *process) splitShard(c *call) reply {
 				f = p.splitStage(now, core, c, w)
 			}
 			if f != nil {
-				core.giveUp(now, w)
+				w.giveUp(now, core)
 			}
 			pause = core.behave.SplitStage
 		}) {
@@ -200,7 +200,7 @@ func (p *process) splitShard(c *call) reply {
 
 // splitStage does the next stage and tells the oracle.
 func (p *process) splitStage(now time.Duration, core *core, c *call, w *splitting) *failure {
-	moves, f := core.advance(now, w)
+	moves, f := w.advance(now, core)
 	oracle := p.node.fleet.opt.Oracle
 	for _, t := range moves {
 		p.node.changes.Add(1)

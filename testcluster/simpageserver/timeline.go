@@ -50,37 +50,45 @@ type timeline struct {
 	gone     time.Duration // when a deletion is finished
 }
 
+// timelines works on the timelines of one pageserver's attached shards: what is in
+// the memory of a slot, and what of it is in the store.
+type timelines struct {
+	store  *Store
+	behave *Behaviour
+	cutOff func() bool // reports whether nobody can reach the pageserver; nil is never
+}
+
 // bootstrapLsn is where the log of a new timeline without ancestor starts.
 const bootstrapLsn neon.Lsn = 0x1500000
 
 // lastRecord is the end of what the pageserver has of a timeline's log. After an
 // attach it starts at the last upload and catches up at the replay rate.
-func (c *core) lastRecord(now time.Duration, tl *timeline) neon.Lsn {
+func (ts *timelines) lastRecord(now time.Duration, tl *timeline) neon.Lsn {
 	if !tl.usable() {
 		return tl.disk
 	}
-	head := c.store.head(tl.id, now)
-	if c.behave.ReplayRate > 0 {
-		head = min(head, tl.disk+grown(c.behave.ReplayRate, now-tl.active))
+	head := ts.store.head(tl.id, now)
+	if ts.behave.ReplayRate > 0 {
+		head = min(head, tl.disk+grown(ts.behave.ReplayRate, now-tl.active))
 	}
 	return max(head, tl.disk)
 }
 
 // load reads the timelines that an attach in a generation sees. Deletions that
 // an earlier owner acknowledged go on.
-func (c *core) load(active time.Duration, shard neon.ShardID, gen neon.Generation) *tenant {
-	found := c.store.load(shard, gen)
+func (ts *timelines) load(active time.Duration, shard neon.ShardID, gen neon.Generation) *tenant {
+	found := ts.store.load(shard, gen)
 	if len(found) == 0 {
 		return nil
 	}
 	t := &tenant{}
-	listed := c.store.offloaded(shard, gen)
+	listed := ts.store.offloaded(shard, gen)
 	for id, ix := range found {
 		t.timelines = append(t.timelines, &timeline{
 			id: id, meta: ix.meta, layers: ix.layers, disk: ix.disk, active: active,
 			marks: ix.marks, detached: ix.detached, imports: importing{going: ix.importing},
 			arch: archival.Attached(ix.marks.archived, listed[id]), deleting: ix.deleted,
-			gone: active + c.behave.DeleteTimeline,
+			gone: active + ts.behave.DeleteTimeline,
 		})
 	}
 	slices.SortFunc(t.timelines, func(a, b *timeline) int { return compareTimelines(a.id, b.id) })
@@ -89,15 +97,15 @@ func (c *core) load(active time.Duration, shard neon.ShardID, gen neon.Generatio
 
 func compareTimelines(a, b neon.TimelineID) int { return slices.Compare(a[:], b[:]) }
 
-// settle finishes the deletions whose time has come and lists what is left.
-func (c *core) settle(now time.Duration, shard neon.ShardID, s *slot) []*timeline {
+// remaining finishes the deletions whose time has come and lists what is left.
+func (ts *timelines) remaining(now time.Duration, shard neon.ShardID, s *slot) []*timeline {
 	if s.tenant == nil {
 		return nil
 	}
 	kept, listed := s.tenant.timelines[:0], false
 	for _, tl := range s.tenant.timelines {
 		if tl.deleting && now >= tl.gone {
-			c.store.deleteTimeline(remoteID{shard, tl.id}, s.gen)
+			ts.store.deleteTimeline(remoteID{shard, tl.id}, s.gen)
 			listed = listed || tl.arch.Manifest
 			continue
 		}
@@ -106,7 +114,7 @@ func (c *core) settle(now time.Duration, shard neon.ShardID, s *slot) []*timelin
 	clear(s.tenant.timelines[len(kept):])
 	s.tenant.timelines = kept
 	if listed {
-		c.putManifest(shard, s)
+		ts.putManifest(shard, s)
 	}
 	return kept
 }
@@ -115,20 +123,20 @@ func (c *core) settle(now time.Duration, shard neon.ShardID, s *slot) []*timelin
 // not while it is offloaded.
 func (tl *timeline) usable() bool { return !tl.imports.going && tl.arch.Loaded }
 
-// timeline finds a timeline that can be used.
-func (c *core) timeline(
+// find finds a timeline that can be used.
+func (ts *timelines) find(
 	now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID,
 ) *timeline {
-	if tl := c.anyTimeline(now, shard, s, id); tl != nil && tl.usable() {
+	if tl := ts.findAny(now, shard, s, id); tl != nil && tl.usable() {
 		return tl
 	}
 	return nil
 }
 
-func (c *core) anyTimeline(
+func (ts *timelines) findAny(
 	now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID,
 ) *timeline {
-	tls := c.settle(now, shard, s)
+	tls := ts.remaining(now, shard, s)
 	at, ok := slices.BinarySearchFunc(tls, id,
 		func(tl *timeline, id neon.TimelineID) int { return compareTimelines(tl.id, id) })
 	if !ok {
@@ -147,11 +155,11 @@ type timelineCreation struct {
 
 // create makes a timeline and uploads its first index, so that it is durable
 // when it returns. The same request again returns the same timeline.
-func (c *core) create(
+func (ts *timelines) create(
 	now time.Duration, shard neon.ShardID, s *slot, req timelineCreation,
 ) (*timeline, *failure) {
 	if req.meta.kind == branched {
-		from := c.anyTimeline(now, shard, s, req.meta.ancestor)
+		from := ts.findAny(now, shard, s, req.meta.ancestor)
 		if from != nil && (from.arch.Dirty || !from.arch.Loaded) {
 			return nil, failf(http.StatusNotAcceptable, "ancestor timeline %s is archived",
 				req.meta.ancestor)
@@ -160,7 +168,7 @@ func (c *core) create(
 			return nil, failf(http.StatusInternalServerError,
 				"Cannot branch off timeline %s: not found", req.meta.ancestor)
 		}
-		last := c.lastRecord(now, from)
+		last := ts.lastRecord(now, from)
 		if !req.hasStart {
 			req.meta.start = last
 		}
@@ -170,19 +178,19 @@ func (c *core) create(
 		}
 		req.meta.version = from.meta.version
 	}
-	if tl := c.anyTimeline(now, shard, s, req.id); tl != nil {
+	if tl := ts.findAny(now, shard, s, req.id); tl != nil {
 		if tl.deleting || tl.meta != req.meta || !tl.arch.Loaded {
 			return nil, failf(http.StatusConflict,
 				"Conflict: timeline %s already exists with different parameters", req.id)
 		}
-		c.upload(now, shard, s, tl)
+		ts.upload(now, shard, s, tl)
 		return tl, nil
 	}
 	start := bootstrapLsn
 	if req.meta.kind == branched {
 		start = req.meta.start
 	}
-	c.store.beginLog(req.id, start, now)
+	ts.store.beginLog(req.id, start, now)
 	tl := &timeline{
 		id: req.id, meta: req.meta, disk: start, active: now,
 		imports: importing{going: req.meta.kind == imported}, arch: archival.New(),
@@ -193,16 +201,16 @@ func (c *core) create(
 	s.tenant.timelines = append(s.tenant.timelines, tl)
 	slices.SortFunc(s.tenant.timelines,
 		func(a, b *timeline) int { return compareTimelines(a.id, b.id) })
-	c.putIndex(shard, s, tl)
+	ts.putIndex(shard, s, tl)
 	return tl, nil
 }
 
 // remove marks a timeline deleted, durably. The rest happens in the background;
 // done tells that there is nothing left.
-func (c *core) remove(
+func (ts *timelines) remove(
 	now time.Duration, shard neon.ShardID, s *slot, id neon.TimelineID,
 ) (done bool, f *failure) {
-	tl := c.anyTimeline(now, shard, s, id)
+	tl := ts.findAny(now, shard, s, id)
 	if tl == nil {
 		return true, nil
 	}
@@ -219,36 +227,36 @@ func (c *core) remove(
 				"Precondition failed: Cannot delete timeline which has child timelines")
 		}
 	}
-	tl.deleting, tl.gone = true, now+c.behave.DeleteTimeline
-	c.putIndex(shard, s, tl)
+	tl.deleting, tl.gone = true, now+ts.behave.DeleteTimeline
+	ts.putIndex(shard, s, tl)
 	return false, nil
 }
 
-func (c *core) putIndex(shard neon.ShardID, s *slot, tl *timeline, added ...layer) {
+func (ts *timelines) putIndex(shard neon.ShardID, s *slot, tl *timeline, added ...layer) {
 	tl.marks.archived = tl.arch.Dirty
 	if tl.arch.Loaded {
 		defer tl.arch.Upload()
 	}
-	c.store.putIndex(remoteID{shard, tl.id}, indexPart{
+	ts.store.putIndex(remoteID{shard, tl.id}, indexPart{
 		gen: s.gen, meta: tl.meta, disk: tl.disk, layers: tl.layers, marks: tl.marks,
 		detached: tl.detached, importing: tl.imports.going, deleted: tl.deleting,
-		cutOff: c.cutOff != nil && c.cutOff(),
+		cutOff: ts.cutOff != nil && ts.cutOff(),
 	}, added...)
 }
 
 // reached tells which of the wanted positions a shard has: all, some timelines
 // behind, or none of the timelines known.
-func (c *core) reached(
+func (ts *timelines) reached(
 	now time.Duration, shard neon.ShardID, s *slot, want map[neon.TimelineID]neon.Lsn,
 ) (all, any bool) {
 	all = true
 	for id, lsn := range want {
-		tl := c.timeline(now, shard, s, id)
+		tl := ts.find(now, shard, s, id)
 		if tl == nil {
 			continue
 		}
 		any = true
-		if cmp.Less(c.lastRecord(now, tl), lsn) {
+		if cmp.Less(ts.lastRecord(now, tl), lsn) {
 			all = false
 		}
 	}

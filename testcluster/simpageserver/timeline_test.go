@@ -195,7 +195,7 @@ func TestDeletionQueueWaitsForValidation(t *testing.T) {
 	}
 	w.want(200, b, "PUT", "/v1/deletion_queue/flush?execute=true", nil)
 	if err := b.act(shard, func(_ time.Duration, c *core, _ *slot) {
-		if len(c.lists) != 0 {
+		if len(c.deletions.lists) != 0 {
 			t.Error("the queue is not empty")
 		}
 	}); err != nil {
@@ -253,8 +253,8 @@ func TestDeletionListsSurviveARestartOnlyIfNobodyCameBetween(t *testing.T) {
 			w.ready(n)
 			n.mu.Lock()
 			defer n.mu.Unlock()
-			if kept := len(n.core.lists) == 1; kept == between {
-				t.Fatalf("lists %+v", n.core.lists)
+			if kept := len(n.core.deletions.lists) == 1; kept == between {
+				t.Fatalf("lists %+v", n.core.deletions.lists)
 			}
 		})
 	}
@@ -314,7 +314,7 @@ func TestProgressRegressesOnALargerHeatmap(t *testing.T) {
 		at   time.Duration
 		done uint64
 	}{{15 * time.Second, 500}, {20 * time.Second, 1000}, {60 * time.Second, 1000}} {
-		if p := c.progress(step.at, shard, s); p.bytesDone != step.done {
+		if p := c.heatmaps.progress(step.at, shard, s); p.bytesDone != step.done {
 			t.Errorf("at %s: %+v, want %d bytes", step.at, p, step.done)
 		}
 	}
@@ -327,7 +327,7 @@ func TestProgressRegressesOnALargerHeatmap(t *testing.T) {
 		{60 * time.Second, 1000, false}, {70 * time.Second, 2000, false},
 		{80 * time.Second, 3000, true},
 	} {
-		if p := c.progress(step.at, shard, s); p.bytesDone != step.done ||
+		if p := c.heatmaps.progress(step.at, shard, s); p.bytesDone != step.done ||
 			p.complete() != step.full {
 			t.Errorf("at %s: %+v, want %d bytes", step.at, p, step.done)
 		}

@@ -170,17 +170,6 @@ func (p *process) settleIn(now time.Duration, c *core, tenants []reattachTenant)
 	}
 }
 
-// own is what the disk says, for a node without a controller.
-func (c *core) own() []reattachTenant {
-	list := make([]reattachTenant, 0, len(c.slots))
-	for shard, s := range c.slots {
-		list = append(list, reattachTenant{
-			shard: shard, gen: s.gen, hasGen: s.mode.attached(), mode: s.mode, stripe: s.stripe,
-		})
-	}
-	return list
-}
-
 func (n *Node) registration() *neon.NodeRegister {
 	host, port, err := net.SplitHostPort(n.Addr())
 	if err != nil {

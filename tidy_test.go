@@ -123,7 +123,7 @@ var allowed = map[string]struct {
 		"internal/safekeeping", "internal/jsonhttp", "internal/metrics", "api/neon",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
-		[]string{"testcluster/simpageserver/archival", "api/neon"},
+		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},
 		"must not share a line with what it checks",
 	},
 

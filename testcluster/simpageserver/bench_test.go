@@ -96,7 +96,7 @@ func fill(b *testing.B, f *Fleet, id neon.NodeID, shards int, m neon.LocationMod
 	if err != nil {
 		b.Fatal(err)
 	}
-	n.proc = newProcess(n, nil, 1)
+	n.setProcess(newProcess(n, nil, 1))
 	n.proc.cancel()
 	for i := range shards {
 		ch := &locationChange{
@@ -105,7 +105,7 @@ func fill(b *testing.B, f *Fleet, id neon.NodeID, shards int, m neon.LocationMod
 		}
 		f.Oracle().Granted(ch.shard, 1, 1)
 		f.Oracle().received(n.proc.index, ch)
-		if r := n.proc.putLocation(&call{
+		if r := n.proc.handlers[RouteLocationPut](&call{
 			route: RouteLocationPut, shard: ch.shard, change: ch, caller: context.Background(),
 		}); r.status != 200 {
 			b.Fatal(r)
@@ -119,7 +119,7 @@ func BenchmarkListing(b *testing.B) {
 	f := NewFleet(Options{Oracle: NewOracle(OracleOptions{History: -1})})
 	n := fill(b, f, 1, 100_000, neon.AttachedSingle)
 	for b.Loop() {
-		if r := n.proc.locations(); !strings.HasSuffix(string(r.body[len(r.body)-3:]), "]]}") {
+		if r := n.proc.handlers[RouteLocationList](nil); !strings.HasSuffix(string(r.body[len(r.body)-3:]), "]]}") {
 			b.Fatal("cut short")
 		}
 	}
@@ -138,6 +138,6 @@ func BenchmarkReattach(b *testing.B) {
 				shard: bigShard(i), gen: gen, hasGen: true, mode: modeSingle, stripe: 2048,
 			}
 		}
-		n.proc.with(func(now time.Duration, c *core) { n.proc.settleIn(now, c, list) })
+		n.proc.with(func(now time.Duration, c *core) { n.proc.reattaching.apply(now, c, list) })
 	}
 }

@@ -10,10 +10,14 @@
 //   - core: the state of one pageserver as plain values, without I/O and without
 //     a clock. Durations such as activation, downloads and the growth of the
 //     log are functions of the time passed in, so a shard costs no goroutine and
-//     no timer.
-//   - Node and process: listener, incarnations, the HTTP skin and the upcalls. A
-//     request goes on after its client gave up; nothing of a killed process has
-//     an effect.
+//     no timer. The core keeps the slots; timelines, heatmaps, the deletion queue and
+//     a split under way are types of their own.
+//   - host: what outlives the processes of a Node, which is the core and its lock.
+//   - incarnation: one life of a Node. It owns the goroutines, and is the only way
+//     in which they change the core, so that nothing of a killed process has an
+//     effect. A request goes on after its client gave up.
+//   - handlers: one type for each resource, on top of the incarnation.
+//   - process: the listener, the HTTP server and the background work.
 //   - Fault: rules applied to requests before and after they reach the core.
 //   - Oracle: told of every effect, it records violations of the numbered
 //     invariants and a bounded history. It never stops the run.

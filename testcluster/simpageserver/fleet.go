@@ -51,8 +51,6 @@ func (f *Fleet) Oracle() *Oracle { return f.opt.Oracle }
 // Store is the fleet's object store.
 func (f *Fleet) Store() *Store { return f.opt.Store }
 
-func (f *Fleet) now() time.Duration { return time.Since(f.epoch) }
-
 // AddNode adds a pageserver, not yet started. A second node with an id that is
 // already there is a zombie: it gets an empty disk of its own. See Node.Clone
 // for one with the same disk.
@@ -66,17 +64,10 @@ func (f *Fleet) AddNode(opt NodeOptions) (*Node, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rng := rand.New(rand.NewPCG(f.opt.Seed, uint64(opt.ID)<<16|uint64(len(f.nodes))))
-	n := &Node{
-		fleet: f, opt: opt, core: newCore(opt.ID, f.opt.Store, rng),
-		log: f.opt.Logger.With("node", opt.ID),
-	}
-	n.life = make(chan struct{}, 1)
+	core := newCore(opt.ID, f.opt.Store, rng)
+	*core.behave = f.opt.Behaviour
+	n := &Node{fleet: f, opt: opt, host: newHost(f, opt, core), life: make(chan struct{}, 1)}
 	n.life <- struct{}{}
-	*n.core.behave = f.opt.Behaviour
-	n.core.timelines.cutOff = func() bool {
-		return n.paused || n.cutOff ||
-			f.opt.Oracle.unreachable(opt.ID)
-	}
 	n.faults.rng = rand.New(rand.NewPCG(f.opt.Seed+1, uint64(opt.ID)<<16|uint64(len(f.nodes))))
 	f.nodes = append(f.nodes, n)
 	return n, nil
@@ -110,7 +101,7 @@ func (f *Fleet) Close() {
 func (f *Fleet) Attached() map[neon.NodeID]int {
 	counts := map[neon.NodeID]int{}
 	for _, n := range f.Nodes() {
-		if attached, _, running := n.counts(); running {
+		if attached, _, running := n.host.counts(); running {
 			counts[n.opt.ID] += attached
 		}
 	}
@@ -121,7 +112,7 @@ func (f *Fleet) Attached() map[neon.NodeID]int {
 func (f *Fleet) Secondaries() map[neon.NodeID]int {
 	counts := map[neon.NodeID]int{}
 	for _, n := range f.Nodes() {
-		if _, secondary, running := n.counts(); running {
+		if _, secondary, running := n.host.counts(); running {
 			counts[n.opt.ID] += secondary
 		}
 	}
@@ -133,7 +124,7 @@ func (f *Fleet) Secondaries() map[neon.NodeID]int {
 func (f *Fleet) Changes() uint64 {
 	var sum uint64
 	for _, n := range f.Nodes() {
-		sum += n.changes.Load()
+		sum += n.host.changes.Load()
 	}
 	return sum
 }
@@ -163,7 +154,7 @@ func (f *Fleet) checkAttached(shards []neon.ShardID, staleAllowed bool) error {
 	for _, shard := range shards {
 		var found []placed
 		for _, n := range nodes {
-			if v, ok := n.runningLocation(shard); ok && v.Mode.Attached() {
+			if v, ok := n.host.servedLocation(shard); ok && v.Mode.Attached() {
 				found = append(found, placed{n.opt.ID, v})
 			}
 		}

@@ -51,7 +51,8 @@ func FuzzRequests(f *testing.F) {
 			t.Fatal(err)
 		}
 		p := newProcess(n, nil, 1)
-		n.proc, n.serving = p, true
+		n.setProcess(p)
+		n.host.serving = true
 		close(p.ready)
 		defer p.cancel()
 		c, fail := p.decode(req)
@@ -77,8 +78,8 @@ func FuzzRequests(f *testing.F) {
 				secondary++
 			}
 		}
-		if n.core.attached != attached || n.core.secondary != secondary {
-			t.Fatalf("counts %d and %d, has %d and %d", n.core.attached, n.core.secondary, attached,
+		if n.host.core.attached != attached || n.host.core.secondary != secondary {
+			t.Fatalf("counts %d and %d, has %d and %d", n.host.core.attached, n.host.core.secondary, attached,
 				secondary)
 		}
 	})

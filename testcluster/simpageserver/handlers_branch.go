@@ -3,8 +3,6 @@ package simpageserver
 import (
 	"encoding/json"
 	"net/http"
-	"net/url"
-	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -15,9 +13,9 @@ type marks struct {
 	archived, gcBlocked, invisible bool
 }
 
-// markTimeline is PUT …/mark_invisible, POST …/block_gc and …/unblock_gc: durable when
+// mark is PUT …/mark_invisible, POST …/block_gc and …/unblock_gc: durable when
 // it is answered, and harmless when repeated.
-func (p *process) markTimeline(c *call) reply {
+func (h *timelineHandler) mark(c *call) reply {
 	change := func(m *marks) {}
 	switch c.route {
 	case RouteBlockGC:
@@ -27,7 +25,7 @@ func (p *process) markTimeline(c *call) reply {
 	case RouteMarkInvisible:
 		change = func(m *marks) { m.invisible = true }
 	}
-	return p.onTimeline(c, func(_ time.Duration, core *core, s *slot, tl *timeline) reply {
+	return h.onTimeline(c, func(_ time.Duration, core *core, s *slot, tl *timeline) reply {
 		next := tl.marks
 		change(&next)
 		if next != tl.marks {
@@ -61,8 +59,8 @@ func (t *tenant) mayArchive(tl *timeline, archive bool) *failure {
 
 // detachAncestor is PUT …/detach_ancestor. Branches that left the ancestor no
 // later become branches of the timeline. Repeated, it tells the same.
-func (p *process) detachAncestor(c *call) reply {
-	return p.onTimeline(c, func(_ time.Duration, core *core, s *slot, tl *timeline) reply {
+func (h *timelineHandler) detachAncestor(c *call) reply {
+	return h.onTimeline(c, func(_ time.Duration, core *core, s *slot, tl *timeline) reply {
 		done := neon.AncestorDetached{}
 		if tl.meta.kind != branched && !tl.detached {
 			return fail(http.StatusConflict, "Conflict: no ancestors").reply()
@@ -90,72 +88,16 @@ func (p *process) detachAncestor(c *call) reply {
 }
 
 // leaseLsn is POST …/lsn_lease. A lease is in memory only.
-func (p *process) leaseLsn(c *call) reply {
+func (h *timelineHandler) leaseLsn(c *call) reply {
 	var req neon.LeaseRequest
 	if err := json.Unmarshal(c.body, &req); err != nil {
 		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
 	}
-	return p.onTimeline(c, func(now time.Duration, _ *core, _ *slot, _ *timeline) reply {
-		until := neon.Millis{Time: p.node.fleet.epoch.Add(now + leaseLength)}
+	return h.onTimeline(c, func(now time.Duration, _ *core, _ *slot, _ *timeline) reply {
+		until := neon.Millis{Time: h.host.epoch.Add(now + leaseLength)}
 		return answer(http.StatusOK, map[string]neon.Millis{"valid_until": until})
 	})
 }
 
 // leaseLength is what pageservers grant when nothing is configured.
 const leaseLength = 10 * time.Minute
-
-// heatmapLayers is POST …/download_heatmap_layers, which only begins something.
-func (p *process) heatmapLayers(c *call) reply {
-	if _, err := url.ParseQuery(c.query); err != nil {
-		return failf(http.StatusBadRequest, "query: %v", err).reply()
-	}
-	return p.onTimeline(c,
-		func(time.Duration, *core, *slot, *timeline) reply { return ok(jsonNull) })
-}
-
-// scanRemote is GET /v1/tenant/{tenant}/scan_remote_storage.
-func (p *process) scanRemote(c *call) reply {
-	scan := neon.RemoteScan{Shards: []neon.RemoteShard{}}
-	if !p.with(func(
-		_ time.Duration, core *core,
-	) {
-		scan.Shards = core.store.scan(c.shard.Tenant)
-	}) {
-		return aborted
-	}
-	return answer(http.StatusOK, scan)
-}
-
-// scan lists the shards of a tenant that have an index, with the newest generation
-// that wrote one.
-func (s *Store) scan(t neon.TenantID) []neon.RemoteShard {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	newest := map[neon.ShardID]neon.Generation{}
-	for id, r := range s.tenants[t] {
-		for _, ix := range r.indices {
-			newest[id.shard] = max(newest[id.shard], ix.gen)
-		}
-	}
-	list := []neon.RemoteShard{}
-	for shard, gen := range newest {
-		list = append(list, neon.RemoteShard{Shard: shard, Generation: &gen})
-	}
-	slices.SortFunc(list,
-		func(a, b neon.RemoteShard) int { return int(a.Shard.Number) - int(b.Shard.Number) })
-	return list
-}
-
-// onTimeline runs f on a timeline of an active shard.
-func (p *process) onTimeline(
-	c *call, f func(now time.Duration, core *core, s *slot, tl *timeline) reply,
-) reply {
-	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-		tl := core.timelines.find(now, c.shard, s, c.timeline)
-		if tl == nil || tl.deleting {
-			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
-				c.timeline).reply()
-		}
-		return f(now, core, s, tl)
-	})
-}

@@ -2,62 +2,17 @@ package simpageserver
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	"quorate/api/neon"
 )
 
-// activeWait is how long a call on a tenant waits for it to become active.
-const activeWait = 5 * time.Second
-
-// whenActive runs f on an attached shard as soon as it is active. A shard that is
-// there but does not get ready is 503, never 404: the caller must not believe
-// that it is free.
-func (p *process) whenActive(
-	shard neon.ShardID, f func(now time.Duration, c *core, s *slot) reply,
-) reply {
-	deadline := time.Now().Add(activeWait)
-	for {
-		var out *reply
-		var wait time.Duration
-		alive := p.with(func(now time.Duration, c *core) {
-			s, left, refused := c.access(now, shard)
-			wait = left
-			switch {
-			case refused != nil:
-				r := refused.reply()
-				out = &r
-			case s != nil:
-				r := f(now, c, s)
-				out = &r
-			}
-		})
-		switch {
-		case !alive:
-			return aborted
-		case out != nil:
-			return *out
-		}
-		left := time.Until(deadline)
-		if left <= 0 {
-			return failf(http.StatusServiceUnavailable,
-				"Timed out waiting for tenant %s to become active", shard).reply()
-		}
-		if wait < 0 {
-			wait = busyPoll
-		}
-		if !p.sleep(min(wait, left)) {
-			return aborted
-		}
-	}
+// timelineHandler answers what is about timelines.
+type timelineHandler struct {
+	*incarnation
+	imports *importHandler
 }
-
-// busyPoll is how often waiting calls look again.
-const busyPoll = 20 * time.Millisecond
 
 // timelineJSON holds every field that the pageservers' own clients require.
 type timelineJSON struct {
@@ -148,25 +103,25 @@ func decodeCreation(body []byte) (req timelineCreation, f *failure) {
 // defaultPgVersion is what pageservers create when nobody says.
 const defaultPgVersion = 16
 
-// createTimeline is POST /v1/tenant/{shard}/timeline.
-func (p *process) createTimeline(c *call) reply {
+// create is POST /v1/tenant/{shard}/timeline.
+func (h *timelineHandler) create(c *call) reply {
 	req, f := decodeCreation(c.body)
 	if f != nil {
 		return f.reply()
 	}
-	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+	return h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		tl, f := core.timelines.create(now, c.shard, s, req)
 		if f != nil {
 			return f.reply()
 		}
-		p.startImports(c.shard, s)
+		h.imports.startTasks(c.shard, s)
 		return answer(http.StatusCreated, core.timelines.describe(now, c.shard, tl))
 	})
 }
 
-// timelines is GET …/timeline and GET …/timeline/{timeline}.
-func (p *process) timelines(c *call) reply {
-	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+// list is GET …/timeline and GET …/timeline/{timeline}.
+func (h *timelineHandler) list(c *call) reply {
+	return h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		if c.route == RouteTimelineGet {
 			tl := core.timelines.find(now, c.shard, s, c.timeline)
 			if tl == nil {
@@ -186,9 +141,9 @@ func (p *process) timelines(c *call) reply {
 	})
 }
 
-// deleteTimeline is DELETE …/timeline/{timeline}: 202 while it goes, then 404.
-func (p *process) deleteTimeline(c *call) reply {
-	out := p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+// remove is DELETE …/timeline/{timeline}: 202 while it goes, then 404.
+func (h *timelineHandler) remove(c *call) reply {
+	out := h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		done, f := core.timelines.remove(now, c.shard, s, c.timeline)
 		switch {
 		case f != nil:
@@ -199,7 +154,7 @@ func (p *process) deleteTimeline(c *call) reply {
 		return reply{status: http.StatusAccepted, body: jsonNull}
 	})
 	if out.status == http.StatusNotFound {
-		if missing := p.with(func(_ time.Duration, core *core) {
+		if missing := h.with(func(_ time.Duration, core *core) {
 			if s := core.slots[c.shard]; s == nil || s.mode == modeSecondary {
 				out = fail(http.StatusPreconditionFailed,
 					"Precondition failed: Requested tenant is missing").reply()
@@ -212,8 +167,8 @@ func (p *process) deleteTimeline(c *call) reply {
 }
 
 // checkpoint is PUT …/timeline/{timeline}/checkpoint: it uploads everything.
-func (p *process) checkpoint(c *call) reply {
-	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+func (h *timelineHandler) checkpoint(c *call) reply {
+	return h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		tl := core.timelines.find(now, c.shard, s, c.timeline)
 		if tl == nil {
 			return failf(http.StatusNotFound, "NotFound: Timeline %s/%s was not found", c.shard,
@@ -225,7 +180,7 @@ func (p *process) checkpoint(c *call) reply {
 }
 
 // waitLsn is POST …/wait_lsn.
-func (p *process) waitLsn(c *call) reply {
+func (h *timelineHandler) waitLsn(c *call) reply {
 	var req neon.WaitLSNRequest
 	if err := json.Unmarshal(c.body, &req); err != nil {
 		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
@@ -233,7 +188,7 @@ func (p *process) waitLsn(c *call) reply {
 	deadline := time.Now().Add(req.Timeout)
 	for {
 		var all, some bool
-		out := p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+		out := h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 			all, some = core.timelines.reached(now, c.shard, s, req.Timelines)
 			return ok(jsonNull)
 		})
@@ -246,88 +201,8 @@ func (p *process) waitLsn(c *call) reply {
 			return out
 		case left <= 0 || c.late():
 			return reply{status: http.StatusAccepted, body: jsonNull}
-		case !p.sleep(min(busyPoll, left)):
+		case !h.sleep(min(busyPoll, left)):
 			return aborted
 		}
 	}
-}
-
-// secondary is POST …/secondary/download?wait_ms and GET …/secondary/status.
-func (p *process) secondary(c *call) reply {
-	q, err := url.ParseQuery(c.query)
-	if err != nil {
-		return failf(http.StatusBadRequest, "query: %v", err).reply()
-	}
-	wait := 24 * time.Hour
-	if text := q.Get("wait_ms"); text != "" {
-		ms, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return failf(http.StatusBadRequest, "wait_ms: %v", err).reply()
-		}
-		wait = time.Duration(ms) * time.Millisecond
-	}
-	deadline := time.Now().Add(wait)
-	for {
-		var f *failure
-		var d downloadProgress
-		if !p.with(func(now time.Duration, core *core) {
-			var s *slot
-			if s, f = core.secondaryOf(c.shard); f == nil {
-				d = core.heatmaps.progress(now, c.shard, s)
-			}
-		}) {
-			return aborted
-		}
-		left := time.Until(deadline)
-		switch {
-		case f != nil:
-			return f.reply()
-		case c.route == RouteSecondaryStatus || d.complete():
-			return answer(http.StatusOK, p.progressJSON(d))
-		case left <= 0 || c.late():
-			return answer(http.StatusAccepted, p.progressJSON(d))
-		case !p.sleep(min(busyPoll, left)):
-			return aborted
-		}
-	}
-}
-
-func (p *process) progressJSON(d downloadProgress) neon.SecondaryProgress {
-	j := neon.SecondaryProgress{
-		LayersDownloaded: d.layersDone, LayersTotal: d.layersTotal,
-		BytesDownloaded: d.bytesDone, BytesTotal: d.bytesTotal,
-	}
-	if d.hasHeatmap {
-		j.HeatmapMtime = &neon.Millis{Time: p.node.fleet.epoch.Add(d.mtime)}
-	}
-	return j
-}
-
-// heatmapUpload is POST …/heatmap_upload.
-func (p *process) heatmapUpload(c *call) reply {
-	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
-		core.heatmaps.upload(now, c.shard, s)
-		return ok(jsonNull)
-	})
-}
-
-// utilization is GET /v1/utilization.
-func (p *process) utilization() reply {
-	var u neon.Utilization
-	if !p.with(func(
-		now time.Duration, core *core,
-	) {
-		u = core.utilization(p.node.fleet.epoch.Add(now))
-	}) {
-		return aborted
-	}
-	return answer(http.StatusOK, u)
-}
-
-// flushDeletions is PUT /v1/deletion_queue/flush: it validates and executes.
-func (p *process) flushDeletions() reply {
-	if err := p.deletions(p.ctx); err != nil {
-		return fail(http.StatusInternalServerError, fmt.Sprint(err)).reply()
-	}
-	return ok(jsonNull)
 }

@@ -234,16 +234,4 @@ func (h *Hook) take(n neon.NotifyAttach, arrival uint64, late bool) *failure {
 	return nil
 }
 
-func (h *Hook) sleep(d time.Duration) bool {
-	if d <= 0 {
-		return h.ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-h.ctx.Done():
-		return false
-	}
-}
+func (h *Hook) sleep(d time.Duration) bool { return sleep(h.ctx, d) }

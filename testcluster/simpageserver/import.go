@@ -17,34 +17,54 @@ type importing struct {
 
 // importTask is the work on an import in one attachment of a shard.
 type importTask struct {
-	p     *process
+	*incarnation
+	opt   NodeOptions
 	shard neon.ShardID
 	gen   neon.Generation
 	id    neon.TimelineID
 }
 
-// startImports starts the tasks of the imports of a shard that have none. The
+// importHandler runs the imports of the shards of one process.
+type importHandler struct {
+	*incarnation
+	opt NodeOptions // says whom to ask
+}
+
+// startTasks starts the tasks of the imports of a shard that have none. The
 // caller holds the core.
-func (p *process) startImports(shard neon.ShardID, s *slot) {
+func (h *importHandler) startTasks(shard neon.ShardID, s *slot) {
 	if s.tenant == nil {
 		return
 	}
 	for _, tl := range s.tenant.timelines {
-		if !tl.imports.going || tl.imports.task != nil || tl.deleting || !p.work.enter() {
+		if !tl.imports.going || tl.imports.task != nil || tl.deleting {
 			continue
 		}
-		task := &importTask{p: p, shard: shard, gen: s.gen, id: tl.id}
-		tl.imports.task = task
-		go func() {
-			defer p.work.leave()
-			task.run()
-		}()
+		task := &importTask{
+			incarnation: h.incarnation, opt: h.opt, shard: shard, gen: s.gen, id: tl.id,
+		}
+		if h.start(task.run) {
+			tl.imports.task = task
+		}
 	}
+}
+
+// loaded tells the oracle what an attached shard has loaded, and goes on with its
+// imports. The caller holds the core.
+func (h *importHandler) loaded(shard neon.ShardID, s *slot) {
+	h.startTasks(shard, s)
+	ids := make([]neon.TimelineID, 0, len(s.tenant.timelines))
+	for _, tl := range s.tenant.timelines {
+		if !tl.deleting {
+			ids = append(ids, tl.id)
+		}
+	}
+	h.host.oracle.loaded(h.index, shard, s.gen, ids)
 }
 
 // look runs f on the timeline unless the task has lost it.
 func (t *importTask) look(f func(now time.Duration, c *core, s *slot, tl *timeline)) (mine bool) {
-	t.p.with(func(now time.Duration, c *core) {
+	t.with(func(now time.Duration, c *core) {
 		s := c.slots[t.shard]
 		if s == nil || s.busy || !s.mode.attached() || s.gen != t.gen {
 			return
@@ -67,7 +87,7 @@ func (t *importTask) run() {
 		if c.behave.ImportFails != nil {
 			fails = c.behave.ImportFails(t.shard, t.id)
 		}
-	}) || !t.p.sleep(wait) {
+	}) || !t.sleep(wait) {
 		return
 	}
 	var status neon.ShardImport
@@ -90,7 +110,7 @@ func (t *importTask) run() {
 		report := neon.ImportStatusReport{
 			Shard: t.shard, Timeline: t.id, Generation: t.gen, Status: step,
 		}
-		if !t.p.sleep(length/2) || !t.upcall(http.MethodPost, report, &null) {
+		if !t.sleep(length/2) || !t.upcall(http.MethodPost, report, &null) {
 			return
 		}
 	}
@@ -100,26 +120,26 @@ func (t *importTask) run() {
 // upcall repeats an upcall until it is answered; false means that the task has lost
 // the timeline.
 func (t *importTask) upcall(method string, in, out any) bool {
-	u, closeIdle := t.p.node.newUpcaller()
+	u, closeIdle := newUpcaller(t.opt)
 	defer closeIdle()
 	for try := 0; ; try++ {
-		if !t.look(func(time.Duration, *core, *slot, *timeline) {}) || !t.p.gate.wait(t.p.ctx) {
+		if !t.look(func(time.Duration, *core, *slot, *timeline) {}) || !t.pass() {
 			return false
 		}
-		err := u.send(t.p.ctx, upcall{method, "timeline_import_status"}, in, out)
+		err := u.send(t.ctx, upcall{method, "timeline_import_status"}, in, out)
 		if err == nil {
 			return true
 		}
-		t.p.node.log.Debug("upcall about an import not answered", "err", err, "try", try)
-		if !t.p.sleep(backoff(try)) {
+		t.host.log.Debug("upcall about an import not answered", "err", err, "try", try)
+		if !t.sleep(backoff(try)) {
 			return false
 		}
 	}
 }
 
-// activateImport is PUT …/activate_post_import.
-func (p *process) activateImport(c *call) reply {
-	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+// activate is PUT …/activate_post_import.
+func (h *importHandler) activate(c *call) reply {
+	return h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		tl := core.timelines.findAny(now, c.shard, s, c.timeline)
 		switch {
 		case tl == nil || tl.deleting:

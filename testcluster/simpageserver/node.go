@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"log/slog"
 	"net"
 	"net/http"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"quorate/api/neon"
@@ -56,23 +53,16 @@ var (
 // Node is one simulated pageserver: a disk that outlives its processes, and at
 // most one running process.
 type Node struct {
-	fleet   *Fleet
-	opt     NodeOptions
-	log     *slog.Logger
-	faults  faults
-	changes atomic.Uint64 // location changes that took effect
-	life    chan struct{} // holds one token, taken by Start, Kill and Stop while they work
+	fleet  *Fleet
+	opt    NodeOptions
+	host   *host
+	faults faults
+	life   chan struct{} // holds one token, taken by Start, Kill and Stop while they work
 
-	// mu guards what follows, and serialises the core.
-	mu          sync.Mutex
-	core        *core
+	// What follows is guarded by the lock of the host.
 	proc        *process
 	incarnation uint32
 	addr        string // of the last listener
-	emptyDisk   bool   // the disk was wiped since the last successful re-attach
-	cutOff      bool   // rules make location calls fail
-	paused      bool
-	serving     bool // the process has re-attached
 }
 
 // ID is the node's id.
@@ -81,8 +71,8 @@ func (n *Node) ID() neon.NodeID { return n.opt.ID }
 // Addr is the host:port of the node's HTTP listener, empty before the first
 // start.
 func (n *Node) Addr() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.host.mu.Lock()
+	defer n.host.mu.Unlock()
 	return n.addr
 }
 
@@ -101,17 +91,17 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start node %s: %w", n.opt.ID, err)
 	}
-	n.mu.Lock()
+	n.host.mu.Lock()
 	n.incarnation++
 	n.addr = ln.Addr().String()
-	n.core.restart()
+	n.host.core.restart()
 	p := newProcess(n, ln, n.incarnation)
-	n.proc = p
-	n.paused, n.serving = false, false
-	n.mu.Unlock()
-	n.markReachable()
+	n.setProcess(p)
+	n.host.paused, n.host.serving = false, false
+	n.host.mu.Unlock()
+	n.host.markReachable()
 	p.run()
-	n.log.Debug("started", "addr", ln.Addr().String(), "incarnation", p.incarnation)
+	n.host.log.Debug("started", "addr", ln.Addr().String(), "incarnation", p.number)
 	return nil
 }
 
@@ -138,16 +128,16 @@ func (n *Node) listen() (net.Listener, error) {
 // that does not run is harmless.
 func (n *Node) Kill() {
 	defer n.alone()()
-	n.mu.Lock()
+	n.host.mu.Lock()
 	p := n.proc
-	n.proc = nil
-	n.mu.Unlock()
+	n.setProcess(nil)
+	n.host.mu.Unlock()
 	if p == nil {
 		return
 	}
-	n.fleet.opt.Oracle.ended(p.index)
+	n.host.oracle.ended(p.index)
 	p.kill()
-	n.log.Debug("killed", "incarnation", p.incarnation)
+	n.host.log.Debug("killed", "incarnation", p.number)
 }
 
 // Stop ends the process in order: new calls get 503, running ones end, every
@@ -155,23 +145,23 @@ func (n *Node) Kill() {
 // so.
 func (n *Node) Stop(ctx context.Context) error {
 	defer n.alone()()
-	n.mu.Lock()
+	n.host.mu.Lock()
 	p := n.proc
 	if p != nil {
-		n.core.stopping = true
+		n.host.core.stopping = true
 	}
-	n.mu.Unlock()
+	n.host.mu.Unlock()
 	if p == nil {
 		return fmt.Errorf("stop node %s: %w", n.opt.ID, ErrNotRunning)
 	}
 	err := p.shutdown(ctx)
-	n.mu.Lock()
+	n.host.mu.Lock()
 	if err == nil {
-		n.core.uploadAttached(n.fleet.now())
+		n.host.core.uploadAttached(n.host.now())
 	}
-	n.proc = nil
-	n.mu.Unlock()
-	n.fleet.opt.Oracle.ended(p.index)
+	n.setProcess(nil)
+	n.host.mu.Unlock()
+	n.host.oracle.ended(p.index)
 	p.kill()
 	if err != nil {
 		return fmt.Errorf("stop node %s: %w", n.opt.ID, err)
@@ -189,34 +179,18 @@ func (n *Node) Restart(ctx context.Context) error {
 // first. The next re-attach says that the disk is empty.
 func (n *Node) WipeDisk() {
 	n.Kill()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.core.wipe()
-	n.emptyDisk = true
+	n.host.mu.Lock()
+	defer n.host.mu.Unlock()
+	n.host.core.wipe()
+	n.host.emptyDisk = true
 }
 
-// Pause freezes the process as SIGSTOP does: connections are accepted by the
-// kernel, nothing is processed or answered. Resume thaws it; a restart does too.
-func (n *Node) Pause() {
-	n.mu.Lock()
-	n.paused = true
-	if n.proc != nil {
-		n.proc.gate.shut()
-	}
-	n.mu.Unlock()
-	n.markReachable()
-}
+// Pause stops the process as SIGSTOP does: the kernel accepts connections, and nothing
+// is processed or answered. Resume and a restart end it.
+func (n *Node) Pause() { n.host.setPaused(true) }
 
 // Resume ends Pause.
-func (n *Node) Resume() {
-	n.mu.Lock()
-	n.paused = false
-	if n.proc != nil {
-		n.proc.gate.open()
-	}
-	n.mu.Unlock()
-	n.markReachable()
-}
+func (n *Node) Resume() { n.host.setPaused(false) }
 
 // Clone adds a node with the same id and a copy of this one's disk, not yet
 // started: a zombie once both run. Listen replaces the option of the original;
@@ -228,19 +202,10 @@ func (n *Node) Clone(listen func() (net.Listener, error)) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone node %s: %w", n.opt.ID, err)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	*z.core.behave = *n.core.behave
+	n.host.mu.Lock()
 	z.incarnation = n.incarnation + 1000
-	for shard, s := range n.core.slots {
-		if s.mode != modeNone {
-			z.core.slots[shard] = &slot{
-				conf: s.conf, gen: s.gen, stripe: s.stripe, mode: s.mode, warm: s.warm,
-				since: s.since, have: s.have,
-			}
-			z.core.count(s)
-		}
-	}
+	n.host.mu.Unlock()
+	z.host.copyDisk(n.host)
 	return z, nil
 }
 
@@ -251,41 +216,41 @@ func (n *Node) SetFaults(rules ...Fault) {
 	for i := range rules {
 		cut = cut || rules[i].cutsOff()
 	}
-	n.mu.Lock()
-	n.cutOff = cut
-	n.mu.Unlock()
-	n.markReachable()
+	n.host.mu.Lock()
+	n.host.cutOff = cut
+	n.host.mu.Unlock()
+	n.host.markReachable()
 }
 
 // SetBehaviour replaces how the node works.
 func (n *Node) SetBehaviour(b Behaviour) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	*n.core.behave = b
+	n.host.mu.Lock()
+	defer n.host.mu.Unlock()
+	*n.host.core.behave = b
 }
 
 // Behaviour is how the node works now.
 func (n *Node) Behaviour() Behaviour {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return *n.core.behave
+	n.host.mu.Lock()
+	defer n.host.mu.Unlock()
+	return *n.host.core.behave
 }
 
-func (n *Node) markReachable() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.proc != nil {
-		n.fleet.opt.Oracle.setUnreachable(n.proc.index, n.paused || n.cutOff)
+// setProcess makes p the process that runs, nil for none. The caller holds the lock.
+func (n *Node) setProcess(p *process) {
+	n.proc, n.host.current = p, nil
+	if p != nil {
+		n.host.current = p.incarnation
 	}
 }
 
 func (n *Node) process() *process {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.host.mu.Lock()
+	defer n.host.mu.Unlock()
 	return n.proc
 }
 
-// Running tells whether there is a process, re-attached or not.
+// Running reports whether there is a process, re-attached or not.
 func (n *Node) Running() bool { return n.process() != nil }
 
 // WaitReady waits until the running process has re-attached and serves.
@@ -305,39 +270,18 @@ func (n *Node) WaitReady(ctx context.Context) error {
 }
 
 // Location looks at one shard on the node, whether it runs or not.
-func (n *Node) Location(shard neon.ShardID) (LocationView, bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.locate(shard)
-}
-
-func (n *Node) runningLocation(shard neon.ShardID) (LocationView, bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.proc == nil || !n.serving {
-		return LocationView{}, false
-	}
-	return n.locate(shard)
-}
-
-func (n *Node) locate(shard neon.ShardID) (LocationView, bool) {
-	s := n.core.slots[shard]
-	if s == nil {
-		return LocationView{}, false
-	}
-	return s.view(n.fleet.now()), true
-}
+func (n *Node) Location(shard neon.ShardID) (LocationView, bool) { return n.host.location(shard) }
 
 // Locations walks over a copy of the node's locations, in no order.
 func (n *Node) Locations() iter.Seq2[neon.ShardID, LocationView] {
-	n.mu.Lock()
-	now := n.fleet.now()
-	ids := make([]neon.ShardID, 0, len(n.core.slots))
-	views := make([]LocationView, 0, len(n.core.slots))
-	for shard, s := range n.core.slots {
+	n.host.mu.Lock()
+	now := n.host.now()
+	ids := make([]neon.ShardID, 0, len(n.host.core.slots))
+	views := make([]LocationView, 0, len(n.host.core.slots))
+	for shard, s := range n.host.core.slots {
 		ids, views = append(ids, shard), append(views, s.view(now))
 	}
-	n.mu.Unlock()
+	n.host.mu.Unlock()
 	return func(yield func(neon.ShardID, LocationView) bool) {
 		for i, id := range ids {
 			if !yield(id, views[i]) {
@@ -347,17 +291,11 @@ func (n *Node) Locations() iter.Seq2[neon.ShardID, LocationView] {
 	}
 }
 
-func (n *Node) counts() (attached, secondary int, running bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.core.attached, n.core.secondary, n.proc != nil && n.serving
-}
-
 // Break turns an attached shard Broken, as a failed activation does.
 func (n *Node) Break(shard neon.ShardID) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if s := n.core.slots[shard]; s != nil && s.mode.attached() {
+	n.host.mu.Lock()
+	defer n.host.mu.Unlock()
+	if s := n.host.core.slots[shard]; s != nil && s.mode.attached() {
 		s.broken = true
 	}
 }

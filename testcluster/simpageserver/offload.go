@@ -79,22 +79,25 @@ func (s *Store) archived(id remoteID, gen neon.Generation) (index, listed, ok bo
 	return ix != nil && ix.marks.archived, listed, ix != nil && !ix.deleted
 }
 
-// archivalPatience is how long an archival request waits for its upload.
-const archivalPatience = 10 * time.Second
+// archivalTimeout is how long an archival request waits for its upload.
+const archivalTimeout = 10 * time.Second
 
-// archiveTimeline is PUT …/archival_config: durable when it is answered, and harmless
+// archivalHandler archives and offloads timelines.
+type archivalHandler struct{ *incarnation }
+
+// archive is PUT …/archival_config: durable when it is answered, and harmless
 // when repeated.
-func (p *process) archiveTimeline(c *call) reply {
+func (h *archivalHandler) archive(c *call) reply {
 	var req neon.ArchivalRequest
 	if err := json.Unmarshal(c.body, &req); err != nil {
 		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
 	}
 	change := archival.Change{Archive: req.State == neon.Archived}
-	deadline := time.Now().Add(archivalPatience)
+	deadline := time.Now().Add(archivalTimeout)
 	checked := false
 	for {
 		var pause time.Duration
-		out := p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+		out := h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 			pause = core.behave.ArchivalStep
 			tl := core.timelines.findAny(now, c.shard, s, c.timeline)
 			if tl == nil || tl.deleting || tl.imports.going {
@@ -113,7 +116,7 @@ func (p *process) archiveTimeline(c *call) reply {
 		case time.Now().After(deadline):
 			return fail(http.StatusRequestTimeout, "Timed out waiting for upload queue flush").
 				reply()
-		case !p.sleep(max(pause, busyPoll)):
+		case !h.sleep(max(pause, busyPoll)):
 			return aborted
 		}
 	}
@@ -160,14 +163,14 @@ func (ts *timelines) archivalStep(
 	return nil
 }
 
-// offload takes a timeline out of memory, step by step. It gives up when the
+// run takes a timeline out of memory, step by step. It gives up when the
 // attachment ends.
-func (p *process) offload(shard neon.ShardID, mine *timeline) (f *failure) {
+func (h *archivalHandler) run(shard neon.ShardID, mine *timeline) (f *failure) {
 	var o archival.Offload
 	for !o.Done() {
 		var pause time.Duration
 		going := false
-		if !p.with(func(now time.Duration, c *core) {
+		if !h.with(func(now time.Duration, c *core) {
 			s := c.slots[shard]
 			if s == nil || s.busy || !s.mode.attached() || mine.deleting ||
 				c.timelines.findAny(now, shard, s, mine.id) != mine {
@@ -188,7 +191,7 @@ func (p *process) offload(shard neon.ShardID, mine *timeline) (f *failure) {
 					return
 				}
 			}
-		}) || !going || !p.sleep(pause) {
+		}) || !going || !h.sleep(pause) {
 			return f
 		}
 	}
@@ -197,20 +200,18 @@ func (p *process) offload(shard neon.ShardID, mine *timeline) (f *failure) {
 
 // autoOffload starts to offload what background work finds archived. The caller
 // holds the core.
-func (p *process) autoOffload(c *core, shard neon.ShardID, s *slot) {
+func (h *archivalHandler) autoOffload(c *core, shard neon.ShardID, s *slot) {
 	if !c.behave.Offload || s.busy || s.broken || !s.mode.attached() || s.mode == modeStale ||
 		s.tenant == nil {
 		return
 	}
 	for _, tl := range s.tenant.timelines {
-		if tl.deleting || tl.imports.going || !tl.arch.Candidate() || s.tenant.hasLoadedChild(tl) ||
-			!p.work.enter() {
+		if tl.deleting || tl.imports.going || !tl.arch.Candidate() || s.tenant.hasLoadedChild(tl) {
 			continue
 		}
-		go func() {
-			defer p.work.leave()
-			_ = p.offload(shard, tl) // somebody else was first
-		}()
+		h.start(func() {
+			_ = h.run(shard, tl) // a request has been faster
+		})
 	}
 }
 
@@ -220,10 +221,10 @@ func (t *tenant) hasLoadedChild(tl *timeline) bool {
 	})
 }
 
-// offloadTimeline is PUT …/offload.
-func (p *process) offloadTimeline(c *call) reply {
+// offload is PUT …/offload.
+func (h *archivalHandler) offload(c *call) reply {
 	var mine *timeline
-	out := p.onTimeline(c, func(_ time.Duration, _ *core, s *slot, tl *timeline) reply {
+	out := h.onTimeline(c, func(_ time.Duration, _ *core, s *slot, tl *timeline) reply {
 		if s.tenant.hasLoadedChild(tl) {
 			return fail(http.StatusPreconditionFailed,
 				"Precondition failed: timeline has attached children").reply()
@@ -234,7 +235,7 @@ func (p *process) offloadTimeline(c *call) reply {
 	if mine == nil {
 		return out
 	}
-	if f := p.offload(c.shard, mine); f != nil {
+	if f := h.run(c.shard, mine); f != nil {
 		return f.reply()
 	}
 	return out
@@ -253,7 +254,7 @@ func (f *Fleet) CheckArchived(tl neon.TimelineID, archived bool, shards ...neon.
 				tl, shard, there, index, listed, gen)
 		}
 		for _, n := range f.Nodes() {
-			_ = n.act(shard, func(now time.Duration, core *core, s *slot) {
+			_ = n.host.act(shard, func(now time.Duration, core *core, s *slot) {
 				t := core.timelines.findAny(now, shard, s, tl)
 				if s.gen == gen && (t == nil || t.arch.Stopping || t.arch.Dirty != archived ||
 					!archived && !t.arch.Active()) {
@@ -269,8 +270,8 @@ func (f *Fleet) CheckArchived(tl neon.TimelineID, archived bool, shards ...neon.
 // checkStranded is I31.
 func (f *Fleet) checkStranded(c *findings) {
 	for _, n := range f.Nodes() {
-		n.mu.Lock()
-		for shard, s := range n.core.slots {
+		n.host.mu.Lock()
+		for shard, s := range n.host.core.slots {
 			if n.proc == nil || s.busy || !s.mode.attached() || s.tenant == nil {
 				continue
 			}
@@ -281,12 +282,12 @@ func (f *Fleet) checkStranded(c *findings) {
 				}
 			}
 		}
-		n.mu.Unlock()
+		n.host.mu.Unlock()
 	}
 }
 
-// timelinesOffloaded is GET …/timeline_and_offloaded.
-func (p *process) timelinesOffloaded(c *call) reply {
+// list is GET …/timeline_and_offloaded.
+func (h *archivalHandler) list(c *call) reply {
 	type offloadedJSON struct {
 		Tenant   neon.ShardID     `json:"tenant_id"`
 		Timeline neon.TimelineID  `json:"timeline_id"`
@@ -294,7 +295,7 @@ func (p *process) timelinesOffloaded(c *call) reply {
 		Retain   *neon.Lsn        `json:"ancestor_retain_lsn"`
 		Archived string           `json:"archived_at"`
 	}
-	return p.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+	return h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
 		all := struct {
 			Timelines []timelineJSON  `json:"timelines"`
 			Offloaded []offloadedJSON `json:"offloaded"`
@@ -306,7 +307,7 @@ func (p *process) timelinesOffloaded(c *call) reply {
 			case !tl.arch.Loaded:
 				o := offloadedJSON{
 					Tenant: c.shard, Timeline: tl.id,
-					Archived: p.node.fleet.epoch.UTC().Format(time.RFC3339),
+					Archived: h.host.epoch.UTC().Format(time.RFC3339),
 				}
 				if tl.meta.kind == branched {
 					o.Ancestor, o.Retain = &tl.meta.ancestor, &tl.meta.start

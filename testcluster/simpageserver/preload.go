@@ -13,8 +13,8 @@ func (n *Node) Preload(
 	shards []neon.ShardID, generation neon.Generation, stripe neon.StripeSize,
 ) error {
 	defer n.alone()()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.host.mu.Lock()
+	defer n.host.mu.Unlock()
 	if n.proc != nil {
 		return fmt.Errorf("preload node %s: %w", n.opt.ID, ErrRunning)
 	}
@@ -23,12 +23,12 @@ func (n *Node) Preload(
 		if !id.IsUnsharded() {
 			s.stripe = stripe
 		}
-		if old := n.core.slots[id]; old != nil {
+		if old := n.host.core.slots[id]; old != nil {
 			return fmt.Errorf("preload node %s: it has shard %s already", n.opt.ID, id)
 		}
-		n.core.slots[id] = s
-		n.core.count(s)
+		n.host.core.slots[id] = s
+		n.host.core.count(s)
 	}
-	n.emptyDisk = false
+	n.host.emptyDisk = false
 	return nil
 }

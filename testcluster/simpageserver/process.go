@@ -11,71 +11,118 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"quorate/api/neon"
 )
 
-// process is one incarnation of a node. Everything it does happens in goroutines
-// that kill joins, and changes the core only through with, so that nothing of a
-// killed process has an effect.
+// process serves one incarnation of a node over HTTP and does its background work.
+// What it answers is the work of the handlers, one for each resource.
 type process struct {
-	node        *Node
-	index       uint32 // in the oracle
-	incarnation uint32
-	launched    []string // header value
-	ctx         context.Context
-	cancel      context.CancelFunc
+	*incarnation
+	authorize   func(token string) bool
+	maintenance time.Duration
+	faults      *faults
+	launched    []string      // header value
 	ready       chan struct{} // closed when re-attached
-	gate        gate
 	ln          net.Listener
 	server      *http.Server
-	work        crew
+
+	handlers    map[Route]func(*call) reply
+	archival    archivalHandler
+	deletions   deletionHandler
+	reattaching reattachment
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 	open  crew // one entry for each connection
 }
 
-func newProcess(n *Node, ln net.Listener, incarnation uint32) *process {
+func newProcess(n *Node, ln net.Listener, number uint32) *process {
+	in := newIncarnation(n.host, number)
 	p := &process{
-		node: n, incarnation: incarnation, ln: ln,
-		index:    n.fleet.opt.Oracle.started(n.opt.ID, incarnation),
-		launched: []string{time.Now().UTC().Format(time.RFC3339Nano)},
-		ready:    make(chan struct{}),
-		conns:    map[net.Conn]struct{}{},
+		incarnation: in, authorize: n.opt.Authorize, maintenance: n.opt.Maintenance,
+		faults: &n.faults, ln: ln,
+		launched:  []string{time.Now().UTC().Format(time.RFC3339Nano)},
+		ready:     make(chan struct{}),
+		conns:     map[net.Conn]struct{}{},
+		archival:  archivalHandler{in},
+		deletions: deletionHandler{in, n.opt},
 	}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
+	imports := &importHandler{in, n.opt}
+	p.reattaching = reattachment{incarnation: in, opt: n.opt, imports: imports}
+	if ln != nil {
+		p.reattaching.addr = ln.Addr().String()
+	}
+	p.handlers = p.routes(imports)
 	p.server = &http.Server{
 		Handler: p, ConnState: p.connState, ErrorLog: log.New(io.Discard, "", 0),
 	}
 	return p
 }
 
-// run starts serving, re-attaching and, if wanted, maintenance.
-func (p *process) run() {
-	p.work.enter()
-	go func() {
-		defer p.work.leave()
-		if err := p.server.Serve(p.ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			p.node.log.Debug("listener ended", "err", err)
-		}
-	}()
-	p.work.enter()
-	go func() {
-		defer p.work.leave()
-		p.live()
-	}()
+// routes says which handler answers a route.
+func (p *process) routes(imports *importHandler) map[Route]func(*call) reply {
+	locations := &locationHandler{p.incarnation, imports}
+	tenants := &tenantHandler{p.incarnation}
+	timelines := &timelineHandler{p.incarnation, imports}
+	secondaries := &secondaryHandler{p.incarnation}
+	splits := &splitHandler{p.incarnation}
+	return map[Route]func(*call) reply{
+		RouteLocationPut:        locations.put,
+		RouteLocationGet:        locations.get,
+		RouteLocationList:       locations.list,
+		RouteTenantDelete:       tenants.remove,
+		RouteTenantList:         tenants.list,
+		RouteTenantGet:          tenants.get,
+		RouteTopTenants:         tenants.top,
+		RouteScanRemote:         tenants.scanRemote,
+		RouteTimelineCreate:     timelines.create,
+		RouteTimelineList:       timelines.list,
+		RouteTimelineGet:        timelines.list,
+		RouteTimelineDelete:     timelines.remove,
+		RouteCheckpoint:         timelines.checkpoint,
+		RouteWaitLsn:            timelines.waitLsn,
+		RouteBlockGC:            timelines.mark,
+		RouteUnblockGC:          timelines.mark,
+		RouteMarkInvisible:      timelines.mark,
+		RouteDetachAncestor:     timelines.detachAncestor,
+		RouteLease:              timelines.leaseLsn,
+		RouteActivateImport:     imports.activate,
+		RouteArchival:           p.archival.archive,
+		RouteOffload:            p.archival.offload,
+		RouteTimelinesOffloaded: p.archival.list,
+		RouteSecondaryDownload:  secondaries.progress,
+		RouteSecondaryStatus:    secondaries.progress,
+		RouteHeatmapUpload:      secondaries.uploadHeatmap,
+		RouteHeatmapLayers:      secondaries.downloadHeatmapLayers,
+		RouteShardSplit:         splits.split,
+		RouteDeletionFlush:      p.deletions.flush,
+		RouteUtilization:        p.utilization,
+		RouteStatus: func(*call) reply {
+			return answer(http.StatusOK, map[string]neon.NodeID{"id": p.host.id})
+		},
+	}
 }
 
-// live re-attaches and then does the background work.
-func (p *process) live() {
-	if !p.reattach() {
+// run starts serving, re-attaching and, if wanted, maintenance.
+func (p *process) run() {
+	p.start(func() {
+		if err := p.server.Serve(p.ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			p.host.log.Debug("listener ended", "err", err)
+		}
+	})
+	p.start(p.reattachAndMaintain)
+}
+
+func (p *process) reattachAndMaintain() {
+	if !p.reattaching.run() {
 		return
 	}
 	close(p.ready)
-	period := p.node.opt.Maintenance
-	if period <= 0 {
+	if p.maintenance <= 0 {
 		return
 	}
-	tick := time.NewTicker(period)
+	tick := time.NewTicker(p.maintenance)
 	defer tick.Stop()
 	for {
 		select {
@@ -83,13 +130,24 @@ func (p *process) live() {
 			return
 		case <-tick.C:
 		}
-		if !p.gate.wait(p.ctx) {
+		if !p.pass() {
 			return
 		}
 		if err := p.tick(p.ctx); err != nil {
-			p.node.log.Debug("maintenance", "err", err)
+			p.host.log.Debug("maintenance", "err", err)
 		}
 	}
+}
+
+// tick does one round of background work.
+func (p *process) tick(ctx context.Context) error {
+	p.with(func(now time.Duration, c *core) {
+		for shard, s := range c.slots {
+			c.maintain(now, shard, s)
+			p.archival.autoOffload(c, shard, s)
+		}
+	})
+	return p.deletions.validateAndExecute(ctx)
 }
 
 // kill resets all connections and joins everything. It may be called twice.
@@ -138,95 +196,13 @@ func lingerNot(c net.Conn) {
 	}
 }
 
-// with runs f on the core unless the process is dead. f must not block.
-func (p *process) with(f func(now time.Duration, c *core)) bool {
-	p.node.mu.Lock()
-	defer p.node.mu.Unlock()
-	if p.node.proc != p {
-		return false
+// utilization is GET /v1/utilization.
+func (p *process) utilization(*call) reply {
+	var u neon.Utilization
+	if !p.with(func(now time.Duration, c *core) {
+		u = c.utilization(p.host.epoch.Add(now))
+	}) {
+		return aborted
 	}
-	f(p.node.fleet.now(), p.node.core)
-	return true
-}
-
-// sleep waits for d; false means the process died.
-func (p *process) sleep(d time.Duration) bool {
-	if d <= 0 {
-		return p.ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-p.ctx.Done():
-		return false
-	}
-}
-
-// gate holds up everything while it is shut.
-type gate struct {
-	mu   sync.Mutex
-	held chan struct{} // nil when open
-}
-
-func (g *gate) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.held == nil {
-		g.held = make(chan struct{})
-	}
-}
-
-func (g *gate) open() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.held != nil {
-		close(g.held)
-		g.held = nil
-	}
-}
-
-// wait returns when the gate is open; false means ctx ended first.
-func (g *gate) wait(ctx context.Context) bool {
-	for {
-		g.mu.Lock()
-		held := g.held
-		g.mu.Unlock()
-		if held == nil {
-			return ctx.Err() == nil
-		}
-		select {
-		case <-held:
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// crew counts running goroutines and lets nobody in once it is closed.
-type crew struct {
-	mu     sync.Mutex
-	closed bool
-	wg     sync.WaitGroup
-}
-
-func (c *crew) enter() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.wg.Add(1)
-	return true
-}
-
-func (c *crew) leave() { c.wg.Done() }
-
-// close refuses newcomers and waits for those inside.
-func (c *crew) close() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.wg.Wait()
+	return answer(http.StatusOK, u)
 }

@@ -32,7 +32,7 @@ func (f *Fleet) Removed(tl neon.TimelineID, t neon.TenantID) { f.opt.Oracle.remo
 func (f *Fleet) CheckQuiescent() error {
 	var c findings
 	for _, n := range f.Nodes() {
-		for _, shard := range n.leftovers() {
+		for _, shard := range n.host.leftovers() {
 			_, lives := f.opt.Oracle.reader(shard)
 			if lives || f.opt.Oracle.movedFrom(shard, n.opt.ID) || f.opt.Oracle.gone(shard.Tenant) {
 				// Its split was aborted when it could not be reached, and it lives
@@ -57,19 +57,6 @@ func (f *Fleet) CheckQuiescent() error {
 	}
 	f.checkStranded(&c)
 	return c.err()
-}
-
-// leftovers are the directories without a location of a running node.
-func (n *Node) leftovers() (all []neon.ShardID) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.proc == nil {
-		return nil
-	}
-	for shard := range n.core.leftovers {
-		all = append(all, shard)
-	}
-	return all
 }
 
 // restFacts is one shard with live attachments, copied out of the oracle.
@@ -147,7 +134,7 @@ func (f *Fleet) CheckPlacement(want map[neon.ShardID]Intent) error {
 		}
 	}
 	for _, n := range f.Nodes() {
-		if _, _, serving := n.counts(); !serving {
+		if _, _, serving := n.host.counts(); !serving {
 			continue
 		}
 		for shard, v := range n.Locations() {

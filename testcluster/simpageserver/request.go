@@ -25,7 +25,7 @@ type call struct {
 	duplicate bool
 }
 
-// late tells whether nobody waits for this call's answer any more.
+// late reports whether nobody waits for this call's answer any more.
 func (c *call) late() bool { return c.duplicate || c.caller.Err() != nil }
 
 func (c *call) source() source {
@@ -75,7 +75,7 @@ func (p *process) serve(w http.ResponseWriter, r *http.Request) {
 		reset(w)
 		return
 	}
-	if !p.gate.wait(p.ctx) {
+	if !p.pass() {
 		reset(w)
 		return
 	}
@@ -85,7 +85,7 @@ func (p *process) serve(w http.ResponseWriter, r *http.Request) {
 	} else {
 		out = p.handle(c)
 	}
-	if !p.gate.wait(p.ctx) || out.abort {
+	if !p.pass() || out.abort {
 		reset(w)
 		return
 	}
@@ -114,7 +114,7 @@ func reset(w http.ResponseWriter) {
 // processed.
 func (p *process) decode(r *http.Request) (*call, *failure) {
 	c := &call{query: r.URL.RawQuery, caller: r.Context()}
-	if f := p.authorize(r); f != nil {
+	if f := p.refuseUnauthorized(r); f != nil {
 		return nil, f
 	}
 	if f := c.match(r.Method, r.URL.Path); f != nil {
@@ -133,8 +133,8 @@ func (p *process) decode(r *http.Request) (*call, *failure) {
 	return c, nil
 }
 
-func (p *process) authorize(r *http.Request) *failure {
-	check := p.node.opt.Authorize
+func (p *process) refuseUnauthorized(r *http.Request) *failure {
+	check := p.authorize
 	if check == nil || r.URL.Path == "/v1/status" {
 		return nil
 	}
@@ -297,9 +297,9 @@ func (c *call) decodeChange() *failure {
 // handle applies the fault rules around the work.
 func (p *process) handle(c *call) reply {
 	if c.change != nil {
-		p.node.fleet.opt.Oracle.received(p.index, c.change)
+		p.host.oracle.received(p.index, c.change)
 	}
-	b := p.node.faults.strike(p.node.fleet.now(), c.route, c.shard)
+	b := p.faults.strike(p.host.now(), c.route, c.shard)
 	switch {
 	case b.reset:
 		return aborted
@@ -312,7 +312,7 @@ func (p *process) handle(c *call) reply {
 	case b.refuse != nil:
 		return fail(b.refuse.status(), b.refuse.Msg).reply()
 	}
-	if !p.sleep(b.before) || !p.gate.wait(p.ctx) {
+	if !p.sleep(b.before) || !p.pass() {
 		return aborted
 	}
 	out := p.perform(c)
@@ -330,15 +330,19 @@ func (p *process) handle(c *call) reply {
 
 // repeat delivers the same request once more, in a goroutine of the process.
 func (p *process) repeat(c *call, delay time.Duration) {
-	if !p.work.enter() {
-		return
-	}
 	twin := *c
 	twin.duplicate = true
-	go func() {
-		defer p.work.leave()
-		if p.sleep(delay) && p.gate.wait(p.ctx) {
+	p.start(func() {
+		if p.sleep(delay) && p.pass() {
 			p.perform(&twin)
 		}
-	}()
+	})
+}
+
+// perform does the work of one call.
+func (p *process) perform(c *call) reply {
+	if h := p.handlers[c.route]; h != nil {
+		return h(c)
+	}
+	return fail(http.StatusNotFound, "page not found").reply()
 }

@@ -1,7 +1,6 @@
 package simpageserver
 
 import (
-	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -155,14 +154,17 @@ func (w *splitting) giveUp(now time.Duration, c *core) {
 	}
 }
 
-// splitShard is PUT /v1/tenant/{shard}/shard_split.
-func (p *process) splitShard(c *call) reply {
+// splitHandler splits shards.
+type splitHandler struct{ *incarnation }
+
+// split is PUT /v1/tenant/{shard}/shard_split.
+func (h *splitHandler) split(c *call) reply {
 	var req neon.ShardSplitRequest
 	if err := json.Unmarshal(c.body, &req); err != nil {
 		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
 	}
 	var w *splitting
-	out := p.whenActive(c.shard, func(_ time.Duration, core *core, s *slot) reply {
+	out := h.whenActive(c.shard, func(_ time.Duration, core *core, s *slot) reply {
 		var f *failure
 		if w, f = beginSplit(c.shard, s, req); f != nil {
 			return f.reply()
@@ -175,11 +177,11 @@ func (p *process) splitShard(c *call) reply {
 	for w.stage < SplitFinished {
 		var f *failure
 		var pause time.Duration
-		if !p.with(func(now time.Duration, core *core) {
+		if !h.with(func(now time.Duration, core *core) {
 			if at := core.behave.SplitFailsAt; at > SplitUntouched && w.stage == at {
 				f = failf(http.StatusInternalServerError, "Split of %s failed", w.parent)
 			} else {
-				f = p.splitStage(now, core, c, w)
+				f = h.nextStage(now, core, c, w)
 			}
 			if f != nil {
 				w.giveUp(now, core)
@@ -191,77 +193,25 @@ func (p *process) splitShard(c *call) reply {
 		if f != nil {
 			return f.reply()
 		}
-		if !p.sleep(pause) || !p.gate.wait(p.ctx) {
+		if !h.sleep(pause) || !h.pass() {
 			return aborted
 		}
 	}
 	return answer(http.StatusOK, neon.ShardSplitResponse{Shards: w.children})
 }
 
-// splitStage does the next stage and tells the oracle.
-func (p *process) splitStage(now time.Duration, core *core, c *call, w *splitting) *failure {
+// nextStage does the next stage and tells the oracle.
+func (h *splitHandler) nextStage(now time.Duration, core *core, c *call, w *splitting) *failure {
 	moves, f := w.advance(now, core)
-	oracle := p.node.fleet.opt.Oracle
+	oracle := h.host.oracle
 	for _, t := range moves {
-		p.node.changes.Add(1)
+		h.host.changes.Add(1)
 		// What a child finds of timelines that were deleted is the controller's to remove
 		// before the child is anybody's: it is looked at when all is at rest (I17).
-		oracle.moved(p.index, t, c.source())
+		oracle.moved(h.index, t, c.source())
 	}
 	if f == nil && w.stage == SplitIndexed {
 		oracle.divided(w.parent, w.children)
 	}
 	return f
-}
-
-// topTenants is POST /v1/top_tenants.
-func (p *process) topTenants(c *call) reply {
-	var req neon.TopTenantsRequest
-	if err := json.Unmarshal(c.body, &req); err != nil {
-		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
-	}
-	metric := func(t neon.TopTenant) uint64 {
-		if req.Order == neon.ByMaxLogicalSizePerShard {
-			return t.MaxLogicalSizePerShard
-		}
-		return t.MaxLogicalSize
-	}
-	all := []neon.TopTenant{}
-	if !p.with(func(now time.Duration, core *core) {
-		for id, s := range core.slots {
-			if s.state(now) != Active ||
-				req.ShardsLT != nil && id.Count.Shards() >= req.ShardsLT.Shards() {
-				continue
-			}
-			t := neon.TopTenant{Shard: id}
-			if id.Number == 0 {
-				t.MaxLogicalSize = core.store.logicalSize(id.Tenant)
-				n := uint64(id.Count.Shards())
-				t.MaxLogicalSizePerShard = (t.MaxLogicalSize + n - 1) / n
-			}
-			if req.GT == nil || metric(t) > *req.GT {
-				all = append(all, t)
-			}
-		}
-	}) {
-		return aborted
-	}
-	slices.SortFunc(all, func(a, b neon.TopTenant) int {
-		return cmp.Or(cmp.Compare(metric(b), metric(a)), a.Shard.Compare(b.Shard))
-	})
-	return answer(http.StatusOK,
-		neon.TopTenantsResponse{Shards: all[:min(len(all), max(0, req.Limit))]})
-}
-
-// SetLogicalSize makes pageservers report a size for a tenant, in bytes.
-func (s *Store) SetLogicalSize(t neon.TenantID, bytes uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.logical[t] = bytes
-}
-
-func (s *Store) logicalSize(t neon.TenantID) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.logical[t]
 }

@@ -360,3 +360,36 @@ func (c *countSet) shards(t neon.TenantID) iter.Seq[neon.ShardID] {
 		}
 	}
 }
+
+// SetLogicalSize makes pageservers report a size for a tenant, in bytes.
+func (s *Store) SetLogicalSize(t neon.TenantID, bytes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logical[t] = bytes
+}
+
+func (s *Store) logicalSize(t neon.TenantID) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logical[t]
+}
+
+// scan lists the shards of a tenant that have an index, with the newest generation
+// that wrote one.
+func (s *Store) scan(t neon.TenantID) []neon.RemoteShard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	newest := map[neon.ShardID]neon.Generation{}
+	for id, r := range s.tenants[t] {
+		for _, ix := range r.indices {
+			newest[id.shard] = max(newest[id.shard], ix.gen)
+		}
+	}
+	list := []neon.RemoteShard{}
+	for shard, gen := range newest {
+		list = append(list, neon.RemoteShard{Shard: shard, Generation: &gen})
+	}
+	slices.SortFunc(list,
+		func(a, b neon.RemoteShard) int { return int(a.Shard.Number) - int(b.Shard.Number) })
+	return list
+}

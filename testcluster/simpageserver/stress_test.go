@@ -59,7 +59,7 @@ func TestStress(t *testing.T) {
 				secondary++
 			}
 		}
-		if a, s, _ := n.counts(); a != attached || s != secondary {
+		if a, s, _ := n.host.counts(); a != attached || s != secondary {
 			t.Errorf("node %s counts %d and %d, has %d and %d", n.ID(), a, s, attached, secondary)
 		}
 	}

@@ -103,7 +103,7 @@ func TestLogGrowsAndANewOwnerCatchesUp(t *testing.T) {
 		}
 		return list[0].LastRecordLsn > first.LastRecordLsn+64<<10
 	})
-	target := w.fleet.Store().head(timelineOf(1), w.fleet.now())
+	target := w.fleet.Store().head(timelineOf(1), time.Since(w.fleet.epoch))
 	w.attach(b, shard)
 	wait := neon.WaitLSNRequest{
 		Timelines: map[neon.TimelineID]neon.Lsn{timelineOf(1): target}, Timeout: 5 * time.Second,
@@ -128,7 +128,7 @@ func (w *world) growLayers(n *Node, shard neon.ShardID, layers int) {
 			w.t.Fatal(err)
 		}
 		have := 0
-		if err := n.act(shard, func(
+		if err := n.host.act(shard, func(
 			_ time.Duration, _ *core, s *slot,
 		) {
 			have = len(s.tenant.timelines[0].layers)
@@ -194,7 +194,7 @@ func TestDeletionQueueWaitsForValidation(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.want(200, b, "PUT", "/v1/deletion_queue/flush?execute=true", nil)
-	if err := b.act(shard, func(_ time.Duration, c *core, _ *slot) {
+	if err := b.host.act(shard, func(_ time.Duration, c *core, _ *slot) {
 		if len(c.deletions.lists) != 0 {
 			t.Error("the queue is not empty")
 		}
@@ -251,10 +251,10 @@ func TestDeletionListsSurviveARestartOnlyIfNobodyCameBetween(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.ready(n)
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if kept := len(n.core.deletions.lists) == 1; kept == between {
-				t.Fatalf("lists %+v", n.core.deletions.lists)
+			n.host.mu.Lock()
+			defer n.host.mu.Unlock()
+			if kept := len(n.host.core.deletions.lists) == 1; kept == between {
+				t.Fatalf("lists %+v", n.host.core.deletions.lists)
 			}
 		})
 	}
@@ -340,11 +340,11 @@ func TestHeatmapPeriodPublishesByItself(t *testing.T) {
 	g := w.auth.grant(shardOf(0), 1)
 	w.want(200, n, "PUT", locationPath(shardOf(0)), strings.Replace(conf(neon.AttachedSingle, g),
 		`"tenant_conf":{}`, `"tenant_conf":{"heatmap_period":"1m"}`, 1))
-	if _, ok := w.fleet.Store().heatmap(shardOf(0), w.fleet.now()); !ok {
+	if _, ok := w.fleet.Store().heatmap(shardOf(0), time.Since(w.fleet.epoch)); !ok {
 		t.Fatal("no heatmap although a period is set")
 	}
 	w.attach(n, shardOf(1))
-	if _, ok := w.fleet.Store().heatmap(shardOf(1), w.fleet.now()); ok {
+	if _, ok := w.fleet.Store().heatmap(shardOf(1), time.Since(w.fleet.epoch)); ok {
 		t.Fatal("a heatmap although no period is set")
 	}
 }

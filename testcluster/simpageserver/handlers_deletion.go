@@ -1,0 +1,94 @@
+package simpageserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"quorate/api/neon"
+)
+
+// validateBatch is how many entries one validate upcall carries.
+const validateBatch = 128
+
+// deletionHandler works on the deletion queue.
+type deletionHandler struct {
+	*incarnation
+	opt NodeOptions // says whom to ask
+}
+
+// flush is PUT /v1/deletion_queue/flush: it validates and executes.
+func (h *deletionHandler) flush(*call) reply {
+	if err := h.validateAndExecute(h.ctx); err != nil {
+		return fail(http.StatusInternalServerError, fmt.Sprint(err)).reply()
+	}
+	return ok(jsonNull)
+}
+
+// validateAndExecute validates and executes the deletion queue.
+func (h *deletionHandler) validateAndExecute(ctx context.Context) error {
+	for {
+		var lists []deletionList
+		if !h.with(func(_ time.Duration, c *core) { lists = c.deletions.take(validateBatch) }) ||
+			len(lists) == 0 {
+			return nil
+		}
+		items, err := h.validate(ctx, lists)
+		if err != nil {
+			h.with(func(_ time.Duration, c *core) { c.deletions.putBack(lists) })
+			return fmt.Errorf("deletion queue of node %s: %w", h.host.id, err)
+		}
+		h.with(func(_ time.Duration, c *core) {
+			for i, d := range lists {
+				if items[i].valid {
+					h.execute(c, d)
+				}
+			}
+		})
+	}
+}
+
+// execute deletes the layers of one validated list, and is I14.
+func (h *deletionHandler) execute(c *core, d deletionList) {
+	oracle := h.host.oracle
+	newest, known := oracle.newest(d.shard)
+	if !known {
+		newest = d.gen
+	}
+	for _, u := range d.layers {
+		id := remoteID{d.shard, u.timeline}
+		if index, bad := c.store.deleteLayer(id, u.layer, newest, oracle.reader); bad {
+			oracle.lost(h.index, id, u.layer, index)
+		}
+	}
+}
+
+// validate asks the controller which lists may be executed.
+func (h *deletionHandler) validate(
+	ctx context.Context, lists []deletionList,
+) ([]validation, error) {
+	items := make([]validation, len(lists))
+	req := neon.ValidateRequest{Tenants: make(neon.List[neon.ValidateTenant], len(lists))}
+	for i, d := range lists {
+		items[i] = validation{shard: d.shard, gen: d.gen}
+		req.Tenants[i] = neon.ValidateTenant{Shard: d.shard, Gen: d.gen}
+	}
+	oracle := h.host.oracle
+	before := oracle.validating(items)
+	u, closeIdle := newUpcaller(h.opt)
+	defer closeIdle()
+	var resp neon.ValidateResponse
+	if err := u.once(ctx, "validate", req, &resp); err != nil {
+		return nil, err
+	}
+	valid := make(map[neon.ShardID]bool, len(resp.Tenants))
+	for _, t := range resp.Tenants {
+		valid[t.Shard] = t.Valid
+	}
+	for i := range items {
+		items[i].valid = valid[items[i].shard]
+	}
+	oracle.validated(h.index, items, before)
+	return items, nil
+}

@@ -23,8 +23,7 @@ func TestAComputeNeedsAQuorumOfEverySet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ref := neon.TimelineRef{Tenant: neon.TenantID{1}, Timeline: neon.TimelineID{2}}
-	first := neon.Membership{Generation: 1, Members: members(1, 2, 3)}
+
 	next := members(3, 4, 5)
 	joint := neon.Membership{Generation: 2, Members: first.Members, NewMembers: &next}
 	have := func(id neon.NodeID, conf neon.Membership) {

@@ -159,7 +159,7 @@ func newOptions(r *replica, s setup) Options {
 			}
 		},
 		Peers: transport, PublicKey: s.key, RatePerSec: s.rate,
-		Registry: reg, Metrics: metrics.New(reg), Logger: slog.New(slog.DiscardHandler),
+		Registry: reg, Metrics: metrics.New(reg, r.State), Logger: slog.New(slog.DiscardHandler),
 	}
 	if s.failpoints != nil {
 		o.Failpoints = s.failpoints()

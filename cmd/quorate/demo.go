@@ -31,7 +31,7 @@ func newDemoCommand() *cobra.Command {
 		"the storage_controller `binary`")
 	flags.StringVar(&opt.NeonBin, "neon-bin", os.Getenv("NEON_BIN"),
 		"`directory` with pageserver and storage_broker, to use real ones (env NEON_BIN)")
-	flags.StringVar(&opt.Dir, "dir", "", "`directory` for data and logs (default: a temporary one)")
+	flags.StringVar(&opt.Dir, "dir", "", "`directory` in which one for data and logs is made (default: that of temporary files)")
 	flags.IntVar(&opt.Tenants, "tenants", 0,
 		"number of tenants (default 200, or 12 with real pageservers)")
 	flags.IntVar(&opt.Shards, "shards", 0,

@@ -35,7 +35,7 @@ func (a *App) wire() error {
 	a.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newRaftMetrics(a.cluster), newProcessMetrics(a.cfg.LinesLost))
-	metrics := metrics.New(a.registry)
+	metrics := metrics.New(a.registry, a.store.State)
 	a.replica.observe = metrics.Command
 	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	pooled := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))

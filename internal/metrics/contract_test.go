@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"quorate/fsm"
 	"quorate/internal/contract"
 )
 
@@ -17,7 +18,7 @@ var described = regexp.MustCompile(`fqName: "([^"]+)".*variableLabels: \{([^}]*)
 // has gone wrong: they are registered, with their labels.
 func TestContractMetricsThatAreRare(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	New(reg)
+	New(reg, fsm.NewStore().State)
 	descs := make(chan *prometheus.Desc, 1000)
 	reg.Describe(descs)
 	close(descs)

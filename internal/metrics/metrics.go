@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 )
 
 // prefix begins the name of every series.
@@ -34,6 +35,7 @@ type Recorder struct {
 	optimised prometheus.Counter
 	long      *prometheus.CounterVec
 
+	pageservers        *nodeSeries
 	pageserverErrors   *prometheus.CounterVec
 	pageserverLatency  *prometheus.HistogramVec
 	passthroughErrors  *prometheus.CounterVec
@@ -46,8 +48,9 @@ type Recorder struct {
 // outcomes are how reconciles end.
 var outcomes = []string{"ok", "ok_no_notify", "error", "cancel"}
 
-// New makes the series and registers them.
-func New(reg prometheus.Registerer) *Recorder {
+// New makes the series and registers them. State is the newest local state: series about
+// nodes that are not in it are dropped.
+func New(reg prometheus.Registerer, state func() *fsm.State) *Recorder {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + name, Help: help,
@@ -93,9 +96,13 @@ func New(reg prometheus.Registerer) *Recorder {
 		m.completed.WithLabelValues(status)
 	}
 	reg.MustRegister(m.httpStatus, m.httpLatency, m.limited, m.forwarded, m.spawned, m.completed,
-		m.optimised, m.long,
-		m.pageserverErrors, m.pageserverLatency, m.passthroughErrors, m.passthroughLatency)
-	m.safekeeper, m.log = newSafekeeperMetrics(reg), newLogMetrics(reg)
+		m.optimised, m.long)
+	m.pageservers = newNodeSeries("pageserver_id", func(id neon.NodeID) bool {
+		n, ok := state().Node(id)
+		return ok && !n.Tombstone
+	}, m.pageserverErrors, m.pageserverLatency, m.passthroughErrors, m.passthroughLatency)
+	reg.MustRegister(m.pageservers)
+	m.safekeeper, m.log = newSafekeeperMetrics(reg, state), newLogMetrics(reg)
 	declare(reg)
 	return m
 }
@@ -125,27 +132,14 @@ func longLabels(shard neon.ShardID, sequence uint64) []string {
 	}
 }
 
-// Call is one finished request to a pageserver or safekeeper.
-type Call struct {
-	Node   neon.NodeID
-	Path   string // label of the path, without ids
-	Method string
-	OK     bool
-	Took   time.Duration
+// Pageserver counts a request of ours to a pageserver.
+func (m *Recorder) Pageserver(c Call) {
+	m.pageservers.count(m.pageserverLatency, m.pageserverErrors, c)
 }
 
-// Pageserver counts a request of ours to a pageserver.
-func (m *Recorder) Pageserver(c Call) { count(m.pageserverLatency, m.pageserverErrors, c) }
-
 // Passthrough counts a client's request that was passed through to a pageserver.
-func (m *Recorder) Passthrough(c Call) { count(m.passthroughLatency, m.passthroughErrors, c) }
-
-func count(latency *prometheus.HistogramVec, errs *prometheus.CounterVec, c Call) {
-	id, method := c.Node.String(), methodLabel(c.Method)
-	latency.WithLabelValues(id, c.Path, method).Observe(c.Took.Seconds())
-	if !c.OK {
-		errs.WithLabelValues(id, c.Path, method).Inc()
-	}
+func (m *Recorder) Passthrough(c Call) {
+	m.pageservers.count(m.passthroughLatency, m.passthroughErrors, c)
 }
 
 // RateLimited counts a request that was delayed by the rate limit of its tenant.

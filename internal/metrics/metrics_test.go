@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"fmt"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -33,8 +34,10 @@ func wantLines(t *testing.T, reg *prometheus.Registry, lines ...string) {
 }
 
 func TestEventsAreCountedUnderTheNamesThatDashboardsKnow(t *testing.T) {
-	reg := prometheus.NewRegistry()
-	m := New(reg)
+	reg, log := prometheus.NewRegistry(), fsmtest.NewLog()
+	log.AddNodes(t, 2, neon.MakeAZ("a"))
+	log.Must(t, fsm.UpsertSafekeeper{ID: 3, AZ: neon.MakeAZ("a"), Host: "sk"})
+	m := New(reg, log.State)
 	tenant := neon.TenantID{1}
 	shard := neon.ShardID{Tenant: tenant, Number: 1, Count: 2}
 	m.Request("v1_tenant", "POST", 201, time.Second)
@@ -75,7 +78,7 @@ func TestEventsAreCountedUnderTheNamesThatDashboardsKnow(t *testing.T) {
 
 func TestCommandsAreCountedAsQueriesOfTheDatabase(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	m := New(reg)
+	m := New(reg, fsmtest.NewLog().State)
 	m.Command(fsm.RegisterNode{}, time.Second, nil)
 	m.Command(fsm.SetIntents{}, time.Second, neon.Errorf(neon.Conflict, "stale"))
 	m.Command(fsm.SetIntents{}, time.Second, context.DeadlineExceeded)
@@ -129,4 +132,86 @@ func TestCandidatesHaveCountedNothing(t *testing.T) {
 	RegisterCandidate(reg)
 	wantLines(t, reg, `leadership_status{status="candidate"} 1`,
 		`leadership_status{status="leader"} 0`, `reconcile_spawn 0`)
+}
+
+// TestSeriesOfNodesEndWithThem has nodes come and go, some with calls under way when
+// they go, and somebody scrape or nobody.
+func TestSeriesOfNodesEndWithThem(t *testing.T) {
+	for _, scraped := range []bool{true, false} {
+		reg, log := prometheus.NewRegistry(), fsmtest.NewLog()
+		m := New(reg, log.State)
+		before := series(t, reg)
+		one := 0 // series of one node
+		for i := range 100 {
+			id := neon.NodeID(i + 1)
+			log.Must(t, fsm.RegisterNode{
+				ID: id, AZ: neon.MakeAZ("a"),
+				Addr: fsm.NodeAddr{HTTPHost: "ps", HTTPPort: uint16(i + 1)},
+			})
+			m.Pageserver(Call{Node: id, Path: "location_config", Method: "PUT"})
+			m.Passthrough(Call{Node: id, Path: "v1_tenant", Method: "GET"})
+			m.Safekeeper(Call{Node: id, Path: "pull_timeline", Method: "POST"})
+			m.SafekeeperDone(&fsm.Safekeeper{ID: id})
+			if i == 0 {
+				one = collected(m.pageservers)
+			}
+			log.Must(t, fsm.DeleteNode{Node: id})
+			m.Pageserver(Call{Node: id, Path: "location_config", Method: "PUT"})
+			if scraped {
+				series(t, reg)
+			}
+		}
+		if n := held(m.pageservers, m.safekeeper.calls, m.safekeeper.operations); n > 3 {
+			t.Errorf("scraped is %v: series of %d nodes are kept", scraped, n)
+		}
+		if after := series(t, reg); after != before || one == 0 {
+			t.Errorf("scraped is %v: %d series before, %d after 100 nodes", scraped, before, after)
+		}
+	}
+}
+
+func TestSafekeepersKeepOneSeriesWhenTheyMove(t *testing.T) {
+	log := fsmtest.NewLog()
+	log.Must(t, fsm.UpsertSafekeeper{ID: 3, AZ: neon.MakeAZ("a"), Host: "sk"})
+	reg := prometheus.NewRegistry()
+	m := New(reg, log.State)
+	for i := range 10 {
+		m.SafekeeperDone(&fsm.Safekeeper{ID: 3, AZ: neon.MakeAZ("a"), Host: fmt.Sprint("sk", i/5)})
+	}
+	if n := collected(m.safekeeper.operations); n != 1 {
+		t.Errorf("%d series", n)
+	}
+	wantLines(t, reg,
+		`safekeeper_reconciles_complete{sk_az="a",sk_hostname="sk1",sk_node_id="3"} 5`)
+}
+
+// held counts the nodes that may have series.
+func held(all ...*nodeSeries) (n int) {
+	for _, s := range all {
+		s.mu.Lock()
+		n = max(n, len(s.seen))
+		s.mu.Unlock()
+	}
+	return n
+}
+
+func collected(c prometheus.Collector) (n int) {
+	out := make(chan prometheus.Metric, 1000)
+	c.Collect(out)
+	return len(out)
+}
+
+// series counts the lines of a scrape.
+func series(t *testing.T, reg *prometheus.Registry) int {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).
+		ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	n := 0
+	for line := range strings.Lines(rec.Body.String()) {
+		if !strings.HasPrefix(line, "#") {
+			n++
+		}
+	}
+	return n
 }

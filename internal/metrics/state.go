@@ -20,7 +20,7 @@ var roles = []string{"leader", "stepped_down", "candidate"}
 // RegisterCandidate registers the series of an instance that waits for its turn: it
 // has no state, and has counted nothing.
 func RegisterCandidate(reg prometheus.Registerer) {
-	New(reg)
+	New(reg, fsm.NewStore().State)
 	status := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: prefix + "leadership_status", Help: "1 for what this replica is",
 	}, []string{"status"})

@@ -467,16 +467,31 @@ func TestPassthroughCarriesPathAndAnswer(t *testing.T) {
 }
 
 func TestPassthroughLabel(t *testing.T) {
+	const timeline = "/timeline/0123456789abcdef0123456789abcdef"
 	for path, want := range map[string]string{
 		"/v1/tenant/" + tenantText + "?x=1":             "v1_tenant",
 		"/v1/tenant/" + tenantText + "-0102/timeline//": "v1_tenant_timeline",
-		"/v1/tenant/" + tenantText +
-			"-0a10/timeline": "v1_tenant_" + tenantText + "-0a10_timeline",
-		"/v1/tenant/" + strings.ToUpper(tenantText) + "/layer": "v1_tenant_layer",
+		"/v1/tenant/" + tenantText + "-0a10/timeline":   "v1_tenant_timeline",
+		"/v1/tenant/" + strings.ToUpper(tenantText) +
+			"/secondary/status": "v1_tenant_secondary_status",
+		"/v1/tenant/" + tenantText + timeline + "/layer":                "v1_tenant_timeline_layer",
+		"/v1/tenant/" + tenantText + timeline + "/layer/000-FFF__01-02": "v1_tenant_timeline_layer",
+		"/v1/tenant/" + tenantText + timeline + "/layer/x/y":            "v1_tenant_other",
+		"/v1/tenant/" + tenantText + timeline[:30]:                      "v1_tenant_other",
+		"/v1/tenant/" + tenantText + "/whatever":                        "v1_tenant_other",
+		"/v1/tenant/" + tenantText + "/timeline_layer":                  "v1_tenant_timeline_layer",
+		"": "v1_tenant_other",
 	} {
 		if got := passthroughLabel(path); got != want {
 			t.Errorf("%s is labelled %s, want %s", path, got, want)
 		}
+	}
+	labels := map[string]bool{}
+	for i := range 10_000 {
+		labels[passthroughLabel(fmt.Sprintf("/v1/tenant/%s%s/x%d", tenantText, timeline, i))] = true
+	}
+	if len(labels) != 1 {
+		t.Errorf("%d labels for paths that nobody knows", len(labels))
 	}
 }
 

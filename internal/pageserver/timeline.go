@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"quorate/api/neon"
@@ -106,35 +105,6 @@ func (c *Client) Passthrough(
 	call.Duration = time.Since(begin)
 	c.opts.Observe(call)
 	return resp, err
-}
-
-// passthroughLabel is the path without query and ids, its segments joined by `_`.
-func passthroughLabel(path string) string {
-	path, _, _ = strings.Cut(path, "?")
-	var kept []string
-	for s := range strings.SplitSeq(path, "/") {
-		if s != "" && !isIDSegment(s) {
-			kept = append(kept, s)
-		}
-	}
-	return strings.Join(kept, "_")
-}
-
-// isIDSegment tells 32 hex digits, and those followed by `-` and four decimal
-// digits: the metric's rule, which leaves hexadecimal shard suffixes in.
-func isIDSegment(s string) bool {
-	if len(s) != 32 && (len(s) != 37 || s[32] != '-') {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		digit := c >= '0' && c <= '9'
-		letter := c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
-		if i != 32 && !digit && (i > 32 || !letter) {
-			return false
-		}
-	}
-	return true
 }
 
 // Call makes a request about one shard. body is the answer of a 2xx status.

@@ -29,9 +29,12 @@ type Options struct {
 	NeonBin     string // directory with pageserver and storage_broker; empty: simulated ones
 	PostgresDir string // Postgres installations with initdb, for NeonBin
 
-	Dir     string // for data and logs; empty: a temporary one
-	Tenants int    // 200, or 12 with real pageservers
-	Shards  int    // shards of a tenant: 4, or 2
+	// Dir is where a directory for data and logs is made, which is removed after a show
+	// that went well; empty: that of temporary files.
+	Dir string
+
+	Tenants int // 200, or 12 with real pageservers
+	Shards  int // shards of a tenant: 4, or 2
 
 	// Timelines is how many tenants get a timeline: 20, or 4, since each costs an
 	// initdb then; negative is none.
@@ -142,15 +145,19 @@ func (s *show) fill() {
 	set(&s.opt.Timelines, 20, 4)
 }
 
+// directory makes the directory of this run. It is always one of its own: whatever else
+// is where the user wants it stays.
 func (s *show) directory() (err error) {
-	if s.opt.Dir == "" {
-		s.opt.Dir, err = os.MkdirTemp("", "quorate-run-")
-		return err
+	if s.opt.Dir != "" {
+		if s.opt.Dir, err = filepath.Abs(s.opt.Dir); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(s.opt.Dir, 0o755); err != nil {
+			return err
+		}
 	}
-	if s.opt.Dir, err = filepath.Abs(s.opt.Dir); err != nil {
-		return err
-	}
-	return os.MkdirAll(s.opt.Dir, 0o755)
+	s.opt.Dir, err = os.MkdirTemp(s.opt.Dir, "quorate-run-")
+	return err
 }
 
 func (s *show) start(ctx context.Context) error {

@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,4 +87,44 @@ func TestShowLaunchesNeonsPrograms(t *testing.T) {
 	}
 	out := play(t, Options{NeonBin: bin, Tenants: 20, Timelines: -1})
 	demand(t, out, "pageservers from "+bin, "each of 41 shards is attached exactly once")
+}
+
+// TestTheUsersDirectoryStays has a show end well, and one fail, in a directory that has
+// something in it.
+func TestTheUsersDirectoryStays(t *testing.T) {
+	dir := t.TempDir()
+	kept := filepath.Join(dir, "c1", "raft.db")
+	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(kept, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, failure := range []error{nil, errors.New("failed")} {
+		var out bytes.Buffer
+		s := &show{opt: Options{Dir: dir, Out: &out}}
+		if err := s.directory(); err != nil {
+			t.Fatal(err)
+		}
+		own := s.opt.Dir
+		if filepath.Dir(own) != dir {
+			t.Fatalf("the show is in %s", own)
+		}
+		if err := os.WriteFile(filepath.Join(own, "log"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.screen = newScreen(&out, s.opt.Style)
+		if err := s.stop(failure); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(own); (err == nil) != (failure != nil) {
+			t.Errorf("after %v the directory of the show: %v", failure, err)
+		}
+		if failure != nil && !strings.Contains(out.String(), own) {
+			t.Errorf("nobody is told of %s: %s", own, out.String())
+		}
+		if text, err := os.ReadFile(kept); err != nil || string(text) != "precious" {
+			t.Fatalf("what was there: %q, %v", text, err)
+		}
+	}
 }

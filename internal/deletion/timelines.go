@@ -106,7 +106,6 @@ func (t *Timelines) deleteOnce(
 			}
 			d, _ = t.log.State().TimelineDelete(ref) // if it is over already, the pass says so
 		}
-		t.turns.Interrupt(ref)
 		stage, err := t.deletePass(ctx, d)
 		if !errors.Is(err, errOver) {
 			return stage, err
@@ -125,6 +124,9 @@ func (t *Timelines) deletePass(
 	ctx context.Context, d fsm.TimelineDelete,
 ) (stage Stage, err error) {
 	ref := d.Ref()
+	// The entry that recorded the deletion has ended an import. Its work has to stop, so
+	// that the turn comes.
+	t.turns.Interrupt(ref)
 	release, err := t.turns.Take(ctx, ref, nil)
 	if err != nil {
 		return Runs, err

@@ -112,3 +112,14 @@ func (l *Log) Commands() []fsm.Command {
 	defer l.mu.Unlock()
 	return slices.Clone(l.commands)
 }
+
+// Attach issues the next generation of each shard of a tenant to the node that it is
+// wanted on.
+func (l *Log) Attach(t testing.TB, id neon.TenantID) {
+	t.Helper()
+	for sh := range l.State().TenantShards(id) {
+		l.Must(t, fsm.IssueGenerations{
+			Items: []fsm.Issue{{Shard: sh.ID, Node: sh.Attached, Generation: sh.Generation}},
+		})
+	}
+}

@@ -129,7 +129,7 @@ var allowed = map[string]struct {
 
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
 	"testcluster": {[]string{
-		"api/neon", "cluster", "fsm", "internal/app", "internal/failpoint", "internal/jsonhttp",
+		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint",
 		"internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver",
 		"testcluster/simsafekeeper",
 	}, "builds whole clusters"},
@@ -148,7 +148,7 @@ var allowed = map[string]struct {
 	},
 
 	"testcluster/bench": {[]string{
-		"cluster", "fsm", "internal/app", "internal/wait", "testcluster", "api/neon",
+		"cluster", "fsm", "internal/app", "internal/wait", "testcluster", "api/client", "api/neon",
 	}, "measures controllers from outside, and the log and the state alone"},
 	"testcluster/testcontroller": {
 		[]string{"cluster", "internal/storagecontroller"},

@@ -31,10 +31,10 @@ func TestADeletionLooksForWhatWasDoneBehindTheControllersBacks(t *testing.T) {
 			s.do("drop", func(
 				ctx context.Context, c *testcluster.Client,
 			) error {
-				return c.DropTenant(ctx, shard.Tenant)
+				return c.Tenants().Drop(ctx, shard.Tenant)
 			})
 			s.do("import", func(ctx context.Context, c *testcluster.Client) error {
-				_, err := c.ImportTenant(ctx, shard.Tenant)
+				_, err := c.Tenants().Import(ctx, shard.Tenant)
 				return err
 			})
 		},
@@ -44,7 +44,7 @@ func TestADeletionLooksForWhatWasDoneBehindTheControllersBacks(t *testing.T) {
 			s.do("drop", func(
 				ctx context.Context, c *testcluster.Client,
 			) error {
-				return c.DropTenant(ctx, shard.Tenant)
+				return c.Tenants().Drop(ctx, shard.Tenant)
 			})
 			s.hook(shard, 1)
 		},
@@ -60,7 +60,7 @@ func TestADeletionLooksForWhatWasDoneBehindTheControllersBacks(t *testing.T) {
 				s.do("delete", func(
 					ctx context.Context, c *testcluster.Client,
 				) error {
-					return c.DeleteTenant(ctx, shard.Tenant)
+					return c.Tenants().Delete(ctx, shard.Tenant)
 				})
 				s.rest()
 			})

@@ -17,7 +17,7 @@ func (c *Cluster) WaitNodes(ctx context.Context) error {
 	client := c.Client()
 	var last error
 	err := until(ctx, "wait for the verdicts on the pageservers", func() bool {
-		list, err := client.Nodes(ctx)
+		list, err := client.Nodes().List(ctx)
 		if err != nil {
 			last = err
 			return false
@@ -48,7 +48,7 @@ func (c *Cluster) WaitQuiescent(ctx context.Context) error {
 	calm := 0
 	err := until(ctx, "wait until nothing is left to do", func() bool {
 		before := c.fleet.Changes()
-		left, err := client.ReconcileAll(ctx)
+		left, err := client.Debug().ReconcileAll(ctx)
 		if last = err; err == nil && left > 0 {
 			last = fmt.Errorf("%d shards are not yet where they should be", left)
 		}
@@ -68,7 +68,7 @@ func (c *Cluster) WaitQuiescent(ctx context.Context) error {
 // Shards lists the shards of all tenants that are placed as attached, with the
 // pageserver each should be attached to, as a controller sees them.
 func Shards(ctx context.Context, c *Client) (map[neon.ShardID]neon.NodeID, error) {
-	list, err := c.Tenants(ctx, neon.TenantID{}, 0)
+	list, err := c.Tenants().List(ctx, neon.TenantID{}, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (c *Cluster) CheckAll(ctx context.Context) error {
 			errs = append(errs, c.CheckAttachedExactlyOnce(ctx, i))
 		}
 	}
-	errs = append(errs, c.Client().ConsistencyCheck(ctx), c.ledger.Verify(ctx, c.Client()))
+	errs = append(errs, c.Client().Debug().ConsistencyCheck(ctx), c.ledger.Verify(ctx, c.Client()))
 	return errors.Join(errs...)
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/reconciler"
 	"quorate/testcluster"
@@ -45,7 +46,7 @@ func (f *flow) poll(id neon.NodeID, want neon.NodeScheduling, attempts int, paus
 	f.Helper()
 	var last neon.NodeDescribe
 	for range attempts {
-		n, err := f.c.Node(f.within(), id)
+		n, err := f.c.Nodes().Get(f.within(), id)
 		if err == nil && n.Scheduling == want && n.Availability == neon.NodeActive {
 			return
 		}
@@ -57,7 +58,7 @@ func (f *flow) poll(id neon.NodeID, want neon.NodeScheduling, attempts int, paus
 
 func (f *flow) refused(what string, err error, status int, text string) {
 	f.Helper()
-	if testcluster.StatusOf(err) != status || !strings.Contains(err.Error(), text) {
+	if client.StatusOf(err) != status || !strings.Contains(err.Error(), text) {
 		f.Errorf("%s: %v, not %d with %q", what, err, status, text)
 	}
 }
@@ -67,7 +68,7 @@ func (f *flow) tenants(n, shards int) {
 	for i := range n {
 		f.create(i, shards, neon.Attached(1))
 	}
-	if left, err := f.c.ReconcileAll(f.within()); left != 0 || err != nil {
+	if left, err := f.c.Debug().ReconcileAll(f.within()); left != 0 || err != nil {
 		f.Fatalf("after creation %d shards are left to do: %v", left, err)
 	}
 }
@@ -75,10 +76,11 @@ func (f *flow) tenants(n, shards int) {
 func TestFlowOfADrainThatIsCancelled(t *testing.T) {
 	playFlow(t, testcluster.Builder{Pageservers: 2}, func(f *flow) {
 		f.tenants(10, 16)
-		f.must("failpoint", f.c.Failpoint(f.within(), "sleepy-drain-loop", "return(2000)"))
-		f.must("drain", f.c.Drain(f.within(), 1))
+		f.must("failpoint",
+			f.c.Debug().SetFailpoint(f.within(), "sleepy-drain-loop", "return(2000)"))
+		f.must("drain", f.c.Nodes().Drain(f.within(), 1))
 		f.poll(1, neon.SchedulingDraining, 6, 2*time.Second)
-		f.must("cancel", f.c.CancelDrain(f.within(), 1))
+		f.must("cancel", f.c.Nodes().CancelDrain(f.within(), 1))
 		f.poll(1, neon.SchedulingActive, 6, 2*time.Second)
 	})
 }
@@ -87,8 +89,9 @@ func TestFlowOfARestartDuringADrain(t *testing.T) {
 	playFlow(t, testcluster.Builder{Pageservers: 2}, func(f *flow) {
 		f.tenants(1, 1)
 		n := f.home(shardOf(0, 0, 1))
-		f.must("failpoint", f.c.Failpoint(f.within(), "sleepy-drain-loop", "return(10000)"))
-		f.must("drain", f.c.Drain(f.within(), n))
+		f.must("failpoint",
+			f.c.Debug().SetFailpoint(f.within(), "sleepy-drain-loop", "return(10000)"))
+		f.must("drain", f.c.Nodes().Drain(f.within(), n))
 		f.poll(n, neon.SchedulingDraining, 6, 2*time.Second)
 		<-time.After(time.Second)
 		f.Fleet().Node(n).Kill()
@@ -96,36 +99,38 @@ func TestFlowOfARestartDuringADrain(t *testing.T) {
 		f.must("re-attach", f.Fleet().Node(n).WaitReady(f.within()))
 		f.verdicts()
 		const text = "Precondition failed: Ongoing background operation forbids configuring: drain"
-		f.refused("pause", f.c.ConfigureNode(f.within(), neon.NodeConfigure{
+		f.refused("pause", f.c.Nodes().Configure(f.within(), neon.NodeConfigure{
 			ID: n, Scheduling: ptr(neon.SchedulingPause),
 		}), http.StatusPreconditionFailed, text)
-		f.refused("offline", f.c.ConfigureNode(f.within(), neon.NodeConfigure{
+		f.refused("offline", f.c.Nodes().Configure(f.within(), neon.NodeConfigure{
 			ID: n, Availability: ptr(neon.NodeOffline),
 		}), http.StatusPreconditionFailed, text)
-		f.must("cancel", f.c.CancelDrain(f.within(), n))
-		f.must("pause", f.c.ConfigureNode(f.within(),
+		f.must("cancel", f.c.Nodes().CancelDrain(f.within(), n))
+		f.must("pause", f.c.Nodes().Configure(f.within(),
 			neon.NodeConfigure{ID: n, Scheduling: ptr(neon.SchedulingPause)}))
 	})
 }
 
 func TestFlowOfADeletionThatIsCancelled(t *testing.T) {
-	for name, begin := range map[string]nodeCall{
-		"gracefully": (*testcluster.Client).DeleteNode,
-		"by force":   (*testcluster.Client).ForceDeleteNode,
+	for name, call := range map[string]nodeCall{
+		"gracefully": begin(client.Nodes.Delete),
+		"by force":   begin(client.Nodes.Delete, client.Force),
 	} {
 		t.Run(name, func(t *testing.T) {
 			playFlow(t, testcluster.Builder{Pageservers: 3, Zones: 3}, func(f *flow) {
 				f.tenants(12, 16)
 				f.must("failpoint",
-					f.c.Failpoint(f.within(), "sleepy-delete-loop", "return(10000)"))
+					f.c.Debug().SetFailpoint(f.within(), "sleepy-delete-loop", "return(10000)"))
 				f.must("failpoint",
-					f.c.Failpoint(f.within(), "delete-node-after-reconciles-spawned", "pause"))
-				f.must("delete", begin(f.c, f.within(), 1))
+					f.c.Debug().SetFailpoint(f.within(), "delete-node-after-reconciles-spawned",
+						"pause"))
+				f.must("delete", call(f.c.Nodes(), f.within(), 1))
 				f.poll(1, neon.SchedulingDeleting, 6, 2*time.Second)
 				<-time.After(15 * time.Second)
-				f.must("cancel", f.c.CancelDeleteNode(f.within(), 1))
+				f.must("cancel", f.c.Nodes().CancelDelete(f.within(), 1))
 				f.must("failpoint",
-					f.c.Failpoint(f.within(), "delete-node-after-reconciles-spawned", "off"))
+					f.c.Debug().SetFailpoint(f.within(), "delete-node-after-reconciles-spawned",
+						"off"))
 				f.poll(1, neon.SchedulingActive, 6, 2*time.Second)
 			})
 		})
@@ -143,7 +148,7 @@ func TestFlowOfARollingRestart(t *testing.T) {
 			const total, perTenant = 40, 8
 			f.tenants(total/perTenant, perTenant)
 			for id := neon.NodeID(1); id <= 2; id++ {
-				f.must("drain", f.c.Drain(f.within(), id))
+				f.must("drain", f.c.Nodes().Drain(f.within(), id))
 				f.poll(id, neon.SchedulingPauseForRestart, 6, 5*time.Second)
 				if n := f.attached(id); n != 0 {
 					f.Errorf("%d shards are on the drained node %s", n, id)
@@ -151,7 +156,7 @@ func TestFlowOfARollingRestart(t *testing.T) {
 				f.must("stop", f.Fleet().Node(id).Stop(f.within()))
 				f.pageserver(id)
 				f.poll(id, neon.SchedulingActive, 10, time.Second)
-				f.must("fill", f.c.Fill(f.within(), id))
+				f.must("fill", f.c.Nodes().Fill(f.within(), id))
 				f.poll(id, neon.SchedulingActive, 6, 5*time.Second)
 				apart := f.attached(1) - f.attached(2)
 				if most := []int{0, total * 5 / 100, perTenant}[zones]; max(apart, -apart) > most {
@@ -174,7 +179,7 @@ func TestFlowOfADrainWithALaggingSecondary(t *testing.T) {
 		f.tenants(1, 1)
 		shard := shardOf(0, 0, 1)
 		from := f.home(shard)
-		f.must("drain", f.c.Drain(f.within(), from))
+		f.must("drain", f.c.Nodes().Drain(f.within(), from))
 		f.poll(from, neon.SchedulingPauseForRestart, 6, 5*time.Second)
 		if at := f.home(shard); at != from {
 			f.Errorf("the shard went to %s", at)
@@ -183,7 +188,7 @@ func TestFlowOfADrainWithALaggingSecondary(t *testing.T) {
 			n.SetBehaviour(simpageserver.Behaviour{})
 		}
 		f.activate(from)
-		f.must("drain", f.c.Drain(f.within(), from))
+		f.must("drain", f.c.Nodes().Drain(f.within(), from))
 		f.poll(from, neon.SchedulingPauseForRestart, 6, 5*time.Second)
 		if at := f.home(shard); at == from {
 			f.Errorf("the shard stayed on %s", at)

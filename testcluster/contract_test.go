@@ -139,13 +139,13 @@ func work(ctx context.Context, t *testing.T, c *testcluster.Cluster) {
 	defer cl.Close()
 	tenant, timeline := neon.TenantID{1}, neon.TimelineID{2}
 	version := neon.PgVersion(16)
-	_, err := cl.CreateTenant(ctx, neon.TenantCreateRequest{Tenant: neon.Unsharded(tenant)})
+	_, err := cl.Tenants().Create(ctx, neon.TenantCreateRequest{Tenant: neon.Unsharded(tenant)})
 	if err == nil {
 		err = c.WaitQuiescent(ctx)
 	}
 	if err == nil {
 		c.Safekeepers().Node(3).Kill()
-		_, err = cl.CreateTimelineOnSafekeepers(ctx, tenant, neon.TimelineCreateRequest{
+		_, err = cl.Timelines().Create(ctx, tenant, neon.TimelineCreateRequest{
 			Timeline: timeline, Bootstrap: &neon.TimelineBootstrap{PgVersion: &version},
 		})
 	}
@@ -153,10 +153,10 @@ func work(ctx context.Context, t *testing.T, c *testcluster.Cluster) {
 		err = c.Safekeepers().Node(3).Start() // which then gets what it missed
 	}
 	if err == nil {
-		_, err = cl.Timeline(ctx, tenant, timeline)
+		_, err = cl.Timelines().Get(ctx, tenant, timeline)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = cl.Timeline(ctx, tenant, neon.TimelineID{3}) // which does not exist
+	_, _ = cl.Timelines().Get(ctx, tenant, neon.TimelineID{3}) // which does not exist
 }

@@ -84,7 +84,7 @@ func (c *controllers) WaitLeader(ctx context.Context) (i int, err error) {
 		if i, ok = c.Leader(ctx); !ok {
 			return false
 		}
-		return c.clients.ClientOf(i).Ready(ctx) == nil
+		return c.clients.ClientOf(i).Cluster().Ready(ctx) == nil
 	})
 	return i, err
 }
@@ -136,7 +136,7 @@ func (c *controllers) StepDown(ctx context.Context) (int, error) {
 	if err != nil {
 		return i, err
 	}
-	return i, c.clients.ClientOf(i).StepDown(ctx)
+	return i, c.clients.ClientOf(i).Cluster().StepDown(ctx)
 }
 
 // State is the replicated state of a controller that runs in this process, with all

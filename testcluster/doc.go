@@ -2,7 +2,7 @@
 // has controllers, simulated pageservers in zones, a compute hook, faults and checks.
 //
 //	c := testcluster.Run(t, testcluster.Builder{Controllers: 3, Pageservers: 6, Zones: 3})
-//	tenant, err := c.Client().CreateTenant(ctx, req)
+//	tenant, err := c.Client().Tenants().Create(ctx, req)
 //	killed, err := c.KillLeader(ctx)
 //	err = c.WaitQuiescent(ctx)
 //	err = c.CheckAttachedExactlyOnce(ctx, follower)

@@ -24,7 +24,7 @@ func Example_threeNodes() {
 	}
 	defer func() { _ = c.Stop() }()
 
-	tenant, err := c.Client().CreateTenant(ctx, fourShards())
+	tenant, err := c.Client().Tenants().Create(ctx, fourShards())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func Example_oneNode() {
 	}
 	defer func() { _ = c.Stop() }()
 
-	if _, err := c.Client().CreateTenant(ctx, fourShards()); err != nil {
+	if _, err := c.Client().Tenants().Create(ctx, fourShards()); err != nil {
 		log.Fatal(err)
 	}
 	if err := c.Kill(0); err != nil {
@@ -71,7 +71,7 @@ func Example_oneNode() {
 	if err := c.Restart(ctx, 0); err != nil {
 		log.Fatal(err)
 	}
-	found, err := c.Client().Describe(ctx, fourShards().Tenant.Tenant)
+	found, err := c.Client().Tenants().Describe(ctx, fourShards().Tenant.Tenant)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func anHourPasses(t *testing.T) {
 		Mode: testcluster.Virtual, Controllers: 3, Pageservers: 3, Zones: 3,
 		HeartbeatInterval: 5 * time.Second, MaxOffline: 30 * time.Second,
 	})
-	if _, err := c.Client().CreateTenant(ctx, fourShards()); err != nil {
+	if _, err := c.Client().Tenants().Create(ctx, fourShards()); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Hour)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 )
 
@@ -74,7 +75,7 @@ func (l *Ledger) ack(t neon.TenantID, err error, f func(*entry)) {
 // Verify asks a client for everything and compares. The error lists the first
 // ten differences.
 func (l *Ledger) Verify(ctx context.Context, c *Client) error {
-	list, err := c.Tenants(ctx, neon.TenantID{}, 0)
+	list, err := c.Tenants().List(ctx, neon.TenantID{}, 0)
 	if err != nil {
 		return fmt.Errorf("verify acknowledged writes: %w", err)
 	}
@@ -145,8 +146,8 @@ func (e *entry) compareTimelines(ctx context.Context, c *Client, t neon.TenantID
 	if len(e.timelines) == 0 {
 		return nil
 	}
-	list, err := c.AllTimelines(ctx, t)
-	if StatusOf(err) == http.StatusNotFound && e.deletes > 0 {
+	list, err := c.Timelines().IDs(ctx, t)
+	if client.StatusOf(err) == http.StatusNotFound && e.deletes > 0 {
 		return nil
 	}
 	if err != nil {

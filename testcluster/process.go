@@ -79,7 +79,7 @@ func (p *process) start(ctx context.Context) error {
 	if err := p.spawn(); err != nil {
 		return err
 	}
-	for p.client.Status(ctx) != nil {
+	for p.client.Cluster().Status(ctx) != nil {
 		if !p.running() {
 			return fmt.Errorf("%s ended at once: %w\n%s", p.binary, p.err, p.logs())
 		}
@@ -258,7 +258,7 @@ func (p *process) leads(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	s, err := p.client.Membership(ctx)
+	s, err := p.client.Cluster().Members(ctx)
 	return err == nil && s.Leader == s.Server
 }
 

@@ -69,7 +69,7 @@ func (f *faulty) eventually(what string, try func() error) {
 func (f *faulty) write(c *testcluster.Client, value int) {
 	f.Helper()
 	f.eventually("a write", func() error {
-		return c.WithPatience(5*time.Second).PutConfig(f.ctx, tenantID(value%4),
+		return c.WithTryTimeout(5*time.Second).Tenants().PutConfig(f.ctx, tenantID(value%4),
 			conf(fmt.Sprintf(`{"gc_horizon":%d}`, value)))
 	})
 }
@@ -77,7 +77,7 @@ func (f *faulty) write(c *testcluster.Client, value int) {
 // refuses demands that a controller acknowledges no write.
 func (f *faulty) refuses(i, value int) {
 	f.Helper()
-	err := f.ClientOf(i).WithPatience(2*time.Second).PutConfig(f.ctx, tenantID(0),
+	err := f.ClientOf(i).WithTryTimeout(2*time.Second).Tenants().PutConfig(f.ctx, tenantID(0),
 		conf(fmt.Sprintf(`{"gc_horizon":%d}`, value)))
 	if err == nil {
 		f.Errorf("controller %d acknowledged a write that it cannot have made", i)
@@ -89,7 +89,7 @@ func (f *faulty) gaveWay(i int) {
 	f.Helper()
 	begun := time.Now()
 	f.eventually("the old leader gives way", func() error {
-		m, err := f.ClientOf(i).WithPatience(time.Second).Membership(f.ctx)
+		m, err := f.ClientOf(i).WithTryTimeout(time.Second).Cluster().Members(f.ctx)
 		if err == nil && m.Leader == m.Server {
 			err = fmt.Errorf("it leads in term %d", m.Term)
 		}
@@ -107,9 +107,9 @@ func (f *faulty) otherLeads(than int, among []int) (leader int) {
 	f.Helper()
 	f.eventually("another leads", func() error {
 		for _, i := range among {
-			m, err := f.ClientOf(i).WithPatience(time.Second).Membership(f.ctx)
+			m, err := f.ClientOf(i).WithTryTimeout(time.Second).Cluster().Members(f.ctx)
 			if err == nil && i != than && m.Leader == m.Server &&
-				f.ClientOf(i).WithPatience(time.Second).Ready(f.ctx) == nil {
+				f.ClientOf(i).WithTryTimeout(time.Second).Cluster().Ready(f.ctx) == nil {
 				leader = i
 				return nil
 			}
@@ -140,9 +140,9 @@ func (f *faulty) question(i int) (stop func()) {
 	var wg sync.WaitGroup
 	asked := 0
 	wg.Go(func() {
-		client := f.ClientOf(i).WithPatience(time.Second)
+		client := f.ClientOf(i).WithTryTimeout(time.Second)
 		for ; ctx.Err() == nil; asked++ {
-			resp, err := client.Validate(ctx, req)
+			resp, err := client.Upcalls().Validate(ctx, req)
 			for _, t := range resp.Tenants {
 				if err == nil && t.Valid {
 					f.Errorf(
@@ -191,7 +191,7 @@ func TestAPartitionedProcessSaysNoYes(t *testing.T) {
 		f.must("heal", f.Heal())
 		f.must("start", f.Fleet().Node(neon.NodeID(round+1)).Start(f.ctx))
 		f.eventually("the old leader follows",
-			func() error { return f.ClientOf(leader).Ready(f.ctx) })
+			func() error { return f.ClientOf(leader).Cluster().Ready(f.ctx) })
 		f.must("verdicts", f.WaitNodes(f.ctx))
 		f.write(f.ClientOf(leader), 10*round+3)
 		atRest(t, f.ctx, f.Cluster)
@@ -225,7 +225,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 	f.must("kill", f.Kill(leader)) // with what it could not write
 	f.write(f.ClientOf(next), 3)
 	f.must("restart", f.Restart(f.ctx, leader))
-	f.eventually("it follows", func() error { return f.ClientOf(leader).Ready(f.ctx) })
+	f.eventually("it follows", func() error { return f.ClientOf(leader).Cluster().Ready(f.ctx) })
 
 	next, others = f.leader()
 	f.must("fill", f.FillDisk(others[0]))

@@ -108,7 +108,7 @@ func TestALogThatNobodyReadsHoldsNothingUp(t *testing.T) {
 	f.must("start", f.Fleet().Node(1).Start(f.ctx)) // it re-attaches
 	f.must("verdicts", f.WaitNodes(f.ctx))
 	atRest(t, f.ctx, f.Cluster)
-	if m, err := f.ClientOf(leader).Membership(f.ctx); err != nil || m.Leader != m.Server {
+	if m, err := f.ClientOf(leader).Cluster().Members(f.ctx); err != nil || m.Leader != m.Server {
 		t.Errorf("it does not lead any more: %v", err)
 	}
 	for _, i := range others {

@@ -106,7 +106,8 @@ func (r *rolling) write(ctx context.Context, n int) {
 	client := r.Client()
 	for value := 1; ctx.Err() == nil; value++ {
 		begun := time.Now()
-		err := client.PutConfig(r.ctx, tenantID(n), conf(fmt.Sprintf(`{"gc_horizon":%d}`, value)))
+		err := client.Tenants().PutConfig(r.ctx, tenantID(n),
+			conf(fmt.Sprintf(`{"gc_horizon":%d}`, value)))
 		r.mu.Lock()
 		r.writes++
 		r.slowest = max(r.slowest, time.Since(begun))
@@ -146,7 +147,7 @@ func (r *rolling) replace(i int, binary string) {
 	if err := r.Restart(r.ctx, i); err != nil {
 		r.Fatal(err)
 	}
-	r.await("caught up", func() bool { return r.ClientOf(i).Ready(r.ctx) == nil })
+	r.await("caught up", func() bool { return r.ClientOf(i).Cluster().Ready(r.ctx) == nil })
 	if _, err := r.WaitLeader(r.ctx); err != nil {
 		r.Fatal(err)
 	}
@@ -235,7 +236,7 @@ func (r *rolling) level() uint64 {
 	if err != nil {
 		r.Fatal(err)
 	}
-	m, err := r.ClientOf(i).Membership(r.ctx)
+	m, err := r.ClientOf(i).Cluster().Members(r.ctx)
 	if err != nil {
 		return 0
 	}
@@ -301,7 +302,7 @@ func TestUpgradeOneByOne(t *testing.T) {
 		return err == nil && r.setScheduling(leader, neon.SchedulingPause) == ""
 	})
 	for i := range r.Controllers() {
-		nodes, err := r.ClientOf(i).Nodes(r.ctx)
+		nodes, err := r.ClientOf(i).Nodes().List(r.ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,7 +331,8 @@ func TestUpgradeOneByOne(t *testing.T) {
 	if !strings.Contains(r.Log(0), want) {
 		t.Errorf("the old version ended with\n%s", r.Log(0))
 	}
-	if err := r.Client().PutConfig(r.ctx, tenantID(0), conf(`{"gc_horizon":7}`)); err != nil {
+	if err := r.Client().Tenants().PutConfig(r.ctx, tenantID(0),
+		conf(`{"gc_horizon":7}`)); err != nil {
 		t.Errorf("the others: %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"strconv"
 
 	"quorate/api/neon"
@@ -57,13 +56,13 @@ func (s *safekeepers) start(ctx context.Context, client *Client) error {
 			ID: int64(n.ID()), Region: "aws-us-east-2", Version: 5957, Host: host, Port: 5454,
 			HTTPPort: uint16(http), AZ: Zone(i).String(),
 		}
-		if err := client.RegisterSafekeeper(ctx, req); err != nil {
+		if err := client.Safekeepers().Register(ctx, req); err != nil {
 			return fmt.Errorf("register safekeeper %s: %w", n.ID(), err)
 		}
 	}
 	var last error
 	err := until(ctx, "wait for the safekeepers to be active", func() bool {
-		list, err := client.SafekeeperList(ctx)
+		list, err := client.Safekeepers().List(ctx)
 		if last = err; err != nil {
 			return false
 		}
@@ -138,46 +137,4 @@ func (s *safekeepers) CheckSafekeepers(now *fsm.State) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// RegisterSafekeeper makes a safekeeper known.
-func (c *Client) RegisterSafekeeper(ctx context.Context, req neon.SafekeeperUpsert) error {
-	return c.Call(ctx, http.MethodPost, fmt.Sprintf("/control/v1/safekeeper/%d", req.ID), req, nil)
-}
-
-// SafekeeperList lists the safekeepers by id.
-func (c *Client) SafekeeperList(ctx context.Context) (list []neon.SafekeeperDescribe, err error) {
-	return list, c.Call(ctx, http.MethodGet, "/control/v1/safekeeper", nil, &list)
-}
-
-// SafekeeperPolicy sets how a safekeeper is used.
-func (c *Client) SafekeeperPolicy(
-	ctx context.Context, id neon.NodeID, to neon.SafekeeperScheduling,
-) error {
-	req := neon.SafekeeperPolicyRequest{Scheduling: to}
-	return c.Call(ctx, http.MethodPost, "/control/v1/safekeeper/"+id.String()+"/scheduling_policy",
-		req, nil)
-}
-
-// CreateTimelineOnSafekeepers is CreateTimeline with the safekeepers of the answer.
-func (c *Client) CreateTimelineOnSafekeepers(
-	ctx context.Context, t neon.TenantID, req neon.TimelineCreateRequest,
-) (resp neon.TimelineCreateResponse, err error) {
-	err = c.Call(ctx, http.MethodPost, "/v1/tenant/"+t.String()+"/timeline", req, &resp)
-	c.ledger.ack(t, err, func(e *entry) { e.timelines[req.Timeline] = true })
-	return resp, err
-}
-
-// MigrateSafekeepers moves a timeline to another set of safekeepers.
-func (c *Client) MigrateSafekeepers(
-	ctx context.Context, t neon.TenantID, tl neon.TimelineID, set []neon.NodeID,
-) error {
-	path := fmt.Sprintf("/v1/tenant/%s/timeline/%s/safekeeper_migrate", t, tl)
-	return c.Call(ctx, http.MethodPost, path, neon.SafekeeperMigrateRequest{NewSet: set}, nil)
-}
-
-// AbortSafekeepers takes a migration back.
-func (c *Client) AbortSafekeepers(ctx context.Context, t neon.TenantID, tl neon.TimelineID) error {
-	return c.Call(ctx, http.MethodPost,
-		fmt.Sprintf("/v1/tenant/%s/timeline/%s/safekeeper_migrate_abort", t, tl), nil, nil)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 )
@@ -24,7 +25,7 @@ func branchStory(s *script) {
 	s.do("refused", func(ctx context.Context, c *testcluster.Client) error {
 		err := c.Call(ctx, "PUT", branchPath(0, "archival_config"),
 			map[string]string{"state": "Archived"}, nil)
-		if err == nil || testcluster.StatusOf(err) == 412 {
+		if err == nil || client.StatusOf(err) == 412 {
 			if err == nil {
 				s.Error("a timeline with children that are in use was archived")
 			}

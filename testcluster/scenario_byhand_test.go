@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
@@ -49,7 +50,7 @@ func (s *script) hook(shard neon.ShardID, node neon.NodeID) (g neon.Generation) 
 		req.Node = &node
 	}
 	s.do("attach hook", func(ctx context.Context, c *testcluster.Client) (err error) {
-		g, err = c.AttachHook(ctx, req)
+		g, err = c.Shards().AttachHook(ctx, req)
 		return err
 	})
 	return g
@@ -72,7 +73,7 @@ func (s *script) undisturbed(shards ...neon.ShardID) {
 func (s *script) valid(shard neon.ShardID, g neon.Generation, want bool) {
 	s.Helper()
 	s.do("validate", func(ctx context.Context, c *testcluster.Client) error {
-		resp, err := c.Validate(ctx,
+		resp, err := c.Upcalls().Validate(ctx,
 			neon.ValidateRequest{Tenants: []neon.ValidateTenant{{Shard: shard, Gen: g}}})
 		if err == nil && (len(resp.Tenants) != 1 || resp.Tenants[0].Valid != want) {
 			s.Errorf("step %q: generation %s of %s: %+v, want %v", s.step_, g, shard, resp.Tenants,
@@ -135,18 +136,19 @@ func dropStory(s *script) {
 		s.do("drop", func(
 			ctx context.Context, c *testcluster.Client,
 		) error {
-			return c.DropTenant(ctx, idOf(n))
+			return c.Tenants().Drop(ctx, idOf(n))
 		})
 	}
 	s.do("a dropped tenant is gone", func(ctx context.Context, c *testcluster.Client) error {
-		if _, err := c.Describe(ctx, idOf(0)); testcluster.StatusOf(err) != http.StatusNotFound {
+		if _, err := c.Tenants().Describe(ctx,
+			idOf(0)); client.StatusOf(err) != http.StatusNotFound {
 			return fmt.Errorf("it is there: %w", err)
 		}
 		return nil
 	})
 	s.step("imported")
 	s.do("import", func(ctx context.Context, c *testcluster.Client) error {
-		_, err := c.ImportTenant(ctx, idOf(0))
+		_, err := c.Tenants().Import(ctx, idOf(0))
 		return err
 	})
 	s.rest()
@@ -182,7 +184,7 @@ func cancelStory(s *script) {
 	}
 	to := s.home(shard)%4 + 1
 	s.do("migrate", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.WithPatience(time.Second).Migrate(ctx, shard,
+		err := c.WithTryTimeout(time.Second).Shards().Migrate(ctx, shard,
 			neon.MigrateRequest{Node: to, Config: neon.MigrationConfig{OverrideScheduler: true}})
 		if s.home(shard) == to {
 			return nil // it takes longer than anybody waits
@@ -191,8 +193,8 @@ func cancelStory(s *script) {
 	})
 	s.step("cancelled")
 	s.do("cancel", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.CancelReconcile(ctx, shard)
-		if testcluster.StatusOf(err) == http.StatusInternalServerError {
+		err := c.Shards().CancelReconcile(ctx, shard)
+		if client.StatusOf(err) == http.StatusInternalServerError {
 			return nil // it was cut short
 		}
 		return err

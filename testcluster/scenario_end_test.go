@@ -149,7 +149,7 @@ func (s *script) normalised() string {
 // timelines lists the timelines of a tenant, as each of its shards has them.
 func (s *script) timelines(ctx context.Context, id neon.TenantID) string {
 	s.Helper()
-	list, err := s.Client().Timelines(ctx, id)
+	list, err := s.Client().Timelines().List(ctx, id)
 	if err != nil {
 		s.Fatalf("timelines of %s: %v", id, err)
 	}
@@ -168,7 +168,7 @@ func (s *script) timelines(ctx context.Context, id neon.TenantID) string {
 
 // checkBelief demands that what the leader believes of locations is true (I10).
 func checkBelief(ctx context.Context, c *testcluster.Cluster) error {
-	list, err := c.Client().Dump(ctx)
+	list, err := c.Client().Debug().Shards(ctx)
 	if err != nil {
 		return err
 	}

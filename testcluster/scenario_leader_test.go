@@ -37,7 +37,7 @@ func stepDownStory(s *script) {
 		s.create(10+n, 2, neon.Attached(0))
 		s.step("under a successor")
 		s.do("put", func(ctx context.Context, c *testcluster.Client) error {
-			return c.PutConfig(ctx, idOf(10+n), conf(`{"gc_horizon":5}`))
+			return c.Tenants().PutConfig(ctx, idOf(10+n), conf(`{"gc_horizon":5}`))
 		})
 	}
 }
@@ -140,7 +140,7 @@ func frozenStory(s *script) {
 	}
 	other := s.ClientOf((leader + 1) % s.Controllers())
 	s.eventually("a follower takes a write", func(ctx context.Context) error {
-		return other.PutConfig(ctx, idOf(0), conf(`{"gc_horizon":9}`))
+		return other.Tenants().PutConfig(ctx, idOf(0), conf(`{"gc_horizon":9}`))
 	})
 	s.KillPageserver(1)
 	s.pass(4 * time.Second)
@@ -172,7 +172,7 @@ func cutOffStory(s *script) {
 		s.Fatal(err)
 	}
 	s.eventually("the majority takes a write", func(ctx context.Context) error {
-		return s.ClientOf(rest[0]).PutConfig(ctx, idOf(0), conf(`{"gc_horizon":9}`))
+		return s.ClientOf(rest[0]).Tenants().PutConfig(ctx, idOf(0), conf(`{"gc_horizon":9}`))
 	})
 	s.KillPageserver(1)
 	s.pass(4 * time.Second)

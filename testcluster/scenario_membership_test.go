@@ -50,7 +50,7 @@ func (s *script) at(place, actions string) {
 		if !s.Running(i) {
 			continue
 		}
-		if err := s.ClientOf(i).Failpoint(s.within(), place, actions); err != nil {
+		if err := s.ClientOf(i).Debug().SetFailpoint(s.within(), place, actions); err != nil {
 			s.Fatalf("step %q: %s: %v", s.step_, place, err)
 		}
 	}
@@ -111,7 +111,10 @@ func (s *script) migrateHeld(place string, to []neon.NodeID, e ending) {
 	s.at(place, action)
 	answered := make(chan error, 1)
 	ctx, client := s.within(), s.ClientOf(leader)
-	go func() { answered <- client.MigrateSafekeepers(ctx, idOf(0), timelineOf(0), to) }()
+	go func() {
+		answered <- client.Timelines().MigrateSafekeepers(ctx, idOf(0), timelineOf(0),
+			to)
+	}()
 	if e.dies {
 		s.pass(maxMoment)
 		if s.kill == never && len(answered) > 0 {
@@ -136,7 +139,7 @@ func (s *script) afterHeld(place string, e ending, from, to []neon.NodeID) {
 	}
 	before := s.wherever(0, 0)
 	s.do("abort", func(ctx context.Context, c *testcluster.Client) error {
-		return c.AbortSafekeepers(ctx, idOf(0), timelineOf(0))
+		return c.Timelines().AbortSafekeepers(ctx, idOf(0), timelineOf(0))
 	})
 	tl := s.wherever(0, 0)
 	stays, moved := slices.Equal(tl.Set, from), slices.Equal(tl.Set, to)

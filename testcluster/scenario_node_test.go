@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
@@ -27,8 +28,8 @@ func (s *script) move(shard neon.ShardID, to neon.NodeID, p pace) {
 		Node: to, Config: neon.MigrationConfig{OverrideScheduler: true, Prewarm: bool(p)},
 	}
 	s.do("migrate", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.Migrate(ctx, shard, req)
-		switch testcluster.StatusOf(err) {
+		err := c.Shards().Migrate(ctx, shard, req)
+		switch client.StatusOf(err) {
 		case http.StatusInternalServerError, http.StatusGatewayTimeout, http.StatusRequestTimeout:
 			return nil
 		}
@@ -41,7 +42,8 @@ func (s *script) move(shard neon.ShardID, to neon.NodeID, p pace) {
 func (s *script) pin(n int) {
 	s.Helper()
 	s.do("pin a tenant", func(ctx context.Context, c *testcluster.Client) error {
-		return c.Policy(ctx, idOf(n), neon.PolicyRequest{Scheduling: new(neon.ShardEssential)})
+		return c.Tenants().SetPolicy(ctx, idOf(n),
+			neon.PolicyRequest{Scheduling: new(neon.ShardEssential)})
 	})
 }
 

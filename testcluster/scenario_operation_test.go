@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
@@ -34,24 +35,34 @@ func operationStories() []scenario {
 	}
 }
 
-type nodeCall func(c *testcluster.Client, ctx context.Context, id neon.NodeID) error
+type nodeCall func(nodes client.Nodes, ctx context.Context, id neon.NodeID) error
+
+// begin is the call that begins an operation with switches.
+func begin(
+	f func(client.Nodes, context.Context, neon.NodeID, ...client.NodeOption) error,
+	with ...client.NodeOption,
+) nodeCall {
+	return func(nodes client.Nodes, ctx context.Context, id neon.NodeID) error {
+		return f(nodes, ctx, id, with...)
+	}
+}
 
 // order gives an order about a node until it has been taken. An order whose answer
 // got lost and that is given again is refused, because it was taken.
 func (s *script) order(what string, id neon.NodeID, f nodeCall, taken ...neon.NodeScheduling) {
 	s.Helper()
 	s.do(what, func(ctx context.Context, c *testcluster.Client) error {
-		err := f(c, ctx, id)
+		err := f(c.Nodes(), ctx, id)
 		if err == nil {
 			return nil
 		}
-		n, nerr := c.Node(ctx, id)
+		n, nerr := c.Nodes().Get(ctx, id)
 		for _, p := range taken {
 			if nerr == nil && n.Scheduling == p {
 				return nil
 			}
 		}
-		if testcluster.StatusOf(nerr) == http.StatusNotFound && len(taken) > 0 &&
+		if client.StatusOf(nerr) == http.StatusNotFound && len(taken) > 0 &&
 			taken[0] == neon.SchedulingDeleting {
 			return nil
 		}
@@ -63,7 +74,7 @@ func (s *script) order(what string, id neon.NodeID, f nodeCall, taken ...neon.No
 func (s *script) becomes(id neon.NodeID, p neon.NodeScheduling) {
 	s.Helper()
 	s.eventually(fmt.Sprintf("node %s becomes %s", id, p), func(ctx context.Context) error {
-		n, err := s.Client().Node(ctx, id)
+		n, err := s.Client().Nodes().Get(ctx, id)
 		if err == nil && n.Scheduling != p {
 			err = fmt.Errorf("node is %s", n.Scheduling)
 		}
@@ -75,10 +86,10 @@ func (s *script) becomes(id neon.NodeID, p neon.NodeScheduling) {
 func (s *script) gone(id neon.NodeID) {
 	s.Helper()
 	s.eventually(fmt.Sprintf("node %s is deleted", id), func(ctx context.Context) error {
-		if _, err := s.Client().Node(ctx, id); testcluster.StatusOf(err) != http.StatusNotFound {
+		if _, err := s.Client().Nodes().Get(ctx, id); client.StatusOf(err) != http.StatusNotFound {
 			return fmt.Errorf("node is still there: %w", err)
 		}
-		list, err := s.Client().Tombstones(ctx)
+		list, err := s.Client().Nodes().Tombstones(ctx)
 		if err == nil && (len(list) != 1 || list[0].ID != id) {
 			err = fmt.Errorf("tombstones are %+v", list)
 		}
@@ -104,7 +115,7 @@ func (s *script) attached(id neon.NodeID) (n int) {
 func (s *script) activate(id neon.NodeID) {
 	s.Helper()
 	s.do("make a node active", func(ctx context.Context, c *testcluster.Client) error {
-		return c.ConfigureNode(ctx,
+		return c.Nodes().Configure(ctx,
 			neon.NodeConfigure{ID: id, Scheduling: new(neon.SchedulingActive)})
 	})
 }
@@ -113,7 +124,7 @@ func drainStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(0, 0, 4))
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+	s.order("drain", n, begin(client.Nodes.Drain), neon.SchedulingDraining,
 		neon.SchedulingPauseForRestart)
 	s.step("on the way")
 	s.becomes(n, neon.SchedulingPauseForRestart)
@@ -126,7 +137,7 @@ func drainStory(s *script) {
 	s.verdicts()
 	s.becomes(n, neon.SchedulingActive)
 	s.step("fill")
-	s.order("fill", n, (*testcluster.Client).Fill, neon.SchedulingFilling)
+	s.order("fill", n, begin(client.Nodes.Fill), neon.SchedulingFilling)
 	s.step("filling")
 	s.becomes(n, neon.SchedulingActive)
 	s.rest()
@@ -139,7 +150,7 @@ func drainDyingStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(0, 0, 4))
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+	s.order("drain", n, begin(client.Nodes.Drain), neon.SchedulingDraining,
 		neon.SchedulingPauseForRestart)
 	s.step("the pageserver dies")
 	s.KillPageserver(n)
@@ -159,7 +170,7 @@ func drainDestinationStory(s *script) {
 	n := s.home(shardOf(0, 0, 4))
 	dies := n%5 + 1
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+	s.order("drain", n, begin(client.Nodes.Drain), neon.SchedulingDraining,
 		neon.SchedulingPauseForRestart)
 	s.step("a destination dies")
 	s.KillPageserver(dies)
@@ -179,7 +190,7 @@ func drainRestartStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(0, 0, 4))
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+	s.order("drain", n, begin(client.Nodes.Drain), neon.SchedulingDraining,
 		neon.SchedulingPauseForRestart)
 	s.step("restarted")
 	s.Fleet().Node(n).Kill()
@@ -194,7 +205,7 @@ func drainRestartStory(s *script) {
 func (s *script) noOperations() {
 	s.Helper()
 	s.eventually("no operation runs", func(ctx context.Context) error {
-		list, err := s.Client().Operations(ctx)
+		list, err := s.Client().Nodes().Operations(ctx)
 		if err == nil && len(list) > 0 {
 			err = fmt.Errorf("there are %+v", list)
 		}
@@ -207,10 +218,10 @@ func drainTwoStory(s *script) {
 	first := s.home(shardOf(0, 0, 4))
 	second := first%5 + 1
 	s.step("drain")
-	s.order("drain the first", first, (*testcluster.Client).DrainBesideOthers,
+	s.order("drain the first", first, begin(client.Nodes.Drain, client.Concurrent),
 		neon.SchedulingDraining, neon.SchedulingPauseForRestart)
 	s.step("and another")
-	s.order("drain the second", second, (*testcluster.Client).DrainBesideOthers,
+	s.order("drain the second", second, begin(client.Nodes.Drain, client.Concurrent),
 		neon.SchedulingDraining, neon.SchedulingPauseForRestart)
 	s.step("the end of both")
 	s.becomes(first, neon.SchedulingPauseForRestart)
@@ -230,7 +241,7 @@ func impostorStory(s *script) {
 	n := s.home(shardOf(0, 0, 4))
 	s.step("the impostor")
 	s.do("re-attach", func(ctx context.Context, c *testcluster.Client) error {
-		_, err := c.ReAttach(ctx, neon.ReAttachRequest{Node: n})
+		_, err := c.Upcalls().ReAttach(ctx, neon.ReAttachRequest{Node: n})
 		return err
 	})
 	s.step("repaired")
@@ -244,10 +255,10 @@ func cancelDrainStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(1, 0, 0))
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+	s.order("drain", n, begin(client.Nodes.Drain), neon.SchedulingDraining,
 		neon.SchedulingPauseForRestart)
 	s.step("cancel")
-	s.order("cancel", n, (*testcluster.Client).CancelDrain, neon.SchedulingActive,
+	s.order("cancel", n, client.Nodes.CancelDrain, neon.SchedulingActive,
 		neon.SchedulingPauseForRestart)
 	s.step("as before")
 	s.activate(n)
@@ -259,7 +270,7 @@ func deleteNodeStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(0, 0, 4))
 	s.step("delete")
-	s.order("delete", n, (*testcluster.Client).DeleteNode, neon.SchedulingDeleting)
+	s.order("delete", n, begin(client.Nodes.Delete), neon.SchedulingDeleting)
 	s.step("on the way")
 	s.gone(n)
 	s.step("afterwards")
@@ -275,8 +286,8 @@ func (s *script) zombie(id neon.NodeID) {
 	s.Helper()
 	s.Fleet().Node(id).Kill()
 	s.eventually("the re-attach of a deleted node is refused", func(ctx context.Context) error {
-		_, err := s.Client().ReAttach(ctx, neon.ReAttachRequest{Node: id})
-		if testcluster.StatusOf(err) != http.StatusInternalServerError {
+		_, err := s.Client().Upcalls().ReAttach(ctx, neon.ReAttachRequest{Node: id})
+		if client.StatusOf(err) != http.StatusInternalServerError {
 			return fmt.Errorf("re-attach: %w", err)
 		}
 		return nil
@@ -287,7 +298,7 @@ func deleteDyingStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(0, 0, 4))
 	s.step("delete")
-	s.order("delete", n, (*testcluster.Client).DeleteNode, neon.SchedulingDeleting)
+	s.order("delete", n, begin(client.Nodes.Delete), neon.SchedulingDeleting)
 	s.step("the pageserver dies")
 	s.KillPageserver(n)
 	s.step("and is deleted")
@@ -301,7 +312,7 @@ func forceDeleteStory(s *script) {
 	s.step("the pageserver dies")
 	s.KillPageserver(n)
 	s.step("delete")
-	s.order("delete", n, (*testcluster.Client).ForceDeleteNode, neon.SchedulingDeleting)
+	s.order("delete", n, begin(client.Nodes.Delete, client.Force), neon.SchedulingDeleting)
 	s.step("gone")
 	s.gone(n)
 	s.rest()
@@ -314,11 +325,19 @@ func deleteNowStory(s *script) {
 	s.KillPageserver(n)
 	s.step("delete")
 	s.do("delete",
-		func(ctx context.Context, c *testcluster.Client) error { return c.DeleteNodeNow(ctx, n) })
+		func(
+			ctx context.Context, c *testcluster.Client,
+		) error {
+			return c.Nodes().DeleteNow(ctx, n)
+		})
 	s.step("gone")
 	s.gone(n)
 	s.do("delete again",
-		func(ctx context.Context, c *testcluster.Client) error { return c.DeleteNodeNow(ctx, n) })
+		func(
+			ctx context.Context, c *testcluster.Client,
+		) error {
+			return c.Nodes().DeleteNow(ctx, n)
+		})
 	s.rest()
 }
 
@@ -326,9 +345,9 @@ func cancelDeleteStory(s *script) {
 	s.populate()
 	n := s.home(shardOf(1, 0, 0))
 	s.step("delete")
-	s.order("delete", n, (*testcluster.Client).DeleteNode, neon.SchedulingDeleting)
+	s.order("delete", n, begin(client.Nodes.Delete), neon.SchedulingDeleting)
 	s.step("cancel")
-	s.order("cancel", n, (*testcluster.Client).CancelDeleteNode, neon.SchedulingActive)
+	s.order("cancel", n, client.Nodes.CancelDelete, neon.SchedulingActive)
 	s.step("as before")
 	s.becomes(n, neon.SchedulingActive)
 	s.rest()

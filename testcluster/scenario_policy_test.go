@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/reconciler"
 	"quorate/testcluster"
@@ -42,7 +43,7 @@ func (s *script) prefer(want neon.PreferredAZsRequest, exist ...neon.ShardID) {
 	s.Helper()
 	slices.SortFunc(exist, neon.ShardID.Compare)
 	s.do("prefer zones", func(ctx context.Context, c *testcluster.Client) error {
-		resp, err := c.PreferredAZs(ctx, want)
+		resp, err := c.Shards().SetPreferredAZs(ctx, want)
 		if err == nil && !slices.Equal(resp.Updated, exist) {
 			s.Errorf("step %q: zones of %v were changed, not of %v", s.step_, resp.Updated, exist)
 		}
@@ -55,7 +56,7 @@ func (s *script) prefer(want neon.PreferredAZsRequest, exist ...neon.ShardID) {
 func (s *script) servedFrom(want neon.PreferredAZsRequest) {
 	s.Helper()
 	s.eventually("shards are served from their zones", func(ctx context.Context) error {
-		nodes, err := s.Client().Nodes(ctx)
+		nodes, err := s.Client().Nodes().List(ctx)
 		if err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ func (s *script) servedFrom(want neon.PreferredAZsRequest) {
 		}
 		var errs []error
 		for id, az := range want {
-			d, err := s.Client().Describe(ctx, id.Tenant)
+			d, err := s.Client().Tenants().Describe(ctx, id.Tenant)
 			if err != nil {
 				return err
 			}
@@ -167,7 +168,7 @@ func zonesStory(s *script) {
 func (s *script) schedule(id neon.NodeID, to neon.NodeScheduling) {
 	s.Helper()
 	s.do("set the policy of a node", func(ctx context.Context, c *testcluster.Client) error {
-		return c.ConfigureNode(ctx, neon.NodeConfigure{ID: id, Scheduling: &to})
+		return c.Nodes().Configure(ctx, neon.NodeConfigure{ID: id, Scheduling: &to})
 	})
 	s.becomes(id, to)
 }
@@ -194,7 +195,7 @@ func nodePolicyStory(s *script) {
 		}
 		s.step("it serves what it has")
 		s.do("put", func(ctx context.Context, c *testcluster.Client) error {
-			return c.PutConfig(ctx, idOf(0), conf(fmt.Sprintf(`{"gc_horizon":%d}`, next)))
+			return c.Tenants().PutConfig(ctx, idOf(0), conf(fmt.Sprintf(`{"gc_horizon":%d}`, next)))
 		})
 		s.rest()
 	}
@@ -235,8 +236,8 @@ func allPausedStory(s *script) {
 		req := neon.TenantCreateRequest{
 			Tenant: neon.ShardID{Tenant: idOf(9)}, Placement: ptr(neon.Attached(0)),
 		}
-		_, err := s.Client().CreateTenant(ctx, req)
-		if testcluster.StatusOf(err)/100 == 4 {
+		_, err := s.Client().Tenants().Create(ctx, req)
+		if client.StatusOf(err)/100 == 4 {
 			return nil
 		}
 		return fmt.Errorf("create: %w", err)
@@ -245,8 +246,9 @@ func allPausedStory(s *script) {
 	s.policy(1, neon.PolicyRequest{Placement: &neon.Placement{}})
 	s.rest()
 	s.do("set it to be served", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.Policy(ctx, idOf(1), neon.PolicyRequest{Placement: ptr(neon.Attached(0))})
-		d, derr := c.Describe(ctx, idOf(1))
+		err := c.Tenants().SetPolicy(ctx, idOf(1),
+			neon.PolicyRequest{Placement: ptr(neon.Attached(0))})
+		d, derr := c.Tenants().Describe(ctx, idOf(1))
 		if derr == nil && d.Policy.Kind == neon.PlaceAttached {
 			return nil // wherever that may be
 		}
@@ -320,8 +322,8 @@ func pausedNodeDroppedStory(s *script) {
 	s.step("its node is dropped")
 	s.KillPageserver(n)
 	s.do("drop", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.DropNode(ctx, n)
-		if testcluster.StatusOf(err) == 404 {
+		err := c.Nodes().Drop(ctx, n)
+		if client.StatusOf(err) == 404 {
 			return nil
 		}
 		return err
@@ -346,9 +348,9 @@ func cancelFillStory(s *script) {
 	s.pageserver(n)
 	s.verdicts()
 	s.step("fill")
-	s.order("fill", n, (*testcluster.Client).Fill, neon.SchedulingFilling)
+	s.order("fill", n, begin(client.Nodes.Fill), neon.SchedulingFilling)
 	s.step("cancel")
-	s.order("cancel", n, (*testcluster.Client).CancelFill, neon.SchedulingActive)
+	s.order("cancel", n, client.Nodes.CancelFill, neon.SchedulingActive)
 	s.step("as before")
 	s.becomes(n, neon.SchedulingActive)
 	s.noOperations()

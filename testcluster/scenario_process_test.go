@@ -58,14 +58,14 @@ func (s *script) shown() string {
 	var b strings.Builder
 	s.do("list", func(ctx context.Context, c *testcluster.Client) error {
 		b.Reset()
-		nodes, err := c.Nodes(ctx)
+		nodes, err := c.Nodes().List(ctx)
 		if err != nil {
 			return err
 		}
 		for _, n := range nodes {
 			fmt.Fprintf(&b, "node %s %s %s\n", n.ID, n.Availability, n.Scheduling)
 		}
-		tenants, err := c.Tenants(ctx, neon.TenantID{}, 0)
+		tenants, err := c.Tenants().List(ctx, neon.TenantID{}, 0)
 		for _, t := range tenants {
 			fmt.Fprintf(&b, "tenant %s %s %s\n", t.Tenant, t.Policy, t.Config.JSON())
 			for _, sh := range t.Shards {

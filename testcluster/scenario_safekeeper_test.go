@@ -30,7 +30,7 @@ func (s *script) placed(tenant, n int) (set []neon.NodeID) {
 	}
 	for range 2 {
 		s.do("create a timeline", func(ctx context.Context, c *testcluster.Client) error {
-			resp, err := c.CreateTimelineOnSafekeepers(ctx, idOf(tenant), req)
+			resp, err := c.Timelines().Create(ctx, idOf(tenant), req)
 			if err != nil {
 				return err
 			}
@@ -143,7 +143,7 @@ func (s *script) migrateSafekeepers(tenant, n int, set ...neon.NodeID) {
 	s.Helper()
 	s.do("move a timeline to other safekeepers",
 		func(ctx context.Context, c *testcluster.Client) error {
-			return c.MigrateSafekeepers(ctx, idOf(tenant), timelineOf(n), set)
+			return c.Timelines().MigrateSafekeepers(ctx, idOf(tenant), timelineOf(n), set)
 		})
 }
 
@@ -175,14 +175,14 @@ func membershipStory(s *script) {
 	s.paidOff()
 	s.stopSafekeeper(spare)
 	s.step("to one that is down")
-	err := s.Client().MigrateSafekeepers(s.within(), idOf(0), timelineOf(0),
+	err := s.Client().Timelines().MigrateSafekeepers(s.within(), idOf(0), timelineOf(0),
 		[]neon.NodeID{first[0], first[1], spare})
 	if err == nil {
 		s.Errorf("moved to a safekeeper that is down")
 	}
 	s.step("taken back")
 	s.do("abort", func(ctx context.Context, c *testcluster.Client) error {
-		return c.AbortSafekeepers(ctx, idOf(0), timelineOf(0))
+		return c.Timelines().AbortSafekeepers(ctx, idOf(0), timelineOf(0))
 	})
 	s.startSafekeeper(spare)
 	s.paidOff()

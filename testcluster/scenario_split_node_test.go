@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
@@ -66,7 +67,7 @@ func splitDrainStory(s *script, what trouble) {
 	wait := s.splitMeanwhile(1, 4)
 	s.pass(2 * stage)
 	s.step("drain")
-	s.order("drain", n, (*testcluster.Client).Drain, neon.SchedulingDraining,
+	s.order("drain", n, begin(client.Nodes.Drain), neon.SchedulingDraining,
 		neon.SchedulingPauseForRestart)
 	wait()
 	s.thawed(1)
@@ -86,7 +87,7 @@ func splitDeleteNodeStory(s *script) {
 	n, wait := s.splitting(1)
 	s.pass(2 * stage)
 	s.step("delete")
-	s.order("delete", n, (*testcluster.Client).DeleteNode, neon.SchedulingDeleting)
+	s.order("delete", n, begin(client.Nodes.Delete), neon.SchedulingDeleting)
 	wait()
 	s.step("on the way")
 	s.gone(n)
@@ -105,7 +106,7 @@ func splitForceDeleteStory(s *script) {
 	s.pass(2 * stage)
 	s.KillPageserver(n)
 	s.step("delete")
-	s.order("delete", n, (*testcluster.Client).ForceDeleteNode, neon.SchedulingDeleting)
+	s.order("delete", n, begin(client.Nodes.Delete, client.Force), neon.SchedulingDeleting)
 	s.step("gone")
 	s.gone(n)
 	wait()
@@ -129,8 +130,8 @@ func splitDeleteTenantStory(s *script) {
 		s.deleteTenant(n)
 		wait()
 		s.eventually("the tenant is gone", func(ctx context.Context) error {
-			if _, err := s.Client().Describe(ctx,
-				idOf(n)); testcluster.StatusOf(err) != http.StatusNotFound {
+			if _, err := s.Client().Tenants().Describe(ctx,
+				idOf(n)); client.StatusOf(err) != http.StatusNotFound {
 				return fmt.Errorf("it is there: %w", err)
 			}
 			return nil

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
@@ -54,7 +55,7 @@ func (s *script) split(n, count int) {
 }
 
 func trySplit(ctx context.Context, c *testcluster.Client, n, count int) error {
-	resp, err := c.Split(ctx, idOf(n), neon.ShardSplitRequest{Count: uint8(count)})
+	resp, err := c.Tenants().Split(ctx, idOf(n), neon.ShardSplitRequest{Count: uint8(count)})
 	if err == nil && len(resp.Shards) != count {
 		return fmt.Errorf("split into %d shards gave %v", count, resp.Shards)
 	}
@@ -73,7 +74,7 @@ func (s *script) splitMeanwhile(n, count int) (wait func()) {
 func (s *script) thawed(n int) {
 	s.Helper()
 	s.eventually("the tenant is not being split", func(ctx context.Context) error {
-		d, err := s.Client().Describe(ctx, idOf(n))
+		d, err := s.Client().Tenants().Describe(ctx, idOf(n))
 		for _, sh := range d.Shards {
 			if sh.Splitting {
 				return fmt.Errorf("shard %s is being split", sh.Shard)
@@ -140,7 +141,7 @@ func splitStory(s *script) {
 	s.step("too few")
 	s.eventually("fewer shards are refused", func(ctx context.Context) error {
 		if err := trySplit(ctx, s.Client(), 1,
-			4); testcluster.StatusOf(err) != http.StatusBadRequest {
+			4); client.StatusOf(err) != http.StatusBadRequest {
 			return errors.Join(errors.New("eight shards were split into four"), err)
 		}
 		return nil
@@ -186,7 +187,7 @@ func splitDeletedStory(s *script) {
 	s.stages(simpageserver.Behaviour{SplitFailsAt: simpageserver.SplitHalf})
 	s.eventually("the split fails", func(ctx context.Context) error {
 		err := trySplit(ctx, s.Client(), 4, 8)
-		if testcluster.StatusOf(err) == http.StatusConflict {
+		if client.StatusOf(err) == http.StatusConflict {
 			return nil
 		}
 		return fmt.Errorf("split: %w", err)
@@ -216,7 +217,7 @@ func splitAbortStory(s *script) {
 			if err == nil {
 				s.Fatal("a split succeeded although a pageserver fails")
 			}
-			if testcluster.StatusOf(err) != http.StatusConflict {
+			if client.StatusOf(err) != http.StatusConflict {
 				return err
 			}
 			return nil
@@ -341,7 +342,7 @@ func autosplitStory(s *script) {
 	reach := func(n, count int) {
 		s.eventually(fmt.Sprintf("tenant %d has %d shards", n, count),
 			func(ctx context.Context) error {
-				d, err := s.Client().Describe(ctx, idOf(n))
+				d, err := s.Client().Tenants().Describe(ctx, idOf(n))
 				if err == nil && len(d.Shards) != count {
 					return fmt.Errorf("it has %d", len(d.Shards))
 				}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
@@ -55,7 +56,7 @@ func (s *script) create(n, count int, p neon.Placement) {
 		}
 	}
 	s.do("create a tenant", func(ctx context.Context, c *testcluster.Client) error {
-		_, err := c.CreateTenant(ctx, req)
+		_, err := c.Tenants().Create(ctx, req)
 		return err
 	})
 }
@@ -72,7 +73,7 @@ func (s *script) timeline(tenant, n, ancestor int, shards ...neon.ShardID) {
 		req.Branch = &neon.TimelineBranch{Ancestor: timelineOf(ancestor), PgVersion: &version}
 	}
 	s.do("create a timeline", func(ctx context.Context, c *testcluster.Client) error {
-		_, err := c.CreateTimeline(ctx, idOf(tenant), req)
+		_, err := c.Timelines().Create(ctx, idOf(tenant), req)
 		return err
 	})
 	s.Fleet().Durable(timelineOf(n), shards...)
@@ -81,8 +82,8 @@ func (s *script) timeline(tenant, n, ancestor int, shards ...neon.ShardID) {
 func (s *script) deleteTimeline(tenant, n int) {
 	s.Helper()
 	s.do("delete a timeline", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.DeleteTimeline(ctx, idOf(tenant), timelineOf(n))
-		if testcluster.StatusOf(err) == http.StatusNotFound {
+		err := c.Timelines().Delete(ctx, idOf(tenant), timelineOf(n))
+		if client.StatusOf(err) == http.StatusNotFound {
 			return nil // by an earlier try
 		}
 		return err
@@ -93,8 +94,8 @@ func (s *script) deleteTimeline(tenant, n int) {
 func (s *script) deleteTenant(n int) {
 	s.Helper()
 	s.do("delete a tenant", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.DeleteTenant(ctx, idOf(n))
-		if testcluster.StatusOf(err) == http.StatusNotFound {
+		err := c.Tenants().Delete(ctx, idOf(n))
+		if client.StatusOf(err) == http.StatusNotFound {
 			return nil
 		}
 		return err
@@ -107,7 +108,7 @@ func (s *script) policy(n int, req neon.PolicyRequest) {
 	s.do("change a policy", func(
 		ctx context.Context, c *testcluster.Client,
 	) error {
-		return c.Policy(ctx, idOf(n), req)
+		return c.Tenants().SetPolicy(ctx, idOf(n), req)
 	})
 }
 
@@ -171,20 +172,21 @@ func configStory(s *script) {
 	s.create(0, 2, neon.Attached(1))
 	s.step("put")
 	s.do("put", func(ctx context.Context, c *testcluster.Client) error {
-		return c.PutConfig(ctx, idOf(0), conf(`{"pitr_interval":"7days","gc_horizon":1024}`))
+		return c.Tenants().PutConfig(ctx, idOf(0),
+			conf(`{"pitr_interval":"7days","gc_horizon":1024}`))
 	})
 	s.step("patch")
 	s.do("patch", func(ctx context.Context, c *testcluster.Client) error {
-		return c.PatchConfig(ctx, idOf(0),
+		return c.Tenants().PatchConfig(ctx, idOf(0),
 			map[string]any{"gc_horizon": nil, "checkpoint_distance": 4096})
 	})
 	s.step("put less")
 	s.do("put", func(ctx context.Context, c *testcluster.Client) error {
-		return c.PutConfig(ctx, idOf(0), conf(`{"checkpoint_distance":8192}`))
+		return c.Tenants().PutConfig(ctx, idOf(0), conf(`{"checkpoint_distance":8192}`))
 	})
 	s.step("read")
 	s.do("read", func(ctx context.Context, c *testcluster.Client) error {
-		have, err := c.Config(ctx, idOf(0))
+		have, err := c.Tenants().Config(ctx, idOf(0))
 		if err == nil && have != conf(`{"checkpoint_distance":8192}`) {
 			s.Errorf("a read after an acknowledged put shows %s", have.JSON())
 		}
@@ -233,7 +235,7 @@ func onboardStory(s *script) {
 	put := func(l neon.LocationConfig) {
 		s.Helper()
 		s.do("location_config", func(ctx context.Context, c *testcluster.Client) error {
-			_, err := c.LocationConfig(ctx, idOf(0), l)
+			_, err := c.Tenants().PutLocation(ctx, idOf(0), l)
 			return err
 		})
 	}
@@ -279,7 +281,8 @@ func deleteStory(s *script) {
 		n.SetFaults()
 	}
 	s.do("a deleted tenant is gone", func(ctx context.Context, c *testcluster.Client) error {
-		if _, err := c.Describe(ctx, idOf(0)); testcluster.StatusOf(err) != http.StatusNotFound {
+		if _, err := c.Tenants().Describe(ctx,
+			idOf(0)); client.StatusOf(err) != http.StatusNotFound {
 			return errors.Join(errors.New("it is there"), err)
 		}
 		return nil

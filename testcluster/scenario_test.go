@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 )
@@ -237,7 +238,7 @@ func (s *script) do(what string, f func(ctx context.Context, c *testcluster.Clie
 		if err == nil {
 			return
 		}
-		status := testcluster.StatusOf(err)
+		status := client.StatusOf(err)
 		if o := s.Oracle().Err(); status == http.StatusBadRequest || ctx.Err() != nil || o != nil {
 			s.Fatalf("step %q: %s: %v", s.step_, what, errors.Join(o, err))
 		}
@@ -324,7 +325,7 @@ func (s *script) home(id neon.ShardID) neon.NodeID {
 	s.Helper()
 	var node neon.NodeID
 	s.do("where is "+id.String(), func(ctx context.Context, c *testcluster.Client) error {
-		d, err := c.Describe(ctx, id.Tenant)
+		d, err := c.Tenants().Describe(ctx, id.Tenant)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/testcluster"
@@ -51,7 +52,7 @@ func (s *script) beginImport(tenant, n int) {
 		Location: json.RawMessage(`{"LocalFs":{"path":"/bucket"}}`), IdempotencyKey: fmt.Sprint(n),
 	}}
 	s.do("begin an import", func(ctx context.Context, c *testcluster.Client) error {
-		_, err := c.CreateTimeline(ctx, idOf(tenant), req)
+		_, err := c.Timelines().Create(ctx, idOf(tenant), req)
 		return err
 	})
 }
@@ -136,11 +137,11 @@ func abandonedDeletionStory(s *script) {
 	s.timeline(0, 1, 0, two...)
 	s.step("refused")
 	s.do("an ancestor is not deleted", func(ctx context.Context, c *testcluster.Client) error {
-		err := c.DeleteTimeline(ctx, idOf(0), timelineOf(0))
+		err := c.Timelines().Delete(ctx, idOf(0), timelineOf(0))
 		if err == nil {
 			s.Error("a timeline with a branch was deleted")
 		}
-		if testcluster.StatusOf(err) == 500 {
+		if client.StatusOf(err) == 500 {
 			return nil
 		}
 		return err
@@ -150,7 +151,7 @@ func abandonedDeletionStory(s *script) {
 	s.eventually("it is recorded", func(ctx context.Context) error {
 		short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 		defer cancel()
-		_ = s.Client().DeleteTimeline(short, ref.Tenant, ref.Timeline) // whatever comes of it
+		_ = s.Client().Timelines().Delete(short, ref.Tenant, ref.Timeline) // whatever comes of it
 		all, err := states(ctx, s.Cluster)
 		if err != nil {
 			return err

@@ -40,7 +40,7 @@ func TestSeriesEnd(t *testing.T) {
 
 	client := c.Client()
 	for i := range nodes {
-		err := client.RegisterNode(ctx, neon.NodeRegister{
+		err := client.Nodes().Register(ctx, neon.NodeRegister{
 			ID: neon.NodeID(1000 + i), PgAddr: "127.0.0.1", PgPort: 1, HTTPAddr: "127.0.0.1",
 			HTTPPort: uint16(1 + i), AZ: neon.MakeAZ("elsewhere"),
 		})
@@ -55,7 +55,7 @@ func TestSeriesEnd(t *testing.T) {
 		}
 	}
 	for i := range nodes {
-		if err := client.DropNode(ctx, neon.NodeID(1000+i)); err != nil {
+		if err := client.Nodes().Drop(ctx, neon.NodeID(1000+i)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -101,7 +101,8 @@ func (n *nemesis) controllers(ctx context.Context) {
 			n.check(n.HealDisk(i))
 		default:
 			c, cancel := context.WithTimeout(ctx, patience)
-			_ = n.ClientOf(i).StepDown(c) // it may be alone, or not know a healthy successor
+			_ = n.ClientOf(i).Cluster().
+				StepDown(c) // it may be alone, or not know a healthy successor
 			cancel()
 		}
 	}

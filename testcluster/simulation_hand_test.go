@@ -36,23 +36,25 @@ func (w *worker) toWild(ctx context.Context, c *testcluster.Client) {
 	id := t.shard.Tenant
 	switch w.rng.IntN(16) {
 	case 0:
-		w.count(c.Policy(ctx, id, neon.PolicyRequest{Placement: ptr(neon.Attached(w.rng.IntN(2)))}))
+		w.count(c.Tenants().SetPolicy(ctx, id,
+			neon.PolicyRequest{Placement: ptr(neon.Attached(w.rng.IntN(2)))}))
 	case 1:
-		w.count(c.Policy(ctx, id, neon.PolicyRequest{Placement: ptr(neon.Placement{})}))
+		w.count(c.Tenants().SetPolicy(ctx, id,
+			neon.PolicyRequest{Placement: ptr(neon.Placement{})}))
 	case 2, 3, 4:
 		mode := []neon.LocationMode{
 			neon.AttachedSingle, neon.AttachedSingle, neon.Secondary, neon.Detached,
 		}[w.rng.IntN(4)]
-		_, err := c.LocationConfig(ctx, id, neon.LocationConfig{
+		_, err := c.Tenants().PutLocation(ctx, id, neon.LocationConfig{
 			Mode: mode, TenantConf: conf(fmt.Sprintf(`{"gc_horizon":%d}`, w.number())),
 		})
 		w.count(err)
 	case 5:
-		w.count(c.PatchConfig(ctx, id, map[string]any{"gc_horizon": w.number()}))
+		w.count(c.Tenants().PatchConfig(ctx, id, map[string]any{"gc_horizon": w.number()}))
 	case 6:
-		w.count(c.DropTenant(ctx, id))
+		w.count(c.Tenants().Drop(ctx, id))
 	case 7, 8:
-		_, err := c.ImportTenant(ctx, id)
+		_, err := c.Tenants().Import(ctx, id)
 		w.count(err)
 	case 9:
 		at := time.Now().UTC().Format(time.RFC3339)
@@ -62,10 +64,10 @@ func (w *worker) toWild(ctx context.Context, c *testcluster.Client) {
 	case 10:
 		w.wild = slices.DeleteFunc(w.wild, func(o *wild) bool { return o == t })
 		w.Oracle().Deleting(id)
-		w.count(c.DeleteTenant(ctx, id))
+		w.count(c.Tenants().Delete(ctx, id))
 	case 11:
 		if len(w.Safekeepers().Nodes()) == 0 {
-			_, err := c.CreateTimeline(ctx, id, neon.TimelineCreateRequest{
+			_, err := c.Timelines().Create(ctx, id, neon.TimelineCreateRequest{
 				Timeline:  timelineOf(w.number()),
 				Bootstrap: &neon.TimelineBootstrap{PgVersion: ptr(neon.PgVersion(16))},
 			})
@@ -87,7 +89,8 @@ func (w *worker) attachByHand(ctx context.Context, t *wild, node neon.NodeID) {
 	if node != 0 {
 		req.Node = &node
 	}
-	g, err := w.ClientOf(w.rng.IntN(w.Controllers())).WithPatience(patience).AttachHook(ctx, req)
+	g, err := w.ClientOf(w.rng.IntN(w.Controllers())).WithTryTimeout(patience).Shards().
+		AttachHook(ctx, req)
 	if !w.count(err) {
 		return
 	}
@@ -142,7 +145,7 @@ func (e *episode) tame(ctx context.Context) {
 		for _, t := range w.wild {
 			e.persist(ctx, "take a tenant back",
 				func(ctx context.Context, c *testcluster.Client) error {
-					return c.Policy(ctx, t.shard.Tenant, neon.PolicyRequest{
+					return c.Tenants().SetPolicy(ctx, t.shard.Tenant, neon.PolicyRequest{
 						Placement: ptr(neon.Attached(0)), Scheduling: ptr(neon.ShardActive),
 					})
 				})

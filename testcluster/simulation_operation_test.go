@@ -60,7 +60,7 @@ func (w *worker) mayDelete(id neon.NodeID) bool {
 func (e *episode) endOperations(ctx context.Context) {
 	e.persist(ctx, "end the operations", func(ctx context.Context, c *testcluster.Client) error {
 		for n := 0; ; n++ {
-			list, err := c.Operations(ctx)
+			list, err := c.Nodes().Operations(ctx)
 			if err != nil || len(list) == 0 {
 				return err
 			}
@@ -83,7 +83,7 @@ func (e *episode) endOperations(ctx context.Context) {
 	var tombstones []neon.NodeDescribe
 	e.persist(ctx, "list the tombstones",
 		func(ctx context.Context, c *testcluster.Client) (err error) {
-			tombstones, err = c.Tombstones(ctx)
+			tombstones, err = c.Nodes().Tombstones(ctx)
 			return err
 		})
 	for _, t := range tombstones {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/testcluster"
@@ -71,7 +72,7 @@ func (w *worker) moveSafekeepers(ctx context.Context, c *testcluster.Client, t *
 		return
 	}
 	if w.rng.IntN(4) == 0 {
-		w.count(c.AbortSafekeepers(ctx, t.id, tl))
+		w.count(c.Timelines().AbortSafekeepers(ctx, t.id, tl))
 		return
 	}
 	all := w.Safekeepers().Nodes()
@@ -79,7 +80,7 @@ func (w *worker) moveSafekeepers(ctx context.Context, c *testcluster.Client, t *
 	for _, i := range w.rng.Perm(len(all))[:min(3, len(all))] {
 		set = append(set, all[i].ID())
 	}
-	if w.count(c.MigrateSafekeepers(ctx, t.id, tl, set)) {
+	if w.count(c.Timelines().MigrateSafekeepers(ctx, t.id, tl, set)) {
 		w.locateSafekeepers(ctx, t, tl, set)
 	}
 }
@@ -92,10 +93,10 @@ func (w *worker) locateSafekeepers(
 	i := w.rng.IntN(w.Controllers())
 	var now neon.TimelineLocate
 	path := fmt.Sprintf("/debug/v1/tenant/%s/timeline/%s/locate", t.id, tl)
-	err := w.ClientOf(i).WithPatience(patience).Call(ctx, http.MethodGet, path, nil, &now)
+	err := w.ClientOf(i).WithTryTimeout(patience).Call(ctx, http.MethodGet, path, nil, &now)
 	was := t.located[tl]
 	switch {
-	case testcluster.StatusOf(err) == http.StatusNotFound && !was.dying:
+	case client.StatusOf(err) == http.StatusNotFound && !was.dying:
 		w.Errorf("seed %d: controller %d does not know timeline %s of tenant %s", w.seed, i, tl,
 			t.id)
 	case err != nil:
@@ -126,7 +127,7 @@ func (w *worker) scheduleSafekeeper(ctx context.Context, c *testcluster.Client) 
 	if w.rng.IntN(3) == 0 {
 		to = neon.SafekeeperPause
 	}
-	w.count(c.SafekeeperPolicy(ctx, all[w.rng.IntN(len(all))].ID(), to))
+	w.count(c.Safekeepers().SetScheduling(ctx, all[w.rng.IntN(len(all))].ID(), to))
 }
 
 // calmSafekeepers ends all faults of safekeepers.
@@ -149,7 +150,7 @@ func (e *episode) settleSafekeepers(ctx context.Context) {
 	for _, n := range e.Safekeepers().Nodes() {
 		e.persist(ctx, "activate a safekeeper",
 			func(ctx context.Context, c *testcluster.Client) error {
-				return c.SafekeeperPolicy(ctx, n.ID(), neon.SafekeeperActive)
+				return c.Safekeepers().SetScheduling(ctx, n.ID(), neon.SafekeeperActive)
 			})
 	}
 	for ctx.Err() == nil {
@@ -170,7 +171,7 @@ func (e *episode) settleSafekeepers(ctx context.Context) {
 		for _, tl := range left {
 			e.persist(ctx, "take a move of a timeline back",
 				func(ctx context.Context, c *testcluster.Client) error {
-					return c.AbortSafekeepers(ctx, tl.Tenant, tl.ID)
+					return c.Timelines().AbortSafekeepers(ctx, tl.Tenant, tl.ID)
 				})
 		}
 	}

@@ -44,7 +44,7 @@ func (w *worker) split(ctx context.Context, c *testcluster.Client, t *simTenant)
 		}
 	}
 	if !t.large {
-		_, err := c.Split(ctx, t.id, neon.ShardSplitRequest{Count: uint8(t.want)})
+		_, err := c.Tenants().Split(ctx, t.id, neon.ShardSplitRequest{Count: uint8(t.want)})
 		w.count(err)
 	}
 	w.splitDone(ctx, c, t)
@@ -52,7 +52,7 @@ func (w *worker) split(ctx context.Context, c *testcluster.Client, t *simTenant)
 
 // splitDone takes note of the end of a split.
 func (w *worker) splitDone(ctx context.Context, c *testcluster.Client, t *simTenant) {
-	d, err := c.Describe(ctx, t.id)
+	d, err := c.Tenants().Describe(ctx, t.id)
 	if err != nil || len(d.Shards) != t.want {
 		return
 	}

@@ -38,7 +38,7 @@ func (w *worker) patchConfig(ctx context.Context, c *testcluster.Client, t *simT
 		}
 	}
 	t.configs = append(t.configs, next...)
-	if w.count(c.PatchConfig(ctx, t.id, map[string]any{field: value})) {
+	if w.count(c.Tenants().PatchConfig(ctx, t.id, map[string]any{field: value})) {
 		t.configs = next
 	}
 }
@@ -55,10 +55,10 @@ func (w *worker) advise(ctx context.Context, c *testcluster.Client, t *simTenant
 		if w.rng.IntN(4) == 0 {
 			zone = nil
 		}
-		_, err := c.PreferredAZs(ctx, neon.PreferredAZsRequest{shard: zone})
+		_, err := c.Shards().SetPreferredAZs(ctx, neon.PreferredAZsRequest{shard: zone})
 		w.count(err)
 	case 2, 3:
-		w.count(c.CancelReconcile(ctx, shard))
+		w.count(c.Shards().CancelReconcile(ctx, shard))
 	case 4:
 		w.count(c.Call(ctx, http.MethodPut,
 			"/control/v1/tenant/"+shard.String()+"/migrate_secondary",
@@ -72,7 +72,7 @@ func (w *worker) advise(ctx context.Context, c *testcluster.Client, t *simTenant
 				Healthy: neon.List[neon.ShardID]{}, Unhealthy: neon.List[neon.ShardID]{shard},
 			}, nil))
 	default:
-		_, err := c.Locate(ctx, t.id)
+		_, err := c.Tenants().Locate(ctx, t.id)
 		w.count(err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/reconciler"
 	"quorate/testcluster"
@@ -371,13 +372,13 @@ func (e *episode) restorePolicies(ctx context.Context) {
 	var nodes []neon.NodeDescribe
 	e.persist(ctx, "list the pageservers",
 		func(ctx context.Context, c *testcluster.Client) (err error) {
-			nodes, err = c.Nodes(ctx)
+			nodes, err = c.Nodes().List(ctx)
 			return err
 		})
 	for _, n := range nodes {
 		e.persist(ctx, "activate a pageserver's scheduling",
 			func(ctx context.Context, c *testcluster.Client) error {
-				return c.ConfigureNode(ctx,
+				return c.Nodes().Configure(ctx,
 					neon.NodeConfigure{ID: n.ID, Scheduling: ptr(neon.SchedulingActive)})
 			})
 	}
@@ -388,7 +389,8 @@ func (e *episode) restorePolicies(ctx context.Context) {
 		t.paused = false
 		e.persist(ctx, "activate a tenant's scheduling",
 			func(ctx context.Context, c *testcluster.Client) error {
-				return c.Policy(ctx, t.id, neon.PolicyRequest{Scheduling: ptr(neon.ShardActive)})
+				return c.Tenants().SetPolicy(ctx, t.id,
+					neon.PolicyRequest{Scheduling: ptr(neon.ShardActive)})
 			})
 	}
 	e.dropHalves(ctx)
@@ -400,8 +402,8 @@ func (e *episode) persist(
 	ctx context.Context, what string, f func(context.Context, *testcluster.Client) error,
 ) {
 	for {
-		err := f(ctx, e.Client().WithPatience(patience))
-		if status := testcluster.StatusOf(err); err == nil || status == http.StatusNotFound ||
+		err := f(ctx, e.Client().WithTryTimeout(patience))
+		if status := client.StatusOf(err); err == nil || status == http.StatusNotFound ||
 			status == http.StatusConflict {
 			return
 		}

@@ -29,7 +29,7 @@ func (w *worker) archive(ctx context.Context, c *testcluster.Client, t *simTenan
 // importTimeline begins an import, which whoever leads takes to its end.
 func (w *worker) importTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	id := timelineOf(w.number())
-	_, err := c.CreateTimeline(ctx, t.id, neon.TimelineCreateRequest{Timeline: id,
+	_, err := c.Timelines().Create(ctx, t.id, neon.TimelineCreateRequest{Timeline: id,
 		Import: &neon.TimelineImport{
 			Location:       json.RawMessage(`{"LocalFs":{"path":"/bucket"}}`),
 			IdempotencyKey: id.String(),

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 )
@@ -59,7 +60,7 @@ func (w *worker) work(ctx context.Context) {
 func (w *worker) one() {
 	ctx, cancel := context.WithTimeout(context.Background(), opLimit)
 	defer cancel()
-	c := w.ClientFrom(w.rng.IntN(w.Controllers())).WithPatience(patience)
+	c := w.ClientFrom(w.rng.IntN(w.Controllers())).WithTryTimeout(patience)
 	if len(w.mine) == 0 {
 		w.create(ctx, c)
 		return
@@ -148,7 +149,7 @@ func (w *worker) create(ctx context.Context, c *testcluster.Client) {
 			Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize,
 		}
 	}
-	_, err := c.CreateTenant(ctx, req)
+	_, err := c.Tenants().Create(ctx, req)
 	w.count(err)
 	if err != nil {
 		return // nobody knows whether it is there; it is not touched again
@@ -172,13 +173,13 @@ func (w *worker) forget(t *simTenant) {
 func (w *worker) delete(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	w.forget(t)
 	w.Oracle().Deleting(t.id)
-	w.count(c.DeleteTenant(ctx, t.id))
+	w.count(c.Tenants().Delete(ctx, t.id))
 }
 
 func (w *worker) putConfig(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	next := conf(fmt.Sprintf(`{"gc_horizon":%d}`, w.number()))
 	t.configs = append(t.configs, next)
-	if w.count(c.PutConfig(ctx, t.id, next)) {
+	if w.count(c.Tenants().PutConfig(ctx, t.id, next)) {
 		t.configs = []neon.TenantConfig{next}
 	}
 }
@@ -186,9 +187,9 @@ func (w *worker) putConfig(ctx context.Context, c *testcluster.Client, t *simTen
 // readConfig reads through any one replica and demands what was acknowledged last.
 func (w *worker) readConfig(ctx context.Context, t *simTenant) {
 	i := w.rng.IntN(w.Controllers())
-	have, err := w.ClientOf(i).WithPatience(patience).Config(ctx, t.id)
+	have, err := w.ClientOf(i).WithTryTimeout(patience).Tenants().Config(ctx, t.id)
 	if err != nil {
-		if testcluster.StatusOf(err) == http.StatusNotFound {
+		if client.StatusOf(err) == http.StatusNotFound {
 			w.Errorf("seed %d: controller %d does not know tenant %s", w.seed, i, t.id)
 		}
 		return
@@ -221,7 +222,7 @@ func (w *worker) changePolicy(ctx context.Context, c *testcluster.Client, t *sim
 	default:
 		req.Placement = ptr(neon.Attached(w.rng.IntN(3)))
 	}
-	if w.count(c.Policy(ctx, t.id, req)) && req.Placement != nil &&
+	if w.count(c.Tenants().SetPolicy(ctx, t.id, req)) && req.Placement != nil &&
 		req.Placement.Kind == neon.PlaceAttached {
 		w.Oracle().Serving(t.id)
 	}
@@ -244,7 +245,7 @@ func (w *worker) migrate(ctx context.Context, c *testcluster.Client) {
 	}
 	nodes := w.Fleet().Nodes()
 	shards := w.shardsOf(t)
-	w.count(c.Migrate(ctx, shards[w.rng.IntN(len(shards))], neon.MigrateRequest{
+	w.count(c.Shards().Migrate(ctx, shards[w.rng.IntN(len(shards))], neon.MigrateRequest{
 		Node: nodes[w.rng.IntN(len(nodes))].ID(),
 		Config: neon.MigrationConfig{
 			OverrideScheduler: w.rng.IntN(4) > 0, Prewarm: w.rng.IntN(2) == 0,
@@ -266,7 +267,7 @@ func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *s
 			Ancestor: t.timelines[w.rng.IntN(len(t.timelines))], PgVersion: ptr(neon.PgVersion(16)),
 		}
 	}
-	_, err := c.CreateTimeline(ctx, t.id, req)
+	_, err := c.Timelines().Create(ctx, t.id, req)
 	if !w.count(err) {
 		t.half = append(t.half, id)
 		return
@@ -285,7 +286,7 @@ func (e *episode) dropHalves(ctx context.Context) {
 		for n := len(t.half); n > 0; n = len(t.half) {
 			e.persist(ctx, "delete what is left of a creation",
 				func(ctx context.Context, c *testcluster.Client) error {
-					return c.DeleteTimeline(ctx, t.id, t.half[n-1])
+					return c.Timelines().Delete(ctx, t.id, t.half[n-1])
 				})
 			t.half = t.half[:n-1]
 		}
@@ -296,7 +297,7 @@ func (e *episode) dropHalves(ctx context.Context) {
 // creations that were given up goes before, or some shards would refuse for ever.
 func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	for n := len(t.half); n > 0; n = len(t.half) {
-		if !w.count(c.DeleteTimeline(ctx, t.id, t.half[n-1])) {
+		if !w.count(c.Timelines().Delete(ctx, t.id, t.half[n-1])) {
 			return
 		}
 		t.half = t.half[:n-1]
@@ -309,7 +310,7 @@ func (w *worker) deleteTimeline(ctx context.Context, c *testcluster.Client, t *s
 	l.dying = true
 	t.located[id] = l
 	w.Fleet().Removing(id, t.id)
-	if w.count(c.DeleteTimeline(ctx, t.id, id)) {
+	if w.count(c.Timelines().Delete(ctx, t.id, id)) {
 		t.removed(id)
 		w.Fleet().Removed(id, t.id)
 	}
@@ -350,7 +351,7 @@ func (w *worker) validate() {
 	}
 	w.mu.Unlock()
 	i := w.rng.IntN(w.Controllers())
-	answer, err := w.ClientOf(i).Validate(ctx, ask)
+	answer, err := w.ClientOf(i).Upcalls().Validate(ctx, ask)
 	if err != nil || len(answer.Tenants) != len(ask.Tenants) {
 		return // no answer, or one of them was deleted meanwhile
 	}
@@ -378,6 +379,6 @@ func (w *worker) schedule(ctx context.Context, c *testcluster.Client) {
 	if w.rng.IntN(3) == 0 {
 		to = neon.SchedulingPause
 	}
-	w.count(c.ConfigureNode(ctx,
+	w.count(c.Nodes().Configure(ctx,
 		neon.NodeConfigure{ID: nodes[w.rng.IntN(len(nodes))].ID(), Scheduling: &to}))
 }

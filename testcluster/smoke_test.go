@@ -32,7 +32,8 @@ func create(
 	t.Helper()
 	client := c.Client()
 	for n := range tenants {
-		if _, err := client.CreateTenant(ctx, createRequest(n, shards, secondaries)); err != nil {
+		if _, err := client.Tenants().Create(ctx,
+			createRequest(n, shards, secondaries)); err != nil {
 			t.Fatalf("create tenant %d: %v", n, err)
 		}
 	}

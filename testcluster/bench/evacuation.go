@@ -111,7 +111,7 @@ func crowd(
 			if n.ID() == dying {
 				continue
 			}
-			if err := c.Client().ConfigureNode(ctx,
+			if err := c.Client().Nodes().Configure(ctx,
 				neon.NodeConfigure{ID: n.ID(), Scheduling: &s}); err != nil {
 				return err
 			}

@@ -152,7 +152,7 @@ func restart(ctx context.Context, c *testcluster.Cluster, i int) error {
 }
 
 func stepDown(ctx context.Context, c *testcluster.Cluster, i int) error {
-	return c.ClientOf(i).StepDown(ctx)
+	return c.ClientOf(i).Cluster().StepDown(ctx)
 }
 
 func stop(ctx context.Context, c *testcluster.Cluster, i int) error {
@@ -275,11 +275,11 @@ func (o *FailoverOptions) round(
 func settled(ctx context.Context, c *testcluster.Cluster) (leader int, err error) {
 	err = await(ctx, "all replicas have caught up", func() bool {
 		i, ok := c.Leader(ctx)
-		if !ok || c.ClientOf(i).Ready(ctx) != nil {
+		if !ok || c.ClientOf(i).Cluster().Ready(ctx) != nil {
 			return false
 		}
 		leader = i
-		view, err := c.ClientOf(i).Membership(ctx)
+		view, err := c.ClientOf(i).Cluster().Members(ctx)
 		if err != nil || len(view.Members) != c.Controllers() {
 			return false
 		}
@@ -289,7 +289,7 @@ func settled(ctx context.Context, c *testcluster.Cluster) (leader int, err error
 			}
 		}
 		for j := range c.Controllers() {
-			other, err := c.ClientOf(j).Membership(ctx)
+			other, err := c.ClientOf(j).Cluster().Members(ctx)
 			if err != nil || other.Leader != view.Server {
 				return false
 			}

@@ -27,7 +27,7 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 	if err != nil {
 		return f, err
 	}
-	before, err := c.ClientOf(leader).Membership(ctx)
+	before, err := c.ClientOf(leader).Cluster().Members(ctx)
 	if err != nil {
 		return f, err
 	}
@@ -43,7 +43,7 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 			for value := 0; load.Err() == nil; value++ {
 				t := tenantID((n*31 + value) % o.Tenants)
 				if n%4 == 0 {
-					_, err = client.Locate(load, t)
+					_, err = client.Tenants().Locate(load, t)
 					reads.Add(1)
 					continue
 				}
@@ -52,7 +52,7 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 				if err != nil {
 					return err
 				}
-				if client.PutConfig(load, t, conf) == nil {
+				if client.Tenants().PutConfig(load, t, conf) == nil {
 					writes.Add(1)
 				}
 			}
@@ -65,7 +65,7 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 	if leader, err = settled(ctx, c); err != nil {
 		return f, err
 	}
-	after, err := c.ClientOf(leader).Membership(ctx)
+	after, err := c.ClientOf(leader).Cluster().Members(ctx)
 	if err != nil {
 		return f, err
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/internal/wait"
 	"quorate/testcluster"
@@ -134,7 +135,7 @@ func (l *load) write(ctx context.Context, n int, t *target) {
 }
 
 func permanent(err error) bool {
-	status := testcluster.StatusOf(err)
+	status := client.StatusOf(err)
 	return status != 0 && status != http.StatusServiceUnavailable
 }
 
@@ -155,7 +156,7 @@ func (l *load) try(ctx context.Context, url, id string, body []byte) error {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	if err == nil && resp.StatusCode/100 != 2 {
-		err = &testcluster.StatusError{
+		err = &client.StatusError{
 			Method: http.MethodPut, Path: "/v1/tenant/config", Status: resp.StatusCode,
 			Msg: string(text),
 		}
@@ -231,7 +232,7 @@ func (l *load) verify(ctx context.Context, c *testcluster.Client) error {
 	for range len(l.tenants) {
 		t := <-l.tenants
 		l.tenants <- t
-		conf, err := c.Config(ctx, t.id)
+		conf, err := c.Tenants().Config(ctx, t.id)
 		if err != nil {
 			return err
 		}

@@ -114,7 +114,7 @@ func allReady(ctx context.Context, c *testcluster.Cluster) error {
 	}
 	return await(ctx, "all replicas are ready", func() bool {
 		for i := range c.Controllers() {
-			if c.ClientOf(i).Ready(ctx) != nil {
+			if c.ClientOf(i).Cluster().Ready(ctx) != nil {
 				return false
 			}
 		}

@@ -38,7 +38,7 @@ func seed(ctx context.Context, c *testcluster.Cluster, shards int) error {
 	if err := app.OpenControl(dataDir(c, 0)).Snapshot(ctx, &saved); err != nil {
 		return err
 	}
-	view, err := c.ClientOf(0).Membership(ctx)
+	view, err := c.ClientOf(0).Cluster().Members(ctx)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func seed(ctx context.Context, c *testcluster.Cluster, shards int) error {
 // seeding is what a cluster is made of anew.
 type seeding struct {
 	saved   []byte
-	view    testcluster.Membership
+	view    neon.Cluster
 	tenants int
 }
 

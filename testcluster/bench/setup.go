@@ -94,7 +94,7 @@ func create(ctx context.Context, c *testcluster.Cluster, how creation) (time.Dur
 				if n >= how.tenants {
 					return nil
 				}
-				if _, err := client.CreateTenant(ctx,
+				if _, err := client.Tenants().Create(ctx,
 					createRequest(n, how.shards, how.policy)); err != nil {
 					return fmt.Errorf("create tenant %d: %w", n, err)
 				}

@@ -44,7 +44,7 @@ func (p *probe) run(ctx context.Context) {
 		p.mu.Lock()
 		p.allowed = append(p.allowed, v)
 		p.mu.Unlock()
-		err := p.client.Policy(ctx, p.tenant, neon.PolicyRequest{Scheduling: &v})
+		err := p.client.Tenants().SetPolicy(ctx, p.tenant, neon.PolicyRequest{Scheduling: &v})
 		p.mu.Lock()
 		if err == nil {
 			p.acks = append(p.acks, time.Now())
@@ -84,7 +84,7 @@ func (p *probe) counts() (acknowledged, failed int) {
 
 // verify compares what is in force with what was acknowledged.
 func (p *probe) verify(ctx context.Context, client *testcluster.Client) error {
-	d, err := client.Describe(ctx, p.tenant)
+	d, err := client.Tenants().Describe(ctx, p.tenant)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (s *show) status(ctx context.Context) (*status, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	list, err := s.cluster.Client().Nodes(ctx)
+	list, err := s.cluster.Client().Nodes().List(ctx)
 	if err != nil {
 		return st, err
 	}
@@ -87,7 +87,7 @@ func (s *show) members(ctx context.Context) []member {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, askTimeout)
 			defer cancel()
-			m, err := s.cluster.ClientOf(i).Membership(ctx)
+			m, err := s.cluster.ClientOf(i).Cluster().Members(ctx)
 			switch {
 			case err != nil:
 				out[i].role = "silent"

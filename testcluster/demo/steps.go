@@ -62,13 +62,13 @@ func (s *show) createTenant(ctx context.Context, n int) error {
 			Count: neon.ShardCount(s.opt.Shards), StripeSize: 2048,
 		}
 	}
-	if _, err := client.CreateTenant(ctx, req); err != nil {
+	if _, err := client.Tenants().Create(ctx, req); err != nil {
 		return err
 	}
 	if n == 0 || n > s.opt.Timelines {
 		return nil
 	}
-	_, err := client.CreateTimeline(ctx, tenantID(n), neon.TimelineCreateRequest{
+	_, err := client.Timelines().Create(ctx, tenantID(n), neon.TimelineCreateRequest{
 		Timeline:  timelineID(n),
 		Bootstrap: &neon.TimelineBootstrap{PgVersion: s.servers.postgres()},
 	})
@@ -89,7 +89,7 @@ func (s *show) killPageserver(ctx context.Context) error {
 	}
 	killed := time.Now()
 	for {
-		n, err := s.cluster.Client().Node(ctx, victim)
+		n, err := s.cluster.Client().Nodes().Get(ctx, victim)
 		if err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func (s *show) verify(ctx context.Context) error {
 		time.Now().Before(patience); settled = s.servers.check(ids) {
 		time.Sleep(20 * time.Millisecond)
 	}
-	err = errors.Join(settled, client.ConsistencyCheck(ctx),
+	err = errors.Join(settled, client.Debug().ConsistencyCheck(ctx),
 		s.cluster.Ledger().Verify(ctx, client), s.probe.verify(ctx, client))
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func (s *show) verify(ctx context.Context) error {
 func (s *show) compare(
 	ctx context.Context, client *testcluster.Client, want map[neon.ShardID]neon.NodeID,
 ) error {
-	dump, err := client.Dump(ctx)
+	dump, err := client.Debug().Shards(ctx)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func create(t *testing.T, ctx context.Context, c *testcluster.Cluster, name stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	tenant, err := c.Client().CreateTenant(ctx, neon.TenantCreateRequest{
+	tenant, err := c.Client().Tenants().Create(ctx, neon.TenantCreateRequest{
 		Tenant:          neon.ShardID{Tenant: id},
 		ShardParameters: &neon.ShardParameters{Count: 2, StripeSize: neon.DefaultStripeSize},
 	})

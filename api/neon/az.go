@@ -5,8 +5,8 @@ import (
 	"unique"
 )
 
-// AZ names an availability zone. It is interned, one word long and comparable
-// with ==; the zero value means "no zone known".
+// AZ is the name of an availability zone. It is interned, one word long, and comparable
+// with ==. The zero value means that no zone is known.
 type AZ struct{ h unique.Handle[string] }
 
 // MakeAZ interns a zone name; the empty string gives the zero AZ.
@@ -17,7 +17,7 @@ func MakeAZ(s string) AZ {
 	return AZ{unique.Make(s)}
 }
 
-// String is the zone's name, empty for the zero AZ.
+// String returns the name of the zone. It is empty for the zero AZ.
 func (z AZ) String() string {
 	if z.h == none {
 		return ""
@@ -28,7 +28,7 @@ func (z AZ) String() string {
 // IsZero reports whether no zone is known.
 func (z AZ) IsZero() bool { return z.h == none }
 
-// MarshalJSON prints the name, null for the zero AZ.
+// MarshalJSON prints the name, and null for the zero AZ.
 func (z AZ) MarshalJSON() ([]byte, error) {
 	if z.IsZero() {
 		return []byte("null"), nil
@@ -49,7 +49,7 @@ func (z *AZ) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// MarshalBinary is the name's bytes, the form kept in the replicated log.
+// MarshalBinary returns the bytes of the name, as the replicated log has them.
 func (z AZ) MarshalBinary() ([]byte, error) { return []byte(z.String()), nil }
 
 // UnmarshalBinary is the inverse of MarshalBinary.

@@ -29,7 +29,7 @@ func (s *ShardID) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-// MarshalBinary is the canonical JSON text, empty for the zero config.
+// MarshalBinary returns the canonical JSON text. It is empty for the zero value.
 func (c TenantConfig) MarshalBinary() ([]byte, error) {
 	if c.IsZero() {
 		return nil, nil
@@ -37,8 +37,8 @@ func (c TenantConfig) MarshalBinary() ([]byte, error) {
 	return []byte(c.JSON()), nil
 }
 
-// UnmarshalBinary interns a text that MarshalBinary printed. It does not parse:
-// the log and the snapshots carry only texts that were canonical when written.
+// UnmarshalBinary interns a text that MarshalBinary returned. It does not parse it,
+// because logs and snapshots contain only texts that were canonical when written.
 func (c *TenantConfig) UnmarshalBinary(b []byte) error {
 	*c = TenantConfig{}
 	if len(b) > 0 {

@@ -10,10 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// DecodeBody reads the JSON value of a request body into into. What follows the
-// first value is ignored, as the existing controller ignores it. An empty body, a
-// malformed one and one of more than limit bytes are BadRequest; an error of the
-// transport is Unavailable.
+// DecodeBody decodes the JSON value of a request body into the value that into points
+// to. It ignores what follows the first value, as the existing controller does. The
+// error is BadRequest for a body that is empty, malformed, or longer than limit bytes.
+// It is Unavailable when the transport failed.
 func DecodeBody(r io.Reader, limit int64, into any) error {
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
@@ -32,7 +32,7 @@ func DecodeBody(r io.Reader, limit int64, into any) error {
 		}
 		return Errorf(BadRequest, "Failed to parse json request: %w", err)
 	}
-	if !isUnicode(b[:d.InputOffset()]) { // encoding/json would mend it in silence
+	if !isUnicode(b[:d.InputOffset()]) { // encoding/json would replace it silently
 		return Errorf(BadRequest, "Failed to parse json request: invalid unicode code point")
 	}
 	return nil

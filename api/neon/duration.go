@@ -9,9 +9,9 @@ import (
 	"unicode"
 )
 
-// Duration is a time.Duration whose text is that of pageserver configuration:
-// number and unit pairs, `1h 30m`. It prints normalised, so that equal durations
-// have equal texts whatever the spelling they came in.
+// Duration is a time.Duration whose text has the notation of pageserver configuration:
+// pairs of a number and a unit, such as `1h 30m`. It prints normalised, so equal
+// durations have equal texts, however they were spelled.
 type Duration time.Duration
 
 // Seconds per unit; months and years are the fixed lengths of that notation
@@ -27,9 +27,9 @@ const (
 
 var errDurationRange = errors.New("number is too large")
 
-// ParseDuration reads number and unit pairs, spaces optional: ns us ms s m h day
-// week month year with their usual short and long names. It fails on a missing
-// unit, on signs and fractions, and above time.Duration's range of 292 years.
+// ParseDuration reads pairs of a number and a unit, with or without spaces. The units
+// are ns us ms s m h day week month year, with their usual short and long names. A
+// missing unit, a sign, a fraction and more than 292 years are errors.
 func ParseDuration(s string) (Duration, error) {
 	sp, err := parseSpan(s)
 	if err != nil {
@@ -42,8 +42,8 @@ func ParseDuration(s string) (Duration, error) {
 	return Duration(sp.secs*1e9 + uint64(sp.nanos)), nil
 }
 
-// String prints the normalised text: `5m`, `1m 30s`, `1day`, `0s`. A negative
-// duration, which the notation has no word for, prints as `0s`.
+// String prints the normalised text, such as `5m`, `1m 30s`, `1day` or `0s`. A negative
+// duration prints as `0s`, because the notation has none.
 func (d Duration) String() string {
 	if d < 0 {
 		d = 0
@@ -60,9 +60,8 @@ func (d *Duration) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// span is a duration in the full range of the notation, which exceeds
-// time.Duration's. Tenant configuration is normalised through it, so that
-// `1000years` comes back as it was.
+// span is a duration in the full range of the notation, which is wider than that of
+// time.Duration. It normalises tenant configuration, so that `1000years` is kept.
 type span struct {
 	secs  uint64
 	nanos uint32

@@ -6,12 +6,11 @@ import (
 	"fmt"
 )
 
-// Code is the machine-readable class of an Error. The api package maps it to an
-// HTTP status in one table.
+// Code is the machine-readable class of an Error. Package api maps it to an HTTP
+// status, in one table.
 type Code string
 
-// The classes. They are the ones the pageservers and the existing clients know,
-// plus OutcomeUnknown, which is a 503 that says the write may have happened.
+// The classes. Pageservers and existing clients know all of them but OutcomeUnknown.
 const (
 	BadRequest         Code = "bad_request"
 	Unauthorized       Code = "unauthorized"
@@ -26,11 +25,11 @@ const (
 	Unavailable        Code = "unavailable"
 	ShuttingDown       Code = "shutting_down"
 	NotLeader          Code = "not_leader"
-	OutcomeUnknown     Code = "outcome_unknown"
+	OutcomeUnknown     Code = "outcome_unknown" // the write may have happened
 )
 
-// Error is an error with a class. Msg is what a client sees; Err, when there is
-// one, is the cause and is reached by errors.Is and errors.As.
+// Error is an error with a class. Clients see Msg. Err is the cause, which errors.Is and
+// errors.As find; it may be nil.
 type Error struct {
 	Code Code
 	Msg  string
@@ -54,8 +53,8 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code && t.Msg == "" && t.Err == nil
 }
 
-// Classify is the class of any error. A context that ended is the caller's doing or
-// the deadline's, whatever was in the way.
+// Classify returns the class of any error. Without an Error in the chain, a context that
+// ended is Timeout or Cancelled, and everything else is Internal.
 func Classify(err error) Code {
 	var e *Error
 	switch {
@@ -69,7 +68,7 @@ func Classify(err error) Code {
 	return Internal
 }
 
-// CodeOf is the class of the first Error in err's chain, or Internal.
+// CodeOf returns the class of the first Error in err's chain, or Internal.
 func CodeOf(err error) Code {
 	var e *Error
 	if errors.As(err, &e) {

@@ -6,14 +6,15 @@ import (
 	"strconv"
 )
 
-// TenantID names a tenant: 16 bytes, printed as 32 lower-case hex digits.
+// TenantID is the id of a tenant: 16 bytes, printed as 32 lower-case hex digits.
 type TenantID [16]byte
 
-// TimelineID names a timeline (a branch) of a tenant: 16 bytes, 32 hex digits.
+// TimelineID is the id of a timeline, which is a branch of a tenant: 16 bytes, printed
+// as 32 lower-case hex digits.
 type TimelineID [16]byte
 
-// NodeID names a pageserver or a safekeeper. Zero means "no node": no node may
-// register with it.
+// NodeID is the id of a pageserver or of a safekeeper. They are numbered separately.
+// Zero means that there is none: no node may register with it.
 type NodeID uint64
 
 // ParseTenantID reads 32 hex digits of either case.
@@ -42,7 +43,10 @@ func parseHexID(s string) (id [16]byte, err error) {
 	return id, err
 }
 
-func (t TenantID) String() string   { return hex.EncodeToString(t[:]) }
+// String prints the 32 hex digits.
+func (t TenantID) String() string { return hex.EncodeToString(t[:]) }
+
+// String prints the 32 hex digits.
 func (t TimelineID) String() string { return hex.EncodeToString(t[:]) }
 
 // MarshalText prints the 32 hex digits.
@@ -72,4 +76,5 @@ func ParseNodeID(s string) (NodeID, error) {
 	return NodeID(n), nil
 }
 
+// String prints the id in decimal.
 func (n NodeID) String() string { return strconv.FormatUint(uint64(n), 10) }

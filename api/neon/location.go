@@ -1,15 +1,15 @@
 package neon
 
-// LocationMode is what a pageserver is asked to be for one shard.
+// LocationMode is the part that a pageserver has in one shard.
 type LocationMode string
 
-// The modes. Stale and Multi exist only while a shard moves.
+// The modes.
 const (
-	AttachedSingle LocationMode = "AttachedSingle"
-	AttachedMulti  LocationMode = "AttachedMulti"
-	AttachedStale  LocationMode = "AttachedStale"
-	Secondary      LocationMode = "Secondary"
-	Detached       LocationMode = "Detached"
+	AttachedSingle LocationMode = "AttachedSingle" // serves the shard alone
+	AttachedMulti  LocationMode = "AttachedMulti"  // the destination, while a shard moves
+	AttachedStale  LocationMode = "AttachedStale"  // the origin, while a shard moves
+	Secondary      LocationMode = "Secondary"      // keeps the layers, serves nothing
+	Detached       LocationMode = "Detached"       // has nothing of the shard
 )
 
 // Attached reports whether the mode serves reads (Single, Multi or Stale).
@@ -20,13 +20,14 @@ func (m LocationMode) Attached() bool {
 // Valid reports whether the mode is one of the five.
 func (m LocationMode) Valid() bool { return m.Attached() || m == Secondary || m == Detached }
 
-// SecondaryConf is the configuration of a secondary location.
+// SecondaryConf is the configuration of a secondary location. A warm one downloads
+// the layers that the heatmap names.
 type SecondaryConf struct {
 	Warm bool `json:"warm"`
 }
 
-// LocationConfig is the wire form of one location, as PUT to and listed by a
-// pageserver. Generation is nil exactly when the mode is not attached.
+// LocationConfig is the configuration of one location, as it is PUT to a pageserver and
+// listed by it. Generation is nil exactly when the mode is not attached.
 type LocationConfig struct {
 	Mode          LocationMode   `json:"mode"`
 	Generation    *Generation    `json:"generation"`
@@ -37,27 +38,28 @@ type LocationConfig struct {
 	TenantConf    TenantConfig   `json:"tenant_conf"`
 }
 
-// NodeAvailability is the controller's verdict on a pageserver.
+// NodeAvailability is what the controller has found out about a pageserver.
 type NodeAvailability string
 
 // The verdicts.
 const (
-	NodeActive    NodeAvailability = "Active"
-	NodeWarmingUp NodeAvailability = "WarmingUp"
-	NodeOffline   NodeAvailability = "Offline"
+	NodeActive    NodeAvailability = "Active"    // answers heartbeats
+	NodeWarmingUp NodeAvailability = "WarmingUp" // has started, and is not ready yet
+	NodeOffline   NodeAvailability = "Offline"   // has not answered for too long
 )
 
-// NodeScheduling is the operator's wish for a pageserver.
+// NodeScheduling says whether shards may be scheduled onto a pageserver, and what is
+// done about those that are there.
 type NodeScheduling string
 
 // The policies of a pageserver.
 const (
-	SchedulingActive          NodeScheduling = "Active"
-	SchedulingFilling         NodeScheduling = "Filling"
-	SchedulingPause           NodeScheduling = "Pause"
-	SchedulingPauseForRestart NodeScheduling = "PauseForRestart"
-	SchedulingDraining        NodeScheduling = "Draining"
-	SchedulingDeleting        NodeScheduling = "Deleting"
+	SchedulingActive          NodeScheduling = "Active"          // takes shards
+	SchedulingFilling         NodeScheduling = "Filling"         // a fill is under way
+	SchedulingPause           NodeScheduling = "Pause"           // takes no shards
+	SchedulingPauseForRestart NodeScheduling = "PauseForRestart" // is drained
+	SchedulingDraining        NodeScheduling = "Draining"        // a drain is under way
+	SchedulingDeleting        NodeScheduling = "Deleting"        // a deletion is under way
 )
 
 // Valid reports whether the policy is one of the six.
@@ -70,14 +72,14 @@ func (s NodeScheduling) Valid() bool {
 	return false
 }
 
-// ShardScheduling is the operator's wish for the shards of a tenant.
+// ShardScheduling says what the controller may do about the shards of a tenant.
 type ShardScheduling string
 
 // The policies of a tenant's shards.
 const (
-	ShardActive    ShardScheduling = "Active"
+	ShardActive    ShardScheduling = "Active"    // everything
 	ShardEssential ShardScheduling = "Essential" // no optimisation moves
-	ShardPause     ShardScheduling = "Pause"     // no scheduling, reconciling goes on
+	ShardPause     ShardScheduling = "Pause"     // no scheduling; reconciling goes on
 	ShardStop      ShardScheduling = "Stop"      // no call to any pageserver
 )
 

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// Generation numbers the attachments of one shard. It only grows, and one number
-// is never issued twice for one shard.
+// Generation numbers the attachments of one shard. It only grows: no number is issued
+// twice for one shard.
 type Generation uint32
 
-// String prints 8 hex digits, the suffix of remote object names.
+// String prints 8 hex digits, as the names of remote objects end.
 func (g Generation) String() string { return fmt.Sprintf("%08x", uint32(g)) }
 
 // Lsn is a position in the write-ahead log, in bytes.
 type Lsn uint64
 
-// ParseLsn reads `HI/LO` in hex, white space around it allowed.
+// ParseLsn reads `HI/LO` in hex. White space around it is allowed.
 func ParseLsn(s string) (Lsn, error) {
 	hi, lo, ok := strings.Cut(strings.TrimSpace(s), "/")
 	if !ok {
@@ -33,7 +33,7 @@ func ParseLsn(s string) (Lsn, error) {
 	return Lsn(h<<32 | l), nil
 }
 
-// String prints `HI/LO`, upper-case hex without padding.
+// String prints `HI/LO` in upper-case hex without padding.
 func (l Lsn) String() string { return fmt.Sprintf("%X/%X", uint32(l>>32), uint32(l)) }
 
 // MarshalText is String as bytes.

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// What is below decodes objects as strictly as the existing controller does, where
-// encoding/json takes more: a key names a field only if it is spelled like it, a
-// field that stands twice is refused, null is the value of optional fields (which
-// are pointers here) and of nothing else, and required fields must be there.
+// These functions decode objects as strictly as the existing controller does.
+// encoding/json takes more. A key must be spelled exactly like its field. A field may
+// not occur twice. Null is the value of optional fields only, which are pointers here.
+// Required fields must be there.
 
 // object decodes the JSON object b into the struct at into. Fields that it does
 // not have are ignored.
@@ -91,8 +91,8 @@ func duplicate(key string) error { return fmt.Errorf("duplicate field `%s`", key
 
 func missing(key string) error { return fmt.Errorf("missing field `%s`", key) }
 
-// members picks the named members of the object raw, all of them required;
-// others are ignored, since older pageservers knew more of them.
+// members picks the named members of the object raw, all of which are required. It
+// ignores others, since older pageservers send more.
 func members(raw []byte, names ...string) ([][]byte, error) {
 	picked := make([][]byte, len(names))
 	err := eachField(raw, func(key string, value []byte) error {

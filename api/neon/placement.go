@@ -2,7 +2,7 @@ package neon
 
 import "fmt"
 
-// PlacementKind says whether a tenant is served, kept warm or put away.
+// PlacementKind says whether a tenant is served, only kept warm, or neither.
 type PlacementKind uint8
 
 // The kinds of placement.
@@ -18,10 +18,10 @@ type Placement struct {
 	Secondaries uint32 // wanted secondaries per shard; only with PlaceAttached
 }
 
-// Attached is the policy with n secondaries per shard.
+// Attached returns the policy with n secondaries per shard.
 func Attached(n int) Placement { return Placement{Kind: PlaceAttached, Secondaries: uint32(n)} }
 
-// WantedSecondaries is how many secondary locations each shard should have.
+// WantedSecondaries returns how many secondary locations each shard should have.
 func (p Placement) WantedSecondaries() int {
 	switch p.Kind {
 	case PlaceAttached:

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// The scanner below walks one level of a JSON object or array without building a
-// tree: configuration needs the fields in order and exactly as written, and a
-// pageserver's listing has a hundred thousand entries. It checks the structure of
-// the level it walks; what is inside a value is checked by whoever parses it.
+// The scanner walks one level of a JSON object or array without building a tree.
+// Configuration needs the fields in order and exactly as written, and the listing of a
+// pageserver has a hundred thousand entries. The scanner checks the structure of the
+// level that it walks. The parser of a value checks what is inside.
 
 var errSyntax = errors.New("malformed JSON")
 
@@ -95,8 +95,8 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// skipValue is the index after the value that starts at i, or -1 when it is cut
-// short or is none.
+// skipValue returns the index after the value that starts at i. It returns -1 when the
+// value is cut short, or when there is none.
 func skipValue(b []byte, i int) int {
 	if i >= len(b) {
 		return -1
@@ -146,8 +146,8 @@ func skipString(b []byte, i int) int {
 	return -1
 }
 
-// plainString is the text of the JSON string raw; the common case, without
-// escapes, costs one allocation.
+// plainString returns the text of the JSON string raw. The common case, without escapes,
+// costs one allocation.
 func plainString(raw []byte) (string, error) {
 	if len(raw) < 2 || raw[0] != '"' {
 		return "", fmt.Errorf("expected a string, have %s", clip(raw))
@@ -176,12 +176,12 @@ func clip(raw []byte) []byte {
 	return raw
 }
 
-// List is a slice that prints `[]` when it is nil: the clients decode these
-// fields into vectors that cannot be null.
+// List is a slice that prints `[]` when it is nil, because clients decode these fields
+// into vectors that cannot be null.
 type List[T any] []T
 
-// MarshalJSON prints the array. Bytes are numbers in it like others, of which
-// encoding/json would make one string.
+// MarshalJSON prints the array. Bytes print as numbers; encoding/json would print them
+// as one string.
 func (l List[T]) MarshalJSON() ([]byte, error) {
 	if l == nil {
 		return []byte("[]"), nil
@@ -196,8 +196,8 @@ func (l List[T]) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]T(l))
 }
 
-// UnmarshalJSON reads an array of values that are not null. Bytes are numbers in
-// it like others, which encoding/json would take from a string too.
+// UnmarshalJSON reads an array of values that are not null. Bytes must be numbers;
+// encoding/json would take a string as well.
 func (l *List[T]) UnmarshalJSON(b []byte) error {
 	*l = List[T]{}
 	return eachElement(b, func(raw []byte) error {

@@ -11,32 +11,31 @@ import (
 // ShardNumber is the position of a shard in its tenant, from 0.
 type ShardNumber uint8
 
-// ShardCount is the number of shards of a tenant. Zero is the legacy spelling of
-// "one, unsharded": its shard id prints without a suffix and is a different id
-// from the one of count 1.
+// ShardCount is the number of shards of a tenant. Zero means one shard of a tenant that
+// was never sharded. Its id prints without a suffix, and differs from that of count 1.
 type ShardCount uint8
 
-// Shards is how many shards the count stands for: at least one.
+// Shards returns how many shards the count stands for: at least one.
 func (c ShardCount) Shards() int { return max(1, int(c)) }
 
 // StripeSize is the number of 8 KiB pages in one stripe.
 type StripeSize uint32
 
-// DefaultStripeSize is 16 MiB in pages, the pageservers' own default.
+// DefaultStripeSize is 16 MiB in pages, which is also the default of pageservers.
 const DefaultStripeSize StripeSize = 2048
 
-// LegacyStripeSize is 256 MiB in pages, which old tenants still carry.
+// LegacyStripeSize is 256 MiB in pages, which old tenants still have.
 const LegacyStripeSize StripeSize = 32768
 
-// ShardID names one shard of a tenant (the TenantShardId of the pageservers).
+// ShardID is the id of one shard of a tenant. Pageservers call it TenantShardId.
 type ShardID struct {
 	Tenant TenantID
 	Number ShardNumber
 	Count  ShardCount
 }
 
-// Unsharded is the id of the only shard of an unsharded tenant; it is also how a
-// whole tenant is addressed where a shard id is asked for.
+// Unsharded returns the id of the only shard of an unsharded tenant. The same id stands
+// for a whole tenant where the id of a shard is expected.
 func Unsharded(t TenantID) ShardID { return ShardID{Tenant: t} }
 
 // IsUnsharded reports whether the id prints without a suffix.
@@ -53,11 +52,11 @@ func (s ShardID) Compare(o ShardID) int {
 	return cmp.Compare(s.Count, o.Count)
 }
 
-// Less is Compare(o) < 0.
+// Less reports whether s sorts before o.
 func (s ShardID) Less(o ShardID) bool { return s.Compare(o) < 0 }
 
-// ParseShardID reads `<tenant>` or `<tenant>-NNCC` (hex). As in the pageservers
-// the 33rd character is not verified to be a dash.
+// ParseShardID reads `<tenant>` or `<tenant>-NNCC`, in hex. Like the pageservers, it
+// does not verify that the 33rd character is a dash.
 func ParseShardID(s string) (ShardID, error) {
 	switch len(s) {
 	case 32:
@@ -77,7 +76,7 @@ func ParseShardID(s string) (ShardID, error) {
 	return ShardID{}, fmt.Errorf("tenant shard id %q: want 32 or 37 characters, have %d", s, len(s))
 }
 
-// String prints `<tenant>` for an unsharded id, else `<tenant>-NNCC`.
+// String prints `<tenant>` for an unsharded id, and else `<tenant>-NNCC`.
 func (s ShardID) String() string {
 	b, _ := s.MarshalText()
 	return string(b)
@@ -100,8 +99,8 @@ func (s *ShardID) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// Children lists what a shard becomes when its tenant is split to count shards, by
-// number.
+// Children lists, by number, the shards that a shard becomes when its tenant is split
+// to count shards.
 func (s ShardID) Children(count ShardCount) []ShardID {
 	var ids []ShardID
 	for n := int(s.Number); n < count.Shards(); n += s.Count.Shards() {
@@ -110,8 +109,8 @@ func (s ShardID) Children(count ShardCount) []ShardID {
 	return ids
 }
 
-// CanSplit reports whether pageservers split shards of one count into those of
-// another: every shard into the same power of two, more than one.
+// CanSplit reports whether pageservers can split a tenant of from shards into one of to
+// shards. Every shard becomes the same number of shards: a power of two above one.
 func CanSplit(from, to ShardCount) bool {
 	if to.Shards() <= from.Shards() || to.Shards()%from.Shards() != 0 {
 		return false

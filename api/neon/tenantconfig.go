@@ -6,11 +6,11 @@ import (
 	"unique"
 )
 
-// TenantConfig is the configuration of a tenant as pageservers understand it. It
-// is opaque to the controller: kept as canonical JSON (the pageservers' field
-// order, durations normalised) and interned, so that a hundred thousand tenants
-// with the same configuration share one string. The zero value is `{}`.
-// TenantConfigs are comparable with ==.
+// TenantConfig is the configuration of a tenant as pageservers understand it. The
+// controller does not interpret it. It is kept as canonical JSON, which has the fields in
+// the order of the pageservers and normalised durations. It is interned, so that a
+// hundred thousand tenants with the same configuration share one string. TenantConfigs
+// are comparable with ==. The zero value is `{}`.
 type TenantConfig struct{ h unique.Handle[string] }
 
 var none unique.Handle[string]
@@ -18,17 +18,17 @@ var none unique.Handle[string]
 // Unknown says what a parser does with a field that it does not know.
 type Unknown uint8
 
-// What to do with unknown fields. Requests reject them, so that a typing error is
-// not lost; what comes from a pageserver or from storage ignores them, since it
-// may be newer than we are.
+// What to do with unknown fields. Requests reject them, so that a typing error does not
+// go unnoticed. Texts of pageservers and from disk ignore them, since their writer may
+// be newer than this program.
 const (
 	RejectUnknown Unknown = iota
 	IgnoreUnknown
 )
 
-// ParseTenantConfig reads a JSON object of configuration fields. Null leaves a
-// field unset. Every value is checked against the kind of its field and
-// normalised. Errors are BadRequest.
+// ParseTenantConfig reads a JSON object of configuration fields. Null leaves a field
+// unset. Every value must fit the kind of its field, and is normalised. Errors are
+// BadRequest.
 func ParseTenantConfig(text []byte, unknown Unknown) (TenantConfig, error) {
 	var d configDraft
 	if err := d.merge(text, unknown); err != nil {
@@ -37,7 +37,7 @@ func ParseTenantConfig(text []byte, unknown Unknown) (TenantConfig, error) {
 	return d.config(), nil
 }
 
-// JSON is the canonical text.
+// JSON returns the canonical text.
 func (c TenantConfig) JSON() string {
 	if c.h == none {
 		return "{}"
@@ -48,16 +48,16 @@ func (c TenantConfig) JSON() string {
 // IsZero reports whether no field is set.
 func (c TenantConfig) IsZero() bool { return c.h == none }
 
-// MarshalJSON is JSON as bytes.
+// MarshalJSON returns JSON as bytes.
 func (c TenantConfig) MarshalJSON() ([]byte, error) { return []byte(c.JSON()), nil }
 
-// UnmarshalJSON is ParseTenantConfig that ignores unknown fields.
+// UnmarshalJSON is ParseTenantConfig with IgnoreUnknown.
 func (c *TenantConfig) UnmarshalJSON(b []byte) (err error) {
 	*c, err = ParseTenantConfig(b, IgnoreUnknown)
 	return err
 }
 
-// Field is the canonical JSON text of one field, and whether it is set.
+// Field returns the canonical JSON text of one field. ok is false when it is not set.
 func (c TenantConfig) Field(name string) (text string, ok bool) {
 	if i := fieldIndex(name); i >= 0 && !c.IsZero() {
 		d := c.draft()
@@ -66,8 +66,8 @@ func (c TenantConfig) Field(name string) (text string, ok bool) {
 	return "", false
 }
 
-// With is the configuration with one field set to a JSON value; null unsets it.
-// A field that does not exist and a value that does not fit are BadRequest.
+// With returns the configuration with one field set to a JSON value. Null unsets it. A
+// field that does not exist and a value that does not fit are BadRequest.
 func (c TenantConfig) With(field string, value []byte) (TenantConfig, error) {
 	d := c.draft()
 	i := fieldIndex(field)
@@ -80,7 +80,7 @@ func (c TenantConfig) With(field string, value []byte) (TenantConfig, error) {
 	return d.config(), nil
 }
 
-// Without is the configuration with one field unset.
+// Without returns the configuration with one field unset.
 func (c TenantConfig) Without(field string) TenantConfig {
 	d := c.draft()
 	if i := fieldIndex(field); i >= 0 {
@@ -89,9 +89,9 @@ func (c TenantConfig) Without(field string) TenantConfig {
 	return d.config()
 }
 
-// Patch is the configuration with the fields of the JSON object patch set, those
-// that are null there unset, and all others kept. Unknown fields and values that
-// do not fit are BadRequest.
+// Patch returns the configuration with the fields of a JSON object set. Fields that are
+// null there are unset. Fields that are not there are kept. Unknown fields and values
+// that do not fit are BadRequest.
 func (c TenantConfig) Patch(patch []byte) (TenantConfig, error) {
 	d := c.draft()
 	if err := d.merge(patch, RejectUnknown); err != nil {
@@ -100,13 +100,13 @@ func (c TenantConfig) Patch(patch []byte) (TenantConfig, error) {
 	return d.config(), nil
 }
 
-// The period with which an attached location uploads the heatmap that its
-// secondaries warm themselves by, when the tenant does not say.
+// defaultHeatmapPeriod is how often an attached location uploads the heatmap for its
+// secondaries, when the tenant does not say.
 const defaultHeatmapPeriod = `"heatmap_period":"1m"`
 
-// ForLocation is the configuration to send to a pageserver for a shard with that
-// many secondaries: heatmaps are uploaded exactly when somebody reads them. The
-// stored configuration is not to carry the result.
+// ForLocation returns the configuration to send to a pageserver for a shard with so
+// many secondaries. Heatmaps are uploaded exactly when there is a secondary to read
+// them. The result must not be stored as the configuration of the tenant.
 func (c TenantConfig) ForLocation(secondaries int) TenantConfig {
 	// Quotes inside strings are escaped, so the key cannot occur in a value.
 	set := strings.Contains(c.JSON(), `"heatmap_period":`)

@@ -28,9 +28,9 @@ type configField struct {
 	kind kind
 }
 
-// configFields are the fields in the pageservers' declaration order, which is
-// the order of the canonical text: a stored configuration is compared by its
-// text, with pageservers' and with older ones of our own.
+// configFields are the fields in the order in which pageservers declare them, which is
+// the order of the canonical text. It must not change: stored configurations are
+// compared by their text, with those of pageservers and with older ones.
 var configFields = [...]configField{
 	{"checkpoint_distance", kindUint},
 	{"checkpoint_timeout", kindDuration},
@@ -73,8 +73,8 @@ var configFields = [...]configField{
 	{"basebackup_cache_enabled", kindBool},
 }
 
-// fieldIndex is the position of a field, or -1. A scan of 39 short names is
-// faster than building a map in a package variable is worth.
+// fieldIndex returns the position of a field, or -1. For 39 short names, a map would not
+// be worth it.
 func fieldIndex(name string) int {
 	for i := range configFields {
 		if configFields[i].name == name {

@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// ShardCall is one request to a pageserver about one shard: what existing
-// controllers send, so that pageservers of every version take it.
+// ShardCall is a request to a pageserver about one shard. It is spelled as existing
+// controllers send it, so that pageservers of every version take it.
 type ShardCall struct {
 	Label   string // of the path in metrics
-	Method  string
-	Path    string // below /v1/tenant/<shard>/, query included
+	Method  string // of HTTP
+	Path    string // below /v1/tenant/<shard>/, with the query
 	Body    any    // nil: the JSON null
 	Timeout time.Duration
 }
 
-// Time limits of shard calls. The long ones copy or wait for uploads; pageservers
-// set none themselves.
+// Time limits of shard calls. The long ones copy data or wait for uploads. Pageservers
+// set no limits themselves.
 const (
 	quickCall = 30 * time.Second
 	longCall  = 5 * time.Minute
@@ -27,7 +27,7 @@ const (
 // ArchivalState says whether a timeline is kept for its data only.
 type ArchivalState string
 
-// The states.
+// The states of archival.
 const (
 	Archived   ArchivalState = "Archived"
 	Unarchived ArchivalState = "Unarchived"
@@ -51,7 +51,8 @@ func (r *ArchivalRequest) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ArchivalConfig archives a timeline or brings it back, which waits for an upload.
+// ArchivalConfig is the call that archives a timeline or brings it back. It waits for an
+// upload.
 func ArchivalConfig(id TimelineID, req ArchivalRequest) ShardCall {
 	return ShardCall{
 		Label: "timeline_archival_config", Method: http.MethodPut,
@@ -59,11 +60,11 @@ func ArchivalConfig(id TimelineID, req ArchivalRequest) ShardCall {
 	}
 }
 
-// DetachBehavior says what becomes of the ancestors and siblings of a timeline
-// that leaves its ancestor; empty leaves it to the pageserver.
+// DetachBehavior says what becomes of the ancestors and siblings of a timeline that
+// leaves its ancestor. Empty leaves this to the pageserver.
 type DetachBehavior string
 
-// ParseDetachBehavior reads the short and the long names.
+// ParseDetachBehavior reads the long names, and `v1` and `v2`. Errors are BadRequest.
 func ParseDetachBehavior(s string) (DetachBehavior, error) {
 	switch s {
 	case "no_ancestor_and_reparent", "v1":
@@ -75,7 +76,7 @@ func ParseDetachBehavior(s string) (DetachBehavior, error) {
 		"cannot parse query param detach_behavior: cannot parse detach behavior")
 }
 
-// DetachAncestor makes a timeline independent of its ancestor.
+// DetachAncestor is the call that makes a timeline independent of its ancestor.
 func DetachAncestor(id TimelineID, behavior DetachBehavior) ShardCall {
 	path := below(id, "detach_ancestor")
 	if behavior != "" {
@@ -86,22 +87,22 @@ func DetachAncestor(id TimelineID, behavior DetachBehavior) ShardCall {
 	}
 }
 
-// AncestorDetached is the answer of PUT …/detach_ancestor: the timelines that have
-// a new ancestor, in no order.
+// AncestorDetached is the answer of PUT …/detach_ancestor. It lists the timelines that
+// have a new ancestor, in no order.
 type AncestorDetached struct {
 	Reparented List[TimelineID] `json:"reparented_timelines"`
 }
 
-// GCVerb blocks garbage collection for a timeline or allows it again.
+// GCVerb says whether to block garbage collection for a timeline or to allow it again.
 type GCVerb string
 
-// The verbs.
+// The verbs of garbage collection.
 const (
 	BlockGC   GCVerb = "block_gc"
 	UnblockGC GCVerb = "unblock_gc"
 )
 
-// ChangeGC blocks or allows garbage collection.
+// ChangeGC is the call that blocks garbage collection or allows it again.
 func ChangeGC(id TimelineID, verb GCVerb) ShardCall {
 	return ShardCall{
 		Label: "timeline_block_unblock_gc", Method: http.MethodPost, Path: below(id, string(verb)),
@@ -120,7 +121,7 @@ func (r *LeaseRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "lsn")
 }
 
-// LeaseLSN keeps a position readable for a while.
+// LeaseLSN is the call that keeps a position readable for a while.
 func LeaseLSN(id TimelineID, req LeaseRequest) ShardCall {
 	return ShardCall{
 		Label: "timeline_lease_lsn", Method: http.MethodPost, Path: below(id, "lsn_lease"),
@@ -128,13 +129,13 @@ func LeaseLSN(id TimelineID, req LeaseRequest) ShardCall {
 	}
 }
 
-// HeatmapDownload says which layers a location should fetch.
+// HeatmapDownload says how a location is to fetch the layers of its heatmap.
 type HeatmapDownload struct {
-	Concurrency *uint64
-	Recurse     bool // ancestors too
+	Concurrency *uint64 // layers at a time; nil leaves it to the pageserver
+	Recurse     bool    // also those of the ancestors
 }
 
-// DownloadHeatmapLayers starts fetching the layers that the heatmap names.
+// DownloadHeatmapLayers is the call that starts fetching the layers of the heatmap.
 func DownloadHeatmapLayers(id TimelineID, d HeatmapDownload) ShardCall {
 	path := below(id, "download_heatmap_layers") + "?recurse=" + strconv.FormatBool(d.Recurse)
 	if d.Concurrency != nil {
@@ -145,7 +146,8 @@ func DownloadHeatmapLayers(id TimelineID, d HeatmapDownload) ShardCall {
 	}
 }
 
-// DescribeTimeline asks for a timeline and up to where its images are complete.
+// DescribeTimeline is the call that describes a timeline, and says up to which LSN its
+// images are complete.
 func DescribeTimeline(id TimelineID) ShardCall {
 	return ShardCall{
 		Label: "tenant_timeline_describe", Method: http.MethodGet,
@@ -153,14 +155,15 @@ func DescribeTimeline(id TimelineID) ShardCall {
 	}
 }
 
-// TimelineDescription is the answer of GET /control/v1/tenant/…/timeline/….
+// TimelineDescription is the answer of GET /control/v1/tenant/…/timeline/…. It has the
+// descriptions by all shards, and the lowest LSN up to which images are complete.
 type TimelineDescription struct {
 	Shards             List[TimelineInfo] `json:"shards"`
 	ImageConsistentLsn *Lsn               `json:"image_consistent_lsn,omitempty"`
 }
 
-// DownloadSecondary makes a secondary location warm, and waits for it at most that
-// long; nil leaves the wait to the pageserver.
+// DownloadSecondary is the call that warms up a secondary location. It waits for that for
+// at most the given time; nil leaves the wait to the pageserver.
 func DownloadSecondary(wait *time.Duration) ShardCall {
 	c := ShardCall{
 		Label: "tenant_secondary_download", Method: http.MethodPost, Path: "secondary/download",
@@ -173,12 +176,12 @@ func DownloadSecondary(wait *time.Duration) ShardCall {
 	return c
 }
 
-// TimeTravel is a moment in the past that the remote data of a tenant is put back
-// to, unless it was changed after DoneIfAfter, which means that it was put back
-// already. The texts are RFC 3339 as the client spelled them.
+// TimeTravel says to which moment in the past the remote data of a tenant is put back.
+// Data that was changed after DoneIfAfter was put back already, and stays as it is. The
+// texts are RFC 3339, as the client spelled them.
 type TimeTravel struct{ To, DoneIfAfter string }
 
-// TravelRemoteStorage puts the remote data of one shard back.
+// TravelRemoteStorage is the call that puts the remote data of one shard back.
 func TravelRemoteStorage(t TimeTravel) ShardCall {
 	q := url.Values{"travel_to": {t.To}, "done_if_after": {t.DoneIfAfter}}
 	return ShardCall{
@@ -187,8 +190,8 @@ func TravelRemoteStorage(t TimeTravel) ShardCall {
 	}
 }
 
-// TimeTravelRequest is the body of PUT …/time_travel_remote_storage: every number
-// of shards the tenant ever had.
+// TimeTravelRequest is the body of PUT …/time_travel_remote_storage. It lists every
+// number of shards that the tenant ever had. Unknown fields are refused.
 type TimeTravelRequest struct {
 	Counts List[ShardCount] `json:"shard_counts"`
 }
@@ -199,7 +202,8 @@ func (r *TimeTravelRequest) UnmarshalJSON(b []byte) error {
 	return onlyObject(b, (*plain)(r), "shard_counts")
 }
 
-// ScanRemoteStorage asks which shards of a tenant are in remote storage.
+// ScanRemoteStorage is the call that lists which shards of a tenant are in remote
+// storage.
 func ScanRemoteStorage() ShardCall {
 	return ShardCall{
 		Label: "tenant_scan_remote_storage", Method: http.MethodGet, Path: "scan_remote_storage",
@@ -212,8 +216,8 @@ type RemoteScan struct {
 	Shards []RemoteShard `json:"shards"`
 }
 
-// RemoteShard is one shard in remote storage. The stripe size is not known of
-// those that were never split.
+// RemoteShard is one shard in remote storage. The stripe size is nil when the tenant was
+// never split.
 type RemoteShard struct {
 	Shard      ShardID     `json:"tenant_shard_id"`
 	Generation *Generation `json:"generation"`

@@ -1,7 +1,7 @@
 package neon
 
-// Cluster is the answer of GET /debug/v1/cluster: the members as the replica that
-// was asked sees them. Neon's own controller has no such route.
+// Cluster is the answer of GET /debug/v1/cluster. It has the members of the Raft cluster
+// as the replica that was asked sees them. Neon's own controller has no such route.
 type Cluster struct {
 	ID           string          `json:"cluster_id"`
 	Server       string          `json:"server_id"` // of the replica that answers
@@ -9,7 +9,7 @@ type Cluster struct {
 	Term         uint64          `json:"term"`
 	CommitIndex  uint64          `json:"commit_index"`
 	AppliedIndex uint64          `json:"applied_index"`
-	Level        uint64          `json:"feature_level"` // that all members know
+	Level        uint64          `json:"feature_level"` // known to all members
 	Members      []ClusterMember `json:"members"`
 }
 
@@ -25,7 +25,7 @@ type ClusterMember struct {
 	Level       uint64 `json:"feature_level"` // that its version knows; 0: not known
 }
 
-// NodeOperation is one operation on a pageserver in the answer of
+// NodeOperation is one operation under way on a pageserver, in the answer of
 // GET /debug/v1/operation.
 type NodeOperation struct {
 	Node     NodeID `json:"node_id"`

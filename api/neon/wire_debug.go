@@ -1,13 +1,15 @@
 package neon
 
-// AttachHookRequest is the body of POST /debug/v1/attach-hook, by which a test
-// that attaches a shard on a pageserver by itself asks for its generation.
+// AttachHookRequest is the body of POST /debug/v1/attach-hook. A test that attaches a
+// shard on a pageserver by itself asks with it for the generation.
 type AttachHookRequest struct {
 	Shard ShardID `json:"tenant_shard_id"`
-	Node  *NodeID `json:"node_id"` // nil: it was detached
-	// where an unknown shard counts from
+	Node  *NodeID `json:"node_id"` // nil: the shard was detached
+
+	// The last two are for a shard that the controller does not know: the generation
+	// from which it counts, and its configuration.
 	GenerationOverride *Generation   `json:"generation_override"`
-	Config             *TenantConfig `json:"config"` // of an unknown shard
+	Config             *TenantConfig `json:"config"`
 }
 
 // UnmarshalJSON insists on the shard.
@@ -16,7 +18,8 @@ func (r *AttachHookRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "tenant_shard_id")
 }
 
-// InspectRequest is the body of POST /debug/v1/inspect.
+// InspectRequest is the body of POST /debug/v1/inspect, which asks where a shard is
+// attached.
 type InspectRequest struct {
 	Shard ShardID `json:"tenant_shard_id"`
 }
@@ -27,8 +30,8 @@ func (r *InspectRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "tenant_shard_id")
 }
 
-// FailpointConfig is one of the list that is the body of PUT /debug/v1/failpoints:
-// what is to happen at a place.
+// FailpointConfig is one element of the body of PUT /debug/v1/failpoints, which is a
+// list. It says what happens at a failpoint.
 type FailpointConfig struct {
 	Name    string `json:"name"`
 	Actions string `json:"actions"`
@@ -40,13 +43,14 @@ func (c *FailpointConfig) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(c), "name", "actions")
 }
 
-// AttachHookResponse is the answer; nil for a shard that was detached.
+// AttachHookResponse is the answer of POST /debug/v1/attach-hook. The generation is nil
+// for a shard that was detached.
 type AttachHookResponse struct {
 	Generation *Generation `json:"gen"`
 }
 
-// ShardDump is one shard in the answer of GET /debug/v1/tenant: all that the
-// controller knows of it.
+// ShardDump is one shard in the answer of GET /debug/v1/tenant. It has all that the
+// controller knows of the shard.
 type ShardDump struct {
 	Shard                      ShardID           `json:"tenant_shard_id"`
 	Identity                   ShardIdentity     `json:"shard"`
@@ -66,7 +70,7 @@ type ShardDump struct {
 	Scheduling                 ShardScheduling   `json:"scheduling_policy"`
 }
 
-// ShardIdentity is what a shard is among the shards of its tenant.
+// ShardIdentity says which part of its tenant a shard is.
 type ShardIdentity struct {
 	Number     ShardNumber `json:"number"`
 	Count      ShardCount  `json:"count"`
@@ -80,7 +84,7 @@ type ShardLayout uint8
 // ShardLayoutV1 is the only scheme there is.
 const ShardLayoutV1 ShardLayout = 1
 
-// IntentDump is where a shard should be.
+// IntentDump says where a shard should be.
 type IntentDump struct {
 	Attached    *NodeID      `json:"attached"`
 	Secondary   List[NodeID] `json:"secondary"`
@@ -105,20 +109,20 @@ const (
 	ImportImporting ImportState = "Importing"
 )
 
-// ObservedLocations is what the controller has seen of a shard's locations, by
+// ObservedLocations has the locations of a shard as the controller last saw them, by
 // pageserver.
 type ObservedLocations struct {
 	Locations Table[NodeID, ObservedLocation] `json:"locations"`
 }
 
-// ObservedLocation is a location as last seen; a nil Config means that it is
-// unknown, because a call is under way or failed.
+// ObservedLocation is a location as last seen. Config is nil when it is unknown, because
+// a call is under way or failed.
 type ObservedLocation struct {
 	Config *LocationConfig `json:"conf"`
 }
 
-// GlobalObserved is the answer of PUT /control/v1/step_down: what the instance
-// that stepped down has seen of every shard.
+// GlobalObserved is the answer of PUT /control/v1/step_down: the locations of every shard
+// as the instance that stepped down last saw them.
 type GlobalObserved map[ShardID]ObservedLocations
 
 // SchedulerDump is the answer of GET /debug/v1/scheduler.
@@ -128,9 +132,9 @@ type SchedulerDump struct {
 
 // SchedulerNode is one pageserver as the scheduler counts it.
 type SchedulerNode struct {
-	Shards         uint64      `json:"shard_count"`
+	Shards         uint64      `json:"shard_count"` // locations of either kind
 	AttachedShards uint64      `json:"attached_shard_count"`
-	HomeShards     uint64      `json:"home_shard_count"`
+	HomeShards     uint64      `json:"home_shard_count"` // that prefer the node's zone
 	AZ             string      `json:"az"`
 	MaySchedule    MaySchedule `json:"may_schedule"`
 }

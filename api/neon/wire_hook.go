@@ -2,9 +2,9 @@ package neon
 
 import "slices"
 
-// NotifyAttach is the body of PUT <control plane>/notify-attach: where the shards
-// of a tenant are attached now. An unsharded tenant has one shard of number 0 and
-// a nil StripeSize; a sharded one lists all shards by number.
+// NotifyAttach is the body of PUT <control plane>/notify-attach. It says where the shards
+// of a tenant are attached now. An unsharded tenant has one shard of number 0 and a nil
+// StripeSize. A sharded one lists all shards by number.
 type NotifyAttach struct {
 	Tenant      TenantID          `json:"tenant_id"`
 	PreferredAZ AZ                `json:"preferred_az"`
@@ -18,8 +18,8 @@ type NotifyShard struct {
 	Number ShardNumber `json:"shard_number"`
 }
 
-// Equal reports whether two notifications say the same, so that the second need not
-// be sent.
+// Equal reports whether two notifications say the same. Then the second need not be
+// sent.
 func (n NotifyAttach) Equal(o NotifyAttach) bool {
 	same := n.StripeSize == nil && o.StripeSize == nil ||
 		n.StripeSize != nil && o.StripeSize != nil && *n.StripeSize == *o.StripeSize

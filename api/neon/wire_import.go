@@ -11,7 +11,7 @@ import (
 // is an import that has just begun.
 type ShardImport struct {
 	State ShardImportState `cbor:"1,keyasint,omitempty"`
-	// zero: none was reported; only with ShardImporting
+	// Progress is only set with ShardImporting. Zero: none was reported.
 	Progress ImportProgress `cbor:"2,keyasint,omitempty"`
 	Error    string         `cbor:"3,keyasint,omitempty"` // only with ShardImportFailed
 }
@@ -19,14 +19,14 @@ type ShardImport struct {
 // ShardImportState is the state of an import on one shard.
 type ShardImportState uint8
 
-// The states. The last two are terminal.
+// The states of an import on one shard. The last two are terminal.
 const (
 	ShardImporting ShardImportState = iota
 	ShardImportDone
 	ShardImportFailed
 )
 
-// ImportProgress is how far a pageserver is with its plan: so many of all jobs.
+// ImportProgress says how many jobs of its plan a pageserver has completed.
 type ImportProgress struct {
 	Jobs      uint64 `json:"jobs" cbor:"1,keyasint"`
 	Completed uint64 `json:"completed" cbor:"2,keyasint"`
@@ -40,7 +40,7 @@ func (p *ImportProgress) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(p), "jobs", "completed", "import_plan_hash", "job_soft_size_limit")
 }
 
-// Terminal reports whether the pageserver will report nothing else.
+// Terminal reports whether the import has ended on the shard.
 func (s ShardImport) Terminal() bool { return s.State != ShardImporting }
 
 // MarshalJSON prints {"InProgress":null}, {"InProgress":{"V1":{…}}}, "Done" or
@@ -106,8 +106,8 @@ func (s *ShardImport) readProgress(b []byte) error {
 	return err
 }
 
-// ImportStatusRequest is the body of GET /upcall/v1/timeline_import_status: what
-// did the shard report last?
+// ImportStatusRequest is the body of GET /upcall/v1/timeline_import_status. It asks what
+// the shard reported last.
 type ImportStatusRequest struct {
 	Shard      ShardID    `json:"tenant_shard_id"`
 	Timeline   TimelineID `json:"timeline_id"`
@@ -134,19 +134,20 @@ func (r *ImportStatusReport) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "tenant_shard_id", "timeline_id", "status", "generation")
 }
 
-// ImportComplete is the body of PUT <control plane>/import_complete. Error is nil
-// after a success, else a JSON object from shards, as NNCC, to texts.
+// ImportComplete is the body of PUT <control plane>/import_complete. Error is nil after
+// a success. Otherwise it is a JSON object with a text for each shard, as NNCC.
 type ImportComplete struct {
 	Tenant   TenantID   `json:"tenant_id"`
 	Timeline TimelineID `json:"timeline_id"`
 	Error    *string    `json:"error"`
 }
 
-// activateCall bounds one call that makes an imported timeline usable; it may make
-// the pageserver load the whole shard anew.
+// activateCall bounds one call that makes an imported timeline usable. The pageserver
+// may have to load the whole shard anew.
 const activateCall = 5 * time.Second
 
-// ActivateImported makes a timeline whose import has ended on all shards usable.
+// ActivateImported is the call that makes a timeline usable. Its import must have ended
+// on all shards.
 func ActivateImported(id TimelineID) ShardCall {
 	return ShardCall{
 		Label: "activate_post_import", Method: http.MethodPut,

@@ -7,14 +7,14 @@ import (
 	"strconv"
 )
 
-// UnmarshalJSON reads the wire form; mode and tenant_conf are required, unknown
-// fields are ignored.
+// UnmarshalJSON reads the wire form. It requires mode and tenant_conf, and ignores
+// unknown fields.
 func (c *LocationConfig) UnmarshalJSON(b []byte) error {
 	return c.decode(b, locationDecoder{unknown: IgnoreUnknown})
 }
 
-// LocationConfigRequest is the body of PUT …/location_config, of the controller
-// and of a pageserver alike: a LocationConfig that refuses unknown fields.
+// LocationConfigRequest is the body of PUT …/location_config, both of the controller and
+// of a pageserver. It is a LocationConfig that refuses unknown fields.
 type LocationConfigRequest LocationConfig
 
 // UnmarshalJSON reads the wire form and rejects unknown fields.
@@ -22,8 +22,8 @@ func (r *LocationConfigRequest) UnmarshalJSON(b []byte) error {
 	return (*LocationConfig)(r).decode(b, locationDecoder{unknown: RejectUnknown})
 }
 
-// LocationConfigResponse is the answer to a LocationConfigRequest: the locations
-// it concerned.
+// LocationConfigResponse is the answer of the controller's PUT …/location_config. It
+// lists the locations that the request was about.
 type LocationConfigResponse struct {
 	Shards     List[ShardLocation] `json:"shards"`
 	StripeSize *StripeSize         `json:"stripe_size"` // only of sharded tenants
@@ -35,8 +35,8 @@ type ShardLocation struct {
 	Node  NodeID  `json:"node_id"`
 }
 
-// ListedLocation is one location in a pageserver's listing. Config is nil while
-// the pageserver is changing the location and will not say what it is.
+// ListedLocation is one location in the listing of a pageserver. Config is nil while the
+// pageserver is changing the location: it does not say then what the location is.
 type ListedLocation struct {
 	Shard  ShardID
 	Config *LocationConfig
@@ -61,9 +61,9 @@ func (l *LocationListing) UnmarshalJSON(b []byte) (err error) {
 	return err
 }
 
-// ParseLocationListing reads a listing in one pass, made for the hundred thousand
-// entries that a controller reads from each pageserver after an election: equal
-// tenant configurations are parsed once.
+// ParseLocationListing reads a listing in one pass, and parses equal tenant
+// configurations once. After an election the controller reads a hundred thousand entries
+// from each pageserver.
 func ParseLocationListing(b []byte) (LocationListing, error) {
 	l := LocationListing{}
 	found := false
@@ -91,8 +91,8 @@ func ParseLocationListing(b []byte) (LocationListing, error) {
 	return l, nil
 }
 
-// locationDecoder decodes LocationConfigs. With confs it remembers the tenant
-// configurations it has parsed, by their text.
+// locationDecoder decodes LocationConfigs. Unless confs is nil, it keeps the tenant
+// configurations that it has parsed there, by their text.
 type locationDecoder struct {
 	unknown Unknown
 	confs   map[string]TenantConfig

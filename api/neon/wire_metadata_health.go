@@ -2,7 +2,8 @@ package neon
 
 import "time"
 
-// MetadataHealthUpdate is the body of POST /control/v1/metadata_health/update.
+// MetadataHealthUpdate is the body of POST /control/v1/metadata_health/update, by which
+// the scrubber says what it found in remote storage.
 type MetadataHealthUpdate struct {
 	Healthy   List[ShardID] `json:"healthy_tenant_shards"`
 	Unhealthy List[ShardID] `json:"unhealthy_tenant_shards"`
@@ -19,7 +20,8 @@ type UnhealthyShards struct {
 	Unhealthy List[ShardID] `json:"unhealthy_tenant_shards"`
 }
 
-// OutdatedRequest is the body of POST /control/v1/metadata_health/outdated.
+// OutdatedRequest is the body of POST /control/v1/metadata_health/outdated. It asks for
+// the shards that were not scrubbed for so long.
 type OutdatedRequest struct {
 	NotScrubbedFor Duration `json:"not_scrubbed_for"`
 }
@@ -30,12 +32,12 @@ func (r *OutdatedRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "not_scrubbed_for")
 }
 
-// OutdatedResponse is the answer.
+// OutdatedResponse is the answer of POST /control/v1/metadata_health/outdated.
 type OutdatedResponse struct {
 	Records List[HealthRecord] `json:"health_records"`
 }
 
-// HealthRecord is the last judgement on what a shard has in remote storage.
+// HealthRecord is what the scrubber last found of a shard in remote storage.
 type HealthRecord struct {
 	Shard        ShardID   `json:"tenant_shard_id"`
 	Healthy      bool      `json:"healthy"`

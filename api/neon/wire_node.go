@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// NodeRegister is the body of POST /control/v1/node and the `register` part of a
-// re-attach: how to reach one pageserver.
+// NodeRegister is the body of POST /control/v1/node, and the `register` part of a
+// re-attach. It says how to reach a pageserver.
 type NodeRegister struct {
 	ID         NodeID      `json:"node_id"`
 	PgAddr     string      `json:"listen_pg_addr"`
@@ -28,8 +28,8 @@ func (r *NodeRegister) UnmarshalJSON(b []byte) error {
 		"listen_http_addr", "listen_http_port", "availability_zone_id")
 }
 
-// NodeConfigure is the body of PUT /control/v1/node/:node_id/config; nil leaves a
-// setting as it is.
+// NodeConfigure is the body of PUT /control/v1/node/:node_id/config. Nil leaves a setting
+// as it is.
 type NodeConfigure struct {
 	ID           NodeID            `json:"node_id"`
 	Availability *NodeAvailability `json:"availability"`
@@ -42,7 +42,8 @@ func (r *NodeConfigure) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "node_id")
 }
 
-// NodeDescribe is one pageserver in the answers of GET /control/v1/node.
+// NodeDescribe is one pageserver in the answers of GET /control/v1/node and of
+// GET /control/v1/node/:node_id.
 type NodeDescribe struct {
 	ID           NodeID           `json:"id"`
 	Availability NodeAvailability `json:"availability"`
@@ -63,8 +64,8 @@ type NodeShards struct {
 	Shards List[NodeShard] `json:"shards"`
 }
 
-// NodeShard is one shard with a location on the node; nil where the shard has no
-// such location there.
+// NodeShard is one shard with a location on the node. A field is nil when the node has
+// no observed location, or no intended one.
 type NodeShard struct {
 	Shard             ShardID `json:"tenant_shard_id"`
 	ObservedSecondary *bool   `json:"is_observed_secondary"`
@@ -92,7 +93,7 @@ func (m *LocationMode) UnmarshalText(b []byte) error {
 	return variant(m, b, AttachedSingle, AttachedMulti, AttachedStale, Secondary, Detached)
 }
 
-// variant sets into to the one of all that text names.
+// variant sets into to the one of all that the text names.
 func variant[T ~string](into *T, text []byte, all ...T) error {
 	if v := T(text); slices.Contains(all, v) {
 		*into = v

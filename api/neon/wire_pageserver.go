@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Millis is a moment that prints in RFC 3339 with exactly three digits of a
-// second, as pageservers print it.
+// Millis is a moment that prints in RFC 3339 with exactly three digits for the fraction
+// of the second, as pageservers print it.
 type Millis struct{ time.Time }
 
 const millisLayout = "2006-01-02T15:04:05.000Z"
@@ -23,20 +23,20 @@ func (m Millis) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads any RFC 3339 moment.
 func (m *Millis) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, &m.Time) }
 
-// FullUtilization is the score of a pageserver that is used to its capacity; an
-// empty one scores 0, and scores above it mean overload.
+// FullUtilization is the score of a pageserver that is used to its capacity. An empty
+// one scores 0. Higher scores mean overload.
 const FullUtilization = 1_000_000
 
-// Utilization is the answer of a pageserver's GET /v1/utilization: its load and,
-// by answering at all, its heartbeat.
+// Utilization is the answer of a pageserver's GET /v1/utilization. It is the load of the
+// pageserver, and its heartbeat.
 type Utilization struct {
 	DiskUsageBytes  uint64  `json:"disk_usage_bytes"`
 	FreeSpaceBytes  uint64  `json:"free_space_bytes"`
-	DiskWantedBytes uint64  `json:"disk_wanted_bytes"`
-	DiskUsablePct   uint8   `json:"disk_usable_pct"`
+	DiskWantedBytes uint64  `json:"disk_wanted_bytes"` // by all shards
+	DiskUsablePct   uint8   `json:"disk_usable_pct"`   // of usage and free space together
 	ShardCount      uint32  `json:"shard_count"`
 	MaxShardCount   uint32  `json:"max_shard_count"`
-	CachedScore     *uint64 `json:"utilization_score"`
+	CachedScore     *uint64 `json:"utilization_score"` // see Score
 	CapturedAt      Millis  `json:"captured_at"`
 }
 
@@ -53,9 +53,9 @@ func (u *Utilization) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Score is the load in parts of FullUtilization: the worse of wanted disk to
-// usable disk and shards to the most shards. A pageserver that reports no
-// capacity scores as overloaded only if it holds anything.
+// Score returns the load in parts of FullUtilization. It is the higher of two ratios:
+// wanted disk to usable disk, and shards to the most shards. A pageserver that reports
+// no capacity is overloaded as soon as it has anything.
 func (u Utilization) Score() uint64 {
 	total := u.DiskUsageBytes + u.FreeSpaceBytes
 	if total < u.DiskUsageBytes {
@@ -79,8 +79,8 @@ func ratio(a, b, c uint64) uint64 {
 	return q
 }
 
-// SecondaryProgress tells how warm a secondary location is. HeatmapMtime is nil
-// until it has seen a heatmap.
+// SecondaryProgress says how warm a secondary location is. HeatmapMtime is nil until it
+// has read a heatmap.
 type SecondaryProgress struct {
 	HeatmapMtime     *Millis `json:"heatmap_mtime"`
 	LayersDownloaded uint64  `json:"layers_downloaded"`
@@ -89,8 +89,8 @@ type SecondaryProgress struct {
 	BytesTotal       uint64  `json:"bytes_total"`
 }
 
-// WaitLSNRequest is the body of a pageserver's POST …/wait_lsn: wait until every
-// timeline has reached its position. On the wire the timelines stand beside
+// WaitLSNRequest is the body of a pageserver's POST …/wait_lsn, which waits until every
+// timeline has reached its position. On the wire, the timelines are fields beside
 // `timeout`, which is an object of seconds and nanoseconds.
 type WaitLSNRequest struct {
 	Timelines map[TimelineID]Lsn
@@ -149,8 +149,8 @@ func (r *WaitLSNRequest) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// MaySchedule says whether a pageserver takes new shards, and with what load:
-// "No" (nil Load) or {"Yes": utilization}.
+// MaySchedule says whether a pageserver takes new shards, and what its load is. On the
+// wire it is "No", which is a nil Load, or {"Yes": utilization}.
 type MaySchedule struct{ Load *Utilization }
 
 // MarshalJSON prints the wire form.

@@ -1,9 +1,10 @@
 package neon
 
-// PreferredAZsRequest is the body of PUT /control/v1/preferred_azs; nil clears.
+// PreferredAZsRequest is the body of PUT /control/v1/preferred_azs: the new zone of each
+// shard. Nil clears it.
 type PreferredAZsRequest map[ShardID]*AZ
 
-// UnmarshalJSON reads an object; of a shard that stands twice, the last counts.
+// UnmarshalJSON reads an object. When a shard occurs twice, the last one counts.
 func (r *PreferredAZsRequest) UnmarshalJSON(b []byte) error {
 	*r = PreferredAZsRequest{}
 	return eachField(b, func(key string, raw []byte) error {
@@ -18,7 +19,8 @@ func (r *PreferredAZsRequest) UnmarshalJSON(b []byte) error {
 	})
 }
 
-// PreferredAZsResponse lists the shards that were found.
+// PreferredAZsResponse is the answer of PUT /control/v1/preferred_azs. It lists the
+// shards that the controller knows.
 type PreferredAZsResponse struct {
 	Updated List[ShardID] `json:"updated"`
 }

@@ -1,31 +1,31 @@
 package neon
 
-// SafekeeperGeneration numbers the membership configurations of one timeline. The
-// first is 1; 0 is none.
+// SafekeeperGeneration numbers the membership configurations of one timeline. The first
+// one is 1. Zero means that there is none.
 type SafekeeperGeneration uint32
 
-// TimelineRef names a timeline of a tenant.
+// TimelineRef is the full name of a timeline: timeline ids are unique only in a tenant.
 type TimelineRef struct {
 	Tenant   TenantID
 	Timeline TimelineID
 }
 
+// String prints `<tenant>/<timeline>`.
 func (r TimelineRef) String() string { return r.Tenant.String() + "/" + r.Timeline.String() }
 
-// SafekeeperScheduling says how a safekeeper is to be used. The spelling of the
-// last one is the existing controller's.
+// SafekeeperScheduling says how a safekeeper is used. The last one is spelled as the
+// existing controller spells it.
 type SafekeeperScheduling string
 
-// The policies.
+// The policies of a safekeeper.
 const (
-	SafekeeperActive SafekeeperScheduling = "Active" // takes new timelines
-	// becomes Active with its first heartbeat
-	SafekeeperActivating    SafekeeperScheduling = "Activating"
+	SafekeeperActive        SafekeeperScheduling = "Active"        // takes new timelines
+	SafekeeperActivating    SafekeeperScheduling = "Activating"    // Active after a heartbeat
 	SafekeeperPause         SafekeeperScheduling = "Pause"         // takes no new timelines
 	SafekeeperDecomissioned SafekeeperScheduling = "Decomissioned" // is not called any more
 )
 
-// Valid reports whether it is one of the four.
+// Valid reports whether the policy is one of the four.
 func (s SafekeeperScheduling) Valid() bool {
 	switch s {
 	case SafekeeperActive, SafekeeperActivating, SafekeeperPause, SafekeeperDecomissioned:
@@ -40,8 +40,8 @@ func (s *SafekeeperScheduling) UnmarshalText(b []byte) error {
 		SafekeeperDecomissioned)
 }
 
-// SafekeeperUpsert is the body of POST /control/v1/safekeeper/:id. Active means
-// nothing.
+// SafekeeperUpsert is the body of POST /control/v1/safekeeper/:id, which registers a
+// safekeeper or changes what is known of it. Active has no effect.
 type SafekeeperUpsert struct {
 	ID        int64   `json:"id"`
 	Region    string  `json:"region_id"`
@@ -61,7 +61,8 @@ func (r *SafekeeperUpsert) UnmarshalJSON(b []byte) error {
 		"availability_zone_id")
 }
 
-// SafekeeperDescribe is one safekeeper in the answers of GET /control/v1/safekeeper.
+// SafekeeperDescribe is one safekeeper in the answers of GET /control/v1/safekeeper and
+// of GET /control/v1/safekeeper/:id.
 type SafekeeperDescribe struct {
 	ID         NodeID               `json:"id"`
 	Region     string               `json:"region_id"`
@@ -86,15 +87,15 @@ func (r *SafekeeperPolicyRequest) UnmarshalJSON(b []byte) error {
 }
 
 // SafekeeperMember is one safekeeper in a configuration, with the address at which
-// compute reaches it.
+// computes reach it.
 type SafekeeperMember struct {
 	ID     NodeID `json:"id"`
 	Host   string `json:"host"`
 	PgPort uint16 `json:"pg_port"`
 }
 
-// Membership is the configuration of a timeline on safekeepers. NewMembers is nil
-// unless it is joint.
+// Membership is the configuration of a timeline on safekeepers. NewMembers is nil unless
+// the configuration is joint. A joint one needs a quorum of both sides.
 type Membership struct {
 	Generation SafekeeperGeneration    `json:"generation"`
 	Members    List[SafekeeperMember]  `json:"members"`
@@ -119,7 +120,7 @@ func (m Membership) Contains(id NodeID) bool {
 }
 
 // SafekeeperTimelineCreate is the body of a safekeeper's POST /v1/tenant/timeline.
-// The nil fields are left to the safekeeper.
+// A nil field is left to the safekeeper.
 type SafekeeperTimelineCreate struct {
 	Tenant     TenantID   `json:"tenant_id"`
 	Timeline   TimelineID `json:"timeline_id"`
@@ -131,8 +132,8 @@ type SafekeeperTimelineCreate struct {
 	CommitLsn  *Lsn       `json:"commit_lsn"`
 }
 
-// PullTimelineRequest is the body of a safekeeper's POST /v1/pull_timeline: copy a
-// timeline from the best of the hosts.
+// PullTimelineRequest is the body of a safekeeper's POST /v1/pull_timeline, which copies
+// a timeline from the best of the hosts.
 type PullTimelineRequest struct {
 	Tenant     TenantID     `json:"tenant_id"`
 	Timeline   TimelineID   `json:"timeline_id"`
@@ -140,14 +141,14 @@ type PullTimelineRequest struct {
 	Membership *Membership  `json:"mconf"`
 }
 
-// PullTimelineResponse names the host that was copied from; nil when the timeline
-// was there already.
+// PullTimelineResponse is the answer of a safekeeper's POST /v1/pull_timeline. Host is
+// nil when the timeline was there already.
 type PullTimelineResponse struct {
 	Host *string `json:"safekeeper_host"`
 }
 
-// MembershipSwitched is a safekeeper's answer to a new configuration: what it had,
-// what it has now, and how far its log reaches.
+// MembershipSwitched is the answer of a safekeeper to a new configuration. It has the
+// previous configuration, the current one, and the end of the log.
 type MembershipSwitched struct {
 	Previous    Membership `json:"previous_conf"`
 	Current     Membership `json:"current_conf"`
@@ -160,7 +161,8 @@ type SafekeeperUtilization struct {
 	Timelines uint64 `json:"timeline_count"`
 }
 
-// TimelineLocate is the answer of GET …/timeline/:timeline_id/locate.
+// TimelineLocate is the answer of GET …/timeline/:timeline_id/locate. NewSet is nil
+// unless the timeline is moving to other safekeepers.
 type TimelineLocate struct {
 	Generation SafekeeperGeneration `json:"generation"`
 	Set        List[NodeID]         `json:"sk_set"`
@@ -168,7 +170,7 @@ type TimelineLocate struct {
 }
 
 // TimelineImportRequest is the body of POST /debug/v1/…/timeline/:timeline_id/import.
-// Force is required and means nothing.
+// Force is required and has no effect.
 type TimelineImportRequest struct {
 	Tenant   TenantID     `json:"tenant_id"`
 	Timeline TimelineID   `json:"timeline_id"`
@@ -194,8 +196,8 @@ func (r *SafekeeperMigrateRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "new_sk_set")
 }
 
-// NotifySafekeepers is the body of PUT <control plane>/notify-safekeepers: the
-// members of the configuration of a timeline, on both sides of a joint one.
+// NotifySafekeepers is the body of PUT <control plane>/notify-safekeepers. It lists the
+// members of the configuration of a timeline: of both sides, when it is joint.
 type NotifySafekeepers struct {
 	Tenant      TenantID               `json:"tenant_id"`
 	Timeline    TimelineID             `json:"timeline_id"`
@@ -203,7 +205,7 @@ type NotifySafekeepers struct {
 	Safekeepers List[NotifySafekeeper] `json:"safekeepers"`
 }
 
-// NotifySafekeeper is one member.
+// NotifySafekeeper is one safekeeper of a NotifySafekeepers.
 type NotifySafekeeper struct {
 	ID       NodeID  `json:"id"`
 	Hostname *string `json:"hostname"`

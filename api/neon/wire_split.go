@@ -1,7 +1,7 @@
 package neon
 
-// ShardSplitRequest is the body of PUT /control/v1/tenant/:tenant_id/shard_split,
-// and of the same request of a pageserver.
+// ShardSplitRequest is the body of PUT /control/v1/tenant/:tenant_id/shard_split, and of
+// the same request to a pageserver.
 type ShardSplitRequest struct {
 	Count      uint8       `json:"new_shard_count"`
 	StripeSize *StripeSize `json:"new_stripe_size"` // nil keeps it
@@ -14,16 +14,16 @@ func (r *ShardSplitRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "new_shard_count")
 }
 
-// ShardSplitResponse is the answer to it: the children.
+// ShardSplitResponse is the answer of PUT …/shard_split. It lists the new shards.
 type ShardSplitResponse struct {
 	Shards List[ShardID] `json:"new_shards"`
 }
 
-// TenantSorting orders the answer of a pageserver's POST /v1/top_tenants, the
-// largest first.
+// TenantSorting is the order of a pageserver's answer to POST /v1/top_tenants. The
+// largest comes first.
 type TenantSorting string
 
-// The orders. Alone among the enumerations of pageservers these are in lower case.
+// The orders. Pageservers spell these in lower case, unlike their other enumerations.
 const (
 	ByResidentSize           TenantSorting = "resident_size"
 	ByMaxLogicalSize         TenantSorting = "max_logical_size"
@@ -40,7 +40,7 @@ type TopTenantsRequest struct {
 	Order    TenantSorting `json:"order_by"`
 	Limit    int           `json:"limit"`
 	ShardsLT *ShardCount   `json:"where_shards_lt"` // only tenants with fewer shards
-	GT       *uint64       `json:"where_gt"`        // only those whose size exceeds this
+	GT       *uint64       `json:"where_gt"`        // only those with more bytes
 }
 
 // TopTenant is one attached shard in the answer, with its sizes in bytes.
@@ -48,7 +48,7 @@ type TopTenant struct {
 	Shard        ShardID `json:"id"`
 	ResidentSize uint64  `json:"resident_size"`
 	PhysicalSize uint64  `json:"physical_size"`
-	// of the largest timeline, over all its shards
+	// MaxLogicalSize is that of the largest timeline, over all its shards.
 	MaxLogicalSize         uint64 `json:"max_logical_size"`
 	MaxLogicalSizePerShard uint64 `json:"max_logical_size_per_shard"`
 }
@@ -65,7 +65,7 @@ type TimelinesAndOffloaded struct {
 	Offloaded List[NamedTimeline] `json:"offloaded"`
 }
 
-// NamedTimeline is one timeline of which only the id matters.
+// NamedTimeline is one timeline of a TimelinesAndOffloaded. Only its id is read.
 type NamedTimeline struct {
 	ID TimelineID `json:"timeline_id"`
 }

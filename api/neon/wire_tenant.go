@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// ShardParameters is how a tenant is cut into shards.
+// ShardParameters says how a tenant is cut into shards. Unknown fields are refused.
 type ShardParameters struct {
 	Count      ShardCount `json:"count"`
 	StripeSize StripeSize `json:"stripe_size"`
 }
 
-// UnmarshalJSON wants both fields and no other.
+// UnmarshalJSON insists on both fields, and refuses others.
 func (p *ShardParameters) UnmarshalJSON(b []byte) error {
 	type plain ShardParameters
 	return onlyObject(b, (*plain)(p), "count", "stripe_size")
 }
 
-// TenantCreateRequest is the body of POST /v1/tenant. On the wire the fields of
-// Config stand beside the others; unknown fields are refused.
+// TenantCreateRequest is the body of POST /v1/tenant. On the wire, the fields of Config
+// are beside the others. Unknown fields are refused.
 type TenantCreateRequest struct {
-	Tenant          ShardID          // must be unsharded; the wire takes any
+	Tenant          ShardID          // must be unsharded, which decoding does not check
 	Generation      *Generation      // of an existing tenant that is taken over
 	ShardParameters *ShardParameters // nil: one unsharded shard
 	Placement       *Placement       // nil: attached without secondaries
 	Config          TenantConfig
 }
 
-// MarshalJSON prints the wire form, leaving out what is unset.
+// MarshalJSON prints the wire form without the fields that are not set.
 func (r TenantCreateRequest) MarshalJSON() ([]byte, error) {
 	head, err := json.Marshal(struct {
 		Tenant     ShardID          `json:"new_tenant_id"`
@@ -68,7 +68,7 @@ func (g *given[T]) UnmarshalJSON(b []byte) error {
 	return value(b, g.value)
 }
 
-// TenantCreateResponse is the answer of POST /v1/tenant: the attached shards.
+// TenantCreateResponse is the answer of POST /v1/tenant. It lists the attached shards.
 type TenantCreateResponse struct {
 	Shards List[CreatedShard] `json:"shards"`
 }
@@ -80,8 +80,8 @@ type CreatedShard struct {
 	Generation Generation `json:"generation"`
 }
 
-// ConfigRequest is the body of PUT /v1/tenant/config: the whole new
-// configuration, its fields beside the tenant's id. Unknown fields are refused.
+// ConfigRequest is the body of PUT /v1/tenant/config, which replaces a configuration. On
+// the wire, the fields of Config are beside the id. Unknown fields are refused.
 type ConfigRequest struct {
 	Tenant TenantID
 	Config TenantConfig
@@ -104,14 +104,13 @@ func (r *ConfigRequest) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// configHead is what stands beside the fields of a configuration.
+// configHead is the field beside the fields of a configuration.
 type configHead struct {
 	Tenant TenantID `json:"tenant_id"`
 }
 
-// ConfigPatchRequest is the body of PATCH /v1/tenant/config. Patch is a JSON
-// object of configuration fields to be handed to TenantConfig.Patch; it was
-// checked when the request was decoded.
+// ConfigPatchRequest is the body of PATCH /v1/tenant/config. Patch is a JSON object of
+// configuration fields for TenantConfig.Patch. Decoding the request has checked it.
 type ConfigPatchRequest struct {
 	Tenant TenantID
 	Patch  json.RawMessage
@@ -129,31 +128,31 @@ func (r *ConfigPatchRequest) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// ConfigResponse is the answer of GET /v1/tenant/:tenant_id/config. The
-// controller knows no defaults, so that it sends the same twice.
+// ConfigResponse is the answer of GET /v1/tenant/:tenant_id/config. The controller does
+// not know the defaults, so both fields are the same.
 type ConfigResponse struct {
 	Overrides TenantConfig `json:"tenant_specific_overrides"`
 	Effective TenantConfig `json:"effective_config"`
 }
 
-// PolicyRequest is the body of PUT /control/v1/tenant/:tenant_id/policy; nil
-// leaves a policy as it is.
+// PolicyRequest is the body of PUT /control/v1/tenant/:tenant_id/policy. Nil leaves a
+// policy as it is.
 type PolicyRequest struct {
 	Placement  *Placement       `json:"placement"`
 	Scheduling *ShardScheduling `json:"scheduling"`
 }
 
-// UnmarshalJSON insists on nothing.
+// UnmarshalJSON requires no field.
 func (r *PolicyRequest) UnmarshalJSON(b []byte) error {
 	type plain PolicyRequest
 	return object(b, (*plain)(r))
 }
 
-// MigrateRequest is the body of PUT /control/v1/tenant/:tenant_shard_id/migrate
-// and …/migrate_secondary.
+// MigrateRequest is the body of PUT /control/v1/tenant/:tenant_shard_id/migrate and of
+// PUT …/migrate_secondary.
 type MigrateRequest struct {
 	Node   NodeID          `json:"node_id"`
-	Origin *NodeID         `json:"origin_node_id"` // refuse unless attached there
+	Origin *NodeID         `json:"origin_node_id"` // refused unless attached there
 	Config MigrationConfig `json:"migration_config"`
 }
 
@@ -164,16 +163,16 @@ func (r *MigrateRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "node_id")
 }
 
-// MigrationConfig says how a migration is to go.
+// MigrationConfig says how a migration is carried out.
 type MigrationConfig struct {
 	OverrideScheduler bool      `json:"override_scheduler"` // also to a worse node
 	Prewarm           bool      `json:"prewarm"`            // warm a secondary first
 	WarmupTimeout     *Duration `json:"secondary_warmup_timeout"`
-	DownloadTimeout   *Duration `json:"secondary_download_request_timeout"`
+	DownloadTimeout   *Duration `json:"secondary_download_request_timeout"` // of one request
 }
 
-// DefaultMigrationConfig is the graceful migration that an absent
-// migration_config asks for.
+// DefaultMigrationConfig returns the settings when there is no migration_config: the
+// destination is warmed up first.
 func DefaultMigrationConfig() MigrationConfig { return MigrationConfig{Prewarm: true} }
 
 // UnmarshalJSON fills in the defaults.
@@ -183,7 +182,8 @@ func (c *MigrationConfig) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(c))
 }
 
-// TenantDescribe is the answer of GET /control/v1/tenant/:tenant_id.
+// TenantDescribe is the answer of GET /control/v1/tenant/:tenant_id, and one element of
+// that of GET /control/v1/tenant.
 type TenantDescribe struct {
 	Tenant     TenantID            `json:"tenant_id"`
 	Shards     List[ShardDescribe] `json:"shards"`
@@ -212,7 +212,7 @@ type LocateResponse struct {
 	Parameters ShardParameters   `json:"shard_params"`
 }
 
-// LocateShard is where one shard is attached.
+// LocateShard says where one shard is attached.
 type LocateShard struct {
 	Shard     ShardID `json:"shard_id"`
 	Node      NodeID  `json:"node_id"`
@@ -240,8 +240,8 @@ func flatten(head []byte, c TenantConfig) []byte {
 	return append(head, c.JSON()[1:]...)
 }
 
-// splitConfig decodes the fields of the struct at head and returns the object of
-// all the others, which is the flattened tenant configuration.
+// splitConfig decodes the fields of the struct at head. It returns the object of all
+// others, which are those of the tenant configuration.
 func splitConfig(b []byte, head any, required string) ([]byte, error) {
 	rest := []byte{'{'}
 	err := objectWith(b, head, func(key string, raw []byte) error {

@@ -6,10 +6,10 @@ import (
 	"fmt"
 )
 
-// TimelineCreateRequest is the body of POST …/timeline. Exactly one of Branch,
-// Import and Bootstrap is set; on the wire its fields stand beside the new id and
-// nothing names the variant: `ancestor_timeline_id` makes it a branch,
-// `import_pgdata` an import, and anything else is a bootstrap.
+// TimelineCreateRequest is the body of POST …/timeline. Exactly one of Branch, Import and
+// Bootstrap is set. On the wire, its fields are beside the new id, and nothing names the
+// variant: `ancestor_timeline_id` makes it a branch, `import_pgdata` an import, and
+// anything else a bootstrap.
 type TimelineCreateRequest struct {
 	Timeline  TimelineID
 	Branch    *TimelineBranch
@@ -17,7 +17,7 @@ type TimelineCreateRequest struct {
 	Bootstrap *TimelineBootstrap
 }
 
-// TimelineBranch makes a timeline out of an ancestor, at a position or at its end.
+// TimelineBranch makes a timeline from an ancestor, at StartLsn or at its end.
 type TimelineBranch struct {
 	Ancestor  TimelineID `json:"ancestor_timeline_id"`
 	StartLsn  *Lsn       `json:"ancestor_start_lsn"`
@@ -25,15 +25,15 @@ type TimelineBranch struct {
 	ReadOnly  bool       `json:"read_only,omitempty"`
 }
 
-// TimelineImport makes a timeline out of a data directory in object storage. The
-// location is kept as it came, since only the pageserver reads it.
+// TimelineImport makes a timeline from a data directory in object storage. The location
+// is kept as it came, because only the pageserver reads it.
 type TimelineImport struct {
 	Location       json.RawMessage `json:"location"`
 	IdempotencyKey string          `json:"idempotency_key"`
 }
 
-// UnmarshalJSON insists on both fields, and on a place that pageservers know: one
-// that they do not would be an empty timeline to them.
+// UnmarshalJSON insists on both fields, and on a location of a kind that pageservers
+// know. From any other they would make an empty timeline.
 func (i *TimelineImport) UnmarshalJSON(b []byte) error {
 	type plain TimelineImport
 	if err := object(b, (*plain)(i), "location", "idempotency_key"); err != nil {
@@ -61,7 +61,7 @@ func (i *TimelineImport) UnmarshalJSON(b []byte) error {
 	return errors.New("location: expected one of `LocalFs`, `AwsS3`")
 }
 
-// TimelineBootstrap makes an empty timeline, of a fresh initdb or of one that
+// TimelineBootstrap makes an empty timeline, either with a new initdb or with one that
 // another shard has uploaded.
 type TimelineBootstrap struct {
 	ExistingInitdb *TimelineID `json:"existing_initdb_timeline_id"`
@@ -104,8 +104,8 @@ func (r TimelineCreateRequest) MarshalJSON() ([]byte, error) {
 	return json.Marshal(v)
 }
 
-// UnmarshalJSON reads the wire form. A variant whose own key is present but
-// malformed is an error; it does not fall through to an empty timeline.
+// UnmarshalJSON reads the wire form. A malformed value under the key of a variant is an
+// error. It must not become an empty timeline.
 func (r *TimelineCreateRequest) UnmarshalJSON(b []byte) error {
 	*r = TimelineCreateRequest{}
 	var keys struct {
@@ -129,8 +129,8 @@ func (r *TimelineCreateRequest) UnmarshalJSON(b []byte) error {
 	return object(b, r.Bootstrap)
 }
 
-// TimelineInfo is a pageserver's description of a timeline. Only what the
-// controller needs is decoded; it prints as the pageserver sent it.
+// TimelineInfo is the description of a timeline by a pageserver. Only what the
+// controller needs is decoded. It prints exactly as the pageserver sent it.
 type TimelineInfo struct {
 	Timeline           TimelineID
 	Ancestor           *TimelineID
@@ -163,7 +163,7 @@ func (t *TimelineInfo) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// MarshalJSON is the text that was decoded.
+// MarshalJSON returns the text that was decoded. It is an error without one.
 func (t TimelineInfo) MarshalJSON() ([]byte, error) {
 	if t.raw == nil {
 		return nil, fmt.Errorf("timeline info: nothing was decoded into it")
@@ -171,7 +171,7 @@ func (t TimelineInfo) MarshalJSON() ([]byte, error) {
 	return t.raw, nil
 }
 
-// SafekeeperSet is the safekeepers of a timeline.
+// SafekeeperSet has the safekeepers of a timeline.
 type SafekeeperSet struct {
 	Tenant      TenantID             `json:"tenant_id"`
 	Timeline    TimelineID           `json:"timeline_id"`
@@ -185,9 +185,9 @@ type SafekeeperHost struct {
 	Hostname string `json:"hostname"`
 }
 
-// TimelineCreateResponse is the controller's answer to a timeline's creation: the
-// description by shard zero's pageserver with one more field, `safekeepers`, which
-// is null when the controller did not place the timeline on any.
+// TimelineCreateResponse is the controller's answer of POST …/timeline. It is the
+// description by the pageserver of shard zero with one more field, `safekeepers`. That is
+// null when the controller did not place the timeline on safekeepers.
 type TimelineCreateResponse struct {
 	Info        TimelineInfo
 	Safekeepers *SafekeeperSet

@@ -1,7 +1,7 @@
 package neon
 
-// ReAttachRequest is the body of POST /upcall/v1/re-attach, a pageserver's first
-// word after it started.
+// ReAttachRequest is the body of POST /upcall/v1/re-attach, the first call of a
+// pageserver after its start.
 type ReAttachRequest struct {
 	Node           NodeID        `json:"node_id"`
 	Register       *NodeRegister `json:"register,omitempty"`
@@ -14,8 +14,8 @@ func (r *ReAttachRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "node_id")
 }
 
-// ReAttachResponse lists the locations that the pageserver is to have, by shard
-// id; it drops all others.
+// ReAttachResponse is the answer of POST /upcall/v1/re-attach. It lists, by shard, the
+// locations that the pageserver is to have. The pageserver drops all others.
 type ReAttachResponse struct {
 	Tenants List[ReAttachTenant] `json:"tenants"`
 }
@@ -28,8 +28,8 @@ type ReAttachTenant struct {
 	StripeSize StripeSize   `json:"stripe_size"`
 }
 
-// ValidateRequest is the body of POST /upcall/v1/validate: is the pageserver
-// still the newest owner of these shards?
+// ValidateRequest is the body of POST /upcall/v1/validate. It asks whether the generations
+// of the pageserver are still the newest.
 type ValidateRequest struct {
 	Tenants List[ValidateTenant] `json:"tenants"`
 }
@@ -40,13 +40,14 @@ func (r *ValidateRequest) UnmarshalJSON(b []byte) error {
 	return object(b, (*plain)(r), "tenants")
 }
 
-// ValidateTenant is one shard and the generation in which it is held.
+// ValidateTenant is one shard and the generation in which the pageserver has it.
 type ValidateTenant struct {
 	Shard ShardID    `json:"id"`
 	Gen   Generation `json:"gen"`
 }
 
-// UnmarshalJSON insists on both fields: a generation of zero must be meant.
+// UnmarshalJSON insists on both fields, so that a missing generation is not taken for
+// zero.
 func (r *ValidateTenant) UnmarshalJSON(b []byte) error {
 	v, err := members(b, "id", "gen")
 	if err != nil {
@@ -60,8 +61,8 @@ func (r *ValidateTenant) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// ValidateResponse answers for the shards that the controller knows; the others
-// are left out, which counts as not valid.
+// ValidateResponse is the answer of POST /upcall/v1/validate. It leaves out the shards
+// that the controller does not know, which means that they are not valid.
 type ValidateResponse struct {
 	Tenants List[ValidatedTenant] `json:"tenants"`
 }

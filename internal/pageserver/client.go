@@ -42,16 +42,16 @@ type Options struct {
 	// Transport sends all requests but heartbeats. Nil means NewTransport(nil, nil).
 	Transport http.RoundTripper
 
-	// Heartbeats sends the utilization requests. They are to prove that a
-	// pageserver accepts connections, so that it should keep none. Nil means a
-	// copy of Transport without keep-alive, or Transport itself if it is no
+	// Heartbeats sends the utilization requests. It should keep no connection,
+	// because a heartbeat is to prove that the pageserver accepts new ones. Nil means
+	// a copy of Transport without keep-alive, or Transport itself if that is not an
 	// *http.Transport.
 	Heartbeats http.RoundTripper
 
 	Token    string // bearer token with scope pageserverapi; empty: none
 	UseHTTPS bool
 
-	// Observe is called after every call, possibly by many goroutines at once.
+	// Observe is called after every call, by many goroutines at once. It may be nil.
 	Observe func(Call)
 }
 
@@ -61,18 +61,18 @@ type Client struct {
 	opts          Options
 }
 
-// idlePerNode is how many connections to one pageserver are kept: as many as the
-// reconciler's calls to one node, and a few for API requests.
+// idlePerNode is how many connections to one pageserver are kept. The reconciler makes
+// almost as many calls to one node, and API requests make a few.
 const idlePerNode = 96
 
-// idleTime is how long an unused connection is kept: long enough for the calls of
-// one piece of work, and no longer. A pageserver or safekeeper that is told to stop
-// waits for connections which have not carried a request yet, without a bound, and a
-// transport dials such connections whenever another one becomes free meanwhile.
+// idleTime is how long an unused connection is kept. It is long enough for the calls of
+// one piece of work. It must not be longer: a pageserver or safekeeper that is told to
+// stop waits, without a bound, for connections that have not carried a request yet. A
+// transport has such connections when another one became free while it was dialling.
 const idleTime = time.Second
 
-// NewTransport makes a transport for many calls to few hosts. dial and conf may be
-// nil. No proxy is used and no answer is compressed.
+// NewTransport makes a transport for many calls to few hosts. dial and conf may be nil.
+// It uses no proxy, and asks for no compression.
 func NewTransport(
 	dial func(ctx context.Context, network, address string) (net.Conn, error), conf *tls.Config,
 ) *http.Transport {
@@ -108,14 +108,15 @@ func New(opts Options) *Client {
 	}
 }
 
-// Close closes the idle connections. Calls under way are ended by their contexts.
+// Close closes the connections that are not in use. Calls under way end with their
+// contexts.
 func (c *Client) Close() {
 	c.pooled.CloseIdleConnections()
 	c.fresh.CloseIdleConnections()
 }
 
-// Bounds of an answer's size in bytes. A listing has some 300 bytes per location
-// with a small configuration and may have 100,000 of them.
+// Limits of an answer, in bytes. A listing may have 100,000 locations, of some 300 bytes
+// each when their configurations are small.
 const (
 	smallBody   = jsonhttp.DefaultLimit
 	listBody    = 64 << 20
@@ -127,13 +128,13 @@ type request struct {
 	label   string
 	method  string
 	path    string // from the leading slash, query included
-	body    any    // nil sends the JSON null, which pageservers expect
+	body    any    // nil: the JSON null, which pageservers expect
 	timeout time.Duration
-	limit   int64 // of the answer; 0 means smallBody
+	limit   int64 // of the answer; 0: smallBody
 	fresh   bool  // on a connection of its own
 }
 
-// answer is a 2xx answer, read in full.
+// answer is a 2xx answer, read to the end.
 type answer struct {
 	status int
 	body   []byte
@@ -180,7 +181,7 @@ func (c *Client) exchange(ctx context.Context, to Addr, r request) (answer, erro
 	return answer{status: a.Status, body: a.Body}, nil
 }
 
-// url is where a path of a pageserver is, which may come from a client.
+// url returns the URL of a path on a pageserver. The path may come from a client.
 func (c *Client) url(to Addr, path string) (string, error) {
 	u, err := url.ParseRequestURI(path)
 	if err != nil || path[0] != '/' {
@@ -209,7 +210,7 @@ func statusError(to Addr, a *jsonhttp.Answer) *StatusError {
 	return e
 }
 
-// exchangeError says what an exchange without a whole answer means.
+// exchangeError is the error of an exchange without a whole answer.
 func exchangeError(to Addr, err error) error {
 	var e *jsonhttp.Error
 	var long *jsonhttp.TooLongError

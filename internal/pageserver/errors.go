@@ -10,8 +10,8 @@ import (
 	"quorate/api/neon"
 )
 
-// ErrUnreachable is what every failure to get an answer is, except that the
-// caller itself gave up: it is evidence about the pageserver or the way to it.
+// ErrUnreachable is in the chain of every error without an answer, unless the caller
+// cancelled the call. It says something about the pageserver, or the way to it.
 var ErrUnreachable = errors.New("pageserver unreachable")
 
 // StatusError is an answer other than 2xx.
@@ -20,8 +20,8 @@ type StatusError struct {
 	Status int
 	Msg    string // the `msg` of the body, or the text of the status
 
-	// NoMsg: the body was not a pageserver's error: the answer came
-	// from something else, such as a proxy, and says nothing about the shard.
+	// NoMsg is set when the body is not the error of a pageserver. Then something
+	// else has answered, such as a proxy, and nothing is known about the shard.
 	NoMsg bool
 }
 
@@ -30,14 +30,14 @@ func (e *StatusError) Error() string {
 		e.Msg)
 }
 
-// HTTPStatus is the status of the answer. With Message it serves consumers that
-// do not import this package: they ask errors.As for an interface.
+// HTTPStatus returns the status of the answer. With Message it is for packages that do
+// not import this one: they ask errors.As for an interface.
 func (e *StatusError) HTTPStatus() int { return e.Status }
 
-// Message is the text of the answer.
+// Message returns the text of the answer.
 func (e *StatusError) Message() string { return e.Msg }
 
-// As gives the error as a client of the controller is to see it.
+// As sets a **neon.Error to the error that a client of the controller is to see.
 func (e *StatusError) As(target any) bool {
 	t, ok := target.(**neon.Error)
 	if !ok {
@@ -53,7 +53,7 @@ func (e *StatusError) As(target any) bool {
 	case e.Status == http.StatusServiceUnavailable:
 		api.Code, api.Msg = neon.Unavailable, e.Node+": "+e.Msg
 	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden:
-		// Our own token was refused, which is no fault of the client's.
+		// The token of the controller was refused, not that of the client.
 		api.Code, api.Msg = neon.Internal, e.Node+" "+status+": "+e.Msg
 	default:
 		api.Code, api.Msg = neon.Conflict, e.Node+" "+status+": "+status+" "+e.Msg
@@ -74,19 +74,19 @@ func (e *TransportError) Error() string {
 
 func (e *TransportError) Unwrap() error { return e.Err }
 
-// Is makes every TransportError an ErrUnreachable but for a cancelled context.
+// Is reports whether target is ErrUnreachable and the context was not cancelled.
 func (e *TransportError) Is(target error) bool {
 	return target == ErrUnreachable && !errors.Is(e.Err, context.Canceled)
 }
 
-// NotSent reports whether the pageserver has certainly not seen the request, because
-// no connection came about.
+// NotSent reports whether no connection came about. Then the pageserver has certainly
+// not seen the request.
 func (e *TransportError) NotSent() bool {
 	var op *net.OpError
 	return errors.As(e.Err, &op) && op.Op == "dial"
 }
 
-// As gives the error as a client of the controller is to see it.
+// As sets a **neon.Error to the error that a client of the controller is to see.
 func (e *TransportError) As(target any) bool {
 	t, ok := target.(**neon.Error)
 	if !ok {
@@ -115,7 +115,7 @@ func (e *DecodeError) Error() string {
 
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// As gives the error as a client of the controller is to see it.
+// As sets a **neon.Error to the error that a client of the controller is to see.
 func (e *DecodeError) As(target any) bool {
 	t, ok := target.(**neon.Error)
 	if ok {
@@ -124,8 +124,9 @@ func (e *DecodeError) As(target any) bool {
 	return ok
 }
 
-// Retryable reports whether the same call may succeed a little later: no answer, an
-// answer that is not a pageserver's, 408, 503 and 504. Other answers are final.
+// Retryable reports whether the same call may succeed a little later. It may when there
+// was no answer, when something other than a pageserver answered, and after 408, 503 and
+// 504. Other answers are final.
 func Retryable(err error) bool {
 	var s *StatusError
 	if errors.As(err, &s) {

@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// UpdateFeatureFlags gives a pageserver the text of a specification of feature
-// flags. Older ones do not know the call, see IsStatus.
+// UpdateFeatureFlags sends the text of a specification of feature flags. Older
+// pageservers do not know the call and answer 404. See IsStatus.
 func (c *Client) UpdateFeatureFlags(ctx context.Context, to Addr, spec string) error {
 	_, err := c.do(ctx, to, request{
 		label: "update_feature_flag_spec", method: http.MethodPost, path: "/v1/feature_flag_spec",
@@ -16,7 +16,7 @@ func (c *Client) UpdateFeatureFlags(ctx context.Context, to Addr, spec string) e
 	return err
 }
 
-// IsStatus reports whether a pageserver answered with the status.
+// IsStatus reports whether err is a StatusError with the status.
 func IsStatus(err error, status int) bool {
 	var s *StatusError
 	return errors.As(err, &s) && s.Status == status

@@ -11,9 +11,9 @@ import (
 	"quorate/api/neon"
 )
 
-// Time limits of the calls, where the caller's context sets no shorter one. They
-// are the existing controller's, but for the listing, whose 5 s a pageserver with
-// 100,000 locations cannot always keep.
+// Time limits of the calls, unless the caller's context sets a shorter one. They are
+// those of the existing controller. Only the listing has more than its 5 s, which are
+// not always enough for a pageserver with 100,000 locations.
 const (
 	putTimeout       = 25 * time.Second
 	lookTimeout      = 5 * time.Second
@@ -25,17 +25,17 @@ const (
 
 // PutOptions are the query of a location change.
 type PutOptions struct {
-	// FlushMS asks a location that becomes AttachedStale in its generation to
-	// upload what it has, for at most so many milliseconds; 0 does not ask.
+	// FlushMS is for a location that becomes AttachedStale in its generation: it is to
+	// upload what it has, for at most so many milliseconds. 0: it need not.
 	FlushMS int
 
-	// Lazy lets the pageserver put the activation off until it is not busy or
-	// somebody accesses the shard.
+	// Lazy lets the pageserver delay the activation until it is not busy, or until
+	// the shard is accessed.
 	Lazy bool
 }
 
-// PutLocation asks for a location. It returns when the pageserver has installed
-// and persisted it, which is before the shard serves reads.
+// PutLocation sets the configuration of a location. It returns when the pageserver has
+// installed and persisted it, which is before the shard serves reads.
 func (c *Client) PutLocation(
 	ctx context.Context, to Addr, shard neon.ShardID, conf neon.LocationConfig, opts PutOptions,
 ) error {
@@ -57,8 +57,8 @@ func (c *Client) PutLocation(
 	return err
 }
 
-// Location asks for one location. found is false when the pageserver has none,
-// and conf is nil with found while it is changing the location.
+// Location returns the configuration of one location. found is false when the pageserver
+// does not have it. conf is nil, with found, while the pageserver is changing it.
 func (c *Client) Location(
 	ctx context.Context, to Addr, shard neon.ShardID,
 ) (conf *neon.LocationConfig, found bool, err error) {
@@ -76,8 +76,8 @@ func (c *Client) Location(
 	return conf, err == nil, err
 }
 
-// Locations lists all locations of the pageserver; a nil Config is one that is
-// being changed.
+// Locations lists all locations of the pageserver. The Config of one that is being
+// changed is nil.
 func (c *Client) Locations(ctx context.Context, to Addr) ([]neon.ListedLocation, error) {
 	a, err := c.do(ctx, to, request{
 		label: "location_configs", method: http.MethodGet, path: "/v1/location_config",
@@ -93,8 +93,8 @@ func (c *Client) Locations(ctx context.Context, to Addr) ([]neon.ListedLocation,
 	return l, nil
 }
 
-// Utilization asks for the load, as a heartbeat: on a new connection, so that the
-// answer proves that the process serves now.
+// Utilization returns the load, and is the heartbeat. It uses a new connection, so that
+// the answer proves that the process serves now.
 func (c *Client) Utilization(ctx context.Context, to Addr) (neon.Utilization, error) {
 	a, err := c.do(ctx, to, request{
 		label: "utilization", method: http.MethodGet, path: "/v1/utilization",
@@ -107,8 +107,8 @@ func (c *Client) Utilization(ctx context.Context, to Addr) (neon.Utilization, er
 	return u, err
 }
 
-// TenantDelete deletes the data of a tenant from remote storage, all its shards
-// included. A pageserver that does not know the tenant counts as success.
+// TenantDelete deletes the data of all shards of a tenant from remote storage. It
+// succeeds on a pageserver that does not know the tenant.
 func (c *Client) TenantDelete(ctx context.Context, to Addr, tenant neon.TenantID) error {
 	_, err := c.do(ctx, to, request{
 		label: "tenant", method: http.MethodDelete, path: tenantPath(neon.Unsharded(tenant)),
@@ -121,9 +121,9 @@ func (c *Client) TenantDelete(ctx context.Context, to Addr, tenant neon.TenantID
 	return err
 }
 
-// SecondaryDownload makes a secondary location download what its heatmap names,
-// or joins a download that is under way, and waits for it for at most wait. done
-// tells whether everything is there.
+// SecondaryDownload makes a secondary location download what its heatmap names, or joins
+// a download under way. It waits for that for at most wait. done reports whether
+// everything is there.
 func (c *Client) SecondaryDownload(
 	ctx context.Context, to Addr, shard neon.ShardID, wait time.Duration,
 ) (progress neon.SecondaryProgress, done bool, err error) {
@@ -139,7 +139,7 @@ func (c *Client) SecondaryDownload(
 	return progress, err == nil && a.status == http.StatusOK, err
 }
 
-// SecondaryStatus tells how warm a secondary location is.
+// SecondaryStatus returns how warm a secondary location is.
 func (c *Client) SecondaryStatus(
 	ctx context.Context, to Addr, shard neon.ShardID,
 ) (progress neon.SecondaryProgress, err error) {

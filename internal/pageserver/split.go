@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// splitTimeout bounds a split without a limit of its own: longer than any that
-	// succeeded, so that a call that never returns does not stay for ever.
+	// splitTimeout bounds a split for which the caller sets no limit. It is longer than
+	// any that has succeeded, and ends a call that would never return.
 	splitTimeout = time.Hour
 
 	topTenantsTimeout = 5 * time.Second
 )
 
-// ShardSplit asks for the split of an attached shard and returns its children. It
-// is tried once: what is left after a failure has to be looked at. A timeout of 0
-// sets no limit.
+// ShardSplit splits an attached shard and returns its children. After an error, the
+// caller must find out what was done before it tries again. A timeout of 0 means
+// splitTimeout.
 func (c *Client) ShardSplit(
 	ctx context.Context, to Addr, shard neon.ShardID, req neon.ShardSplitRequest,
 	timeout time.Duration,

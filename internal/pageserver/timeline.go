@@ -10,9 +10,8 @@ import (
 	"quorate/internal/jsonhttp"
 )
 
-// Time limits of timeline calls. Pageservers themselves set none: a creation may
-// run initdb and waits for an upload, and a hung pageserver must not hold a
-// request for ever.
+// Time limits of timeline calls. Pageservers set none themselves, and one that hangs must
+// not hold a request for ever. A creation may run initdb, and waits for an upload.
 const (
 	timelineTimeout     = 30 * time.Second
 	timelineMakeTimeout = 2 * time.Minute
@@ -34,8 +33,7 @@ func (c *Client) TimelineList(
 	return list, err
 }
 
-// TimelineCreate creates a timeline on one shard; the same request again finds it
-// there and succeeds.
+// TimelineCreate creates a timeline on one shard. The same request again succeeds.
 func (c *Client) TimelineCreate(
 	ctx context.Context, to Addr, shard neon.ShardID, body neon.TimelineCreateRequest,
 ) (neon.TimelineInfo, error) {
@@ -50,9 +48,9 @@ func (c *Client) TimelineCreate(
 	return info, err
 }
 
-// TimelineDelete starts the deletion of a timeline on one shard, or asks how far
-// it is. The status is 202 while it runs and 404 when nothing is left; everything
-// else is an error.
+// TimelineDelete starts the deletion of a timeline on one shard, or asks how far it is.
+// The status is 202 while it runs, and 404 when nothing is left. Everything else is an
+// error.
 func (c *Client) TimelineDelete(
 	ctx context.Context, to Addr, shard neon.ShardID, timeline neon.TimelineID,
 ) (status int, err error) {
@@ -67,9 +65,9 @@ func (c *Client) TimelineDelete(
 	return a.status, err
 }
 
-// WaitLSN waits for at most timeout until the shard has ingested the log of every
-// timeline up to the wanted position, and tells whether it has. A 404 StatusError
-// means that the shard has none of the timelines.
+// WaitLSN waits, for at most timeout, until the shard has ingested the log of every
+// timeline up to the wanted position. reached reports whether it has. A StatusError of
+// 404 means that the shard has none of the timelines.
 func (c *Client) WaitLSN(
 	ctx context.Context, to Addr, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn,
 	timeout time.Duration,
@@ -81,8 +79,8 @@ func (c *Client) WaitLSN(
 	return err == nil && a.status == http.StatusOK, err
 }
 
-// Passthrough sends a client's request on, without its body and its headers. The
-// answer is the pageserver's whatever its status; the caller closes its body. Only
+// Passthrough passes on the request of a client, without its body and its headers. It
+// returns the pageserver's answer, whatever its status. The caller closes the body. Only
 // ctx limits the time.
 func (c *Client) Passthrough(
 	ctx context.Context, to Addr, method, pathAndQuery string,
@@ -107,7 +105,7 @@ func (c *Client) Passthrough(
 	return resp, err
 }
 
-// Call makes a request about one shard. body is the answer of a 2xx status.
+// Call makes a call about one shard. It returns the status and the body of a 2xx answer.
 func (c *Client) Call(
 	ctx context.Context, to Addr, shard neon.ShardID, call neon.ShardCall,
 ) (status int, body []byte, err error) {

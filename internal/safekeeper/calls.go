@@ -8,8 +8,8 @@ import (
 	"quorate/api/neon"
 )
 
-// Time limits of one try. A pull copies the whole log of a timeline and is given
-// more than the others; a heartbeat is to fail soon.
+// Time limits of one try. A pull has more than the others, because it copies the whole
+// log of a timeline. A heartbeat has less, because it is to fail soon.
 const (
 	probeTimeout = time.Second
 	callTimeout  = 10 * time.Second
@@ -20,7 +20,7 @@ func timelinePath(id neon.TimelineRef) string {
 	return "/v1/tenant/" + id.Tenant.String() + "/timeline/" + id.Timeline.String()
 }
 
-// Utilization is the heartbeat. It goes out on a connection of its own.
+// Utilization is the heartbeat. It uses a new connection.
 func (c *Client) Utilization(
 	ctx context.Context, to Addr,
 ) (u neon.SafekeeperUtilization, err error) {
@@ -31,7 +31,7 @@ func (c *Client) Utilization(
 	return u, err
 }
 
-// CreateTimeline creates a timeline; one that is there stays as it is.
+// CreateTimeline creates a timeline. One that is there stays as it is.
 func (c *Client) CreateTimeline(
 	ctx context.Context, to Addr, body neon.SafekeeperTimelineCreate,
 ) error {
@@ -41,8 +41,8 @@ func (c *Client) CreateTimeline(
 	}, nil)
 }
 
-// PullTimeline makes the safekeeper copy a timeline from the best of others. One
-// that is there only takes the configuration.
+// PullTimeline makes the safekeeper copy a timeline from the best of the others. When
+// the timeline is there, it only gets the new configuration.
 func (c *Client) PullTimeline(
 	ctx context.Context, to Addr, body neon.PullTimelineRequest,
 ) (resp neon.PullTimelineResponse, err error) {
@@ -53,8 +53,8 @@ func (c *Client) PullTimeline(
 	return resp, err
 }
 
-// SwitchMembership gives a member the configuration of a timeline, unless it has a
-// newer one, which is a StatusError of 409.
+// SwitchMembership gives a member the configuration of a timeline. It is a StatusError of
+// 409 when the member has a newer one.
 func (c *Client) SwitchMembership(
 	ctx context.Context, to Addr, id neon.TimelineRef, conf neon.Membership,
 ) (resp neon.MembershipSwitched, err error) {
@@ -66,9 +66,8 @@ func (c *Client) SwitchMembership(
 	return resp, err
 }
 
-// ExcludeTimeline makes a safekeeper drop its copy of a timeline of which, as the
-// configuration says, it is no member. It is refused by one that knows a newer
-// configuration.
+// ExcludeTimeline makes a safekeeper drop its copy of a timeline. The configuration must
+// say that it is not a member. A safekeeper that has a newer configuration refuses.
 func (c *Client) ExcludeTimeline(
 	ctx context.Context, to Addr, id neon.TimelineRef, conf neon.Membership,
 ) error {
@@ -79,7 +78,7 @@ func (c *Client) ExcludeTimeline(
 }
 
 // DeleteTimeline drops a timeline with its log in remote storage, whatever its
-// configuration: it is only for a timeline that is deleted for good.
+// configuration. It is only for a timeline that is deleted for good.
 func (c *Client) DeleteTimeline(ctx context.Context, to Addr, id neon.TimelineRef) error {
 	return c.do(ctx, to, request{
 		label: "delete_timeline", method: http.MethodDelete, path: timelinePath(id),
@@ -87,7 +86,8 @@ func (c *Client) DeleteTimeline(ctx context.Context, to Addr, id neon.TimelineRe
 	}, nil)
 }
 
-// DeleteTenant drops all timelines of a tenant that is deleted for good.
+// DeleteTenant drops all timelines of a tenant. It is only for one that is deleted for
+// good.
 func (c *Client) DeleteTenant(ctx context.Context, to Addr, tenant neon.TenantID) error {
 	return c.do(ctx, to, request{
 		label: "delete_tenant", method: http.MethodDelete, path: "/v1/tenant/" + tenant.String(),

@@ -36,16 +36,15 @@ type Call struct {
 
 // Options are the settings of a Client.
 type Options struct {
-	// Transport sends all requests but heartbeats, which go through Heartbeats: they
-	// are to prove that a safekeeper accepts connections, so that it should keep
-	// none. Neither may be nil.
+	// Transport sends all requests but heartbeats, and Heartbeats sends these.
+	// Heartbeats should keep no connection, because a heartbeat is to prove that the
+	// safekeeper accepts new ones. Neither may be nil.
 	Transport, Heartbeats http.RoundTripper
 
 	Token    string // bearer token with scope safekeeperdata; empty: none
 	UseHTTPS bool
 
-	// Observe is called after every call, possibly by many goroutines at once; nil:
-	// nobody is told.
+	// Observe is called after every call, by many goroutines at once. It may be nil.
 	Observe func(Call)
 }
 
@@ -67,7 +66,7 @@ func New(opts Options) *Client {
 	}
 }
 
-// BaseURL is how other safekeepers are told to reach this one.
+// BaseURL returns the URL at which other safekeepers reach this one.
 func (c *Client) BaseURL(to Addr) string {
 	u := c.url(to)
 	return u.String()
@@ -81,7 +80,8 @@ func (c *Client) url(to Addr) url.URL {
 	return url.URL{Scheme: scheme, Host: net.JoinHostPort(to.Host, strconv.Itoa(port))}
 }
 
-// maxAnswer bounds an answer, in bytes: a tenant's deletion lists its timelines.
+// maxAnswer bounds an answer in bytes. The answer to the deletion of a tenant lists its
+// timelines.
 const maxAnswer = 16 << 20
 
 // request is one call.
@@ -94,7 +94,8 @@ type request struct {
 	fresh   bool // on a connection of its own
 }
 
-// do makes the call and decodes the answer into the value, unless that is nil.
+// do makes the call and decodes the answer into the value that into points to, unless
+// that is nil.
 func (c *Client) do(ctx context.Context, to Addr, r request, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
@@ -117,7 +118,7 @@ func (c *Client) do(ctx context.Context, to Addr, r request, into any) error {
 	return nil
 }
 
-// exchange is one request with its answer, which is empty after an error.
+// exchange sends the request. The answer is empty after an error.
 func (c *Client) exchange(ctx context.Context, to Addr, r request) (jsonhttp.Answer, error) {
 	u := c.url(to)
 	if to.HTTPSPort == 0 && c.opts.UseHTTPS {
@@ -157,8 +158,8 @@ func (e *StatusError) Error() string {
 		e.Msg)
 }
 
-// HTTPStatus is the status of the answer. It serves consumers that do not import
-// this package: they ask errors.As for an interface.
+// HTTPStatus returns the status of the answer. It is for packages that do not import
+// this one: they ask errors.As for an interface.
 func (e *StatusError) HTTPStatus() int { return e.Status }
 
 func statusError(to Addr, a *jsonhttp.Answer) *StatusError {

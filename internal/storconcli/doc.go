@@ -1,8 +1,10 @@
-// Package storconcli is the command line with which an operator looks at a
-// storage controller and tells it what to do: storcon_cli.
+// Package storconcli is storcon_cli, the command line by which operators look at a
+// storage controller and give it orders.
 //
-// Subcommands, flags, tables and exit codes are those that scripts and test
-// suites written for Neon's storcon_cli rely on. What is printed is a table for
-// people, which goes on `--output json` and `--output yaml` into one document
-// for programs.
+// Subcommands, flags, tables and exit codes are those of Neon's storcon_cli, because
+// scripts and test suites rely on them. It prints tables for people. With `--output json`
+// or `--output yaml`, it prints one document for programs.
+//
+// The package speaks to controllers by HTTP alone, also to Neon's own. It may not depend
+// on how Quorate works.
 package storconcli

@@ -28,7 +28,7 @@ type bulk struct {
 
 const (
 	defaultConcurrency = 8
-	progressEvery      = 20 // migrations between two lines of progress
+	progressEvery      = 20 // migrations for one line of progress
 )
 
 // bulkCommands move many shards.
@@ -65,8 +65,8 @@ func (s bulkCommands) migrate() *cobra.Command {
 	return cmd
 }
 
-// prepare stops scheduling onto the nodes to migrate away from, and returns
-// which nodes can take their shards.
+// prepare stops scheduling onto the nodes to migrate away from. It returns the nodes that
+// can take their shards.
 func (s bulkCommands) prepare(
 	ctx context.Context, away []neon.NodeID,
 ) (targets []neon.NodeID, err error) {
@@ -101,7 +101,7 @@ func (s bulkCommands) prepare(
 	return targets, nil
 }
 
-// plan deals the shards attached to away to the targets in turn.
+// plan spreads the attached shards of the nodes in away over the targets, in turn.
 func (s bulkCommands) plan(
 	tenants []neon.TenantDescribe, away, targets []neon.NodeID, atMost *uint,
 ) (moves []move) {
@@ -131,8 +131,8 @@ func (s bulkCommands) printPlan(moves []move) error {
 	})
 }
 
-// migrateAll carries out the moves, some at a time, and prints them in their
-// order. A failed one is told of and does not stop the others.
+// migrateAll carries out the moves, some at a time, and prints them in their order. When
+// one fails, it prints that and goes on with the others.
 func (s bulkCommands) migrateAll(ctx context.Context, moves []move, concurrency int) error {
 	results := make([]chan error, len(moves))
 	for i := range results {
@@ -140,7 +140,7 @@ func (s bulkCommands) migrateAll(ctx context.Context, moves []move, concurrency 
 	}
 	next := make(chan int)
 	for range min(concurrency, len(moves)) {
-		go func() { // ends when next is closed, having answered all that it took
+		go func() { // ends when next is closed
 			for i := range next {
 				results[i] <- s.migrateOne(ctx, moves[i])
 			}

@@ -12,7 +12,7 @@ import (
 	"quorate/internal/jsonhttp"
 )
 
-// client talks to one address of the controller.
+// client calls the controller at one address.
 type client struct {
 	base  *url.URL
 	token string
@@ -22,7 +22,7 @@ type client struct {
 const (
 	connectTimeout = 10 * time.Second
 
-	// maxAnswer bounds what is read: 100,000 tenants are listed in 100 MB.
+	// maxAnswer bounds an answer in bytes. A list of 100,000 tenants has 100 MB.
 	maxAnswer = 1 << 30
 )
 
@@ -32,7 +32,7 @@ func dialer() *net.Dialer {
 	}
 }
 
-// apiError is an answer that says no.
+// apiError is an answer other than 2xx.
 type apiError struct {
 	status int
 	msg    string
@@ -49,12 +49,12 @@ func statusOf(err error) int {
 	return 0
 }
 
-// get asks for path, which is relative to the base URL, and decodes the answer.
+// get gets a path, which is relative to the base URL, and decodes the answer.
 func (c *client) get(ctx context.Context, path string, answer any) error {
 	return c.call(ctx, exchange{method: http.MethodGet, path: path, answer: answer})
 }
 
-// put sends a body, unless it is nil, to a path whose answer says nothing.
+// put sends a body, unless it is nil, and does not look at the answer.
 func (c *client) put(ctx context.Context, path string, body any) error {
 	return c.call(ctx, exchange{method: http.MethodPut, path: path, body: body})
 }
@@ -68,7 +68,7 @@ func (c *client) delete(ctx context.Context, path string) error {
 	return c.call(ctx, exchange{method: http.MethodDelete, path: path})
 }
 
-// exchange is one request and where its answer goes; nil body and answer are none.
+// exchange is a request and the value for its answer. Either may be nil.
 type exchange struct {
 	method, path string
 	body, answer any
@@ -101,7 +101,7 @@ func (c *client) call(ctx context.Context, x exchange) error {
 	return nil
 }
 
-// refusal reads the {"msg":…} of a refused request.
+// refusal is the error of an answer other than 2xx.
 func refusal(a *jsonhttp.Answer, target *url.URL) error {
 	msg, ok := a.Message()
 	if ok {

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// single is a flag with one value: of two different node ids none is silently
-// dropped. The same one twice is taken, as completion parses everything twice.
+// single is a flag with one value. Two different values are an error, so that none is
+// silently dropped. The same value twice is not: completion parses everything twice.
 type single[T any] struct {
 	name  string
 	into  *T
@@ -39,10 +39,10 @@ func (v *single[T]) Set(s string) error {
 
 func (v *single[T]) String() string { return v.text }
 
-// Type is the place holder in the help.
+// Type returns the placeholder in the help.
 func (v *single[T]) Type() string { return placeholder(v.name) }
 
-// several is a flag that may be given many times, with one value or more of them
+// several is a flag that may be given many times. Each time it has one value, or several
 // between commas.
 type several[T any] struct {
 	name  string
@@ -73,7 +73,7 @@ func placeholder(name string) string {
 	return "<" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")) + ">"
 }
 
-// spelled is a flag as messages name it: `--node-id <NODE_ID>`.
+// spelled returns the name of a flag in messages: `--node-id <NODE_ID>`.
 func spelled(f *pflag.Flag) string {
 	if f.NoOptDefVal != "" {
 		return "--" + f.Name
@@ -95,7 +95,7 @@ func needVar(cmd *cobra.Command, name string, v pflag.Value, help string) {
 	}
 }
 
-// may adds a flag that need not be given; what into holds is its default.
+// may adds a flag that need not be given. Its default is the value that into points to.
 func may[T any](
 	cmd *cobra.Command, name string, into *T, parse func(string) (T, error), help string,
 ) {
@@ -112,7 +112,7 @@ func add[T any](
 	flags.Var(v, name, help)
 }
 
-// optional makes a parser of pointers, which are nil when nothing is given.
+// optional makes a parser of pointers. They are nil when nothing is given.
 func optional[T any](parse func(string) (T, error)) func(string) (*T, error) {
 	return func(s string) (*T, error) {
 		parsed, err := parse(s)
@@ -123,7 +123,7 @@ func optional[T any](parse func(string) (T, error)) func(string) (*T, error) {
 	}
 }
 
-// requiredFlags are those added with need.
+// requiredFlags are those that need has added.
 func requiredFlags(cmd *cobra.Command) (all []*pflag.Flag) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Annotations[cobra.BashCompOneRequiredFlag] != nil {
@@ -133,7 +133,7 @@ func requiredFlags(cmd *cobra.Command) (all []*pflag.Flag) {
 	return all
 }
 
-// complete makes the shell offer the words behind the flag.
+// complete makes the shell offer the words as values of the flag.
 func complete(cmd *cobra.Command, flag string, words ...string) {
 	offer := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 	if err := cmd.RegisterFlagCompletionFunc(flag, offer); err != nil {

@@ -14,11 +14,11 @@ import (
 	"quorate/api/neon"
 )
 
-// operation is long work on one node that the controller does by itself.
+// operation is work on a node that takes the controller long.
 type operation struct {
-	name    string // in the path
-	title   string // in messages
-	settled func(neon.NodeScheduling) bool
+	name  string // in the path
+	title string // in messages
+	ended func(neon.NodeScheduling) bool
 }
 
 func drain() operation {
@@ -58,20 +58,20 @@ func (s operationCommands) all() []*cobra.Command {
 	}
 }
 
-// started is the document of a begun operation.
+// started is the document about an operation that was started.
 type started struct {
 	Node      neon.NodeID `json:"node_id"`
 	Operation string      `json:"started"`
 }
 
-// cancelled is the document of a cancelled one.
+// cancelled is the document about an operation that was cancelled.
 type cancelled struct {
 	Node       neon.NodeID         `json:"node_id"`
 	Operation  string              `json:"cancelled"`
 	Scheduling neon.NodeScheduling `json:"scheduling"`
 }
 
-// order is what the start of an operation says of it.
+// order is how an operation is to be started.
 type order struct {
 	id                neon.NodeID
 	force, concurrent bool
@@ -93,8 +93,8 @@ func (s operationCommands) begin(ctx context.Context, o *order, op operation) er
 	return s.out.sentence(started{o.id, op.name}, "%s started for %s", op.title, o.id)
 }
 
-// start makes the command that starts an operation. Neon's controller takes no
-// notice of --concurrent, which is ours.
+// start makes the command that starts an operation. Only Quorate knows --concurrent;
+// Neon's controller ignores it.
 func (s operationCommands) start(o *order, name, short string, op operation) *cobra.Command {
 	cmd := s.leaf(name, short, func(ctx context.Context) error { return s.begin(ctx, o, op) })
 	needNode(cmd, &o.id)
@@ -113,14 +113,14 @@ func (s operationCommands) startDelete() *cobra.Command {
 
 func (s operationCommands) cancel(name, short string, op operation) *cobra.Command {
 	var id neon.NodeID
-	var patience neon.Duration
+	var timeout neon.Duration
 	cmd := s.leaf(name, short, func(ctx context.Context) error {
 		if err := s.client.delete(ctx,
 			fmt.Sprintf("control/v1/node/%s/%s", id, op.name)); err != nil {
 			return err
 		}
 		s.out.remark("Waiting for node %s to quiesce on scheduling policy ...", id)
-		policy, err := s.awaitPolicy(ctx, id, patience, op.settled)
+		policy, err := s.awaitPolicy(ctx, id, timeout, op.ended)
 		if err != nil {
 			return err
 		}
@@ -128,18 +128,19 @@ func (s operationCommands) cancel(name, short string, op operation) *cobra.Comma
 			"%s was cancelled for node %s. Schedulling policy is now %s", op.title, id, policy)
 	})
 	needNode(cmd, &id)
-	need(cmd, "timeout", &patience, neon.ParseDuration, "How long to wait, e.g. 30s")
+	need(cmd, "timeout", &timeout, neon.ParseDuration, "How long to wait, e.g. 30s")
 	return cmd
 }
 
 var errDeadline = errors.New("deadline has elapsed")
 
-// awaitPolicy asks for the node's policy until it is settled.
+// awaitPolicy asks for the policy of the node until it is one that the operation ends
+// with. After the timeout it returns errDeadline.
 func (s operationCommands) awaitPolicy(
-	ctx context.Context, id neon.NodeID, patience neon.Duration,
-	settled func(neon.NodeScheduling) bool,
+	ctx context.Context, id neon.NodeID, timeout neon.Duration,
+	ended func(neon.NodeScheduling) bool,
 ) (neon.NodeScheduling, error) {
-	ctx, stop := context.WithTimeoutCause(ctx, time.Duration(patience), errDeadline)
+	ctx, stop := context.WithTimeoutCause(ctx, time.Duration(timeout), errDeadline)
 	defer stop()
 	tick := time.NewTicker(s.env.PollEvery)
 	defer tick.Stop()
@@ -152,7 +153,7 @@ func (s operationCommands) awaitPolicy(
 			return "", errDeadline
 		case err != nil:
 			return "", err
-		case settled(node.Scheduling):
+		case ended(node.Scheduling):
 			return node.Scheduling, nil
 		}
 		select {

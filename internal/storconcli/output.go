@@ -31,8 +31,8 @@ func parseFormat(s string) (format, error) {
 	return format(s), nil
 }
 
-// printer prints results to out. Remarks on the way go there too, unless the
-// results are for programs.
+// printer prints results to out. It prints remarks about the progress there as well,
+// unless the results are for programs.
 type printer struct {
 	out, err  io.Writer
 	format    format
@@ -40,7 +40,7 @@ type printer struct {
 	documents int // printed so far
 }
 
-// result prints one result: as text for people, as a document for programs.
+// result prints one result, as text for people or as a document for programs.
 func (p *printer) result(document any, text func(ink) string) error {
 	if p.format == formatTable {
 		_, err := fmt.Fprintln(p.out, text(p.colour))
@@ -68,7 +68,7 @@ func (p *printer) result(document any, text func(ink) string) error {
 	return err
 }
 
-// sentence prints a result that people get in one line.
+// sentence prints a result that is one line for people.
 func (p *printer) sentence(document any, format string, args ...any) error {
 	return p.result(document, func(ink) string { return fmt.Sprintf(format, args...) })
 }

@@ -52,11 +52,9 @@ func parseNumber[T ~uint8 | ~uint16 | ~uint32 | ~uint](s string, bits int) (T, e
 }
 
 func parseCount(s string) (uint, error) { return parseNumber[uint](s, 32) }
-func parseShardCount(
-	s string,
-) (neon.ShardCount, error) {
-	return parseNumber[neon.ShardCount](s, 8)
-}
+
+func parseShardCount(s string) (uint8, error) { return parseNumber[uint8](s, 8) }
+
 func parseStripe(s string) (neon.StripeSize, error) { return parseNumber[neon.StripeSize](s, 32) }
 
 func parseNodeScheduling(s string) (neon.NodeScheduling, error) {

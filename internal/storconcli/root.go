@@ -17,8 +17,8 @@ import (
 	"quorate/api/neon"
 )
 
-// session is one run of the program: the flags that all subcommands have, and the
-// client and the printer that were made of them. It knows no subcommand.
+// session is one run of the program. It has the flags of all subcommands, and the client
+// and the printer that are made from them. It knows no subcommand.
 type session struct {
 	env     Env
 	api     *url.URL
@@ -31,8 +31,8 @@ type session struct {
 	out    *printer
 }
 
-// defaultTimeout of one request. The controller answers most within 40 s; a delete
-// and a move of safekeepers may take minutes, a split half an hour.
+// defaultTimeout bounds one request. The controller answers most of them within 40 s. A
+// deletion and a move between safekeepers may take minutes, and a split half an hour.
 const defaultTimeout = neon.Duration(35 * time.Minute)
 
 const usageLine = "storcon_cli --api <API> <COMMAND>"
@@ -80,7 +80,7 @@ func newRoot(s *session) *cobra.Command {
 	return root
 }
 
-// noSubcommand says what is wrong with a command line that names none.
+// noSubcommand is the error of a command line without a subcommand.
 func (s *session) noSubcommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return &usageError{
@@ -95,8 +95,7 @@ func (s *session) noSubcommand(root *cobra.Command, args []string) error {
 	return &usageError{msg: msg, usage: usageLine}
 }
 
-// leaf makes a subcommand. It takes no arguments besides its flags, unless its
-// Args is replaced.
+// leaf makes a subcommand. It takes only flags, unless its Args is replaced.
 func (s *session) leaf(name, short string, run func(ctx context.Context) error) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: name, Short: short,
@@ -118,7 +117,7 @@ func (s *session) leaf(name, short string, run func(ctx context.Context) error) 
 	return cmd
 }
 
-// missing fails when a flag that must be given was not.
+// missing returns an error when a required flag was not given.
 func (s *session) missing(cmd *cobra.Command) error {
 	var names []string
 	usage := "storcon_cli --api <API> " + cmd.Name()
@@ -170,7 +169,7 @@ func (s *session) close() {
 	}
 }
 
-// trust is the system's certificates and those in the file.
+// trust returns the certificates of the system and those in the file.
 func trust(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

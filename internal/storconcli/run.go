@@ -15,17 +15,17 @@ const (
 	ExitUsage = 2 // the command line was wrong, nothing was sent
 )
 
-// Env is what a run sees of the process around it.
+// Env is what a run knows of its process.
 type Env struct {
 	Args           []string // without the name of the program
 	Version        string   // what --version prints behind that name
 	Stdout, Stderr io.Writer
 
-	// Whether the two may be coloured: they are terminals that can.
+	// Whether Stdout and Stderr are terminals with colours.
 	ColourStdout, ColourStderr bool
 
-	WatchEvery time.Duration // between two looks at a watched shard; 0 means 5 s
-	PollEvery  time.Duration // between two looks at a cancelled operation; 0 means 200 ms
+	WatchEvery time.Duration // how often a watched shard is looked at; 0: every 5 s
+	PollEvery  time.Duration // the same of a cancelled operation; 0: every 200 ms
 }
 
 const (
@@ -36,7 +36,7 @@ const (
 // usageError is a mistake on the command line.
 type usageError struct {
 	msg   string
-	usage string // how it is done; may be empty
+	usage string // the right way; may be empty
 }
 
 func (e *usageError) Error() string { return e.msg }
@@ -47,8 +47,8 @@ func usagef(
 	return &usageError{msg: fmt.Sprintf(format, args...)}
 }
 
-// complaint is an error in the words that scripts and runbooks know from Neon's
-// storcon_cli, which are whole sentences.
+// complaint is an error with the text of Neon's storcon_cli, which scripts and runbooks
+// know. Such a text is a whole sentence.
 type complaint string
 
 func (c complaint) Error() string { return string(c) }

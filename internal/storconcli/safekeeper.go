@@ -3,7 +3,6 @@ package storconcli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,36 +14,32 @@ import (
 	"quorate/api/neon"
 )
 
-// skScheduling is the scheduling policy of a safekeeper, spelled as in JSON.
-type skScheduling string
-
-// skSchedulings are the words of the command line and of the tables.
-var skSchedulings = map[string]skScheduling{
-	"active": "Active", "activating": "Activating", "pause": "Pause",
-	"decomissioned": "Decomissioned",
+// safekeeperSchedulings are the words of the command line and of the tables.
+var safekeeperSchedulings = map[string]neon.SafekeeperScheduling{
+	"active": neon.SafekeeperActive, "activating": neon.SafekeeperActivating,
+	"pause": neon.SafekeeperPause, "decomissioned": neon.SafekeeperDecomissioned,
 }
 
-// String is the word of the command line.
-func (p skScheduling) String() string { return strings.ToLower(string(p)) }
-
-func parseSkScheduling(s string) (skScheduling, error) {
-	if p, ok := skSchedulings[s]; ok {
+func parseSafekeeperScheduling(s string) (neon.SafekeeperScheduling, error) {
+	if p, ok := safekeeperSchedulings[s]; ok {
 		return p, nil
 	}
 	return "", complain("Unknown scheduling policy '%s', try active,pause,decomissioned", s)
 }
 
-// safekeeper is one entry in the answer of GET control/v1/safekeeper.
+// safekeeper is one entry in the answer of GET control/v1/safekeeper. Unlike
+// neon.SafekeeperDescribe, it takes every port and every policy, so that the list can be
+// printed whatever a controller has stored.
 type safekeeper struct {
-	ID         neon.NodeID  `json:"id"`
-	Region     string       `json:"region_id"`
-	Version    int64        `json:"version"`
-	Host       string       `json:"host"`
-	Port       int32        `json:"port"`
-	HTTPPort   int32        `json:"http_port"`
-	HTTPSPort  *int32       `json:"https_port"`
-	AZ         string       `json:"availability_zone_id"`
-	Scheduling skScheduling `json:"scheduling_policy"`
+	ID         neon.NodeID `json:"id"`
+	Region     string      `json:"region_id"`
+	Version    int64       `json:"version"`
+	Host       string      `json:"host"`
+	Port       int32       `json:"port"`
+	HTTPPort   int32       `json:"http_port"`
+	HTTPSPort  *int32      `json:"https_port"`
+	AZ         string      `json:"availability_zone_id"`
+	Scheduling string      `json:"scheduling_policy"`
 }
 
 // safekeeperCommands are about safekeepers and the timelines on them.
@@ -72,33 +67,29 @@ func (s safekeeperCommands) list() *cobra.Command {
 				for _, sk := range all {
 					g.add(sk.ID.String(), strconv.FormatInt(sk.Version, 10), sk.Host,
 						strconv.Itoa(int(sk.Port)),
-						strconv.Itoa(int(sk.HTTPPort)), sk.AZ, k.unusual(sk.Scheduling.String()))
+						strconv.Itoa(int(sk.HTTPPort)), sk.AZ,
+						k.unusual(strings.ToLower(sk.Scheduling)))
 				}
 				return g.render(k)
 			})
 		})
 }
 
-// skPolicy is the body of POST control/v1/safekeeper/:id/scheduling_policy, and
-// the document printed of it.
-type skPolicy struct {
-	Scheduling skScheduling `json:"scheduling_policy"`
-}
-
 func (s safekeeperCommands) setScheduling() *cobra.Command {
 	var id neon.NodeID
-	var r skPolicy
+	var r neon.SafekeeperPolicyRequest
 	cmd := s.leaf("safekeeper-scheduling", "Set the scheduling policy of the specified safekeeper",
 		func(ctx context.Context) error {
 			if err := s.client.post(ctx,
 				fmt.Sprintf("control/v1/safekeeper/%s/scheduling_policy", id), r); err != nil {
 				return err
 			}
-			return s.out.sentence(r, "Scheduling policy of %s set to %s", id, r.Scheduling)
+			return s.out.sentence(r, "Scheduling policy of %s set to %s", id,
+				strings.ToLower(string(r.Scheduling)))
 		})
 	needNode(cmd, &id)
-	need(cmd, "scheduling-policy", &r.Scheduling, parseSkScheduling, "The policy")
-	complete(cmd, "scheduling-policy", slices.Sorted(maps.Keys(skSchedulings))...)
+	need(cmd, "scheduling-policy", &r.Scheduling, parseSafekeeperScheduling, "The policy")
+	complete(cmd, "scheduling-policy", slices.Sorted(maps.Keys(safekeeperSchedulings))...)
 	return cmd
 }
 
@@ -128,19 +119,12 @@ func (s safekeeperCommands) downloadHeatmapLayers() *cobra.Command {
 	return cmd
 }
 
-// membership is the answer of GET debug/v1/tenant/…/timeline/…/locate.
-type membership struct {
-	Generation json.Number             `json:"generation"`
-	Set        neon.List[neon.NodeID]  `json:"sk_set"`
-	NewSet     *neon.List[neon.NodeID] `json:"new_sk_set"`
-}
-
 func (s safekeeperCommands) locate() *cobra.Command {
 	var tenant neon.TenantID
 	var timeline neon.TimelineID
 	cmd := s.leaf("timeline-locate", "Tell which safekeepers a timeline is on",
 		func(ctx context.Context) error {
-			var at membership
+			var at neon.TimelineLocate
 			if err := s.client.get(ctx,
 				fmt.Sprintf("debug/v1/tenant/%s/timeline/%s/locate", tenant, timeline),
 				&at); err != nil {
@@ -150,17 +134,12 @@ func (s safekeeperCommands) locate() *cobra.Command {
 			if at.NewSet != nil {
 				next = fmt.Sprintf("Some([%s])", joinIDs(*at.NewSet, ", "))
 			}
-			return s.out.sentence(at, "generation = %s\nsk_set = [%s]\nnew_sk_set = %s",
+			return s.out.sentence(at, "generation = %d\nsk_set = [%s]\nnew_sk_set = %s",
 				at.Generation, joinIDs(at.Set, ", "), next)
 		})
 	needTenant(cmd, &tenant)
 	needTimeline(cmd, &timeline)
 	return cmd
-}
-
-// skSet is the body of POST …/safekeeper_migrate.
-type skSet struct {
-	Set neon.List[neon.NodeID] `json:"new_sk_set"`
 }
 
 func (s safekeeperCommands) migrate() *cobra.Command {
@@ -171,7 +150,7 @@ func (s safekeeperCommands) migrate() *cobra.Command {
 		func(ctx context.Context) error {
 			return s.client.post(ctx,
 				fmt.Sprintf("v1/tenant/%s/timeline/%s/safekeeper_migrate", tenant, timeline),
-				skSet{to})
+				neon.SafekeeperMigrateRequest{NewSet: to})
 		})
 	needTenant(cmd, &tenant)
 	needTimeline(cmd, &timeline)

@@ -27,24 +27,13 @@ func needShard(cmd *cobra.Command, id *neon.ShardID) {
 	need(cmd, "tenant-shard-id", id, neon.ParseShardID, "Id of the shard")
 }
 
-// splitRequest is the body of PUT control/v1/tenant/:tenant_id/shard_split.
-type splitRequest struct {
-	Count  neon.ShardCount  `json:"new_shard_count"`
-	Stripe *neon.StripeSize `json:"new_stripe_size"`
-}
-
-// splitResponse is the answer to it.
-type splitResponse struct {
-	Shards neon.List[neon.ShardID] `json:"new_shards"`
-}
-
 func (s shardCommands) split() *cobra.Command {
 	var id neon.TenantID
-	var r splitRequest
+	var r neon.ShardSplitRequest
 	cmd := s.leaf("tenant-shard-split",
 		"Split an existing tenant into a higher number of shards than its current shard count",
 		func(ctx context.Context) error {
-			var done splitResponse
+			var done neon.ShardSplitResponse
 			path := fmt.Sprintf("control/v1/tenant/%s/shard_split", id)
 			if err := s.client.call(ctx,
 				exchange{method: http.MethodPut, path: path, body: r, answer: &done}); err != nil {
@@ -55,7 +44,7 @@ func (s shardCommands) split() *cobra.Command {
 		})
 	needTenant(cmd, &id)
 	need(cmd, "shard-count", &r.Count, parseShardCount, "How many shards there shall be")
-	may(cmd, "stripe-size", &r.Stripe, optional(parseStripe),
+	may(cmd, "stripe-size", &r.StripeSize, optional(parseStripe),
 		"In 8kiB pages, e.g. 2048 for 16MB stripes; only for tenants of one shard")
 	return cmd
 }

@@ -19,8 +19,8 @@ import (
 //	| 2  | beta     |
 //	+----+----------+
 //
-// Scripts count its lines: the first row is the fourth, and there is one between
-// two rows.
+// Scripts count the lines. The first row must be the fourth line, and there must be one
+// line between two rows.
 type grid struct {
 	header []string // nil for none
 	rows   [][]string
@@ -69,7 +69,7 @@ func line(cells []string, paint func(string) string) table.Row {
 	return row
 }
 
-// ink colours text, if it is true.
+// ink colours text when it is true.
 type ink bool
 
 func (k ink) red(s string) string    { return k.paint("31", s) }
@@ -83,7 +83,7 @@ func (k ink) paint(code, s string) string {
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
-// availability is red for what is dead, yellow for what is not there yet.
+// availability is red for offline, and yellow for what is not active yet.
 func (k ink) availability(a neon.NodeAvailability) string {
 	switch a {
 	case neon.NodeOffline:
@@ -94,7 +94,7 @@ func (k ink) availability(a neon.NodeAvailability) string {
 	return string(a)
 }
 
-// unusual is yellow for a policy that is not `Active`, in whatever spelling.
+// unusual is yellow for a policy other than `Active`, in lower or upper case.
 func (k ink) unusual(policy string) string {
 	if strings.EqualFold(policy, "active") {
 		return policy

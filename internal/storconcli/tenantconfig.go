@@ -11,7 +11,7 @@ import (
 	"quorate/api/neon"
 )
 
-// configCommands set what the controller passes on to pageservers.
+// configCommands set the configuration that the controller passes on to pageservers.
 type configCommands struct{ *session }
 
 func (s configCommands) all() []*cobra.Command {
@@ -71,8 +71,8 @@ func (s configCommands) patch() *cobra.Command {
 	return cmd
 }
 
-// evictionHeatmapPeriod is how often the heatmap of a tenant with time-based
-// eviction is uploaded, so that its secondaries evict what it evicts.
+// evictionHeatmapPeriod is how often a tenant with time-based eviction uploads its
+// heatmap. Its secondaries evict by the heatmap.
 const evictionHeatmapPeriod = `"5m"`
 
 func (s configCommands) setTimeBasedEviction() *cobra.Command {

@@ -14,11 +14,11 @@ import (
 	"quorate/api/neon"
 )
 
-// errEndless is met when whoever answers does not page, so that asking for the
-// rest would never end.
+// errEndless is for a controller that ignores start_after: asking it for the rest would
+// never end.
 var errEndless = errors.New("the list of tenants does not go on behind start_after")
 
-// pageSize is how many tenants are asked for at a time.
+// pageSize is the number of tenants in one request.
 const pageSize = 1000
 
 func (s tenantCommands) list() *cobra.Command {

@@ -29,7 +29,6 @@ var allowed = map[string]struct {
 	"fsm":               {[]string{"api/neon"}, "pure state"},
 	"fsm/fsmtest":       {[]string{"fsm", "api/neon"}, "a log for tests"},
 	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
-	"cluster":           {nil, "consensus knows no word of Neon"},
 	"api/internal/profile": {
 		[]string{"api/neon"}, "knows no request",
 	},
@@ -38,6 +37,22 @@ var allowed = map[string]struct {
 	},
 	"api/internal/forward": {
 		[]string{"internal/wait", "api/neon"}, "knows no route and no resource",
+	},
+	"internal/atomicfile": {
+		nil, "one way to write a file",
+	},
+	"cluster": {
+		[]string{"cluster/internal/datadir", "cluster/internal/store", "internal/wait"},
+		"consensus knows no word of Neon",
+	},
+	"cluster/internal/datadir": {
+		[]string{"internal/atomicfile"}, "identity, without Raft",
+	},
+	"cluster/internal/store": {
+		[]string{"cluster/internal/datadir"}, "one disk",
+	},
+	"cluster/clustertest": {
+		[]string{"cluster/internal/store", "internal/wait"}, "what fails in tests",
 	},
 	"reconciler": {
 		[]string{
@@ -117,10 +132,7 @@ var allowed = map[string]struct {
 	},
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
-		"internal/decide", "internal/deletion", "internal/duty", "internal/imports",
-		"internal/membership", "internal/split", "internal/pageserver", "internal/computehook",
-		"internal/failpoint", "internal/localhook", "internal/safekeeper",
-		"internal/safekeeping", "internal/jsonhttp", "internal/metrics", "api/neon",
+		"internal/decide", "internal/deletion", "internal/duty", "internal/imports", "internal/membership", "internal/split", "internal/pageserver", "internal/computehook", "internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "internal/metrics", "api/neon", "internal/atomicfile",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},
@@ -129,9 +141,7 @@ var allowed = map[string]struct {
 
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
 	"testcluster": {[]string{
-		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint",
-		"internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver",
-		"testcluster/simsafekeeper",
+		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint", "internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver", "testcluster/simsafekeeper", "internal/jsonhttp", "cluster/clustertest",
 	}, "builds whole clusters"},
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron",

@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"quorate/internal/atomicfile"
 )
 
 // The files through which instances take turns at one data directory.
@@ -113,10 +116,10 @@ func (t *turns) take() error {
 		return err
 	}
 	name := filepath.Join(t.dir, holderFile)
-	if err = os.WriteFile(name+".tmp", b, 0o600); err == nil {
-		err = os.Rename(name+".tmp", name)
-	}
-	if err != nil {
+	if err := atomicfile.Write(name, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	}); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	return nil

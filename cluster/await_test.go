@@ -16,11 +16,11 @@ func TestWhatRaftForgetsEndsWithRaft(t *testing.T) {
 		lead := tr.leader()
 		down := make(chan struct{})
 		for name, f := range map[string]raft.Future{
-			"entry":   lead.raft.ApplyLog(raft.Log{Data: encodeFrame(nil)}, 0),
-			"barrier": lead.raft.Barrier(0),
-			"members": lead.raft.AddVoter(raft.ServerID(lead.id),
-				raft.ServerAddress(lead.cfg.Advertise), 0, 0),
-			"snapshot": lead.raft.Snapshot(),
+			"entry":   lead.node.raft().ApplyLog(raft.Log{Data: encodeFrame(nil)}, 0),
+			"barrier": lead.node.raft().Barrier(0),
+			"members": lead.node.raft().AddVoter(raft.ServerID(lead.ID()),
+				raft.ServerAddress(lead.node.addr), 0, 0),
+			"snapshot": lead.node.raft().Snapshot(),
 		} {
 			if !endWith(f, down) {
 				t.Errorf("%s: %T cannot be ended", name, f)
@@ -33,7 +33,7 @@ func TestWhatRaftForgetsEndsWithRaft(t *testing.T) {
 func TestAnAnswerThatIsThereIsReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := startMemory(t, 3)
-		if err := tr.follower().await(tr.follower().raft.Barrier(0)); !errors.Is(err,
+		if err := tr.follower().node.await(tr.follower().node.raft().Barrier(0)); !errors.Is(err,
 			raft.ErrNotLeader) {
 			t.Errorf("a follower's barrier: %v", err)
 		}

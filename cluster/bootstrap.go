@@ -1,20 +1,12 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/hashicorp/raft"
 )
-
-func isDiskError(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
-		errors.Is(err, syscall.EROFS) ||
-		errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EIO)
-}
 
 // configuration lists members as voters, sorted, so that it is the same on every
 // server that makes it.
@@ -30,30 +22,29 @@ func configuration(members []Member) raft.Configuration {
 	return conf
 }
 
-// bootstrap writes the initial membership into an empty log. Every server of
-// Members writes the same one, so it does not matter who comes first or whether
-// it happens twice.
-func (c *Cluster) bootstrap(rc *raft.Config) error {
-	state, err := raft.HasExistingState(c.stores.log, c.stores.stable, c.stores.snaps)
+// bootstrap writes the initial membership into an empty log. Every server of Members
+// writes the same one, so it does not matter which is first, or whether it happens
+// twice.
+func (n *raftNode) bootstrap(cfg Config, rc *raft.Config) error {
+	state, err := n.store.HasState()
 	if err != nil || state {
 		return err
 	}
-	members := c.cfg.Members
+	members := cfg.Members
 	switch {
 	case len(members) > maxServers:
 		return fmt.Errorf("cluster: %d members, at most %d are possible", len(members), maxServers)
 	case len(members) > 0:
-		if !slices.ContainsFunc(members, func(m Member) bool { return m.ID == c.id }) {
+		if !slices.ContainsFunc(members, func(m Member) bool { return m.ID == n.id }) {
 			return fmt.Errorf("%w: this server, %q, is not in the list of members",
-				ErrUnknownMember, c.id)
+				ErrUnknownMember, n.id)
 		}
-	case c.cfg.Expect > 0 || len(c.cfg.Join) > 0:
+	case cfg.Expect > 0 || len(cfg.Join) > 0:
 		return nil // through gossip
 	default:
-		members = []Member{{ID: c.id, RaftAddr: c.cfg.Advertise}}
+		members = []Member{{ID: n.id, RaftAddr: n.addr}}
 	}
-	if err := raft.BootstrapCluster(rc, c.stores.log, c.stores.stable, c.stores.snaps, c.transport,
-		configuration(members)); err != nil {
+	if err := n.store.Bootstrap(rc, n.transport, configuration(members)); err != nil {
 		return fmt.Errorf("cluster: bootstrap: %w", err)
 	}
 	return nil

@@ -2,74 +2,59 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"reflect"
+	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/internal/datadir"
+	"quorate/cluster/internal/store"
+	"quorate/internal/wait"
 )
 
-// Cluster is this server's part in the cluster.
+// Cluster is this server's part in the cluster. It only joins its parts: each has its
+// own state and its own lock.
 type Cluster struct {
-	cfg      Config
-	id       string
-	timeouts Timeouts
-	log      *slog.Logger
+	cfg Config
+	log *slog.Logger
 
 	ctx        context.Context // ends when Close gives up the rest
 	cancel     context.CancelFunc
 	background group
 
-	raft   *raft.Raft
-	fsm    *fsm
-	dir    *dataDir // nil without Config.DataDir
-	met    *met
-	disk   string // this disk's incarnation
-	health *health
-	canary canary
-	// journalTest is a test write that needs the file system's journal; nil without one.
-	journalTest canary
-	gossip      atomic.Pointer[gossip]
-	started     atomic.Bool // raft runs
-	yielding    atomic.Bool // a search for another leader is under way
+	self      *identity
+	node      *raftNode
+	fsm       *fsm
+	streams   *streams
+	peers     *peers
+	answers   *answers
+	observer  *raft.Observer
+	candidacy candidacy
+	crash     *crashDetector
+	equality  *equality
+	gossip    *gossip // nil without Config.GossipListen
 
-	stopCanary func()
-	stores     stores
-	guard      *guard
-	streams    *streams
-	transport  *transport
-	observer   *raft.Observer
+	leadership *leadership
+	transfer   *transfer
+	proposer   *proposer
+	reads      *reads
+	membership *membership
+	snapshots  snapshots
+	lag        *lagWatch
 
-	peers         *peers
-	leadership    *leadership
-	crash         *crashDetector
-	equality      *equality
-	lag           lagWatch
-	proposer      *proposer
-	leaderReads   *rounds
-	followerReads *rounds
-	clusterID     atomic.Pointer[string]
-
-	closing       atomic.Bool
-	stopProposals chan struct{}
-	raftDown      chan struct{} // closed when raft's goroutines have ended
-	closeOnce     sync.Once
-	closed        chan struct{}
+	closing   atomic.Bool
+	closeOnce sync.Once
+	closed    chan struct{}
 }
 
-type stores struct {
-	log    raft.LogStore
-	stable raft.StableStore
-	snaps  raft.SnapshotStore
-	closer io.Closer
-}
-
-// Open starts this server: it reads what is on disk, bootstraps the membership
-// if it must, and takes part in elections. It returns before there is a leader.
+// Open starts this server. It reads what is on disk, bootstraps the membership if it
+// must, and takes part in elections. It returns before there is a leader.
 func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -80,221 +65,270 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	if cfg.Network == nil {
 		cfg.Network = tcpNetwork{}
 	}
-	c := &Cluster{
-		cfg: cfg, id: cfg.ID, timeouts: cfg.Timeouts.withDefaults(),
-		stopProposals: make(chan struct{}), raftDown: make(chan struct{}),
-		closed: make(chan struct{}),
+	if cfg.Disk == nil {
+		if cfg.DataDir == "" {
+			return nil, errors.New("cluster: neither a data directory nor a disk is configured")
+		}
+		cfg.Disk = store.Bolt{Logger: raftLogger(cfg.Logger)}
 	}
+	cfg.Timeouts = cfg.Timeouts.withDefaults()
+	c := &Cluster{cfg: cfg, closed: make(chan struct{})}
+	c.node = &raftNode{timeouts: cfg.Timeouts, down: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.log = cfg.Logger
-	c.clusterID.Store(&cfg.ClusterID)
-	c.peers = newPeers(c)
-	c.leadership = newLeadership(c)
-	c.crash = newCrashDetector(c)
-	c.lag.c = c
-	c.proposer = newProposer(c)
-	c.leaderReads = &rounds{ask: c.confirmLead, ctx: c.ctx, wg: &c.background}
-	c.followerReads = &rounds{ask: c.askLeader, ctx: c.ctx, wg: &c.background}
-	c.fsm = newFSM(m, c.peers.poke)
-	c.equality = newEquality(c, &c.fsm.points)
 	defer func() {
 		if err != nil {
-			c.abandon()
+			c.shutdown()
 		}
 	}()
 	if err := c.openDisk(); err != nil {
 		return nil, err
 	}
-	if err := c.openNetwork(); err != nil {
+	if err := c.listen(); err != nil {
 		return nil, err
 	}
+	c.makeParts(m)
+	c.node.transport = c.openTransport()
 	if err := c.openRaft(); err != nil {
 		return nil, err
 	}
 	if err := c.openGossip(); err != nil {
 		return nil, err
 	}
-	if g := c.gossip.Load(); g != nil {
-		c.background.Go(func() { g.run(c.ctx) })
-	}
-	c.background.Go(func() { c.lag.run(c.ctx) })
-	c.background.Go(func() { c.equality.run(c.ctx) })
-	c.background.Go(c.proposer.submit)
-	c.background.Go(c.proposer.settle)
-	c.background.Go(c.electAlone)
-	c.background.Go(func() { c.leadership.open(c.ctx) })
-	c.background.Go(func() { c.peers.run(c.ctx) })
-	if c.canary != nil {
-		c.background.Go(func() { c.health.watch(c.ctx, c.canary, c.timeouts) })
-	}
+	c.run()
 	return c, nil
 }
 
-func (c *Cluster) openNetwork() error {
+// openDisk takes the data directory, finds out who this server is, and opens and
+// verifies the store.
+func (c *Cluster) openDisk() (err error) {
+	if c.self, err = openIdentity(c.cfg); err != nil {
+		return err
+	}
+	c.node.id = c.self.id
+	c.log = c.cfg.Logger.With("server", c.self.id)
+	probe := &quorumProbe{
+		ctx: c.ctx, background: &c.background, node: c.node,
+		link: func(id string) *link { return c.peers.link(id) },
+	}
+	t := c.cfg.Timeouts
+	c.node.store, err = store.Open(store.Options{
+		Dir: c.cfg.DataDir, Disk: c.cfg.Disk, Log: c.log,
+		Limits: store.Limits{
+			Write: t.Store, Grace: t.StoreGrace, TestWrite: t.TestWrite, Recovery: t.Recovery,
+		},
+		Hooks: store.Hooks{
+			Leads: c.node.leads, Changed: c.diskChanged, MajorityWrites: probe.start,
+		},
+		CheckEntry: func(entry []byte) error { _, err := decodeFrame(entry); return err },
+	})
+	return err
+}
+
+func (c *Cluster) listen() error {
 	listener, err := c.cfg.Network.Listen(c.cfg.RaftListen)
 	if err != nil {
 		return fmt.Errorf("cluster: listen: %w", err)
 	}
-	if c.cfg.Advertise == "" {
-		c.cfg.Advertise = listener.Addr().String()
+	if c.self.advertise == "" {
+		c.self.advertise = listener.Addr().String()
 	}
-	c.streams = (&streams{
-		network: c.cfg.Network, tls: c.cfg.TLS, listener: listener,
-		self: c.greeting, servePeer: c.servePeer, admit: c.admit, refused: c.refusedBy, log: c.log,
-	}).prepare()
-	for _, m := range c.cfg.Members {
-		c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
-	}
-	c.transport = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: c.streams, MaxPool: 3, MaxRPCsInFlight: 1,
-		Timeout: max(time.Second, 2*c.timeouts.Heartbeat), Logger: raftLogger(c.log),
-	}), c.cfg.Advertise)
-	c.transport.resolve = c.peers.address
-	c.transport.fit = c.mayStand
-	c.transport.routine = c.routineHeartbeat
+	c.node.addr = c.self.advertise
+	c.streams = newStreams(c.cfg.Network, c.cfg.TLS, listener, c.log, streamHooks{
+		self:      c.self.greeting,
+		admit:     func(who greeting) string { return c.peers.admit(who) },
+		servePeer: func(conn net.Conn) { c.answers.serve(conn) },
+	})
 	return nil
 }
 
-func (c *Cluster) greeting() greeting {
-	return greeting{
-		Cluster: *c.clusterID.Load(), ID: c.id, Raft: c.cfg.Advertise, HTTP: c.cfg.HTTPAddr,
-		Disk: c.disk, Level: c.cfg.Level,
+// makeParts joins the parts. Each gets what it needs of the others.
+func (c *Cluster) makeParts(m Machine) {
+	disk := c.node.store.Health
+	c.equality = &equality{
+		background: &c.background, node: c.node, log: c.log, wake: wait.NewSignal(),
+	}
+	health := fitness{disk: disk, equality: c.equality}
+	c.peers = newPeers(c.node, c.self.disks, c.streams, c.linkBroken)
+	for _, m := range c.cfg.Members {
+		c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
+	}
+	c.fsm = newFSM(m, c.peers.wake.Set)
+	c.candidacy = candidacy{node: c.node, health: health, report: c.peers.report}
+	c.leadership = &leadership{
+		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: c.peers.wake.Set,
+	}
+	c.crash = &crashDetector{
+		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers, health: health,
+		log: c.log, proofs: make(map[string]uint64),
+	}
+	c.proposer = newProposer(c.ctx, c.node, c.leadership.leads)
+	c.transfer = &transfer{
+		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers,
+		leadership: c.leadership, health: disk, log: c.log, drain: c.proposer.drain,
+	}
+	c.reads = newReads(c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied, c.equality)
+	reporter := reporter{node: c.node, fsm: c.fsm, health: disk, equality: c.equality}
+	c.equality.peers, c.equality.fsm = c.peers, c.fsm
+	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
+	c.peers.heard = c.equality.hear
+	c.membership = &membership{
+		ctx: c.ctx, node: c.node, self: c.self, peers: c.peers, reads: c.reads,
+		transfer: c.transfer, reporter: reporter, log: c.log,
+	}
+	c.snapshots = snapshots{node: c.node, self: c.self}
+	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}
+	c.answers = &answers{
+		ctx: c.ctx, timeouts: c.cfg.Timeouts,
+		term:      func() uint64 { return c.node.raft().CurrentTerm() },
+		readIndex: c.reads.ofLeader.join, report: reporter.report, testify: c.crash.testify,
+		testWrite: c.node.store.TestWrite, points: c.equality.answer, state: c.equality.send,
 	}
 }
 
-// routineHeartbeat reports whether a heartbeat changes nothing but the time of
-// last contact.
-func (c *Cluster) routineHeartbeat(rpc raft.RPC) bool {
-	req, ok := rpc.Command.(*raft.AppendEntriesRequest)
-	return ok && c.raft.State() == raft.Follower && req.Term == c.raft.CurrentTerm()
+func (c *Cluster) openTransport() *transport {
+	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: c.streams, MaxPool: 3, MaxRPCsInFlight: 1,
+		Timeout: max(time.Second, 2*c.cfg.Timeouts.Heartbeat), Logger: raftLogger(c.log),
+	})
+	return newTransport(inner, c.node.addr, transportHooks{
+		resolve: c.peers.address, mayStand: c.candidacy.mayStand,
+		routine: c.node.routineHeartbeat,
+	})
 }
 
 func (c *Cluster) openRaft() error {
-	rc := c.cfg.raftConfig(c.id, c.timeouts)
-	if err := c.bootstrap(rc); err != nil {
+	rc := c.cfg.raftConfig(c.node.id)
+	if err := c.node.bootstrap(c.cfg, rc); err != nil {
 		return err
 	}
-	var lead atomic.Pointer[raft.Raft]
-	leads := func() bool { r := lead.Load(); return r != nil && r.State() == raft.Leader }
-	c.guard.leading, c.health.leads = leads, leads
-	r, err := raft.NewRaft(rc, c.fsm, c.guard, c.guard, c.stores.snaps, c.transport)
+	s := c.node.store
+	r, err := raft.NewRaft(rc, c.fsm, s, s, s.Snapshots(), c.node.transport)
 	if err != nil {
 		return c.startError(err)
 	}
-	lead.Store(r)
-	c.leadership.mu.Lock()
-	c.raft = r
-	c.leadership.mu.Unlock()
+	c.node.running.Store(r)
 	c.streams.start()
 	c.observer = raft.NewObserver(nil, false, c.leadership.observe)
 	r.RegisterObserver(c.observer)
-	c.started.Store(true)
 	c.leadership.refresh(ErrLeadershipLost)
 	return nil
 }
 
-func (c *Cluster) servers() []raft.Server {
-	return c.raft.GetConfiguration().Configuration().
-		Servers
-}
-
-// lastEntry is the newest entry this server has on disk.
-func (c *Cluster) lastEntry() (index, term uint64) {
-	index = c.raft.LastIndex()
-	var l raft.Log
-	if index > 0 && c.guard.GetLog(index, &l) == nil {
-		term = l.Term
+// startError sorts out why raft does not start. The log was verified, so what is left
+// is a snapshot that the machine does not take.
+func (c *Cluster) startError(err error) error {
+	restoreErr := c.fsm.restoreErr
+	if errors.Is(restoreErr, ErrTooOld) {
+		return restoreErr
 	}
-	return index, term
-}
-
-// await waits for an answer of raft. When raft shuts down it forgets committed
-// entries that its state machine goroutine has not taken yet, and nothing answers
-// for them; so the future is told where the end of raft can be seen. Futures have
-// a field for that, which raft sets for some of them only, and no method: those
-// that lack it have their answer from the beginning.
-func (c *Cluster) await(f raft.Future) error {
-	endWith(f, c.raftDown)
-	return f.Error()
-}
-
-// endWith makes a future that is never answered end when down is closed, and
-// reports whether it could.
-func endWith(f raft.Future, down chan struct{}) bool {
-	v := reflect.Indirect(reflect.ValueOf(f))
-	if v.Kind() != reflect.Struct {
-		return false
+	if restoreErr != nil && c.cfg.DataDir != "" {
+		return datadir.Corrupt(filepath.Join(c.cfg.DataDir, store.SnapshotDir), restoreErr)
 	}
-	field := v.FieldByName("ShutdownCh")
-	if !field.CanSet() || field.Type() != reflect.TypeOf(down) || !field.IsNil() {
-		return false
-	}
-	field.Set(reflect.ValueOf(down))
-	return true
+	return fmt.Errorf("cluster: start raft: %w", errors.Join(err, restoreErr))
 }
 
-func (c *Cluster) closedOr(err error) error {
-	if err != nil && c.ctx.Err() != nil {
-		return ErrClosed
+func (c *Cluster) openGossip() error {
+	if c.cfg.GossipListen == "" {
+		if c.cfg.Expect > 0 || len(c.cfg.Join) > 0 {
+			return errors.New("cluster: Expect and Join need GossipListen")
+		}
+		return nil
 	}
-	return err
+	g := &gossip{
+		expect: c.cfg.Expect, join: c.cfg.Join, background: &c.background, node: c.node,
+		self: c.self, peers: c.peers, membership: c.membership, leads: c.leadership.leads,
+		warnOnce: c.streams.warnOnce, log: c.log,
+	}
+	if err := g.open(c.cfg); err != nil {
+		return err
+	}
+	c.gossip = g
+	return nil
 }
 
-// Close hands leadership over, if this server has it, and stops everything it
-// started. The context bounds the hand-over only. After it returns nothing of
-// this package runs any more.
+// run starts what goes on until Close.
+func (c *Cluster) run() {
+	if c.gossip != nil {
+		c.background.Go(func() { c.gossip.run(c.ctx) })
+	}
+	c.background.Go(func() { c.lag.run(c.ctx) })
+	c.background.Go(func() { c.equality.run(c.ctx) })
+	c.background.Go(c.proposer.submit)
+	c.background.Go(c.proposer.deliver)
+	c.background.Go(c.candidacy.campaignIfSingle)
+	c.background.Go(func() { c.leadership.openTerms(c.ctx) })
+	c.background.Go(func() { c.peers.run(c.ctx) })
+	c.background.Go(func() { c.node.store.Watch(c.ctx) })
+}
+
+// diskChanged reacts to a new verdict on the disk. It may be called on raft's own
+// goroutines, so it only starts things.
+func (c *Cluster) diskChanged() {
+	if c.node.raft() == nil {
+		return
+	}
+	c.leadership.refresh(fmt.Errorf("%w: %w", ErrLeadershipLost, ErrDisk))
+	c.transfer.yieldIfDiskFails()
+}
+
+// linkBroken is called when the standing connection to a peer has ended.
+func (c *Cluster) linkBroken(id string) {
+	if !c.cfg.DisableCrashDetector && !c.closing.Load() {
+		c.crash.linkBroken(id)
+	}
+}
+
+// Close hands leadership over, if this server has it, and stops everything it started.
+// The context bounds the hand-over only. After Close returns, nothing of this package
+// runs any more.
 func (c *Cluster) Close(ctx context.Context) error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
-		if c.raft.State() == raft.Leader && len(c.servers()) > 1 {
-			if err := c.TransferLeadership(ctx, ""); err != nil {
+		c.proposer.closing.Store(true)
+		if c.node.leads() && len(c.node.servers()) > 1 {
+			if err := c.transfer.handOver(ctx, ""); err != nil {
 				c.log.Info("closing without a hand-over", "err", err)
 			}
 		}
 		c.leadership.pause()
-		close(c.stopProposals)
-		c.drainProposals(ctx)
-		c.raft.DeregisterObserver(c.observer)
-		c.cancel()
-		down := c.raft.Shutdown()
-		c.streams.sever()
-		c.guard.close()
-		_ = down.Error()
-		close(c.raftDown)
-		_ = c.transport.Close()
-		c.background.wait()
-		c.streams.join()
-		c.closeDisk()
+		c.proposer.stop()
+		c.proposer.drain(ctx)
+		c.node.raft().DeregisterObserver(c.observer)
+		c.shutdown()
 		close(c.closed)
 	})
 	<-c.closed
 	return nil
 }
 
-// abandon undoes a failed Open.
-func (c *Cluster) abandon() {
+// shutdown ends and joins everything, also what a failed Open leaves.
+func (c *Cluster) shutdown() {
 	c.cancel()
-	close(c.stopProposals)
 	var down raft.Future
-	if c.raft != nil {
-		down = c.raft.Shutdown()
+	if r := c.node.raft(); r != nil {
+		down = r.Shutdown()
 	}
 	if c.streams != nil {
 		c.streams.sever()
 	}
-	if c.transport != nil {
-		_ = c.transport.Close()
-	}
-	if c.guard != nil {
-		c.guard.close()
+	if c.node.store != nil {
+		c.node.store.Stop()
 	}
 	if down != nil {
 		_ = down.Error()
 	}
-	close(c.raftDown)
+	close(c.node.down)
+	if c.node.transport != nil {
+		_ = c.node.transport.Close()
+	}
 	c.background.wait()
 	if c.streams != nil {
 		c.streams.join()
 	}
-	c.closeDisk()
+	if c.node.store != nil {
+		c.node.store.Close()
+	}
+	if c.self != nil {
+		c.self.close()
+	}
 }

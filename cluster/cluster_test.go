@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"quorate/cluster/clustertest"
 )
 
 func TestMain(m *testing.M) {
@@ -108,17 +110,17 @@ type node struct {
 	*Cluster
 	cfg     Config
 	machine *ledger
-	disk    *FaultyDisk
+	disk    *clustertest.Disk
 }
 
 // trio is a test cluster on an in-memory network with in-memory disks.
 type trio struct {
 	t     testing.TB
-	net   *MemoryNetwork
+	net   *clustertest.Network
 	nodes []*node
 }
 
-func memoryConfig(net *MemoryNetwork, n, i int) Config {
+func memoryConfig(net *clustertest.Network, n, i int) Config {
 	var members []Member
 	for k := range n {
 		members = append(members,
@@ -131,10 +133,10 @@ func memoryConfig(net *MemoryNetwork, n, i int) Config {
 }
 
 func startMemory(t testing.TB, n int) *trio {
-	tr := &trio{t: t, net: NewMemoryNetwork()}
+	tr := &trio{t: t, net: clustertest.NewNetwork()}
 	for i := range n {
-		nd := &node{cfg: memoryConfig(tr.net, n, i), disk: NewMemoryDisk()}
-		nd.cfg.Stores = nd.disk.Open
+		nd := &node{cfg: memoryConfig(tr.net, n, i), disk: clustertest.NewMemoryDisk()}
+		nd.cfg.Disk = nd.disk
 		tr.nodes = append(tr.nodes, nd)
 		tr.start(i)
 	}

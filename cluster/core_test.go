@@ -137,10 +137,10 @@ func TestRunWhileLeaderNeverOverlapsAndSeesEarlierTerms(t *testing.T) {
 			wg.Go(func() {
 				_ = c.RunWhileLeader(ctx, func(lctx context.Context, term uint64) error {
 					mu.Lock()
-					running[c.id]++
+					running[c.ID()]++
 					runs++
-					if running[c.id] != 1 {
-						t.Errorf("%s runs twice at once", c.id)
+					if running[c.ID()] != 1 {
+						t.Errorf("%s runs twice at once", c.ID())
 					}
 					if term < lastTerm {
 						t.Errorf("term fell from %d to %d", lastTerm, term)
@@ -154,7 +154,7 @@ func TestRunWhileLeaderNeverOverlapsAndSeesEarlierTerms(t *testing.T) {
 					// the successor must not wait for us, we must be joined
 					time.Sleep(50 * time.Millisecond)
 					mu.Lock()
-					running[c.id]--
+					running[c.ID()]--
 					mu.Unlock()
 					return nil
 				})

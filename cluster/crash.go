@@ -4,25 +4,35 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
 )
 
-// crashDetector elects a new leader at once when the leader's process dies. The
-// proof: the standing connection to the leader breaks, and its address refuses
-// connections twice. A frozen or lost host gives no such proof; raft's timeouts
-// are for those. Safety does not depend on the proof, since raft's vote rules
-// stay in force; each rule below keeps a wrong or a lone suspicion from costing
-// an election, or two candidates from splitting the votes.
+// crashDetector elects a new leader at once when the leader's process dies. The proof
+// is that the standing connection to the leader breaks, and that its address refuses
+// connections twice. A frozen or lost host gives no such proof. Raft's timeouts are for
+// those.
+//
+// Safety does not depend on the proof, since raft's vote rules stay in force. The rules
+// below only save elections: they keep a wrong suspicion, or one that no other server
+// shares, from costing an election, and two candidates from splitting the votes.
 type crashDetector struct {
-	c *Cluster
+	ctx        context.Context
+	background *group
+	node       *raftNode
+	peers      *peers
+	health     diskHealth
+	log        *slog.Logger
 
-	mu     sync.Mutex
-	proofs map[string]uint64 // leader id -> term in which its death was proved here
-	fires  uint64
+	mu        sync.Mutex
+	proofs    map[string]uint64 // leader id -> term in which its death was proved here
+	elections uint64            // called for
 }
 
 const (
@@ -59,20 +69,23 @@ type witnessQuestion struct {
 	Term   uint64 `json:"term"`
 }
 
-func newCrashDetector(c *Cluster) *crashDetector {
-	return &crashDetector{c: c, proofs: make(map[string]uint64)}
-}
-
 // linkBroken is called when the standing connection to a peer has ended.
-func (c *Cluster) linkBroken(id string, _ error) {
-	leader, leaderID := c.raft.LeaderWithID()
-	if c.cfg.DisableCrashDetector || string(leaderID) != id || c.closing.Load() {
+func (d *crashDetector) linkBroken(id string) {
+	leader, leaderID := d.node.raft().LeaderWithID()
+	if string(leaderID) != id {
 		return
 	}
 	suspect := suspicion{
-		id: id, addr: c.peers.address(leaderID, leader), term: c.raft.CurrentTerm(),
+		id: id, addr: d.peers.address(leaderID, leader), term: d.node.raft().CurrentTerm(),
 	}
-	c.background.Go(func() { c.crash.investigate(c.ctx, suspect) })
+	d.background.Go(func() { d.investigate(d.ctx, suspect) })
+}
+
+// count returns how many elections this server called for.
+func (d *crashDetector) count() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.elections
 }
 
 // suspicion names a leader whose connection broke.
@@ -82,21 +95,12 @@ type suspicion struct {
 	term uint64
 }
 
-// stands reports whether nothing has changed since: we are a follower and a
-// voter of the same leader in the same term, and may lead.
-func (d *crashDetector) stands(s suspicion) bool {
-	_, leader := d.c.raft.LeaderWithID()
-	return d.c.raft.State() == raft.Follower && string(leader) == s.id &&
-		d.c.raft.CurrentTerm() == s.term && d.c.isVoter(d.c.id)
-}
-
-func (c *Cluster) isVoter(id string) bool {
-	for _, s := range c.servers() {
-		if string(s.ID) == id {
-			return s.Suffrage == raft.Voter
-		}
-	}
-	return false
+// holds reports whether nothing has changed since: this server is a follower of the
+// same leader in the same term, and has a vote.
+func (d *crashDetector) holds(s suspicion) bool {
+	r := d.node.raft()
+	return r.State() == raft.Follower && d.node.leader() == s.id && r.CurrentTerm() == s.term &&
+		d.node.isVoter(d.node.id)
 }
 
 func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
@@ -113,24 +117,24 @@ func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
 			delete(d.proofs, s.id)
 		}
 	})
-	if !d.c.health.fit() || !d.c.equality.sound() {
+	if !d.health.Fit() {
 		return // still a witness, but no candidate
 	}
 	rank, agreed := d.poll(ctx, s)
 	if !agreed {
-		d.c.log.Info("the leader's process seems to be gone, but no majority confirms it",
+		d.log.Info("the leader's process seems to be gone, but no majority confirms it",
 			"leader", s.id)
 		return
 	}
 	d.warm(ctx, s)
 	if rank > 0 {
-		pause(ctx, time.Duration(rank)*stagger)
+		_ = wait.Sleep(ctx, time.Duration(rank)*stagger)
 		if d.overtaken(ctx, s) {
-			d.c.log.Debug("another server stands for election already", "rank", rank)
+			d.log.Debug("another server stands for election already", "rank", rank)
 			return
 		}
 	}
-	d.fire(s)
+	d.campaign(s)
 }
 
 // proveDeath reports whether the leader's address refuses twice in a row. A
@@ -139,12 +143,12 @@ func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
 func (d *crashDetector) proveDeath(ctx context.Context, s suspicion) bool {
 	ctx, cancel := context.WithTimeout(ctx, proofLimit)
 	defer cancel()
-	for refusals := 0; refusals < 2; pause(ctx, secondLook) {
-		if ctx.Err() != nil || !d.stands(s) {
+	for refusals := 0; refusals < 2; _ = wait.Sleep(ctx, secondLook) {
+		if ctx.Err() != nil || !d.holds(s) {
 			return false
 		}
 		step, stop := context.WithTimeout(ctx, witnessWait)
-		conn, who, err := d.c.streams.dial(step, string(s.addr), tagPeer)
+		conn, who, err := d.peers.dialer.dial(step, string(s.addr), tagPeer)
 		stop()
 		switch {
 		case err == nil:
@@ -158,7 +162,7 @@ func (d *crashDetector) proveDeath(ctx context.Context, s suspicion) bool {
 			refusals = 0
 		}
 	}
-	return d.stands(s)
+	return d.holds(s)
 }
 
 // poll asks the other voters until enough of them have proved the same death:
@@ -166,13 +170,13 @@ func (d *crashDetector) proveDeath(ctx context.Context, s suspicion) bool {
 func (d *crashDetector) poll(ctx context.Context, s suspicion) (rank int, agreed bool) {
 	ctx, cancel := context.WithTimeout(ctx, agreeLimit)
 	defer cancel()
-	for ctx.Err() == nil && d.stands(s) {
+	for ctx.Err() == nil && d.holds(s) {
 		mine := d.testify(witnessQuestion{Leader: s.id, Term: s.term})
 		witnesses, newer := d.ask(ctx, s)
 		if newer {
 			return 0, false
 		}
-		if 1+len(witnesses) >= d.majority() {
+		if _, majority := d.node.otherVoters(); 1+len(witnesses) >= majority {
 			for _, w := range witnesses {
 				if w.Fit && w.betterThan(mine) {
 					rank++
@@ -180,19 +184,9 @@ func (d *crashDetector) poll(ctx context.Context, s suspicion) (rank int, agreed
 			}
 			return rank, true
 		}
-		pause(ctx, time.Millisecond)
+		_ = wait.Sleep(ctx, time.Millisecond)
 	}
 	return 0, false
-}
-
-func (d *crashDetector) majority() int {
-	voters := 0
-	for _, s := range d.c.servers() {
-		if s.Suffrage == raft.Voter {
-			voters++
-		}
-	}
-	return voters/2 + 1
 }
 
 // ask returns the voters that testify to the death, and whether any of them has moved on.
@@ -204,13 +198,13 @@ func (d *crashDetector) ask(
 	question, _ := json.Marshal(witnessQuestion{Leader: s.id, Term: s.term})
 	answers := make(chan *witnessAnswer, maxServers)
 	asked := 0
-	for _, v := range d.c.servers() {
-		id := string(v.ID)
-		l := d.c.peers.link(id)
-		if id == d.c.id || id == s.id || v.Suffrage != raft.Voter || l == nil {
+	others, _ := d.node.otherVoters()
+	for _, v := range others {
+		l := d.peers.link(string(v.ID))
+		if string(v.ID) == s.id || l == nil {
 			continue
 		}
-		if d.c.background.Go(func() {
+		if d.background.Go(func() {
 			var a witnessAnswer
 			body, err := l.call(ctx, callWitness, question)
 			if err != nil || json.Unmarshal(body, &a) != nil {
@@ -240,11 +234,12 @@ func (d *crashDetector) testify(q witnessQuestion) witnessAnswer {
 	d.mu.Lock()
 	term, proved := d.proofs[q.Leader]
 	d.mu.Unlock()
-	lastIndex, lastTerm := d.c.lastEntry()
+	lastIndex, lastTerm := d.node.lastEntry()
 	return witnessAnswer{
-		ID: d.c.id, Proved: proved && term == q.Term, Follower: d.c.raft.State() == raft.Follower,
-		Term: d.c.raft.CurrentTerm(), LastTerm: lastTerm, LastIndex: lastIndex,
-		Fit: d.c.health.fit() && d.c.equality.sound(),
+		ID: d.node.id, Proved: proved && term == q.Term,
+		Follower: d.node.raft().State() == raft.Follower,
+		Term:     d.node.raft().CurrentTerm(), LastTerm: lastTerm, LastIndex: lastIndex,
+		Fit: d.health.Fit(),
 	}
 }
 
@@ -266,14 +261,15 @@ func (d *crashDetector) warm(ctx context.Context, s suspicion) {
 	defer cancel()
 	warmed := make(chan struct{}, maxServers)
 	asked := 0
-	for _, v := range d.c.servers() {
-		if string(v.ID) == d.c.id || string(v.ID) == s.id || v.Suffrage != raft.Voter {
+	others, majority := d.node.otherVoters()
+	for _, v := range others {
+		if string(v.ID) == s.id {
 			continue
 		}
-		if d.c.background.Go(func() {
+		if d.background.Go(func() {
 			for range 4 { // more than the pool holds
-				req := &raft.RequestPreVoteRequest{RPCHeader: d.c.rpcHeader()}
-				if d.c.transport.RequestPreVote(v.ID, v.Address, req,
+				req := &raft.RequestPreVoteRequest{RPCHeader: d.node.header()}
+				if d.node.transport.RequestPreVote(v.ID, v.Address, req,
 					&raft.RequestPreVoteResponse{}) == nil {
 					break
 				}
@@ -283,7 +279,7 @@ func (d *crashDetector) warm(ctx context.Context, s suspicion) {
 			asked++
 		}
 	}
-	need := d.majority() - 1
+	need := majority - 1
 	for ; asked > 0 && need > 0; asked, need = asked-1, need-1 {
 		select {
 		case <-warmed:
@@ -293,28 +289,21 @@ func (d *crashDetector) warm(ctx context.Context, s suspicion) {
 	}
 }
 
-// overtaken reports whether somebody with a better claim is standing or has won.
+// overtaken reports whether a server with a better claim stands or has won.
 func (d *crashDetector) overtaken(ctx context.Context, s suspicion) bool {
 	_, newer := d.ask(ctx, s)
 	return newer
 }
 
-// fire makes this server a candidate, as a leader does that hands over to it.
-func (d *crashDetector) fire(s suspicion) {
-	if !d.stands(s) {
+// campaign makes this server a candidate, if the suspicion still holds.
+func (d *crashDetector) campaign(s suspicion) {
+	if !d.holds(s) {
 		return
 	}
 	d.mu.Lock()
-	d.fires++
+	d.elections++
 	d.mu.Unlock()
-	d.c.log.Info("the leader's process is gone; standing for election", "leader", s.id,
+	d.log.Info("the leader's process is gone; standing for election", "leader", s.id,
 		"term", s.term)
-	d.c.transport.call(&raft.TimeoutNowRequest{RPCHeader: d.c.rpcHeader()}, d.c.timeouts.Election)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
+	d.node.campaign()
 }

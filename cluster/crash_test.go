@@ -68,7 +68,7 @@ func TestALoneSuspicionDoesNotElect(t *testing.T) {
 		if lead.Term() != term || !lead.IsLeader() {
 			t.Fatal("one follower's suspicion deposed a living leader")
 		}
-		if f.crash.fires != 0 {
+		if f.crash.count() != 0 {
 			t.Fatal("it stood for election")
 		}
 	})
@@ -83,10 +83,10 @@ func TestDetectorLeavesLeadersAndOldNewsAlone(t *testing.T) {
 			{id: lead.ID(), addr: "h9:9", term: lead.Term() + 1},
 			{id: "n9", addr: "h9:9", term: lead.Term()},
 		} {
-			f.crash.fire(s)
-			lead.crash.fire(s)
+			f.crash.campaign(s)
+			lead.crash.campaign(s)
 		}
-		if f.crash.fires+lead.crash.fires != 0 {
+		if f.crash.count()+lead.crash.count() != 0 {
 			t.Fatal("stood for election without cause")
 		}
 	})
@@ -112,7 +112,7 @@ func TestFrozenLeaderIsReplacedByTheTimeouts(t *testing.T) {
 		}
 		eventually(t, "the old leader knows", func() bool { return !old.IsLeader() })
 		tr.net.Heal()
-		if tr.leader(); old.raft.State() == raft.Leader {
+		if tr.leader(); old.node.raft().State() == raft.Leader {
 			t.Error("the old leader came back")
 		}
 	})

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/clustertest"
+	"quorate/cluster/internal/store"
 )
 
 func TestHungDiskGivesWayWithinASecondAndDoesNotWinWhileSick(t *testing.T) {
@@ -63,7 +66,7 @@ func TestHungDiskGivesWayWithinASecondAndDoesNotWinWhileSick(t *testing.T) {
 				// The healthy leader goes; the sick one must not follow it.
 				for range 20 {
 					time.Sleep(100 * time.Millisecond)
-					if old.IsLeader() || old.raft.State() == raft.Leader {
+					if old.IsLeader() || old.node.raft().State() == raft.Leader {
 						t.Fatal("the sick server leads")
 					}
 				}
@@ -106,56 +109,11 @@ func TestServersWhoseDisksAllHungForAMomentElectAtOnce(t *testing.T) {
 			}
 			return false
 		})
-		recovery := tr.nodes[0].timeouts.Recovery
+		recovery := tr.nodes[0].node.timeouts.Recovery
 		if took := time.Since(began); took >= recovery {
 			t.Errorf(
 				"the first write took %v after the disks worked again, the recovery time is %v",
 				took, recovery)
-		}
-	})
-}
-
-func TestAWriteThatComesBackLateLeavesNoEntryBehind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		disk := NewMemoryDisk()
-		var s stores
-		s.log, s.stable, s.snaps, s.closer, _ = disk.Open("")
-		h := newHealth(discardLogger(), time.Second)
-		g := newGuard(s, h, 100*time.Millisecond)
-		defer g.close()
-		leads := true
-		g.leading = func() bool { return leads }
-		entry := func(
-			i, term uint64,
-		) *raft.Log {
-			return &raft.Log{Index: i, Term: term, Data: encodeFrame(nil)}
-		}
-		if err := g.StoreLogs([]*raft.Log{entry(1, 1)}); err != nil {
-			t.Fatal(err)
-		}
-		disk.Hang()
-		if err := g.StoreLogs([]*raft.Log{entry(2, 1), entry(3, 1)}); !errors.Is(err, ErrDisk) {
-			t.Fatalf("got %v", err)
-		}
-		if h.able() || h.fit() {
-			t.Fatal("healthy while a write hangs")
-		}
-		leads = false
-		disk.Resume()
-		if err := g.StoreLogs([]*raft.Log{entry(2, 2)}); err != nil {
-			t.Fatal(err)
-		}
-		last, _ := g.LastIndex()
-		var l raft.Log
-		if err := g.GetLog(2, &l); err != nil || l.Term != 2 || last != 2 {
-			t.Fatalf("the log ends at %d with term %d (%v)", last, l.Term, err)
-		}
-		if !h.able() || h.fit() {
-			t.Fatal("want able, but not fit yet")
-		}
-		time.Sleep(time.Second)
-		if !h.fit() {
-			t.Fatal("not fit after the recovery time")
 		}
 	})
 }
@@ -203,23 +161,6 @@ func TestADiskThatRefusesWritesIsFatalAndNotAPanic(t *testing.T) {
 		}
 		eventually(t, "another leader", func() bool { return tr.leader() != old })
 	})
-}
-
-func TestVotesAreWrittenCandidateFirst(t *testing.T) {
-	disk := NewMemoryDisk()
-	var s stores
-	s.log, s.stable, s.snaps, s.closer, _ = disk.Open("")
-	g := newGuard(s, newHealth(discardLogger(), time.Second), time.Second)
-	defer g.close()
-	_ = g.Set(keyVoteCandidate, []byte("old"))
-	_ = g.SetUint64(keyVoteTerm, 5)
-	if term, _ := s.stable.GetUint64(keyVoteTerm); term == 5 {
-		t.Fatal("a crash now would leave term 5 with the candidate of an earlier term")
-	}
-	_ = g.Set(keyVoteCandidate, []byte("new"))
-	if term, _ := s.stable.GetUint64(keyVoteTerm); term != 5 {
-		t.Fatalf("term is %d", term)
-	}
 }
 
 func openDirErr(t *testing.T, cfg Config) error {
@@ -289,7 +230,7 @@ func TestCorruptFilesAreRefusedByName(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := c.raft.Snapshot().Error(); err != nil {
+	if err := c.node.raft().Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
 	_ = c.Close(context.Background())
@@ -314,7 +255,7 @@ func TestCorruptFilesAreRefusedByName(t *testing.T) {
 
 // newestSnapshot finds a file of the only snapshot in a data directory.
 func newestSnapshot(dir, name string) string {
-	found, _ := filepath.Glob(filepath.Join(dir, snapshotDir, "*", name))
+	found, _ := filepath.Glob(filepath.Join(dir, store.SnapshotDir, "*", name))
 	return found[0]
 }
 
@@ -335,19 +276,19 @@ func damages() map[string]func(t *testing.T, dir string) string {
 	garbage := []byte(strings.Repeat("\xa5", 4096))
 	return map[string]func(t *testing.T, dir string) string{
 		"log meta pages": func(t *testing.T, dir string) string {
-			f := filepath.Join(dir, logFile)
+			f := filepath.Join(dir, store.LogFile)
 			overwrite(t, f, 0, append(garbage, garbage...))
 			return f
 		},
 		"log cut off": func(t *testing.T, dir string) string {
-			f := filepath.Join(dir, logFile)
+			f := filepath.Join(dir, store.LogFile)
 			if err := os.Truncate(f, 20000); err != nil {
 				t.Fatal(err)
 			}
 			return f
 		},
 		"a flipped byte in an entry": func(t *testing.T, dir string) string {
-			f := filepath.Join(dir, logFile)
+			f := filepath.Join(dir, store.LogFile)
 			b, err := os.ReadFile(f)
 			if err != nil {
 				t.Fatal(err)
@@ -369,12 +310,12 @@ func damages() map[string]func(t *testing.T, dir string) string {
 			return f
 		},
 		"server id": func(t *testing.T, dir string) string {
-			f := filepath.Join(dir, serverIDFile)
+			f := filepath.Join(dir, "server_id")
 			overwrite(t, f, 0, []byte("\x00\x01"))
 			return f
 		},
 		"server id gone": func(t *testing.T, dir string) string {
-			f := filepath.Join(dir, serverIDFile)
+			f := filepath.Join(dir, "server_id")
 			_ = os.Remove(f)
 			return f
 		},
@@ -409,17 +350,17 @@ func TestAMemberThatLostItsDiskIsRefused(t *testing.T) {
 func TestAServerWhoseDiskJustRecoveredDoesNotWin(t *testing.T) {
 	for range 8 {
 		synctest.Test(t, func(t *testing.T) {
-			tr := &trio{t: t, net: NewMemoryNetwork()}
+			tr := &trio{t: t, net: clustertest.NewNetwork()}
 			for i := range 3 {
-				nd := &node{cfg: memoryConfig(tr.net, 3, i), disk: NewMemoryDisk()}
-				nd.cfg.Stores, nd.cfg.DisableCrashDetector = nd.disk.Open, true
+				nd := &node{cfg: memoryConfig(tr.net, 3, i), disk: clustertest.NewMemoryDisk()}
+				nd.cfg.Disk, nd.cfg.DisableCrashDetector = nd.disk, true
 				tr.nodes = append(tr.nodes, nd)
 				tr.start(i)
 			}
 			defer tr.close()
 			sick := tr.leader()
 			sick.disk.Hang()
-			eventually(t, "it gives way", func() bool { return sick.raft.State() != raft.Leader })
+			eventually(t, "it gives way", func() bool { return sick.node.raft().State() != raft.Leader })
 			second := tr.leader()
 			sick.disk.Resume()
 			tr.net.Kill("h" + second.ID()[1:])

@@ -3,11 +3,14 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
 )
 
 // callPoints asks for all points of a server; see points.encode.
@@ -19,11 +22,17 @@ const callPoints byte = 0x20
 // no majority can be asked, a replica that differs from its leader is out of service
 // too, and keeps its state, since nobody knows which of the two is right.
 type equality struct {
-	c       *Cluster
-	points  *points
+	node       *raftNode
+	peers      *peers
+	background *group
+	fsm        *fsm
+	leadership *leadership
+	transfer   *transfer
+	log        *slog.Logger
+
 	verdict atomic.Pointer[divergence] // nil: in service
 	mended  atomic.Uint64
-	wake    chan struct{} // cap 1: a difference was seen, or may be over
+	wake    wait.Signal // a difference was seen, or may be over
 
 	// seenAt is the newest index at which another server had another hash.
 	seenAt atomic.Uint64
@@ -55,10 +64,6 @@ func (d *divergence) Error() string {
 		"and no majority can be asked which is right", d.index)
 }
 
-func newEquality(c *Cluster, p *points) *equality {
-	return &equality{c: c, points: p, wake: make(chan struct{}, 1)}
-}
-
 // sound reports whether this server may answer reads and lead.
 func (e *equality) sound() bool { return e.verdict.Load() == nil }
 
@@ -72,8 +77,8 @@ func (e *equality) diverged() string {
 
 // hear compares what the member at the other end of a link has just reported.
 func (e *equality) hear(l *link, r peerReport) {
-	e.c.fsm.look()
-	at, equal, known := e.points.compare(r.Scheme, r.Points)
+	e.fsm.look()
+	at, equal, known := e.fsm.points.compare(r.Scheme, r.Points)
 	if known {
 		l.compared.Store(&comparison{at, equal})
 	}
@@ -81,10 +86,7 @@ func (e *equality) hear(l *link, r peerReport) {
 		e.seenAt.Store(at) // two that race tell nearly the same index
 	}
 	if known && !equal || !e.sound() {
-		select {
-		case e.wake <- struct{}{}:
-		default:
-		}
+		e.wake.Set()
 	}
 }
 
@@ -108,14 +110,13 @@ func (e *equality) run(ctx context.Context) {
 
 // examine asks every voter for its points and decides about this server.
 func (e *equality) examine(ctx context.Context) {
-	_, leader := e.c.raft.LeaderWithID()
 	old := e.verdict.Load()
-	q := question{self: e.c.id, leader: string(leader), old: old, least: e.seenAt.Load()}
+	q := question{self: e.node.id, leader: e.node.leader(), old: old, least: e.seenAt.Load()}
 	if old != nil {
 		q.least = old.index
 	}
 	q.hashes = e.ask(ctx)
-	for _, s := range e.c.servers() {
+	for _, s := range e.node.servers() {
 		if s.Suffrage == raft.Voter {
 			q.voters = append(q.voters, string(s.ID))
 		}
@@ -136,23 +137,23 @@ func (e *equality) examine(ctx context.Context) {
 // decide puts this server out of service, or back.
 func (e *equality) decide(next *divergence) {
 	old := e.verdict.Swap(next)
-	e.c.leadership.refresh(fmt.Errorf("%w: %w", ErrLeadershipLost, ErrDiverged))
+	e.leadership.refresh(fmt.Errorf("%w: %w", ErrLeadershipLost, ErrDiverged))
 	switch {
 	case old == nil && next != nil:
-		e.c.log.Error("this replica is out of service: "+next.Error(), "index", next.index)
+		e.log.Error("this replica is out of service: "+next.Error(), "index", next.index)
 	case old != nil && next == nil:
-		e.c.log.Info("this replica is back in service: its state is equal again",
-			"index", e.c.fsm.applied.index())
+		e.log.Info("this replica is back in service: its state is equal again",
+			"index", e.fsm.applied.index())
 	}
 }
 
 // giveWay hands the lead over; it reports whether there was something to hand over.
 func (e *equality) giveWay(ctx context.Context) bool {
-	if e.c.raft.State() != raft.Leader {
+	if !e.node.leads() {
 		return false
 	}
-	if err := e.c.TransferLeadership(ctx, ""); err != nil {
-		e.c.log.Info("giving way again, since the state here is wrong", "err", err)
+	if err := e.transfer.handOver(ctx, ""); err != nil {
+		e.log.Info("giving way again, since the state here is wrong", "err", err)
 	}
 	return true
 }
@@ -168,13 +169,13 @@ func (e *equality) ask(ctx context.Context) map[string]map[uint64]uint64 {
 	}
 	answers := make(chan answer, maxServers)
 	asked := 0
-	for _, s := range e.c.servers() {
+	for _, s := range e.node.servers() {
 		id := string(s.ID)
-		l := e.c.peers.link(id)
+		l := e.peers.link(id)
 		if l == nil || asked == cap(answers) {
 			continue
 		}
-		if e.c.background.Go(func() {
+		if e.background.Go(func() {
 			body, err := l.call(ctx, callPoints, nil)
 			if err != nil {
 				body = nil
@@ -192,14 +193,14 @@ func (e *equality) ask(ctx context.Context) map[string]map[uint64]uint64 {
 			hashes[a.id], schemes[a.id] = byIndex, scheme
 		}
 	}
-	e.c.fsm.look()
-	mine, own := e.points.all()
+	e.fsm.look()
+	mine, own := e.fsm.points.all()
 	for id, scheme := range schemes {
 		if scheme != mine {
 			delete(hashes, id)
 		}
 	}
-	hashes[e.c.id] = own
+	hashes[e.node.id] = own
 	return hashes
 }
 
@@ -275,3 +276,18 @@ func boolInt(b bool) int {
 	}
 	return 0
 }
+
+// answer is the answer to callPoints.
+func (e *equality) answer() []byte {
+	e.fsm.look()
+	return e.fsm.points.encode()
+}
+
+// fitness is the verdict on this server: its disk, and the equality of its state.
+type fitness struct {
+	disk     diskHealth
+	equality *equality
+}
+
+func (f fitness) Works() bool { return f.disk.Works() && f.equality.sound() }
+func (f fitness) Fit() bool   { return f.disk.Fit() && f.equality.sound() }

@@ -136,7 +136,7 @@ func TestADivergedReplicaIsTakenOutOfServiceAndMended(t *testing.T) {
 					}
 				}
 				tr.demandEqual(t, stop())
-				if bad.Status().Mended != 1 || !bad.mayStand() {
+				if bad.Status().Mended != 1 || !bad.candidacy.mayStand() {
 					t.Errorf("%+v", bad.Status())
 				}
 				_ = bad.kill()

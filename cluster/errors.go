@@ -1,6 +1,11 @@
 package cluster
 
-import "errors"
+import (
+	"errors"
+
+	"quorate/cluster/internal/datadir"
+	"quorate/cluster/internal/store"
+)
 
 // The errors of this package fall into two kinds. After ErrOutcomeUnknown the
 // command may or may not take effect, now or later; after every other error
@@ -15,26 +20,26 @@ var (
 	// ErrTooLarge: the command is larger than MaxCommand.
 	ErrTooLarge = errors.New("cluster: command too large")
 	// ErrClosed: Close was called.
-	ErrClosed = errors.New("cluster: closed")
+	ErrClosed = store.ErrClosed
 
 	// ErrLeadershipLost is the cause with which the context of RunWhileLeader is cancelled.
 	ErrLeadershipLost = errors.New("cluster: leadership lost")
 	// ErrClusterMismatch: the peer, or the data directory, belongs to another cluster.
-	ErrClusterMismatch = errors.New("cluster: belongs to another cluster")
+	ErrClusterMismatch = datadir.ErrClusterMismatch
 	// ErrDataDirInUse: another process holds the data directory.
-	ErrDataDirInUse = errors.New("cluster: data directory in use")
+	ErrDataDirInUse = datadir.ErrInUse
 	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the file
 	// and the way out.
-	ErrCorrupt = errors.New("cluster: corrupt data")
-	// ErrTooOld is what a Machine wraps when its version is too old for what it is
-	// to restore: nothing is damaged then.
+	ErrCorrupt = datadir.ErrCorrupt
+	// ErrTooOld is what a Machine wraps when its version is too old for what it is to
+	// restore. Nothing is damaged then.
 	ErrTooOld = errors.New("cluster: this version is too old for the data")
 	// ErrDisk: the disk hangs, is full, or refuses writes.
-	ErrDisk = errors.New("cluster: disk unhealthy")
+	ErrDisk = store.ErrDisk
 	// ErrPeerUnreachable: no connection to the peer.
 	ErrPeerUnreachable = errors.New("cluster: peer unreachable")
-	// ErrRefused: a peer turned this server down, or the other way round, because
-	// a member came back with another disk.
+	// ErrRefused: a peer turned this server down, or this server a peer, because a
+	// member came back with another disk.
 	ErrRefused = errors.New("cluster: refused")
 	// ErrDiverged: the state of this server is not that of the others; see Status.Diverged.
 	ErrDiverged = errors.New("cluster: the state here is not that of the other replicas")

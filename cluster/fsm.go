@@ -8,18 +8,19 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
 )
 
-// Entry is one proposed command as it stands in the log. Several commands may
-// share an index, because concurrent proposals share log entries.
+// Entry is one proposed command as it stands in the log. Several commands may share an
+// index, because concurrent proposals share log entries.
 type Entry struct {
 	Index uint64
-	Term  uint64
 	Data  []byte
 }
 
-// Machine is the replicated state machine. Its methods are never called at once. It
-// must be deterministic. One that is a Digester as well is compared with those of the
+// Machine is the replicated state machine. It must be deterministic. Its methods are
+// never called at once. One that is a Digester as well is compared with those of the
 // other replicas.
 type Machine interface {
 	// Apply applies the commands in order and returns one result for each.
@@ -113,7 +114,7 @@ func (f *fsm) applyRun(logs []*raft.Log) []any {
 		}
 		counts[i] = len(commands)
 		for _, c := range commands {
-			batch = append(batch, Entry{Index: l.Index, Term: l.Term, Data: c})
+			batch = append(batch, Entry{Index: l.Index, Data: c})
 		}
 	}
 	var results []any
@@ -132,8 +133,8 @@ func (f *fsm) applyRun(logs []*raft.Log) []any {
 	return out
 }
 
-// snapshotMagic opens every snapshot; the applied index follows, so that a
-// restored replica knows how far it is without asking raft.
+// snapshotMagic opens every snapshot. The applied index follows, so that a restored
+// replica knows how far it is without asking raft.
 var snapshotMagic = [8]byte{'C', 'L', 'S', 'N', 'A', 'P', '0', '1'}
 
 type fsmSnapshot struct {
@@ -204,11 +205,12 @@ func readSnapshotHead(r io.Reader) (uint64, error) {
 	return binary.BigEndian.Uint64(head[8:]), nil
 }
 
-// progress is an index that grows and can be waited for.
+// progress is an index that grows and can be waited for. Only the goroutine of the state
+// machine moves it.
 type progress struct {
+	moved wait.Broadcast
 	mu    sync.Mutex
 	at    uint64
-	moved chan struct{} // closed at the next change; nil while nobody waits
 }
 
 func (p *progress) index() uint64 {
@@ -217,41 +219,28 @@ func (p *progress) index() uint64 {
 	return p.at
 }
 
+// advance moves the index forward.
 func (p *progress) advance(to uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if to > p.at {
-		p.set(to)
+	if p.index() < to {
+		p.reset(to)
 	}
 }
 
+// reset moves the index, also back.
 func (p *progress) reset(to uint64) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.set(to)
-}
-
-func (p *progress) set(to uint64) {
 	p.at = to
-	if p.moved != nil {
-		close(p.moved)
-		p.moved = nil
-	}
+	p.mu.Unlock()
+	p.moved.Notify()
 }
 
 // wait returns nil once the index is at least want.
 func (p *progress) wait(ctx context.Context, want uint64) error {
 	for {
-		p.mu.Lock()
-		if p.at >= want {
-			p.mu.Unlock()
+		moved := p.moved.Changed()
+		if p.index() >= want {
 			return nil
 		}
-		if p.moved == nil {
-			p.moved = make(chan struct{})
-		}
-		moved := p.moved
-		p.mu.Unlock()
 		select {
 		case <-moved:
 		case <-ctx.Done():

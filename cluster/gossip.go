@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,21 +26,29 @@ const (
 	rejoinInterval = time.Second
 )
 
-// gossip finds other servers and carries addresses. It never is the truth about
-// the membership or about who is alive: those are raft's.
+// gossip finds other servers and carries addresses. It never is the truth about the
+// membership or about who is alive: those are raft's.
 type gossip struct {
-	c    *Cluster
-	list *memberlist.Memberlist
-	wake chan struct{}
+	expect     int
+	join       []string
+	background *group
+	node       *raftNode
+	self       *identity
+	peers      *peers
+	membership *membership
+	leads      func() bool
+	warnOnce   func(who greeting, msg string)
+	log        *slog.Logger
+	list       *memberlist.Memberlist
 
 	mu    sync.Mutex
 	metas map[string]gossipMeta // by server id, this server's among them
 
-	seen      string    // the fresh servers last in view
-	seenSince time.Time // since when
-	joined    time.Time // last try
-	adding    chan struct{}
-	crowded   bool
+	seen      string        // the fresh servers last in view
+	seenSince time.Time     // since when
+	joined    time.Time     // last try
+	adding    chan struct{} // holds one token while a server is being added
+	crowded   bool          // the warning about too many servers was given
 }
 
 // gossipMeta travels with each server's entry; at most 512 bytes.
@@ -53,23 +60,15 @@ type gossipMeta struct {
 	Used    bool   `json:"u,omitempty"` // has raft state
 }
 
-func (c *Cluster) openGossip() error {
-	if c.cfg.GossipListen == "" {
-		if c.cfg.Expect > 0 || len(c.cfg.Join) > 0 {
-			return errors.New("cluster: Expect and Join need GossipListen")
-		}
-		return nil
-	}
-	g := &gossip{
-		c: c, wake: make(chan struct{}, 1), adding: make(chan struct{}, 1),
-		metas: make(map[string]gossipMeta),
-	}
-	host, port, err := net.SplitHostPort(c.cfg.GossipListen)
+// open begins to listen.
+func (g *gossip) open(cfg Config) error {
+	g.adding, g.metas = make(chan struct{}, 1), make(map[string]gossipMeta)
+	host, port, err := net.SplitHostPort(cfg.GossipListen)
 	if err != nil {
 		return fmt.Errorf("cluster: gossip address: %w", err)
 	}
 	conf := memberlist.DefaultLANConfig()
-	conf.Name = c.id
+	conf.Name = g.self.id
 	conf.BindAddr = host
 	if host == "" {
 		conf.BindAddr = "0.0.0.0"
@@ -78,7 +77,7 @@ func (c *Cluster) openGossip() error {
 		return fmt.Errorf("cluster: gossip port: %w", err)
 	}
 	conf.AdvertisePort = conf.BindPort
-	if advertised, _, err := net.SplitHostPort(c.cfg.Advertise); err == nil {
+	if advertised, _, err := net.SplitHostPort(g.self.advertise); err == nil {
 		if ip := net.ParseIP(advertised); ip != nil && !ip.IsUnspecified() {
 			conf.AdvertiseAddr = advertised
 		}
@@ -87,31 +86,17 @@ func (c *Cluster) openGossip() error {
 	conf.ProbeInterval, conf.ProbeTimeout = 300*time.Millisecond, 150*time.Millisecond
 	conf.SuspicionMult = 3
 	conf.GossipInterval = 100 * time.Millisecond
-	conf.SecretKey = c.cfg.GossipKey
+	conf.SecretKey = cfg.GossipKey
 	conf.Delegate, conf.Alive, conf.Events = g, g, g
-	conf.Logger = slog.NewLogLogger(c.log.Handler(), slog.LevelDebug)
+	conf.Logger = slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)
 	if g.list, err = memberlist.Create(conf); err != nil {
 		return fmt.Errorf("cluster: gossip: %w", err)
 	}
-	c.gossip.Store(g)
 	return nil
 }
 
-// GossipAddr is the address gossip listens on, or "" without gossip.
-func (c *Cluster) GossipAddr() string {
-	g := c.gossip.Load()
-	if g == nil {
-		return ""
-	}
-	return g.list.LocalNode().Address()
-}
-
-func (g *gossip) poke() {
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
-}
+// addr is the address that gossip listens on.
+func (g *gossip) addr() string { return g.list.LocalNode().Address() }
 
 func (g *gossip) run(ctx context.Context) {
 	tick := time.NewTicker(gossipInterval)
@@ -125,7 +110,7 @@ func (g *gossip) run(ctx context.Context) {
 		g.look(ctx)
 		select {
 		case <-tick.C:
-		case <-g.wake:
+		case <-g.self.changed:
 		case <-ctx.Done():
 			_ = g.list.Leave(rejoinInterval)
 			_ = g.list.Shutdown()
@@ -136,8 +121,8 @@ func (g *gossip) run(ctx context.Context) {
 
 func (g *gossip) meta() gossipMeta {
 	return gossipMeta{
-		Cluster: g.c.ClusterID(), Raft: g.c.cfg.Advertise, HTTP: g.c.cfg.HTTPAddr,
-		Expect: g.c.cfg.Expect, Used: g.c.started.Load() && g.c.raft.LastIndex() > 0,
+		Cluster: g.self.cluster(), Raft: g.self.advertise, HTTP: g.self.httpAddr,
+		Expect: g.expect, Used: g.node.raft().LastIndex() > 0,
 	}
 }
 
@@ -163,8 +148,8 @@ func (g *gossip) NotifyAlive(n *memberlist.Node) error {
 	if !ok {
 		return errPreamble
 	}
-	if foreign(m.Cluster, g.c.ClusterID()) {
-		g.c.streams.warnOnce(greeting{ID: n.Name, Cluster: m.Cluster, Raft: m.Raft},
+	if foreign(m.Cluster, g.self.cluster()) {
+		g.warnOnce(greeting{ID: n.Name, Cluster: m.Cluster, Raft: m.Raft},
 			"gossip with a member of another cluster; check the configured addresses")
 		return ErrClusterMismatch
 	}
@@ -181,8 +166,8 @@ func (g *gossip) NotifyJoin(n *memberlist.Node) {
 	g.mu.Lock()
 	g.metas[n.Name] = m
 	g.mu.Unlock()
-	if n.Name != g.c.id {
-		g.c.peers.learn(greeting{ID: n.Name, Raft: m.Raft, HTTP: m.HTTP, Cluster: m.Cluster})
+	if n.Name != g.self.id {
+		g.peers.learn(greeting{ID: n.Name, Raft: m.Raft, HTTP: m.HTTP, Cluster: m.Cluster})
 	}
 }
 
@@ -207,90 +192,69 @@ func parseMeta(b []byte) (gossipMeta, bool) {
 
 // look does what the present view calls for.
 func (g *gossip) look(ctx context.Context) {
-	if len(g.view()) <= 1 && len(g.c.cfg.Join) > 0 && time.Since(g.joined) > rejoinInterval {
+	if len(g.view()) <= 1 && len(g.join) > 0 && time.Since(g.joined) > rejoinInterval {
 		g.joined = time.Now()
-		if _, err := g.list.Join(g.c.cfg.Join); err != nil {
-			g.c.log.Debug("no gossip yet", "err", err)
+		if _, err := g.list.Join(g.join); err != nil {
+			g.log.Debug("no gossip yet", "err", err)
 		}
 	}
 	metas := g.view()
-	if g.c.cfg.Expect > 0 && g.c.raft.LastIndex() == 0 {
+	if g.expect > 0 && g.node.raft().LastIndex() == 0 {
 		g.bootstrap(ctx, metas)
 	}
-	if g.c.IsLeader() {
+	if g.leads() {
 		g.addNewcomers(ctx, metas)
 	}
 }
 
-// bootstrap acts only if exactly the expected number of servers is in view, all
-// fresh and expecting the same, for a while, and each confirms it; and then only
-// the server with the lowest id does it. The others get the membership from it.
+// bootstrap acts only if exactly the expected number of servers has been in view for a
+// while, if all of them are fresh and expect the same, and if each confirms it. Then
+// the server with the lowest id does it, and the others get the membership from there.
 func (g *gossip) bootstrap(ctx context.Context, metas map[string]gossipMeta) {
 	var members []Member
 	for id, m := range metas {
 		if m.Used || m.Cluster != "" {
 			return // there is a cluster: its leader adds us
 		}
-		if m.Expect == g.c.cfg.Expect {
+		if m.Expect == g.expect {
 			members = append(members, Member{ID: id, RaftAddr: m.Raft})
 		}
 	}
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
-	if len(members) > g.c.cfg.Expect && !g.crowded {
+	if len(members) > g.expect && !g.crowded {
 		g.crowded = true
-		g.c.log.Warn("more fresh servers than expected; none bootstraps",
-			"expected", g.c.cfg.Expect, "seen", len(members))
+		g.log.Warn("more fresh servers than expected; none bootstraps",
+			"expected", g.expect, "seen", len(members))
 	}
 	view := fmt.Sprint(members)
 	if view != g.seen {
 		g.seen, g.seenSince = view, time.Now()
 	}
-	if len(members) != g.c.cfg.Expect || members[0].ID != g.c.id ||
+	if len(members) != g.expect || members[0].ID != g.self.id ||
 		time.Since(g.seenSince) < stableView {
 		return
 	}
 	for _, m := range members {
-		if m.ID != g.c.id && !g.c.isFresh(ctx, m) {
+		if m.ID != g.self.id && !g.peers.isFresh(ctx, m) {
 			g.seen = ""
 			return
 		}
 	}
-	if err := g.c.await(g.c.raft.BootstrapCluster(configuration(members))); err != nil &&
+	if err := g.node.await(g.node.raft().BootstrapCluster(configuration(members))); err != nil &&
 		!errors.Is(err, raft.ErrCantBootstrap) {
-		g.c.log.Error("cannot bootstrap", "err", err)
+		g.log.Error("cannot bootstrap", "err", err)
 		return
 	}
-	g.c.log.Info("bootstrapped the cluster", "members", view)
-	g.c.peers.poke()
+	g.log.Info("bootstrapped the cluster", "members", view)
+	g.peers.wake.Set()
 }
 
-// isFresh asks a server itself whether it has no state.
-func (c *Cluster) isFresh(ctx context.Context, m Member) bool {
-	ctx, cancel := context.WithTimeout(ctx, reportInterval)
-	defer cancel()
-	conn, who, err := c.streams.dial(ctx, m.RaftAddr, tagPeer)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = conn.Close() }()
-	if who.ID != m.ID {
-		return false
-	}
-	_ = conn.SetDeadline(time.Now().Add(reportInterval))
-	if _, err := conn.Write(appendPeerFrame(nil, peerFrame{kind: callStatus, id: 1})); err != nil {
-		return false
-	}
-	f, err := readPeerFrame(bufio.NewReader(conn))
-	var r peerReport
-	return err == nil && f.kind == answerOK && json.Unmarshal(f.body, &r) == nil && r.Empty
-}
-
-// addNewcomers adds fresh servers, and finishes what an earlier leader began, one
-// at a time.
+// addNewcomers adds fresh servers, one at a time. It also finishes what an earlier
+// leader began.
 func (g *gossip) addNewcomers(ctx context.Context, metas map[string]gossipMeta) {
 	known := make(map[string]bool)
 	var next *Member
-	for _, s := range g.c.servers() {
+	for _, s := range g.node.servers() {
 		known[string(s.ID)] = true
 		if s.Suffrage != raft.Voter {
 			next = &Member{ID: string(s.ID), RaftAddr: string(s.Address)}
@@ -310,15 +274,15 @@ func (g *gossip) addNewcomers(ctx context.Context, metas map[string]gossipMeta) 
 	default:
 		return
 	}
-	if !g.c.background.Go(func() {
+	if !g.background.Go(func() {
 		defer func() { <-g.adding }()
 		ctx, cancel := context.WithTimeout(ctx, lagLimit)
 		defer cancel()
-		if fresh && !g.c.isFresh(ctx, m) {
+		if fresh && !g.peers.isFresh(ctx, m) {
 			return
 		}
-		if err := g.c.AddMember(ctx, m); err != nil {
-			g.c.log.Info("could not add a server yet", "member", m.ID, "err", err)
+		if err := g.membership.add(ctx, m); err != nil {
+			g.log.Info("could not add a server yet", "member", m.ID, "err", err)
 		}
 	}) {
 		<-g.adding

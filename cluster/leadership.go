@@ -3,40 +3,50 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
 )
 
-// lead is one stretch of leadership: a term, or what is left of it after a
-// hand-over that failed.
+// lead is one stretch of leadership: a term, or what is left of it after a hand-over
+// that failed.
 type lead struct {
 	term   uint64
-	ctx    context.Context // ends with ErrLeadershipLost or what else took the lead away
+	ctx    context.Context // ends with ErrLeadershipLost, or with what else took the lead
 	cancel context.CancelCauseFunc
 	ready  chan struct{} // closed once an entry of this term is committed and applied
 }
 
-// leadership follows raft's state. It is told of each change synchronously, on
-// the goroutine that makes it, so the contexts of a lost lead end at once.
+// leadership follows raft's state. It is told of each change on the goroutine that
+// makes the change, so the context of a lost lead ends at once.
 type leadership struct {
-	c       *Cluster
-	mu      sync.Mutex
-	now     *lead
-	paused  int           // hand-overs under way
-	changed chan struct{} // closed and replaced when now changes
-	since   time.Time     // last change of the known leader
-	lost    time.Time     // when we last stopped leading
-	wins    uint64
+	ctx    context.Context // of every lead
+	node   *raftNode
+	health diskHealth
+	log    *slog.Logger
+	// leaderMoved is called when the known leader has changed. It must not block.
+	leaderMoved func()
+
+	changed     wait.Broadcast // now has changed
+	otherLeader wait.Broadcast // the known leader has changed
+
+	mu     sync.Mutex
+	now    *lead
+	paused int       // hand-overs under way
+	since  time.Time // when the known leader last changed
+	lost   time.Time // when this server last stopped leading
+	wins   uint64
 }
 
-func newLeadership(c *Cluster) *leadership {
-	return &leadership{c: c, changed: make(chan struct{})}
-}
+// openRetry is the pause after an entry that could not open the term.
+const openRetry = 5 * time.Millisecond
 
-// observe is the filter of a raft observer: it runs inside raft's state change,
-// so it must not block or call back into the main loop.
+// observe is the filter of a raft observer. It runs inside raft's state change, so it
+// must not block or call back into the main loop.
 func (l *leadership) observe(o *raft.Observation) bool {
 	switch o.Data.(type) {
 	case raft.RaftState:
@@ -45,55 +55,90 @@ func (l *leadership) observe(o *raft.Observation) bool {
 		l.mu.Lock()
 		l.since = time.Now()
 		l.mu.Unlock()
-		l.c.peers.poke()
+		l.otherLeader.Notify()
+		l.leaderMoved()
 	}
 	return false
 }
 
-// refresh brings now in line with raft's state and the reasons not to lead.
+// refresh brings now in line with raft's state and with the reasons not to lead.
 func (l *leadership) refresh(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Not before the stores are open and raft is running.
-	r := l.c.raft
+	r := l.node.raft()
 	if r == nil {
 		return
 	}
-	leads := r.State() == raft.Leader && l.paused == 0 && l.c.health.able() &&
-		l.c.equality.sound()
+	leads := r.State() == raft.Leader && l.paused == 0 && l.health.Works()
 	term := r.CurrentTerm()
 	if l.now != nil && (!leads || l.now.term != term) {
 		l.now.cancel(cause)
 		l.now = nil
 		l.lost = time.Now()
-		l.signal()
+		l.changed.Notify()
 	}
 	if leads && l.now == nil {
-		ctx, cancel := context.WithCancelCause(l.c.ctx)
+		ctx, cancel := context.WithCancelCause(l.ctx)
 		l.now = &lead{term: term, ctx: ctx, cancel: cancel, ready: make(chan struct{})}
 		l.wins++
-		l.signal()
+		l.changed.Notify()
 	}
 }
 
-func (l *leadership) lostWithin(d time.Duration) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.lost.IsZero() && time.Since(l.lost) < d
-}
-
-func (l *leadership) signal() {
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
+// watch returns the present lead, nil without one, and a channel that is closed when
+// it changes.
 func (l *leadership) watch() (*lead, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.now, l.changed
+	return l.now, l.changed.Changed()
 }
 
-// pause keeps this server from acting as leader until the returned function is called.
+// current returns the present lead, nil without one.
+func (l *leadership) current() *lead {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.now
+}
+
+// leads reports whether this server acts as the leader.
+func (l *leadership) leads() bool { return l.current() != nil }
+
+// counts returns how often this server began to lead, and when the known leader last
+// changed.
+func (l *leadership) counts() (wins uint64, since time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wins, l.since
+}
+
+// lostRecently reports whether the lead was lost so recently that no other server can
+// have it.
+func (l *leadership) lostRecently() bool {
+	if l.node.leader() != "" {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.lost.IsZero() && time.Since(l.lost) < l.node.timeouts.Election
+}
+
+// awaitOther waits until another server is known to lead. It reports false when ctx
+// ends first.
+func (l *leadership) awaitOther(ctx context.Context) bool {
+	for {
+		changed := l.otherLeader.Changed()
+		if id := l.node.leader(); id != "" && id != l.node.id {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// pause keeps this server from acting as the leader until resume is called.
 func (l *leadership) pause() (resume func()) {
 	l.mu.Lock()
 	l.paused++
@@ -107,22 +152,18 @@ func (l *leadership) pause() (resume func()) {
 	}
 }
 
-// open commits an empty entry in each new term. Only then are all entries of
-// earlier terms known to be applied, and the commit index is one that every
-// replica's machine will reach.
-func (l *leadership) open(ctx context.Context) {
+// openTerms commits an empty entry in each new term. Only then are all entries of
+// earlier terms known to be applied, and the commit index is one that the machine of
+// every replica will reach.
+func (l *leadership) openTerms(ctx context.Context) {
 	for {
 		now, changed := l.watch()
 		if now != nil {
 			select {
 			case <-now.ready:
 			default:
-				if !l.openTerm(now) {
-					select {
-					case <-time.After(5 * time.Millisecond):
-						continue
-					case <-now.ctx.Done():
-					}
+				if !l.openTerm(now) && wait.Sleep(now.ctx, openRetry) == nil {
+					continue
 				}
 			}
 		}
@@ -135,36 +176,21 @@ func (l *leadership) open(ctx context.Context) {
 }
 
 func (l *leadership) openTerm(now *lead) bool {
-	future := l.c.raft.ApplyLog(raft.Log{Data: encodeFrame(nil)}, l.c.timeouts.Election)
-	if err := l.c.await(future); err != nil {
-		l.c.log.Debug("could not open the term", "term", now.term, "err", err)
+	future := l.node.raft().ApplyLog(raft.Log{Data: encodeFrame(nil)}, l.node.timeouts.Election)
+	if err := l.node.await(future); err != nil {
+		l.log.Debug("could not open the term", "term", now.term, "err", err)
 		return false
 	}
 	close(now.ready)
-	l.c.log.Info("leading", "term", now.term)
+	l.log.Info("leading", "term", now.term)
 	return true
 }
 
-func (c *Cluster) currentLead() *lead {
-	now, _ := c.leadership.watch()
-	return now
-}
-
-func (c *Cluster) acceptsProposals() bool { return c.currentLead() != nil }
-
-// RunWhileLeader runs f once for each term in which this server leads. It calls
-// f after everything of earlier terms is applied, with a context that is
-// cancelled, with the cause ErrLeadershipLost, the moment leadership is lost,
-// is being handed over, or the disk is found unhealthy; it joins f before it
-// looks at the next term. After a hand-over that failed, f runs again with the
-// same term. It returns when ctx ends, or with the error of f when f failed
-// while it still led.
-func (c *Cluster) RunWhileLeader(
-	ctx context.Context, f func(ctx context.Context, term uint64) error,
-) error {
+// run is RunWhileLeader.
+func (l *leadership) run(ctx context.Context, f func(context.Context, uint64) error) error {
 	var last *lead
 	for {
-		now, changed := c.leadership.watch()
+		now, changed := l.watch()
 		if now != nil && now != last {
 			select {
 			case <-now.ready:
@@ -181,7 +207,7 @@ func (c *Cluster) RunWhileLeader(
 		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-c.ctx.Done():
+		case <-l.ctx.Done():
 			return ErrClosed
 		}
 	}
@@ -201,39 +227,3 @@ func runLead(ctx context.Context, now *lead, f func(context.Context, uint64) err
 	}
 	return nil
 }
-
-// LeaderInfo says where the leader is. HTTPAddr is empty until the leader has
-// been talked to once.
-type LeaderInfo struct {
-	ID, RaftAddr, HTTPAddr string
-}
-
-// Leader returns the leader as far as this server knows.
-func (c *Cluster) Leader() (LeaderInfo, bool) {
-	addr, id := c.raft.LeaderWithID()
-	if id == "" {
-		return LeaderInfo{}, false
-	}
-	info := LeaderInfo{ID: string(id), RaftAddr: string(addr), HTTPAddr: c.httpAddr(string(id))}
-	return info, true
-}
-
-func (c *Cluster) httpAddr(id string) string {
-	if id == c.id {
-		return c.cfg.HTTPAddr
-	}
-	return c.peers.httpAddr(id)
-}
-
-// IsLeader reports whether this server leads, as far as it knows. For anything
-// that must be true use VerifyLeader.
-func (c *Cluster) IsLeader() bool { return c.currentLead() != nil }
-
-// Term is the server's current term.
-func (c *Cluster) Term() uint64 { return c.raft.CurrentTerm() }
-
-// ID is this server's id.
-func (c *Cluster) ID() string { return c.id }
-
-// AppliedIndex is the index of the last entry that the Machine has applied.
-func (c *Cluster) AppliedIndex() uint64 { return c.fsm.applied.index() }

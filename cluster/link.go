@@ -3,20 +3,24 @@ package cluster
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"quorate/internal/wait"
 )
 
-// link is the standing connection to one peer. Besides carrying calls it is the
-// proof of life: when the peer's process dies, the connection breaks at once.
+// link is the standing connection to one peer. It carries calls, and it is the proof of
+// life: when the peer's process dies, the connection breaks at once.
 type link struct {
 	id     string
 	dial   func(ctx context.Context, id string) (net.Conn, error)
-	broken func(id string, err error) // the standing connection ended
-	seen   atomic.Int64               // unix nanoseconds of the last frame
+	broken func(id string) // the standing connection ended
+	seen   atomic.Int64    // unix nanoseconds of the last frame
 
+	heard    func(*link, peerReport) // called with each report; may be nil
 	report   atomic.Pointer[peerReport]
 	compared atomic.Pointer[comparison] // of its state with ours
 
@@ -26,8 +30,8 @@ type link struct {
 	nextID uint64
 }
 
-// outbox writes the frames of one connection from one goroutine, so that no
-// caller holds a lock while the network blocks.
+// outbox writes the frames of one connection from one goroutine. So no caller holds a
+// lock while the network blocks.
 type outbox struct {
 	frames chan []byte
 	done   chan struct{}
@@ -37,7 +41,8 @@ func newOutbox() *outbox {
 	return &outbox{frames: make(chan []byte, 64), done: make(chan struct{})}
 }
 
-// run writes until close is called or the connection fails; a failure closes the connection.
+// run writes until done is closed or the connection fails. A failure closes the
+// connection.
 func (o *outbox) run(c net.Conn) {
 	for {
 		select {
@@ -79,23 +84,20 @@ func (l *link) run(ctx context.Context) {
 		if err == nil {
 			delay = redialMin
 			stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-			err = l.serve(c)
+			l.serve(c)
 			stop()
 			if ctx.Err() != nil {
 				return
 			}
-			l.broken(l.id, err)
+			l.broken(l.id)
 		}
-		select {
-		case <-time.After(delay):
-			delay = min(2*delay, redialMax)
-		case <-ctx.Done():
-		}
+		_ = wait.Sleep(ctx, delay)
+		delay = min(2*delay, redialMax)
 	}
 }
 
 // serve reads answers until the connection ends, and fails the calls left open.
-func (l *link) serve(c net.Conn) error {
+func (l *link) serve(c net.Conn) {
 	out := newOutbox()
 	var wg sync.WaitGroup
 	wg.Go(func() { out.run(c) })
@@ -103,10 +105,9 @@ func (l *link) serve(c net.Conn) error {
 	l.out, l.calls = out, make(map[uint64]chan peerFrame)
 	l.mu.Unlock()
 	r := bufio.NewReader(c)
-	var err error
 	for {
-		var f peerFrame
-		if f, err = readPeerFrame(r); err != nil {
+		f, err := readPeerFrame(r)
+		if err != nil {
 			break
 		}
 		l.seen.Store(time.Now().UnixNano())
@@ -128,7 +129,6 @@ func (l *link) serve(c net.Conn) error {
 	for _, answer := range open {
 		close(answer)
 	}
-	return err
 }
 
 func (l *link) up() bool {
@@ -171,4 +171,36 @@ func (l *link) call(ctx context.Context, kind byte, body []byte) ([]byte, error)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// poll asks for a report once in a while until ctx ends.
+func (l *link) poll(ctx context.Context) {
+	tick := time.NewTicker(reportInterval)
+	defer tick.Stop()
+	for {
+		if r, err := l.askReport(ctx); err == nil && l.heard != nil {
+			l.heard(l, r)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// askReport fetches a new report.
+func (l *link) askReport(ctx context.Context) (peerReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportInterval)
+	defer cancel()
+	body, err := l.call(ctx, callStatus, nil)
+	if err != nil {
+		return peerReport{}, err
+	}
+	var r peerReport
+	if err := json.Unmarshal(body, &r); err != nil {
+		return peerReport{}, err
+	}
+	l.report.Store(&r)
+	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -11,105 +12,6 @@ import (
 
 // caughtUp is how many entries a newcomer may lack when it gets its vote.
 const caughtUp = 64
-
-// AddMember adds a server, first without a vote; it gets one when it has caught
-// up. It can be repeated: for a member it does what is missing, and records a
-// new address. Only the leader can. Ending ctx leaves the server without a vote.
-func (c *Cluster) AddMember(ctx context.Context, m Member) error {
-	if err := c.VerifyLeader(ctx); err != nil {
-		return err
-	}
-	id, addr := raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddr)
-	servers := c.servers()
-	if len(servers) >= maxServers {
-		return fmt.Errorf("cluster: already %d members", len(servers))
-	}
-	c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
-	var have *raft.Server
-	for _, s := range servers {
-		if s.ID == id {
-			have = &s
-		}
-	}
-	if have != nil && have.Suffrage == raft.Voter && have.Address == addr {
-		return nil
-	}
-	if have == nil {
-		if err := c.changeConfiguration(c.raft.AddNonvoter(id, addr, 0,
-			c.timeouts.Election)); err != nil {
-			return fmt.Errorf("add %s: %w", m.ID, err)
-		}
-		c.log.Info("added a server, without a vote yet", "member", m.ID, "addr", m.RaftAddr)
-	}
-	c.peers.poke()
-	if have == nil || have.Suffrage != raft.Voter {
-		if err := c.awaitCaughtUp(ctx, m.ID); err != nil {
-			return fmt.Errorf("%s has no vote yet: %w", m.ID, err)
-		}
-	}
-	if err := c.changeConfiguration(c.raft.AddVoter(id, addr, 0, c.timeouts.Election)); err != nil {
-		return fmt.Errorf("give %s a vote: %w", m.ID, err)
-	}
-	c.log.Info("member has a vote", "member", m.ID)
-	return nil
-}
-
-// RemoveMember removes a server from the membership. The leader does not remove
-// itself: it hands over and answers ErrNotLeader, for the caller to try again.
-func (c *Cluster) RemoveMember(ctx context.Context, id string) error {
-	if err := c.VerifyLeader(ctx); err != nil {
-		return err
-	}
-	if id == c.id {
-		if err := c.TransferLeadership(ctx, ""); err != nil {
-			return err
-		}
-		return ErrNotLeader
-	}
-	if c.peers.configured(id) == "" {
-		return fmt.Errorf("%w: %s", ErrUnknownMember, id)
-	}
-	if err := c.changeConfiguration(c.raft.RemoveServer(raft.ServerID(id), 0,
-		c.timeouts.Election)); err != nil {
-		return fmt.Errorf("remove %s: %w", id, err)
-	}
-	c.log.Info("removed a member", "member", id)
-	return nil
-}
-
-func (c *Cluster) changeConfiguration(f raft.Future) error {
-	err := c.await(f)
-	if err == nil {
-		c.peers.poke()
-		return nil
-	}
-	if errors.Is(err, raft.ErrEnqueueTimeout) {
-		return fmt.Errorf("another change is under way: %w", err)
-	}
-	return submitError(err)
-}
-
-// awaitCaughtUp asks the server for its state until its log is near ours.
-func (c *Cluster) awaitCaughtUp(ctx context.Context, id string) error {
-	for {
-		if l := c.peers.link(id); l != nil {
-			r, err := c.peers.ask(ctx, l)
-			if err == nil && r.AppliedIndex+caughtUp >= c.raft.CommitIndex() && !r.Empty {
-				return nil
-			}
-		}
-		if c.raft.State() != raft.Leader {
-			return ErrNotLeader
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.ctx.Done():
-			return ErrClosed
-		}
-	}
-}
 
 // MemberStatus is what this server knows of a member.
 type MemberStatus struct {
@@ -129,7 +31,9 @@ type MemberStatus struct {
 	Lag          uint64 `json:"lag"`
 	Term         uint64 `json:"term"`
 	State        string `json:"state"`
-	Sick         bool   `json:"sick"`
+	// Sick: its disk keeps it from leading. SickReason says how.
+	Sick       bool   `json:"sick"`
+	SickReason string `json:"sick_reason,omitempty"`
 	// EqualAt is the newest index at which its state was found equal to that of this
 	// server; 0 when it was not, or is not known. Diverged says why it is out of service.
 	EqualAt  uint64 `json:"equal_at"`
@@ -139,45 +43,179 @@ type MemberStatus struct {
 	Level uint64 `json:"level"`
 }
 
-// Members returns the membership.
-func (c *Cluster) Members() []MemberStatus {
-	_, leader := c.raft.LeaderWithID()
-	commit := c.raft.CommitIndex()
+// LeaderInfo says where the leader is. HTTPAddr is empty until this server has talked
+// to the leader once.
+type LeaderInfo struct {
+	ID, RaftAddr, HTTPAddr string
+}
+
+// membership changes and describes who is in the cluster.
+type membership struct {
+	ctx      context.Context // ends when the cluster is closed
+	node     *raftNode
+	self     *identity
+	peers    *peers
+	reads    *reads
+	transfer *transfer
+	reporter reporter
+	log      *slog.Logger
+}
+
+// catchUpPause is the pause between two questions to a server that catches up.
+const catchUpPause = 20 * time.Millisecond
+
+// add is AddMember.
+func (m *membership) add(ctx context.Context, member Member) error {
+	if err := m.reads.verifyLead(ctx); err != nil {
+		return err
+	}
+	id, addr := raft.ServerID(member.ID), raft.ServerAddress(member.RaftAddr)
+	if n := len(m.node.servers()); n >= maxServers {
+		return fmt.Errorf("cluster: already %d members", n)
+	}
+	m.peers.learn(greeting{ID: member.ID, Raft: member.RaftAddr})
+	have, known := m.node.find(member.ID)
+	votes := known && have.Suffrage == raft.Voter
+	if votes && have.Address == addr {
+		return nil
+	}
+	limit := m.node.timeouts.Election
+	if !known {
+		if err := m.change(m.node.raft().AddNonvoter(id, addr, 0, limit)); err != nil {
+			return fmt.Errorf("add %s: %w", member.ID, err)
+		}
+		m.log.Info("added a server, without a vote yet", "member", member.ID,
+			"addr", member.RaftAddr)
+	}
+	m.peers.wake.Set()
+	if !votes {
+		if err := m.awaitCaughtUp(ctx, member.ID); err != nil {
+			return fmt.Errorf("%s has no vote yet: %w", member.ID, err)
+		}
+	}
+	if err := m.change(m.node.raft().AddVoter(id, addr, 0, limit)); err != nil {
+		return fmt.Errorf("give %s a vote: %w", member.ID, err)
+	}
+	m.log.Info("member has a vote", "member", member.ID)
+	return nil
+}
+
+// remove is RemoveMember.
+func (m *membership) remove(ctx context.Context, id string) error {
+	if err := m.reads.verifyLead(ctx); err != nil {
+		return err
+	}
+	if id == m.node.id {
+		if err := m.transfer.handOver(ctx, ""); err != nil {
+			return err
+		}
+		return ErrNotLeader
+	}
+	if !m.node.isMember(id) {
+		return fmt.Errorf("%w: %s", ErrUnknownMember, id)
+	}
+	if err := m.change(m.node.raft().RemoveServer(raft.ServerID(id), 0,
+		m.node.timeouts.Election)); err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	m.log.Info("removed a member", "member", id)
+	return nil
+}
+
+// change waits for the end of a change of the membership.
+func (m *membership) change(f raft.Future) error {
+	err := m.node.await(f)
+	if err == nil {
+		m.peers.wake.Set()
+		return nil
+	}
+	if errors.Is(err, raft.ErrEnqueueTimeout) {
+		return fmt.Errorf("another change is under way: %w", err)
+	}
+	return submitError(err)
+}
+
+// awaitCaughtUp asks the server for its state until its log is near ours. Only the
+// server itself knows how far it is, so it has to be asked again and again.
+func (m *membership) awaitCaughtUp(ctx context.Context, id string) error {
+	for {
+		if l := m.peers.link(id); l != nil {
+			r, err := l.askReport(ctx)
+			if err == nil && r.AppliedIndex+caughtUp >= m.node.raft().CommitIndex() && !r.Empty {
+				return nil
+			}
+		}
+		if !m.node.leads() {
+			return ErrNotLeader
+		}
+		select {
+		case <-time.After(catchUpPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.ctx.Done():
+			return ErrClosed
+		}
+	}
+}
+
+// list is Members.
+func (m *membership) list() []MemberStatus {
+	leader := m.node.leader()
+	commit := m.node.raft().CommitIndex()
 	var out []MemberStatus
-	for _, s := range c.servers() {
+	for _, s := range m.node.servers() {
 		id := string(s.ID)
-		m := MemberStatus{
-			ID: id, RaftAddr: string(c.peers.address(s.ID, s.Address)), HTTPAddr: c.httpAddr(id),
-			Voter: s.Suffrage == raft.Voter, Leader: s.ID == leader, Self: id == c.id,
+		st := MemberStatus{
+			ID: id, RaftAddr: string(m.peers.address(s.ID, s.Address)), HTTPAddr: m.httpAddr(id),
+			Voter: s.Suffrage == raft.Voter, Leader: id == leader, Self: id == m.node.id,
 			LastContact: -1,
 		}
-		if m.Self {
-			m.fill(c.report(), commit)
-			m.RaftAddr, m.Connected, m.LastContact, m.Level = c.cfg.Advertise, true, 0, c.cfg.Level
-			m.EqualAt = m.AppliedIndex
-		} else if l := c.peers.link(id); l != nil {
-			if m.Connected = l.up(); m.Connected {
-				m.Level = c.peers.level(id)
+		if st.Self {
+			st.fill(m.reporter.report(), commit)
+			st.RaftAddr, st.Connected = m.self.advertise, true
+			st.LastContact, st.Level = 0, m.self.level
+			st.EqualAt = st.AppliedIndex
+		} else if l := m.peers.link(id); l != nil {
+			if st.Connected = l.up(); st.Connected {
+				st.Level = m.peers.greeting(id).Level
 			}
 			if seen := l.seen.Load(); seen != 0 {
-				m.LastContact = time.Since(time.Unix(0, seen))
+				st.LastContact = time.Since(time.Unix(0, seen))
 			}
 			if r := l.report.Load(); r != nil {
-				m.fill(*r, commit)
+				st.fill(*r, commit)
 			}
 			if x := l.compared.Load(); x != nil && x.equal {
-				m.EqualAt = x.at
+				st.EqualAt = x.at
 			}
 		}
-		out = append(out, m)
+		out = append(out, st)
 	}
 	return out
 }
 
-func (m *MemberStatus) fill(r peerReport, commit uint64) {
-	m.AppliedIndex, m.Term, m.State, m.Sick = r.AppliedIndex, r.Term, r.State, r.Sick
-	m.Diverged = r.Diverged
+func (s *MemberStatus) fill(r peerReport, commit uint64) {
+	s.AppliedIndex, s.Term, s.State = r.AppliedIndex, r.Term, r.State
+	s.Sick, s.SickReason, s.Diverged = r.Sick, r.SickReason, r.Diverged
 	if commit > r.AppliedIndex {
-		m.Lag = commit - r.AppliedIndex
+		s.Lag = commit - r.AppliedIndex
 	}
+}
+
+// leader is Leader.
+func (m *membership) leader() (LeaderInfo, bool) {
+	addr, id := m.node.raft().LeaderWithID()
+	if id == "" {
+		return LeaderInfo{}, false
+	}
+	return LeaderInfo{
+		ID: string(id), RaftAddr: string(addr), HTTPAddr: m.httpAddr(string(id)),
+	}, true
+}
+
+func (m *membership) httpAddr(id string) string {
+	if id == m.node.id {
+		return m.self.httpAddr
+	}
+	return m.peers.greeting(id).HTTP
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"quorate/cluster/clustertest"
 )
 
 // quick timeouts for tests in real time.
@@ -75,7 +77,7 @@ func TestExpectBootstrapsOnceAndALateServerJoins(t *testing.T) {
 	})
 	eventually(t, "the alien says why",
 		func() bool { return strings.Contains(logged.String(), "another cluster") })
-	if voters(lead.Cluster) != 4 || alien.raft.LastIndex() != 0 {
+	if voters(lead.Cluster) != 4 || alien.node.raft().LastIndex() != 0 {
 		t.Fatal("a server of another cluster was added")
 	}
 }
@@ -110,7 +112,7 @@ func TestMoreFreshServersThanExpectedBootstrapNothing(t *testing.T) {
 	deadline := time.Now().Add(2 * stableView)
 	eventually(t, "the time is over", func() bool {
 		for _, nd := range nodes {
-			if nd.raft.LastIndex() != 0 {
+			if nd.node.raft().LastIndex() != 0 {
 				t.Fatal("bootstrapped with three servers where two were expected")
 			}
 		}
@@ -122,10 +124,10 @@ func TestAddAndRemoveMembers(t *testing.T) {
 	tr := startMemory(t, 1)
 	lead := tr.leader()
 	lead.mustPropose(t, "a")
-	nd := &node{disk: NewMemoryDisk(), cfg: Config{
+	nd := &node{disk: clustertest.NewMemoryDisk(), cfg: Config{
 		ID: "n1", RaftListen: "h1:1", Network: tr.net.Host("h1"), Join: []string{"by hand"},
 	}}
-	nd.cfg.Stores, nd.machine = nd.disk.Open, &ledger{}
+	nd.cfg.Disk, nd.machine = nd.disk, &ledger{}
 	nd.cfg.GossipListen, nd.cfg.Join, nd.cfg.Expect = "127.0.0.1:0", nil, 9
 	c, err := Open(context.Background(), nd.cfg, nd.machine)
 	if err != nil {
@@ -165,10 +167,10 @@ func TestAddAndRemoveMembers(t *testing.T) {
 }
 
 func TestMembersOfTwoClustersRefuseEachOther(t *testing.T) {
-	net := NewMemoryNetwork()
+	net := clustertest.NewNetwork()
 	open := func(i int, cluster string) *Cluster {
 		cfg := memoryConfig(net, 2, i)
-		cfg.ClusterID = cluster
+		cfg.ClusterID, cfg.Disk = cluster, clustertest.NewMemoryDisk()
 		c, err := Open(context.Background(), cfg, &ledger{})
 		if err != nil {
 			t.Fatal(err)

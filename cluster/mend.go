@@ -48,19 +48,19 @@ func (e *equality) mend(ctx context.Context, d *divergence) {
 		e.mendPause = firstMendPause
 	}
 	for _, id := range d.sources {
-		if id == e.c.id {
+		if id == e.node.id {
 			continue
 		}
 		err := e.mendFrom(ctx, id)
 		if err == nil {
 			e.mended.Add(1)
 			e.snapshotOwed = true
-			e.c.log.Info("replaced the state of this replica by that of another",
-				"from", id, "index", e.c.fsm.applied.index())
+			e.log.Info("replaced the state of this replica by that of another",
+				"from", id, "index", e.fsm.applied.index())
 			e.snapshot()
 			break
 		}
-		e.c.log.Info("could not replace the state of this replica", "from", id, "err", err)
+		e.log.Info("could not replace the state of this replica", "from", id, "err", err)
 	}
 	e.mendNext = time.Now().Add(e.mendPause)
 }
@@ -70,7 +70,7 @@ func (e *equality) mend(ctx context.Context, d *divergence) {
 func (e *equality) mendFrom(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
 	defer cancel()
-	conn, err := e.c.peers.dial(ctx, id)
+	conn, err := e.peers.dial(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (e *equality) mendFrom(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return e.c.fsm.replace(state, e.c.guard)
+	return e.fsm.replace(state, e.node.store)
 }
 
 // movedState is the state of another server at an index.
@@ -122,15 +122,15 @@ func readState(r io.Reader) (*movedState, error) {
 // that ends them is the caller's.
 func (e *equality) send(ctx context.Context, id uint64, out *outbox) error {
 	select {
-	case e.c.fsm.sending <- struct{}{}:
-		defer func() { <-e.c.fsm.sending }()
+	case e.fsm.sending <- struct{}{}:
+		defer func() { <-e.fsm.sending }()
 	default:
 		return errBusy
 	}
 	if why := e.diverged(); why != "" {
 		return fmt.Errorf("%w: %s", ErrDiverged, why)
 	}
-	head, state, err := e.c.fsm.capture()
+	head, state, err := e.fsm.capture()
 	if err != nil {
 		return err
 	}
@@ -164,10 +164,10 @@ func (w *partWriter) Write(b []byte) (n int, err error) {
 // snapshot saves the new state, so that no older snapshot brings the wrong one back. It
 // is tried again while raft has not handed over all that is in it.
 func (e *equality) snapshot() {
-	err := e.c.await(e.c.raft.Snapshot())
+	err := e.node.await(e.node.raft().Snapshot())
 	e.snapshotOwed = err != nil
 	if err != nil {
-		e.c.log.Debug("the replaced state is to be saved again", "err", err)
+		e.log.Debug("the replaced state is to be saved again", "err", err)
 	}
 }
 

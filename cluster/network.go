@@ -5,8 +5,8 @@ import (
 	"net"
 )
 
-// Network opens connections. The default is TCP; NewMemoryNetwork gives one
-// that lives in memory, for tests under virtual time.
+// Network opens connections. The default is TCP. Package clustertest has one in memory,
+// for tests under virtual time.
 type Network interface {
 	Listen(addr string) (net.Listener, error)
 	Dial(ctx context.Context, addr string) (net.Conn, error)

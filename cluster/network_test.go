@@ -8,15 +8,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"math/big"
 	"net"
-	"os"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"quorate/cluster/clustertest"
 )
 
 func selfSigned(t *testing.T) *tls.Config {
@@ -60,7 +59,10 @@ func TestServersTalkOverMutualTLS(t *testing.T) {
 	}
 	for i, m := range members {
 		tr.nodes = append(tr.nodes,
-			&node{cfg: Config{ID: m.ID, RaftListen: m.RaftAddr, Members: members, TLS: secure}})
+			&node{cfg: Config{
+				ID: m.ID, RaftListen: m.RaftAddr, Members: members, TLS: secure,
+				Disk: clustertest.NewMemoryDisk(),
+			}})
 		tr.start(i)
 	}
 	t.Cleanup(tr.close)
@@ -72,24 +74,22 @@ func TestServersTalkOverMutualTLS(t *testing.T) {
 			t.Fatalf("%s: %v", nd.ID(), err)
 		}
 	}
-	plain := &streams{
-		network: tcpNetwork{}, self: func() greeting { return greeting{ID: "x"} },
-		log: discardLogger(),
-	}
+	plain := newStreams(tcpNetwork{}, nil, nil, discardLogger(),
+		streamHooks{self: func() greeting { return greeting{ID: "x"} }})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if _, _, err := plain.prepare().dial(ctx, members[0].RaftAddr, tagPeer); err == nil {
+	if _, _, err := plain.dial(ctx, members[0].RaftAddr, tagPeer); err == nil {
 		t.Fatal("a plain connection was welcome")
 	}
 }
 
 func TestStaticMembersBootstrapOnceHoweverTheyStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := NewMemoryNetwork()
+		net := clustertest.NewNetwork()
 		tr := &trio{t: t, net: net}
 		for i := range 3 {
-			nd := &node{cfg: memoryConfig(net, 3, i), disk: NewMemoryDisk()}
-			nd.cfg.Stores = nd.disk.Open
+			nd := &node{cfg: memoryConfig(net, 3, i), disk: clustertest.NewMemoryDisk()}
+			nd.cfg.Disk = nd.disk
 			tr.nodes = append(tr.nodes, nd)
 		}
 		defer tr.close()
@@ -122,8 +122,8 @@ func TestStaticMembersBootstrapOnceHoweverTheyStart(t *testing.T) {
 }
 
 func TestAServerOutsideItsOwnMemberListIsRefused(t *testing.T) {
-	cfg := memoryConfig(NewMemoryNetwork(), 3, 0)
-	cfg.ID = "n7"
+	cfg := memoryConfig(clustertest.NewNetwork(), 3, 0)
+	cfg.ID, cfg.Disk = "n7", clustertest.NewMemoryDisk()
 	if err := openDirErr(t, cfg); !errors.Is(err, ErrUnknownMember) {
 		t.Fatalf("got %v", err)
 	}
@@ -134,8 +134,8 @@ func TestHungRealDiskGivesWay(t *testing.T) {
 	tr.leader()
 	for i := range tr.nodes {
 		_ = tr.nodes[i].kill()
-		tr.nodes[i].disk = NewFaultyDisk()
-		tr.nodes[i].cfg.Stores = tr.nodes[i].disk.Open
+		tr.nodes[i].disk = clustertest.NewFileDisk()
+		tr.nodes[i].cfg.Disk = tr.nodes[i].disk
 		tr.nodes[i].cfg.Timeouts.Store = 500 * time.Millisecond
 		tr.start(i)
 	}
@@ -163,54 +163,4 @@ func TestHungRealDiskGivesWay(t *testing.T) {
 	old.disk.Resume()
 	wg.Wait()
 	eventually(t, "the sick server catches up", func() bool { return old.machine.count("x") == 1 })
-}
-
-func TestMemoryNetworkHoldsBytesAcrossAPartition(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		net := NewMemoryNetwork()
-		l, err := net.Host("a").Listen("a:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := net.Host("a").Listen("a:1"); !errors.Is(err, syscall.EADDRINUSE) {
-			t.Errorf("listened twice: %v", err)
-		}
-		accepted := make(chan io.ReadWriteCloser, 1)
-		go func() {
-			c, _ := l.Accept()
-			accepted <- c
-		}()
-		ours, err := net.Host("b").Dial(context.Background(), "a:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		theirs := <-accepted
-		net.Partition([]string{"a"})
-		if _, err := ours.Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		_ = ours.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("got %v", err)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if _, err := net.Host("b").Dial(ctx, "a:1"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("dialed across: %v", err)
-		}
-		net.Heal()
-		if _, err := io.ReadFull(theirs, make([]byte, 1)); err != nil {
-			t.Errorf("the byte is lost: %v", err)
-		}
-		net.Kill("a")
-		_ = ours.SetReadDeadline(time.Time{})
-		if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("got %v", err)
-		}
-		if _, err := net.Host("b").Dial(context.Background(),
-			"a:1"); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("got %v", err)
-		}
-		_ = ours.Close()
-	})
 }

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
 )
 
 const (
@@ -40,14 +42,20 @@ const (
 
 // proposer packs concurrent proposals into shared log entries.
 type proposer struct {
-	c       *Cluster
+	ctx     context.Context // ends when nothing is answered any more
+	node    *raftNode
+	accepts func() bool // reports whether this server may propose
+
 	slots   chan struct{}  // one per proposal between Propose and its result
 	queue   chan *proposal // full only of those that were given up
-	entries chan submitted // what settle waits for, in the order of submission
+	entries chan submitted // what deliver waits for, in the order of submission
+	closing atomic.Bool    // new proposals are refused
+	stopped chan struct{}  // closed when nothing is submitted any more
 
-	inFlight atomic.Int64  // entries submitted and without a result
-	bytes    atomic.Int64  // of those entries
-	settled  chan struct{} // cap 1: bytes has shrunk
+	inFlight atomic.Int64   // entries submitted and without a result
+	bytes    atomic.Int64   // of those entries
+	room     wait.Signal    // bytes has shrunk
+	answered wait.Broadcast // inFlight has shrunk
 }
 
 type submitted struct {
@@ -56,37 +64,34 @@ type submitted struct {
 	size   int64
 }
 
-func newProposer(c *Cluster) *proposer {
+func newProposer(ctx context.Context, node *raftNode, accepts func() bool) *proposer {
 	return &proposer{
-		c:       c,
+		ctx: ctx, node: node, accepts: accepts,
 		slots:   make(chan struct{}, maxProposals),
 		queue:   make(chan *proposal, maxProposals),
 		entries: make(chan submitted, maxEntries),
-		settled: make(chan struct{}, 1),
+		stopped: make(chan struct{}),
+		room:    wait.NewSignal(),
 	}
 }
 
-// Propose replicates one command and returns what the local Machine answered
-// when it applied it. Only the leader can propose. See the error variables:
-// after ErrOutcomeUnknown the command may take effect, after any other nothing
-// happened. A command is never submitted twice.
-func (c *Cluster) Propose(ctx context.Context, data []byte) (result any, err error) {
+// propose is Propose.
+func (p *proposer) propose(ctx context.Context, data []byte) (result any, err error) {
 	if len(data) > MaxCommand {
 		return nil, fmt.Errorf("%w: %d bytes of %d", ErrTooLarge, len(data), MaxCommand)
 	}
-	if c.closing.Load() {
+	if p.closing.Load() {
 		return nil, ErrClosed
 	}
-	if !c.acceptsProposals() {
+	if !p.accepts() {
 		return nil, ErrNotLeader
 	}
-	p := c.proposer
 	select {
 	case p.slots <- struct{}{}:
 		defer func() { <-p.slots }()
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %w", ErrOverloaded, ctx.Err())
-	case <-c.ctx.Done():
+	case <-p.ctx.Done():
 		return nil, ErrClosed
 	}
 	prop := &proposal{data: data, done: make(chan outcome, 1)}
@@ -94,17 +99,17 @@ func (c *Cluster) Propose(ctx context.Context, data []byte) (result any, err err
 	case p.queue <- prop:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %w", ErrOverloaded, ctx.Err())
-	case <-c.ctx.Done():
+	case <-p.ctx.Done():
 		return nil, ErrClosed
 	}
 	select {
 	case o := <-prop.done:
 		return o.result, o.err
 	case <-ctx.Done():
-	case <-c.ctx.Done():
+	case <-p.ctx.Done():
 	}
 	if prop.state.CompareAndSwap(waiting, abandoned) {
-		if c.ctx.Err() != nil {
+		if p.ctx.Err() != nil {
 			return nil, ErrClosed
 		}
 		return nil, fmt.Errorf("%w: %w", ErrOverloaded, ctx.Err())
@@ -117,7 +122,7 @@ func (c *Cluster) Propose(ctx context.Context, data []byte) (result any, err err
 	}
 }
 
-// submit packs what is queued into entries, until the cluster closes.
+// submit packs what is queued into entries, until stop.
 func (p *proposer) submit() {
 	defer close(p.entries)
 	var carry *proposal
@@ -130,7 +135,7 @@ func (p *proposer) submit() {
 		if len(batch) == 0 {
 			continue
 		}
-		if !p.c.acceptsProposals() {
+		if !p.accepts() {
 			refuse(batch, ErrNotLeader)
 			continue
 		}
@@ -140,7 +145,7 @@ func (p *proposer) submit() {
 		}
 		frame := encodeFrame(commands)
 		p.awaitRoom(int64(len(frame)))
-		future := p.c.raft.ApplyLog(raft.Log{Data: frame}, 0)
+		future := p.node.raft().ApplyLog(raft.Log{Data: frame}, 0)
 		p.inFlight.Add(1)
 		p.entries <- submitted{future, batch, int64(len(frame))}
 	}
@@ -150,8 +155,8 @@ func (p *proposer) submit() {
 func (p *proposer) awaitRoom(size int64) {
 	for p.bytes.Load() > 0 && p.bytes.Load()+size > maxEntryBytes {
 		select {
-		case <-p.settled:
-		case <-p.c.raftDown:
+		case <-p.room:
+		case <-p.node.down:
 			return
 		}
 	}
@@ -159,14 +164,14 @@ func (p *proposer) awaitRoom(size int64) {
 }
 
 // collect waits for a proposal and takes what else is queued, up to one full
-// entry. It returns nil when the cluster closes.
+// entry. It returns nil after stop.
 func (p *proposer) collect(carry **proposal) []*proposal {
 	first := *carry
 	*carry = nil
 	if first == nil {
 		select {
 		case first = <-p.queue:
-		case <-p.c.stopProposals:
+		case <-p.stopped:
 			return nil
 		}
 	}
@@ -211,16 +216,14 @@ func refuse(batch []*proposal, err error) {
 	}
 }
 
-// settle hands out the results, in the order of submission.
-func (p *proposer) settle() {
+// deliver hands out the results, in the order of submission.
+func (p *proposer) deliver() {
 	for s := range p.entries {
-		err := p.c.await(s.future)
+		err := p.node.await(s.future)
 		p.inFlight.Add(-1)
 		p.bytes.Add(-s.size)
-		select {
-		case p.settled <- struct{}{}:
-		default:
-		}
+		p.room.Set()
+		p.answered.Notify()
 		if err != nil {
 			refuse(s.batch, submitError(err))
 			continue
@@ -236,8 +239,29 @@ func (p *proposer) settle() {
 	}
 }
 
-// submitError sorts raft's errors into the two kinds. The first three are
-// answered before raft touches the entry.
+// stop ends the submission of proposals.
+func (p *proposer) stop() { close(p.stopped) }
+
+// drain waits until what was submitted has its result, for at most half an election
+// timeout.
+func (p *proposer) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, p.node.timeouts.Election/2)
+	defer cancel()
+	for {
+		answered := p.answered.Changed()
+		if p.inFlight.Load() == 0 {
+			return
+		}
+		select {
+		case <-answered:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// submitError sorts raft's errors into the two kinds. The first three are answered
+// before raft touches the entry.
 func submitError(err error) error {
 	switch {
 	case errors.Is(err, raft.ErrNotLeader),

@@ -10,9 +10,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// rounds lets many callers share one round of questions. A caller only ever
-// joins a round that starts after it came: the answers of a round under way may
-// be older than the caller.
+// rounds lets many callers share one round of questions. A caller only joins a round
+// that starts after it came: the answers of a round under way may be older than the
+// caller.
 type rounds struct {
 	ask func(ctx context.Context) (index, term uint64, err error)
 	ctx context.Context
@@ -65,17 +65,43 @@ func (r *rounds) run() {
 	}
 }
 
-// confirmLead proves that this server led at some moment after the call began,
-// and returns the index a read must wait for.
+// reads makes reads linearizable, on the leader and on every other replica.
+type reads struct {
+	ctx        context.Context // ends when the cluster is closed
+	background *group
+	node       *raftNode
+	peers      *peers
+	leadership *leadership
+	applied    *progress
+	equality   *equality
+
+	ofLeader, ofFollower rounds
+}
+
+func newReads(
+	ctx context.Context, background *group, node *raftNode, peers *peers,
+	leadership *leadership, applied *progress, equality *equality,
+) *reads {
+	r := &reads{
+		ctx: ctx, background: background, node: node, peers: peers, leadership: leadership,
+		applied: applied, equality: equality,
+	}
+	r.ofLeader.ask, r.ofLeader.ctx, r.ofLeader.wg = r.confirmLead, ctx, background
+	r.ofFollower.ask, r.ofFollower.ctx, r.ofFollower.wg = r.askLeader, ctx, background
+	return r
+}
+
+// confirmLead proves that this server led at some moment after the call began. It
+// returns the index that a read must wait for.
 //
-// It does not use raft's VerifyLeader, which also counts heartbeat answers that
-// were under way before the question. A voter that still is in our term now has
-// not voted in a later one; a majority of them means that no later leader can
-// have acknowledged anything before the call.
-func (c *Cluster) confirmLead(ctx context.Context) (index, term uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Election)
+// It does not use raft's VerifyLeader, which also counts heartbeat answers that were
+// under way before the question. A voter that is in our term now has not voted in a
+// later one. If that holds for a majority, no later leader can have acknowledged
+// anything before the call.
+func (r *reads) confirmLead(ctx context.Context) (index, term uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.node.timeouts.Election)
 	defer cancel()
-	lead := c.currentLead()
+	lead := r.leadership.current()
 	if lead == nil {
 		return 0, 0, ErrNotLeader
 	}
@@ -86,39 +112,37 @@ func (c *Cluster) confirmLead(ctx context.Context) (index, term uint64, err erro
 	case <-ctx.Done():
 		return 0, 0, fmt.Errorf("%w: still opening its term", ErrNotLeader)
 	}
-	index = c.raft.CommitIndex()
-	if err := c.majorityIn(ctx, lead.term); err != nil {
+	index = r.node.raft().CommitIndex()
+	if err := r.majorityIn(ctx, lead.term); err != nil {
 		return 0, 0, err
 	}
-	if c.raft.State() != raft.Leader || c.raft.CurrentTerm() != lead.term {
+	if !r.node.leads() || r.node.raft().CurrentTerm() != lead.term {
 		return 0, 0, ErrNotLeader
 	}
 	return index, lead.term, nil
 }
 
-// majorityIn returns nil if a majority of the voters, with us, is in the term.
-func (c *Cluster) majorityIn(ctx context.Context, term uint64) error {
+// majorityIn returns nil if a majority of the voters, this server included, is in the
+// term.
+func (r *reads) majorityIn(ctx context.Context, term uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	voters, asked := 0, 0
+	others, majority := r.node.otherVoters()
+	asked := 0
 	same := make(chan bool, maxServers)
-	for _, s := range c.servers() {
-		if s.Suffrage != raft.Voter {
-			continue
-		}
-		voters++
-		l := c.peers.link(string(s.ID))
+	for _, s := range others {
+		l := r.peers.link(string(s.ID))
 		if l == nil || asked == cap(same) {
 			continue
 		}
 		asked++
-		c.background.Go(func() {
+		r.background.Go(func() {
 			body, err := l.call(ctx, callTerm, nil)
 			theirs, bad := oneUint64(body)
 			same <- err == nil && bad == nil && theirs == term
 		})
 	}
-	need := voters/2 + 1 - 1 // we count for ourselves
+	need := majority - 1 // this server counts for itself
 	for ; need > 0 && asked >= need; asked-- {
 		select {
 		case ok := <-same:
@@ -135,63 +159,66 @@ func (c *Cluster) majorityIn(ctx context.Context, term uint64) error {
 	return nil
 }
 
-// VerifyLeader returns nil if this server led its term at some moment after the
-// call began, else ErrNotLeader. Concurrent calls share a round of questions.
-func (c *Cluster) VerifyLeader(ctx context.Context) error {
-	_, _, err := c.leaderReads.join(ctx)
-	return c.closedOr(err)
+// verifyLead is VerifyLeader.
+func (r *reads) verifyLead(ctx context.Context) error {
+	_, _, err := r.ofLeader.join(ctx)
+	if err != nil && r.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return err
 }
 
-// ReadBarrier returns nil once the local Machine has applied everything that
-// was acknowledged, by any server, before the call. It works on every replica:
-// a follower asks the leader how far to wait. While there is no leader it goes
-// on trying until ctx ends; the error then wraps ErrNotLeader and the context's. It is
-// ErrDiverged on a replica that is out of service.
-func (c *Cluster) ReadBarrier(ctx context.Context) error {
-	delay := 2 * time.Millisecond
+// The pauses between two tries of a barrier.
+const (
+	barrierRetryMin = 2 * time.Millisecond
+	barrierRetryMax = 50 * time.Millisecond
+)
+
+// barrier is ReadBarrier.
+func (r *reads) barrier(ctx context.Context) error {
+	delay := barrierRetryMin
 	for {
-		err := c.readOnce(ctx)
-		if !c.equality.sound() {
-			return fmt.Errorf("%w: %s", ErrDiverged, c.equality.diverged())
+		err := r.once(ctx)
+		if why := r.equality.diverged(); why != "" {
+			return fmt.Errorf("%w: %s", ErrDiverged, why)
 		}
 		if err == nil {
 			return nil
 		}
-		if c.ctx.Err() != nil {
+		if r.ctx.Err() != nil {
 			return ErrClosed
 		}
 		select {
 		case <-time.After(delay):
-			delay = min(2*delay, 50*time.Millisecond)
+			delay = min(2*delay, barrierRetryMax)
 		case <-ctx.Done():
 			if errors.Is(err, ErrNotLeader) {
 				return fmt.Errorf("%w: %w", err, ctx.Err())
 			}
 			return fmt.Errorf("%w: %w", ErrNotLeader, ctx.Err())
-		case <-c.ctx.Done():
+		case <-r.ctx.Done():
 			return ErrClosed
 		}
 	}
 }
 
-func (c *Cluster) readOnce(ctx context.Context) error {
-	reads := c.followerReads
-	if c.currentLead() != nil {
-		reads = c.leaderReads
+func (r *reads) once(ctx context.Context) error {
+	of := &r.ofFollower
+	if r.leadership.leads() {
+		of = &r.ofLeader
 	}
-	index, term, err := reads.join(ctx)
+	index, term, err := of.join(ctx)
 	if err != nil {
 		return err
 	}
-	return c.waitApplied(ctx, index, term)
+	return r.waitApplied(ctx, index, term)
 }
 
 // askLeader fetches a read index over the link to the leader.
-func (c *Cluster) askLeader(ctx context.Context) (index, term uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Election)
+func (r *reads) askLeader(ctx context.Context) (index, term uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.node.timeouts.Election)
 	defer cancel()
-	_, id := c.raft.LeaderWithID()
-	l := c.peers.link(string(id))
+	l := r.peers.link(r.node.leader())
 	if l == nil {
 		return 0, 0, fmt.Errorf("%w: no leader known", ErrNotLeader)
 	}
@@ -202,23 +229,24 @@ func (c *Cluster) askLeader(ctx context.Context) (index, term uint64, err error)
 	return twoUint64(body)
 }
 
-// waitApplied waits until the machine is at index, which the leader of term said
-// is committed. A follower would hear of the commit with the next append or after
-// CommitTimeout; since it knows already, it tells its own raft.
-func (c *Cluster) waitApplied(ctx context.Context, index, term uint64) error {
+// waitApplied waits until the machine is at index, which the leader of term said is
+// committed. A follower would hear of the commit with the next append, or after
+// Timeouts.Commit. Since it knows already, it tells its own raft.
+func (r *reads) waitApplied(ctx context.Context, index, term uint64) error {
 	delay := time.Millisecond
-	for c.fsm.applied.index() < index {
-		if c.raft.State() == raft.Follower && c.raft.CommitIndex() < index &&
-			c.raft.LastIndex() >= index {
-			c.commitKnown(index, term)
+	for r.applied.index() < index {
+		raftNow := r.node.raft()
+		if raftNow.State() == raft.Follower && raftNow.CommitIndex() < index &&
+			raftNow.LastIndex() >= index {
+			r.commitKnown(index, term)
 		}
 		step, cancel := context.WithTimeout(ctx, delay)
-		_ = c.fsm.applied.wait(step, index)
+		_ = r.applied.wait(step, index)
 		cancel()
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if c.ctx.Err() != nil {
+		if r.ctx.Err() != nil {
 			return ErrClosed
 		}
 		delay = min(2*delay, 20*time.Millisecond)
@@ -226,15 +254,15 @@ func (c *Cluster) waitApplied(ctx context.Context, index, term uint64) error {
 	return nil
 }
 
-// commitKnown delivers to our raft the empty append that the leader of term
-// would send. All of it is true: the leader's entry at index is of its own term,
-// since a leader answers reads only after an entry of its term is committed.
-func (c *Cluster) commitKnown(index, term uint64) {
-	addr, id := c.raft.LeaderWithID()
-	if id == "" || c.raft.CurrentTerm() != term {
+// commitKnown delivers to our raft the empty append that the leader of term would
+// send. All of it is true. The leader's entry at index is of its own term, since a
+// leader answers reads only after an entry of its term is committed.
+func (r *reads) commitKnown(index, term uint64) {
+	addr, id := r.node.raft().LeaderWithID()
+	if id == "" || r.node.raft().CurrentTerm() != term {
 		return
 	}
-	c.transport.call(&raft.AppendEntriesRequest{
+	r.node.transport.call(&raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{
 			ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(addr),
 		},

@@ -94,7 +94,7 @@ func TestAFollowerFarBehindGetsASnapshot(t *testing.T) {
 	for k := range 40 {
 		lead.mustPropose(t, seqRow(0, k))
 	}
-	if err := lead.raft.Snapshot().Error(); err != nil {
+	if err := lead.node.raft().Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
 	tr.start(i)
@@ -181,16 +181,5 @@ func FuzzSavedSnapshot(f *testing.F) {
 	f.Add([]byte("CLSAVE01\x00\x00\x00\x02{}"))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		_, _ = InspectSnapshot(bytes.NewReader(b), io.Discard)
-	})
-}
-
-func FuzzBoltCheck(f *testing.F) {
-	f.Add(bytes.Repeat([]byte{0xed}, 9000))
-	f.Fuzz(func(_ *testing.T, b []byte) {
-		w := &boltWalk{
-			file: bytes.NewReader(b), seen: make(map[uint64]bool), pageSize: 4096, pages: 8,
-		}
-		_ = w.content(b, 0)
-		_ = w.readMeta()
 	})
 }

@@ -14,12 +14,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
 )
 
-// A connection opens with a preamble: magic, a tag that selects raft or peer
-// calls, and the dialer's greeting; the acceptor answers with a verdict and its
-// own greeting. So members of two clusters notice each other on the first
-// exchange, whichever of them dialed.
+// A connection opens with a preamble: magic, a tag that selects raft or peer calls, and
+// the dialer's greeting. The acceptor answers with a verdict and its own greeting. So
+// members of two clusters notice each other on the first exchange, whichever of them
+// dialed.
 const (
 	tagRaft byte = 'R'
 	tagPeer byte = 'P'
@@ -40,7 +42,7 @@ type greeting struct {
 	ID      string `json:"id"`
 	Raft    string `json:"raft,omitempty"`
 	HTTP    string `json:"http,omitempty"`
-	Disk    string `json:"disk,omitempty"` // see met
+	Disk    string `json:"disk,omitempty"` // see datadir.KnownDisks
 	Level   uint64 `json:"level,omitempty"`
 	// Refusal is set by an acceptor that turns the connection down.
 	Refusal string `json:"refusal,omitempty"`
@@ -96,23 +98,28 @@ func acceptPreamble(r io.Reader) (tag byte, g greeting, err error) {
 // streams owns every connection of the raft address, both ways. It is raft's
 // StreamLayer, and hands peer connections to servePeer.
 type streams struct {
-	network   Network
-	tls       *tls.Config
-	listener  net.Listener
-	self      func() greeting
-	servePeer func(net.Conn, greeting)
-	refused   func(greeting)        // the other end turned us down
-	admit     func(greeting) string // why a server is refused; "" welcomes and remembers it
-	log       *slog.Logger
+	network  Network
+	tls      *tls.Config
+	listener net.Listener
+	log      *slog.Logger
+	hooks    streamHooks
 
 	accepted chan net.Conn
-	done     chan struct{}
+	ctx      context.Context // ends with sever
+	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
 	closed bool
 	warned map[string]bool // servers that were turned away
+}
+
+// streamHooks are what streams ask of the rest of the server.
+type streamHooks struct {
+	self      func() greeting
+	admit     func(greeting) string // why a server is refused, "" if it is welcome
+	servePeer func(net.Conn)
 }
 
 // conn tells streams when it is closed, by either side of the code.
@@ -129,29 +136,32 @@ func (c *conn) Close() error {
 	return err
 }
 
-// prepare makes s usable for dialing; start accepts connections too.
-func (s *streams) prepare() *streams {
-	s.accepted = make(chan net.Conn)
-	s.done = make(chan struct{})
-	s.conns = make(map[*conn]struct{})
-	s.warned = make(map[string]bool)
+// newStreams returns streams that can dial. start accepts connections too.
+func newStreams(
+	network Network, tls *tls.Config, l net.Listener, log *slog.Logger, hooks streamHooks,
+) *streams {
+	s := &streams{
+		network: network, tls: tls, listener: l, log: log, hooks: hooks,
+		accepted: make(chan net.Conn), conns: make(map[*conn]struct{}),
+		warned: make(map[string]bool),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
 func (s *streams) start() { s.wg.Go(s.acceptLoop) }
 
+// acceptRetry is the pause after a failed accept, as when there are no descriptors left.
+const acceptRetry = 10 * time.Millisecond
+
 func (s *streams) acceptLoop() {
 	for {
 		raw, err := s.listener.Accept()
-		if err != nil {
-			select {
-			case <-s.done:
-				return
-			case <-time.After(10 * time.Millisecond):
-				continue
-			}
+		if err == nil {
+			s.wg.Go(func() { s.welcome(raw) })
+		} else if wait.Sleep(s.ctx, acceptRetry) != nil {
+			return
 		}
-		s.wg.Go(func() { s.welcome(raw) })
 	}
 }
 
@@ -203,12 +213,12 @@ func (s *streams) welcome(raw net.Conn) {
 		_ = c.Close()
 		return
 	}
-	answer := s.self()
+	answer := s.hooks.self()
 	verdict := verdictWelcome
 	if foreign(answer.Cluster, who.Cluster) {
 		answer.Refusal = "this is a member of cluster " + answer.Cluster
 		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")
-	} else if answer.Refusal = s.admit(who); answer.Refusal != "" {
+	} else if answer.Refusal = s.hooks.admit(who); answer.Refusal != "" {
 		s.warnOnce(who,
 			"refused a member that lost its disk; remove it, then add it under a new id")
 	}
@@ -222,7 +232,7 @@ func (s *streams) welcome(raw net.Conn) {
 	_ = c.SetDeadline(time.Time{})
 	switch tag {
 	case tagPeer:
-		s.servePeer(c, who)
+		s.hooks.servePeer(c)
 		_ = c.Close()
 	case tagRaft:
 		if !s.hold(c) {
@@ -231,7 +241,7 @@ func (s *streams) welcome(raw net.Conn) {
 		}
 		select {
 		case s.accepted <- c:
-		case <-s.done:
+		case <-s.ctx.Done():
 			_ = c.Close()
 		}
 	default:
@@ -250,7 +260,7 @@ func (s *streams) warnOnce(who greeting, msg string) {
 	s.mu.Unlock()
 	if !seen {
 		s.log.Warn(msg, "peer", who.ID, "addr", who.Raft, "peer_cluster", who.Cluster,
-			"our_cluster", s.self().Cluster)
+			"our_cluster", s.hooks.self().Cluster)
 	}
 }
 
@@ -286,7 +296,7 @@ func (s *streams) dial(ctx context.Context, addr string, tag byte) (*conn, greet
 }
 
 func (s *streams) greet(c net.Conn, tag byte) (greeting, error) {
-	if err := writeGreeting(c, append([]byte(preambleMagic), tag), s.self()); err != nil {
+	if err := writeGreeting(c, append([]byte(preambleMagic), tag), s.hooks.self()); err != nil {
 		return greeting{}, err
 	}
 	var verdict [1]byte
@@ -295,14 +305,14 @@ func (s *streams) greet(c net.Conn, tag byte) (greeting, error) {
 		return who, err
 	}
 	switch {
-	case foreign(s.self().Cluster, who.Cluster):
+	case foreign(s.hooks.self().Cluster, who.Cluster):
 		s.warnOnce(who, "met a member of another cluster; check the configured addresses")
 		return who, fmt.Errorf("%w: %s is of cluster %q", ErrClusterMismatch, who.ID, who.Cluster)
 	case verdict[0] != verdictWelcome:
-		s.refused(who)
+		s.warnOnce(who, "a peer refuses this server: "+who.Refusal)
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, who.Refusal)
 	}
-	if why := s.admit(who); why != "" {
+	if why := s.hooks.admit(who); why != "" {
 		s.warnOnce(who,
 			"refused a member that lost its disk; remove it, then add it under a new id")
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, why)
@@ -325,7 +335,7 @@ func (s *streams) Accept() (net.Conn, error) {
 	select {
 	case c := <-s.accepted:
 		return c, nil
-	case <-s.done:
+	case <-s.ctx.Done():
 		return nil, net.ErrClosed
 	}
 }
@@ -355,7 +365,7 @@ func (s *streams) sever() {
 		open = append(open, c)
 	}
 	s.mu.Unlock()
-	close(s.done)
+	s.cancel()
 	_ = s.listener.Close()
 	for _, c := range open {
 		// The handler still closes a held connection itself, which ends its accounting.

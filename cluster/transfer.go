@@ -4,29 +4,47 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"log/slog"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/internal/store"
 )
 
-// TransferLeadership hands leadership to the member toID, or to the most up to
-// date healthy voter if toID is empty. From its start on, contexts of
-// RunWhileLeader are cancelled and new proposals get ErrNotLeader; those already
-// submitted are committed first. If it fails, this server goes on leading.
-func (c *Cluster) TransferLeadership(ctx context.Context, toID string) error {
-	if c.raft.State() != raft.Leader {
+// transfer hands leadership over, when asked to and when the disk fails.
+type transfer struct {
+	ctx        context.Context
+	background *group
+	node       *raftNode
+	peers      *peers
+	leadership *leadership
+	health     *store.Health
+	log        *slog.Logger
+	// drain waits, for a while, until what was submitted has its result.
+	drain func(ctx context.Context)
+
+	yielding atomic.Bool // a search for another leader is under way
+}
+
+// yieldTries is how often a server whose disk fails asks others to lead.
+const yieldTries = 10
+
+// handOver is TransferLeadership.
+func (t *transfer) handOver(ctx context.Context, toID string) error {
+	if !t.node.leads() {
 		return ErrNotLeader
 	}
-	target, err := c.transferTarget(ctx, toID)
+	target, err := t.target(ctx, toID)
 	if err != nil {
 		return err
 	}
-	resume := c.leadership.pause()
+	resume := t.leadership.pause()
 	defer resume()
-	c.drainProposals(ctx)
-	future := c.raft.LeadershipTransferToServer(target.ID, target.Address)
+	t.drain(ctx)
+	future := t.node.raft().LeadershipTransferToServer(target.ID, target.Address)
 	// Raft gives up by itself after an election timeout.
-	if err := c.await(future); err != nil {
+	if err := t.node.await(future); err != nil {
 		if errors.Is(err, raft.ErrNotLeader) {
 			return ErrNotLeader
 		}
@@ -35,24 +53,9 @@ func (c *Cluster) TransferLeadership(ctx context.Context, toID string) error {
 	return nil
 }
 
-// drainProposals waits, for at most half an election timeout, until what was
-// submitted has its result.
-func (c *Cluster) drainProposals(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Election/2)
-	defer cancel()
-	for c.proposer.inFlight.Load() > 0 {
-		select {
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// transferTarget picks the voter with the best log among those that answer and
-// are healthy.
-func (c *Cluster) transferTarget(ctx context.Context, toID string) (raft.Server, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Election/2)
+// target picks the voter with the best log among those that answer and are healthy.
+func (t *transfer) target(ctx context.Context, toID string) (raft.Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.node.timeouts.Election/2)
 	defer cancel()
 	type answer struct {
 		server raft.Server
@@ -61,17 +64,14 @@ func (c *Cluster) transferTarget(ctx context.Context, toID string) (raft.Server,
 	}
 	answers := make(chan answer, maxServers)
 	asked := 0
-	for _, s := range c.servers() {
-		if string(s.ID) == c.id || s.Suffrage != raft.Voter ||
-			(toID != "" && string(s.ID) != toID) {
+	voters, _ := t.node.otherVoters()
+	for _, s := range voters {
+		l := t.peers.link(string(s.ID))
+		if l == nil || asked == cap(answers) || (toID != "" && string(s.ID) != toID) {
 			continue
 		}
-		l := c.peers.link(string(s.ID))
-		if l == nil || asked == cap(answers) {
-			continue
-		}
-		if c.background.Go(func() {
-			r, err := c.peers.ask(ctx, l)
+		if t.background.Go(func() {
+			r, err := l.askReport(ctx)
 			answers <- answer{s, r, err}
 		}) {
 			asked++
@@ -79,7 +79,7 @@ func (c *Cluster) transferTarget(ctx context.Context, toID string) (raft.Server,
 	}
 	var best *answer
 	for ; asked > 0; asked-- {
-		a := <-answers // ask ends with ctx at the latest
+		a := <-answers // askReport ends with ctx at the latest
 		if a.err == nil && !a.report.Sick && a.report.Diverged == "" &&
 			(best == nil || betterLog(a.report, best.report)) {
 			best = &a
@@ -100,4 +100,45 @@ func betterLog(a, b peerReport) bool {
 		return a.LastTerm > b.LastTerm
 	}
 	return a.LastIndex > b.LastIndex
+}
+
+// yieldIfDiskFails begins a search for another leader if the disk does not work. It
+// may be called on raft's own goroutines, so it only starts things.
+func (t *transfer) yieldIfDiskFails() {
+	if t.health.Works() || !t.yielding.CompareAndSwap(false, true) {
+		return
+	}
+	if !t.background.Go(func() {
+		defer t.yielding.Store(false)
+		t.yield()
+	}) {
+		t.yielding.Store(false)
+	}
+}
+
+// yield asks the healthy voter with the best log to stand for election. Raft's own
+// hand-over needs raft's main loop, and that may be what hangs. The election rules
+// still decide, so asking is always safe.
+func (t *transfer) yield() {
+	if !t.node.leads() && !t.leadership.lostRecently() {
+		return
+	}
+	for range yieldTries {
+		target, err := t.target(t.ctx, "")
+		if err == nil {
+			req := &raft.TimeoutNowRequest{RPCHeader: t.node.header()}
+			err = t.node.transport.TimeoutNow(target.ID, target.Address, req,
+				&raft.TimeoutNowResponse{})
+		}
+		if err == nil {
+			t.log.Info("asked another server to lead, since the disk is unhealthy",
+				"target", target.ID, "reason", t.health.Report().Reason)
+		}
+		ctx, cancel := context.WithTimeout(t.ctx, t.node.timeouts.Election/2)
+		taken := t.leadership.awaitOther(ctx)
+		cancel()
+		if taken || t.ctx.Err() != nil || t.health.Works() {
+			return
+		}
+	}
 }

@@ -15,15 +15,13 @@ const maxAppendBytes = 4 << 20
 
 var errUnfit = errors.New("this server refuses candidacy while its disk is unhealthy")
 
-// transport is raft's network transport with four changes: addresses are looked
-// up by server id; large appends are cut; heartbeats that change the term go
-// through raft's main loop; a sick server gets no votes.
+// transport is raft's network transport with four changes. Addresses are looked up by
+// server id. Large appends are cut. Heartbeats that change the term go through raft's
+// main loop. A server whose disk is unhealthy asks for no votes.
 type transport struct {
 	*raft.NetworkTransport
-	local   raft.ServerAddress
-	resolve func(raft.ServerID, raft.ServerAddress) raft.ServerAddress
-	fit     func() bool // whether this server may become leader
-	routine func(raft.RPC) bool
+	local raft.ServerAddress
+	hooks transportHooks
 
 	inbox chan raft.RPC
 	done  chan struct{}
@@ -31,9 +29,17 @@ type transport struct {
 	once  sync.Once
 }
 
-func newTransport(inner *raft.NetworkTransport, local string) *transport {
+// transportHooks are what the transport asks of the rest of the server.
+type transportHooks struct {
+	resolve  func(raft.ServerID, raft.ServerAddress) raft.ServerAddress
+	mayStand func() bool         // reports whether this server may ask for votes
+	routine  func(raft.RPC) bool // see raftNode.routineHeartbeat
+}
+
+func newTransport(inner *raft.NetworkTransport, local string, hooks transportHooks) *transport {
 	t := &transport{
 		NetworkTransport: inner,
+		hooks:            hooks,
 		local:            raft.ServerAddress(local),
 		inbox:            make(chan raft.RPC),
 		done:             make(chan struct{}),
@@ -96,13 +102,13 @@ func (t *transport) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte 
 	return []byte(addr)
 }
 
-// SetHeartbeatHandler keeps the fast path that bypasses the main loop, since a
-// slow disk must not hide a living leader, but only for heartbeats that change
-// nothing. One that would change the term or the state off the main loop could
-// leave raft leading a term it was never elected for.
+// SetHeartbeatHandler keeps the fast path that bypasses the main loop, since a slow disk
+// must not hide a living leader. Only heartbeats that change nothing take it. One that
+// changes the term or the state off the main loop could leave raft leading a term for
+// which it was never elected.
 func (t *transport) SetHeartbeatHandler(fast func(raft.RPC)) {
 	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
-		if t.routine(rpc) {
+		if t.hooks.routine(rpc) {
 			fast(rpc)
 			return
 		}
@@ -110,8 +116,8 @@ func (t *transport) SetHeartbeatHandler(fast func(raft.RPC)) {
 	})
 }
 
-// AppendEntries cuts the batch in place: raft looks at what is left of it to
-// see how far the follower is, and sends the rest in its next call.
+// AppendEntries cuts the batch in place. Raft looks at what is left of the batch to see
+// how far the follower is, and sends the rest in its next call.
 func (t *transport) AppendEntries(
 	id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest,
 	resp *raft.AppendEntriesResponse,
@@ -123,41 +129,41 @@ func (t *transport) AppendEntries(
 			break
 		}
 	}
-	return t.NetworkTransport.AppendEntries(id, t.resolve(id, target), args, resp)
+	return t.NetworkTransport.AppendEntries(id, t.hooks.resolve(id, target), args, resp)
 }
 
 func (t *transport) RequestVote(
 	id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest,
 	resp *raft.RequestVoteResponse,
 ) error {
-	if !t.fit() {
+	if !t.hooks.mayStand() {
 		return errUnfit
 	}
-	return t.NetworkTransport.RequestVote(id, t.resolve(id, target), args, resp)
+	return t.NetworkTransport.RequestVote(id, t.hooks.resolve(id, target), args, resp)
 }
 
 func (t *transport) RequestPreVote(
 	id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest,
 	resp *raft.RequestPreVoteResponse,
 ) error {
-	if !t.fit() {
+	if !t.hooks.mayStand() {
 		return errUnfit
 	}
-	return t.NetworkTransport.RequestPreVote(id, t.resolve(id, target), args, resp)
+	return t.NetworkTransport.RequestPreVote(id, t.hooks.resolve(id, target), args, resp)
 }
 
 func (t *transport) InstallSnapshot(
 	id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest,
 	resp *raft.InstallSnapshotResponse, data io.Reader,
 ) error {
-	return t.NetworkTransport.InstallSnapshot(id, t.resolve(id, target), args, resp, data)
+	return t.NetworkTransport.InstallSnapshot(id, t.hooks.resolve(id, target), args, resp, data)
 }
 
 func (t *transport) TimeoutNow(
 	id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest,
 	resp *raft.TimeoutNowResponse,
 ) error {
-	return t.NetworkTransport.TimeoutNow(id, t.resolve(id, target), args, resp)
+	return t.NetworkTransport.TimeoutNow(id, t.hooks.resolve(id, target), args, resp)
 }
 
 // Close ends the transport and joins the forwarder. Raft calls it too.

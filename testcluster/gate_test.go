@@ -10,13 +10,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"quorate/cluster"
+	"quorate/cluster/clustertest"
 )
 
 // echoing starts a host that answers what it is sent, and connects through a gate.
 func echoing(t *testing.T) (*gate, net.Conn) {
 	t.Helper()
-	memory := cluster.NewMemoryNetwork()
+	memory := clustertest.NewNetwork()
 	l, err := memory.Host("b").Listen("b:1")
 	if err != nil {
 		t.Fatal(err)

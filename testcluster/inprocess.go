@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"quorate/cluster"
+	"quorate/cluster/clustertest"
 	"quorate/fsm"
 	"quorate/internal/app"
 	"quorate/internal/failpoint"
@@ -71,11 +72,11 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 		cfg.PublicKey = c.keys.public
 	}
 	if b.Mode == Virtual {
-		d := cluster.NewMemoryDisk()
-		r.disk, cfg.Cluster.Stores = d, d.Open
+		d := clustertest.NewMemoryDisk()
+		r.disk, cfg.Cluster.Disk = d, d
 	} else {
-		d := cluster.NewFaultyDisk()
-		r.disk, cfg.Cluster.Stores = d, d.Open
+		d := clustertest.NewFileDisk()
+		r.disk, cfg.Cluster.Disk = d, d
 	}
 	r.config = cfg
 	return r

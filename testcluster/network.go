@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"quorate/cluster"
+	"quorate/cluster/clustertest"
 )
 
 // network is what everything in a cluster listens on and dials: memory, or the
 // loopback interface. It is safe for concurrent use.
 type network struct {
-	memory *cluster.MemoryNetwork // nil: loopback
+	memory *clustertest.Network // nil: loopback
 
 	mu         sync.Mutex
 	transports []*http.Transport
@@ -23,7 +24,7 @@ type network struct {
 func newNetwork(mode Mode) *network {
 	n := &network{}
 	if mode == Virtual {
-		n.memory = cluster.NewMemoryNetwork()
+		n.memory = clustertest.NewNetwork()
 	}
 	return n
 }

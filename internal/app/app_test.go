@@ -24,6 +24,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/cluster"
+	"quorate/cluster/clustertest"
 	"quorate/fsm"
 )
 
@@ -31,6 +32,9 @@ import (
 func running(t *testing.T, cfg Config) (a *App, stop func() error) {
 	t.Helper()
 	cfg.HTTP.Listen, cfg.Cluster.RaftListen = "127.0.0.1:0", "127.0.0.1:0"
+	if cfg.Cluster.DataDir == "" {
+		cfg.Cluster.Disk = clustertest.NewMemoryDisk()
+	}
 	a, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -32,8 +32,8 @@ var errUsage = errors.New("usage")
 // Seams are where a test program differs from the storage controller. The zero value
 // is the storage controller.
 type Seams struct {
-	// Stores opens the log, the vote and the snapshots; nil opens those of the disk.
-	Stores cluster.OpenStores
+	// Disk opens the log, the vote and the snapshots. Nil opens files in the data directory.
+	Disk cluster.Disk
 
 	// ControlRoutes adds routes to the control socket; nil adds none.
 	ControlRoutes func(*http.ServeMux, *app.Replica)

@@ -54,7 +54,7 @@ func serve(ctx context.Context, f *flags, seams Seams) error {
 		return err
 	}
 	cfg.LinesLost = lines.Lost
-	cfg.Cluster.Stores, cfg.ControlRoutes = seams.Stores, seams.ControlRoutes
+	cfg.Cluster.Disk, cfg.ControlRoutes = seams.Disk, seams.ControlRoutes
 	if f.shared() {
 		// Beside neon_local there are test suites that change pageservers by hand.
 		cfg.Reconciler.RelistInDoubt = true

@@ -8,7 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"quorate/cluster"
+	"quorate/cluster/clustertest"
 	"quorate/internal/storagecontroller"
 )
 
@@ -17,8 +17,8 @@ import (
 var seams storagecontroller.Seams
 
 func main() {
-	disk := cluster.NewFaultyDisk()
-	seams.Stores = disk.Open
+	disk := clustertest.NewFileDisk()
+	seams.Disk = disk
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM)
 	go obey(disk, signals)
@@ -26,7 +26,7 @@ func main() {
 }
 
 // obey makes the disk do what the signals say, until the process ends.
-func obey(disk *cluster.FaultyDisk, signals <-chan os.Signal) {
+func obey(disk *clustertest.Disk, signals <-chan os.Signal) {
 	for s := range signals {
 		switch s {
 		case syscall.SIGUSR1:

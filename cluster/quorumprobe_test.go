@@ -3,8 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,14 +14,14 @@ func TestALeaderWhoseDiskEverybodySharesWaitsForIt(t *testing.T) {
 		tr := startMemory(t, 3)
 		lead := tr.leader()
 		lead.mustPropose(t, "before")
-		term, ctx := lead.Term(), lead.currentLead().ctx
+		term, ctx := lead.Term(), lead.leadership.current().ctx
 		hang(tr.nodes...)
 		wrote := make(chan error, 1)
 		go func() {
 			_, err := lead.Propose(context.Background(), []byte("meanwhile"))
 			wrote <- err
 		}()
-		time.Sleep(lead.timeouts.Store + 50*time.Millisecond)
+		time.Sleep(lead.node.timeouts.Store + 50*time.Millisecond)
 		if ctx.Err() != nil {
 			t.Fatalf("it gave way: %v", context.Cause(ctx))
 		}
@@ -47,7 +45,7 @@ func TestALeaderThatCannotWriteStopsWithinASecond(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := startMemory(t, 3)
 				lead := tr.leader()
-				ctx := lead.currentLead().ctx
+				ctx := lead.leadership.current().ctx
 				time.Sleep(after)
 				began := time.Now()
 				hang(tr.nodes...)
@@ -75,7 +73,7 @@ func TestALeaderKeepsTheLeadWhenTheOthersAreNoMajority(t *testing.T) {
 		tr := startMemory(t, 3)
 		lead := tr.leader()
 		well := tr.follower()
-		term, ctx := lead.Term(), lead.currentLead().ctx
+		term, ctx := lead.Term(), lead.leadership.current().ctx
 		for _, nd := range tr.nodes {
 			if nd != well {
 				hang(nd)
@@ -86,7 +84,7 @@ func TestALeaderKeepsTheLeadWhenTheOthersAreNoMajority(t *testing.T) {
 			_, err := lead.Propose(context.Background(), []byte("meanwhile"))
 			wrote <- err
 		}()
-		time.Sleep(lead.timeouts.Store + 50*time.Millisecond)
+		time.Sleep(lead.node.timeouts.Store + 50*time.Millisecond)
 		if ctx.Err() != nil {
 			t.Fatalf("it gave way: %v", context.Cause(ctx))
 		}
@@ -104,32 +102,18 @@ func TestATestWriteOfADiskThatHangsEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := startMemory(t, 3)
 		nd := tr.follower()
-		if err := nd.testWrite(t.Context()); err != nil {
+		if err := nd.node.store.TestWrite(t.Context()); err != nil {
 			t.Fatalf("a healthy disk: %v", err)
 		}
 		hang(nd)
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		if err := nd.testWrite(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := nd.node.store.TestWrite(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v", err)
 		}
 		resume(nd)
-		eventually(t, "it writes again", func() bool { return nd.testWrite(t.Context()) == nil })
+		eventually(t, "it writes again", func() bool { return nd.node.store.TestWrite(t.Context()) == nil })
 	})
-}
-
-func TestTheJournalTestKeepsItsFileSmall(t *testing.T) {
-	dir := t.TempDir()
-	write := journalTest(dir)
-	for range 200 {
-		if err := write(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	info, err := os.Stat(filepath.Join(dir, testFile))
-	if err != nil || info.Size() == 0 || info.Size() > 8192 {
-		t.Errorf("after 200 writes: %v, %v", info, err)
-	}
 }
 
 func hang(nodes ...*node) {

@@ -1,4 +1,4 @@
-package cluster
+package clustertest
 
 import (
 	"bytes"
@@ -7,31 +7,33 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/internal/store"
 )
 
-// memorySnapshots keeps snapshots in memory the way a disk does: a snapshot is
-// there once it was closed, and a crash in the middle of one leaves the last.
-type memorySnapshots struct {
+// snapshots keeps snapshots in memory the way a disk does. A snapshot is there once it
+// was closed. A crash in the middle of one leaves the one before.
+type snapshots struct {
 	mu   sync.Mutex
-	kept []*memorySnapshot // newest first
+	kept []*snapshot // newest first
 	made int
 }
 
-type memorySnapshot struct {
-	store   *memorySnapshots
+type snapshot struct {
+	store   *snapshots
 	meta    raft.SnapshotMeta
 	content bytes.Buffer
 }
 
 // Create implements raft.SnapshotStore.
-func (m *memorySnapshots) Create(
+func (m *snapshots) Create(
 	version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64,
 	_ raft.Transport,
 ) (raft.SnapshotSink, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.made++
-	return &memorySnapshot{store: m, meta: raft.SnapshotMeta{
+	return &snapshot{store: m, meta: raft.SnapshotMeta{
 		Version: version, ID: fmt.Sprintf("%d-%d-%d", term, index, m.made), Index: index,
 		Term:          term,
 		Configuration: conf, ConfigurationIndex: confIndex,
@@ -39,7 +41,7 @@ func (m *memorySnapshots) Create(
 }
 
 // List implements raft.SnapshotStore.
-func (m *memorySnapshots) List() ([]*raft.SnapshotMeta, error) {
+func (m *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var list []*raft.SnapshotMeta
@@ -51,7 +53,7 @@ func (m *memorySnapshots) List() ([]*raft.SnapshotMeta, error) {
 }
 
 // Open implements raft.SnapshotStore.
-func (m *memorySnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+func (m *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.kept {
@@ -60,38 +62,31 @@ func (m *memorySnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, er
 			return &meta, io.NopCloser(bytes.NewReader(s.content.Bytes())), nil
 		}
 	}
-	return nil, nil, fmt.Errorf("cluster: there is no snapshot %s", id)
+	return nil, nil, fmt.Errorf("clustertest: there is no snapshot %s", id)
 }
 
 // ID implements raft.SnapshotSink.
-func (s *memorySnapshot) ID() string { return s.meta.ID }
+func (s *snapshot) ID() string { return s.meta.ID }
 
 // Write implements raft.SnapshotSink.
-func (s *memorySnapshot) Write(b []byte) (int, error) {
+func (s *snapshot) Write(b []byte) (int, error) {
 	s.meta.Size += int64(len(b))
 	return s.content.Write(b)
 }
 
 // Cancel implements raft.SnapshotSink.
-func (s *memorySnapshot) Cancel() error { return nil }
+func (s *snapshot) Cancel() error { return nil }
 
 // Close implements raft.SnapshotSink: from here on the snapshot is there.
-func (s *memorySnapshot) Close() error {
+func (s *snapshot) Close() error {
 	m := s.store
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at := 0
-	for at < len(m.kept) && newerSnapshot(&m.kept[at].meta, &s.meta) {
+	for at < len(m.kept) && store.Newer(&m.kept[at].meta, &s.meta) {
 		at++
 	}
-	m.kept = append(m.kept[:at], append([]*memorySnapshot{s}, m.kept[at:]...)...)
-	m.kept = m.kept[:min(len(m.kept), keepSnapshots)]
+	m.kept = append(m.kept[:at], append([]*snapshot{s}, m.kept[at:]...)...)
+	m.kept = m.kept[:min(len(m.kept), store.KeepSnapshots)]
 	return nil
-}
-
-func newerSnapshot(a, b *raft.SnapshotMeta) bool {
-	if a.Term != b.Term {
-		return a.Term > b.Term
-	}
-	return a.Index > b.Index
 }

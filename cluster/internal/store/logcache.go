@@ -1,7 +1,6 @@
-package cluster
+package store
 
 import (
-	"encoding/binary"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -12,9 +11,9 @@ const (
 	cachedBytes   = 32 << 20
 )
 
-// logCache keeps the newest entries that were written, for replication and
-// apply. Raft's own cache bounds the number of entries only, which at 1 MB an
-// entry could be gigabytes.
+// logCache keeps the newest entries that were written, for replication and apply.
+// Raft's own cache bounds only the number of entries. With entries of 1 MB that could
+// be gigabytes.
 type logCache struct {
 	mu    sync.RWMutex
 	slots [cachedEntries]*raft.Log
@@ -65,6 +64,3 @@ func (c *logCache) clear() {
 	c.slots = [cachedEntries]*raft.Log{}
 	c.low, c.high, c.bytes = 0, 0, 0
 }
-
-func uint64Bytes(v uint64) []byte     { return binary.BigEndian.AppendUint64(nil, v) }
-func uint64FromBytes(b []byte) uint64 { return binary.BigEndian.Uint64(b) }

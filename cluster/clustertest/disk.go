@@ -1,46 +1,48 @@
-package cluster
+package clustertest
 
 import (
 	"io"
-	"log/slog"
 	"sync"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/internal/store"
 )
 
-// FaultyDisk is a disk for tests; its Open method is a Config.Stores. It can
-// hang or fail every write. Opened again it holds what was written before: a
-// server that restarts with its disk.
-type FaultyDisk struct {
-	open OpenStores
+// Disk is a cluster.Disk that can make every write hang or fail. Opened again it holds
+// what was written before: a server that restarts with its disk.
+type Disk struct {
+	inner store.Disk
 
 	mu     sync.Mutex
 	resume chan struct{} // non-nil while writes hang
 	err    error
-	writes int
 }
 
 // NewMemoryDisk returns a disk that lives in memory.
-func NewMemoryDisk() *FaultyDisk {
-	store, snaps := raft.NewInmemStore(), &memorySnapshots{}
-	return &FaultyDisk{open: func(
-		string,
-	) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
-		return store, store, snaps, nopCloser{}, nil
-	}}
+func NewMemoryDisk() *Disk {
+	return &Disk{inner: memoryDisk{raft.NewInmemStore(), &snapshots{}}}
 }
 
-// NewFaultyDisk returns a disk that really writes, with bolt.
-func NewFaultyDisk() *FaultyDisk {
-	return &FaultyDisk{open: boltStores(slog.New(slog.DiscardHandler))}
+// NewFileDisk returns a disk that writes files, as in production.
+func NewFileDisk() *Disk {
+	return &Disk{inner: store.Bolt{Logger: hclog.NewNullLogger()}}
 }
 
-type nopCloser struct{}
+type memoryDisk struct {
+	log   *raft.InmemStore
+	snaps *snapshots
+}
 
-func (nopCloser) Close() error { return nil }
+func (d memoryDisk) Open(string) (store.Stores, error) {
+	return store.Stores{
+		Log: d.log, Stable: d.log, Snapshots: d.snaps, Closer: io.NopCloser(nil),
+	}, nil
+}
 
 // Hang makes all writes wait, from now on, until Resume.
-func (d *FaultyDisk) Hang() {
+func (d *Disk) Hang() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.resume == nil {
@@ -49,7 +51,7 @@ func (d *FaultyDisk) Hang() {
 }
 
 // Resume lets writes go on.
-func (d *FaultyDisk) Resume() {
+func (d *Disk) Resume() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.resume != nil {
@@ -59,16 +61,15 @@ func (d *FaultyDisk) Resume() {
 }
 
 // Fail makes all writes fail with err, until it is called with nil.
-func (d *FaultyDisk) Fail(err error) {
+func (d *Disk) Fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.err = err
 }
 
-// pass waits while the disk hangs, and returns the error it is to fail with.
-func (d *FaultyDisk) pass() error {
+// pass waits while the disk hangs, and returns the error that it is to fail with.
+func (d *Disk) pass() error {
 	d.mu.Lock()
-	d.writes++
 	resume := d.resume
 	d.mu.Unlock()
 	if resume != nil {
@@ -79,28 +80,19 @@ func (d *FaultyDisk) pass() error {
 	return d.err
 }
 
-// Open opens the stores. The io.Closer it returns also is the canary.
-func (d *FaultyDisk) Open(
-	dir string,
-) (raft.LogStore, raft.StableStore, raft.SnapshotStore, io.Closer, error) {
-	log, stable, snaps, closer, err := d.open(dir)
+// Open implements cluster.Disk.
+func (d *Disk) Open(dir string) (store.Stores, error) {
+	s, err := d.inner.Open(dir)
 	if err != nil {
-		return nil, nil, nil, nil, err
+		return store.Stores{}, err
 	}
-	return &faultyLog{log, d}, &faultyStable{stable, d}, snaps, &faultyCloser{closer, d}, nil
+	s.Log, s.Stable, s.TestWrite = &faultyLog{s.Log, d}, &faultyStable{s.Stable, d}, d.pass
+	return s, nil
 }
-
-type faultyCloser struct {
-	io.Closer
-	disk *FaultyDisk
-}
-
-// Canary is the test write of this disk.
-func (c *faultyCloser) Canary() error { return c.disk.pass() }
 
 type faultyLog struct {
 	raft.LogStore
-	disk *FaultyDisk
+	disk *Disk
 }
 
 func (f *faultyLog) StoreLog(l *raft.Log) error { return f.StoreLogs([]*raft.Log{l}) }
@@ -121,7 +113,7 @@ func (f *faultyLog) DeleteRange(low, high uint64) error {
 
 type faultyStable struct {
 	raft.StableStore
-	disk *FaultyDisk
+	disk *Disk
 }
 
 func (f *faultyStable) Set(key, value []byte) error {

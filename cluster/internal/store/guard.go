@@ -1,8 +1,9 @@
-package cluster
+package store
 
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -15,31 +16,31 @@ import (
 )
 
 // guard stands between raft and its stores. Raft writes its log on the loop that
-// also leads, so a write that hangs would leave a leader that heartbeats for ever
-// and does nothing, and a term that cannot be written makes raft panic.
+// also leads. So a write that hangs would leave a leader that sends heartbeats for
+// ever and does nothing. And raft panics when a term cannot be written.
 //
-//   - A leader's log write that takes longer than the deadline fails, if somebody
-//     else could lead (see rival.go), so raft steps down. If the write then succeeds
-//     after all, its entries are removed again before anything else is written: raft
-//     was told that they do not exist, and a later leader's shorter log would
-//     otherwise keep them as its tail.
-//   - Everybody else waits. A follower that fails to write may have cut its log
-//     already, which raft does not recover from; one that is silent is just slow.
-//   - A full disk is tried again; after any other error nothing is written any
-//     more, the server stays silent, and health reports it as fatal.
+//   - A leader's log write that takes longer than the deadline fails, so that raft
+//     steps down, if another server could lead (see Hooks.MajorityWrites). If the write
+//     then succeeds after all, its entries are removed before anything else is
+//     written. Raft was told that they do not exist, and a later leader's shorter log
+//     would otherwise keep them as its tail.
+//   - Every other write waits. A follower that fails to write may have cut its log
+//     already, and raft does not recover from that. A follower that is silent is just
+//     slow.
+//   - A full disk is tried again. After any other error nothing is written any more,
+//     the server stays silent, and Health reports it as fatal.
 type guard struct {
 	log      raft.LogStore
 	stable   raft.StableStore
-	health   *health
+	health   *Health
 	deadline time.Duration
-	patience time.Duration // beyond the deadline, while nobody could lead better
-	leading  func() bool
 
-	jobs   chan *job
-	done   chan struct{}
-	wg     sync.WaitGroup
-	cache  logCache
-	ballot []byte // the vote's term, held back until the candidate is known
+	jobs     chan *job
+	done     chan struct{}
+	stopOnce sync.Once
+	wg       sync.WaitGroup
+	cache    logCache
+	heldTerm []byte // the vote's term, held back until the candidate is known
 }
 
 // job is one write, run by the only goroutine that writes.
@@ -68,9 +69,9 @@ const slowestDisk = 20 << 20
 // noSpaceRetry is the pause between two tries to write to a full disk.
 const noSpaceRetry = 200 * time.Millisecond
 
-func newGuard(s stores, h *health, deadline time.Duration) *guard {
+func newGuard(s Stores, h *Health) *guard {
 	g := &guard{
-		log: s.log, stable: s.stable, health: h, deadline: deadline,
+		log: s.Log, stable: s.Stable, health: h, deadline: h.limits.Write,
 		jobs: make(chan *job), done: make(chan struct{}),
 	}
 	g.wg.Go(g.run)
@@ -87,11 +88,11 @@ func (g *guard) run() {
 				continue
 			}
 			if err != nil {
-				g.health.trip(err)
+				g.health.failed(err)
 			} else if !g.retract(j) {
 				return
 			}
-			g.health.settled()
+			g.health.stallEnded()
 		case <-g.done:
 			return
 		}
@@ -99,14 +100,14 @@ func (g *guard) run() {
 }
 
 // retract removes what a disowned write has written. It reports false when the
-// guard was closed before that succeeded.
+// guard was stopped before that succeeded.
 func (g *guard) retract(j *job) bool {
 	for j.undo != nil {
 		err := j.undo()
 		if err == nil {
 			break
 		}
-		g.health.trip(err)
+		g.health.failed(err)
 		select {
 		case <-time.After(noSpaceRetry):
 		case <-g.done:
@@ -116,19 +117,42 @@ func (g *guard) retract(j *job) bool {
 	return true
 }
 
-// close fails all writes from now on. A write that hangs in the kernel is left behind.
-func (g *guard) close() {
-	close(g.done)
-	joined := make(chan struct{})
-	go func() { g.wg.Wait(); close(joined) }()
+// stop fails all writes from now on. A write that hangs in the kernel is left behind.
+func (g *guard) stop() {
+	g.stopOnce.Do(func() {
+		close(g.done)
+		joined := make(chan struct{})
+		go func() { g.wg.Wait(); close(joined) }()
+		select {
+		case <-joined:
+		case <-time.After(g.deadline):
+			g.health.log.Info("closing while a write hangs", "err", ErrDisk)
+		}
+	})
+}
+
+// test runs write after the writes under way, and gives up when ctx ends. A write
+// that hangs then is left to the goroutine that writes. The next test waits behind it.
+func (g *guard) test(ctx context.Context, write testWrite) error {
+	j := newJob(write, 0)
 	select {
-	case <-joined:
-	case <-time.After(g.deadline):
-		g.health.log.Info("closing while a write hangs", "err", ErrDisk)
+	case g.jobs <- j:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.done:
+		return ErrClosed
+	}
+	select {
+	case err := <-j.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.done:
+		return ErrClosed
 	}
 }
 
-// try runs one write; with a limit it is disowned when the limit has passed.
+// try runs one write. A limited one is disowned when it counts as hanging.
 func (g *guard) try(j *job, limited bool) error {
 	deadline := g.deadline + time.Duration(j.size)*time.Second/slowestDisk
 	timer := time.NewTimer(deadline)
@@ -141,7 +165,7 @@ func (g *guard) try(j *job, limited bool) error {
 	var hangs <-chan struct{}
 	end := func(err error) error {
 		if late {
-			g.health.settled()
+			g.health.stallEnded()
 		}
 		g.health.wrote(time.Since(began), err)
 		return err
@@ -153,17 +177,17 @@ func (g *guard) try(j *job, limited bool) error {
 		case err := <-j.done:
 			return end(err)
 		case <-timer.C:
-			hangs = g.health.overdue(asking, limited, g.patience)
+			hangs = g.health.overdue(asking, limited, g.health.limits.Grace)
 		case <-hangs:
 			hangs = nil
 			err := fmt.Errorf("%w: a write takes longer than %v", ErrDisk,
 				time.Since(began).Round(time.Millisecond))
-			g.health.stall(err)
+			g.health.stallBegan(err)
 			late = true
 			switch {
 			case !limited:
 			case jobs != nil: // still behind another write that hangs
-				g.health.settled()
+				g.health.stallEnded()
 				return err
 			case j.fate.CompareAndSwap(pending, disowned):
 				return err
@@ -179,7 +203,7 @@ func (g *guard) try(j *job, limited bool) error {
 	}
 }
 
-// insist runs a write until it succeeds. It fails only when the guard is closed.
+// insist runs a write until it succeeds. It fails only when the guard is stopped.
 func (g *guard) insist(write func() error, size int) error {
 	for {
 		err := g.try(newJob(write, size), false)
@@ -207,7 +231,7 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	for _, l := range logs {
 		size += len(l.Data)
 	}
-	if !g.leading() {
+	if !g.health.hooks.Leads() {
 		if err := g.insist(write, size); err != nil {
 			return err
 		}
@@ -224,9 +248,10 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	return nil
 }
 
-// IsMonotonic makes raft remove the whole log when it installs a snapshot that
-// goes beyond it. Otherwise a part would stay, with a gap up to the entries that
-// follow the snapshot, and it may hold entries that were never committed.
+// IsMonotonic makes raft remove the whole log when it installs a snapshot that ends
+// beyond the log. Otherwise a part of the log would stay. It would have a gap up to
+// the entries that follow the snapshot, and could hold entries that were never
+// committed.
 func (g *guard) IsMonotonic() bool { return true }
 
 // deleteBytes is what a deletion counts as: 290,000 entries take bolt half a second.
@@ -253,31 +278,31 @@ var (
 	keyVoteCandidate = []byte("LastVoteCand")
 )
 
-// Set writes a vote's candidate before its term. Raft asks for the other order,
-// and a crash in between would leave the new term with an older candidate, whom
-// raft would then grant its vote again without looking at his log.
+// Set writes a vote's candidate before its term. Raft asks for the other order. A
+// crash in between would then leave the new term with an older candidate, and raft
+// would grant that candidate its vote again without looking at its log.
 func (g *guard) Set(key, value []byte) error {
 	if err := g.mustWrite(func() error { return g.stable.Set(key, value) }); err != nil {
 		return err
 	}
-	if !bytes.Equal(key, keyVoteCandidate) || g.ballot == nil {
+	if !bytes.Equal(key, keyVoteCandidate) || g.heldTerm == nil {
 		return nil
 	}
-	term := uint64FromBytes(g.ballot)
-	g.ballot = nil
+	term := binary.BigEndian.Uint64(g.heldTerm)
+	g.heldTerm = nil
 	return g.mustWrite(func() error { return g.stable.SetUint64(keyVoteTerm, term) })
 }
 
 func (g *guard) SetUint64(key []byte, value uint64) error {
 	if bytes.Equal(key, keyVoteTerm) {
-		g.ballot = uint64Bytes(value)
+		g.heldTerm = binary.BigEndian.AppendUint64(nil, value)
 		return nil
 	}
 	return g.mustWrite(func() error { return g.stable.SetUint64(key, value) })
 }
 
-// mustWrite ends the calling goroutine, which is raft's, when the guard is
-// closed: raft would panic on an error for its term, and must not go on without it.
+// mustWrite ends the calling goroutine, which is raft's, when the guard is stopped.
+// Raft would panic on an error for its term, and must not go on without the term.
 func (g *guard) mustWrite(write func() error) error {
 	if err := g.insist(write, 0); err != nil {
 		runtime.Goexit()

@@ -1,4 +1,4 @@
-package cluster
+package clustertest
 
 import (
 	"context"
@@ -10,42 +10,45 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"quorate/internal/wait"
 )
 
-// MemoryNetwork connects servers of one process without sockets. All waiting is
-// on channels and condition variables made by it, so a network created inside a
-// testing/synctest bubble runs under its virtual time. Addresses are host:port;
-// port 0 picks a free one. It serves this package and, through Host, any other
-// code that takes a listener and a dial function.
-type MemoryNetwork struct {
+// Network connects servers of one process without sockets. All waiting is on channels
+// and condition variables that it makes, so a network made inside a testing/synctest
+// bubble runs under the bubble's virtual time. Addresses are host:port. Port 0 picks a
+// free one.
+type Network struct {
 	mu        sync.Mutex
 	listeners map[string]*memListener
 	conns     map[*memConn]struct{} // both ends of every open connection
 	group     map[string]int        // host -> side of the partition; absent = side 0
 	nextPort  int
+
+	partitioned wait.Broadcast // group has changed
 }
 
-// NewMemoryNetwork returns a network without faults.
-func NewMemoryNetwork() *MemoryNetwork {
-	return &MemoryNetwork{
+// NewNetwork returns a network without faults.
+func NewNetwork() *Network {
+	return &Network{
 		listeners: make(map[string]*memListener), conns: make(map[*memConn]struct{}),
 		group: make(map[string]int), nextPort: 20000,
 	}
 }
 
 // Host returns the network as one host sees it: its dials come from that host.
-func (n *MemoryNetwork) Host(name string) *MemoryHost { return &MemoryHost{net: n, name: name} }
+func (n *Network) Host(name string) *Host { return &Host{net: n, name: name} }
 
-// MemoryHost is one host of a MemoryNetwork; it implements Network.
-type MemoryHost struct {
-	net  *MemoryNetwork
+// Host is one host of a Network. It implements cluster.Network.
+type Host struct {
+	net  *Network
 	name string
 }
 
-// Partition puts each group of hosts on a side of its own; hosts in no group
-// form one more side. Bytes between sides wait until Heal, as TCP would retry
-// them; dials between sides wait too.
-func (n *MemoryNetwork) Partition(groups ...[]string) {
+// Partition puts each group of hosts on a side of its own. Hosts in no group form one
+// more side. Bytes between sides wait until Heal, as TCP would retry them. Dials
+// between sides wait too.
+func (n *Network) Partition(groups ...[]string) {
 	n.mu.Lock()
 	n.group = make(map[string]int)
 	for i, g := range groups {
@@ -54,15 +57,16 @@ func (n *MemoryNetwork) Partition(groups ...[]string) {
 		}
 	}
 	n.mu.Unlock()
+	n.partitioned.Notify()
 	n.wakeAll()
 }
 
 // Heal ends the partition.
-func (n *MemoryNetwork) Heal() { n.Partition() }
+func (n *Network) Heal() { n.Partition() }
 
 // Kill ends everything of a host the way the death of its process does: its
 // connections break and its addresses refuse. Later listens work again.
-func (n *MemoryNetwork) Kill(host string) {
+func (n *Network) Kill(host string) {
 	n.mu.Lock()
 	var conns []*memConn
 	var listeners []*memListener
@@ -85,13 +89,13 @@ func (n *MemoryNetwork) Kill(host string) {
 	}
 }
 
-func (n *MemoryNetwork) split(a, b string) bool {
+func (n *Network) split(a, b string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.group[a] != n.group[b]
 }
 
-func (n *MemoryNetwork) wakeAll() {
+func (n *Network) wakeAll() {
 	n.mu.Lock()
 	conns := make([]*memConn, 0, len(n.conns))
 	for c := range n.conns {
@@ -109,7 +113,7 @@ func (memAddr) Network() string  { return "memory" }
 func (a memAddr) String() string { return string(a) }
 
 type memListener struct {
-	net      *MemoryNetwork
+	net      *Network
 	host     string
 	addr     memAddr
 	incoming chan *memConn
@@ -118,7 +122,7 @@ type memListener struct {
 }
 
 // Listen listens on host:port of this network; the host need not be the caller's own.
-func (h *MemoryHost) Listen(addr string) (net.Listener, error) {
+func (h *Host) Listen(addr string) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -168,9 +172,9 @@ func (l *memListener) Close() error {
 
 func (l *memListener) Addr() net.Addr { return l.addr }
 
-// Dial connects to addr. Across a partition it waits until ctx ends or Heal;
-// without a listener it fails with ECONNREFUSED.
-func (h *MemoryHost) Dial(ctx context.Context, addr string) (net.Conn, error) {
+// Dial connects to addr. Across a partition it waits until Heal or until ctx ends.
+// Without a listener it fails with ECONNREFUSED.
+func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "memory", Addr: memAddr(addr), Err: err}
 	}
@@ -178,9 +182,13 @@ func (h *MemoryHost) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	for h.net.split(h.name, host) {
+	for {
+		changed := h.net.partitioned.Changed()
+		if !h.net.split(h.name, host) {
+			break
+		}
 		select {
-		case <-time.After(20 * time.Millisecond):
+		case <-changed:
 		case <-ctx.Done():
 			return fail(ctx.Err())
 		}
@@ -209,7 +217,7 @@ func (h *MemoryHost) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return fail(err)
 }
 
-func (n *MemoryNetwork) pair(from, to string) (a, b *memConn) {
+func (n *Network) pair(from, to string) (a, b *memConn) {
 	ab, ba := newMemPipe(), newMemPipe()
 	a = &memConn{net: n, from: from, in: ba, out: ab}
 	b = &memConn{net: n, from: to, in: ab, out: ba}
@@ -223,7 +231,7 @@ func (n *MemoryNetwork) pair(from, to string) (a, b *memConn) {
 
 // memConn is one end of a connection.
 type memConn struct {
-	net           *MemoryNetwork
+	net           *Network
 	from          string // the host of this end
 	in, out       *memPipe
 	local, remote memAddr

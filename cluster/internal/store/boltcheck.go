@@ -1,4 +1,4 @@
-package cluster
+package store
 
 import (
 	"encoding/binary"
@@ -9,9 +9,9 @@ import (
 	"os"
 )
 
-// checkBolt walks every live page of a bolt file before bolt opens it. Bolt maps
-// the file into memory and trusts it; to rebuild its free list it walks the tree
-// on goroutines of its own, where a bad page would end the process.
+// checkBolt walks every live page of a bolt file before bolt opens it. Bolt maps the
+// file into memory and trusts it. To rebuild its free list, bolt walks the tree on
+// goroutines of its own, where a bad page would end the process.
 //
 // The layout is bolt's file format 2: two meta pages, then B+tree pages.
 func checkBolt(file string) error {

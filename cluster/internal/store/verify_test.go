@@ -1,9 +1,11 @@
-package cluster
+package store_test
 
 import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/clustertest"
 )
 
 // TestLogBehindASnapshotIsDropped: a server that died after it had installed a
@@ -24,16 +26,21 @@ func TestLogBehindASnapshotIsDropped(t *testing.T) {
 		{"no log", 0, 9, 3, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			log, snaps := raft.NewInmemStore(), &memorySnapshots{}
+			disk := clustertest.NewMemoryDisk()
+			raw, err := disk.Open("")
+			if err != nil {
+				t.Fatal(err)
+			}
 			for i := range tt.last {
-				if err := log.StoreLog(&raft.Log{
+				if err := raw.Log.StoreLog(&raft.Log{
 					Index: i + 1, Term: 2, Type: raft.LogNoop,
 				}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if tt.index > 0 {
-				sink, err := snaps.Create(1, tt.index, tt.term, raft.Configuration{}, 1, nil)
+				sink, err := raw.Snapshots.Create(1, tt.index, tt.term, raft.Configuration{},
+					1, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -41,10 +48,10 @@ func TestLogBehindASnapshotIsDropped(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := verifyStores("", stores{log: log, stable: log, snaps: snaps}); err != nil {
+			if _, err := open(t, "", disk); err != nil {
 				t.Fatal(err)
 			}
-			if last, _ := log.LastIndex(); (last == tt.last) != tt.kept {
+			if last, _ := raw.Log.LastIndex(); (last == tt.last) != tt.kept {
 				t.Errorf("the log ends at %d", last)
 			}
 		})

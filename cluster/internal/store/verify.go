@@ -1,4 +1,4 @@
-package cluster
+package store
 
 import (
 	"encoding/json"
@@ -12,13 +12,12 @@ import (
 	"strings"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/internal/datadir"
 )
 
-// snapshotDir is where raft's file store keeps its snapshots.
-const snapshotDir = "snapshots"
-
-// guarded turns a panic of f, or a fault in a memory-mapped file, into an error:
-// bolt trusts its pages.
+// guarded turns a panic of f, or a fault in a memory-mapped file, into an error. Bolt
+// trusts its pages, so a damaged file can cause either.
 func guarded(f func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(old)
@@ -30,33 +29,33 @@ func guarded(f func() error) (err error) {
 	return f()
 }
 
-// verifyStores reads everything that raft would trust blindly: bolt has no
-// checksum over its data pages, and raft skips a snapshot that it cannot read,
-// although the log before the snapshot is gone.
-func verifyStores(dir string, s stores) error {
-	newest, err := verifySnapshots(dir, s.snaps)
+// verifyStores reads everything that raft would trust. Bolt has no checksum over its
+// data pages. Raft skips a snapshot that it cannot read, although the log before the
+// snapshot is gone.
+func verifyStores(dir string, s Stores, checkEntry func([]byte) error) error {
+	newest, err := verifySnapshots(dir, s.Snapshots)
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(dir, logFile)
+	file := filepath.Join(dir, LogFile)
 	err = guarded(func() error {
-		if _, err := raft.HasExistingState(s.log, s.stable, s.snaps); err != nil {
+		if _, err := raft.HasExistingState(s.Log, s.Stable, s.Snapshots); err != nil {
 			return err
 		}
-		if err := dropSuperseded(s.log, newest); err != nil {
+		if err := dropSuperseded(s.Log, newest); err != nil {
 			return err
 		}
-		return verifyLog(s.log, newest.Index)
+		return verifyLog(s.Log, newest.Index, checkEntry)
 	})
 	if err != nil {
-		return corrupt(file, err)
+		return datadir.Corrupt(file, err)
 	}
 	return nil
 }
 
-// dropSuperseded removes a log that does not lead up to the newest snapshot: the
-// snapshot was installed, and the server died before its old log was removed.
-// Going on from there would leave a gap.
+// dropSuperseded removes a log that does not lead up to the newest snapshot. Such a
+// log is left when a snapshot was installed and the server died before it removed the
+// log. Going on with the log would leave a gap.
 func dropSuperseded(log raft.LogStore, newest raft.SnapshotMeta) error {
 	first, err := log.FirstIndex()
 	if err != nil || first == 0 || newest.Index < first {
@@ -78,9 +77,9 @@ func dropSuperseded(log raft.LogStore, newest raft.SnapshotMeta) error {
 	return log.DeleteRange(first, last)
 }
 
-// verifyLog demands that the log goes on where the snapshot ends, has no holes,
-// and that every command entry matches its checksum.
-func verifyLog(log raft.LogStore, snapshot uint64) error {
+// verifyLog checks that the log goes on where the snapshot ends, that it has no holes,
+// and that checkEntry accepts every command entry.
+func verifyLog(log raft.LogStore, snapshot uint64, checkEntry func([]byte) error) error {
 	first, err := log.FirstIndex()
 	if err != nil {
 		return err
@@ -105,7 +104,7 @@ func verifyLog(log raft.LogStore, snapshot uint64) error {
 		}
 		term = l.Term
 		if l.Type == raft.LogCommand {
-			if _, err := decodeFrame(l.Data); err != nil {
+			if err := checkEntry(l.Data); err != nil {
 				return fmt.Errorf("entry %d: %w", i, err)
 			}
 		}
@@ -114,7 +113,7 @@ func verifyLog(log raft.LogStore, snapshot uint64) error {
 }
 
 // verifySnapshots checks every finished snapshot and returns the newest. Without a
-// directory they are in memory, and need no check.
+// directory the snapshots are in memory and need no check.
 func verifySnapshots(dir string, store raft.SnapshotStore) (newest raft.SnapshotMeta, err error) {
 	if dir == "" {
 		list, err := store.List()
@@ -123,7 +122,7 @@ func verifySnapshots(dir string, store raft.SnapshotStore) (newest raft.Snapshot
 		}
 		return newest, err
 	}
-	return verifySnapshotFiles(filepath.Join(dir, snapshotDir))
+	return verifySnapshotFiles(filepath.Join(dir, SnapshotDir))
 }
 
 func verifySnapshotFiles(dir string) (newest raft.SnapshotMeta, err error) {
@@ -142,7 +141,7 @@ func verifySnapshotFiles(dir string) (newest raft.SnapshotMeta, err error) {
 		if err != nil {
 			return newest, err
 		}
-		if newerSnapshot(&meta.SnapshotMeta, &newest) {
+		if Newer(&meta.SnapshotMeta, &newest) {
 			newest = meta.SnapshotMeta
 		}
 	}
@@ -163,21 +162,29 @@ func verifySnapshot(dir string) (snapshotMeta, error) {
 		err = json.Unmarshal(b, &meta)
 	}
 	if err != nil {
-		return meta, corrupt(name, err)
+		return meta, datadir.Corrupt(name, err)
 	}
 	name = filepath.Join(dir, "state.bin")
 	f, err := os.Open(name)
 	if err != nil {
-		return meta, corrupt(name, err)
+		return meta, datadir.Corrupt(name, err)
 	}
 	defer func() { _ = f.Close() }()
 	sum := crc64.New(crc64.MakeTable(crc64.ECMA))
 	size, err := io.Copy(sum, f)
 	if err != nil {
-		return meta, corrupt(name, err)
+		return meta, datadir.Corrupt(name, err)
 	}
 	if string(sum.Sum(nil)) != string(meta.CRC) {
-		return meta, corrupt(name, fmt.Errorf("checksum mismatch over %d bytes", size))
+		return meta, datadir.Corrupt(name, fmt.Errorf("checksum mismatch over %d bytes", size))
 	}
 	return meta, nil
+}
+
+// Newer reports whether snapshot a follows b.
+func Newer(a, b *raft.SnapshotMeta) bool {
+	if a.Term != b.Term {
+		return a.Term > b.Term
+	}
+	return a.Index > b.Index
 }

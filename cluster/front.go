@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"context"
+	"io"
+)
+
+// Propose replicates one command and returns what the local Machine answered when it
+// applied the command. Only the leader can propose. See the error variables: after
+// ErrOutcomeUnknown the command may take effect, after any other nothing happened. A
+// command is never submitted twice.
+func (c *Cluster) Propose(ctx context.Context, data []byte) (result any, err error) {
+	return c.proposer.propose(ctx, data)
+}
+
+// ReadBarrier returns nil once the local Machine has applied everything that was
+// acknowledged, by any server, before the call. It works on every replica: a follower
+// asks the leader how far to wait. While there is no leader it goes on trying until ctx
+// ends. The error then wraps ErrNotLeader and the context's. It is ErrDiverged on a
+// replica that is out of service.
+func (c *Cluster) ReadBarrier(ctx context.Context) error { return c.reads.barrier(ctx) }
+
+// VerifyLeader returns nil if this server led its term at some moment after the call
+// began, else ErrNotLeader. Concurrent calls share a round of questions.
+func (c *Cluster) VerifyLeader(ctx context.Context) error { return c.reads.verifyLead(ctx) }
+
+// RunWhileLeader runs f once for each term in which this server leads. It calls f after
+// everything of earlier terms is applied. The context of f is cancelled, with the cause
+// ErrLeadershipLost, the moment leadership is lost, is being handed over, or the disk is
+// found unhealthy. RunWhileLeader joins f before it looks at the next term. After a
+// hand-over that failed, f runs again with the same term. RunWhileLeader returns when
+// ctx ends, or with the error of f when f failed while it still led.
+func (c *Cluster) RunWhileLeader(
+	ctx context.Context, f func(ctx context.Context, term uint64) error,
+) error {
+	return c.leadership.run(ctx, f)
+}
+
+// TransferLeadership hands leadership to the member toID, or to the most up to date
+// healthy voter if toID is empty. From its start on, contexts of RunWhileLeader are
+// cancelled and new proposals get ErrNotLeader. Those already submitted are committed
+// first. If it fails, this server goes on leading.
+func (c *Cluster) TransferLeadership(ctx context.Context, toID string) error {
+	return c.transfer.handOver(ctx, toID)
+}
+
+// Leader returns the leader as far as this server knows.
+func (c *Cluster) Leader() (LeaderInfo, bool) { return c.membership.leader() }
+
+// IsLeader reports whether this server leads, as far as it knows. For anything that must
+// be true use VerifyLeader.
+func (c *Cluster) IsLeader() bool { return c.leadership.leads() }
+
+// AddMember adds a server, first without a vote. The server gets a vote when it has
+// caught up. AddMember can be repeated: for a member it does what is missing, and
+// records a new address. Only the leader can. Ending ctx leaves the server without a
+// vote.
+func (c *Cluster) AddMember(ctx context.Context, m Member) error {
+	return c.membership.add(ctx, m)
+}
+
+// RemoveMember removes a server from the membership. The leader does not remove itself:
+// it hands over and answers ErrNotLeader, for the caller to try again.
+func (c *Cluster) RemoveMember(ctx context.Context, id string) error {
+	return c.membership.remove(ctx, id)
+}
+
+// Members returns the membership.
+func (c *Cluster) Members() []MemberStatus { return c.membership.list() }
+
+// SnapshotTo takes a snapshot of this server's state and saves it to w.
+func (c *Cluster) SnapshotTo(ctx context.Context, w io.Writer) error {
+	return c.snapshots.saveTo(ctx, w)
+}
+
+// SetClusterID tells this server which cluster it is in, once the state machine knows.
+// The id is kept in the data directory and compared with that of every peer.
+// SetClusterID fails with ErrClusterMismatch if another id is known already.
+func (c *Cluster) SetClusterID(id string) error { return c.self.setCluster(id) }
+
+// ClusterID returns the cluster's id, or "" while it is not known.
+func (c *Cluster) ClusterID() string { return c.self.cluster() }
+
+// ID is this server's id.
+func (c *Cluster) ID() string { return c.self.id }
+
+// Term is the server's current term.
+func (c *Cluster) Term() uint64 { return c.node.raft().CurrentTerm() }
+
+// AppliedIndex is the index of the last entry that the Machine has applied.
+func (c *Cluster) AppliedIndex() uint64 { return c.fsm.applied.index() }
+
+// GossipAddr is the address that gossip listens on, or "" without gossip.
+func (c *Cluster) GossipAddr() string {
+	if c.gossip == nil {
+		return ""
+	}
+	return c.gossip.addr()
+}
+
+// Fatal delivers at most one error. After it this server can do nothing more, and the
+// process should exit. The reason is that the disk refuses writes.
+func (c *Cluster) Fatal() <-chan error { return c.node.store.Health.Fatal() }
+
+// Status returns the current values.
+func (c *Cluster) Status() Status {
+	r, disk := c.node.raft(), c.node.store.Health.Report()
+	s := Status{
+		ID: c.ID(), ClusterID: c.ClusterID(), State: r.State().String(), Leader: c.node.leader(),
+		Term: r.CurrentTerm(), LastIndex: r.LastIndex(), CommitIndex: r.CommitIndex(),
+		AppliedIndex: c.AppliedIndex(), InFlight: len(c.proposer.slots),
+		Sick: !disk.Fit, SickReason: disk.Reason,
+		LastWrite: disk.LastWrite, SlowestWrite: disk.SlowestWrite,
+		Diverged: c.equality.diverged(), Mended: c.equality.mended.Load(),
+		CrashElections: c.crash.count(), Laggards: c.lag.laggards(),
+	}
+	s.TermsLed, s.LeaderChanged = c.leadership.counts()
+	return s
+}

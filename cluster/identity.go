@@ -1,0 +1,101 @@
+package cluster
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"quorate/cluster/internal/datadir"
+	"quorate/cluster/internal/store"
+	"quorate/internal/wait"
+)
+
+// identity is who this server is and which cluster it is in.
+type identity struct {
+	id        string
+	disk      string // the id of the disk
+	advertise string
+	httpAddr  string
+	level     uint64
+
+	dir       *datadir.Dir // nil without Config.DataDir
+	disks     *datadir.KnownDisks
+	clusterID atomic.Pointer[string]
+	changed   wait.Signal // clusterID has changed
+}
+
+// openIdentity takes the data directory, if there is one, and reads it.
+func openIdentity(cfg Config) (_ *identity, err error) {
+	i := &identity{
+		id: cfg.ID, advertise: cfg.Advertise, httpAddr: cfg.HTTPAddr, level: cfg.Level,
+		changed: wait.NewSignal(),
+	}
+	i.clusterID.Store(&cfg.ClusterID)
+	defer func() {
+		if err != nil {
+			i.close()
+		}
+	}()
+	if cfg.DataDir != "" {
+		if err := i.read(cfg); err != nil {
+			return nil, err
+		}
+	}
+	if i.disks, err = datadir.LoadKnownDisks(i.dir); err != nil {
+		return nil, err
+	}
+	if i.id == "" {
+		i.id = datadir.NewID()
+	}
+	return i, nil
+}
+
+func (i *identity) read(cfg Config) (err error) {
+	if i.dir, err = datadir.Lock(cfg.DataDir); err != nil {
+		return err
+	}
+	if i.id, err = i.dir.ServerID(cfg.ID, store.LogFile); err != nil {
+		return err
+	}
+	if i.disk, err = i.dir.DiskID(); err != nil {
+		return err
+	}
+	cluster, err := i.dir.ClaimCluster(cfg.ClusterID)
+	i.clusterID.Store(&cluster)
+	return err
+}
+
+// greeting is what this server tells every other one.
+func (i *identity) greeting() greeting {
+	return greeting{
+		Cluster: i.cluster(), ID: i.id, Raft: i.advertise, HTTP: i.httpAddr, Disk: i.disk,
+		Level: i.level,
+	}
+}
+
+// cluster returns the cluster's id, or "" while it is not known.
+func (i *identity) cluster() string { return *i.clusterID.Load() }
+
+// setCluster is SetClusterID.
+func (i *identity) setCluster(id string) error {
+	have := i.cluster()
+	if have == id {
+		return nil
+	}
+	if have != "" {
+		return fmt.Errorf("%w: %q, not %q", ErrClusterMismatch, have, id)
+	}
+	if i.dir != nil {
+		if _, err := i.dir.ClaimCluster(id); err != nil {
+			return err
+		}
+	}
+	i.clusterID.Store(&id)
+	i.changed.Set()
+	return nil
+}
+
+func (i *identity) close() {
+	if i.dir != nil {
+		i.dir.Close()
+	}
+}

@@ -1,0 +1,165 @@
+// Package datadir is the identity of a server, as its data directory holds it: the
+// lock, the server's id, the cluster's id, the id of the disk, and the disks that
+// the other members had.
+//
+// It knows nothing of Raft and does not open the log or the snapshots.
+package datadir
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"quorate/internal/atomicfile"
+)
+
+var (
+	// ErrInUse: another process holds the data directory.
+	ErrInUse = errors.New("cluster: data directory in use")
+	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the
+	// file and the way out.
+	ErrCorrupt = errors.New("cluster: corrupt data")
+	// ErrClusterMismatch: the peer, or the data directory, belongs to another cluster.
+	ErrClusterMismatch = errors.New("cluster: belongs to another cluster")
+)
+
+// The files of a data directory, next to the log and the snapshots.
+const (
+	lockFile      = "lock"
+	serverIDFile  = "server_id"
+	clusterIDFile = "cluster_id"
+	diskIDFile    = "incarnation"
+)
+
+// Dir is a locked data directory.
+type Dir struct {
+	path string
+	lock *os.File
+}
+
+// Lock creates the directory if it does not exist and takes its lock. The kernel
+// drops the lock when the process ends.
+func Lock(path string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("cluster: data directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s is held by another process", ErrInUse, path)
+		}
+		return nil, fmt.Errorf("cluster: lock %s: %w", path, err)
+	}
+	return &Dir{path: path, lock: f}, nil
+}
+
+// Close drops the lock.
+func (d *Dir) Close() { _ = d.lock.Close() }
+
+// read returns the id in a small file, and "" if there is none.
+func (d *Dir) read(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(d.path, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("cluster: %w", err)
+	}
+	s := strings.TrimSuffix(string(b), "\n")
+	if s == "" || len(s) > 200 ||
+		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", Corrupt(filepath.Join(d.path, name),
+			fmt.Errorf("%d bytes that are no id", len(b)))
+	}
+	return s, nil
+}
+
+// write replaces a small file.
+func (d *Dir) write(name, content string) error {
+	err := atomicfile.Write(filepath.Join(d.path, name), func(w io.Writer) error {
+		_, err := io.WriteString(w, content+"\n")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cluster: write %s: %w", name, err)
+	}
+	return nil
+}
+
+// ServerID returns the id on disk. A fresh directory gets want, or a new id if want
+// is empty. A directory is not fresh if logFile exists in it.
+func (d *Dir) ServerID(want, logFile string) (string, error) {
+	id, err := d.read(serverIDFile)
+	if err != nil {
+		return "", err
+	}
+	if id != "" {
+		if want != "" && want != id {
+			return "", fmt.Errorf("cluster: data directory %s is of server %q, not %q", d.path, id,
+				want)
+		}
+		return id, nil
+	}
+	if _, err := os.Stat(filepath.Join(d.path, logFile)); err == nil {
+		return "", Corrupt(filepath.Join(d.path, serverIDFile),
+			errors.New("missing beside an existing log"))
+	}
+	if want == "" {
+		want = NewID()
+	}
+	return want, d.write(serverIDFile, want)
+}
+
+// DiskID names this very disk: the id is made with the directory.
+func (d *Dir) DiskID() (string, error) {
+	have, err := d.read(diskIDFile)
+	if err != nil || have != "" {
+		return have, err
+	}
+	made := NewID()
+	return made, d.write(diskIDFile, made)
+}
+
+// NewID returns a random id.
+func NewID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// ClaimCluster compares the directory's cluster id with want and returns the id that
+// holds. Either may be empty.
+func (d *Dir) ClaimCluster(want string) (string, error) {
+	have, err := d.read(clusterIDFile)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case want == "" || want == have:
+		return have, nil
+	case have != "":
+		return "", fmt.Errorf("%w: data directory %s is of cluster %q, not %q", ErrClusterMismatch,
+			d.path, have, want)
+	default:
+		return want, d.write(clusterIDFile, want)
+	}
+}
+
+// Corrupt says which file is bad and what an operator can do about it.
+func Corrupt(file string, err error) error {
+	return fmt.Errorf("%w: %s: %w; restore it from a copy of this server's disk, or move the data directory away "+
+		"and let the server join again as a new member (the other members hold the data; "+
+		"without any, restore a saved snapshot)", ErrCorrupt, file, err)
+}

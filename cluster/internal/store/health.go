@@ -1,0 +1,202 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Health is the verdict on this server's disk. It comes from the writes of the log,
+// and from a test write at a fixed interval, so that an idle leader notices too.
+type Health struct {
+	log    *slog.Logger
+	limits Limits
+	hooks  Hooks
+
+	mu      sync.Mutex
+	stalled int       // writes that are past the deadline and not back
+	failing bool      // the last write failed
+	lastBad time.Time // zero: never
+	cause   error     // of the last trouble
+	fatal   error     // an error that trying again does not cure
+	slowest time.Duration
+	last    time.Duration
+	fatalCh chan error // buffered, gets the first fatal error
+}
+
+func newHealth(log *slog.Logger, limits Limits, hooks Hooks) *Health {
+	return &Health{log: log, limits: limits, hooks: hooks, fatalCh: make(chan error, 1)}
+}
+
+// Fatal delivers at most one error: the disk refuses writes, and trying again does
+// not help.
+func (h *Health) Fatal() <-chan error { return h.fatalCh }
+
+// Report is the verdict in words and numbers.
+type Report struct {
+	Fit    bool
+	Reason string // why the disk is not fit
+	// LastWrite and SlowestWrite are durations of writes, fsync included.
+	LastWrite, SlowestWrite time.Duration
+}
+
+// Report returns the verdict of this moment.
+func (h *Health) Report() Report {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := Report{Fit: h.fit(), LastWrite: h.last, SlowestWrite: h.slowest}
+	if !r.Fit && h.cause != nil {
+		r.Reason = h.cause.Error()
+	}
+	return r
+}
+
+// Works reports whether the disk works at this moment.
+func (h *Health) Works() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.works()
+}
+
+// Fit reports whether the disk has worked for long enough to lead.
+func (h *Health) Fit() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fit()
+}
+
+func (h *Health) works() bool { return h.stalled == 0 && !h.failing && h.fatal == nil }
+
+func (h *Health) fit() bool {
+	return h.works() && (h.lastBad.IsZero() || time.Since(h.lastBad) >= h.limits.Recovery)
+}
+
+// stallBegan records that a write hangs.
+func (h *Health) stallBegan(err error) {
+	h.mu.Lock()
+	h.stalled++
+	h.noteTrouble(err)
+	h.mu.Unlock()
+	h.log.Info("the disk hangs; this server does not lead until it recovers", "err", err)
+	h.hooks.Changed()
+}
+
+// stallEnded records that a write which hung is back.
+func (h *Health) stallEnded() {
+	h.mu.Lock()
+	h.stalled = max(0, h.stalled-1)
+	h.lastBad = time.Now()
+	h.mu.Unlock()
+	h.hooks.Changed()
+}
+
+// overdue is called when a write has taken longer than it may. The channel is closed
+// when the write counts as hanging: at once on a server that does not lead, and on a
+// leader when others can take over, or after the grace.
+func (h *Health) overdue(ctx context.Context, leads bool, grace time.Duration) <-chan struct{} {
+	if leads {
+		return h.hooks.MajorityWrites(ctx, grace)
+	}
+	hangs := make(chan struct{})
+	close(hangs)
+	return hangs
+}
+
+func (h *Health) noteTrouble(err error) {
+	h.lastBad = time.Now()
+	h.cause = err
+}
+
+// failed records a write that failed.
+func (h *Health) failed(err error) {
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	h.mu.Lock()
+	first := !h.failing
+	h.failing = true
+	h.noteTrouble(err)
+	if !full && h.fatal == nil {
+		h.fatal = fmt.Errorf("%w: %w", ErrDisk, err)
+		h.fatalCh <- h.fatal
+	}
+	h.mu.Unlock()
+	if first && full {
+		h.log.Error("the disk is full; this server waits until there is space", "err", err)
+	} else if first {
+		h.log.Error("the disk refuses writes; restart the server on a healthy one", "err", err)
+	}
+	h.hooks.Changed()
+}
+
+// wrote records the end of a write that was waited for.
+func (h *Health) wrote(took time.Duration, err error) {
+	if err != nil {
+		h.failed(err)
+		return
+	}
+	h.mu.Lock()
+	h.last = took
+	h.slowest = max(h.slowest, took)
+	recovered := h.failing
+	h.failing = false
+	h.mu.Unlock()
+	if recovered {
+		h.hooks.Changed()
+	}
+}
+
+// watch makes test writes until ctx ends. One that hangs in the kernel is left
+// behind. The next one starts only when it is back.
+func (h *Health) watch(ctx context.Context, test testWrite) {
+	tick := time.NewTicker(h.limits.TestWrite)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if !h.try(ctx, test) {
+			return
+		}
+	}
+}
+
+// try makes one test write. It reports false when ctx has ended.
+func (h *Health) try(ctx context.Context, test testWrite) bool {
+	back := make(chan error, 1)
+	began := time.Now()
+	go func() { back <- test() }()
+	timer := time.NewTimer(h.limits.Write)
+	defer timer.Stop()
+	late := false
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	var hangs <-chan struct{}
+	for {
+		select {
+		case err := <-back:
+			if late {
+				h.stallEnded()
+			}
+			h.wrote(time.Since(began), err)
+			return true
+		case <-timer.C:
+			// The hang may have begun right after the test write before this one.
+			hangs = h.overdue(asking, h.hooks.Leads(), h.limits.Grace-h.limits.TestWrite)
+		case <-hangs:
+			hangs, late = nil, true
+			h.stallBegan(fmt.Errorf("%w: a test write takes longer than %v", ErrDisk,
+				time.Since(began).Round(time.Millisecond)))
+		case <-ctx.Done():
+			select {
+			case <-back:
+			case <-time.After(h.limits.Write):
+			}
+			return false
+		}
+	}
+}

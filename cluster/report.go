@@ -1,0 +1,43 @@
+package cluster
+
+import "quorate/cluster/internal/store"
+
+// peerReport is what a server says about itself.
+type peerReport struct {
+	ID           string `json:"id"`
+	State        string `json:"state"`
+	Term         uint64 `json:"term"`
+	LastTerm     uint64 `json:"last_term"`
+	LastIndex    uint64 `json:"last_index"`
+	AppliedIndex uint64 `json:"applied_index"`
+	Sick         bool   `json:"sick,omitempty"`
+	SickReason   string `json:"sick_reason,omitempty"`
+	Empty        bool   `json:"empty,omitempty"` // no raft state at all
+
+	// Points are hashes of the state, computed as Scheme says; see equality. Diverged
+	// says why the server is out of service.
+	Scheme   uint64  `json:"scheme,omitempty"`
+	Points   []point `json:"points,omitempty"`
+	Diverged string  `json:"diverged,omitempty"`
+}
+
+// reporter makes this server's reports.
+type reporter struct {
+	node     *raftNode
+	fsm      *fsm
+	health   *store.Health
+	equality *equality
+}
+
+func (r reporter) report() peerReport {
+	lastIndex, lastTerm := r.node.lastEntry()
+	disk := r.health.Report()
+	r.fsm.look()
+	scheme, points := r.fsm.points.newest()
+	return peerReport{
+		ID: r.node.id, State: r.node.raft().State().String(), Term: r.node.raft().CurrentTerm(),
+		LastTerm: lastTerm, LastIndex: lastIndex, AppliedIndex: r.fsm.applied.index(),
+		Sick: !disk.Fit, SickReason: disk.Reason, Empty: lastIndex == 0,
+		Scheme: scheme, Points: points, Diverged: r.equality.diverged(),
+	}
+}

@@ -146,6 +146,7 @@ var allowed = map[string]struct {
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron",
 		"internal/failpoint", "api/neon", "internal/tracelog",
+		"internal/atomicfile",
 	}, "flags and commands"},
 	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},
 	"internal/storconcli": {

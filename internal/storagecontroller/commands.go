@@ -1,12 +1,11 @@
 package storagecontroller
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"quorate/cluster"
 	"quorate/internal/app"
+	"quorate/internal/atomicfile"
 )
 
 // dataDirFlag names the directory whose running replica a command talks to.
@@ -82,7 +82,7 @@ func newMembersCommand() *cobra.Command {
 func printMembers(out io.Writer, members []cluster.MemberStatus) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintln(w, "ID\tRAFT\tHTTP\tROLE\tAPPLIED\tLAG\tLEVEL\tLAST CONTACT")
+	fmt.Fprintln(w, "ID\tRAFT\tHTTP\tROLE\tAPPLIED\tLAG\tLEVEL\tLAST CONTACT\tDISK")
 	for _, m := range members {
 		role := "learner"
 		switch {
@@ -95,8 +95,12 @@ func printMembers(out io.Writer, members []cluster.MemberStatus) {
 		if m.LastContact >= 0 {
 			contact = m.LastContact.Round(time.Millisecond).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", m.ID, m.RaftAddr, m.HTTPAddr, role,
-			m.AppliedIndex, m.Lag, m.Level, contact)
+		disk := "healthy"
+		if m.Sick {
+			disk = cmp.Or(m.SickReason, "unhealthy")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", m.ID, m.RaftAddr, m.HTTPAddr,
+			role, m.AppliedIndex, m.Lag, m.Level, contact, disk)
 	}
 }
 
@@ -120,26 +124,11 @@ func newSaveCommand() *cobra.Command {
 	var dir *string
 	cmd := leaf("save FILE", "Save the state of the replica that runs on --data-dir", 1,
 		func(ctx context.Context, args []string) error {
-			return writeFile(args[0],
+			return atomicfile.Write(args[0],
 				func(w io.Writer) error { return app.OpenControl(*dir).Snapshot(ctx, w) })
 		})
 	dir = dataDirFlag(cmd)
 	return cmd
-}
-
-// writeFile makes a file that is whole or not there.
-func writeFile(path string, fill func(io.Writer) error) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	if err = errors.Join(fill(tmp), tmp.Sync(), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		err = errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return err
 }
 
 func newInspectCommand() *cobra.Command {

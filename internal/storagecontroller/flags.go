@@ -219,7 +219,7 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 	durationVar(fs, &r.election, "raft-election", 0,
 		"how long a candidate waits for votes (0s: as --raft-heartbeat)")
 	durationVar(fs, &r.storeLimit, "raft-store-deadline", 0,
-		"longest write of the log before a leader gives way (0s: 500ms)")
+		"longest write of the log before a leader gives way (0s: 700ms)")
 	durationVar(fs, &r.recovery, "raft-disk-recovery", 0,
 		"how long a disk must be healthy again before the replica may lead (0s: 2s)")
 	fs.Uint64Var(&r.snapshotThreshold, "raft-snapshot-threshold", 0,

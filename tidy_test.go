@@ -162,7 +162,7 @@ var allowed = map[string]struct {
 		"cluster", "fsm", "internal/app", "internal/wait", "testcluster", "api/client", "api/neon",
 	}, "measures controllers from outside, and the log and the state alone"},
 	"testcluster/testcontroller": {
-		[]string{"cluster", "internal/storagecontroller"},
+		[]string{"cluster/clustertest", "internal/storagecontroller"},
 		"the controller as a process, with what only tests need",
 	},
 	"testcluster/demo": {

@@ -181,7 +181,7 @@ func (c *Cluster) makeParts(m Machine) {
 		ctx: c.ctx, timeouts: c.cfg.Timeouts,
 		term:      func() uint64 { return c.node.raft().CurrentTerm() },
 		readIndex: c.reads.ofLeader.join, report: reporter.report, testify: c.crash.testify,
-		testWrite: c.node.store.TestWrite, points: c.equality.answer, state: c.equality.send,
+		testWrite: c.node.store.ProveWritable, points: c.equality.answer, state: c.equality.send,
 	}
 }
 

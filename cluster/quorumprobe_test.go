@@ -102,17 +102,17 @@ func TestATestWriteOfADiskThatHangsEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := startMemory(t, 3)
 		nd := tr.follower()
-		if err := nd.node.store.TestWrite(t.Context()); err != nil {
+		if err := nd.node.store.ProveWritable(t.Context()); err != nil {
 			t.Fatalf("a healthy disk: %v", err)
 		}
 		hang(nd)
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		if err := nd.node.store.TestWrite(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := nd.node.store.ProveWritable(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v", err)
 		}
 		resume(nd)
-		eventually(t, "it writes again", func() bool { return nd.node.store.TestWrite(t.Context()) == nil })
+		eventually(t, "it writes again", func() bool { return nd.node.store.ProveWritable(t.Context()) == nil })
 	})
 }
 

@@ -160,10 +160,10 @@ func (s *Store) Watch(ctx context.Context) {
 	}
 }
 
-// TestWrite proves that this server could lead: its disk has worked for long enough,
+// ProveWritable proves that this server could lead: its disk has worked for long enough,
 // and a write comes back that waits for the file system's journal and for the log
 // writes under way.
-func (s *Store) TestWrite(ctx context.Context) error {
+func (s *Store) ProveWritable(ctx context.Context) error {
 	write := s.journalWrite
 	if write == nil {
 		write = s.testWrite

@@ -224,17 +224,17 @@ func TestTestWritesNoticeAHangOfAnIdleServer(t *testing.T) {
 func TestATestWriteOfADiskThatHangsEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t)
-		if err := s.TestWrite(t.Context()); err != nil {
+		if err := s.ProveWritable(t.Context()); err != nil {
 			t.Fatalf("a healthy disk: %v", err)
 		}
 		s.disk.Hang()
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		if err := s.TestWrite(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.ProveWritable(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 		s.disk.Resume()
-		if err := s.TestWrite(t.Context()); err != nil {
+		if err := s.ProveWritable(t.Context()); err != nil {
 			t.Errorf("it works again: %v", err)
 		}
 	})
@@ -247,7 +247,7 @@ func TestTestWritesKeepTheirFilesSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 200 {
-		if err := s.TestWrite(t.Context()); err != nil {
+		if err := s.ProveWritable(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -124,7 +124,8 @@ var allowed = map[string]struct {
 	},
 	"api": {
 		[]string{
-			"api/auth", "api/internal/bodypool", "api/internal/forward", "api/internal/profile", "fsm",
+			"api/auth", "api/internal/bodypool", "api/internal/forward", "api/internal/profile",
+			"fsm",
 			"internal/controller", "internal/decide", "internal/deletion", "internal/membership",
 			"internal/metrics", "internal/split", "api/neon",
 		},
@@ -132,7 +133,10 @@ var allowed = map[string]struct {
 	},
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
-		"internal/decide", "internal/deletion", "internal/duty", "internal/imports", "internal/membership", "internal/split", "internal/pageserver", "internal/computehook", "internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "internal/metrics", "api/neon", "internal/atomicfile",
+		"internal/decide", "internal/deletion", "internal/duty", "internal/imports",
+		"internal/membership", "internal/split", "internal/pageserver", "internal/computehook",
+		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping",
+		"internal/jsonhttp", "internal/metrics", "api/neon", "internal/atomicfile",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},
@@ -141,7 +145,7 @@ var allowed = map[string]struct {
 
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
 	"testcluster": {[]string{
-		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint", "internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver", "testcluster/simsafekeeper", "internal/jsonhttp", "cluster/clustertest",
+		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint", "internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver", "testcluster/simsafekeeper", "cluster/clustertest",
 	}, "builds whole clusters"},
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron",

@@ -24,7 +24,9 @@ type answers struct {
 	testWrite func(ctx context.Context) error
 	points    func() []byte
 	// state sends parts of a long answer before its end.
-	state func(ctx context.Context, id uint64, out *outbox) error
+	state  func(ctx context.Context, id uint64, out *outbox) error
+	found  func(foundingQuestion) (foundingAnswer, error)
+	accept func(invitation) error
 }
 
 // serve answers the calls of one connection until it ends.
@@ -89,6 +91,22 @@ func (a *answers) answer(ctx context.Context, f peerFrame, out *outbox) ([]byte,
 			return nil, errPeerFrame
 		}
 		return json.Marshal(a.testify(q))
+	case callFound:
+		var q foundingQuestion
+		if err := json.Unmarshal(f.body, &q); err != nil || len(q.Members) > maxServers {
+			return nil, errPeerFrame
+		}
+		known, err := a.found(q)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(known)
+	case callInvite:
+		var v invitation
+		if err := json.Unmarshal(f.body, &v); err != nil {
+			return nil, errPeerFrame
+		}
+		return []byte("{}"), a.accept(v)
 	case callTestWrite:
 		ctx, cancel := context.WithTimeout(ctx, a.timeouts.Store)
 		defer cancel()

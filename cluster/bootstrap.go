@@ -3,18 +3,17 @@ package cluster
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/internal/datadir"
 )
 
 // configuration lists members as voters, sorted, so that it is the same on every
 // server that makes it.
 func configuration(members []Member) raft.Configuration {
-	members = slices.Clone(members)
-	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	var conf raft.Configuration
-	for _, m := range members {
+	for _, m := range sortedMembers(members) {
 		conf.Servers = append(conf.Servers, raft.Server{
 			Suffrage: raft.Voter, ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.RaftAddr),
 		})
@@ -22,28 +21,41 @@ func configuration(members []Member) raft.Configuration {
 	return conf
 }
 
-// bootstrap writes the initial membership into an empty log. Every server of Members
-// writes the same one, so it does not matter which is first, or whether it happens
-// twice.
-func (n *raftNode) bootstrap(cfg Config, rc *raft.Config) error {
+// bootstrap founds a cluster of one, if this server is configured alone and its disk is
+// empty. The cluster's id is on disk before the membership is, so that a server with
+// state always knows its cluster. Several servers found their cluster together, see
+// founding.go.
+func (n *raftNode) bootstrap(cfg Config, self *identity, rc *raft.Config) error {
 	state, err := n.store.HasState()
 	if err != nil || state {
 		return err
 	}
-	members := cfg.Members
 	switch {
-	case len(members) > maxServers:
-		return fmt.Errorf("cluster: %d members, at most %d are possible", len(members), maxServers)
-	case len(members) > 0:
-		if !slices.ContainsFunc(members, func(m Member) bool { return m.ID == n.id }) {
+	case len(cfg.Members) > maxServers:
+		return fmt.Errorf("cluster: %d members, at most %d are possible", len(cfg.Members),
+			maxServers)
+	case len(cfg.Members) > 0:
+		if !slices.ContainsFunc(cfg.Members, func(m Member) bool { return m.ID == n.id }) {
 			return fmt.Errorf("%w: this server, %q, is not in the list of members",
 				ErrUnknownMember, n.id)
 		}
+		if len(cfg.Members) > 1 {
+			return nil
+		}
 	case cfg.Expect > 0 || len(cfg.Join) > 0:
-		return nil // through gossip
-	default:
-		members = []Member{{ID: n.id, RaftAddr: n.addr}}
+		return nil
 	}
+	if cfg.ClusterID != "" {
+		return fmt.Errorf("%w: the disk is empty, so this server cannot be of cluster %s yet: "+
+			"name its members to join it, or leave the cluster's id out to found a new one",
+			ErrClusterMismatch, cfg.ClusterID)
+	}
+	if self.cluster() == "" {
+		if err := self.setCluster(datadir.NewID()); err != nil {
+			return err
+		}
+	}
+	members := []Member{{ID: n.id, RaftAddr: n.addr}}
 	if err := n.store.Bootstrap(rc, n.transport, configuration(members)); err != nil {
 		return fmt.Errorf("cluster: bootstrap: %w", err)
 	}

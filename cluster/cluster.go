@@ -39,6 +39,7 @@ type Cluster struct {
 	crash     *crashDetector
 	equality  *equality
 	gossip    *gossip // nil without Config.GossipListen
+	founding  *founding
 
 	leadership *leadership
 	transfer   *transfer
@@ -94,6 +95,7 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	if err := c.openGossip(); err != nil {
 		return nil, err
 	}
+	c.streams.start()
 	c.run()
 	return c, nil
 }
@@ -151,6 +153,7 @@ func (c *Cluster) makeParts(m Machine) {
 	c.peers = newPeers(c.node, c.self.disks, c.streams, c.linkBroken)
 	for _, m := range c.cfg.Members {
 		c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
+		c.peers.founders = append(c.peers.founders, m.ID)
 	}
 	c.fsm = newFSM(m, c.peers.wake.Set)
 	c.candidacy = candidacy{node: c.node, health: health, report: c.peers.report}
@@ -166,14 +169,20 @@ func (c *Cluster) makeParts(m Machine) {
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers,
 		leadership: c.leadership, health: disk, log: c.log, drain: c.proposer.drain,
 	}
-	c.reads = newReads(c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied, c.equality)
+	c.reads = newReads(c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied,
+		c.equality)
 	reporter := reporter{node: c.node, fsm: c.fsm, health: disk, equality: c.equality}
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
 	c.peers.heard = c.equality.hear
+	c.founding = &founding{
+		members: c.founders, node: c.node, self: c.self, dialAs: c.peers.dialAs, log: c.log,
+		existing: c.cfg.ClusterID,
+		wake:     wait.NewSignal(), asked: make(map[string]bool),
+	}
 	c.membership = &membership{
 		ctx: c.ctx, node: c.node, self: c.self, peers: c.peers, reads: c.reads,
-		transfer: c.transfer, reporter: reporter, log: c.log,
+		transfer: c.transfer, reporter: reporter, log: c.log, invite: c.founding.invite,
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self}
 	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}
@@ -182,6 +191,7 @@ func (c *Cluster) makeParts(m Machine) {
 		term:      func() uint64 { return c.node.raft().CurrentTerm() },
 		readIndex: c.reads.ofLeader.join, report: reporter.report, testify: c.crash.testify,
 		testWrite: c.node.store.ProveWritable, points: c.equality.answer, state: c.equality.send,
+		found: c.founding.answer, accept: c.founding.accept,
 	}
 }
 
@@ -198,7 +208,7 @@ func (c *Cluster) openTransport() *transport {
 
 func (c *Cluster) openRaft() error {
 	rc := c.cfg.raftConfig(c.node.id)
-	if err := c.node.bootstrap(c.cfg, rc); err != nil {
+	if err := c.node.bootstrap(c.cfg, c.self, rc); err != nil {
 		return err
 	}
 	s := c.node.store
@@ -207,7 +217,6 @@ func (c *Cluster) openRaft() error {
 		return c.startError(err)
 	}
 	c.node.running.Store(r)
-	c.streams.start()
 	c.observer = raft.NewObserver(nil, false, c.leadership.observe)
 	r.RegisterObserver(c.observer)
 	c.leadership.refresh(ErrLeadershipLost)
@@ -251,6 +260,7 @@ func (c *Cluster) run() {
 	if c.gossip != nil {
 		c.background.Go(func() { c.gossip.run(c.ctx) })
 	}
+	c.background.Go(func() { c.founding.run(c.ctx) })
 	c.background.Go(func() { c.lag.run(c.ctx) })
 	c.background.Go(func() { c.equality.run(c.ctx) })
 	c.background.Go(c.proposer.submit)
@@ -259,6 +269,17 @@ func (c *Cluster) run() {
 	c.background.Go(func() { c.leadership.openTerms(c.ctx) })
 	c.background.Go(func() { c.peers.run(c.ctx) })
 	c.background.Go(func() { c.node.store.Watch(c.ctx) })
+}
+
+// founders are the servers that found the cluster together, nil while they are not known.
+func (c *Cluster) founders() []Member {
+	switch {
+	case len(c.cfg.Members) > 1:
+		return sortedMembers(c.cfg.Members)
+	case c.gossip != nil:
+		return c.gossip.founders()
+	}
+	return nil
 }
 
 // diskChanged reacts to a new verdict on the disk. It may be called on raft's own

@@ -173,7 +173,7 @@ func openDirErr(t *testing.T, cfg Config) error {
 }
 
 func TestDataDirectoryRefusals(t *testing.T) {
-	cfg := Config{DataDir: t.TempDir(), RaftListen: "127.0.0.1:0", ClusterID: "one"}
+	cfg := Config{DataDir: t.TempDir(), RaftListen: "127.0.0.1:0"}
 	c, err := Open(context.Background(), cfg, &ledger{})
 	if err != nil {
 		t.Fatal(err)
@@ -360,7 +360,8 @@ func TestAServerWhoseDiskJustRecoveredDoesNotWin(t *testing.T) {
 			defer tr.close()
 			sick := tr.leader()
 			sick.disk.Hang()
-			eventually(t, "it gives way", func() bool { return sick.node.raft().State() != raft.Leader })
+			eventually(t, "it gives way",
+				func() bool { return sick.node.raft().State() != raft.Leader })
 			second := tr.leader()
 			sick.disk.Resume()
 			tr.net.Kill("h" + second.ID()[1:])

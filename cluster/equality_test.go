@@ -119,7 +119,7 @@ func TestADivergedReplicaIsTakenOutOfServiceAndMended(t *testing.T) {
 				defer stop()
 				time.Sleep(3 * time.Second)
 				bad.spoil()
-				within(t, 2*time.Second, "found", func() bool {
+				within(t, 3*time.Second, "found", func() bool {
 					return !bad.inService() || bad.Status().Mended > 0
 				})
 				if err := bad.ReadBarrier(context.Background()); !errors.Is(err, ErrDiverged) &&
@@ -166,7 +166,7 @@ func TestADivergedReplicaDoesNotLeadWhenTheLeaderDies(t *testing.T) {
 			}
 		}
 		bad.spoil()
-		within(t, 2*time.Second, "found", func() bool { return !bad.inService() })
+		within(t, 3*time.Second, "found", func() bool { return !bad.inService() })
 		time.Sleep(time.Second)
 		tr.net.Kill(lead.cfg.RaftListen[:2])
 		_ = lead.kill()

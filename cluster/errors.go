@@ -45,4 +45,7 @@ var (
 	ErrDiverged = errors.New("cluster: the state here is not that of the other replicas")
 	// ErrUnknownMember: no member has this id.
 	ErrUnknownMember = errors.New("cluster: unknown member")
+	// ErrNoMajority: the change of the membership was refused, since no majority of the
+	// new voters answers.
+	ErrNoMajority = errors.New("cluster: no live majority")
 )

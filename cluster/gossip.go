@@ -3,14 +3,12 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,8 +41,10 @@ type gossip struct {
 
 	mu    sync.Mutex
 	metas map[string]gossipMeta // by server id, this server's among them
+	// agreed are the founders, see founders.
+	agreed []Member
 
-	seen      string        // the fresh servers last in view
+	seen      []Member      // the fresh servers last in view
 	seenSince time.Time     // since when
 	joined    time.Time     // last try
 	adding    chan struct{} // holds one token while a server is being added
@@ -199,54 +199,53 @@ func (g *gossip) look(ctx context.Context) {
 		}
 	}
 	metas := g.view()
-	if g.expect > 0 && g.node.raft().LastIndex() == 0 {
-		g.bootstrap(ctx, metas)
+	if g.expect > 0 && g.node.empty() {
+		g.lookForFounders(metas)
 	}
 	if g.leads() {
 		g.addNewcomers(ctx, metas)
 	}
 }
 
-// bootstrap acts only if exactly the expected number of servers has been in view for a
-// while, if all of them are fresh and expect the same, and if each confirms it. Then
-// the server with the lowest id does it, and the others get the membership from there.
-func (g *gossip) bootstrap(ctx context.Context, metas map[string]gossipMeta) {
+// founders returns the servers that found the cluster: exactly the expected number, all
+// fresh and with the same expectation, and the same ones for a while. nil: not yet.
+func (g *gossip) founders() []Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.agreed)
+}
+
+// lookForFounders keeps founders up.
+func (g *gossip) lookForFounders(metas map[string]gossipMeta) {
 	var members []Member
 	for id, m := range metas {
-		if m.Used || m.Cluster != "" {
-			return // there is a cluster: its leader adds us
+		if m.Used {
+			g.agree(nil) // there is a cluster: its leader adds us
+			return
 		}
 		if m.Expect == g.expect {
 			members = append(members, Member{ID: id, RaftAddr: m.Raft})
 		}
 	}
-	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	members = sortedMembers(members)
 	if len(members) > g.expect && !g.crowded {
 		g.crowded = true
-		g.log.Warn("more fresh servers than expected; none bootstraps",
+		g.log.Warn("more fresh servers than expected; none founds a cluster",
 			"expected", g.expect, "seen", len(members))
 	}
-	view := fmt.Sprint(members)
-	if view != g.seen {
-		g.seen, g.seenSince = view, time.Now()
+	if !slices.Equal(members, g.seen) {
+		g.seen, g.seenSince = members, time.Now()
 	}
-	if len(members) != g.expect || members[0].ID != g.self.id ||
-		time.Since(g.seenSince) < stableView {
-		return
+	if len(members) != g.expect || time.Since(g.seenSince) < stableView {
+		members = nil
 	}
-	for _, m := range members {
-		if m.ID != g.self.id && !g.peers.isFresh(ctx, m) {
-			g.seen = ""
-			return
-		}
-	}
-	if err := g.node.await(g.node.raft().BootstrapCluster(configuration(members))); err != nil &&
-		!errors.Is(err, raft.ErrCantBootstrap) {
-		g.log.Error("cannot bootstrap", "err", err)
-		return
-	}
-	g.log.Info("bootstrapped the cluster", "members", view)
-	g.peers.wake.Set()
+	g.agree(members)
+}
+
+func (g *gossip) agree(members []Member) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.agreed = members
 }
 
 // addNewcomers adds fresh servers, one at a time. It also finishes what an earlier

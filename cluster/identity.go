@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"quorate/cluster/internal/datadir"
@@ -21,6 +22,8 @@ type identity struct {
 	disks     *datadir.KnownDisks
 	clusterID atomic.Pointer[string]
 	changed   wait.Signal // clusterID has changed
+
+	setting sync.Mutex // one setCluster at a time
 }
 
 // openIdentity takes the data directory, if there is one, and reads it.
@@ -77,6 +80,8 @@ func (i *identity) cluster() string { return *i.clusterID.Load() }
 
 // setCluster is SetClusterID.
 func (i *identity) setCluster(id string) error {
+	i.setting.Lock()
+	defer i.setting.Unlock()
 	have := i.cluster()
 	if have == id {
 		return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -57,6 +59,7 @@ type membership struct {
 	peers    *peers
 	reads    *reads
 	transfer *transfer
+	invite   func(ctx context.Context, m Member) error
 	reporter reporter
 	log      *slog.Logger
 }
@@ -81,6 +84,9 @@ func (m *membership) add(ctx context.Context, member Member) error {
 	}
 	limit := m.node.timeouts.Election
 	if !known {
+		if err := m.invite(ctx, member); err != nil {
+			return fmt.Errorf("%s at %s cannot join: %w", member.ID, member.RaftAddr, err)
+		}
 		if err := m.change(m.node.raft().AddNonvoter(id, addr, 0, limit)); err != nil {
 			return fmt.Errorf("add %s: %w", member.ID, err)
 		}
@@ -91,6 +97,11 @@ func (m *membership) add(ctx context.Context, member Member) error {
 	if !votes {
 		if err := m.awaitCaughtUp(ctx, member.ID); err != nil {
 			return fmt.Errorf("%s has no vote yet: %w", member.ID, err)
+		}
+	}
+	if !votes {
+		if err := m.checkMajority(append(m.voters(), member.ID)); err != nil {
+			return fmt.Errorf("give %s a vote: %w", member.ID, err)
 		}
 	}
 	if err := m.change(m.node.raft().AddVoter(id, addr, 0, limit)); err != nil {
@@ -114,12 +125,43 @@ func (m *membership) remove(ctx context.Context, id string) error {
 	if !m.node.isMember(id) {
 		return fmt.Errorf("%w: %s", ErrUnknownMember, id)
 	}
+	left := slices.DeleteFunc(m.voters(), func(v string) bool { return v == id })
+	if err := m.checkMajority(left); err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
 	if err := m.change(m.node.raft().RemoveServer(raft.ServerID(id), 0,
 		m.node.timeouts.Election)); err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	m.log.Info("removed a member", "member", id)
 	return nil
+}
+
+// voters returns the ids of the voters.
+func (m *membership) voters() (out []string) {
+	for _, s := range m.node.servers() {
+		if s.Suffrage == raft.Voter {
+			out = append(out, string(s.ID))
+		}
+	}
+	return out
+}
+
+// checkMajority refuses voters of whom no majority answers: the change to them would
+// be the last thing that the cluster does.
+func (m *membership) checkMajority(voters []string) error {
+	var silent []string
+	for _, id := range voters {
+		if l := m.peers.link(id); id != m.node.id && (l == nil || !l.up()) {
+			silent = append(silent, id)
+		}
+	}
+	if live := len(voters) - len(silent); live > len(voters)/2 {
+		return nil
+	}
+	return fmt.Errorf("%w: of the %d voters after it, %s would not answer; "+
+		"start them, or remove those first that are gone for good",
+		ErrNoMajority, len(voters), strings.Join(silent, ", "))
 }
 
 // change waits for the end of a change of the membership.

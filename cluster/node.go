@@ -86,6 +86,9 @@ func (n *raftNode) lastEntry() (index, term uint64) {
 	return index, term
 }
 
+// empty reports whether this server has no entry and no snapshot.
+func (n *raftNode) empty() bool { return n.raft().LastIndex() == 0 }
+
 func (n *raftNode) header() raft.RPCHeader {
 	return raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.id), Addr: []byte(n.addr),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +35,8 @@ type peers struct {
 	heard  func(*link, peerReport)
 	broken func(id string) // called when the standing connection to a server has ended
 	wake   wait.Signal     // the membership may have changed
+	// founders are the ids of Config.Members.
+	founders []string
 
 	mu    sync.Mutex
 	addrs map[string]greeting // the newest greeting of each server id
@@ -74,8 +77,13 @@ func (p *peers) learn(g greeting) {
 }
 
 // admit remembers a peer that is welcome, and says why another one is not.
+//
+// Before a cluster is founded, the founders count as its members: one that comes back
+// with another disk may have forgotten the founding.
 func (p *peers) admit(who greeting) string {
-	ok, err := p.disks.Record(who.ID, who.Disk, p.node.isMember)
+	ok, err := p.disks.Record(who.ID, who.Disk, func(id string) bool {
+		return p.node.isMember(id) || p.node.empty() && slices.Contains(p.founders, id)
+	})
 	if err != nil {
 		return err.Error()
 	}

@@ -17,6 +17,10 @@ const (
 	callWitness   byte = 4 // JSON witnessQuestion -> JSON witnessAnswer
 	// -> nothing, once a test write is done; refused by a server that could not lead
 	callTestWrite byte = 5
+	// JSON foundingQuestion -> JSON foundingAnswer
+	callFound byte = 6
+	// JSON invitation -> {}, once the server is of the cluster
+	callInvite    byte = 7
 	answerOK      byte = 0x80
 	answerRefused byte = 0x81 // body: one code byte, then text
 

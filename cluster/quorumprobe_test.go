@@ -112,7 +112,8 @@ func TestATestWriteOfADiskThatHangsEndsWithItsContext(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 		resume(nd)
-		eventually(t, "it writes again", func() bool { return nd.node.store.ProveWritable(t.Context()) == nil })
+		eventually(t, "it writes again",
+			func() bool { return nd.node.store.ProveWritable(t.Context()) == nil })
 	})
 }
 

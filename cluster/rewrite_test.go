@@ -13,7 +13,8 @@ import (
 func TestRestoreRewritesStateAndClusterID(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	from, err := Open(ctx, Config{ID: "a", ClusterID: "old", RaftListen: "127.0.0.1:0", Disk: clustertest.NewMemoryDisk()},
+	from, err := Open(ctx,
+		Config{ID: "a", RaftListen: "127.0.0.1:0", Disk: clustertest.NewMemoryDisk()},
 		&echoMachine{state: []byte("before")})
 	if err != nil {
 		t.Fatal(err)

@@ -12,9 +12,6 @@ func savedSnapshot(t testing.TB, rows ...string) []byte {
 	t.Helper()
 	tr := startTCP(t, 1, Timeouts{})
 	lead := tr.leader()
-	if err := lead.SetClusterID("one"); err != nil {
-		t.Fatal(err)
-	}
 	for _, r := range rows {
 		lead.mustPropose(t, r)
 	}
@@ -33,7 +30,7 @@ func TestSavedSnapshotIsInspectedAndRestored(t *testing.T) {
 	saved := savedSnapshot(t, "a", "b")
 	var state bytes.Buffer
 	info, err := InspectSnapshot(bytes.NewReader(saved), &state)
-	if err != nil || info.ClusterID != "one" || info.Index == 0 || len(info.Members) != 1 {
+	if err != nil || len(info.ClusterID) != 32 || info.Index == 0 || len(info.Members) != 1 {
 		t.Fatalf("%+v, %v", info, err)
 	}
 	var m ledger
@@ -58,7 +55,7 @@ func TestSavedSnapshotIsInspectedAndRestored(t *testing.T) {
 	if _, err := c.Propose(context.Background(), []byte("c")); err != nil {
 		t.Fatal(err)
 	}
-	if got := machine.all(); len(got) != 3 || got[2] != "c" || c.ClusterID() != "one" ||
+	if got := machine.all(); len(got) != 3 || got[2] != "c" || c.ClusterID() != info.ClusterID ||
 		c.Term() <= info.Term-1 {
 		t.Fatalf("restored %v of cluster %q", got, c.ClusterID())
 	}

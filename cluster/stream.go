@@ -218,6 +218,12 @@ func (s *streams) welcome(raw net.Conn) {
 	if foreign(answer.Cluster, who.Cluster) {
 		answer.Refusal = "this is a member of cluster " + answer.Cluster
 		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")
+	} else if tag == tagRaft && who.Cluster != answer.Cluster {
+		// Votes, entries and snapshots count only between servers that know to be of one
+		// cluster. A newcomer learns its cluster from its invitation.
+		answer.Refusal = "of cluster \"" + answer.Cluster + "\", the caller of \"" + who.Cluster +
+			"\""
+		s.warnOnce(who, "refused raft calls of a server that is not known to be of this cluster")
 	} else if answer.Refusal = s.hooks.admit(who); answer.Refusal != "" {
 		s.warnOnce(who,
 			"refused a member that lost its disk; remove it, then add it under a new id")

@@ -72,7 +72,7 @@ func (a *App) takeOffice(ctx context.Context, term uint64) error {
 
 func (a *App) proposeOffice(ctx context.Context, term uint64) error {
 	if a.replica.State().ClusterID == "" {
-		id := a.cfg.Cluster.ClusterID
+		id := a.cluster.ClusterID() // as it was founded; older directories may have none
 		if id == "" {
 			id = newClusterID()
 		}

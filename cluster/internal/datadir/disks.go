@@ -47,6 +47,13 @@ func LoadKnownDisks(dir *Dir) (*KnownDisks, error) {
 	return k, nil
 }
 
+// Disk returns the disk of a server, or "" if none is known.
+func (k *KnownDisks) Disk(id string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ids[id]
+}
+
 // Record remembers the disk of a server that is not a member, or of a member that is
 // new. It reports whether the disk is the one that is known: false means that a
 // member comes with another disk than before.

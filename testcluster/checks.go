@@ -45,7 +45,7 @@ func (c *Cluster) WaitNodes(ctx context.Context) error {
 func (c *Cluster) WaitQuiescent(ctx context.Context) error {
 	client := c.Client()
 	var last error
-	calm := 0
+	quiet := 0
 	err := until(ctx, "wait until nothing is left to do", func() bool {
 		before := c.fleet.Changes()
 		left, err := client.Debug().ReconcileAll(ctx)
@@ -53,11 +53,11 @@ func (c *Cluster) WaitQuiescent(ctx context.Context) error {
 			last = fmt.Errorf("%d shards are not yet where they should be", left)
 		}
 		if left == 0 && err == nil && c.fleet.Changes() == before {
-			calm++
+			quiet++
 		} else {
-			calm = 0
+			quiet = 0
 		}
-		return calm >= 2
+		return quiet >= 2
 	})
 	if err != nil {
 		return errors.Join(err, last)

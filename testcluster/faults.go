@@ -37,7 +37,7 @@ type faults struct {
 	addrOf  func(neon.NodeID) string // of pageservers
 }
 
-// Pause freezes a controller: as a process by SIGSTOP, otherwise by holding
+// Pause stops a controller: as a process by SIGSTOP, otherwise by holding
 // back all that it sends and receives.
 func (f *faults) Pause(i int) error { return f.victims[i].pause() }
 

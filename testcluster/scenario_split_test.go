@@ -70,8 +70,8 @@ func (s *script) splitMeanwhile(n, count int) (wait func()) {
 	return wg.Wait
 }
 
-// thawed waits until no split of a tenant is under way.
-func (s *script) thawed(n int) {
+// noSplits waits until no split of a tenant is under way.
+func (s *script) noSplits(n int) {
 	s.Helper()
 	s.eventually("the tenant is not being split", func(ctx context.Context) error {
 		d, err := s.Client().Tenants().Describe(ctx, idOf(n))
@@ -192,7 +192,7 @@ func splitDeletedStory(s *script) {
 		}
 		return fmt.Errorf("split: %w", err)
 	})
-	s.thawed(4)
+	s.noSplits(4)
 	s.step("and deleted as well")
 	gone(4)
 	s.stages(simpageserver.Behaviour{})
@@ -222,7 +222,7 @@ func splitAbortStory(s *script) {
 			}
 			return nil
 		})
-		s.thawed(1)
+		s.noSplits(1)
 		s.rest()
 		s.timeline(1, 10+int(at), 1, shardsOf(1, 2)...)
 	}
@@ -270,7 +270,7 @@ func splitPageserverStory(s *script) {
 		s.pass(10 * time.Millisecond)
 		s.pageserver(node)
 		wait()
-		s.thawed(n)
+		s.noSplits(n)
 		s.verdicts()
 		s.rest()
 		s.split(n, 4)
@@ -294,7 +294,7 @@ func splitGoneStory(s *script) {
 	s.verdicts()
 	wait()
 	s.step("without it")
-	s.thawed(1)
+	s.noSplits(1)
 	s.split(1, 8)
 	s.timeline(1, 10, 1, shardsOf(1, 8)...)
 	s.step("back")

@@ -116,7 +116,7 @@ func (w *worker) one() {
 	}
 }
 
-// count notes the outcome of a request and tells whether it was acknowledged.
+// count notes the outcome of a request and reports whether it was acknowledged.
 func (w *worker) count(err error) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,5 +1,5 @@
 // Package simpageserver simulates many Neon pageservers in one process and
-// checks, as they work, that whoever controls them keeps the rules that protect
+// checks, as they work, that their controller keeps the rules that protect
 // tenants' data.
 //
 // A Fleet holds Nodes that share one object Store and one Oracle. A Node speaks

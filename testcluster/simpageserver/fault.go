@@ -101,7 +101,7 @@ func (f *Fault) status() int {
 	return f.Status
 }
 
-// cutsOff tells whether the rule, as long as it is there, makes location calls
+// cutsOff reports whether the rule, as long as it is there, makes location calls
 // of any shard fail.
 func (f *Fault) cutsOff() bool {
 	if f.Route != "" && f.Route != RouteLocationPut {

@@ -13,13 +13,13 @@ import (
 	"quorate/api/neon"
 )
 
-// Hook is the control plane that controllers notify: it remembers what compute
-// was told and misbehaves by the same fault rules as a node, with the routes
-// RouteNotifyAttach, RouteNotifySafekeepers and RouteImportComplete. A mood is a rule: slow is
-// FaultDelay, busy is FaultRefuse with 423, throttling 429, and so on. A request
-// that a rule refuses tells compute nothing; one whose reply is lost does.
+// Hook is the control plane that controllers notify. It remembers what compute was
+// told, and misbehaves by the same fault rules as a node, with the routes
+// RouteNotifyAttach, RouteNotifySafekeepers and RouteImportComplete. FaultDelay makes
+// it slow, FaultRefuse with 423 busy, with 429 throttling, and so on. A request that a
+// rule refuses tells compute nothing; one whose reply is lost does.
 //
-// Serve it with net/http; its work does not end with the client's patience.
+// Serve it with net/http. Its work goes on when the client gives up.
 type Hook struct {
 	oracle *Oracle
 	epoch  time.Time

@@ -38,15 +38,15 @@ func TestHookRemembersWhatComputeWasTold(t *testing.T) {
 		t.Fatalf("oracle %+v", s)
 	}
 	one := neon.NotifyAttach{Tenant: tenant, Shards: neon.List[neon.NotifyShard]{{Node: 6}}}
-	for _, mood := range []Fault{
+	for _, rule := range []Fault{
 		{Kind: FaultRefuse, Status: 423}, {Kind: FaultRefuse, Status: 429},
 		{Kind: FaultRefuse, Status: 500}, {Kind: FaultReset},
 	} {
-		hook.SetFaults(mood)
-		status := mood.Status
+		hook.SetFaults(rule)
+		status := rule.Status
 		tell(status, one)
 		if node, _ := hook.LastNode(second); node != 5 {
-			t.Fatalf("status %d told compute of node %s", mood.Status, node)
+			t.Fatalf("status %d told compute of node %s", rule.Status, node)
 		}
 	}
 	hook.SetFaults(Fault{Kind: FaultLoseReply})

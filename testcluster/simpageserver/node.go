@@ -80,7 +80,7 @@ func (n *Node) Addr() string {
 // re-attach is answered: until then connections are accepted and requests wait.
 // The context bounds only the start itself.
 func (n *Node) Start(ctx context.Context) error {
-	defer n.alone()()
+	defer n.lockLife()()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("start node %s: %w", n.opt.ID, err)
 	}
@@ -105,9 +105,9 @@ func (n *Node) Start(ctx context.Context) error {
 	return nil
 }
 
-// alone waits for the node's other life changes to end. It is a channel and not a
+// lockLife waits for the node's other life changes to end. It is a channel and not a
 // mutex because they wait while they hold it.
-func (n *Node) alone() (done func()) {
+func (n *Node) lockLife() (done func()) {
 	<-n.life
 	return func() { n.life <- struct{}{} }
 }
@@ -127,7 +127,7 @@ func (n *Node) listen() (net.Listener, error) {
 // nothing that it was doing takes effect any more. The disk stays. Killing a node
 // that does not run is harmless.
 func (n *Node) Kill() {
-	defer n.alone()()
+	defer n.lockLife()()
 	n.host.mu.Lock()
 	p := n.proc
 	n.setProcess(nil)
@@ -144,7 +144,7 @@ func (n *Node) Kill() {
 // shard is uploaded. When ctx expires first it becomes a Kill, and the error says
 // so.
 func (n *Node) Stop(ctx context.Context) error {
-	defer n.alone()()
+	defer n.lockLife()()
 	n.host.mu.Lock()
 	p := n.proc
 	if p != nil {

@@ -12,7 +12,7 @@ import (
 func (n *Node) Preload(
 	shards []neon.ShardID, generation neon.Generation, stripe neon.StripeSize,
 ) error {
-	defer n.alone()()
+	defer n.lockLife()()
 	n.host.mu.Lock()
 	defer n.host.mu.Unlock()
 	if n.proc != nil {

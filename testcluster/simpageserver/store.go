@@ -21,7 +21,7 @@ type Store struct {
 	logs      map[neon.TimelineID]walSource
 	manifests map[neon.ShardID][]manifest // ascending by generation
 	// deleted timelines, by the newest owner that deleted them
-	buried      map[remoteID]neon.Generation
+	deleted     map[remoteID]neon.Generation
 	counts      countSet                 // of the shards that have heatmaps
 	logical     map[neon.TenantID]uint64 // sizes that pageservers report
 	shardBytes  uint64
@@ -44,7 +44,7 @@ func NewStore(o StoreOptions) *Store {
 		heatmaps:    map[neon.ShardID]heatmap{},
 		logs:        map[neon.TimelineID]walSource{},
 		manifests:   map[neon.ShardID][]manifest{},
-		buried:      map[remoteID]neon.Generation{},
+		deleted:     map[remoteID]neon.Generation{},
 		logical:     map[neon.TenantID]uint64{},
 		shardBytes:  o.ShardBytes,
 		shardLayers: o.ShardLayers,
@@ -152,7 +152,7 @@ func (s *Store) load(shard neon.ShardID, gen neon.Generation) map[neon.TimelineI
 func (s *Store) putIndex(id remoteID, ix indexPart, added ...layer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ix.gen < s.buried[id] && ix.cutOff {
+	if ix.gen < s.deleted[id] && ix.cutOff {
 		return
 	}
 	timelines := s.tenants[id.shard.Tenant]
@@ -252,7 +252,7 @@ func (s *Store) stored(id remoteID, l layer) bool {
 	return ok
 }
 
-// has tells whether an attach in a generation would find the timeline.
+// has reports whether an attach in a generation would find the timeline.
 func (s *Store) has(id remoteID, gen neon.Generation) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -270,7 +270,7 @@ func (s *Store) deleteTimeline(id remoteID, gen neon.Generation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.tenants[id.shard.Tenant], id)
-	s.buried[id] = max(s.buried[id], gen)
+	s.deleted[id] = max(s.deleted[id], gen)
 }
 
 // deletePrefix removes what a tenant delete removes: everything of one shard or,

@@ -119,7 +119,7 @@ func (ts *timelines) remaining(now time.Duration, shard neon.ShardID, s *slot) [
 	return kept
 }
 
-// usable tells whether requests may see a timeline: not while it is imported, and
+// usable reports whether requests may see a timeline: not while it is imported, and
 // not while it is offloaded.
 func (tl *timeline) usable() bool { return !tl.imports.going && tl.arch.Loaded }
 

@@ -59,9 +59,9 @@ type Listen func() (net.Listener, error)
 func (f *Fleet) Add(id neon.NodeID, token string, listen Listen) *Node {
 	n := &Node{
 		id: id, fleet: f, listen: listen, token: token,
-		timelines: make(map[neon.TimelineRef]*timeline),
-		graves:    make(map[neon.TimelineRef]neon.SafekeeperGeneration),
-		tenants:   make(map[neon.TenantID]bool),
+		timelines:  make(map[neon.TimelineRef]*timeline),
+		tombstones: make(map[neon.TimelineRef]neon.SafekeeperGeneration),
+		tenants:    make(map[neon.TenantID]bool),
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -168,8 +168,8 @@ func (f *Fleet) durable(ref neon.TimelineRef, members []neon.SafekeeperMember) {
 	}
 }
 
-// told checks a configuration that a controller sent to a safekeeper.
-func (f *Fleet) told(ref neon.TimelineRef, conf *neon.Membership) {
+// checkSent checks a configuration that a controller sent to a safekeeper.
+func (f *Fleet) checkSent(ref neon.TimelineRef, conf *neon.Membership) {
 	if !f.watching || conf == nil {
 		return
 	}
@@ -185,8 +185,8 @@ func (f *Fleet) told(ref neon.TimelineRef, conf *neon.Membership) {
 	}
 }
 
-// dropped checks the order to drop a timeline for good.
-func (f *Fleet) dropped(id neon.NodeID, ref neon.TimelineRef) {
+// checkDelete checks the order to drop a timeline for good.
+func (f *Fleet) checkDelete(id neon.NodeID, ref neon.TimelineRef) {
 	if r := f.committed[ref]; f.watching && r != nil && !r.deleted {
 		f.fail("I29: safekeeper %s was told to delete timeline %s, which is not deleted", id, ref)
 	}

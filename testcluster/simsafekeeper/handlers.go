@@ -26,7 +26,7 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	if r.Method != http.MethodGet && !n.linger() {
+	if r.Method != http.MethodGet && !n.waitDelay() {
 		panic(http.ErrAbortHandler)
 	}
 	n.fleet.mu.Lock()
@@ -95,7 +95,7 @@ func (n *Node) route(method string, path []string, body []byte) (any, *refusal) 
 	ref := neon.TimelineRef{Tenant: tenant, Timeline: id}
 	switch key := method + " " + strings.Join(path[5:], "/"); key {
 	case "DELETE ":
-		n.fleet.dropped(n.id, ref)
+		n.fleet.checkDelete(n.id, ref)
 		return n.remove(ref, forever), nil
 	case "PUT membership":
 		return decoded(body,
@@ -114,32 +114,32 @@ func decoded[T any](body []byte, f func(T) (any, *refusal)) (any, *refusal) {
 	return f(v)
 }
 
-// dead tells whether a tombstone keeps a timeline of a generation away.
-func (n *Node) dead(ref neon.TimelineRef, g neon.SafekeeperGeneration) bool {
-	until, buried := n.graves[ref]
-	return n.tenants[ref.Tenant] || buried && g <= until
+// tombstoned reports whether a tombstone keeps a timeline of a generation away.
+func (n *Node) tombstoned(ref neon.TimelineRef, g neon.SafekeeperGeneration) bool {
+	until, ok := n.tombstones[ref]
+	return n.tenants[ref.Tenant] || ok && g <= until
 }
 
 func (n *Node) create(req neon.SafekeeperTimelineCreate) (any, *refusal) {
 	ref := neon.TimelineRef{Tenant: req.Tenant, Timeline: req.Timeline}
-	n.fleet.told(ref, &req.Membership)
+	n.fleet.checkSent(ref, &req.Membership)
 	switch {
 	case n.timelines[ref] != nil:
 		return nil, nil
-	case n.dead(ref, req.Membership.Generation):
+	case n.tombstoned(ref, req.Membership.Generation):
 		return nil, refuse(http.StatusInternalServerError, "timeline %s deleted", ref)
 	case !req.Membership.Contains(n.id):
 		return nil, refuse(http.StatusBadRequest, "safekeeper %s is not a member of %s", n.id,
 			show(req.Membership))
 	}
-	delete(n.graves, ref)
+	delete(n.tombstones, ref)
 	n.timelines[ref] = &timeline{conf: req.Membership, at: position{lsn: req.StartLsn}}
 	return nil, nil
 }
 
 func (n *Node) pull(req neon.PullTimelineRequest) (any, *refusal) {
 	ref := neon.TimelineRef{Tenant: req.Tenant, Timeline: req.Timeline}
-	n.fleet.told(ref, req.Membership)
+	n.fleet.checkSent(ref, req.Membership)
 	if req.Membership != nil && !req.Membership.Contains(n.id) {
 		return nil, refuse(http.StatusBadRequest, "safekeeper %s is not a member of %s", n.id,
 			show(*req.Membership))
@@ -175,16 +175,16 @@ func (n *Node) pull(req neon.PullTimelineRequest) (any, *refusal) {
 	if req.Membership != nil {
 		conf = *req.Membership
 	}
-	if n.dead(ref, conf.Generation) {
+	if n.tombstoned(ref, conf.Generation) {
 		return nil, refuse(http.StatusConflict, "Timeline %s deleted", ref)
 	}
-	delete(n.graves, ref)
+	delete(n.tombstones, ref)
 	n.timelines[ref] = &timeline{conf: conf, at: best.at}
 	return neon.PullTimelineResponse{Host: &host}, nil
 }
 
 func (n *Node) membership(ref neon.TimelineRef, conf neon.Membership) (any, *refusal) {
-	n.fleet.told(ref, &conf)
+	n.fleet.checkSent(ref, &conf)
 	t := n.timelines[ref]
 	switch {
 	case t == nil:
@@ -206,7 +206,7 @@ func (n *Node) membership(ref neon.TimelineRef, conf neon.Membership) (any, *ref
 }
 
 func (n *Node) exclude(ref neon.TimelineRef, conf neon.Membership) (any, *refusal) {
-	n.fleet.told(ref, &conf)
+	n.fleet.checkSent(ref, &conf)
 	if conf.Contains(n.id) {
 		n.fleet.fail("I29: safekeeper %s was told to exclude itself from %s", n.id, show(conf))
 		return nil, refuse(http.StatusForbidden, "safekeeper %s is a member of %s", n.id,
@@ -223,7 +223,7 @@ func (n *Node) exclude(ref neon.TimelineRef, conf neon.Membership) (any, *refusa
 func (n *Node) remove(ref neon.TimelineRef, until neon.SafekeeperGeneration) any {
 	_, existed := n.timelines[ref]
 	delete(n.timelines, ref)
-	n.graves[ref] = max(n.graves[ref], until)
+	n.tombstones[ref] = max(n.tombstones[ref], until)
 	return map[string]bool{"dir_existed": existed}
 }
 
@@ -232,7 +232,7 @@ func (n *Node) deleteTenant(tenant neon.TenantID) any {
 	n.tenants[tenant] = true
 	for ref := range n.timelines {
 		if ref.Tenant == tenant {
-			n.fleet.dropped(n.id, ref)
+			n.fleet.checkDelete(n.id, ref)
 			out[ref.Timeline] = n.remove(ref, forever)
 		}
 	}

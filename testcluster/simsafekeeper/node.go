@@ -27,10 +27,10 @@ type Node struct {
 	delay     time.Duration // before a change, also when nobody waits for it any more
 	timelines map[neon.TimelineRef]*timeline
 
-	// graves and tenants are the tombstones, which a restart forgets: of a timeline
-	// up to a generation, and of a tenant.
-	graves  map[neon.TimelineRef]neon.SafekeeperGeneration
-	tenants map[neon.TenantID]bool
+	// A restart forgets both. tombstones are of timelines, up to a generation; tenants are
+	// the tenants that were deleted.
+	tombstones map[neon.TimelineRef]neon.SafekeeperGeneration
+	tenants    map[neon.TenantID]bool
 }
 
 // timeline is one timeline on one safekeeper.
@@ -52,7 +52,7 @@ func (n *Node) Addr() string {
 	return n.addr
 }
 
-// Running tells whether it answers.
+// Running reports whether it answers.
 func (n *Node) Running() bool {
 	n.fleet.mu.Lock()
 	defer n.fleet.mu.Unlock()
@@ -72,7 +72,7 @@ func (n *Node) Start() error {
 		return errors.Join(errors.New("it runs already"), l.Close())
 	}
 	n.server, n.addr, n.gone = s, l.Addr().String(), make(chan struct{})
-	clear(n.graves)
+	clear(n.tombstones)
 	clear(n.tenants)
 	n.done.Go(func() { _ = s.Serve(l) }) // ends with the server
 	return nil
@@ -100,7 +100,7 @@ func (n *Node) LoseReplies(count int) {
 	n.lose = count
 }
 
-// Delay makes changes take that long; 0 ends it. They are made even if whoever asked
+// Delay makes changes take that long; 0 ends it. They are made even if the client that asked
 // for them has given up by then.
 func (n *Node) Delay(d time.Duration) {
 	n.fleet.mu.Lock()
@@ -108,9 +108,9 @@ func (n *Node) Delay(d time.Duration) {
 	n.delay = d
 }
 
-// linger waits for as long as the node is slow, and tells whether the process that
-// took the request still lives.
-func (n *Node) linger() bool {
+// waitDelay waits for as long as changes take, and reports whether the process that
+// took the request still runs.
+func (n *Node) waitDelay() bool {
 	n.fleet.mu.Lock()
 	d, s, gone := n.delay, n.server, n.gone
 	n.fleet.mu.Unlock()
@@ -127,7 +127,7 @@ func (n *Node) linger() bool {
 	}
 }
 
-// Has tells whether a timeline is there, and in which configuration.
+// Has reports whether a timeline is there, and in which configuration.
 func (n *Node) Has(ref neon.TimelineRef) (conf neon.Membership, ok bool) {
 	n.fleet.mu.Lock()
 	defer n.fleet.mu.Unlock()

@@ -60,7 +60,7 @@ func (f *Fleet) Write(
 	return true
 }
 
-// elects tells whether some safekeepers are a quorum of a configuration.
+// elects reports whether some safekeepers are a quorum of a configuration.
 func elects(conf neon.Membership, who []neon.NodeID) bool {
 	return len(conf.Members) > 0 && quorum(conf.Members, who) &&
 		(conf.NewMembers == nil || quorum(*conf.NewMembers, who))

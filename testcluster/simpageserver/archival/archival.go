@@ -83,10 +83,10 @@ func Attached(index, manifest bool) Timeline {
 	return Timeline{Loaded: !manifest, Dirty: index, Clean: index, Index: index, Manifest: manifest}
 }
 
-// Active tells whether the timeline can be used.
+// Active reports whether the timeline can be used.
 func (t Timeline) Active() bool { return t.Loaded && !t.Stopping && !t.Dirty }
 
-// Pending tells whether an upload is owed that has not begun.
+// Pending reports whether an upload is owed that has not begun.
 func (t Timeline) Pending() bool { return t.Loaded && !t.Flying && t.Dirty != t.Clean }
 
 // BeginUpload starts an upload of what the index should say now.
@@ -104,7 +104,7 @@ func (t *Timeline) Upload() {
 	t.EndUpload()
 }
 
-// Candidate tells whether the background work should offload the timeline.
+// Candidate reports whether the background work should offload the timeline.
 func (t Timeline) Candidate() bool {
 	return t.Loaded && !t.Stopping && t.Taken == Free && t.Clean && !t.Flying && !t.Pending()
 }
@@ -122,10 +122,10 @@ const (
 	over
 )
 
-// Waits tells whether an offload can only wait for uploads.
+// Waits reports whether an offload can only wait for uploads.
 func (o Offload) Waits(t Timeline) bool { return o.at == closed && (t.Flying || t.Pending()) }
 
-// Done tells whether an offload has come to its end, whichever.
+// Done reports whether an offload has come to its end, whichever.
 func (o Offload) Done() bool { return o.at == over }
 
 // Next takes the next step. An error means that the offload has ended without having
@@ -188,10 +188,10 @@ const (
 	answered       // acknowledged
 )
 
-// Done tells whether the change was acknowledged.
+// Done reports whether the change was acknowledged.
 func (c Change) Done() bool { return c.at == answered }
 
-// Waits tells whether the change can only wait for uploads: its own, or one that
+// Waits reports whether the change can only wait for uploads: its own, or one that
 // says what somebody has asked for since.
 func (c Change) Waits(t Timeline) bool { return c.at == queued && (t.Flying || t.Pending()) }
 

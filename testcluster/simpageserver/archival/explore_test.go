@@ -47,12 +47,12 @@ func (p program) done(w world) bool {
 		(!p.deletes || w.removal.done) && (!p.splits || w.split.done)
 }
 
-// restored tells whether the last word was to bring the timeline back.
+// restored reports whether the last word was to bring the timeline back.
 func (p program) restored() bool {
 	return len(p.clients[1]) == 0 && !p.clients[0][len(p.clients[0])-1]
 }
 
-// answered tells whether all requests are, for good.
+// answered reports whether all requests are, for good.
 func (p program) answered(w world) bool {
 	return w.clients[0].made == len(p.clients[0]) && w.clients[1].made == len(p.clients[1])
 }

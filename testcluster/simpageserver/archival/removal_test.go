@@ -69,7 +69,7 @@ func (w world) remove(wishes program) (world, bool) {
 	return w, true
 }
 
-// hides tells whether a request finds no such timeline: none at all, or no index to
+// hides reports whether a request finds no such timeline: none at all, or no index to
 // load it from.
 func (r removal) hides(t Timeline, c Change) bool {
 	return r.absent || (r.deleted || r.removed) && c.at == loading

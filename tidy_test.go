@@ -72,7 +72,7 @@ var allowed = map[string]struct {
 	},
 	"reconciler/plan":      {[]string{"fsm", "api/neon"}, "pure decisions about one shard"},
 	"internal/pageserver":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
-	"internal/computehook": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"internal/computehook": {[]string{"api/neon", "internal/jsonhttp", "internal/wait"}, "a protocol"},
 	"internal/failpoint":   {nil, "places that have names"},
 	"internal/metrics":     {[]string{"fsm", "api/neon"}, "counts, and is read by nobody of us"},
 	"internal/cron":        {nil, "a notation"},
@@ -131,12 +131,26 @@ var allowed = map[string]struct {
 		},
 		"the outside",
 	},
+	"internal/serve": {[]string{"internal/wait"}, "sockets"},
+	"internal/controlsocket": {
+		[]string{"cluster", "internal/jsonhttp"}, "commands on the same machine",
+	},
+	"internal/featureflags": {
+		[]string{"fsm", "api/neon", "internal/jsonhttp", "internal/pageserver"}, "passes flags on",
+	},
+	"internal/leadership": {
+		[]string{"api", "cluster", "fsm", "api/neon", "internal/wait"},
+		"the cluster as the API sees it",
+	},
+	"internal/instance": {
+		[]string{"cluster", "api/neon", "internal/leadership", "internal/serve", "internal/wait"},
+		"takes turns, whatever an instance is",
+	},
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
 		"internal/decide", "internal/deletion", "internal/duty", "internal/imports",
 		"internal/membership", "internal/split", "internal/pageserver", "internal/computehook",
-		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping",
-		"internal/jsonhttp", "internal/metrics", "api/neon", "internal/atomicfile",
+		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "internal/metrics", "api/neon", "internal/atomicfile", "internal/controlsocket", "internal/featureflags", "internal/instance", "internal/leadership", "internal/serve", "internal/wait",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},
@@ -145,12 +159,10 @@ var allowed = map[string]struct {
 
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
 	"testcluster": {[]string{
-		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint", "internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver", "testcluster/simsafekeeper", "cluster/clustertest",
+		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint", "internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver", "testcluster/simsafekeeper", "cluster/clustertest", "internal/serve",
 	}, "builds whole clusters"},
 	"internal/storagecontroller": {[]string{
-		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron",
-		"internal/failpoint", "api/neon", "internal/tracelog",
-		"internal/atomicfile",
+		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint", "api/neon", "internal/tracelog", "internal/atomicfile", "internal/controlsocket", "internal/featureflags", "internal/instance", "internal/serve",
 	}, "flags and commands"},
 	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},
 	"internal/storconcli": {
@@ -163,7 +175,8 @@ var allowed = map[string]struct {
 	},
 
 	"testcluster/bench": {[]string{
-		"cluster", "fsm", "internal/app", "internal/wait", "testcluster", "api/client", "api/neon",
+		"cluster", "fsm", "internal/controlsocket", "internal/wait", "testcluster", "api/client",
+		"api/neon",
 	}, "measures controllers from outside, and the log and the state alone"},
 	"testcluster/testcontroller": {
 		[]string{"cluster/clustertest", "internal/storagecontroller"},

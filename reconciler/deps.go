@@ -210,5 +210,5 @@ type Deps struct {
 
 	// Ended, when set, is called at the end of each term, when nothing of it runs
 	// any more and Status still tells what was seen.
-	Ended func()
+	Ended func(*Reconciler)
 }

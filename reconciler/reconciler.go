@@ -38,7 +38,7 @@ func (r *Reconciler) Run(ctx context.Context, number uint64) error {
 	t.run(!r.began && d.Hook != nil && d.Retell != nil && d.Retell())
 	r.began = true
 	if d.Ended != nil {
-		d.Ended()
+		d.Ended(r)
 	}
 	return context.Cause(ctx)
 }

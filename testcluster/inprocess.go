@@ -12,6 +12,7 @@ import (
 	"quorate/fsm"
 	"quorate/internal/app"
 	"quorate/internal/failpoint"
+	"quorate/internal/serve"
 	"quorate/internal/tracelog"
 )
 
@@ -46,7 +47,7 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 			Members: spec.members, Timeouts: b.Raft,
 			SnapshotThreshold: b.Snapshots.Every, TrailingLogs: b.Snapshots.Trailing,
 		},
-		HTTP: app.HTTP{Listen: spec.http},
+		HTTP: app.HTTP{Config: serve.Config{Listen: spec.http}},
 		Tokens: app.Tokens{
 			Pageserver: c.Token("pageserverapi"), Safekeeper: c.Token("safekeeperdata"),
 			ControlPlane: c.Token("admin"),

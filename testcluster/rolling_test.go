@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
-	"quorate/internal/app"
+	"quorate/internal/controlsocket"
 	"quorate/testcluster"
 )
 
@@ -254,7 +254,7 @@ func (r *rolling) lead(i int) {
 		if leader == i {
 			return true
 		}
-		_ = app.OpenControl(r.DataDir(leader)).TransferLeadership(r.ctx, fmt.Sprintf("c%d", i+1))
+		_ = controlsocket.Dial(r.DataDir(leader)).TransferLeadership(r.ctx, fmt.Sprintf("c%d", i+1))
 		return false
 	})
 }

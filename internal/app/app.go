@@ -1,5 +1,6 @@
 // Package app wires one replica of the storage controller together and runs it.
-// It is the only package that sees all the others.
+// It is the only package that sees all the others, and may do nothing else: what has a
+// subject of its own has a package of its own.
 //
 // A replica is: the Raft member (cluster) with the state machine (fsm) on top of
 // it; the HTTP listeners with the API, served by every replica; and, while it
@@ -13,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -22,12 +22,12 @@ import (
 	"quorate/api"
 	"quorate/cluster"
 	"quorate/fsm"
-	"quorate/internal/deletion"
-	"quorate/internal/imports"
-	"quorate/internal/membership"
-	"quorate/internal/safekeeping"
-	"quorate/internal/split"
-	"quorate/reconciler"
+	"quorate/internal/controlsocket"
+	"quorate/internal/instance"
+	"quorate/internal/leadership"
+	"quorate/internal/metrics"
+	"quorate/internal/serve"
+	"quorate/internal/wait"
 )
 
 // handOverTimeout bounds giving leadership away before a stop.
@@ -39,101 +39,118 @@ var ErrAbrupt = errors.New("abrupt end")
 
 // App is one running replica.
 type App struct {
-	cfg      Config
-	log      *slog.Logger
-	registry *prometheus.Registry
-	web      *web
-	cluster  *cluster.Cluster
-	store    *fsm.Store
-	machine  *machine
-	halt     sync.Once
-	replica  *Replica
-
-	reconciler *reconciler.Reconciler
-	keeper     *safekeeping.Keeper
-	keeperHook membership.Hook // nil: compute need not be told
-	calls      pageservers
-	flagSource http.RoundTripper
-	importHook imports.Hook // nil: nobody need be told
-	migrations *membership.Migrator
-	imports    *imports.Importer
-
-	tenantDeletions   *deletion.Tenants
-	timelineDeletions *deletion.Timelines
-
-	splits     *split.Splitter
-	leadership *leadership
-	readiness  *readiness
+	cfg        Config
+	log        *slog.Logger
+	server     *serve.Server // nil for an instance: its server outlives it
+	cluster    *cluster.Cluster
+	machine    *machine
+	replica    *Replica
+	leadership *leadership.Leadership
+	readiness  *leadership.Readiness
+	leader     *leaderWork
 	api        *api.Server
-	transports []*http.Transport
+	outgoing   *outgoing
+	applied    wait.Signal // set after each applied batch
+	failed     failure
+	work       work
+}
 
-	applied chan struct{} // poked after each applied batch
-	failed  chan error    // what makes going on pointless; the first counts
+// failure is what makes going on pointless. The first one counts.
+type failure chan error
+
+func (f failure) report(err error) {
+	select {
+	case f <- err:
+	default:
+	}
 }
 
 // New binds the listeners, opens the data directory and joins the cluster. The
 // replica takes part in elections from here on, and answers requests once Run is
-// called. An App that is not run must be closed.
+// called.
 func New(ctx context.Context, cfg Config) (*App, error) {
 	cfg.fill()
-	w, err := listen(&cfg)
+	server, err := listen(&cfg)
 	if err != nil {
 		return nil, err
 	}
-	a, err := open(ctx, cfg, w)
+	a, err := open(ctx, cfg, nil)
 	if err != nil {
-		w.abandon()
+		server.Close()
+		return nil, err
 	}
-	return a, err
-}
-
-// open makes the replica behind listeners that are bound already.
-func open(ctx context.Context, cfg Config, w *web) (*App, error) {
-	a := &App{
-		cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(), web: w,
-		leadership: &leadership{},
-		applied:    make(chan struct{}, 1), failed: make(chan error, 1),
-	}
-	if a.cfg.HTTP.Address == "" {
-		a.cfg.HTTP.Address = a.web.url()
-	}
-	a.cfg.Cluster.HTTPAddr = a.cfg.HTTP.Address
-	a.leadership.stepped.give = a.leadership.transfer
-	a.leadership.stepped.slow = func(elapsed time.Duration) {
-		a.log.Warn("Stopping reconciliations during step down is taking too long",
-			"elapsed_sec", int(elapsed.Seconds()))
-	}
-	a.store = fsm.NewStore()
-	a.store.Subscribe(a.onApplied)
-	a.machine = &machine{
-		store: a.store, granted: cfg.Granted, foreseen: cfg.Foreseen, fail: a.fail,
-		halted: make(chan struct{}),
-	}
-	a.cfg.Cluster.Level = fsm.Level
-	var err error
-	if a.cluster, err = cluster.Open(ctx, a.cfg.Cluster, a.machine); err != nil {
-		return nil, fmt.Errorf("open the cluster: %w", err)
-	}
-	a.replica = &Replica{log: a.cluster, store: a.store, outdated: a.machine.outdate.Load}
-	if err = a.wire(); err != nil {
-		return nil, errors.Join(err, a.close(ctx))
-	}
+	a.server = server
 	return a, nil
 }
 
-func (a *App) onApplied(*fsm.State, fsm.Touched) {
-	select {
-	case a.applied <- struct{}{}:
-	default:
+// listen binds the addresses of cfg, and fills in the one that others are told.
+func listen(cfg *Config) (*serve.Server, error) {
+	server, err := serve.Listen(cfg.HTTP.Config, cfg.Network, cfg.Logger)
+	if err == nil && cfg.HTTP.Address == "" {
+		cfg.HTTP.Address = server.URL()
 	}
+	return server, err
 }
 
-// fail makes Run stop and return err.
-func (a *App) fail(err error) {
-	select {
-	case a.failed <- err:
-	default:
+// RunShared serves like New and Run, in a data directory that other instances on this
+// machine may use too, one at a time. It returns nil after ctx has ended.
+func RunShared(ctx context.Context, cfg Config, entry instance.Entry) error {
+	cfg.fill()
+	server, err := listen(&cfg)
+	if err != nil {
+		return err
 	}
+	return instance.Run(ctx, instance.Options{
+		Dir: cfg.Cluster.DataDir, Address: cfg.HTTP.Address, Entry: entry,
+		Server: server, Waiting: api.NewCandidate(), Logger: cfg.Logger,
+		Open: func(
+			ctx context.Context, stepDown func(context.Context) error,
+		) (instance.Opened, error) {
+			a, err := open(ctx, cfg, stepDown)
+			if err != nil {
+				return instance.Opened{}, err
+			}
+			return instance.Opened{
+				Instance: a, Leader: a.leadership, Handler: a.api, Server: a.cluster.ID(),
+			}, nil
+		},
+	})
+}
+
+// open makes a replica whose address is known. giveUp gives leadership away; nil
+// transfers it to another member.
+func open(
+	ctx context.Context, cfg Config, giveUp func(context.Context) error,
+) (*App, error) {
+	out, err := newOutgoing(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	a := &App{
+		cfg: cfg, log: cfg.Logger, outgoing: out, applied: wait.NewSignal(),
+		failed: make(failure, 1),
+	}
+	registry := prometheus.NewRegistry()
+	store := fsm.NewStore()
+	recorder := metrics.New(registry, store.State)
+	store.Subscribe(func(*fsm.State, fsm.Touched) { a.applied.Set() })
+	a.machine = &machine{
+		store: store, granted: cfg.Granted, foreseen: cfg.Foreseen, fail: a.failed.report,
+		halted: make(chan struct{}),
+	}
+	raft := cfg.Cluster
+	raft.HTTPAddr, raft.Level = cfg.HTTP.Address, fsm.Level
+	if a.cluster, err = cluster.Open(ctx, raft, a.machine); err != nil {
+		return nil, fmt.Errorf("open the cluster: %w", err)
+	}
+	a.replica = &Replica{
+		log: a.cluster, store: store, outdated: a.machine.outdate.Load, observe: recorder.Command,
+	}
+	a.leadership = leadership.New(leadership.Options{
+		Cluster: a.cluster, State: a.replica.State, Give: giveUp, Logger: cfg.Logger,
+	})
+	a.wire(store, registry, recorder)
+	return a, nil
 }
 
 // Run serves until ctx ends, then, unless the cause is ErrAbrupt, hands leadership over,
@@ -142,15 +159,15 @@ func (a *App) fail(err error) {
 func (a *App) Run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	work := a.begin(background)
-	a.web.serve(a.api, background)
+	failed := a.Start(background)
+	a.server.Start(background, a.api)
 	a.log.Info("Serving HTTP", "address", a.cfg.HTTP.Address, "server", a.cluster.ID())
 
 	var cause error
 	select {
 	case <-ctx.Done():
 		a.log.Info("Stopping")
-	case cause = <-a.failed:
+	case cause = <-failed:
 		a.log.Error("This replica cannot go on", "err", cause)
 	}
 	closing := context.WithoutCancel(ctx)
@@ -158,47 +175,62 @@ func (a *App) Run(ctx context.Context) error {
 		closing = ctx
 	}
 	a.handOver(closing)
-	a.web.stop(closing)
-	work.end()
-	return errors.Join(cause, a.close(closing))
+	a.server.Stop(closing)
+	return errors.Join(cause, a.Close(closing))
 }
 
 // work is what a replica does besides answering requests.
 type work struct {
-	cancel context.CancelFunc
-	socket *control
+	cancel context.CancelFunc // nil before the start
+	socket *controlsocket.Server
 	wg     sync.WaitGroup
-}
-
-// begin starts the work of the replica; it ends with ctx at the latest.
-func (a *App) begin(ctx context.Context) *work {
-	w := &work{}
-	ctx, w.cancel = context.WithCancel(ctx)
-	w.wg.Go(func() { a.learnClusterID(ctx) })
-	w.wg.Go(func() { a.readiness.catchUp(ctx) })
-	w.wg.Go(func() {
-		err := a.cluster.RunWhileLeader(ctx, a.lead)
-		if ctx.Err() == nil && err != nil {
-			a.fail(err)
-		}
-	})
-	w.wg.Go(func() { a.watchDisk(ctx) })
-	var err error
-	if w.socket, err = a.serveControl(); err != nil {
-		a.fail(err)
-	}
-	return w
 }
 
 // end stops the work and joins it.
 func (w *work) end() {
-	w.socket.close()
+	if w.cancel == nil {
+		return
+	}
+	w.socket.Close()
 	w.cancel()
 	w.wg.Wait()
 }
 
+// Start begins the work of the replica, which ends with ctx at the latest. The channel
+// tells what makes going on pointless.
+func (a *App) Start(ctx context.Context) (failed <-chan error) {
+	w := &a.work
+	ctx, w.cancel = context.WithCancel(ctx)
+	w.wg.Go(func() { a.learnClusterID(ctx) })
+	w.wg.Go(func() { a.readiness.CatchUp(ctx) })
+	w.wg.Go(func() {
+		err := a.cluster.RunWhileLeader(ctx, a.leader.run)
+		if ctx.Err() == nil && err != nil {
+			a.failed.report(err)
+		}
+	})
+	w.wg.Go(func() { a.watchDisk(ctx) })
+	var err error
+	if w.socket, err = a.openControlSocket(); err != nil {
+		a.failed.report(err)
+	}
+	return a.failed
+}
+
+func (a *App) openControlSocket() (*controlsocket.Server, error) {
+	dir := a.cfg.Cluster.DataDir
+	if dir == "" || a.cfg.Control == ControlNone {
+		return nil, nil
+	}
+	var more []controlsocket.Route
+	if a.cfg.ControlRoutes != nil {
+		more = a.cfg.ControlRoutes(a.replica)
+	}
+	return controlsocket.Listen(dir, a.cluster, a.log, more...)
+}
+
 // handOver gives leadership away while requests are still answered, so that they
-// are forwarded to the successor instead of failing, and lets go of the clients.
+// are forwarded to the successor instead of failing, and releases the clients.
 func (a *App) handOver(ctx context.Context) {
 	if ctx.Err() != nil || len(a.cluster.Members()) < 2 {
 		return
@@ -211,29 +243,34 @@ func (a *App) handOver(ctx context.Context) {
 			a.log.Info("Stopping without handing leadership over", "err", err)
 		}
 	}
-	a.web.linger(ctx)
+	a.server.Release(ctx)
 }
 
-// Close releases an App that was never run.
-func (a *App) Close() error {
-	a.web.abandon()
-	return a.close(context.Background())
+// Retire makes the replica forward all requests to those who come after it, ends its
+// work and closes the data directory.
+func (a *App) Retire(ctx context.Context, next leadership.Successor) error {
+	a.leadership.Retire(next)
+	a.work.end()
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	return a.closeCluster(ctx)
 }
 
-func (a *App) close(ctx context.Context) error {
+// Close ends the work and closes the data directory, if that has not been done, and joins
+// what was started for requests. None may be under way.
+func (a *App) Close(ctx context.Context) error {
+	a.work.end()
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
 	err := a.closeCluster(ctx)
-	a.leadership.wait()
-	for _, t := range a.transports {
-		t.CloseIdleConnections()
-	}
+	a.leadership.Wait()
+	a.outgoing.closeIdle()
 	return err
 }
 
 // closeCluster ends this replica's part in the cluster.
 func (a *App) closeCluster(ctx context.Context) error {
-	a.halt.Do(func() { close(a.machine.halted) })
+	a.machine.release()
 	return a.cluster.Close(ctx)
 }
 

@@ -3,17 +3,9 @@ package app
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"maps"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -26,6 +18,8 @@ import (
 	"quorate/cluster"
 	"quorate/cluster/clustertest"
 	"quorate/fsm"
+	"quorate/internal/controlsocket"
+	"quorate/internal/serve"
 )
 
 // running starts a lone replica and ends it with the test.
@@ -56,11 +50,11 @@ func running(t *testing.T, cfg Config) (a *App, stop func() error) {
 			t.Errorf("stop: %v", err)
 		}
 	})
-	wait(t, "a ready replica", func() bool { return get(a.Address()+"ready") == http.StatusOK })
+	await(t, "a ready replica", func() bool { return get(a.Address()+"ready") == http.StatusOK })
 	return a, stop
 }
 
-func wait(t *testing.T, what string, ok func() bool) {
+func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); <-time.After(2 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -200,7 +194,7 @@ func TestSnapshotBecomesANewCluster(t *testing.T) {
 	a, stop := running(t, Config{Cluster: cluster.Config{DataDir: t.TempDir()}})
 	register(t, a, 3)
 	old := a.Replica().State().ClusterID
-	control := OpenControl(a.cfg.Cluster.DataDir)
+	control := controlsocket.Dial(a.cfg.Cluster.DataDir)
 	members, err := control.Members(t.Context())
 	if err != nil || len(members) != 1 || !members[0].Leader {
 		t.Fatalf("members %+v, %v", members, err)
@@ -246,74 +240,10 @@ func TestTakenPortEndsTheStartBeforeTheDataDirectoryIsTouched(t *testing.T) {
 	defer l.Close()
 	dir := filepath.Join(t.TempDir(), "data")
 	_, err = New(t.Context(), Config{
-		HTTP:    HTTP{Listen: l.Addr().String()},
+		HTTP:    HTTP{Config: serve.Config{Listen: l.Addr().String()}},
 		Cluster: cluster.Config{DataDir: dir, RaftListen: "127.0.0.1:0"},
 	})
 	if _, statErr := os.Stat(dir); err == nil || !os.IsNotExist(statErr) {
 		t.Errorf("New says %v, the directory %v", err, statErr)
-	}
-}
-
-// writeCertificate makes a certificate with a serial number.
-func writeCertificate(t *testing.T, h HTTP, serial int64) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "replica"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{
-		h.CertFile: {Type: "CERTIFICATE", Bytes: cert},
-		h.KeyFile:  {Type: "EC PRIVATE KEY", Bytes: der},
-	} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		stamp := time.Now().Add(time.Duration(serial) * time.Hour)
-		if err := os.Chtimes(file, stamp, stamp); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func TestRenewedCertificateIsServed(t *testing.T) {
-	dir := t.TempDir()
-	h := HTTP{
-		ListenTLS: "127.0.0.1:0", CertFile: filepath.Join(dir, "crt"),
-		KeyFile: filepath.Join(dir, "key"), CertReload: time.Nanosecond,
-	}
-	writeCertificate(t, h, 1)
-	a, _ := running(t, Config{HTTP: h})
-	addr := a.web.listeners[1].Addr().String()
-	serial := func() int64 {
-		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
-	}
-	if got := serial(); got != 1 {
-		t.Fatalf("serial %d", got)
-	}
-	writeCertificate(t, h, 2)
-	wait(t, "renewed certificate", func() bool { return serial() == 2 })
-	if err := os.WriteFile(h.CertFile, []byte("broken"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got := serial(); got != 2 {
-		t.Errorf("a broken file replaced the certificate: serial %d", got)
 	}
 }

@@ -6,13 +6,14 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
-	"time"
 
 	"quorate/cluster"
 	"quorate/fsm"
+	"quorate/internal/controlsocket"
 	"quorate/internal/failpoint"
+	"quorate/internal/featureflags"
+	"quorate/internal/serve"
 	"quorate/internal/split"
 	"quorate/reconciler"
 )
@@ -60,7 +61,7 @@ type Config struct {
 	DiskLoss bool
 
 	// FeatureFlags are given to all pageservers.
-	FeatureFlags FeatureFlags
+	FeatureFlags featureflags.Project
 
 	// Network opens all sockets; nil means TCP.
 	Network cluster.Network
@@ -76,7 +77,7 @@ type Config struct {
 	Control ControlMode
 
 	// ControlRoutes, when set, adds routes to the control socket, for tests.
-	ControlRoutes func(*http.ServeMux, *Replica)
+	ControlRoutes func(*Replica) []controlsocket.Route
 
 	// Granted, when set, is called with every generation that was committed, on
 	// the applying goroutine and before anybody in this process can act on it.
@@ -97,14 +98,9 @@ type Config struct {
 // SplitOptions are the settings of shard splits, automatic ones included.
 type SplitOptions = split.Options
 
-// HTTP is where the API is served. At least one of Listen and ListenTLS is set.
+// HTTP is where the API is served.
 type HTTP struct {
-	Listen, ListenTLS string // host:port, port 0 picks one
-
-	// CertFile and KeyFile are the server's certificate for ListenTLS. They are
-	// looked at again every CertReload.
-	CertFile, KeyFile string
-	CertReload        time.Duration
+	serve.Config
 
 	// Address is the base URL that other replicas and clients are told, with a
 	// trailing slash. Empty means the first listener's.
@@ -130,7 +126,7 @@ func (cfg *Config) fill() {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Network == nil {
-		cfg.Network = tcp{}
+		cfg.Network = serve.TCP{}
 	}
 	if cfg.Resolve == nil {
 		cfg.Resolve = resolve
@@ -143,9 +139,6 @@ func (cfg *Config) fill() {
 	}
 	if cfg.TenantRateLimit == 0 {
 		cfg.TenantRateLimit = 10
-	}
-	if cfg.HTTP.CertReload == 0 {
-		cfg.HTTP.CertReload = time.Minute
 	}
 	cfg.Cluster.Network, cfg.Cluster.Logger = cfg.Network, cfg.Logger
 }

@@ -6,54 +6,83 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"quorate/api/neon"
+	"quorate/cluster"
 	"quorate/fsm"
+	"quorate/internal/deletion"
 	"quorate/internal/duty"
+	"quorate/internal/featureflags"
+	"quorate/internal/imports"
+	"quorate/internal/leadership"
+	"quorate/internal/membership"
+	"quorate/internal/safekeeping"
+	"quorate/internal/split"
+	"quorate/internal/wait"
+	"quorate/reconciler"
 )
 
-// officePause is the pause between two tries to take office.
-const officePause = 50 * time.Millisecond
+// leaderWork is what a replica does while it leads.
+type leaderWork struct {
+	log        *slog.Logger
+	cluster    *cluster.Cluster
+	replica    *Replica
+	leadership *leadership.Leadership
+	address    string // of our API
 
-// lead is what this replica does in one term of leadership. It returns when ctx
-// ends and everything it started has ended, or with an error when it cannot take
-// office.
-func (a *App) lead(ctx context.Context, term uint64) error {
-	defer a.leadership.stepped.began()()
-	if err := a.takeOffice(ctx, term); err != nil {
+	reconciler *reconciler.Reconciler
+	keeper     *safekeeping.Keeper
+	migrations *membership.Migrator
+	imports    *imports.Importer
+	splits     *split.Splitter
+	flags      *featureflags.Poller
+
+	tenantDeletions   *deletion.Tenants
+	timelineDeletions *deletion.Timelines
+}
+
+// run does the work of one term of leadership. It returns when ctx ends and everything
+// it started has ended, or with an error when it cannot take office.
+func (w *leaderWork) run(ctx context.Context, term uint64) error {
+	defer w.leadership.TermBegins()()
+	if err := w.takeOffice(ctx, term); err != nil {
 		return err
 	}
-	a.log.Info("Populating tenant shards' states from the log and the pageservers", "term", term)
-	duty.Run(ctx, a.log, a.duties(term))
+	w.log.Info("Populating tenant shards' states from the log and the pageservers", "term", term)
+	duty.Run(ctx, w.log, w.duties(term))
 	return nil
 }
 
 // duties are what the leader does in one term.
-func (a *App) duties(term uint64) []duty.Duty {
+func (w *leaderWork) duties(term uint64) []duty.Duty {
 	return []duty.Duty{
 		{Name: "reconcile shards", Run: func(ctx context.Context) {
-			_ = a.reconciler.Run(ctx, term) // the error is that of ctx
+			_ = w.reconciler.Run(ctx, term) // the error is that of ctx
 		}},
 		{Name: "look after safekeepers", Run: func(ctx context.Context) {
-			_ = a.keeper.Run(ctx, term) // the error is that of ctx
+			_ = w.keeper.Run(ctx, term) // the error is that of ctx
 		}},
-		{Name: "finish deletions of tenants", Run: a.tenantDeletions.Run},
-		{Name: "finish deletions of timelines", Run: a.timelineDeletions.Run},
-		{Name: "end imports", Run: a.imports.Run},
-		{Name: "carry on moves between safekeepers", Run: a.migrations.Run},
-		{Name: "split tenants", Run: a.splits.Run},
-		{Name: "spread feature flags", Run: a.giveFlags},
-		{Name: "raise the feature level", Run: a.raiseLevel},
+		{Name: "finish deletions of tenants", Run: w.tenantDeletions.Run},
+		{Name: "finish deletions of timelines", Run: w.timelineDeletions.Run},
+		{Name: "end imports", Run: w.imports.Run},
+		{Name: "carry on moves between safekeepers", Run: w.migrations.Run},
+		{Name: "split tenants", Run: w.splits.Run},
+		{Name: "spread feature flags", Run: w.flags.Run},
+		{Name: "raise the feature level", Run: w.raiseLevel},
 	}
 }
+
+// officePause is the pause before an entry that found no room is proposed again.
+const officePause = 50 * time.Millisecond
 
 // takeOffice commits who leads and, in the first term ever, the cluster's id. A
 // proposal that found no room is repeated; one that is refused means that a later
 // term has begun, and the end of ctx is near.
-func (a *App) takeOffice(ctx context.Context, term uint64) error {
+func (w *leaderWork) takeOffice(ctx context.Context, term uint64) error {
 	for {
-		err := a.proposeOffice(ctx, term)
+		err := w.proposeOffice(ctx, term)
 		var refusal *neon.Error
 		switch {
 		case err == nil:
@@ -63,25 +92,25 @@ func (a *App) takeOffice(ctx context.Context, term uint64) error {
 		case errors.As(err, &refusal) && refusal.Code == neon.Internal:
 			return fmt.Errorf("take office: %w", err)
 		}
-		a.log.Info("taking office again", "term", term, "err", err)
-		if !sleep(ctx, officePause) {
+		w.log.Info("taking office again", "term", term, "err", err)
+		if wait.Sleep(ctx, officePause) != nil {
 			return nil
 		}
 	}
 }
 
-func (a *App) proposeOffice(ctx context.Context, term uint64) error {
-	if a.replica.State().ClusterID == "" {
-		id := a.cluster.ClusterID() // as it was founded; older directories may have none
+func (w *leaderWork) proposeOffice(ctx context.Context, term uint64) error {
+	if w.replica.State().ClusterID == "" {
+		id := w.cluster.ClusterID() // as it was founded; older directories may have none
 		if id == "" {
 			id = newClusterID()
 		}
-		if _, err := a.replica.Propose(ctx, fsm.RequestID{}, fsm.SetCluster{ID: id}); err != nil {
+		if _, err := w.replica.Propose(ctx, fsm.RequestID{}, fsm.SetCluster{ID: id}); err != nil {
 			return err
 		}
 	}
-	_, err := a.replica.Propose(ctx, fsm.RequestID{}, fsm.SetLeader{Leader: fsm.Leader{
-		ServerID: a.cluster.ID(), Address: a.cfg.HTTP.Address, StartedAt: time.Now().UnixMilli(),
+	_, err := w.replica.Propose(ctx, fsm.RequestID{}, fsm.SetLeader{Leader: fsm.Leader{
+		ServerID: w.cluster.ID(), Address: w.address, StartedAt: time.Now().UnixMilli(),
 		Term: term,
 	}})
 	return err
@@ -99,7 +128,8 @@ func (a *App) learnClusterID(ctx context.Context) {
 	for {
 		if id := a.replica.State().ClusterID; id != "" {
 			if err := a.cluster.SetClusterID(id); err != nil {
-				a.fail(fmt.Errorf("this data directory belongs to another cluster: %w", err))
+				a.failed.report(fmt.Errorf(
+					"this data directory belongs to another cluster: %w", err))
 			}
 			return
 		}
@@ -116,7 +146,7 @@ func (a *App) learnClusterID(ctx context.Context) {
 func (a *App) watchDisk(ctx context.Context) {
 	select {
 	case err := <-a.cluster.Fatal():
-		a.fail(err)
+		a.failed.report(err)
 	case <-ctx.Done():
 	}
 }

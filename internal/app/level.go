@@ -6,6 +6,7 @@ import (
 
 	"quorate/cluster"
 	"quorate/fsm"
+	"quorate/internal/wait"
 )
 
 // levelPoll is how often the leader looks whether all members have been upgraded.
@@ -14,18 +15,18 @@ const levelPoll = time.Second
 // raiseLevel raises the agreed level of the cluster as soon as every member, with
 // or without a vote, runs a version that knows a higher one. A member that cannot
 // be reached holds it up: it might come back with the version it had.
-func (a *App) raiseLevel(ctx context.Context) {
+func (w *leaderWork) raiseLevel(ctx context.Context) {
 	for {
-		have := a.replica.State().AgreedLevel()
-		if all := commonLevel(a.cluster.Members()); all > have {
-			_, err := a.replica.Propose(ctx, fsm.RequestID{}, fsm.SetLevel{Level: all})
+		have := w.replica.State().AgreedLevel()
+		if all := commonLevel(w.cluster.Members()); all > have {
+			_, err := w.replica.Propose(ctx, fsm.RequestID{}, fsm.SetLevel{Level: all})
 			if err == nil {
-				a.log.Info("All members know a higher feature level", "level", all, "before", have)
+				w.log.Info("All members know a higher feature level", "level", all, "before", have)
 			} else if ctx.Err() == nil {
-				a.log.Info("raising the feature level again", "level", all, "err", err)
+				w.log.Info("raising the feature level again", "level", all, "err", err)
 			}
 		}
-		if !sleep(ctx, levelPoll) {
+		if wait.Sleep(ctx, levelPoll) != nil {
 			return
 		}
 	}

@@ -79,15 +79,15 @@ func (m *raftMetrics) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// describe is the membership as this replica sees it.
-func (a *App) describe() neon.Cluster {
-	s := a.cluster.Status()
+// describe tells the membership as this replica sees it.
+func describe(c *cluster.Cluster, replica *Replica) neon.Cluster {
+	s := c.Status()
 	out := neon.Cluster{
 		ID: s.ClusterID, Server: s.ID, Leader: s.Leader, Term: s.Term,
 		CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, Members: []neon.ClusterMember{},
-		Level: a.replica.State().AgreedLevel(),
+		Level: replica.State().AgreedLevel(),
 	}
-	for _, m := range a.cluster.Members() {
+	for _, m := range c.Members() {
 		member := neon.ClusterMember{
 			ID: m.ID, RaftAddr: m.RaftAddr, HTTPAddr: m.HTTPAddr, Role: "learner",
 			LastContact: "never", Applied: m.AppliedIndex, Lag: m.Lag, Level: m.Level,

@@ -98,6 +98,10 @@ func (p pageservers) WaitLSN(
 	return err
 }
 
+func (p pageservers) UpdateFeatureFlags(ctx context.Context, node *fsm.Node, spec string) error {
+	return p.client.UpdateFeatureFlags(ctx, addressOf(node), spec)
+}
+
 // hook delivers a notification in one attempt.
 type hook struct{ client *computehook.Client }
 

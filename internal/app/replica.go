@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,8 +23,9 @@ type machine struct {
 	foreseen func(*fsm.State) // nil: nobody wants to know
 
 	fail    func(error)   // ends the process
-	halted  chan struct{} // closed when it ends
-	outdate atomic.Bool   // the log goes on beyond what this version knows
+	halted  chan struct{} // closed by release
+	halting sync.Once
+	outdate atomic.Bool // the log goes on beyond what this version knows
 }
 
 func (m *machine) Apply(batch []cluster.Entry) []any {
@@ -61,6 +63,9 @@ func (m *machine) halt(err error) {
 	m.fail(err)
 	<-m.halted
 }
+
+// release lets Apply return after halt.
+func (m *machine) release() { m.halting.Do(func() { close(m.halted) }) }
 
 // foresee reports the states that a batch leads to and the generations it is going
 // to issue, before the state that holds them is published. An entry of the log holds

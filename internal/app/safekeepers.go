@@ -2,12 +2,9 @@ package app
 
 import (
 	"context"
-	"math"
-	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/computehook"
 	"quorate/internal/localhook"
 	"quorate/internal/metrics"
 	"quorate/internal/safekeeper"
@@ -90,16 +87,18 @@ func observeSafekeepers(m *metrics.Recorder) func(safekeeper.Call) {
 }
 
 // newKeeper makes the leader's work on safekeepers.
-func (a *App) newKeeper(calls safekeepers, metrics *metrics.Recorder) *safekeeping.Keeper {
-	o := a.cfg.Safekeepers.Options
+func newKeeper(
+	cfg *Config, log *Replica, calls safekeepers, recorder *metrics.Recorder,
+) *safekeeping.Keeper {
+	o := cfg.Safekeepers.Options
 	if o.HeartbeatInterval == 0 {
-		o.HeartbeatInterval = a.cfg.Reconciler.HeartbeatInterval
+		o.HeartbeatInterval = cfg.Reconciler.HeartbeatInterval
 	}
 	if o.MaxOffline == 0 {
-		o.MaxOffline = a.cfg.Reconciler.MaxOffline
+		o.MaxOffline = cfg.Reconciler.MaxOffline
 	}
 	return safekeeping.New(safekeeping.Deps{
-		Log: a.replica, Calls: calls, Metrics: metrics, Options: o, Logger: a.log,
+		Log: log, Calls: calls, Metrics: recorder, Options: o, Logger: cfg.Logger,
 	})
 }
 
@@ -116,29 +115,7 @@ func (l localKeepers) NotifySafekeepers(ctx context.Context, body neon.NotifySaf
 	return l.hook.NotifySafekeepers(ctx, n)
 }
 
-// notifyTries is how often a notification that nobody answered is tried.
-const notifyTries = 10
-
 // NotifySafekeepers tries until compute has been told or the control plane refuses.
 func (h hook) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers) error {
-	for n := 0; ; n++ {
-		out := h.client.NotifySafekeepers(ctx, body)
-		wait := min(time.Duration(math.Pow(1.1, float64(n))*float64(time.Second)), 3*time.Second)
-		switch {
-		case out.Err == nil:
-			return nil
-		case ctx.Err() != nil || n == notifyTries ||
-			out.Kind != computehook.Retryable && out.Kind != computehook.SlowDown:
-			return out.Err
-		case out.Kind == computehook.SlowDown:
-			wait = computehook.SlowDownDelay
-		case n == 0:
-			wait = 0
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return out.Err
-		}
-	}
+	return h.client.NotifySafekeepersUntilHeard(ctx, body)
 }

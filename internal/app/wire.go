@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"quorate/api"
@@ -16,111 +17,202 @@ import (
 	"quorate/internal/controller"
 	"quorate/internal/deletion"
 	"quorate/internal/duty"
+	"quorate/internal/featureflags"
 	"quorate/internal/imports"
+	"quorate/internal/leadership"
 	"quorate/internal/localhook"
 	"quorate/internal/membership"
 	"quorate/internal/metrics"
 	"quorate/internal/pageserver"
 	"quorate/internal/safekeeper"
+	"quorate/internal/safekeeping"
 	"quorate/internal/split"
 	"quorate/reconciler"
+	"quorate/reconciler/outbox"
 )
 
-// wire builds everything above the log.
-func (a *App) wire() error {
-	roots, err := a.cfg.roots()
+// outgoing makes the transports of all outgoing calls.
+type outgoing struct {
+	dial       func(ctx context.Context, network, addr string) (net.Conn, error)
+	tls        *tls.Config
+	transports []*http.Transport
+}
+
+func newOutgoing(cfg *Config) (*outgoing, error) {
+	roots, err := cfg.roots()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a.registry.MustRegister(collectors.NewGoCollector(),
+	return &outgoing{
+		dial: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return cfg.Network.Dial(ctx, addr)
+		},
+		tls: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}, nil
+}
+
+// pooled makes a transport that keeps connections.
+func (o *outgoing) pooled() *http.Transport {
+	t := pageserver.NewTransport(o.dial, o.tls)
+	o.transports = append(o.transports, t)
+	return t
+}
+
+// fresh makes a transport that connects for each call, as heartbeats do.
+func (o *outgoing) fresh() *http.Transport {
+	t := o.pooled()
+	t.DisableKeepAlives = true
+	return t
+}
+
+func (o *outgoing) closeIdle() {
+	for _, t := range o.transports {
+		t.CloseIdleConnections()
+	}
+}
+
+// wire builds everything above the log, from the outside inwards.
+func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *metrics.Recorder) {
+	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newRaftMetrics(a.cluster), newProcessMetrics(a.cfg.LinesLost))
-	metrics := metrics.New(a.registry, a.store.State)
-	a.replica.observe = metrics.Command
-	conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	pooled := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
-	heartbeats := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
-	heartbeats.DisableKeepAlives = true
-	calls := pageservers{pageserver.New(pageserver.Options{
-		Transport: pooled, Heartbeats: heartbeats, Token: a.cfg.Tokens.Pageserver,
-		UseHTTPS: a.cfg.PageserverScheme == "https", Observe: observe(metrics),
-	})}
-	a.calls, a.flagSource = calls, a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
-	deps := reconciler.Deps{
-		Log: a.replica, Locations: calls, Prober: calls, Migrations: calls,
-		Metrics: metrics, Options: a.cfg.Reconciler, Logger: a.log,
-		Ended: a.leadership.stepped.termEnded,
+	c := calls{
+		pageservers: newPageservers(&a.cfg, a.outgoing, recorder),
+		safekeepers: newSafekeepers(&a.cfg, a.outgoing, recorder),
+		hooks:       newHooks(&a.cfg, a.outgoing),
 	}
-	// Who is alone takes over from nobody: whoever restarts him hears everything
-	// again. Of several, the log knows what compute has acknowledged.
+	rec := a.newReconciler(c, recorder)
+	registry.MustRegister(queueMetrics(rec)...)
+	store.Subscribe(rec.Changed)
+	keeper := newKeeper(&a.cfg, a.replica, c.safekeepers, recorder)
+	store.Subscribe(keeper.Changed)
+	a.readiness = leadership.NewReadiness(a.cluster, rec)
+	deps := a.controllerDeps(c, rec)
+	a.leader = a.newLeaderWork(c, rec, keeper)
+	creator := a.wireTimelines(store, c, keeper)
+	a.api = a.newAPI(deps, creator, registry, recorder)
+}
+
+// newLeaderWork makes what is done by the leader, but for the work on timelines.
+func (a *App) newLeaderWork(
+	c calls, rec *reconciler.Reconciler, keeper *safekeeping.Keeper,
+) *leaderWork {
+	return &leaderWork{
+		log: a.log, cluster: a.cluster, replica: a.replica, leadership: a.leadership,
+		address:    a.cfg.HTTP.Address,
+		reconciler: rec, keeper: keeper,
+		tenantDeletions: deletion.NewTenants(a.replica, reality{rec}, c.pageservers, a.log),
+		splits: split.New(split.Deps{
+			Log: a.replica, Reconciler: reality{rec}, Pageservers: splitCalls{c.pageservers},
+			Failpoints: a.cfg.Failpoints, Options: a.cfg.Splits, Logger: a.log,
+		}),
+		flags: &featureflags.Poller{
+			Project: a.cfg.FeatureFlags, Source: a.outgoing.pooled(), State: a.replica.State,
+			Pageservers: c.pageservers, Logger: a.log,
+		},
+	}
+}
+
+// wireTimelines makes the leader's work on timelines. The result places new timelines
+// on safekeepers.
+func (a *App) wireTimelines(
+	store *fsm.Store, c calls, keeper *safekeeping.Keeper,
+) *membership.Creator {
+	members := membership.Deps{
+		Log: a.replica, Safekeepers: c.safekeepers, Loads: keeper, Hook: c.hooks.safekeepers,
+		Failpoints: a.cfg.Failpoints, PerTimeline: a.cfg.Safekeepers.PerTimeline, Logger: a.log,
+	}
+	creator := membership.NewCreator(members)
+	turns := new(duty.Turns[neon.TimelineRef])
+	w := a.leader
+	w.migrations = membership.NewMigrator(members)
+	w.imports = imports.New(imports.Deps{
+		Log: a.replica, Pageservers: c.pageservers, Safekeepers: creator, Hook: c.hooks.imports,
+		Turns: turns, Failpoints: a.cfg.Failpoints, OntoSafekeepers: a.cfg.Safekeepers.Timelines,
+		Logger: a.log,
+	})
+	store.Subscribe(w.imports.Changed)
+	w.timelineDeletions = deletion.NewTimelines(a.replica, c.pageservers, turns, a.log)
+	store.Subscribe(w.timelineDeletions.Changed)
+	return creator
+}
+
+// calls are the ways to the outside.
+type calls struct {
+	pageservers pageservers
+	safekeepers safekeepers
+	hooks       hooks
+}
+
+// hooks are those who are told of changes; nil where nobody need be told.
+type hooks struct {
+	attach      outbox.Hook
+	safekeepers membership.Hook
+	imports     imports.Hook
+}
+
+func newPageservers(cfg *Config, out *outgoing, recorder *metrics.Recorder) pageservers {
+	return pageservers{pageserver.New(pageserver.Options{
+		Transport: out.pooled(), Heartbeats: out.fresh(), Token: cfg.Tokens.Pageserver,
+		UseHTTPS: cfg.PageserverScheme == "https", Observe: observe(recorder),
+	})}
+}
+
+func newSafekeepers(cfg *Config, out *outgoing, recorder *metrics.Recorder) safekeepers {
+	return safekeepers{safekeeper.New(safekeeper.Options{
+		Transport: out.pooled(), Heartbeats: out.fresh(), Token: cfg.Tokens.Safekeeper,
+		UseHTTPS: cfg.Safekeepers.Scheme == "https", Observe: observeSafekeepers(recorder),
+	})}
+}
+
+func newHooks(cfg *Config, out *outgoing) (h hooks) {
+	if cfg.ControlPlaneURL != "" {
+		h.imports = controlPlane(cfg, out)
+	}
+	switch {
+	case cfg.LocalComputes:
+		local := localhook.New(localhook.Options{
+			Dir: cfg.RepoDir, Dial: out.dial, Logger: cfg.Logger,
+		})
+		h.attach, h.safekeepers = local, localKeepers{local}
+	case cfg.ControlPlaneURL != "":
+		remote := controlPlane(cfg, out)
+		h.attach, h.safekeepers = remote, remote
+	}
+	return h
+}
+
+// controlPlane makes a client of the control plane.
+func controlPlane(cfg *Config, out *outgoing) hook {
+	return hook{computehook.New(computehook.Options{
+		BaseURL: cfg.ControlPlaneURL, Token: cfg.Tokens.ControlPlane, Transport: out.pooled(),
+	})}
+}
+
+func (a *App) newReconciler(c calls, recorder *metrics.Recorder) *reconciler.Reconciler {
+	deps := reconciler.Deps{
+		Log: a.replica, Locations: c.pageservers, Prober: c.pageservers,
+		Migrations: c.pageservers, Hook: c.hooks.attach,
+		Metrics: recorder, Options: a.cfg.Reconciler, Logger: a.log,
+		Ended: func(r *reconciler.Reconciler) {
+			debug := controller.NewDebug(controller.Deps{Log: a.replica, Reality: reality{r}})
+			a.leadership.TermEnds(debug.Observed)
+		},
+	}
+	// A replica that is alone takes over from nobody: those who restart it hear
+	// everything again. Of several, the log knows what compute has acknowledged.
 	deps.Retell = func() bool { return len(a.cluster.Members()) < 2 }
 	if a.cfg.Failpoints != nil {
 		deps.Failpoints = a.cfg.Failpoints
 	}
-	if a.cfg.ControlPlaneURL != "" {
-		a.importHook = a.controlPlane(conf)
-	}
-	switch {
-	case a.cfg.LocalComputes:
-		local := localhook.New(localhook.Options{
-			Dir: a.cfg.RepoDir, Dial: a.cfg.dialContext, Logger: a.log,
-		})
-		deps.Hook, a.keeperHook = local, localKeepers{local}
-	case a.cfg.ControlPlaneURL != "":
-		remote := a.controlPlane(conf)
-		deps.Hook, a.keeperHook = remote, remote
-	}
-	a.reconciler = reconciler.New(deps)
-	a.registry.MustRegister(queueMetrics(a.reconciler)...)
-	a.store.Subscribe(a.reconciler.Changed)
-	toSafekeepers := a.safekeeperCalls(conf, metrics)
-	a.keeper = a.newKeeper(toSafekeepers, metrics)
-	a.store.Subscribe(a.keeper.Changed)
-	a.leadership.cluster, a.leadership.replica = a.cluster, a.replica
-	a.readiness = &readiness{app: a}
-	a.api = a.newAPI(outward{calls, toSafekeepers}, metrics,
-		a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)))
-	return nil
+	return reconciler.New(deps)
 }
 
-// controlPlane makes a client of the control plane.
-func (a *App) controlPlane(conf *tls.Config) hook {
-	return hook{computehook.New(computehook.Options{
-		BaseURL: a.cfg.ControlPlaneURL, Token: a.cfg.Tokens.ControlPlane,
-		Transport: a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf)),
-	})}
-}
-
-// outgoing remembers a transport, whose idle connections Close ends.
-func (a *App) outgoing(t *http.Transport) *http.Transport {
-	a.transports = append(a.transports, t)
-	return t
-}
-
-// outward are the calls of controllers.
-type outward struct {
-	pageservers pageservers
-	safekeepers safekeepers
-}
-
-// safekeeperCalls makes the client of safekeepers.
-func (a *App) safekeeperCalls(conf *tls.Config, metrics *metrics.Recorder) safekeepers {
-	pooled := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
-	heartbeats := a.outgoing(pageserver.NewTransport(a.cfg.dialContext, conf))
-	heartbeats.DisableKeepAlives = true
-	return safekeepers{safekeeper.New(safekeeper.Options{
-		Transport: pooled, Heartbeats: heartbeats, Token: a.cfg.Tokens.Safekeeper,
-		UseHTTPS: a.cfg.Safekeepers.Scheme == "https", Observe: observeSafekeepers(metrics),
-	})}
-}
-
-func (a *App) newAPI(
-	calls outward, metrics *metrics.Recorder, peers http.RoundTripper,
-) *api.Server {
-	leader := reality{a.reconciler}
-	deps := controller.Deps{
+func (a *App) controllerDeps(c calls, rec *reconciler.Reconciler) controller.Deps {
+	leader := reality{rec}
+	return controller.Deps{
 		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader,
-		Pageservers: calls.pageservers,
+		Pageservers: c.pageservers,
 		Resolve:     a.cfg.Resolve, Locks: controller.NewLocks(a.log),
 		Options: controller.Options{
 			UseHTTPS: a.cfg.PageserverScheme == "https", HandleDiskLoss: a.cfg.DiskLoss,
@@ -129,51 +221,33 @@ func (a *App) newAPI(
 		},
 		Failpoints: a.cfg.Failpoints, Logger: a.log,
 	}
-	timelines := a.timelineWork(calls, deps)
-	a.splits = split.New(split.Deps{
-		Log: a.replica, Reconciler: leader, Pageservers: splitCalls{calls.pageservers},
-		Failpoints: a.cfg.Failpoints, Options: a.cfg.Splits, Logger: a.log,
-	})
-	debug := controller.NewDebug(deps)
-	a.leadership.stepped.look = debug.Observed
+}
+
+func (a *App) newAPI(
+	deps controller.Deps, creator *membership.Creator, registry *prometheus.Registry,
+	recorder *metrics.Recorder,
+) *api.Server {
+	w := a.leader
 	options := api.Options{
-		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps), Splits: a.splits,
+		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps), Splits: w.splits,
 		Nodes:      controller.NewNodes(deps),
 		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps),
-		Timelines: timelines, Debug: debug,
+		Timelines:       controller.NewTimelines(deps, creator, w.imports),
+		Debug:           controller.NewDebug(deps),
 		Safekeepers:     controller.NewSafekeepers(deps),
-		TenantDeletions: a.tenantDeletions, TimelineDeletions: a.timelineDeletions,
-		Migrations: a.migrations,
-		Leadership: a.leadership, Readiness: a.readiness, Cluster: a.describe,
-		State: a.replica.State,
-		Peers: peers, PublicKey: a.cfg.PublicKey, RatePerSec: a.cfg.TenantRateLimit,
-		Registry: a.registry, Metrics: metrics, Logger: a.log,
+		TenantDeletions: w.tenantDeletions, TimelineDeletions: w.timelineDeletions,
+		Migrations: w.migrations,
+		Leadership: a.leadership, Readiness: a.readiness,
+		Cluster: func() neon.Cluster { return describe(a.cluster, a.replica) },
+		State:   a.replica.State,
+		Peers:   a.outgoing.pooled(), PublicKey: a.cfg.PublicKey,
+		RatePerSec: a.cfg.TenantRateLimit,
+		Registry:   registry, Metrics: recorder, Logger: a.log,
 	}
 	if a.cfg.Failpoints != nil {
 		options.Failpoints = a.cfg.Failpoints
 	}
 	return api.New(options)
-}
-
-// timelineWork makes the requests about timelines, and the leader's work on them.
-func (a *App) timelineWork(calls outward, deps controller.Deps) *controller.Timelines {
-	members := membership.Deps{
-		Log: a.replica, Safekeepers: calls.safekeepers, Loads: a.keeper, Hook: a.keeperHook,
-		Failpoints: a.cfg.Failpoints, PerTimeline: a.cfg.Safekeepers.PerTimeline, Logger: a.log,
-	}
-	creator := membership.NewCreator(members)
-	a.migrations = membership.NewMigrator(members)
-	turns := new(duty.Turns[neon.TimelineRef])
-	a.imports = imports.New(imports.Deps{
-		Log: a.replica, Pageservers: calls.pageservers, Safekeepers: creator, Hook: a.importHook,
-		Turns: turns, Failpoints: a.cfg.Failpoints, OntoSafekeepers: a.cfg.Safekeepers.Timelines,
-		Logger: a.log,
-	})
-	a.store.Subscribe(a.imports.Changed)
-	a.timelineDeletions = deletion.NewTimelines(a.replica, calls.pageservers, turns, a.log)
-	a.store.Subscribe(a.timelineDeletions.Changed)
-	a.tenantDeletions = deletion.NewTenants(a.replica, deps.Reality, calls.pageservers, a.log)
-	return controller.NewTimelines(deps, creator, a.imports)
 }
 
 // reality is the reconciler as the controllers see it.

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os/signal"
 	"syscall"
 
@@ -17,6 +16,7 @@ import (
 
 	"quorate/cluster"
 	"quorate/internal/app"
+	"quorate/internal/controlsocket"
 )
 
 // The exit codes: 0 after a graceful stop, 1 after an error, 2 after a mistake
@@ -36,7 +36,7 @@ type Seams struct {
 	Disk cluster.Disk
 
 	// ControlRoutes adds routes to the control socket; nil adds none.
-	ControlRoutes func(*http.ServeMux, *app.Replica)
+	ControlRoutes func(*app.Replica) []controlsocket.Route
 }
 
 // Run runs the command with the arguments after its name, and returns the exit code.
@@ -78,7 +78,7 @@ func newRoot(seams Seams) *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), version())
 				return nil
 			}
-			return serve(cmd.Context(), f, seams)
+			return runReplica(cmd.Context(), f, seams)
 		},
 	}
 	f.register(root.Flags())

@@ -14,6 +14,7 @@ import (
 	"quorate/cluster"
 	"quorate/internal/app"
 	"quorate/internal/atomicfile"
+	"quorate/internal/controlsocket"
 )
 
 // dataDirFlag names the directory whose running replica a command talks to.
@@ -56,7 +57,7 @@ func newMembersCommand() *cobra.Command {
 	var dir *string
 	list := leaf("list", "List the members as the replica on --data-dir sees them", 0,
 		func(ctx context.Context, _ []string) error {
-			members, err := app.OpenControl(*dir).Members(ctx)
+			members, err := controlsocket.Dial(*dir).Members(ctx)
 			if err != nil {
 				return err
 			}
@@ -67,13 +68,13 @@ func newMembersCommand() *cobra.Command {
 	var addDir, removeDir *string
 	add := leaf("add ID HOST:PORT", "Add a replica; run it where the leader runs", 2,
 		func(ctx context.Context, args []string) error {
-			return app.OpenControl(*addDir).AddMember(ctx,
+			return controlsocket.Dial(*addDir).AddMember(ctx,
 				cluster.Member{ID: args[0], RaftAddr: args[1]})
 		})
 	addDir = dataDirFlag(add)
 	remove := leaf("remove ID", "Remove a replica; run it where the leader runs", 1,
 		func(ctx context.Context, args []string) error {
-			return app.OpenControl(*removeDir).RemoveMember(ctx, args[0])
+			return controlsocket.Dial(*removeDir).RemoveMember(ctx, args[0])
 		})
 	removeDir = dataDirFlag(remove)
 	return group("members", "Show and change the membership of the cluster", list, add, remove)
@@ -108,7 +109,7 @@ func newTransferCommand() *cobra.Command {
 	var dir, to *string
 	cmd := leaf("transfer-leader", "Hand leadership over; run it where the leader runs", 0,
 		func(ctx context.Context, _ []string) error {
-			return app.OpenControl(*dir).TransferLeadership(ctx, *to)
+			return controlsocket.Dial(*dir).TransferLeadership(ctx, *to)
 		})
 	dir = dataDirFlag(cmd)
 	to = cmd.Flags().String("to", "", "`id` of the successor (default: the most up to date member)")
@@ -125,7 +126,7 @@ func newSaveCommand() *cobra.Command {
 	cmd := leaf("save FILE", "Save the state of the replica that runs on --data-dir", 1,
 		func(ctx context.Context, args []string) error {
 			return atomicfile.Write(args[0],
-				func(w io.Writer) error { return app.OpenControl(*dir).Snapshot(ctx, w) })
+				func(w io.Writer) error { return controlsocket.Dial(*dir).Snapshot(ctx, w) })
 		})
 	dir = dataDirFlag(cmd)
 	return cmd

@@ -20,6 +20,9 @@ import (
 	"quorate/cluster"
 	"quorate/internal/app"
 	"quorate/internal/failpoint"
+	"quorate/internal/featureflags"
+	"quorate/internal/instance"
+	"quorate/internal/serve"
 	"quorate/internal/tracelog"
 	"quorate/reconciler"
 )
@@ -30,8 +33,8 @@ var errNotBool = errors.New("want true or false")
 // own for every instance.
 const defaultDataDir = "storage_controller_data"
 
-// serve runs the replica until a signal ends ctx.
-func serve(ctx context.Context, f *flags, seams Seams) error {
+// runReplica runs the replica until a signal ends ctx.
+func runReplica(ctx context.Context, f *flags, seams Seams) error {
 	spareProcs()
 	lines := openLog()
 	defer lines.Close(lastLines)
@@ -58,9 +61,9 @@ func serve(ctx context.Context, f *flags, seams Seams) error {
 	if f.shared() {
 		// Beside neon_local there are test suites that change pageservers by hand.
 		cfg.Reconciler.RelistInDoubt = true
-		entry := app.EnterWhenFree
+		entry := instance.EnterWhenFree
 		if f.candidate {
-			entry = app.EnterAsCandidate
+			entry = instance.EnterAsCandidate
 		}
 		return app.RunShared(ctx, cfg, entry)
 	}
@@ -115,10 +118,10 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		return cfg, err
 	}
 	cfg = app.Config{
-		HTTP: app.HTTP{
+		HTTP: app.HTTP{Config: serve.Config{
 			Listen: f.listen, ListenTLS: f.listenHTTPS,
 			CertFile: f.certFile, KeyFile: f.keyFile, CertReload: f.certReload.std(),
-		},
+		}},
 		Tokens: app.Tokens{
 			Pageserver: f.jwtToken, Safekeeper: f.safekeeperToken, ControlPlane: f.hookToken,
 		},
@@ -143,7 +146,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	}
 	cfg.Safekeepers.Options.PerSafekeeper = f.safekeeperConcurrency
 	if text := os.Getenv("POSTHOG_CONFIG"); text != "" {
-		if cfg.FeatureFlags, err = app.ParseFeatureFlags(text); err != nil {
+		if cfg.FeatureFlags, err = featureflags.Parse(text); err != nil {
 			log.Warn("Invalid POSTHOG_CONFIG, feature flags are not given to pageservers",
 				"err", err)
 		}
@@ -309,7 +312,7 @@ func (r *raftFlags) tls(reload time.Duration, log *slog.Logger) (*tls.Config, er
 		return nil, fmt.Errorf("%w: --raft-tls-cert, --raft-tls-key and --raft-tls-ca go together",
 			errUsage)
 	}
-	return app.PeerTLS(app.PeerFiles{
+	return serve.PeerTLS(serve.PeerFiles{
 		Cert: r.certFile, Key: r.keyFile, CA: r.caFile, Reload: reload,
 	}, log)
 }

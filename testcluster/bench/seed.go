@@ -13,7 +13,7 @@ import (
 	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
-	"quorate/internal/app"
+	"quorate/internal/controlsocket"
 	"quorate/testcluster"
 )
 
@@ -35,7 +35,7 @@ func seed(ctx context.Context, c *testcluster.Cluster, shards int) error {
 		return err
 	}
 	var saved bytes.Buffer
-	if err := app.OpenControl(dataDir(c, 0)).Snapshot(ctx, &saved); err != nil {
+	if err := controlsocket.Dial(dataDir(c, 0)).Snapshot(ctx, &saved); err != nil {
 		return err
 	}
 	view, err := c.ClientOf(0).Cluster().Members(ctx)

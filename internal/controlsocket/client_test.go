@@ -1,4 +1,4 @@
-package app
+package controlsocket
 
 import (
 	"io"
@@ -7,29 +7,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
-
-// Half of a specification is not given to pageservers.
-func TestFeatureFlagsThatAreNotWholeAreAnError(t *testing.T) {
-	size := 0
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, strings.Repeat("x", size))
-	}))
-	t.Cleanup(server.Close)
-	a := &App{flagSource: http.DefaultTransport}
-	for _, c := range []struct {
-		size int
-		ok   bool
-	}{{flagsLimit, true}, {flagsLimit + 1, false}} {
-		size = c.size
-		spec, err := a.fetchFlags(t.Context(), &FeatureFlags{URL: server.URL})
-		if (err == nil) != c.ok || c.ok && len(spec) != c.size {
-			t.Errorf("%d bytes: got %d, %v", c.size, len(spec), err)
-		}
-	}
-}
 
 func TestControlAnswerThatBreaksOffIsAnError(t *testing.T) {
 	// A socket's path is short, which that of t.TempDir may not be.
@@ -44,13 +23,13 @@ func TestControlAnswerThatBreaksOffIsAnError(t *testing.T) {
 			_, _ = io.WriteString(w, "[]")
 		}))
 	_ = server.Listener.Close()
-	server.Listener, err = net.Listen("unix", filepath.Join(dir, controlSocket))
+	server.Listener, err = net.Listen("unix", filepath.Join(dir, fileName))
 	if err != nil {
 		t.Fatal(err)
 	}
 	server.Start()
 	t.Cleanup(server.Close)
-	c := OpenControl(dir)
+	c := Dial(dir)
 	if err := c.RemoveMember(t.Context(), "a"); err == nil {
 		t.Error("half an answer says that the member is removed")
 	}

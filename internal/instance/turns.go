@@ -1,4 +1,10 @@
-package app
+// Package instance lets several instances of the program on one machine take turns at one
+// data directory, as neon_local starts them: the one that holds its lock leads, and an
+// instance whose turn is over goes on answering, by forwarding to the next.
+//
+// It knows an instance as something that is started, retired and closed, and nothing of
+// what is in the data directory.
+package instance
 
 import (
 	"crypto/rand"
@@ -22,14 +28,14 @@ const (
 	holderFile    = "holder"    // who had the last turn, in JSON
 )
 
-// turns are the signs by which instances on one machine agree whose turn it is to
+// turns are the files by which instances on one machine agree whose turn it is to
 // use a data directory. The right to use it is the lock that package cluster takes
-// on it; these files only say who has it and who wants it. Both locks are the
-// kernel's, so that nobody has to be told when a process dies.
+// on it. These files only say who has it and who wants it. Both locks are the
+// kernel's, which releases them when a process dies.
 type turns struct {
 	dir  string
 	self holder
-	mine *os.File // the locked candidate file; nil: not standing
+	mine *os.File // the locked candidate file; nil: no candidate
 }
 
 // holder is an instance that has had a turn.
@@ -69,23 +75,26 @@ func (t *turns) lock(how int) (*os.File, error) {
 	return nil, fmt.Errorf("data directory: lock %s: %w", candidateFile, err)
 }
 
-// stand asks for the next turn. It reports false while another instance does.
-func (t *turns) stand() (bool, error) {
+// candidate reports whether this instance asks for the next turn.
+func (t *turns) candidate() bool { return t.mine != nil }
+
+// ask asks for the next turn. It reports false while another instance does.
+func (t *turns) ask() (bool, error) {
 	f, err := t.lock(unix.LOCK_EX)
 	t.mine = f
 	return f != nil, err
 }
 
-// sit takes the wish back.
-func (t *turns) sit() {
+// withdraw takes back that this instance asks for the next turn.
+func (t *turns) withdraw() {
 	if t.mine != nil {
 		_ = t.mine.Close()
 		t.mine = nil
 	}
 }
 
-// wanted tells whether a living instance, not this one, asks for the next turn. An
-// error to find out means that it is not known to.
+// wanted reports whether a living instance, not this one, asks for the next turn. After
+// an error that is not known, and it reports false.
 func (t *turns) wanted() bool {
 	if t.mine != nil {
 		return false
@@ -97,8 +106,8 @@ func (t *turns) wanted() bool {
 	return f == nil && err == nil
 }
 
-// last is who had the last turn; the zero holder when that is not known. Nothing
-// but the address of requests that are forwarded depends on it.
+// last is who had the last turn; the zero holder when that is not known. Only the
+// address of forwarded requests depends on it.
 func (t *turns) last() holder {
 	var h holder
 	b, err := os.ReadFile(filepath.Join(t.dir, holderFile))
@@ -108,8 +117,8 @@ func (t *turns) last() holder {
 	return h
 }
 
-// take writes down that this is our turn. Only the holder of the lock on the data
-// directory may.
+// take records that this is our turn. Only the holder of the lock on the data directory
+// may call it.
 func (t *turns) take() error {
 	b, err := json.Marshal(t.self)
 	if err != nil {

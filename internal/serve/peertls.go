@@ -1,4 +1,4 @@
-package app
+package serve
 
 import (
 	"crypto/tls"
@@ -12,17 +12,15 @@ import (
 // PeerFiles are the files of the mutual authentication between replicas.
 type PeerFiles struct {
 	Cert, Key string        // of this replica
-	CA        string        // roots that sign the certificates of all
-	Reload    time.Duration // how often Cert and Key are looked at again
+	CA        string        // the roots that sign the certificates of all replicas
+	Reload    time.Duration // how often Cert and Key are checked for changes
 }
 
-// PeerTLS reads the files. A renewed certificate is used for new connections without
-// a restart; renewed roots need one.
+// PeerTLS reads the files. New connections use a renewed certificate without a restart.
+// Renewed roots need one.
 func PeerTLS(f PeerFiles, log *slog.Logger) (*tls.Config, error) {
-	certs := &certificates{
-		cfg: HTTP{CertFile: f.Cert, KeyFile: f.Key, CertReload: f.Reload}, log: log,
-	}
-	if err := certs.load(); err != nil {
+	certs, err := openCertificate(f.Cert, f.Key, f.Reload, log)
+	if err != nil {
 		return nil, fmt.Errorf("peers: %w", err)
 	}
 	text, err := os.ReadFile(f.CA)

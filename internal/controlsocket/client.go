@@ -1,43 +1,60 @@
-package app
+package controlsocket
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"quorate/cluster"
 	"quorate/internal/jsonhttp"
 )
 
+// Client reaches the replica that runs on a data directory of this machine.
+type Client struct{ http *http.Client }
+
+// Dial makes the client of the socket in a data directory. It connects with each call.
+func Dial(dataDir string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(dataDir, fileName))
+	}
+	return &Client{&http.Client{
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Timeout:   timeout,
+	}}
+}
+
 // Members lists the members as the replica sees them.
-func (c *Control) Members(ctx context.Context) (list []cluster.MemberStatus, err error) {
+func (c *Client) Members(ctx context.Context) (list []cluster.MemberStatus, err error) {
 	return list, c.call(ctx, http.MethodGet, "/members", nil, &list)
 }
 
 // AddMember adds a replica to the cluster, on the leader. It returns when the
 // newcomer has caught up and votes.
-func (c *Control) AddMember(ctx context.Context, m cluster.Member) error {
+func (c *Client) AddMember(ctx context.Context, m cluster.Member) error {
 	return c.call(ctx, http.MethodPost, "/members", m, nil)
 }
 
 // RemoveMember removes a replica from the cluster, on the leader.
-func (c *Control) RemoveMember(ctx context.Context, id string) error {
+func (c *Client) RemoveMember(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/members/"+url.PathEscape(id), nil, nil)
 }
 
 // TransferLeadership hands leadership to a member, on the leader; empty means
 // the most up to date one.
-func (c *Control) TransferLeadership(ctx context.Context, to string) error {
+func (c *Client) TransferLeadership(ctx context.Context, to string) error {
 	return c.call(ctx, http.MethodPost, "/transfer?to="+url.QueryEscape(to), nil, nil)
 }
 
 // Snapshot saves a snapshot of the replica's state to w.
-func (c *Control) Snapshot(ctx context.Context, w io.Writer) error {
-	resp, err := jsonhttp.Open(ctx, c.http, controlRequest(http.MethodGet, "/snapshot", nil))
+func (c *Client) Snapshot(ctx context.Context, w io.Writer) error {
+	resp, err := jsonhttp.Open(ctx, c.http, request(http.MethodGet, "/snapshot", nil))
 	if err != nil {
 		return noReplica(err)
 	}
@@ -55,8 +72,8 @@ func (c *Control) Snapshot(ctx context.Context, w io.Writer) error {
 // longestRefusal bounds what an error repeats of an answer, in bytes.
 const longestRefusal = 1 << 16
 
-func (c *Control) call(ctx context.Context, method, path string, in, out any) error {
-	a, err := jsonhttp.Do(ctx, c.http, controlRequest(method, path, in))
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	a, err := jsonhttp.Do(ctx, c.http, request(method, path, in))
 	var e *jsonhttp.Error
 	switch {
 	case errors.As(err, &e) && e.Step == jsonhttp.Send:
@@ -71,7 +88,7 @@ func (c *Control) call(ctx context.Context, method, path string, in, out any) er
 	return a.Decode(out)
 }
 
-func controlRequest(method, path string, in any) jsonhttp.Request {
+func request(method, path string, in any) jsonhttp.Request {
 	return jsonhttp.Request{Method: method, URL: "http://replica" + path, Body: in}
 }
 

@@ -1,0 +1,133 @@
+// Package controlsocket lets commands on the same machine reach a running replica: the
+// membership, hand-overs of leadership and snapshots. It is a Unix socket in the data
+// directory, so that whoever may open the directory may use it.
+//
+// It knows the cluster and nothing of what is replicated.
+package controlsocket
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"quorate/cluster"
+)
+
+const (
+	// fileName is the socket's name in the data directory.
+	fileName = "control.sock"
+
+	// longestDir is what the address of a socket holds, less the file's name.
+	longestDir = 90
+
+	// timeout bounds one command. Adding a member takes longest: it returns when the
+	// member has caught up and votes.
+	timeout = 10 * time.Minute
+)
+
+// Route is a further command.
+type Route struct {
+	Pattern string
+	Handler http.HandlerFunc
+}
+
+// Server serves the commands.
+type Server struct {
+	cluster *cluster.Cluster
+	server  *http.Server
+	wg      sync.WaitGroup
+}
+
+// Listen opens the socket in a data directory and serves on it. The caller holds the
+// lock of the directory. If the path of the directory is too long for a socket, there is
+// none: the result is nil, which may be closed.
+func Listen(dir string, c *cluster.Cluster, log *slog.Logger, more ...Route) (*Server, error) {
+	if len(dir) > longestDir {
+		log.Info("no control socket: the path of the data directory is too long", "data_dir", dir)
+		return nil, nil
+	}
+	path := filepath.Join(dir, fileName)
+	// The directory is locked, so a socket that is there was left by a dead process.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	s := &Server{cluster: c}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /members", s.members)
+	mux.HandleFunc("POST /members", s.add)
+	mux.HandleFunc("DELETE /members/{id}", s.remove)
+	mux.HandleFunc("POST /transfer", s.transfer)
+	mux.HandleFunc("GET /snapshot", s.snapshot)
+	for _, r := range more {
+		mux.HandleFunc(r.Pattern, r.Handler)
+	}
+	s.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	s.wg.Go(func() { _ = s.server.Serve(l) })
+	return s, nil
+}
+
+// Close ends the commands under way and joins them.
+func (s *Server) Close() {
+	if s == nil {
+		return
+	}
+	_ = s.server.Close()
+	s.wg.Wait()
+}
+
+func (s *Server) answer(w http.ResponseWriter, v any, err error) {
+	if err == nil {
+		_ = json.NewEncoder(w).Encode(v)
+		return
+	}
+	text := err.Error()
+	if errors.Is(err, cluster.ErrNotLeader) {
+		text = "this replica does not lead"
+		if l, ok := s.cluster.Leader(); ok {
+			text += "; the leader is " + l.ID + " at " + l.HTTPAddr
+		}
+	}
+	http.Error(w, text, http.StatusConflict)
+}
+
+func (s *Server) members(w http.ResponseWriter, _ *http.Request) {
+	s.answer(w, s.cluster.Members(), nil)
+}
+
+func (s *Server) add(w http.ResponseWriter, r *http.Request) {
+	var m cluster.Member
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&m)
+	if err == nil && (m.ID == "" || m.RaftAddr == "") {
+		err = errors.New("a member has an id and an address")
+	}
+	if err == nil {
+		err = s.cluster.AddMember(r.Context(), m)
+	}
+	s.answer(w, struct{}{}, err)
+}
+
+func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, struct{}{}, s.cluster.RemoveMember(r.Context(), r.PathValue("id")))
+}
+
+func (s *Server) transfer(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, struct{}{}, s.cluster.TransferLeadership(r.Context(), r.FormValue("to")))
+}
+
+func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if err := s.cluster.SnapshotTo(r.Context(), w); err != nil {
+		panic(http.ErrAbortHandler) // a cut snapshot must not look whole
+	}
+}

@@ -1,0 +1,137 @@
+package controlsocket
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"quorate/cluster"
+)
+
+// text is a state machine whose state is a text.
+type text string
+
+func (text) Apply(batch []cluster.Entry) []any { return make([]any, len(batch)) }
+func (s text) Snapshot() (io.WriterTo, error)  { return bytes.NewBufferString(string(s)), nil }
+func (text) Restore(r io.Reader) error         { _, err := io.Copy(io.Discard, r); return err }
+
+// shortDir is a directory whose path a socket can have, which t.TempDir may not be.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "quorate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// controlled starts a server of a cluster, and the control socket in its directory.
+func controlled(t *testing.T, cfg cluster.Config, more ...Route) (*cluster.Cluster, *Client) {
+	t.Helper()
+	cfg.DataDir, cfg.RaftListen = shortDir(t), "127.0.0.1:0"
+	c, err := cluster.Open(t.Context(), cfg, text("the state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.Background()) })
+	// A process that died has left its socket.
+	if err := os.WriteFile(filepath.Join(cfg.DataDir, fileName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Listen(cfg.DataDir, c, slog.New(slog.DiscardHandler), more...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return c, Dial(cfg.DataDir)
+}
+
+// leading is a cluster of one, which leads.
+func leading(t *testing.T, more ...Route) (*cluster.Cluster, *Client) {
+	t.Helper()
+	c, client := controlled(t, cluster.Config{ID: "one"}, more...)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.ReadBarrier(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return c, client
+}
+
+func TestCommandsReachTheReplica(t *testing.T) {
+	_, client := leading(t)
+	members, err := client.Members(t.Context())
+	if err != nil || len(members) != 1 || members[0].ID != "one" || !members[0].Leader {
+		t.Errorf("members %+v, %v", members, err)
+	}
+	var saved bytes.Buffer
+	if err := client.Snapshot(t.Context(), &saved); err != nil || saved.Len() == 0 {
+		t.Errorf("a snapshot of %d bytes, %v", saved.Len(), err)
+	}
+}
+
+func TestRefusalsComeWithTheirReason(t *testing.T) {
+	_, client := leading(t)
+	err := client.AddMember(t.Context(), cluster.Member{ID: "two"})
+	if err == nil || err.Error() != "a member has an id and an address" {
+		t.Errorf("a member without an address: %v", err)
+	}
+	if err := client.TransferLeadership(t.Context(), "two"); err == nil || err.Error() == "" {
+		t.Errorf("handing over to a stranger: %v", err)
+	}
+}
+
+func TestReplicaThatDoesNotLeadSaysSo(t *testing.T) {
+	_, client := controlled(t, cluster.Config{ID: "one", Members: []cluster.Member{
+		{ID: "one", RaftAddr: "127.0.0.1:1"}, {ID: "two", RaftAddr: "127.0.0.1:2"},
+	}})
+	for what, err := range map[string]error{
+		"remove":   client.RemoveMember(t.Context(), "two"),
+		"transfer": client.TransferLeadership(t.Context(), ""),
+	} {
+		if err == nil || !strings.HasPrefix(err.Error(), "this replica does not lead") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestFurtherCommandsAreServed(t *testing.T) {
+	_, client := leading(t, Route{"GET /snapshot/more", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `"more"`)
+	}})
+	var got string
+	if err := client.call(t.Context(), http.MethodGet, "/snapshot/more", nil,
+		&got); err != nil || got != "more" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestWithoutAReplicaTheErrorSaysSo(t *testing.T) {
+	client := Dial(shortDir(t))
+	_, err := client.Members(t.Context())
+	for what, err := range map[string]error{
+		"members": err, "snapshot": client.Snapshot(t.Context(), io.Discard),
+	} {
+		if err == nil || !errors.Is(err, os.ErrNotExist) ||
+			!strings.HasPrefix(err.Error(), "no replica runs on this data directory") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestDirectoryWithALongPathHasNoSocket(t *testing.T) {
+	s, err := Listen("/"+strings.Repeat("d", longestDir), nil, slog.New(slog.DiscardHandler))
+	if s != nil || err != nil {
+		t.Errorf("%v, %v", s, err)
+	}
+	s.Close()
+}

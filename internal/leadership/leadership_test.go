@@ -1,0 +1,206 @@
+package leadership
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/api"
+	"quorate/api/neon"
+	"quorate/cluster"
+	"quorate/fsm"
+	"quorate/internal/wait"
+)
+
+// member is a Raft member that a test turns into a leader, or tells of one.
+type member struct {
+	changed wait.Broadcast
+
+	mu          sync.Mutex
+	leader      cluster.LeaderInfo
+	transferErr error
+}
+
+func (m *member) ID() string { return "self" }
+
+func (m *member) IsLeader() bool { info, _ := m.Leader(); return info.ID == "self" }
+
+func (m *member) Leader() (cluster.LeaderInfo, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leader, m.leader.ID != ""
+}
+
+func (m *member) TransferLeadership(context.Context, string) error { return m.transferErr }
+
+// follow makes the member know another leader.
+func (m *member) follow(id, address string) {
+	m.mu.Lock()
+	m.leader = cluster.LeaderInfo{ID: id, HTTPAddr: address}
+	m.mu.Unlock()
+	m.changed.Notify()
+}
+
+// next is a successor that a test names.
+type next struct {
+	changed wait.Broadcast
+
+	mu            sync.Mutex
+	name, address string
+	expected      bool
+}
+
+func (n *next) Current() (name, address string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.name, n.address
+}
+
+func (n *next) Expected() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.expected
+}
+
+func (n *next) set(name, address string, expected bool) {
+	n.mu.Lock()
+	n.name, n.address, n.expected = name, address, expected
+	n.mu.Unlock()
+	n.changed.Notify()
+}
+
+// scene runs a test in virtual time, in which the log says that "b" has led at
+// http://logged.
+func scene(
+	t *testing.T, give func(context.Context) error, test func(*testing.T, *member, *Leadership),
+) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := &member{}
+		state := &fsm.State{Leader: fsm.Leader{ServerID: "b", Address: "http://logged/"}}
+		l := New(Options{
+			Cluster: m, State: func() *fsm.State { return state }, Give: give,
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		test(t, m, l)
+		l.Wait()
+	})
+}
+
+func TestLeaderIsAwaitedUntilItsAddressIsKnown(t *testing.T) {
+	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+		time.AfterFunc(time.Second, func() { m.follow("a", "") })
+		time.AfterFunc(3*time.Second, func() { m.follow("a", "http://a/") })
+		begun := time.Now()
+		address, self, err := l.Leader(t.Context())
+		if address != "http://a" || self || err != nil {
+			t.Errorf("%q, self %v, %v", address, self, err)
+		}
+		if took := time.Since(begun); took < 3*time.Second || took > 3100*time.Millisecond {
+			t.Errorf("the answer came after %s", took)
+		}
+	})
+}
+
+func TestLogTellsTheAddressOfALeaderThatHasLedBefore(t *testing.T) {
+	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+		m.follow("b", "")
+		if address, _, err := l.Leader(t.Context()); address != "http://logged" || err != nil {
+			t.Errorf("%q, %v", address, err)
+		}
+	})
+}
+
+func TestLeaderIsThisReplicaOnceItLeads(t *testing.T) {
+	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+		m.follow("self", "")
+		if _, self, err := l.Leader(t.Context()); !self || err != nil || !l.IsLeader() {
+			t.Errorf("self %v, leads %v, %v", self, l.IsLeader(), err)
+		}
+	})
+}
+
+func TestNoLeaderInTimeIsUnavailable(t *testing.T) {
+	scene(t, nil, func(t *testing.T, _ *member, l *Leadership) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, _, err := l.Leader(ctx); neon.CodeOf(err) != neon.Unavailable {
+			t.Errorf("without a leader: %v", err)
+		}
+	})
+}
+
+func TestRetiredReplicaNamesItsSuccessor(t *testing.T) {
+	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+		m.follow("self", "")
+		after := &next{}
+		l.Retire(after)
+		if l.IsLeader() {
+			t.Error("it still leads")
+		}
+		if _, _, err := l.Leader(t.Context()); !errors.Is(err, api.ErrSteppedDown) {
+			t.Errorf("without a successor: %v", err)
+		}
+		after.set("", "", true)
+		time.AfterFunc(time.Second, func() { after.set("n", "http://n/", true) })
+		if address, self, err := l.Leader(t.Context()); address != "http://n" || self || err != nil {
+			t.Errorf("%q, self %v, %v", address, self, err)
+		}
+	})
+}
+
+func TestForwardedRequestEndsWhenItsLeaderLeadsNoMore(t *testing.T) {
+	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+		m.follow("a", "http://a")
+		ofA, stopA := l.While(t.Context(), "http://a")
+		defer stopA()
+		time.Sleep(time.Minute)
+		if ofA.Err() != nil {
+			t.Fatalf("it ended under its leader: %v", context.Cause(ofA))
+		}
+		m.follow("b", "http://b")
+		ofB, stopB := l.While(t.Context(), "http://b")
+		defer stopB()
+		time.Sleep(100 * time.Millisecond)
+		if !errors.Is(context.Cause(ofA), errLeaderGone) || ofB.Err() != nil {
+			t.Errorf("the request to the old leader: %v, to the new one: %v",
+				context.Cause(ofA), context.Cause(ofB))
+		}
+	})
+}
+
+func TestRequestWithoutALeaderEndsAtOnce(t *testing.T) {
+	scene(t, nil, func(t *testing.T, _ *member, l *Leadership) {
+		ctx, stop := l.While(t.Context(), "http://gone")
+		defer stop()
+		if !errors.Is(context.Cause(ctx), errLeaderGone) {
+			t.Errorf("cause %v", context.Cause(ctx))
+		}
+	})
+}
+
+func TestTransferTellsWhetherAnotherReplicaCanLead(t *testing.T) {
+	for transferErr, want := range map[error]neon.Code{
+		cluster.ErrPeerUnreachable: neon.Unavailable, errors.New("odd"): neon.Unavailable,
+	} {
+		scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+			m.follow("self", "")
+			m.transferErr = transferErr
+			if _, err := l.StepDown(t.Context()); neon.CodeOf(err) != want ||
+				!errors.Is(err, transferErr) {
+				t.Errorf("%v became %v", transferErr, err)
+			}
+		})
+	}
+	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+		m.follow("self", "")
+		m.transferErr = cluster.ErrNotLeader // another one leads already
+		if _, err := l.StepDown(t.Context()); err != nil {
+			t.Errorf("stepping down without leading: %v", err)
+		}
+	})
+}

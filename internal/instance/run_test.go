@@ -29,12 +29,6 @@ type directory struct {
 	events []string // in their order
 }
 
-func (d *directory) note(format string, args ...any) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.events = append(d.events, fmt.Sprintf(format, args...))
-}
-
 // use takes the lock.
 func (d *directory) use(name string) error {
 	d.mu.Lock()

@@ -238,6 +238,14 @@ func (r *Reconciler) ReAttached(n neon.NodeID) {
 	}
 }
 
+// ReAttachedEmpty is ReAttached for a node that has lost its disk. What was observed of
+// the locations on it is cleared. They are configured again once the node is listed.
+func (r *Reconciler) ReAttachedEmpty(n neon.NodeID) {
+	if t := r.current.Load(); t != nil {
+		t.seen.ClearNode(n)
+	}
+}
+
 // ActivateNode carries out an operator's order to use a node. It lists the node,
 // detaches unknown shards there and commits the verdict.
 func (r *Reconciler) ActivateNode(ctx context.Context, n neon.NodeID) error {

@@ -212,6 +212,44 @@ func TestReAttachGivesNewNumbersOnceAndSettles(t *testing.T) {
 	})
 }
 
+// TestNodeThatHasLostItsDiskIsConfiguredAgain: what was observed on it is cleared at
+// once, attachments and secondaries come back, and the other nodes keep theirs.
+func TestNodeThatHasLostItsDiskIsConfiguredAgain(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(40, 1, neon.Attached(1))
+		b.settle()
+		n := b.busiest()
+		b.fleet.set(func() { b.fleet.at[n] = make(map[neon.ShardID]neon.LocationConfig) })
+		r := b.must(fsm.ReAttach{Node: n})
+		b.now.ReAttachedEmpty(n)
+		attached, secondary := 0, 0
+		for _, l := range r.ReAttached {
+			if shown := b.now.Status(l.Shard).Observed; shown[n] != nil || len(shown) == 0 {
+				b.t.Errorf("%s is shown as %v", l.Shard, shown)
+			} else if _, there := shown[n]; there {
+				b.t.Errorf("%s may be on a node that has lost its disk", l.Shard)
+			}
+			if l.Mode == neon.AttachedSingle {
+				attached++
+			} else {
+				secondary++
+			}
+		}
+		if attached == 0 || secondary == 0 {
+			b.t.Fatalf("%d attachments and %d secondaries were lost", attached, secondary)
+		}
+		elapse(5 * time.Second)
+		b.settle()
+		b.check()
+		b.fleet.set(func() {
+			if len(b.fleet.at[n]) != attached+secondary {
+				b.t.Errorf("%d of %d locations are there again", len(b.fleet.at[n]),
+					attached+secondary)
+			}
+		})
+	})
+}
+
 func migrate(b *bench, sh fsm.Shard) neon.NodeID {
 	to := neon.NodeID(0)
 	for n := range b.log.State().Nodes() {

@@ -267,9 +267,12 @@ func (r reality) Status(id neon.ShardID) controller.ShardStatus {
 	}
 }
 
-// ReAttached forgets what was seen of the node: an empty disk or not, what it
-// holds now is looked at again.
-func (r reality) ReAttached(node neon.NodeID, _ controller.Disk, _ []fsm.Location) {
+// ReAttached forgets what was seen of the node, and clears it if its disk was lost.
+func (r reality) ReAttached(node neon.NodeID, disk controller.Disk, _ []fsm.Location) {
+	if disk == controller.DiskLost {
+		r.Reconciler.ReAttachedEmpty(node)
+		return
+	}
 	r.Reconciler.ReAttached(node)
 }
 

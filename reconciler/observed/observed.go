@@ -247,6 +247,25 @@ func (o *Locations) SetCaughtUp(id neon.ShardID, n neon.NodeID) {
 func (o *Locations) ForgetNode(n neon.NodeID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.forgetNode(n)
+}
+
+// ClearNode forgets a node whose disk was lost, and drops what there was on it. A report
+// of that may be late, and the node may have got something since. So nothing is taken
+// for absent until the node is listed, as if it never had been in this term.
+func (o *Locations) ClearNode(n neon.NodeID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forgetNode(n)
+	delete(o.ever, n)
+	for _, sh := range o.shards {
+		if l := sh.find(n); l != nil && l.calls == 0 {
+			o.remove(sh, n)
+		}
+	}
+}
+
+func (o *Locations) forgetNode(n neon.NodeID) {
 	delete(o.listed, n)
 	o.forgot[n] = o.now()
 	for _, sh := range o.shards {

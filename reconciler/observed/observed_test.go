@@ -229,3 +229,30 @@ func TestPlacesThatOthersChangeAreUnknown(t *testing.T) {
 		t.Errorf("a deleted node has %v", ids)
 	}
 }
+
+// A disk that was lost is believed for what is shown. What is on the node is unknown all
+// the same until it is listed: a late report must not let a deletion go on.
+func TestClearedNodeShowsNothingAndIsKnownByItsNextListing(t *testing.T) {
+	s, id := New(), shard1
+	s.List(5, 0, s.Clock(), map[neon.ShardID]*plan.Conf{id: &single})
+	s.BeginCall(shard2, 5, 4)
+	began := s.Clock()
+	s.ClearNode(5)
+	if shown := s.Wire(&fsm.Shard{ID: id}); len(shown) != 0 {
+		t.Errorf("shown: %v", shown)
+	}
+	if shown := s.Wire(&fsm.Shard{ID: shard2}); len(shown) != 1 || shown[5] != nil {
+		t.Errorf("while a call is under way: %v", shown)
+	}
+	if at := sightOf(s, id, 5); at.Known || s.EverListed(5) {
+		t.Errorf("before the listing: %v, listed %v", at, s.EverListed(5))
+	}
+	s.List(5, 1, began, map[neon.ShardID]*plan.Conf{id: &single})
+	if at := sightOf(s, id, 5); at.Known {
+		t.Errorf("an older listing made it %v", at)
+	}
+	s.List(5, 1, s.Clock(), nil)
+	if at := sightOf(s, id, 5); !at.Absent() || !s.EverListed(5) {
+		t.Errorf("after the listing: %v", at)
+	}
+}

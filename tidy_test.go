@@ -70,14 +70,16 @@ var allowed = map[string]struct {
 	"reconciler/outbox": {
 		[]string{"fsm", "internal/wait", "api/neon"}, "effects only through interfaces it declares",
 	},
-	"reconciler/plan":      {[]string{"fsm", "api/neon"}, "pure decisions about one shard"},
-	"internal/pageserver":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
-	"internal/computehook": {[]string{"api/neon", "internal/jsonhttp", "internal/wait"}, "a protocol"},
-	"internal/failpoint":   {nil, "places that have names"},
-	"internal/metrics":     {[]string{"fsm", "api/neon"}, "counts, and is read by nobody of us"},
-	"internal/cron":        {nil, "a notation"},
-	"internal/localhook":   {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
-	"internal/safekeeper":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"reconciler/plan":     {[]string{"fsm", "api/neon"}, "pure decisions about one shard"},
+	"internal/pageserver": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"internal/computehook": {
+		[]string{"api/neon", "internal/jsonhttp", "internal/wait"}, "a protocol",
+	},
+	"internal/failpoint":  {nil, "places that have names"},
+	"internal/metrics":    {[]string{"fsm", "api/neon"}, "counts, and is read by nobody of us"},
+	"internal/cron":       {nil, "a notation"},
+	"internal/localhook":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"internal/safekeeper": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/safekeeping": {
 		[]string{"fsm", "api/neon"}, "effects only through interfaces it declares",
 	},
@@ -143,14 +145,20 @@ var allowed = map[string]struct {
 		"the cluster as the API sees it",
 	},
 	"internal/instance": {
-		[]string{"cluster", "api/neon", "internal/leadership", "internal/serve", "internal/wait"},
+		[]string{
+			"cluster", "api/neon", "internal/atomicfile", "internal/leadership", "internal/serve",
+			"internal/wait",
+		},
 		"takes turns, whatever an instance is",
 	},
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
 		"internal/decide", "internal/deletion", "internal/duty", "internal/imports",
 		"internal/membership", "internal/split", "internal/pageserver", "internal/computehook",
-		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping", "internal/jsonhttp", "internal/metrics", "api/neon", "internal/atomicfile", "internal/controlsocket", "internal/featureflags", "internal/instance", "internal/leadership", "internal/serve", "internal/wait",
+		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping",
+		"internal/metrics", "api/neon",
+		"internal/controlsocket", "internal/featureflags", "internal/instance",
+		"internal/leadership", "internal/serve", "internal/wait",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},
@@ -159,10 +167,14 @@ var allowed = map[string]struct {
 
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
 	"testcluster": {[]string{
-		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint", "internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver", "testcluster/simsafekeeper", "cluster/clustertest", "internal/serve",
+		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint",
+		"internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver",
+		"testcluster/simsafekeeper", "cluster/clustertest", "internal/serve",
 	}, "builds whole clusters"},
 	"internal/storagecontroller": {[]string{
-		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint", "api/neon", "internal/tracelog", "internal/atomicfile", "internal/controlsocket", "internal/featureflags", "internal/instance", "internal/serve",
+		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint",
+		"api/neon", "internal/tracelog", "internal/atomicfile", "internal/controlsocket",
+		"internal/featureflags", "internal/instance", "internal/serve",
 	}, "flags and commands"},
 	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},
 	"internal/storconcli": {

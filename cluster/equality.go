@@ -16,6 +16,13 @@ import (
 // callPoints asks for all points of a server; see points.encode.
 const callPoints byte = 0x20
 
+// An examination is repeated until all voters that answer can be compared at one index:
+// under load they keep points at different ones.
+const (
+	examineTries = 6
+	examinePause = 100 * time.Millisecond
+)
+
 // equality compares the states of the replicas at equal index, all the time. A replica
 // whose state is not that of a majority of the voters is out of service: it answers no
 // reads, does not lead, and replaces its state by that of the majority (see mend). While
@@ -115,13 +122,26 @@ func (e *equality) examine(ctx context.Context) {
 	if old != nil {
 		q.least = old.index
 	}
-	q.hashes = e.ask(ctx)
 	for _, s := range e.node.servers() {
 		if s.Suffrage == raft.Voter {
 			q.voters = append(q.voters, string(s.ID))
 		}
 	}
-	next, known := q.judge()
+	var next *divergence
+	var known bool
+	for try := 1; ; try++ {
+		q.hashes = e.ask(ctx)
+		next, known = q.judge()
+		if try == examineTries || q.complete() || next != nil && next.settled {
+			break
+		}
+		if next != nil {
+			e.decide(next)
+		}
+		if wait.Sleep(ctx, examinePause) != nil {
+			return
+		}
+	}
 	if !known && old != nil && old.settled {
 		next, known = old, true
 	}
@@ -132,6 +152,18 @@ func (e *equality) examine(ctx context.Context) {
 	if next != nil && next.settled && !e.giveWay(ctx) {
 		e.mend(ctx, next)
 	}
+}
+
+// complete reports whether all voters that have answered can be compared at one index.
+func (q *question) complete() bool {
+	answered := 0
+	for _, id := range q.voters {
+		if len(q.hashes[id]) > 0 && id != q.self {
+			answered++
+		}
+	}
+	_, others := q.common()
+	return others == answered
 }
 
 // decide puts this server out of service, or back.

@@ -139,6 +139,10 @@ func (c *Cluster) listen() error {
 		self:      c.self.greeting,
 		admit:     func(who greeting) string { return c.peers.admit(who) },
 		servePeer: func(conn net.Conn) { c.answers.serve(conn) },
+		uninvited: func() bool {
+			// Without a directory nothing can be kept, the cluster's id neither.
+			return c.self.dir != nil && c.self.cluster() == "" && c.node.empty()
+		},
 	})
 	return nil
 }

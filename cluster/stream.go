@@ -120,6 +120,7 @@ type streamHooks struct {
 	self      func() greeting
 	admit     func(greeting) string // why a server is refused, "" if it is welcome
 	servePeer func(net.Conn)
+	uninvited func() bool // this server has nothing, and is of no cluster yet
 }
 
 // conn tells streams when it is closed, by either side of the code.
@@ -218,12 +219,10 @@ func (s *streams) welcome(raw net.Conn) {
 	if foreign(answer.Cluster, who.Cluster) {
 		answer.Refusal = "this is a member of cluster " + answer.Cluster
 		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")
-	} else if tag == tagRaft && who.Cluster != answer.Cluster {
-		// Votes, entries and snapshots count only between servers that know to be of one
-		// cluster. A newcomer learns its cluster from its invitation.
-		answer.Refusal = "of cluster \"" + answer.Cluster + "\", the caller of \"" + who.Cluster +
-			"\""
-		s.warnOnce(who, "refused raft calls of a server that is not known to be of this cluster")
+	} else if tag == tagRaft && s.hooks.uninvited() {
+		// A newcomer learns its cluster from its invitation. Until then it follows nobody.
+		answer.Refusal = "not invited to cluster " + who.Cluster
+		s.warnOnce(who, "refused raft calls of a cluster that has not invited this server")
 	} else if answer.Refusal = s.hooks.admit(who); answer.Refusal != "" {
 		s.warnOnce(who,
 			"refused a member that lost its disk; remove it, then add it under a new id")

@@ -130,11 +130,13 @@ func TestAnImportEndsOnlyWhenEveryShardHasReported(t *testing.T) {
 		defer w.stop()
 		w.report(0, "")
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if len(w.outside.activated) > 0 || len(w.outside.heard) > 0 {
 			t.Fatalf("%v, %v", w.outside.activated, w.outside.heard)
 		}
 		w.report(1, "")
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if i, _ := w.State().Import(one); !i.Finished || len(w.outside.activated) != 2 ||
 			w.outside.created != 1 || len(w.outside.heard) != 1 ||
 			w.outside.heard[0].Error != nil {
@@ -150,6 +152,7 @@ func TestAnImportThatFailedOnAShardIsOnlyAnnounced(t *testing.T) {
 		w.report(0, "")
 		w.report(1, "no such bucket")
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if len(w.outside.activated) > 0 || w.outside.created > 0 {
 			t.Error("a timeline that is not whole was made usable")
 		}
@@ -171,17 +174,20 @@ func TestEveryStepOfAnImportIsRepeatedUntilItSucceeds(t *testing.T) {
 		w.report(1, "")
 		time.Sleep(time.Minute)
 		synctest.Wait()
+		synctest.Wait()
 		if len(w.outside.activated) != 2 || w.outside.created > 0 {
 			t.Fatal("the timeline is not active, or on safekeepers")
 		}
 		w.outside.set(func() { w.outside.unplaced = nil })
 		time.Sleep(2 * importPlace)
 		synctest.Wait()
+		synctest.Wait()
 		if i, _ := w.State().Import(one); i.Finished || w.outside.created != 1 {
 			t.Fatal("it is finished before the control plane has heard")
 		}
 		w.outside.set(func() { w.outside.deaf = nil })
 		time.Sleep(2 * importNotify)
+		synctest.Wait()
 		synctest.Wait()
 		if i, _ := w.State().Import(one); !i.Finished || len(w.outside.heard) != 1 {
 			t.Errorf("%+v, %d announcements", i, len(w.outside.heard))
@@ -198,6 +204,7 @@ func TestNothingIsDoneForAnImportOnceADeletionHasTheTurn(t *testing.T) {
 		w.report(0, "")
 		w.report(1, "")
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		w.Must(fsm.BeginDeleteTimeline{Tenant: one.Tenant, Timeline: one.Timeline})
 		w.turns.Interrupt(one)
 		release, err := w.turns.Take(t.Context(), one, nil)
@@ -206,8 +213,10 @@ func TestNothingIsDoneForAnImportOnceADeletionHasTheTurn(t *testing.T) {
 		}
 		w.outside.set(func() { w.outside.deaf = nil })
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		release()
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		synctest.Wait()
 		if len(w.outside.heard) > 0 {
 			t.Errorf("a deleted timeline was announced: %v", w.outside.heard)
@@ -224,9 +233,11 @@ func TestAnImportThatWasInterruptedForNothingIsDrivenAgain(t *testing.T) {
 		w.report(0, "")
 		w.report(1, "")
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		w.turns.Interrupt(one)
 		w.outside.set(func() { w.outside.deaf = nil })
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if i, _ := w.State().Import(one); !i.Finished {
 			t.Error("it is not finished")
 		}

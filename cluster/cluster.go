@@ -113,6 +113,11 @@ func (c *Cluster) openDisk() (err error) {
 		link: func(id string) *link { return c.peers.link(id) },
 	}
 	t := c.cfg.Timeouts
+	if c.self.dir != nil {
+		if err := c.self.dir.CheckLog(store.LogFile); err != nil {
+			return err
+		}
+	}
 	c.node.store, err = store.Open(store.Options{
 		Dir: c.cfg.DataDir, Disk: c.cfg.Disk, Log: c.log,
 		Limits: store.Limits{
@@ -123,6 +128,9 @@ func (c *Cluster) openDisk() (err error) {
 		},
 		CheckEntry: func(entry []byte) error { _, err := decodeFrame(entry); return err },
 	})
+	if err == nil && c.self.dir != nil {
+		err = c.self.dir.LogMade(store.LogFile)
+	}
 	return err
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"quorate/cluster/clustertest"
+	"quorate/cluster/internal/store"
 	"quorate/internal/wait"
 )
 
@@ -238,4 +240,31 @@ func TestNoChangeTakesTheLiveMajorityAway(t *testing.T) {
 		}
 		lead.mustPropose(t, "b")
 	})
+}
+
+// A server that lost its log has forgotten its votes and entries, whatever else of its
+// directory is there.
+func TestALostLogIsNoEmptyDisk(t *testing.T) {
+	for name, lose := range map[string]func(file string) error{
+		"removed": os.Remove,
+		"emptied": func(file string) error { return os.Truncate(file, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{DataDir: t.TempDir(), RaftListen: "127.0.0.1:0"}
+			c, err := Open(context.Background(), cfg, &ledger{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "leads", c.IsLeader)
+			if err := c.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if err := lose(filepath.Join(cfg.DataDir, store.LogFile)); err != nil {
+				t.Fatal(err)
+			}
+			if err := openDirErr(t, cfg); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("founded a cluster over a lost log: %v", err)
+			}
+		})
+	}
 }

@@ -37,6 +37,8 @@ const (
 	serverIDFile  = "server_id"
 	clusterIDFile = "cluster_id"
 	diskIDFile    = "incarnation"
+	// logMadeFile says that the log exists. A log that is missing beside it was lost.
+	logMadeFile = "log_made"
 )
 
 // Dir is a locked data directory.
@@ -132,6 +134,35 @@ func (d *Dir) DiskID() (string, error) {
 	return made, d.write(diskIDFile, made)
 }
 
+// CheckLog refuses a directory whose log is gone: the server would come back as its
+// former self, with nothing of what it has acknowledged.
+func (d *Dir) CheckLog(logFile string) error {
+	if made, err := d.read(logMadeFile); err != nil || made == "" {
+		return err
+	}
+	name := filepath.Join(d.path, logFile)
+	info, err := os.Stat(name)
+	if err == nil && info.Size() == 0 {
+		err = errors.New("empty beside an existing identity")
+	}
+	if err != nil {
+		return Corrupt(name, err)
+	}
+	return nil
+}
+
+// LogMade remembers that the log exists from now on. A log that is elsewhere, as one in
+// memory, is not remembered.
+func (d *Dir) LogMade(logFile string) error {
+	if _, err := os.Stat(filepath.Join(d.path, logFile)); err != nil {
+		return nil
+	}
+	if made, err := d.read(logMadeFile); err != nil || made != "" {
+		return err
+	}
+	return d.write(logMadeFile, "yes")
+}
+
 // NewID returns a random id.
 func NewID() string {
 	var b [16]byte
@@ -159,7 +190,8 @@ func (d *Dir) ClaimCluster(want string) (string, error) {
 
 // Corrupt says which file is bad and what an operator can do about it.
 func Corrupt(file string, err error) error {
-	return fmt.Errorf("%w: %s: %w; restore it from a copy of this server's disk, or move the data directory away "+
-		"and let the server join again as a new member (the other members hold the data; "+
-		"without any, restore a saved snapshot)", ErrCorrupt, file, err)
+	return fmt.Errorf("%w: %s: %w; remove this server from the cluster, move the data directory "+
+		"away, and add the server again under a new id (the other members hold the data; "+
+		"without any, restore a saved snapshot). Never put an older copy in its place: "+
+		"it has forgotten what this server acknowledged", ErrCorrupt, file, err)
 }

@@ -134,7 +134,7 @@ func (c *core) finish(now time.Duration, ch *locationChange) transition {
 	t := transition{shard: ch.shard, from: s.mode, fromGen: s.gen, to: ch.mode, gen: ch.gen}
 	c.uncount(s)
 	had := c.heatmaps.resident(now, ch.shard, s)
-	s.busy, s.broken, s.splitting, s.tenant = false, false, false, nil
+	s.busy, s.broken, s.splitting, s.tenant = false, false, nil, nil
 	switch {
 	case ch.mode == modeNone:
 		delete(c.slots, ch.shard)

@@ -29,7 +29,7 @@ func (c *core) restart() {
 			delete(c.slots, shard)
 			continue
 		}
-		s.busy, s.broken, s.lazy, s.splitting, s.tenant = false, false, false, false, nil
+		s.busy, s.broken, s.lazy, s.splitting, s.tenant = false, false, false, nil, nil
 	}
 }
 

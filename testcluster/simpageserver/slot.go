@@ -69,7 +69,7 @@ type slot struct {
 	broken bool
 	lazy   bool // activation queued behind others; the first access jumps the queue
 
-	splitting bool // a split of it is under way
+	splitting *splitting // the split of it that is under way
 }
 
 // State is what a location is doing.

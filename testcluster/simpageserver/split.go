@@ -63,7 +63,7 @@ func beginSplit(
 	case !neon.CanSplit(parent.Count, to):
 		return nil, failf(http.StatusInternalServerError, "Cannot split %s into %d shards", parent,
 			req.Count)
-	case s.splitting:
+	case s.splitting != nil:
 		return nil, failf(http.StatusInternalServerError, "Tenant shard %s is being split already",
 			parent)
 	}
@@ -72,7 +72,7 @@ func beginSplit(
 		return nil, failf(http.StatusInternalServerError,
 			"Tenant shard %s: a timeline is being deleted", parent)
 	}
-	s.splitting = true
+	s.splitting = w
 	return w, nil
 }
 
@@ -80,7 +80,7 @@ func beginSplit(
 // fails when somebody else has changed the parent.
 func (w *splitting) advance(now time.Duration, c *core) (moves []transition, f *failure) {
 	s := w.slot
-	if c.stopping || c.slots[w.parent] != s || s.gen != w.gen || !s.mode.attached() ||
+	if c.stopping || c.slots[w.parent] != s || s.splitting != w || !s.mode.attached() ||
 		s.busy != (w.stage >= SplitLinked) {
 		return nil, failf(http.StatusInternalServerError,
 			"Tenant shard %s was changed while it was split", w.parent)
@@ -141,13 +141,14 @@ func (w *splitting) attachChildren(
 }
 
 // giveUp ends a split that failed: the parent is started again if it is still
-// there; children that were attached stay.
+// there; children that were attached stay. A parent that was configured since then
+// may be split again already, and is none of this split's.
 func (w *splitting) giveUp(now time.Duration, c *core) {
 	s := w.slot
-	if c.slots[w.parent] != s || !s.splitting {
+	if c.slots[w.parent] != s || s.splitting != w {
 		return
 	}
-	s.splitting = false
+	s.splitting = nil
 	if w.stage >= SplitLinked {
 		s.busy = false
 		c.spawn(now, w.parent, s, s.gen)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strings"
 
 	"quorate/cluster"
@@ -16,19 +15,38 @@ import (
 )
 
 // Client reaches the replica that runs on a data directory of this machine.
-type Client struct{ http *http.Client }
+type Client struct {
+	dir  string
+	http *http.Client
+}
 
 // Dial makes the client of the socket in a data directory. It connects with each call.
 func Dial(dataDir string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		path, release, err := address(dataDir)
+		if err != nil {
+			return nil, &dialError{err}
+		}
+		defer release()
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(dataDir, fileName))
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err != nil {
+			return nil, &dialError{err}
+		}
+		return conn, nil
 	}
-	return &Client{&http.Client{
+	return &Client{dir: dataDir, http: &http.Client{
 		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
 		Timeout:   timeout,
 	}}
 }
+
+// dialError marks an error from before there was a connection.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+
+func (e *dialError) Unwrap() error { return e.err }
 
 // Members lists the members as the replica sees them.
 func (c *Client) Members(ctx context.Context) (list []cluster.MemberStatus, err error) {
@@ -56,7 +74,7 @@ func (c *Client) TransferLeadership(ctx context.Context, to string) error {
 func (c *Client) Snapshot(ctx context.Context, w io.Writer) error {
 	resp, err := jsonhttp.Open(ctx, c.http, request(http.MethodGet, "/snapshot", nil))
 	if err != nil {
-		return noReplica(err)
+		return c.failed(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode/100 != 2 {
@@ -77,7 +95,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	var e *jsonhttp.Error
 	switch {
 	case errors.As(err, &e) && e.Step == jsonhttp.Send:
-		return noReplica(err)
+		return c.failed(err)
 	case err != nil:
 		return err
 	case !a.OK():
@@ -92,8 +110,15 @@ func request(method, path string, in any) jsonhttp.Request {
 	return jsonhttp.Request{Method: method, URL: "http://replica" + path, Body: in}
 }
 
-func noReplica(err error) error {
-	return fmt.Errorf("no replica runs on this data directory: %w", err)
+// failed is the error of a command that got no answer. After a connection there was a
+// replica, and it may go on with the command.
+func (c *Client) failed(err error) error {
+	var dial *dialError
+	if errors.As(err, &dial) {
+		return unreachable(c.dir, dial.err)
+	}
+	return fmt.Errorf("the replica took the command and did not answer, so it may still go on "+
+		"with it: %w", err)
 }
 
 func refusal(text []byte) error {

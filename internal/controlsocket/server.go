@@ -13,24 +13,15 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"quorate/cluster"
 )
 
-const (
-	// fileName is the socket's name in the data directory.
-	fileName = "control.sock"
-
-	// longestDir is what the address of a socket holds, less the file's name.
-	longestDir = 90
-
-	// timeout bounds one command. Adding a member takes longest: it returns when the
-	// member has caught up and votes.
-	timeout = 10 * time.Minute
-)
+// timeout bounds one command. Adding a member takes longest: it returns when the member
+// has caught up and votes.
+const timeout = 10 * time.Minute
 
 // Route is a further command.
 type Route struct {
@@ -42,27 +33,32 @@ type Route struct {
 type Server struct {
 	cluster *cluster.Cluster
 	server  *http.Server
+	release func() // of the socket's address
 	wg      sync.WaitGroup
 }
 
 // Listen opens the socket in a data directory and serves on it. The caller holds the
-// lock of the directory. If the path of the directory is too long for a socket, there is
-// none: the result is nil, which may be closed.
+// lock of the directory. If no socket can be in the directory, the result is nil, which may
+// be closed.
 func Listen(dir string, c *cluster.Cluster, log *slog.Logger, more ...Route) (*Server, error) {
-	if len(dir) > longestDir {
-		log.Info("no control socket: the path of the data directory is too long", "data_dir", dir)
+	path, release, err := address(dir)
+	if errors.Is(err, errPathTooLong) {
+		log.Warn("no control socket", "data_dir", dir, "err", err)
 		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	path := filepath.Join(dir, fileName)
 	// The directory is locked, so a socket that is there was left by a dead process.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		release()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
+		release()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	s := &Server{cluster: c}
+	s := &Server{cluster: c, release: release}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /members", s.members)
 	mux.HandleFunc("POST /members", s.add)
@@ -84,6 +80,7 @@ func (s *Server) Close() {
 	}
 	_ = s.server.Close()
 	s.wg.Wait()
+	s.release()
 }
 
 func (s *Server) answer(w http.ResponseWriter, v any, err error) {

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +39,10 @@ func shortDir(t *testing.T) string {
 // controlled starts a server of a cluster, and the control socket in its directory.
 func controlled(t *testing.T, cfg cluster.Config, more ...Route) (*cluster.Cluster, *Client) {
 	t.Helper()
-	cfg.DataDir, cfg.RaftListen = shortDir(t), "127.0.0.1:0"
+	if cfg.DataDir == "" {
+		cfg.DataDir = shortDir(t)
+	}
+	cfg.RaftListen = "127.0.0.1:0"
 	c, err := cluster.Open(t.Context(), cfg, text("the state"))
 	if err != nil {
 		t.Fatal(err)
@@ -128,10 +133,95 @@ func TestWithoutAReplicaTheErrorSaysSo(t *testing.T) {
 	}
 }
 
-func TestDirectoryWithALongPathHasNoSocket(t *testing.T) {
-	s, err := Listen("/"+strings.Repeat("d", longestDir), nil, slog.New(slog.DiscardHandler))
+// longDir is a directory whose path has the number of bytes.
+func longDir(t *testing.T, length int) string {
+	t.Helper()
+	dir := shortDir(t)
+	for len(dir) < length {
+		left := length - len(dir) - 1
+		if left > 60 {
+			left = 50
+		}
+		dir = filepath.Join(dir, strings.Repeat("d", left))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil || len(dir) != length {
+		t.Fatalf("%d bytes, %v", len(dir), err)
+	}
+	return dir
+}
+
+func TestDirectoryWithALongPathHasASocket(t *testing.T) {
+	c, client := controlled(t, cluster.Config{ID: "one", DataDir: longDir(t, 177)})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.ReadBarrier(ctx); err != nil {
+		t.Fatal(err)
+	}
+	members, err := client.Members(t.Context())
+	if err != nil || len(members) != 1 || members[0].ID != "one" {
+		t.Errorf("members %+v, %v", members, err)
+	}
+	var saved bytes.Buffer
+	if err := client.Snapshot(t.Context(), &saved); err != nil || saved.Len() == 0 {
+		t.Errorf("a snapshot of %d bytes, %v", saved.Len(), err)
+	}
+}
+
+func TestSocketGoesWithTheServerWhateverItsPath(t *testing.T) {
+	for _, length := range []int{60, longestPath - len(fileName), longestPath, 177} {
+		dir := longDir(t, length)
+		s, err := Listen(dir, nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatalf("%d bytes: %v", length, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, fileName)); err != nil {
+			t.Errorf("%d bytes: %v", length, err)
+		}
+		s.Close()
+		if _, err := os.Stat(filepath.Join(dir, fileName)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%d bytes: after the end %v", length, err)
+		}
+		_, err = Dial(dir).Members(t.Context())
+		if err == nil || !strings.HasPrefix(err.Error(), "no replica runs") {
+			t.Errorf("%d bytes: %v", length, err)
+		}
+	}
+}
+
+func TestSystemWithoutPathsToOpenDirectories(t *testing.T) {
+	defer func(was string) { openDirs = was }(openDirs)
+	openDirs = shortDir(t)
+	dir := longDir(t, 177)
+	s, err := Listen(dir, nil, slog.New(slog.DiscardHandler))
 	if s != nil || err != nil {
 		t.Errorf("%v, %v", s, err)
 	}
 	s.Close()
+	_, err = Dial(dir).Members(t.Context())
+	if !errors.Is(err, errPathTooLong) || strings.Contains(err.Error(), "no replica runs") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestReplicaThatDoesNotAnswerIsNotSaidToBeAbsent(t *testing.T) {
+	held := make(chan struct{})
+	_, client := leading(t, Route{"GET /held", func(_ http.ResponseWriter, r *http.Request) {
+		close(held)
+		<-r.Context().Done()
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-held; cancel() }()
+	err := client.call(ctx, http.MethodGet, "/held", nil, nil)
+	if err == nil || strings.Contains(err.Error(), "no replica runs") ||
+		!errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSocketOfAnotherUserSaysSo(t *testing.T) {
+	err := unreachable("/d", &net.OpError{Err: syscall.EACCES})
+	if strings.Contains(err.Error(), "no replica runs") ||
+		!strings.Contains(err.Error(), "another user") {
+		t.Errorf("got %v", err)
+	}
 }

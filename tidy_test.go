@@ -57,7 +57,7 @@ var allowed = map[string]struct {
 	"reconciler": {
 		[]string{
 			"fsm", "scheduler", "reconciler/plan", "reconciler/observed", "reconciler/queue",
-			"reconciler/outbox", "internal/wait", "api/neon",
+			"reconciler/outbox", "internal/decide", "internal/failpoint", "internal/wait", "api/neon",
 		},
 		"effects only through interfaces it declares",
 	},
@@ -70,18 +70,24 @@ var allowed = map[string]struct {
 	"reconciler/outbox": {
 		[]string{"fsm", "internal/wait", "api/neon"}, "effects only through interfaces it declares",
 	},
-	"reconciler/plan":     {[]string{"fsm", "api/neon"}, "pure decisions about one shard"},
-	"internal/pageserver": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"reconciler/plan": {[]string{"fsm", "api/neon"}, "pure decisions about one shard"},
+	"internal/pageserver": {
+		[]string{"fsm", "api/neon", "internal/jsonhttp"}, "a protocol, with the nodes of the state",
+	},
 	"internal/computehook": {
 		[]string{"api/neon", "internal/jsonhttp", "internal/wait"}, "a protocol",
 	},
-	"internal/failpoint":  {nil, "places that have names"},
-	"internal/metrics":    {[]string{"fsm", "api/neon"}, "counts, and is read by nobody of us"},
-	"internal/cron":       {nil, "a notation"},
-	"internal/localhook":  {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
-	"internal/safekeeper": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"internal/failpoint": {nil, "places that have names"},
+	"internal/metrics":   {[]string{"fsm", "api/neon"}, "counts, and is read by nobody of us"},
+	"internal/cron":      {nil, "a notation"},
+	"internal/localhook": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
+	"internal/safekeeper": {
+		[]string{"fsm", "api/neon", "internal/jsonhttp"},
+		"a protocol, with the safekeepers of the state",
+	},
 	"internal/safekeeping": {
-		[]string{"fsm", "api/neon"}, "effects only through interfaces it declares",
+		[]string{"fsm", "internal/decide", "api/neon"},
+		"effects only through interfaces it declares",
 	},
 	"testcluster/simsafekeeper": {
 		[]string{"api/neon"}, "must not share a line with what it checks",

@@ -2,11 +2,11 @@ package reconciler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/plan"
 	"quorate/scheduler"
@@ -16,7 +16,7 @@ import (
 type calls struct {
 	ctx       context.Context
 	opts      Options
-	log       Log
+	log       decide.Log
 	locations Locations
 	seen      *observed.Locations
 	queue     *shardQueue
@@ -89,13 +89,13 @@ func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
 	ctx, cancel := context.WithTimeout(up, c.opts.LookTimeout)
 	defer cancel()
 	began := c.seen.Clock()
-	conf, err := c.locations.Location(ctx, sc.Node(step.Node), k.ID)
+	conf, found, err := c.locations.Location(ctx, sc.Node(step.Node), k.ID)
 	switch {
-	case errors.Is(err, ErrAbsent):
-		c.seen.Looked(k.ID, step.Node, &plan.Conf{}, began)
-		return nil
 	case err != nil:
 		return err
+	case !found:
+		c.seen.Looked(k.ID, step.Node, &plan.Conf{}, began)
+		return nil
 	case conf == nil:
 		c.seen.Looked(k.ID, step.Node, nil, began)
 		return fmt.Errorf("node %d is changing the location", step.Node)
@@ -118,7 +118,7 @@ func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
 	}
 	body := conf.LocationConfig(k.ID)
 	body.StripeSize = sc.Tenant.Stripe // an unsharded tenant needs it once it splits
-	opts := PutOptions{Lazy: true}
+	opts := neon.LocationOptions{Lazy: true}
 	if step.Flush {
 		opts.Flush = c.opts.FlushBeforeMove
 	}

@@ -20,7 +20,7 @@ func (m *mover) catchUp(ctx context.Context, sc *plan.Scene, step plan.Step) err
 		return fmt.Errorf("%w: baseline of node %d: %w", errOrigin, step.From, err)
 	}
 	for len(want) > 0 {
-		if err := m.migrations.WaitLSN(ctx, sc.Node(step.Node), sc.Shard.ID, want,
+		if _, err := m.migrations.WaitLSN(ctx, sc.Node(step.Node), sc.Shard.ID, want,
 			10*time.Second); err != nil && ctx.Err() != nil {
 			return ctx.Err()
 		}

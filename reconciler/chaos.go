@@ -8,6 +8,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/scheduler"
 )
 
@@ -32,7 +33,7 @@ const chaosBatch = 128
 type chaos struct {
 	ctx    context.Context
 	opts   Chaos
-	log    Log
+	log    decide.Log
 	logger *slog.Logger
 	loads  func() map[neon.NodeID]scheduler.Load
 	commit func([]fsm.Intent) (refused []neon.ShardID)

@@ -7,38 +7,23 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/failpoint"
 	"quorate/reconciler/outbox"
 )
-
-// Log is the replicated log as the reconciler uses it.
-type Log interface {
-	// Propose returns after the command was applied here; a refusal comes back as
-	// an error together with the Result.
-	Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error)
-
-	// State is the newest local state.
-	State() *fsm.State
-
-	// ReadState is a state that holds everything acknowledged before the call.
-	ReadState(ctx context.Context) (*fsm.State, error)
-}
-
-// PutOptions are the query of a location_config call.
-type PutOptions struct {
-	Flush time.Duration // flush_ms, only for AttachedStale; 0 for none
-	Lazy  bool
-}
 
 // Locations are the calls about locations. One try each, bounded by ctx.
 type Locations interface {
 	PutLocation(
 		ctx context.Context, node *fsm.Node, shard neon.ShardID, conf *neon.LocationConfig,
-		opts PutOptions,
+		opts neon.LocationOptions,
 	) error
 
-	// Location returns ErrAbsent when there is none, and nil without an error
-	// while the pageserver is changing it.
-	Location(ctx context.Context, node *fsm.Node, shard neon.ShardID) (*neon.LocationConfig, error)
+	// Location looks at one location: found is false when there is none, and conf is
+	// nil with found while the pageserver is changing it.
+	Location(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID,
+	) (conf *neon.LocationConfig, found bool, err error)
 
 	// Locations lists the node; a nil configuration is one being changed.
 	Locations(ctx context.Context, node *fsm.Node) ([]neon.ListedLocation, error)
@@ -70,11 +55,12 @@ type Migrations interface {
 		ctx context.Context, node *fsm.Node, shard neon.ShardID,
 	) (map[neon.TimelineID]neon.Lsn, error)
 
-	// WaitLSN makes the shard catch up, waiting at most timeout.
+	// WaitLSN waits for at most timeout until the shard has caught up, and reports
+	// whether it has.
 	WaitLSN(
 		ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn,
 		timeout time.Duration,
-	) error
+	) (reached bool, err error)
 }
 
 // Metrics counts what the workers do. Status is ok, ok_no_notify, error or cancel.
@@ -194,12 +180,12 @@ func (o Options) withDefaults() Options {
 // Deps is what a Reconciler works with. Hook may be nil: then compute is
 // not told. Migrations may be asked long questions; Locations and Prober must not.
 type Deps struct {
-	Log        Log
+	Log        decide.Log
 	Locations  Locations
 	Prober     Prober
 	Migrations Migrations
 	Hook       outbox.Hook
-	Failpoints Failpoints // nil: none
+	Failpoints failpoint.Points // nil: none
 	Metrics    Metrics
 	Options    Options
 	Logger     *slog.Logger

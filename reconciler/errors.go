@@ -6,9 +6,6 @@ import (
 	"quorate/api/neon"
 )
 
-// ErrAbsent is the answer of Locations.Location when the node has none.
-var ErrAbsent = errors.New("no such location")
-
 var errNoTerm = &neon.Error{Code: neon.NotLeader, Msg: "this replica does not lead"}
 
 // errParked ends a turn with a task that waits for a node's free slot and was given

@@ -1,34 +1,19 @@
 package reconciler
 
 import (
-	"context"
-
 	"quorate/api/neon"
+	"quorate/internal/failpoint"
 	"quorate/reconciler/plan"
 )
-
-// Failpoints are places at which tests hold the reconciler or make it fail. Their
-// errors are that of ctx.
-type Failpoints interface {
-	// Sleep returns after the time set for the place.
-	Sleep(ctx context.Context, name string) error
-
-	// Pausable returns when the process may go on.
-	Pausable(ctx context.Context, name string) error
-
-	// Return reports whether to fail at the place, and with which argument.
-	Return(ctx context.Context, name string) (arg string, hit bool, err error)
-
-	// Armed reports whether anything would happen at the place.
-	Armed(name string) bool
-}
 
 // beforeIssue is the place before a generation is asked for.
 const beforeIssue = "reconciler-pre-increment-generation"
 
 // issueSeparately reports whether to number attachments one by one although many
 // could be numbered in one entry: a test wants to hold them in between.
-func issueSeparately(f Failpoints) bool { return f != nil && f.Armed(beforeIssue) }
+func issueSeparately(f failpoint.Points) bool {
+	return f != nil && f.Armed(beforeIssue)
+}
 
 // pointBefore names the place that a shard passes right before a step; empty for
 // steps without one. The names are those that existing tests know: a migration is

@@ -6,6 +6,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/internal/wait"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/queue"
@@ -13,7 +14,7 @@ import (
 
 // feed turns changes of the state into wake-ups of those who have to look.
 type feed struct {
-	log      Log
+	log      decide.Log
 	seen     *observed.Locations
 	queue    *shardQueue
 	unplaced *unplaced

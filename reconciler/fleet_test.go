@@ -15,6 +15,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
+	"quorate/internal/failpoint"
 	"quorate/internal/wait"
 	"quorate/reconciler/outbox"
 	"quorate/reconciler/plan"
@@ -93,7 +94,8 @@ func (f *fleet) enter(ctx context.Context, n neon.NodeID) error {
 }
 
 func (f *fleet) PutLocation(
-	ctx context.Context, node *fsm.Node, id neon.ShardID, c *neon.LocationConfig, _ PutOptions,
+	ctx context.Context, node *fsm.Node, id neon.ShardID, c *neon.LocationConfig,
+	_ neon.LocationOptions,
 ) error {
 	if err := f.enter(ctx, node.ID); err != nil {
 		return err
@@ -155,20 +157,20 @@ func (f *fleet) attach(
 
 func (f *fleet) Location(
 	ctx context.Context, node *fsm.Node, id neon.ShardID,
-) (*neon.LocationConfig, error) {
+) (conf *neon.LocationConfig, found bool, err error) {
 	if f.onLook != nil {
 		f.onLook(id)
 	}
 	if err := f.enter(ctx, node.ID); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c, ok := f.at[node.ID][id]
 	if !ok {
-		return nil, ErrAbsent
+		return nil, false, nil
 	}
-	return &c, nil
+	return &c, true, nil
 }
 
 func (f *fleet) Locations(
@@ -239,7 +241,7 @@ func (f *fleet) SecondaryStatus(
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.at[node.ID][id].Mode != neon.Secondary {
-		return p, ErrAbsent
+		return p, errors.New("no secondary")
 	}
 	lag := f.lag
 	if f.lagOf != nil {
@@ -274,8 +276,9 @@ func (f *fleet) Timelines(
 func (f *fleet) WaitLSN(
 	ctx context.Context, node *fsm.Node, _ neon.ShardID, _ map[neon.TimelineID]neon.Lsn,
 	_ time.Duration,
-) error {
-	return f.enter(ctx, node.ID)
+) (bool, error) {
+	err := f.enter(ctx, node.ID)
+	return err == nil, err
 }
 
 func (f *fleet) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error {
@@ -312,7 +315,7 @@ type bench struct {
 	fleet  *fleet
 	opts   Options
 	hook   outbox.Hook
-	points Failpoints
+	points failpoint.Points
 	metric Metrics
 	mu     sync.Mutex // guards now against the subscription
 	now    *Reconciler

@@ -6,12 +6,13 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 )
 
 // committer commits what the scheduler proposes.
 type committer struct {
 	ctx    context.Context
-	log    Log
+	log    decide.Log
 	logger *slog.Logger
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/reconciler/plan"
 	"quorate/reconciler/queue"
 )
@@ -62,7 +63,7 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 
 // lister lists nodes and detaches locations of unknown shards. It has no state.
 type lister struct {
-	log       Log
+	log       decide.Log
 	locations Locations
 	logger    *slog.Logger
 }
@@ -118,7 +119,8 @@ func (l *lister) detachStrays(ctx context.Context, node *fsm.Node, strays []neon
 		g.Go(func() error {
 			l.logger.Info("detaching unknown shard", "shard", id, "node", node.ID)
 			conf := &neon.LocationConfig{Mode: neon.Detached}
-			if err := l.locations.PutLocation(ctx, node, id, conf, PutOptions{}); err != nil {
+			err := l.locations.PutLocation(ctx, node, id, conf, neon.LocationOptions{})
+			if err != nil {
 				return fmt.Errorf("detach unknown shard %s: %w", id, err)
 			}
 			return nil

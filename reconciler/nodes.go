@@ -8,6 +8,8 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/failpoint"
 	"quorate/internal/wait"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/plan"
@@ -32,9 +34,9 @@ const (
 type nodeWatch struct {
 	ctx        context.Context
 	opts       Options
-	log        Log
+	log        decide.Log
 	prober     Prober
-	failpoints Failpoints
+	failpoints failpoint.Points
 	logger     *slog.Logger
 	seen       *observed.Locations
 	lister     *lister

@@ -9,6 +9,8 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/failpoint"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/queue"
 	"quorate/scheduler"
@@ -22,8 +24,8 @@ import (
 type operations struct {
 	ctx        context.Context
 	opts       Options
-	log        Log
-	failpoints Failpoints
+	log        decide.Log
+	failpoints failpoint.Points
 	logger     *slog.Logger
 	seen       *observed.Locations
 	queue      *shardQueue

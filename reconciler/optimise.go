@@ -8,6 +8,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/scheduler"
 )
 
@@ -16,7 +17,7 @@ import (
 type optimiser struct {
 	ctx     context.Context
 	opts    Options
-	log     Log
+	log     decide.Log
 	metrics Metrics
 	logger  *slog.Logger
 	queue   *shardQueue

@@ -8,6 +8,8 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/failpoint"
 	"quorate/scheduler"
 )
 
@@ -17,8 +19,8 @@ import (
 type rules struct {
 	ctx        context.Context
 	opts       Options
-	log        Log
-	failpoints Failpoints
+	log        decide.Log
+	failpoints failpoint.Points
 	logger     *slog.Logger
 	nodes      *nodeWatch
 	unplaced   *unplaced

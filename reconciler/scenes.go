@@ -3,13 +3,14 @@ package reconciler
 import (
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/plan"
 )
 
 // scenes gathers what the planner decides from. It has no state of its own.
 type scenes struct {
-	log      Log
+	log      decide.Log
 	seen     *observed.Locations
 	nodes    listings
 	surveyed <-chan struct{} // closed after the first look at the nodes

@@ -7,6 +7,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/internal/wait"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/outbox"
@@ -21,7 +22,7 @@ import (
 // Each part has its own state and lock, and knows only what it is given here.
 type term struct {
 	ctx    context.Context
-	log    Log
+	log    decide.Log
 	logger *slog.Logger
 	ready  chan struct{} // closed after the first look at the nodes
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"quorate/api/neon"
+	"quorate/internal/decide"
 	"quorate/reconciler/outbox"
 	"quorate/reconciler/plan"
 	"quorate/reconciler/queue"
@@ -14,7 +15,7 @@ import (
 // unnotified says to those who wait for a tenant's shards that compute could not be
 // told of them.
 type unnotified struct {
-	log     Log
+	log     decide.Log
 	scenes  *scenes
 	wait    *waiters
 	report  *report

@@ -8,6 +8,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/internal/wait"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/plan"
@@ -19,7 +20,7 @@ import (
 type mover struct {
 	ctx        context.Context
 	opts       Options
-	log        Log
+	log        decide.Log
 	migrations Migrations
 	logger     *slog.Logger
 	seen       *observed.Locations

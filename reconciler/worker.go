@@ -8,6 +8,8 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/internal/failpoint"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/outbox"
 	"quorate/reconciler/plan"
@@ -20,8 +22,8 @@ import (
 type worker struct {
 	ctx        context.Context
 	opts       Options
-	log        Log
-	failpoints Failpoints
+	log        decide.Log
+	failpoints failpoint.Points
 	metrics    Metrics
 	logger     *slog.Logger
 

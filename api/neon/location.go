@@ -1,5 +1,7 @@
 package neon
 
+import "time"
+
 // LocationMode is the part that a pageserver has in one shard.
 type LocationMode string
 
@@ -24,6 +26,18 @@ func (m LocationMode) Valid() bool { return m.Attached() || m == Secondary || m 
 // the layers that the heatmap names.
 type SecondaryConf struct {
 	Warm bool `json:"warm"`
+}
+
+// LocationOptions are the query of a request that sets a LocationConfig.
+type LocationOptions struct {
+	// Flush is for a location that becomes AttachedStale in its generation: it is to
+	// upload what it has, for at most that long. It is sent in whole milliseconds. 0: it
+	// need not.
+	Flush time.Duration
+
+	// Lazy lets the pageserver delay the activation until it is not busy, or until
+	// the shard is accessed.
+	Lazy bool
 }
 
 // LocationConfig is the configuration of one location, as it is PUT to a pageserver and

@@ -2,9 +2,7 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
-	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,14 +11,12 @@ import (
 	"quorate/api"
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/computehook"
 	"quorate/internal/controller"
 	"quorate/internal/deletion"
 	"quorate/internal/duty"
 	"quorate/internal/featureflags"
 	"quorate/internal/imports"
 	"quorate/internal/leadership"
-	"quorate/internal/localhook"
 	"quorate/internal/membership"
 	"quorate/internal/metrics"
 	"quorate/internal/pageserver"
@@ -28,48 +24,7 @@ import (
 	"quorate/internal/safekeeping"
 	"quorate/internal/split"
 	"quorate/reconciler"
-	"quorate/reconciler/outbox"
 )
-
-// outgoing makes the transports of all outgoing calls.
-type outgoing struct {
-	dial       func(ctx context.Context, network, addr string) (net.Conn, error)
-	tls        *tls.Config
-	transports []*http.Transport
-}
-
-func newOutgoing(cfg *Config) (*outgoing, error) {
-	roots, err := cfg.roots()
-	if err != nil {
-		return nil, err
-	}
-	return &outgoing{
-		dial: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return cfg.Network.Dial(ctx, addr)
-		},
-		tls: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-	}, nil
-}
-
-// pooled makes a transport that keeps connections.
-func (o *outgoing) pooled() *http.Transport {
-	t := pageserver.NewTransport(o.dial, o.tls)
-	o.transports = append(o.transports, t)
-	return t
-}
-
-// fresh makes a transport that connects for each call, as heartbeats do.
-func (o *outgoing) fresh() *http.Transport {
-	t := o.pooled()
-	t.DisableKeepAlives = true
-	return t
-}
-
-func (o *outgoing) closeIdle() {
-	for _, t := range o.transports {
-		t.CloseIdleConnections()
-	}
-}
 
 // wire builds everything above the log, from the outside inwards.
 func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *metrics.Recorder) {
@@ -103,7 +58,7 @@ func (a *App) newLeaderWork(
 		reconciler: rec, keeper: keeper,
 		tenantDeletions: deletion.NewTenants(a.replica, reality{rec}, c.pageservers, a.log),
 		splits: split.New(split.Deps{
-			Log: a.replica, Reconciler: reality{rec}, Pageservers: splitCalls{c.pageservers},
+			Log: a.replica, Reconciler: reality{rec}, Pageservers: c.pageservers,
 			Failpoints: a.cfg.Failpoints, Options: a.cfg.Splits, Logger: a.log,
 		}),
 		flags: &featureflags.Poller{
@@ -139,54 +94,9 @@ func (a *App) wireTimelines(
 
 // calls are the ways to the outside.
 type calls struct {
-	pageservers pageservers
-	safekeepers safekeepers
+	pageservers *pageserver.Client
+	safekeepers *safekeeper.Client
 	hooks       hooks
-}
-
-// hooks are those who are told of changes; nil where nobody need be told.
-type hooks struct {
-	attach      outbox.Hook
-	safekeepers membership.Hook
-	imports     imports.Hook
-}
-
-func newPageservers(cfg *Config, out *outgoing, recorder *metrics.Recorder) pageservers {
-	return pageservers{pageserver.New(pageserver.Options{
-		Transport: out.pooled(), Heartbeats: out.fresh(), Token: cfg.Tokens.Pageserver,
-		UseHTTPS: cfg.PageserverScheme == "https", Observe: observe(recorder),
-	})}
-}
-
-func newSafekeepers(cfg *Config, out *outgoing, recorder *metrics.Recorder) safekeepers {
-	return safekeepers{safekeeper.New(safekeeper.Options{
-		Transport: out.pooled(), Heartbeats: out.fresh(), Token: cfg.Tokens.Safekeeper,
-		UseHTTPS: cfg.Safekeepers.Scheme == "https", Observe: observeSafekeepers(recorder),
-	})}
-}
-
-func newHooks(cfg *Config, out *outgoing) (h hooks) {
-	if cfg.ControlPlaneURL != "" {
-		h.imports = controlPlane(cfg, out)
-	}
-	switch {
-	case cfg.LocalComputes:
-		local := localhook.New(localhook.Options{
-			Dir: cfg.RepoDir, Dial: out.dial, Logger: cfg.Logger,
-		})
-		h.attach, h.safekeepers = local, localKeepers{local}
-	case cfg.ControlPlaneURL != "":
-		remote := controlPlane(cfg, out)
-		h.attach, h.safekeepers = remote, remote
-	}
-	return h
-}
-
-// controlPlane makes a client of the control plane.
-func controlPlane(cfg *Config, out *outgoing) hook {
-	return hook{computehook.New(computehook.Options{
-		BaseURL: cfg.ControlPlaneURL, Token: cfg.Tokens.ControlPlane, Transport: out.pooled(),
-	})}
 }
 
 func (a *App) newReconciler(c calls, recorder *metrics.Recorder) *reconciler.Reconciler {

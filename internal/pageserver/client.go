@@ -13,19 +13,12 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 	"quorate/internal/jsonhttp"
 )
 
-// Addr is where a pageserver is reached.
-type Addr struct {
-	ID        neon.NodeID
-	HTTPHost  string
-	HTTPPort  int
-	HTTPSPort int // 0: none
-}
-
-// String prints `<id> (<host>)`, as error texts name a pageserver.
-func (a Addr) String() string { return a.ID.String() + " (" + a.HTTPHost + ")" }
+// name is `<id> (<host>)`, as error texts name a pageserver.
+func name(node *fsm.Node) string { return node.ID.String() + " (" + node.Addr.HTTPHost + ")" }
 
 // Call is one finished call, for metrics.
 type Call struct {
@@ -141,24 +134,24 @@ type answer struct {
 }
 
 // do makes the call and reads the answer.
-func (c *Client) do(ctx context.Context, to Addr, r request) (answer, error) {
+func (c *Client) do(ctx context.Context, node *fsm.Node, r request) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	begin := time.Now()
-	a, err := c.exchange(ctx, to, r)
+	a, err := c.exchange(ctx, node, r)
 	var s *StatusError
 	if errors.As(err, &s) {
 		a.status = s.Status
 	}
 	c.opts.Observe(Call{
-		Node: to.ID, Path: r.label, Method: methodLabel(r.method), Status: a.status,
+		Node: node.ID, Path: r.label, Method: methodLabel(r.method), Status: a.status,
 		Duration: time.Since(begin),
 	})
 	return a, err
 }
 
-func (c *Client) exchange(ctx context.Context, to Addr, r request) (answer, error) {
-	u, err := c.url(to, r.path)
+func (c *Client) exchange(ctx context.Context, node *fsm.Node, r request) (answer, error) {
+	u, err := c.url(node, r.path)
 	if err != nil {
 		return answer{}, err
 	}
@@ -173,36 +166,36 @@ func (c *Client) exchange(ctx context.Context, to Addr, r request) (answer, erro
 		Method: r.method, URL: u, Token: c.opts.Token, Body: r.body, Limit: r.limit,
 	})
 	if err != nil {
-		return answer{}, exchangeError(to, err)
+		return answer{}, exchangeError(node, err)
 	}
 	if !a.OK() {
-		return answer{}, statusError(to, &a)
+		return answer{}, statusError(node, &a)
 	}
 	return answer{status: a.Status, body: a.Body}, nil
 }
 
 // url returns the URL of a path on a pageserver. The path may come from a client.
-func (c *Client) url(to Addr, path string) (string, error) {
+func (c *Client) url(node *fsm.Node, path string) (string, error) {
 	u, err := url.ParseRequestURI(path)
 	if err != nil || path[0] != '/' {
 		return "", neon.Errorf(neon.BadRequest, "pageserver path %q is malformed", path)
 	}
 	u.Scheme = "http"
-	port := to.HTTPPort
+	port := int(node.Addr.HTTPPort)
 	if c.opts.UseHTTPS {
-		u.Scheme, port = "https", to.HTTPSPort
+		u.Scheme, port = "https", int(node.Addr.HTTPSPort)
 	}
 	if port == 0 {
 		return "", &TransportError{
-			Node: to.String(), Err: fmt.Errorf("it has no %s port", u.Scheme),
+			Node: name(node), Err: fmt.Errorf("it has no %s port", u.Scheme),
 		}
 	}
-	u.Host = net.JoinHostPort(to.HTTPHost, strconv.Itoa(port))
+	u.Host = net.JoinHostPort(node.Addr.HTTPHost, strconv.Itoa(port))
 	return u.String(), nil
 }
 
-func statusError(to Addr, a *jsonhttp.Answer) *StatusError {
-	e := &StatusError{Node: to.String(), Status: a.Status}
+func statusError(node *fsm.Node, a *jsonhttp.Answer) *StatusError {
+	e := &StatusError{Node: name(node), Status: a.Status}
 	msg, ok := a.Message()
 	if e.Msg, e.NoMsg = msg, !ok; !ok {
 		e.Msg = http.StatusText(a.Status)
@@ -211,25 +204,25 @@ func statusError(to Addr, a *jsonhttp.Answer) *StatusError {
 }
 
 // exchangeError is the error of an exchange without a whole answer.
-func exchangeError(to Addr, err error) error {
+func exchangeError(node *fsm.Node, err error) error {
 	var e *jsonhttp.Error
 	var long *jsonhttp.TooLongError
 	switch {
 	case errors.As(err, &long):
-		return &DecodeError{Node: to.String(), Err: long}
+		return &DecodeError{Node: name(node), Err: long}
 	case !errors.As(err, &e):
 		return err
 	case e.Step == jsonhttp.Prepare:
-		return neon.Errorf(neon.BadRequest, "pageserver %s: request %s %q: %w", to, e.Method, e.URL,
+		return neon.Errorf(neon.BadRequest, "pageserver %s: request %s %q: %w", name(node), e.Method, e.URL,
 			e.Err)
 	}
-	return &TransportError{Node: to.String(), Err: e.Err}
+	return &TransportError{Node: name(node), Err: e.Err}
 }
 
 // into decodes a's body into v.
-func (a answer) into(to Addr, v any) error {
+func (a answer) into(node *fsm.Node, v any) error {
 	if err := json.Unmarshal(a.body, v); err != nil {
-		return &DecodeError{Node: to.String(), Err: err}
+		return &DecodeError{Node: name(node), Err: err}
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 )
 
 const (
@@ -44,7 +45,7 @@ func testTimeline(t testing.TB) neon.TimelineID {
 // fake is a pageserver that gives one answer and remembers what it was asked.
 type fake struct {
 	*Client
-	addr Addr
+	node *fsm.Node
 
 	mu     sync.Mutex
 	status int
@@ -68,7 +69,7 @@ func newFake(t *testing.T) *fake {
 		_, _ = io.WriteString(w, f.body)
 	}))
 	t.Cleanup(srv.Close)
-	f.addr = addrOf(t, srv.URL)
+	f.node = nodeAt(t, srv.URL)
 	f.Client = New(Options{Token: "secret", Observe: func(c Call) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -78,17 +79,19 @@ func newFake(t *testing.T) *fake {
 	return f
 }
 
-func addrOf(t *testing.T, text string) Addr {
+func nodeAt(t *testing.T, text string) *fsm.Node {
 	t.Helper()
 	u, err := url.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := strconv.Atoi(u.Port())
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Addr{ID: 7, HTTPHost: u.Hostname(), HTTPPort: port}
+	return &fsm.Node{
+		ID: 7, Addr: fsm.NodeAddr{HTTPHost: u.Hostname(), HTTPPort: uint16(port)},
+	}
 }
 
 func (f *fake) answer(status int, body string) {
@@ -131,31 +134,31 @@ func TestRequests(t *testing.T) {
 		{"put", "PUT " + at + "/location_config?flush_ms=500&lazy=true" + auth + confText,
 			"location_config put", 200, "null", "<nil>",
 			func() (any, error) {
-				return nil, f.PutLocation(ctx, f.addr, shard, conf,
-					PutOptions{FlushMS: 500, Lazy: true})
+				return nil, f.PutLocation(ctx, f.node, shard, &conf,
+					neon.LocationOptions{Flush: 500 * time.Millisecond, Lazy: true})
 			}},
 		{"put plain", "PUT " + at + "/location_config" + auth + confText, "location_config put",
 			200, `{"shards":[],"stripe_size":null}`, "<nil>",
 			func() (any, error) {
-				return nil, f.PutLocation(ctx, f.addr, shard, conf,
-					PutOptions{})
+				return nil, f.PutLocation(ctx, f.node, shard, &conf,
+					neon.LocationOptions{})
 			}},
 		{"location", "GET /v1/location_config/" + shard.String() + auth + "null",
 			"location_config get", 200, confText, "AttachedStale 3 true",
 			func() (any, error) {
-				c, found, err := f.Location(ctx, f.addr, shard)
+				c, found, err := f.Location(ctx, f.node, shard)
 				return fmt.Sprintf("%s %d %t", c.Mode, *c.Generation, found), err
 			}},
 		{"location changing", "GET /v1/location_config/" + shard.String() + auth + "null",
 			"location_config get", 200, "null", "true true",
 			func() (any, error) {
-				c, found, err := f.Location(ctx, f.addr, shard)
+				c, found, err := f.Location(ctx, f.node, shard)
 				return fmt.Sprintf("%t %t", c == nil, found), err
 			}},
 		{"location absent", "GET /v1/location_config/" + shard.String() + auth + "null",
 			"location_config get", 404, `{"msg":"x"}`, "false",
 			func() (any, error) {
-				_, found, err := f.Location(ctx, f.addr,
+				_, found, err := f.Location(ctx, f.node,
 					shard)
 				return found, err
 			}},
@@ -163,25 +166,24 @@ func TestRequests(t *testing.T) {
 			`{"tenant_shards":[["` + shard.String() + `",` + confText + `],["` + tenantText +
 				`",null]]}`, "2 AttachedStale true",
 			func() (any, error) {
-				l, err := f.Locations(ctx, f.addr)
+				l, err := f.Locations(ctx, f.node)
 				return fmt.Sprintf("%d %s %t", len(l), l[0].Config.Mode, l[1].Config == nil), err
 			}},
 		{"utilization", "GET /v1/utilization" + auth + "null", "utilization get", 200,
 			`{"disk_usage_bytes":1,"free_space_bytes":2,"captured_at":"2025-07-01T12:00:00Z","shard_count":9}`,
 			"9",
-			func() (any, error) { u, err := f.Utilization(ctx, f.addr); return u.ShardCount, err }},
+			func() (any, error) { u, err := f.Utilization(ctx, f.node); return u.ShardCount, err }},
 		{"timelines", "GET " + at + "/timeline" + auth + "null", "timelines get", 200,
 			"[" + infoText + "]", "0/16",
 			func() (any, error) {
-				l, err := f.TimelineList(ctx, f.addr,
-					shard)
-				return l[0].LastRecordLsn, err
+				last, err := f.Timelines(ctx, f.node, shard)
+				return last[tl], err
 			}},
 		{"timeline create", "POST " + at + "/timeline" + auth + `{"new_timeline_id":"` +
 			timelineText + `","existing_initdb_timeline_id":null,"pg_version":16}`,
 			"timeline post", 201, infoText, timelineText,
 			func() (any, error) {
-				i, err := f.TimelineCreate(ctx, f.addr, shard, neon.TimelineCreateRequest{
+				i, err := f.TimelineCreate(ctx, f.node, shard, neon.TimelineCreateRequest{
 					Timeline:  tl,
 					Bootstrap: &neon.TimelineBootstrap{PgVersion: new(neon.PgVersion(16))},
 				})
@@ -189,49 +191,44 @@ func TestRequests(t *testing.T) {
 			}},
 		{"timeline delete", "DELETE " + at + "/timeline/" + timelineText + auth + "null",
 			"timeline delete", 202, "null", "202",
-			func() (any, error) { return f.TimelineDelete(ctx, f.addr, shard, tl) }},
+			func() (any, error) { return f.TimelineDelete(ctx, f.node, shard, tl) }},
 		{"timeline deleted", "DELETE " + at + "/timeline/" + timelineText + auth + "null",
 			"timeline delete", 404, `{"msg":"gone"}`, "404",
-			func() (any, error) { return f.TimelineDelete(ctx, f.addr, shard, tl) }},
+			func() (any, error) { return f.TimelineDelete(ctx, f.node, shard, tl) }},
 		{"download", "POST " + at + "/secondary/download?wait_ms=1500" + auth + "null",
-			"tenant_secondary_download post", 202, progress, "2 false",
+			"tenant_secondary_download post", 202, progress, "false",
 			func() (any, error) {
-				p, done, err := f.SecondaryDownload(ctx, f.addr, shard, 1500*time.Millisecond)
-				return fmt.Sprintf("%d %t", p.LayersTotal, done), err
+				return f.SecondaryDownload(ctx, f.node, shard, 1500*time.Millisecond)
 			}},
 		{"downloaded", "POST " + at + "/secondary/download?wait_ms=0" + auth + "null",
 			"tenant_secondary_download post", 200, progress, "true",
-			func() (any, error) {
-				_, done, err := f.SecondaryDownload(ctx, f.addr, shard,
-					0)
-				return done, err
-			}},
+			func() (any, error) { return f.SecondaryDownload(ctx, f.node, shard, 0) }},
 		{"secondary status", "GET " + at + "/secondary/status" + auth + "null",
 			"tenant_secondary_status get", 200, progress, "4",
 			func() (any, error) {
-				p, err := f.SecondaryStatus(ctx, f.addr,
+				p, err := f.SecondaryStatus(ctx, f.node,
 					shard)
 				return p.BytesTotal, err
 			}},
 		{"heatmap", "POST " + at + "/heatmap_upload" + auth + "null", "tenant_heatmap_upload post",
 			200, "null", "<nil>",
-			func() (any, error) { return nil, f.HeatmapUpload(ctx, f.addr, shard) }},
+			func() (any, error) { return nil, f.HeatmapUpload(ctx, f.node, shard) }},
 		{"wait", "POST " + at + "/wait_lsn" + auth + `{"` + timelineText +
 			`":"0/16","timeout":{"secs":10,"nanos":0}}`, "wait_lsn post", 200, "null", "true",
 			func() (any, error) {
-				return f.WaitLSN(ctx, f.addr, shard, map[neon.TimelineID]neon.Lsn{tl: 0x16},
+				return f.WaitLSN(ctx, f.node, shard, map[neon.TimelineID]neon.Lsn{tl: 0x16},
 					10*time.Second)
 			}},
 		{"waited in vain",
 			"POST " + at + "/wait_lsn" + auth + `{"timeout":{"secs":0,"nanos":1000000}}`,
 			"wait_lsn post", 202, "null", "false",
-			func() (any, error) { return f.WaitLSN(ctx, f.addr, shard, nil, time.Millisecond) }},
+			func() (any, error) { return f.WaitLSN(ctx, f.node, shard, nil, time.Millisecond) }},
 		{"tenant delete", "DELETE /v1/tenant/" + tenantText + auth + "null", "tenant delete", 200,
 			"null", "<nil>",
-			func() (any, error) { return nil, f.TenantDelete(ctx, f.addr, shard.Tenant) }},
+			func() (any, error) { return nil, f.TenantDelete(ctx, f.node, shard.Tenant) }},
 		{"tenant absent", "DELETE /v1/tenant/" + tenantText + auth + "null", "tenant delete", 404,
 			`{"msg":"none"}`, "<nil>",
-			func() (any, error) { return nil, f.TenantDelete(ctx, f.addr, shard.Tenant) }},
+			func() (any, error) { return nil, f.TenantDelete(ctx, f.node, shard.Tenant) }},
 	} {
 		f.answer(tc.status, tc.body)
 		got, err := tc.call()
@@ -293,7 +290,7 @@ func TestStatusErrorsBecomeWhatTheClientSees(t *testing.T) {
 		},
 	} {
 		f.answer(tc.status, tc.body)
-		err := f.HeatmapUpload(t.Context(), f.addr, testShard(t))
+		err := f.HeatmapUpload(t.Context(), f.node, testShard(t))
 		var s *StatusError
 		if !errors.As(err, &s) || s.Status != tc.status ||
 			s.NoMsg == strings.HasPrefix(tc.body, "{") {
@@ -316,14 +313,14 @@ func TestStatusErrorsBecomeWhatTheClientSees(t *testing.T) {
 func TestNotFoundByAStrangerIsNoProofOfAbsence(t *testing.T) {
 	f := newFake(t)
 	f.answer(404, "404 page not found")
-	if _, found, err := f.Location(t.Context(), f.addr, testShard(t)); err == nil || found {
+	if _, found, err := f.Location(t.Context(), f.node, testShard(t)); err == nil || found {
 		t.Errorf("Location: %t, %v", found, err)
 	}
-	if status, err := f.TimelineDelete(t.Context(), f.addr, testShard(t),
+	if status, err := f.TimelineDelete(t.Context(), f.node, testShard(t),
 		testTimeline(t)); err == nil {
 		t.Errorf("TimelineDelete: %d", status)
 	}
-	if err := f.TenantDelete(t.Context(), f.addr, testShard(t).Tenant); err == nil {
+	if err := f.TenantDelete(t.Context(), f.node, testShard(t).Tenant); err == nil {
 		t.Error("TenantDelete succeeded")
 	}
 }
@@ -333,7 +330,7 @@ func TestTransportErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead := addrOf(t, "http://"+ln.Addr().String())
+	dead := nodeAt(t, "http://"+ln.Addr().String())
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -360,21 +357,21 @@ func TestTransportErrors(t *testing.T) {
 	for _, tc := range []struct {
 		name                 string
 		ctx                  context.Context
-		to                   Addr
+		to                   *fsm.Node
 		code                 neon.Code
 		unreachable, notSent bool
 	}{
 		{"refused", t.Context(), dead, neon.Unavailable, true, true},
-		{"hung", short, addrOf(t, srv.URL), neon.Timeout, true, false},
-		{"cut", t.Context(), addrOf(t, cut.URL), neon.Unavailable, true, false},
-		{"cancelled", gone, addrOf(t, srv.URL), neon.ShuttingDown, false, false},
+		{"hung", short, nodeAt(t, srv.URL), neon.Timeout, true, false},
+		{"cut", t.Context(), nodeAt(t, cut.URL), neon.Unavailable, true, false},
+		{"cancelled", gone, nodeAt(t, srv.URL), neon.ShuttingDown, false, false},
 		{
-			"no port", t.Context(), Addr{ID: 1, HTTPHost: "127.0.0.1", HTTPSPort: 1},
+			"no port", t.Context(),
+			&fsm.Node{ID: 1, Addr: fsm.NodeAddr{HTTPHost: "127.0.0.1", HTTPSPort: 1}},
 			neon.Unavailable, true, false,
 		},
 	} {
-		err := c.PutLocation(tc.ctx, tc.to, testShard(t), neon.LocationConfig{Mode: neon.Detached},
-			PutOptions{})
+		err := c.Detach(tc.ctx, tc.to, testShard(t))
 		var e *TransportError
 		if !errors.As(err, &e) {
 			t.Errorf("%s: error %v", tc.name, err)
@@ -400,10 +397,10 @@ func TestUndecodableAnswersAreErrors(t *testing.T) {
 		f.answer(200, body)
 		var d *DecodeError
 		if _, err := f.Utilization(t.Context(),
-			f.addr); !errors.As(err, &d) || neon.CodeOf(err) != neon.Internal || Retryable(err) {
+			f.node); !errors.As(err, &d) || neon.CodeOf(err) != neon.Internal || Retryable(err) {
 			t.Errorf("%s: Utilization: %v", name, err)
 		}
-		if _, err := f.Locations(t.Context(), f.addr); !errors.As(err, &d) {
+		if _, err := f.Locations(t.Context(), f.node); !errors.As(err, &d) {
 			t.Errorf("%s: Locations: %v", name, err)
 		}
 	}
@@ -412,7 +409,7 @@ func TestUndecodableAnswersAreErrors(t *testing.T) {
 func TestConnectionsAreKeptExceptForHeartbeats(t *testing.T) {
 	f := newFake(t)
 	for range 5 {
-		if err := f.HeatmapUpload(t.Context(), f.addr, testShard(t)); err != nil {
+		if err := f.HeatmapUpload(t.Context(), f.node, testShard(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -422,7 +419,7 @@ func TestConnectionsAreKeptExceptForHeartbeats(t *testing.T) {
 	f.answer(200,
 		`{"disk_usage_bytes":1,"free_space_bytes":2,"captured_at":"2025-07-01T12:00:00Z"}`)
 	for range 5 {
-		if _, err := f.Utilization(t.Context(), f.addr); err != nil {
+		if _, err := f.Utilization(t.Context(), f.node); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -434,7 +431,7 @@ func TestConnectionsAreKeptExceptForHeartbeats(t *testing.T) {
 func TestPassthroughCarriesPathAndAnswer(t *testing.T) {
 	f := newFake(t)
 	f.answer(418, "teapot")
-	resp, err := f.Passthrough(t.Context(), f.addr, http.MethodPut,
+	resp, err := f.Passthrough(t.Context(), f.node, http.MethodPut,
 		"/v1/tenant/"+tenantText+"-0102/timeline/"+timelineText+"/mark_invisible?a=b%2Fc")
 	if err != nil {
 		t.Fatal(err)
@@ -455,11 +452,11 @@ func TestPassthroughCarriesPathAndAnswer(t *testing.T) {
 		t.Errorf("observed %+v", c)
 	}
 	for _, bad := range []string{"", "relative", "/%zz", "http://elsewhere/", "//elsewhere/path"} {
-		resp, err := f.Passthrough(t.Context(), f.addr, http.MethodGet, bad)
+		resp, err := f.Passthrough(t.Context(), f.node, http.MethodGet, bad)
 		if err == nil {
 			_ = resp.Body.Close()
-			if resp.Request.URL.Host != net.JoinHostPort(f.addr.HTTPHost,
-				strconv.Itoa(f.addr.HTTPPort)) {
+			if resp.Request.URL.Host != net.JoinHostPort(f.node.Addr.HTTPHost,
+				strconv.Itoa(int(f.node.Addr.HTTPPort))) {
 				t.Errorf("%q went to %s", bad, resp.Request.URL.Host)
 			}
 		}
@@ -502,11 +499,11 @@ func TestHTTPSUsesItsPort(t *testing.T) {
 		_, _ = io.WriteString(w, "null")
 	}))
 	t.Cleanup(srv.Close)
-	a := addrOf(t, srv.URL)
-	a.HTTPPort, a.HTTPSPort = 1, a.HTTPPort
+	node := nodeAt(t, srv.URL)
+	node.Addr.HTTPPort, node.Addr.HTTPSPort = 1, node.Addr.HTTPPort
 	c := New(Options{Transport: srv.Client().Transport, UseHTTPS: true})
 	t.Cleanup(c.Close)
-	if err := c.HeatmapUpload(t.Context(), a, testShard(t)); err != nil {
+	if err := c.HeatmapUpload(t.Context(), node, testShard(t)); err != nil {
 		t.Error(err)
 	}
 }
@@ -519,7 +516,7 @@ func FuzzPassthroughStaysOnTheNode(f *testing.F) {
 		f.Add(s)
 	}
 	c := New(Options{Token: "secret"})
-	to := Addr{ID: 1, HTTPHost: "ps", HTTPPort: 9898}
+	to := &fsm.Node{ID: 1, Addr: fsm.NodeAddr{HTTPHost: "ps", HTTPPort: 9898}}
 	f.Fuzz(func(t *testing.T, path string) {
 		text, err := c.url(to, path)
 		if err != nil {

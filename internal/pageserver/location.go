@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 )
 
 // Time limits of the calls, unless the caller's context sets a shorter one. They are
@@ -23,46 +24,42 @@ const (
 	heatmapTimeout   = 10 * time.Second // one small object
 )
 
-// PutOptions are the query of a location change.
-type PutOptions struct {
-	// FlushMS is for a location that becomes AttachedStale in its generation: it is to
-	// upload what it has, for at most so many milliseconds. 0: it need not.
-	FlushMS int
-
-	// Lazy lets the pageserver delay the activation until it is not busy, or until
-	// the shard is accessed.
-	Lazy bool
-}
-
 // PutLocation sets the configuration of a location. It returns when the pageserver has
 // installed and persisted it, which is before the shard serves reads.
 func (c *Client) PutLocation(
-	ctx context.Context, to Addr, shard neon.ShardID, conf neon.LocationConfig, opts PutOptions,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, conf *neon.LocationConfig,
+	opts neon.LocationOptions,
 ) error {
 	query := url.Values{}
 	if opts.Lazy {
 		query.Set("lazy", "true")
 	}
-	if opts.FlushMS > 0 {
-		query.Set("flush_ms", strconv.Itoa(opts.FlushMS))
+	if ms := opts.Flush.Milliseconds(); ms > 0 {
+		query.Set("flush_ms", strconv.FormatInt(ms, 10))
 	}
 	path := tenantPath(shard) + "/location_config"
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	_, err := c.do(ctx, to, request{
+	_, err := c.do(ctx, node, request{
 		label: "location_config", method: http.MethodPut, path: path, body: conf,
 		timeout: putTimeout,
 	})
 	return err
 }
 
+// Detach removes a location. It succeeds when there is none.
+func (c *Client) Detach(ctx context.Context, node *fsm.Node, shard neon.ShardID) error {
+	return c.PutLocation(ctx, node, shard, &neon.LocationConfig{Mode: neon.Detached},
+		neon.LocationOptions{})
+}
+
 // Location returns the configuration of one location. found is false when the pageserver
 // does not have it. conf is nil, with found, while the pageserver is changing it.
 func (c *Client) Location(
-	ctx context.Context, to Addr, shard neon.ShardID,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID,
 ) (conf *neon.LocationConfig, found bool, err error) {
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "location_config", method: http.MethodGet,
 		path: "/v1/location_config/" + shard.String(), timeout: lookTimeout,
 	})
@@ -71,15 +68,15 @@ func (c *Client) Location(
 		return nil, false, nil
 	}
 	if err == nil {
-		err = a.into(to, &conf)
+		err = a.into(node, &conf)
 	}
 	return conf, err == nil, err
 }
 
 // Locations lists all locations of the pageserver. The Config of one that is being
 // changed is nil.
-func (c *Client) Locations(ctx context.Context, to Addr) ([]neon.ListedLocation, error) {
-	a, err := c.do(ctx, to, request{
+func (c *Client) Locations(ctx context.Context, node *fsm.Node) ([]neon.ListedLocation, error) {
+	a, err := c.do(ctx, node, request{
 		label: "location_configs", method: http.MethodGet, path: "/v1/location_config",
 		timeout: listingTimeout, limit: listingBody,
 	})
@@ -88,29 +85,32 @@ func (c *Client) Locations(ctx context.Context, to Addr) ([]neon.ListedLocation,
 	}
 	l, err := neon.ParseLocationListing(a.body)
 	if err != nil {
-		return nil, &DecodeError{Node: to.String(), Err: err}
+		return nil, &DecodeError{Node: name(node), Err: err}
 	}
 	return l, nil
 }
 
 // Utilization returns the load, and is the heartbeat. It uses a new connection, so that
 // the answer proves that the process serves now.
-func (c *Client) Utilization(ctx context.Context, to Addr) (neon.Utilization, error) {
-	a, err := c.do(ctx, to, request{
+func (c *Client) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilization, error) {
+	a, err := c.do(ctx, node, request{
 		label: "utilization", method: http.MethodGet, path: "/v1/utilization",
 		timeout: heartbeatTimeout, fresh: true,
 	})
-	var u neon.Utilization
-	if err == nil {
-		err = a.into(to, &u)
+	if err != nil {
+		return nil, err
 	}
-	return u, err
+	u := new(neon.Utilization)
+	if err := a.into(node, u); err != nil {
+		return nil, err
+	}
+	return u, nil
 }
 
 // TenantDelete deletes the data of all shards of a tenant from remote storage. It
 // succeeds on a pageserver that does not know the tenant.
-func (c *Client) TenantDelete(ctx context.Context, to Addr, tenant neon.TenantID) error {
-	_, err := c.do(ctx, to, request{
+func (c *Client) TenantDelete(ctx context.Context, node *fsm.Node, tenant neon.TenantID) error {
+	_, err := c.do(ctx, node, request{
 		label: "tenant", method: http.MethodDelete, path: tenantPath(neon.Unsharded(tenant)),
 		timeout: deleteTimeout,
 	})
@@ -125,37 +125,38 @@ func (c *Client) TenantDelete(ctx context.Context, to Addr, tenant neon.TenantID
 // a download under way. It waits for that for at most wait. done reports whether
 // everything is there.
 func (c *Client) SecondaryDownload(
-	ctx context.Context, to Addr, shard neon.ShardID, wait time.Duration,
-) (progress neon.SecondaryProgress, done bool, err error) {
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
+) (done bool, err error) {
 	path := tenantPath(shard) + "/secondary/download?wait_ms=" +
 		strconv.FormatInt(wait.Milliseconds(), 10)
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "tenant_secondary_download", method: http.MethodPost, path: path,
 		timeout: max(2*wait, lookTimeout),
 	})
+	var progress neon.SecondaryProgress
 	if err == nil {
-		err = a.into(to, &progress)
+		err = a.into(node, &progress)
 	}
-	return progress, err == nil && a.status == http.StatusOK, err
+	return err == nil && a.status == http.StatusOK, err
 }
 
 // SecondaryStatus returns how warm a secondary location is.
 func (c *Client) SecondaryStatus(
-	ctx context.Context, to Addr, shard neon.ShardID,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID,
 ) (progress neon.SecondaryProgress, err error) {
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "tenant_secondary_status", method: http.MethodGet,
 		path: tenantPath(shard) + "/secondary/status", timeout: lookTimeout,
 	})
 	if err == nil {
-		err = a.into(to, &progress)
+		err = a.into(node, &progress)
 	}
 	return progress, err
 }
 
 // HeatmapUpload makes an attached location upload its heatmap now.
-func (c *Client) HeatmapUpload(ctx context.Context, to Addr, shard neon.ShardID) error {
-	_, err := c.do(ctx, to, request{
+func (c *Client) HeatmapUpload(ctx context.Context, node *fsm.Node, shard neon.ShardID) error {
+	_, err := c.do(ctx, node, request{
 		label: "tenant_heatmap_upload", method: http.MethodPost,
 		path: tenantPath(shard) + "/heatmap_upload", timeout: heatmapTimeout,
 	})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 )
 
 const (
@@ -20,50 +21,50 @@ const (
 // caller must find out what was done before it tries again. A timeout of 0 means
 // splitTimeout.
 func (c *Client) ShardSplit(
-	ctx context.Context, to Addr, shard neon.ShardID, req neon.ShardSplitRequest,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, req neon.ShardSplitRequest,
 	timeout time.Duration,
 ) ([]neon.ShardID, error) {
 	if timeout <= 0 {
 		timeout = splitTimeout
 	}
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "tenant_shard_split", method: http.MethodPut,
 		path: tenantPath(shard) + "/shard_split", body: req, timeout: timeout,
 	})
 	var resp neon.ShardSplitResponse
 	if err == nil {
-		err = a.into(to, &resp)
+		err = a.into(node, &resp)
 	}
 	return resp.Shards, err
 }
 
 // TopTenants lists the largest attached shards.
 func (c *Client) TopTenants(
-	ctx context.Context, to Addr, req neon.TopTenantsRequest,
+	ctx context.Context, node *fsm.Node, req neon.TopTenantsRequest,
 ) ([]neon.TopTenant, error) {
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "top_tenants", method: http.MethodPost, path: "/v1/top_tenants", body: req,
 		timeout: topTenantsTimeout, limit: listBody,
 	})
 	var resp neon.TopTenantsResponse
 	if err == nil {
-		err = a.into(to, &resp)
+		err = a.into(node, &resp)
 	}
 	return resp.Shards, err
 }
 
 // TimelineIDs lists all timelines of an attached location, offloaded ones included.
 func (c *Client) TimelineIDs(
-	ctx context.Context, to Addr, shard neon.ShardID,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID,
 ) ([]neon.TimelineID, error) {
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "timelines_and_offloaded", method: http.MethodGet,
 		path: tenantPath(shard) + "/timeline_and_offloaded", timeout: timelineTimeout,
 		limit: listBody,
 	})
 	var resp neon.TimelinesAndOffloaded
 	if err == nil {
-		err = a.into(to, &resp)
+		err = a.into(node, &resp)
 	}
 	var ids []neon.TimelineID
 	for _, t := range resp.Timelines {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 	"quorate/internal/jsonhttp"
 )
 
@@ -18,32 +19,39 @@ const (
 	waitGrace           = 10 * time.Second // beyond what the pageserver was told to wait
 )
 
-// TimelineList lists the timelines of an attached location.
-func (c *Client) TimelineList(
-	ctx context.Context, to Addr, shard neon.ShardID,
-) ([]neon.TimelineInfo, error) {
-	a, err := c.do(ctx, to, request{
+// Timelines returns the last record of each timeline of an attached location.
+func (c *Client) Timelines(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID,
+) (map[neon.TimelineID]neon.Lsn, error) {
+	a, err := c.do(ctx, node, request{
 		label: "timelines", method: http.MethodGet, path: tenantPath(shard) + "/timeline",
 		timeout: timelineTimeout, limit: listBody,
 	})
 	var list []neon.TimelineInfo
 	if err == nil {
-		err = a.into(to, &list)
+		err = a.into(node, &list)
 	}
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	last := make(map[neon.TimelineID]neon.Lsn, len(list))
+	for _, t := range list {
+		last[t.Timeline] = t.LastRecordLsn
+	}
+	return last, nil
 }
 
 // TimelineCreate creates a timeline on one shard. The same request again succeeds.
 func (c *Client) TimelineCreate(
-	ctx context.Context, to Addr, shard neon.ShardID, body neon.TimelineCreateRequest,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, body neon.TimelineCreateRequest,
 ) (neon.TimelineInfo, error) {
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "timeline", method: http.MethodPost, path: tenantPath(shard) + "/timeline",
 		body: body, timeout: timelineMakeTimeout,
 	})
 	var info neon.TimelineInfo
 	if err == nil {
-		err = a.into(to, &info)
+		err = a.into(node, &info)
 	}
 	return info, err
 }
@@ -52,9 +60,9 @@ func (c *Client) TimelineCreate(
 // The status is 202 while it runs, and 404 when nothing is left. Everything else is an
 // error.
 func (c *Client) TimelineDelete(
-	ctx context.Context, to Addr, shard neon.ShardID, timeline neon.TimelineID,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
 ) (status int, err error) {
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "timeline", method: http.MethodDelete,
 		path: tenantPath(shard) + "/timeline/" + timeline.String(), timeout: timelineTimeout,
 	})
@@ -69,10 +77,10 @@ func (c *Client) TimelineDelete(
 // timeline up to the wanted position. reached reports whether it has. A StatusError of
 // 404 means that the shard has none of the timelines.
 func (c *Client) WaitLSN(
-	ctx context.Context, to Addr, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, want map[neon.TimelineID]neon.Lsn,
 	timeout time.Duration,
 ) (reached bool, err error) {
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: "wait_lsn", method: http.MethodPost, path: tenantPath(shard) + "/wait_lsn",
 		body: neon.WaitLSNRequest{Timelines: want, Timeout: timeout}, timeout: timeout + waitGrace,
 	})
@@ -83,13 +91,13 @@ func (c *Client) WaitLSN(
 // returns the pageserver's answer, whatever its status. The caller closes the body. Only
 // ctx limits the time.
 func (c *Client) Passthrough(
-	ctx context.Context, to Addr, method, pathAndQuery string,
+	ctx context.Context, node *fsm.Node, method, pathAndQuery string,
 ) (*http.Response, error) {
 	begin := time.Now()
 	call := Call{
-		Node: to.ID, Path: passthroughLabel(pathAndQuery), Method: "get", Passthrough: true,
+		Node: node.ID, Path: passthroughLabel(pathAndQuery), Method: "get", Passthrough: true,
 	}
-	u, err := c.url(to, pathAndQuery)
+	u, err := c.url(node, pathAndQuery)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +106,7 @@ func (c *Client) Passthrough(
 	if err == nil {
 		call.Status = resp.StatusCode
 	} else {
-		err = exchangeError(to, err)
+		err = exchangeError(node, err)
 	}
 	call.Duration = time.Since(begin)
 	c.opts.Observe(call)
@@ -107,9 +115,9 @@ func (c *Client) Passthrough(
 
 // Call makes a call about one shard. It returns the status and the body of a 2xx answer.
 func (c *Client) Call(
-	ctx context.Context, to Addr, shard neon.ShardID, call neon.ShardCall,
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, call neon.ShardCall,
 ) (status int, body []byte, err error) {
-	a, err := c.do(ctx, to, request{
+	a, err := c.do(ctx, node, request{
 		label: call.Label, method: call.Method, path: tenantPath(shard) + "/" + call.Path,
 		body:    call.Body,
 		timeout: call.Timeout, limit: listBody,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 )
 
 // Time limits of one try. A pull has more than the others, because it copies the whole
@@ -22,9 +23,9 @@ func timelinePath(id neon.TimelineRef) string {
 
 // Utilization is the heartbeat. It uses a new connection.
 func (c *Client) Utilization(
-	ctx context.Context, to Addr,
+	ctx context.Context, sk *fsm.Safekeeper,
 ) (u neon.SafekeeperUtilization, err error) {
-	err = c.do(ctx, to, request{
+	err = c.do(ctx, sk, request{
 		label: "utilization", method: http.MethodGet, path: "/v1/utilization",
 		timeout: probeTimeout, fresh: true,
 	}, &u)
@@ -33,9 +34,9 @@ func (c *Client) Utilization(
 
 // CreateTimeline creates a timeline. One that is there stays as it is.
 func (c *Client) CreateTimeline(
-	ctx context.Context, to Addr, body neon.SafekeeperTimelineCreate,
+	ctx context.Context, sk *fsm.Safekeeper, body neon.SafekeeperTimelineCreate,
 ) error {
-	return c.do(ctx, to, request{
+	return c.do(ctx, sk, request{
 		label: "create_timeline", method: http.MethodPost, path: "/v1/tenant/timeline", body: body,
 		timeout: callTimeout,
 	}, nil)
@@ -44,9 +45,9 @@ func (c *Client) CreateTimeline(
 // PullTimeline makes the safekeeper copy a timeline from the best of the others. When
 // the timeline is there, it only gets the new configuration.
 func (c *Client) PullTimeline(
-	ctx context.Context, to Addr, body neon.PullTimelineRequest,
+	ctx context.Context, sk *fsm.Safekeeper, body neon.PullTimelineRequest,
 ) (resp neon.PullTimelineResponse, err error) {
-	err = c.do(ctx, to, request{
+	err = c.do(ctx, sk, request{
 		label: "pull_timeline", method: http.MethodPost, path: "/v1/pull_timeline", body: body,
 		timeout: pullTimeout,
 	}, &resp)
@@ -56,9 +57,9 @@ func (c *Client) PullTimeline(
 // SwitchMembership gives a member the configuration of a timeline. It is a StatusError of
 // 409 when the member has a newer one.
 func (c *Client) SwitchMembership(
-	ctx context.Context, to Addr, id neon.TimelineRef, conf neon.Membership,
+	ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
 ) (resp neon.MembershipSwitched, err error) {
-	err = c.do(ctx, to, request{
+	err = c.do(ctx, sk, request{
 		label: "switch_timeline_membership", method: http.MethodPut,
 		path: timelinePath(id) + "/membership",
 		body: conf, timeout: callTimeout,
@@ -69,9 +70,9 @@ func (c *Client) SwitchMembership(
 // ExcludeTimeline makes a safekeeper drop its copy of a timeline. The configuration must
 // say that it is not a member. A safekeeper that has a newer configuration refuses.
 func (c *Client) ExcludeTimeline(
-	ctx context.Context, to Addr, id neon.TimelineRef, conf neon.Membership,
+	ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef, conf neon.Membership,
 ) error {
-	return c.do(ctx, to, request{
+	return c.do(ctx, sk, request{
 		label: "exclude_timeline", method: http.MethodPut, path: timelinePath(id) + "/exclude",
 		body: conf, timeout: callTimeout,
 	}, nil)
@@ -79,8 +80,10 @@ func (c *Client) ExcludeTimeline(
 
 // DeleteTimeline drops a timeline with its log in remote storage, whatever its
 // configuration. It is only for a timeline that is deleted for good.
-func (c *Client) DeleteTimeline(ctx context.Context, to Addr, id neon.TimelineRef) error {
-	return c.do(ctx, to, request{
+func (c *Client) DeleteTimeline(
+	ctx context.Context, sk *fsm.Safekeeper, id neon.TimelineRef,
+) error {
+	return c.do(ctx, sk, request{
 		label: "delete_timeline", method: http.MethodDelete, path: timelinePath(id),
 		timeout: callTimeout,
 	}, nil)
@@ -88,8 +91,8 @@ func (c *Client) DeleteTimeline(ctx context.Context, to Addr, id neon.TimelineRe
 
 // DeleteTenant drops all timelines of a tenant. It is only for one that is deleted for
 // good.
-func (c *Client) DeleteTenant(ctx context.Context, to Addr, tenant neon.TenantID) error {
-	return c.do(ctx, to, request{
+func (c *Client) DeleteTenant(ctx context.Context, sk *fsm.Safekeeper, tenant neon.TenantID) error {
+	return c.do(ctx, sk, request{
 		label: "delete_tenant", method: http.MethodDelete, path: "/v1/tenant/" + tenant.String(),
 		timeout: callTimeout,
 	}, nil)

@@ -11,19 +11,12 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 	"quorate/internal/jsonhttp"
 )
 
-// Addr is where a safekeeper is reached.
-type Addr struct {
-	ID        neon.NodeID
-	Host      string
-	HTTPPort  int
-	HTTPSPort int // 0: none
-}
-
-// String prints `<id> (<host>)`, as error texts name a safekeeper.
-func (a Addr) String() string { return a.ID.String() + " (" + a.Host + ")" }
+// name is `<id> (<host>)`, as error texts name a safekeeper.
+func name(sk *fsm.Safekeeper) string { return sk.ID.String() + " (" + sk.Host + ")" }
 
 // Call is one finished call, for metrics.
 type Call struct {
@@ -67,17 +60,17 @@ func New(opts Options) *Client {
 }
 
 // BaseURL returns the URL at which other safekeepers reach this one.
-func (c *Client) BaseURL(to Addr) string {
-	u := c.url(to)
+func (c *Client) BaseURL(sk *fsm.Safekeeper) string {
+	u := c.url(sk)
 	return u.String()
 }
 
-func (c *Client) url(to Addr) url.URL {
-	scheme, port := "http", to.HTTPPort
+func (c *Client) url(sk *fsm.Safekeeper) url.URL {
+	scheme, port := "http", sk.HTTPPort
 	if c.opts.UseHTTPS {
-		scheme, port = "https", to.HTTPSPort
+		scheme, port = "https", sk.HTTPSPort
 	}
-	return url.URL{Scheme: scheme, Host: net.JoinHostPort(to.Host, strconv.Itoa(port))}
+	return url.URL{Scheme: scheme, Host: net.JoinHostPort(sk.Host, strconv.Itoa(int(port)))}
 }
 
 // maxAnswer bounds an answer in bytes. The answer to the deletion of a tenant lists its
@@ -96,34 +89,36 @@ type request struct {
 
 // do makes the call and decodes the answer into the value that into points to, unless
 // that is nil.
-func (c *Client) do(ctx context.Context, to Addr, r request, into any) error {
+func (c *Client) do(ctx context.Context, sk *fsm.Safekeeper, r request, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	begin := time.Now()
-	a, err := c.exchange(ctx, to, r)
+	a, err := c.exchange(ctx, sk, r)
 	c.opts.Observe(Call{
-		Node: to.ID, Path: r.label, Method: r.method, Status: a.Status, Duration: time.Since(begin),
+		Node: sk.ID, Path: r.label, Method: r.method, Status: a.Status, Duration: time.Since(begin),
 	})
 	switch {
 	case err != nil:
 		return err
 	case !a.OK():
-		return statusError(to, &a)
+		return statusError(sk, &a)
 	case into == nil:
 		return nil
 	}
 	if err := a.Decode(into); err != nil {
-		return fmt.Errorf("safekeeper %s: error decoding body: %w", to, err)
+		return fmt.Errorf("safekeeper %s: error decoding body: %w", name(sk), err)
 	}
 	return nil
 }
 
 // exchange sends the request. The answer is empty after an error.
-func (c *Client) exchange(ctx context.Context, to Addr, r request) (jsonhttp.Answer, error) {
-	u := c.url(to)
-	if to.HTTPSPort == 0 && c.opts.UseHTTPS {
+func (c *Client) exchange(
+	ctx context.Context, sk *fsm.Safekeeper, r request,
+) (jsonhttp.Answer, error) {
+	u := c.url(sk)
+	if sk.HTTPSPort == 0 && c.opts.UseHTTPS {
 		return jsonhttp.Answer{}, &TransportError{
-			Node: to.String(), Err: errors.New("it has no https port"),
+			Node: name(sk), Err: errors.New("it has no https port"),
 		}
 	}
 	u.Path = r.path
@@ -139,9 +134,9 @@ func (c *Client) exchange(ctx context.Context, to Addr, r request) (jsonhttp.Ans
 	case err == nil:
 		return a, nil
 	case errors.As(err, &e) && e.Step != jsonhttp.Prepare:
-		err = &TransportError{Node: to.String(), Err: e.Err}
+		err = &TransportError{Node: name(sk), Err: e.Err}
 	default:
-		err = fmt.Errorf("safekeeper %s: %s: %w", to, r.label, err)
+		err = fmt.Errorf("safekeeper %s: %s: %w", name(sk), r.label, err)
 	}
 	return jsonhttp.Answer{}, err
 }
@@ -162,8 +157,8 @@ func (e *StatusError) Error() string {
 // this one: they ask errors.As for an interface.
 func (e *StatusError) HTTPStatus() int { return e.Status }
 
-func statusError(to Addr, a *jsonhttp.Answer) *StatusError {
-	e := &StatusError{Node: to.String(), Status: a.Status, Msg: http.StatusText(a.Status)}
+func statusError(sk *fsm.Safekeeper, a *jsonhttp.Answer) *StatusError {
+	e := &StatusError{Node: name(sk), Status: a.Status, Msg: http.StatusText(a.Status)}
 	if msg, ok := a.Message(); ok {
 		e.Msg = msg
 	}

@@ -11,10 +11,11 @@ import (
 	"testing"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 )
 
 // server answers every request with the same, and remembers the last one.
-func server(t *testing.T, status int, body string) (*Client, Addr, *string) {
+func server(t *testing.T, status int, body string) (*Client, *fsm.Safekeeper, *string) {
 	var last string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
@@ -27,10 +28,10 @@ func server(t *testing.T, status int, body string) (*Client, Addr, *string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, _ := strconv.Atoi(port)
+	n, _ := strconv.ParseUint(port, 10, 16)
 	transport := &http.Transport{DisableKeepAlives: true}
-	return New(Options{Transport: transport, Heartbeats: transport, Token: "tok"}), Addr{
-		ID: 7, Host: host, HTTPPort: n,
+	return New(Options{Transport: transport, Heartbeats: transport, Token: "tok"}), &fsm.Safekeeper{
+		ID: 7, Host: host, HTTPPort: uint16(n),
 	}, &last
 }
 
@@ -47,10 +48,10 @@ func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
 	ctx := t.Context()
 	for _, c := range []struct {
 		answer, want string
-		call         func(*Client, Addr) error
+		call         func(*Client, *fsm.Safekeeper) error
 	}{
-		{`{"timeline_count":4}`, "GET /v1/utilization Bearer tok ", func(c *Client, to Addr) error {
-			u, err := c.Utilization(ctx, to)
+		{`{"timeline_count":4}`, "GET /v1/utilization Bearer tok ", func(c *Client, sk *fsm.Safekeeper) error {
+			u, err := c.Utilization(ctx, sk)
 			if u.Timelines != 4 {
 				t.Errorf("utilization %+v", u)
 			}
@@ -59,8 +60,8 @@ func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
 		{`null`, `POST /v1/tenant/timeline Bearer tok {"tenant_id":"` + tenant +
 			`","timeline_id":"` + timeline + `","mconf":` + confText +
 			`,"pg_version":160000,"system_id":null,"wal_seg_size":null,"start_lsn":"0/8","commit_lsn":null}`,
-			func(c *Client, to Addr) error {
-				return c.CreateTimeline(ctx, to, neon.SafekeeperTimelineCreate{
+			func(c *Client, sk *fsm.Safekeeper) error {
+				return c.CreateTimeline(ctx, sk, neon.SafekeeperTimelineCreate{
 					Tenant: ref.Tenant, Timeline: ref.Timeline, Membership: conf, PgVersion: 160000,
 					StartLsn: 8,
 				})
@@ -68,8 +69,8 @@ func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
 		{`{"safekeeper_host":null}`, `POST /v1/pull_timeline Bearer tok {"tenant_id":"` + tenant +
 			`","timeline_id":"` + timeline + `","http_hosts":["http://h:1"],"mconf":` + confText +
 			`}`,
-			func(c *Client, to Addr) error {
-				_, err := c.PullTimeline(ctx, to, neon.PullTimelineRequest{
+			func(c *Client, sk *fsm.Safekeeper) error {
+				_, err := c.PullTimeline(ctx, sk, neon.PullTimelineRequest{
 					Tenant: ref.Tenant, Timeline: ref.Timeline,
 					HTTPHosts: neon.List[string]{"http://h:1"}, Membership: &conf,
 				})
@@ -78,8 +79,8 @@ func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
 		{`{"previous_conf":` + confText + `,"current_conf":` + confText +
 			`,"last_log_term":5,"flush_lsn":"0/10"}`,
 			"PUT " + path + "/membership Bearer tok " + confText,
-			func(c *Client, to Addr) error {
-				s, err := c.SwitchMembership(ctx, to, ref, conf)
+			func(c *Client, sk *fsm.Safekeeper) error {
+				s, err := c.SwitchMembership(ctx, sk, ref, conf)
 				if s.LastLogTerm != 5 || s.FlushLsn != 0x10 || s.Current.Generation != 3 {
 					t.Errorf("switched to %+v", s)
 				}
@@ -87,15 +88,19 @@ func TestCallsAreSpelledAsSafekeepersExpect(t *testing.T) {
 			}},
 		{
 			`{"dir_existed":true}`, "PUT " + path + "/exclude Bearer tok " + confText,
-			func(c *Client, to Addr) error { return c.ExcludeTimeline(ctx, to, ref, conf) },
+			func(c *Client, sk *fsm.Safekeeper) error {
+				return c.ExcludeTimeline(ctx, sk, ref, conf)
+			},
 		},
 		{
 			`{"dir_existed":true}`, "DELETE " + path + " Bearer tok ",
-			func(c *Client, to Addr) error { return c.DeleteTimeline(ctx, to, ref) },
+			func(c *Client, sk *fsm.Safekeeper) error { return c.DeleteTimeline(ctx, sk, ref) },
 		},
 		{
 			`{}`, "DELETE /v1/tenant/" + tenant + " Bearer tok ",
-			func(c *Client, to Addr) error { return c.DeleteTenant(ctx, to, ref.Tenant) },
+			func(c *Client, sk *fsm.Safekeeper) error {
+				return c.DeleteTenant(ctx, sk, ref.Tenant)
+			},
 		},
 	} {
 		client, to, last := server(t, http.StatusOK, c.answer)

@@ -9,20 +9,8 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 )
-
-// Log is the replicated log.
-type Log interface {
-	// Propose returns after the command was applied here; a refusal comes back as
-	// an error together with the Result.
-	Propose(ctx context.Context, id fsm.RequestID, c fsm.Command) (fsm.Result, error)
-
-	// State is the newest local state.
-	State() *fsm.State
-
-	// ReadState is a state that holds everything acknowledged before the call.
-	ReadState(ctx context.Context) (*fsm.State, error)
-}
 
 // Calls are the calls to safekeepers. One try each, bounded by ctx.
 type Calls interface {
@@ -70,7 +58,7 @@ func (o Options) withDefaults() Options {
 
 // Deps is what a Keeper works with. Metrics may be nil.
 type Deps struct {
-	Log     Log
+	Log     decide.Log
 	Calls   Calls
 	Metrics Metrics
 	Options Options

@@ -241,5 +241,5 @@ func (p *Splitter) see(
 ) (*neon.LocationConfig, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, detachTime)
 	defer cancel()
-	return p.Pageservers.SeeLocation(ctx, node, id)
+	return p.Pageservers.Location(ctx, node, id)
 }

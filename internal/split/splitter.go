@@ -23,9 +23,9 @@ type Pageservers interface {
 		timeout time.Duration,
 	) ([]neon.ShardID, error)
 
-	// SeeLocation looks at one location: found is false when there is none, and
+	// Location looks at one location: found is false when there is none, and
 	// conf is nil with found while the pageserver changes it.
-	SeeLocation(
+	Location(
 		ctx context.Context, node *fsm.Node, shard neon.ShardID,
 	) (conf *neon.LocationConfig, found bool, err error)
 
@@ -44,8 +44,11 @@ type Pageservers interface {
 	// HeatmapUpload makes an attached location say what its secondaries should have.
 	HeatmapUpload(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
 
-	// DownloadSecondary makes a secondary begin to download.
-	DownloadSecondary(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
+	// SecondaryDownload makes a secondary begin to download, waits for that for at most
+	// wait, and reports whether it is complete.
+	SecondaryDownload(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
+	) (done bool, err error)
 
 	// TopTenants lists the largest attached shards of a pageserver.
 	TopTenants(

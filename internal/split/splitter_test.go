@@ -67,7 +67,7 @@ func (f *splitter) ShardSplit(
 	return children, nil
 }
 
-func (f *splitter) SeeLocation(
+func (f *splitter) Location(
 	_ context.Context, _ *fsm.Node, shard neon.ShardID,
 ) (*neon.LocationConfig, bool, error) {
 	f.mu.Lock()
@@ -117,8 +117,10 @@ func (f *splitter) HeatmapUpload(_ context.Context, _ *fsm.Node, shard neon.Shar
 	return f.kick("heatmap", shard)
 }
 
-func (f *splitter) DownloadSecondary(_ context.Context, _ *fsm.Node, shard neon.ShardID) error {
-	return f.kick("download", shard)
+func (f *splitter) SecondaryDownload(
+	_ context.Context, _ *fsm.Node, shard neon.ShardID, wait time.Duration,
+) (bool, error) {
+	return wait == 0, f.kick("download", shard)
 }
 
 func (f *splitter) TopTenants(

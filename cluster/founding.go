@@ -184,7 +184,8 @@ func (a foundingAnswer) objection(members []Member, cluster string) string {
 	case !a.Empty:
 		return "has state of cluster " + a.Cluster
 	case a.OtherDisk:
-		return "remembers this server with another disk"
+		return "remembers this server with another disk (if no cluster was ever founded, empty " +
+			"its data directory too)"
 	case foreign(a.Cluster, cluster), a.Cluster != "" && cluster == "":
 		return "is of cluster " + a.Cluster
 	case !slices.Equal(a.Members, members):
@@ -210,19 +211,35 @@ func (f *founding) answer(q foundingQuestion) (foundingAnswer, error) {
 		f.asked[q.ID] = true
 		f.wake.Set()
 	}
-	known := f.self.disks.Disk(q.ID)
-	a := foundingAnswer{
-		Empty: f.node.empty(), Cluster: f.self.cluster(), Members: f.members(),
-		OtherDisk: known != "" && known != q.Disk,
+	a, promise := founder{
+		empty: f.node.empty(), cluster: f.self.cluster(), members: f.members(),
+		disk: f.self.disks.Disk(q.ID),
+	}.answer(q)
+	if promise {
+		if err := f.self.setCluster(q.Cluster); err != nil {
+			return a, err
+		}
+		a.Cluster = q.Cluster
 	}
-	if q.Cluster == "" || a.objection(q.Members, q.Cluster) != "" {
-		return a, nil
-	}
-	if err := f.self.setCluster(q.Cluster); err != nil {
-		return a, err
-	}
-	a.Cluster = q.Cluster
 	return a, nil
+}
+
+// founder is what a server knows when it is asked about a founding.
+type founder struct {
+	empty   bool
+	cluster string
+	members []Member
+	disk    string // of the server that asks, as it is known here; "" if it is not
+}
+
+// answer says so, and whether the server may promise what it is asked for. Then the
+// promise must be on its disk before the answer is given.
+func (k founder) answer(q foundingQuestion) (a foundingAnswer, promise bool) {
+	a = foundingAnswer{
+		Empty: k.empty, Cluster: k.cluster, Members: k.members,
+		OtherDisk: k.disk != "" && k.disk != q.Disk,
+	}
+	return a, q.Cluster != "" && a.objection(q.Members, q.Cluster) == ""
 }
 
 // ask asks one server, over a connection of its own.

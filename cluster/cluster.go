@@ -126,7 +126,7 @@ func (c *Cluster) openDisk() (err error) {
 		Hooks: store.Hooks{
 			Leads: c.node.leads, Changed: c.diskChanged, MajorityWrites: probe.start,
 		},
-		CheckEntry: func(entry []byte) error { _, err := decodeFrame(entry); return err },
+		CheckEntry: checkFrame,
 	})
 	if err == nil && c.self.dir != nil {
 		err = c.self.dir.LogMade(store.LogFile)
@@ -150,6 +150,12 @@ func (c *Cluster) listen() error {
 		uninvited: func() bool {
 			// Without a directory nothing can be kept, the cluster's id neither.
 			return c.self.dir != nil && c.self.cluster() == "" && c.node.empty()
+		},
+		ended: func(who greeting) {
+			c.node.store.Health.Condemn(fmt.Errorf("%w: cluster %s was ended by a rescue; %s at "+
+				"%s is of its successor %s. To join that, empty this data directory and add the "+
+				"server (storage_controller members add)", ErrClusterEnded, c.self.cluster(),
+				who.ID, who.Raft, who.Cluster))
 		},
 	})
 	return nil

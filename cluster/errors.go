@@ -26,6 +26,8 @@ var (
 	ErrLeadershipLost = errors.New("cluster: leadership lost")
 	// ErrClusterMismatch: the peer, or the data directory, belongs to another cluster.
 	ErrClusterMismatch = datadir.ErrClusterMismatch
+	// ErrClusterEnded: another cluster was made of a survivor of this one.
+	ErrClusterEnded = errors.New("cluster: this cluster has ended")
 	// ErrDataDirInUse: another process holds the data directory.
 	ErrDataDirInUse = datadir.ErrInUse
 	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the file

@@ -99,7 +99,7 @@ func (c *Cluster) GossipAddr() string {
 }
 
 // Fatal delivers at most one error. After it this server can do nothing more, and the
-// process should exit. The reason is that the disk refuses writes.
+// process should exit. The disk refuses writes, or the cluster has ended.
 func (c *Cluster) Fatal() <-chan error { return c.node.store.Health.Fatal() }
 
 // Status returns the current values.

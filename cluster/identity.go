@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -17,6 +18,7 @@ type identity struct {
 	advertise string
 	httpAddr  string
 	level     uint64
+	ended     string // see greeting
 
 	dir       *datadir.Dir // nil without Config.DataDir
 	disks     *datadir.KnownDisks
@@ -62,6 +64,11 @@ func (i *identity) read(cfg Config) (err error) {
 	if i.disk, err = i.dir.DiskID(); err != nil {
 		return err
 	}
+	ended, err := i.dir.EndedClusters()
+	if err != nil {
+		return err
+	}
+	i.ended = strings.Join(ended, ",")
 	cluster, err := i.dir.ClaimCluster(cfg.ClusterID)
 	i.clusterID.Store(&cluster)
 	return err
@@ -71,7 +78,7 @@ func (i *identity) read(cfg Config) (err error) {
 func (i *identity) greeting() greeting {
 	return greeting{
 		Cluster: i.cluster(), ID: i.id, Raft: i.advertise, HTTP: i.httpAddr, Disk: i.disk,
-		Level: i.level,
+		Level: i.level, Ended: i.ended,
 	}
 }
 

@@ -141,9 +141,6 @@ func RestoreDataDir(ctx context.Context, r io.Reader, to Restore) (id string, er
 			return "", err
 		}
 	}
-	if _, err := dir.ClaimCluster(saved.info.ClusterID); err != nil {
-		return "", err
-	}
 	conf := configuration(to.Members)
 	self := false
 	for _, s := range conf.Servers {
@@ -153,7 +150,7 @@ func RestoreDataDir(ctx context.Context, r io.Reader, to Restore) (id string, er
 		return "", fmt.Errorf("%w: the new membership does not contain this server, %q",
 			ErrUnknownMember, id)
 	}
-	return id, store.InstallSnapshot(to.DataDir, raft.SnapshotMeta{
+	return id, beginWithSnapshot(dir, id, saved.info.ClusterID, raft.SnapshotMeta{
 		Index: saved.info.Index, Term: saved.info.Term, Configuration: conf,
 	}, write)
 }

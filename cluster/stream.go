@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,6 +46,9 @@ type greeting struct {
 	HTTP    string `json:"http,omitempty"`
 	Disk    string `json:"disk,omitempty"` // see datadir.KnownDisks
 	Level   uint64 `json:"level,omitempty"`
+	// Ended are the clusters that ended when this server's was made of a survivor, with
+	// commas between them.
+	Ended string `json:"ended,omitempty"`
 	// Refusal is set by an acceptor that turns the connection down.
 	Refusal string `json:"refusal,omitempty"`
 }
@@ -121,6 +126,9 @@ type streamHooks struct {
 	admit     func(greeting) string // why a server is refused, "" if it is welcome
 	servePeer func(net.Conn)
 	uninvited func() bool // this server has nothing, and is of no cluster yet
+	// ended is called when the server that was dialed says that our cluster has ended. A
+	// stranger that dials is not asked.
+	ended func(who greeting)
 }
 
 // conn tells streams when it is closed, by either side of the code.
@@ -311,6 +319,9 @@ func (s *streams) greet(c net.Conn, tag byte) (greeting, error) {
 	}
 	switch {
 	case foreign(s.hooks.self().Cluster, who.Cluster):
+		if slices.Contains(strings.Split(who.Ended, ","), s.hooks.self().Cluster) {
+			s.hooks.ended(who)
+		}
 		s.warnOnce(who, "met a member of another cluster; check the configured addresses")
 		return who, fmt.Errorf("%w: %s is of cluster %q", ErrClusterMismatch, who.ID, who.Cluster)
 	case verdict[0] != verdictWelcome:

@@ -89,7 +89,8 @@ func newRoot(seams Seams) *cobra.Command {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newSnapshotCommand(), newMembersCommand(), newTransferCommand())
+	root.AddCommand(newSnapshotCommand(), newMembersCommand(), newTransferCommand(),
+		newRescueCommand())
 	return root
 }
 

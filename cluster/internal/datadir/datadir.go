@@ -39,7 +39,12 @@ const (
 	diskIDFile    = "incarnation"
 	// logMadeFile says that the log exists. A log that is missing beside it was lost.
 	logMadeFile = "log_made"
+	// endedFile names the clusters that ended when this one was made of a survivor.
+	endedFile = "ended_clusters"
 )
+
+// maxEnded bounds the clusters that are remembered as ended.
+const maxEnded = 5
 
 // Dir is a locked data directory.
 type Dir struct {
@@ -48,7 +53,8 @@ type Dir struct {
 }
 
 // Lock creates the directory if it does not exist and takes its lock. The kernel
-// drops the lock when the process ends.
+// drops the lock when the process ends. A replacement of the content that was cut off
+// is finished.
 func Lock(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("cluster: data directory: %w", err)
@@ -64,8 +70,15 @@ func Lock(path string) (*Dir, error) {
 		}
 		return nil, fmt.Errorf("cluster: lock %s: %w", path, err)
 	}
+	if err := (mover{path, os.Rename}).finish(); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("cluster: finish replacing the content of %s: %w", path, err)
+	}
 	return &Dir{path: path, lock: f}, nil
 }
+
+// Path is the directory.
+func (d *Dir) Path() string { return d.path }
 
 // Close drops the lock.
 func (d *Dir) Close() { _ = d.lock.Close() }
@@ -194,4 +207,22 @@ func Corrupt(file string, err error) error {
 		"away, and add the server again under a new id (the other members hold the data; "+
 		"without any, restore a saved snapshot). Never put an older copy in its place: "+
 		"it has forgotten what this server acknowledged", ErrCorrupt, file, err)
+}
+
+// EndedClusters are the ids of the clusters that ended when this server's was made of a
+// survivor, the newest last.
+func (d *Dir) EndedClusters() ([]string, error) {
+	text, err := d.read(endedFile)
+	if err != nil || text == "" {
+		return nil, err
+	}
+	return strings.Split(text, ","), nil
+}
+
+// SetEndedClusters remembers the newest of these ids.
+func (d *Dir) SetEndedClusters(ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return d.write(endedFile, strings.Join(ids[max(0, len(ids)-maxEnded):], ","))
 }

@@ -154,6 +154,9 @@ func (g *guard) test(ctx context.Context, write testWrite) error {
 
 // try runs one write. A limited one is disowned when it counts as hanging.
 func (g *guard) try(j *job, limited bool) error {
+	if err := g.health.condemned(); err != nil {
+		return err
+	}
 	deadline := g.deadline + time.Duration(j.size)*time.Second/slowestDisk
 	timer := time.NewTimer(deadline)
 	defer timer.Stop()

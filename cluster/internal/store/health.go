@@ -33,7 +33,7 @@ func newHealth(log *slog.Logger, limits Limits, hooks Hooks) *Health {
 }
 
 // Fatal delivers at most one error: the disk refuses writes, and trying again does
-// not help.
+// not help, or the server was condemned.
 func (h *Health) Fatal() <-chan error { return h.fatalCh }
 
 // Report is the verdict in words and numbers.
@@ -129,6 +129,30 @@ func (h *Health) failed(err error) {
 		h.log.Error("the disk refuses writes; restart the server on a healthy one", "err", err)
 	}
 	h.hooks.Changed()
+}
+
+// Condemn ends this server for a reason that lies outside its disk: it writes, votes and
+// leads no more, and Fatal delivers the error.
+func (h *Health) Condemn(err error) {
+	h.mu.Lock()
+	first := h.fatal == nil
+	if first {
+		h.fatal = err
+		h.noteTrouble(err)
+		h.fatalCh <- err
+	}
+	h.mu.Unlock()
+	if first {
+		h.log.Error("this server stops", "err", err)
+		h.hooks.Changed()
+	}
+}
+
+// condemned returns the error that ended this server, nil while it goes on.
+func (h *Health) condemned() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fatal
 }
 
 // wrote records the end of a write that was waited for.

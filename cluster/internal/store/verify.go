@@ -57,24 +57,36 @@ func verifyStores(dir string, s Stores, checkEntry func([]byte) error) error {
 // log is left when a snapshot was installed and the server died before it removed the
 // log. Going on with the log would leave a gap.
 func dropSuperseded(log raft.LogStore, newest raft.SnapshotMeta) error {
+	old, err := superseded(log, newest)
+	if err != nil || !old {
+		return err
+	}
 	first, err := log.FirstIndex()
-	if err != nil || first == 0 || newest.Index < first {
+	if err != nil {
 		return err
 	}
 	last, err := log.LastIndex()
 	if err != nil {
 		return err
 	}
-	if last >= newest.Index {
-		var l raft.Log
-		if err := log.GetLog(newest.Index, &l); err != nil {
-			return fmt.Errorf("entry %d: %w", newest.Index, err)
-		}
-		if l.Term == newest.Term {
-			return nil
-		}
-	}
 	return log.DeleteRange(first, last)
+}
+
+// superseded reports whether there is a log that does not lead up to the newest snapshot.
+func superseded(log raft.LogStore, newest raft.SnapshotMeta) (bool, error) {
+	first, err := log.FirstIndex()
+	if err != nil || first == 0 || newest.Index < first {
+		return false, err
+	}
+	last, err := log.LastIndex()
+	if err != nil || last < newest.Index {
+		return true, err
+	}
+	var l raft.Log
+	if err := log.GetLog(newest.Index, &l); err != nil {
+		return false, fmt.Errorf("entry %d: %w", newest.Index, err)
+	}
+	return l.Term != newest.Term, nil
 }
 
 // verifyLog checks that the log goes on where the snapshot ends, that it has no holes,

@@ -1,0 +1,142 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"quorate/cluster/internal/store"
+)
+
+// survivor is the data directory of one of three servers, with a snapshot, entries after
+// it, and one that was never committed.
+func survivor(t *testing.T) (cfg Config, rows []string) {
+	t.Helper()
+	tr := startTCP(t, 3, Timeouts{})
+	lead := tr.leader()
+	for i := range 10 {
+		rows = append(rows, seqRow(0, i))
+		lead.mustPropose(t, rows[i])
+		if i == 4 {
+			if err := lead.node.raft().Snapshot().Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cfg = lead.cfg
+	for _, nd := range tr.nodes {
+		_ = nd.Close(context.Background())
+	}
+	s, err := store.Bolt{Logger: raftLogger(slog.New(slog.DiscardHandler))}.Open(cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := s.Log.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows = append(rows, "uncommitted")
+	err = s.Log.StoreLog(&raft.Log{
+		Index: last + 1, Term: 1000, Type: raft.LogCommand,
+		Data: encodeFrame([][]byte{[]byte("uncommitted")}),
+	})
+	if err := errors.Join(err, s.Stable.SetUint64([]byte("CurrentTerm"), 1000),
+		s.Closer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return cfg, rows
+}
+
+func TestASurvivorsWholeLogBecomesACluster(t *testing.T) {
+	cfg, rows := survivor(t)
+	s, err := OpenSurvivor(cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenSurvivor(cfg.DataDir); !errors.Is(err, ErrDataDirInUse) {
+		t.Errorf("opened twice: %v", err)
+	}
+	info := s.Info()
+	if info.ServerID != cfg.ID || len(info.Members) != 3 || info.Term != 1000 ||
+		info.SnapshotIndex == 0 || info.LastIndex <= info.SnapshotIndex {
+		t.Errorf("%+v", info)
+	}
+	if err := s.CheckMajorityGone(s.Answering(t.Context())); err != nil {
+		t.Error(err)
+	}
+	other := info.Members[(slices.IndexFunc(info.Members, func(m Member) bool {
+		return m.ID == cfg.ID
+	})+1)%3]
+	if err := s.CheckMajorityGone([]string{other.ID}); !errors.Is(err, ErrMembersAnswer) {
+		t.Errorf("two of three: %v", err)
+	}
+	m := &ledger{}
+	if err := s.Replay(t.Context(), m); err != nil || !slices.Equal(m.all(), rows) {
+		t.Fatalf("replayed %v, %v", m.all(), err)
+	}
+	state, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	aside, err := s.Found(NewCluster{ClusterID: "new", State: state})
+	s.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(aside, store.LogFile)); err != nil {
+		t.Error(err)
+	}
+	machine := &ledger{}
+	cfg.Members = nil
+	c, err := Open(context.Background(), cfg, machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close(context.Background()) }()
+	eventually(t, "leads", c.IsLeader)
+	if _, err := c.Propose(context.Background(), []byte("after")); err != nil {
+		t.Fatal(err)
+	}
+	if got := machine.all(); !slices.Equal(got, append(rows, "after")) || c.ClusterID() != "new" ||
+		c.Term() <= 1000 || c.AppliedIndex() <= info.LastIndex || len(c.Members()) != 1 {
+		t.Errorf("%v, cluster %s, term %d, applied %d", got, c.ClusterID(), c.Term(),
+			c.AppliedIndex())
+	}
+}
+
+// A damaged survivor is refused, and nothing is changed.
+func TestADamagedSurvivorIsNotRescued(t *testing.T) {
+	seed, _ := survivor(t)
+	for name, damage := range damages() {
+		if name == "a flipped byte in an entry" || name == "server id" {
+			continue // of other content, and of the identity
+		}
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			if err := os.CopyFS(dir, os.DirFS(seed.DataDir)); err != nil {
+				t.Fatal(err)
+			}
+			damage(t, dir)
+			if s, err := OpenSurvivor(dir); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("got %v", err)
+				s.Close()
+			}
+		})
+	}
+}
+
+func TestAnEmptyDirectoryIsNoSurvivor(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := OpenSurvivor(filepath.Join(dir, "missing")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := OpenSurvivor(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -27,7 +27,7 @@ var allowed = map[string]struct {
 	"internal/tracelog": {nil, "a log format"},
 	"internal/jsonhttp": {nil, "one exchange of any protocol"},
 	"fsm":               {[]string{"api/neon"}, "pure state"},
-	"fsm/fsmtest":       {[]string{"fsm", "api/neon"}, "a log for tests"},
+	"fsm/fsmtest":       {[]string{"fsm", "internal/wait", "api/neon"}, "a log for tests"},
 	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
 	"api/internal/profile": {
 		[]string{"api/neon"}, "knows no request",

@@ -229,6 +229,8 @@ func (r *replica) Propose(
 
 func (r *replica) State() *fsm.State { return r.log.State() }
 
+func (r *replica) Changed() <-chan struct{} { return r.log.Changed() }
+
 func (r *replica) ReadState(context.Context) (*fsm.State, error) {
 	if l, _ := r.leads(); l < 0 {
 		return nil, errFollows
@@ -306,6 +308,8 @@ func (r *replica) Kick(...neon.ShardID) {}
 func (r *replica) LimitWarming(neon.ShardID, *time.Duration, *time.Duration) {}
 
 func (r *replica) Cancel(ctx context.Context, id neon.ShardID) error { return r.Await(ctx, 0, id) }
+
+func (r *replica) AwaitTerm(context.Context) error { return nil }
 
 func (r *replica) AwaitNoWorker(context.Context, ...neon.ShardID) error { return nil }
 

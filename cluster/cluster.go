@@ -178,6 +178,7 @@ func (c *Cluster) makeParts(m Machine) {
 	c.leadership = &leadership{
 		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: c.peers.wake.Set,
 	}
+	c.peers.moved = c.leadership.changed.Notify
 	c.crash = &crashDetector{
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers, health: health,
 		log: c.log, proofs: make(map[string]uint64),

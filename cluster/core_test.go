@@ -123,6 +123,62 @@ func TestProposeOnAFollowerSaysNothingHappened(t *testing.T) {
 	}
 }
 
+// TestLeaderChangedMissesNothing: whoever waits looks again only when told to.
+func TestLeaderChangedMissesNothing(t *testing.T) {
+	tr := startMemory(t, 3)
+	await := func(nd *node, what string, ok func() bool) {
+		t.Helper()
+		limit := time.After(15 * time.Second)
+		for {
+			changed := nd.LeaderChanged()
+			if ok() {
+				return
+			}
+			select {
+			case <-changed:
+			case <-limit:
+				t.Fatalf("%s does not hear of %s", nd.ID(), what)
+			}
+		}
+	}
+	for _, nd := range tr.nodes {
+		await(nd, "a leader and its address", func() bool {
+			l, ok := nd.Leader()
+			return ok && l.HTTPAddr != ""
+		})
+	}
+	dead, other := tr.leader(), tr.follower()
+	id := dead.ID()
+	if err := dead.kill(); err != nil {
+		t.Fatal(err)
+	}
+	await(other, "the next leader", func() bool {
+		l, ok := other.Leader()
+		return ok && l.ID != id && l.HTTPAddr != ""
+	})
+	lead := tr.leader()
+	handed := make(chan error, 1)
+	go func() { handed <- lead.TransferLeadership(context.Background(), "") }()
+	await(lead, "the end of its lead", func() bool { return !lead.IsLeader() })
+	if err := <-handed; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnotherAddressOfAServerIsTold(t *testing.T) {
+	told := 0
+	p := newPeers(nil, nil, nil, nil)
+	p.moved = func() { told++ }
+	for _, step := range []struct {
+		http string
+		want int
+	}{{"", 0}, {"http://a", 1}, {"http://a", 1}, {"http://b", 2}} {
+		if p.learn(greeting{ID: "a", HTTP: step.http}); told != step.want {
+			t.Errorf("after %q it was told %d times, not %d", step.http, told, step.want)
+		}
+	}
+}
+
 func TestRunWhileLeaderNeverOverlapsAndSeesEarlierTerms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := startMemory(t, 3)

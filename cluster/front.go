@@ -51,6 +51,10 @@ func (c *Cluster) Leader() (LeaderInfo, bool) { return c.membership.leader() }
 // be true use VerifyLeader.
 func (c *Cluster) IsLeader() bool { return c.leadership.leads() }
 
+// LeaderChanged returns a channel that is closed when the answer of Leader or of IsLeader
+// may have changed. To miss nothing, take it before asking them.
+func (c *Cluster) LeaderChanged() <-chan struct{} { return c.leadership.changed.Changed() }
+
 // AddMember adds a server, first without a vote. The server gets a vote when it has
 // caught up. AddMember can be repeated: for a member it does what is missing, and
 // records a new address. Only the leader can. Ending ctx leaves the server without a

@@ -31,8 +31,7 @@ type leadership struct {
 	// leaderMoved is called when the known leader has changed. It must not block.
 	leaderMoved func()
 
-	changed     wait.Broadcast // now has changed
-	otherLeader wait.Broadcast // the known leader has changed
+	changed wait.Broadcast // now, the known leader or its address has changed
 
 	mu     sync.Mutex
 	now    *lead
@@ -55,7 +54,7 @@ func (l *leadership) observe(o *raft.Observation) bool {
 		l.mu.Lock()
 		l.since = time.Now()
 		l.mu.Unlock()
-		l.otherLeader.Notify()
+		l.changed.Notify()
 		l.leaderMoved()
 	}
 	return false
@@ -126,7 +125,7 @@ func (l *leadership) lostRecently() bool {
 // ends first.
 func (l *leadership) awaitOther(ctx context.Context) bool {
 	for {
-		changed := l.otherLeader.Changed()
+		changed := l.changed.Changed()
 		if id := l.node.leader(); id != "" && id != l.node.id {
 			return true
 		}

@@ -35,6 +35,7 @@ type peers struct {
 	heard  func(*link, peerReport)
 	broken func(id string) // called when the standing connection to a server has ended
 	wake   wait.Signal     // the membership may have changed
+	moved  func()          // called when a server has told another address of its API
 	// founders are the ids of Config.Members.
 	founders []string
 
@@ -72,7 +73,11 @@ func (p *peers) learn(g greeting) {
 		if g.Level == 0 { // only the server itself tells
 			g.Level = p.addrs[g.ID].Level
 		}
+		before := p.addrs[g.ID].HTTP
 		p.addrs[g.ID] = g
+		if g.HTTP != before {
+			p.moved()
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
 	"quorate/reconciler/plan"
 	"quorate/reconciler/queue"
 	"quorate/scheduler"
@@ -15,7 +16,8 @@ import (
 type Reconciler struct {
 	deps    Deps
 	current atomic.Pointer[term]
-	began   bool // a term was run before; of the goroutine that runs them
+	changed wait.Broadcast // current has changed
+	began   bool           // a term was run before; of the goroutine that runs them
 }
 
 // New makes a Reconciler; Run starts it.
@@ -33,14 +35,37 @@ func (r *Reconciler) Run(ctx context.Context, number uint64) error {
 	d := r.deps
 	d.Logger = d.Logger.With("term", number)
 	t := newTerm(ctx, d)
-	r.current.Store(t)
-	defer r.current.Store(nil)
+	r.enter(t)
+	defer r.enter(nil)
 	t.run(!r.began && d.Hook != nil && d.Retell != nil && d.Retell())
 	r.began = true
 	if d.Ended != nil {
 		d.Ended(r)
 	}
 	return context.Cause(ctx)
+}
+
+func (r *Reconciler) enter(t *term) {
+	r.current.Store(t)
+	r.changed.Notify()
+}
+
+// TermChanged returns a channel that is closed when a term begins or ends.
+func (r *Reconciler) TermChanged() <-chan struct{} { return r.changed.Changed() }
+
+// AwaitTerm waits until a term is under way on this replica. The error is that of ctx.
+func (r *Reconciler) AwaitTerm(ctx context.Context) error {
+	for {
+		changed := r.TermChanged()
+		if r.Leading() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // Changed is to be called after each batch of applied entries, on the applying

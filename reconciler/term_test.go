@@ -376,6 +376,34 @@ func TestAwaitReturnsWhenAttachedAndNamesFailures(t *testing.T) {
 	})
 }
 
+func TestTermIsAwaited(t *testing.T) {
+	scenario(t, 1, func(b *bench) {
+		b.depose()
+		short, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := b.now.AwaitTerm(short); !errors.Is(err, context.DeadlineExceeded) {
+			b.t.Errorf("between two terms: %v", err)
+		}
+		ended := b.now.TermChanged()
+		begun := time.Now()
+		awaited := make(chan error)
+		go func() { awaited <- b.now.AwaitTerm(context.Background()) }()
+		time.Sleep(time.Minute)
+		ctx, stop := context.WithCancel(context.Background())
+		over := make(chan error)
+		go func() { over <- b.now.Run(ctx, b.term+1) }()
+		if err := <-awaited; err != nil || time.Since(begun) != time.Minute {
+			b.t.Errorf("the term began after a minute, and was seen after %s: %v",
+				time.Since(begun), err)
+		}
+		<-ended // it has begun
+		ended = b.now.TermChanged()
+		stop()
+		<-over
+		<-ended
+	})
+}
+
 func TestDeletingATenantLeavesNoLocation(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		ids := b.create(10, 2, neon.Attached(1))

@@ -82,6 +82,7 @@ func (l *Faulty) ReadState(context.Context) (*fsm.State, error) {
 		return nil, l.fail
 	}
 	l.lag = nil
+	l.changed.Notify()
 	return l.Log.State(), nil
 }
 

@@ -1,7 +1,7 @@
 // Package fsmtest has the replicated log that tests use: what is proposed is
 // applied at once, in memory, without consensus and without other replicas.
 //
-// A Log has the methods Propose, State and ReadState of the real log, so it can
+// A Log has the methods Propose, State, Changed and ReadState of the real log, so it can
 // stand for the Log interface of any package:
 //
 //	log := fsmtest.NewLog()
@@ -24,6 +24,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
 )
 
 // maxEntry is the size of the largest command, in bytes. The real log has the same
@@ -33,14 +34,19 @@ const maxEntry = 1 << 20
 // Log is a log that one process has for itself. All methods may be called at any
 // time.
 type Log struct {
-	store *fsm.Store
+	store   *fsm.Store
+	changed wait.Broadcast // the state has changed
 
 	mu       sync.Mutex
 	commands []fsm.Command // Invariant: the command at i has the log index i+1.
 }
 
 // NewLog returns an empty log.
-func NewLog() *Log { return &Log{store: fsm.NewStore()} }
+func NewLog() *Log {
+	l := &Log{store: fsm.NewStore()}
+	l.Subscribe(func(*fsm.State, fsm.Touched) { l.changed.Notify() })
+	return l
+}
 
 // Propose applies a command unless ctx has ended. A refusal comes back as an error
 // together with the Result.
@@ -98,6 +104,9 @@ func (l *Log) AddNodes(t testing.TB, n int, zone neon.AZ) {
 
 // State is the newest state.
 func (l *Log) State() *fsm.State { return l.store.State() }
+
+// Changed returns a channel that is closed when the state has changed.
+func (l *Log) Changed() <-chan struct{} { return l.changed.Changed() }
 
 // ReadState is the newest state too: there is no replica that could be behind.
 func (l *Log) ReadState(context.Context) (*fsm.State, error) { return l.store.State(), nil }

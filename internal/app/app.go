@@ -27,7 +27,6 @@ import (
 	"quorate/internal/leadership"
 	"quorate/internal/metrics"
 	"quorate/internal/serve"
-	"quorate/internal/wait"
 )
 
 // handOverTimeout bounds giving leadership away before a stop.
@@ -50,7 +49,6 @@ type App struct {
 	leader     *leaderWork
 	api        *api.Server
 	outgoing   *outgoing
-	applied    wait.Signal // set after each applied batch
 	failed     failure
 	work       work
 }
@@ -127,13 +125,11 @@ func open(
 		return nil, err
 	}
 	a := &App{
-		cfg: cfg, log: cfg.Logger, outgoing: out, applied: wait.NewSignal(),
-		failed: make(failure, 1),
+		cfg: cfg, log: cfg.Logger, outgoing: out, failed: make(failure, 1),
 	}
 	registry := prometheus.NewRegistry()
 	store := fsm.NewStore()
 	recorder := metrics.New(registry, store.State)
-	store.Subscribe(func(*fsm.State, fsm.Touched) { a.applied.Set() })
 	a.machine = &machine{
 		store: store, granted: cfg.Granted, foreseen: cfg.Foreseen, fail: a.failed.report,
 		halted: make(chan struct{}),
@@ -146,8 +142,9 @@ func open(
 	a.replica = &Replica{
 		log: a.cluster, store: store, outdated: a.machine.outdate.Load, observe: recorder.Command,
 	}
+	store.Subscribe(func(*fsm.State, fsm.Touched) { a.replica.changed.Notify() })
 	a.leadership = leadership.New(leadership.Options{
-		Cluster: a.cluster, State: a.replica.State, Give: giveUp, Logger: cfg.Logger,
+		Cluster: a.cluster, Log: a.replica, Give: giveUp, Logger: cfg.Logger,
 	})
 	a.wire(store, registry, recorder)
 	return a, nil

@@ -126,6 +126,7 @@ func newClusterID() string {
 // and returns.
 func (a *App) learnClusterID(ctx context.Context) {
 	for {
+		changed := a.replica.Changed()
 		if id := a.replica.State().ClusterID; id != "" {
 			if err := a.cluster.SetClusterID(id); err != nil {
 				a.failed.report(fmt.Errorf(
@@ -134,7 +135,7 @@ func (a *App) learnClusterID(ctx context.Context) {
 			return
 		}
 		select {
-		case <-a.applied:
+		case <-changed:
 		case <-ctx.Done():
 			return
 		}

@@ -13,6 +13,7 @@ import (
 	"quorate/cluster"
 	"quorate/fsm"
 	"quorate/internal/decide"
+	"quorate/internal/wait"
 )
 
 // machine is the state machine as package cluster wants it.
@@ -118,8 +119,9 @@ type log interface {
 // Replica is the replicated state as everybody else in the process sees it: the
 // commands go in here and the states come out.
 type Replica struct {
-	log   log
-	store *fsm.Store
+	log     log
+	store   *fsm.Store
+	changed wait.Broadcast // after each applied batch
 
 	outdated func() bool // nil: never
 
@@ -129,6 +131,10 @@ type Replica struct {
 // State is the newest state this replica has applied. It may lag behind what
 // other replicas have acknowledged; it never blocks.
 func (r *Replica) State() *fsm.State { return r.store.State() }
+
+// Changed returns a channel that is closed when State has changed. To miss nothing, take
+// it before the state.
+func (r *Replica) Changed() <-chan struct{} { return r.changed.Changed() }
 
 // ReadState returns a state that holds everything acknowledged by any replica
 // before the call. The errors are the classes NotLeader (there is no leader, or

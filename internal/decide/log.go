@@ -15,6 +15,10 @@ type Log interface {
 	// State is the newest local state.
 	State() *fsm.State
 
+	// Changed returns a channel that is closed when State has changed. To miss nothing,
+	// take it before the state.
+	Changed() <-chan struct{}
+
 	// ReadState is a state that holds everything acknowledged before the call, on
 	// whichever replica.
 	ReadState(ctx context.Context) (*fsm.State, error)

@@ -1,10 +1,16 @@
 package instance
 
-import "sync"
+import (
+	"sync"
+
+	"quorate/internal/wait"
+)
 
 // successors are the instances that lead after this one. It is the
 // leadership.Successor of an instance that has retired.
 type successors struct {
+	changed wait.Broadcast // of what follows
+
 	mu       sync.Mutex
 	leader   holder // as far as is known; zero: none
 	expected bool   // another one will lead, or has led, after our turn
@@ -24,10 +30,14 @@ func (s *successors) Expected() bool {
 	return s.expected
 }
 
+// Changed returns a channel that is closed when something was learned of them.
+func (s *successors) Changed() <-chan struct{} { return s.changed.Changed() }
+
 // begin notes that it is our turn.
 func (s *successors) begin(self holder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.changed.Notify()
 	s.leader, s.expected = self, false
 }
 
@@ -35,6 +45,7 @@ func (s *successors) begin(self holder) {
 func (s *successors) retire(wanted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.changed.Notify()
 	s.leader, s.expected = holder{}, wanted
 }
 
@@ -45,9 +56,13 @@ func (s *successors) over(last, self holder, wanted bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	others := last.Name != self.Name
+	leader, expected := s.leader, s.expected || wanted || others
 	if others {
-		s.leader = last
+		leader = last
 	}
-	s.expected = s.expected || wanted || others
+	if leader != s.leader || expected != s.expected {
+		s.leader, s.expected = leader, expected
+		s.changed.Notify()
+	}
 	return s.expected && !wanted
 }

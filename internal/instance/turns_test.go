@@ -64,11 +64,25 @@ func TestLastTurnIsKnownToAll(t *testing.T) {
 func TestTurnIsOverOnceASuccessorHasHadItsOwn(t *testing.T) {
 	var s successors
 	self, other := holder{Name: "a"}, holder{Name: "b", Address: "http://b/"}
-	s.begin(self)
+	changed := s.Changed()
+	told := func() (yes bool) {
+		select {
+		case <-changed:
+			yes = true
+		default:
+		}
+		changed = s.Changed()
+		return yes
+	}
+	if s.begin(self); !told() {
+		t.Error("nobody hears of our turn")
+	}
 	if name, _ := s.Current(); name != "a" || s.Expected() {
 		t.Errorf("in our turn: %s leads, another expected: %v", name, s.Expected())
 	}
-	s.retire(false)
+	if s.retire(false); !told() {
+		t.Error("nobody hears of the end of our turn")
+	}
 	if name, _ := s.Current(); name != "" || s.Expected() {
 		t.Errorf("after it: %q leads, another expected: %v", name, s.Expected())
 	}
@@ -76,13 +90,18 @@ func TestTurnIsOverOnceASuccessorHasHadItsOwn(t *testing.T) {
 		last   holder
 		wanted bool
 		over   bool
+		news   bool
 	}{
-		{self, false, false}, // nobody else came
-		{self, true, false},  // another one asks
-		{other, false, true}, // it had its turn, and may still have it
+		{self, false, false, false}, // nobody else came
+		{self, true, false, true},   // another one asks
+		{other, false, true, true},  // it had its turn, and may still have it
+		{other, false, true, false},
 	} {
 		if got := s.over(step.last, self, step.wanted); got != step.over {
 			t.Errorf("last %q, wanted %v: over %v", step.last.Name, step.wanted, got)
+		}
+		if got := told(); got != step.news {
+			t.Errorf("last %q, wanted %v: told %v", step.last.Name, step.wanted, got)
 		}
 	}
 	if _, address := s.Current(); address != "http://b/" || !s.Expected() {

@@ -8,8 +8,8 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	"quorate/api"
 	"quorate/api/neon"
@@ -23,6 +23,10 @@ type Cluster interface {
 	ID() string
 	IsLeader() bool
 	Leader() (cluster.LeaderInfo, bool)
+
+	// LeaderChanged returns a channel that is closed when the answer of Leader or of
+	// IsLeader may have changed.
+	LeaderChanged() <-chan struct{}
 	TransferLeadership(ctx context.Context, to string) error
 }
 
@@ -34,12 +38,22 @@ type Successor interface {
 
 	// Expected reports whether it makes sense to wait for one.
 	Expected() bool
+
+	// Changed returns a channel that is closed when the answer of one of these has
+	// changed.
+	Changed() <-chan struct{}
+}
+
+// Log is what must be known of the replicated state.
+type Log interface {
+	State() *fsm.State
+	Changed() <-chan struct{} // closed when State has changed
 }
 
 // Options are what a Leadership is made of.
 type Options struct {
 	Cluster Cluster
-	State   func() *fsm.State
+	Log     Log
 
 	// Give gives leadership away; nil transfers it to the healthiest other member.
 	Give func(context.Context) error
@@ -50,20 +64,20 @@ type Options struct {
 // Leadership is the api.Leadership of a replica.
 type Leadership struct {
 	cluster   Cluster
-	state     func() *fsm.State
+	log       Log
 	stepDown  stepDown
 	retired   atomic.Pointer[Successor] // set once this replica has retired
-	forwarded forwarded
+	retiring  wait.Broadcast            // retired has been set
+	forwarded sync.WaitGroup            // one for each request under way at a leader
 }
 
 // New makes the leadership of a replica.
 func New(o Options) *Leadership {
-	l := &Leadership{cluster: o.Cluster, state: o.State}
+	l := &Leadership{cluster: o.Cluster, log: o.Log}
 	l.stepDown.give, l.stepDown.log = o.Give, o.Logger
 	if o.Give == nil {
 		l.stepDown.give = l.transfer
 	}
-	l.forwarded.leader = func() string { name, _ := l.known(); return name }
 	return l
 }
 
@@ -71,7 +85,20 @@ func New(o Options) *Leadership {
 func (l *Leadership) IsLeader() bool { return l.retired.Load() == nil && l.cluster.IsLeader() }
 
 // Retire makes this replica forward everything to those who come after it.
-func (l *Leadership) Retire(next Successor) { l.retired.Store(&next) }
+func (l *Leadership) Retire(next Successor) {
+	l.retired.Store(&next)
+	l.retiring.Notify()
+}
+
+// changed returns two channels. One of them is closed when the answer of known or of
+// IsLeader may have changed.
+func (l *Leadership) changed() (leader, retired <-chan struct{}) {
+	retired = l.retiring.Changed()
+	if next := l.retired.Load(); next != nil {
+		return (*next).Changed(), retired
+	}
+	return l.cluster.LeaderChanged(), retired
+}
 
 // known is the leader as far as this replica knows: its name, empty when there is none,
 // and the base URL of its API without a trailing slash, empty when it is not known.
@@ -94,7 +121,9 @@ func (l *Leadership) known() (name, address string) {
 // ends, which is then the error. address is the base URL of its HTTP API without
 // a trailing slash.
 func (l *Leadership) Leader(ctx context.Context) (address string, self bool, err error) {
-	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+	for {
+		logged := l.log.Changed() // its address may be there
+		changed, retired := l.changed()
 		if l.IsLeader() {
 			return l.addressOf(l.cluster.ID()), true, nil
 		}
@@ -107,7 +136,11 @@ func (l *Leadership) Leader(ctx context.Context) (address string, self bool, err
 		case next != nil && !(*next).Expected():
 			return "", false, api.ErrSteppedDown
 		}
-		if wait.Sleep(ctx, pause) != nil {
+		select {
+		case <-changed:
+		case <-retired:
+		case <-logged:
+		case <-ctx.Done():
 			return "", false, &neon.Error{
 				Code: neon.Unavailable, Msg: "No leader to forward to", Err: ctx.Err(),
 			}
@@ -117,22 +150,14 @@ func (l *Leadership) Leader(ctx context.Context) (address string, self bool, err
 
 // addressOf is what the log says about a replica that has led before.
 func (l *Leadership) addressOf(id string) string {
-	if last := l.state().Leader; last.ServerID == id {
+	if last := l.log.State().Leader; last.ServerID == id {
 		return strings.TrimSuffix(last.Address, "/")
 	}
 	return ""
 }
 
-// While derives a context that ends when this replica learns that the leader at
-// the address does not lead any more: a frozen one would never answer. The
-// returned function must be called.
-func (l *Leadership) While(ctx context.Context, _ string) (context.Context, context.CancelFunc) {
-	name, _ := l.known()
-	return l.forwarded.follow(ctx, name)
-}
-
 // Wait joins what was started for requests, once none is under way any more.
 func (l *Leadership) Wait() {
 	l.stepDown.wait()
-	l.forwarded.wait()
+	l.forwarded.Wait()
 }

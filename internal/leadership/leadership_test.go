@@ -35,6 +35,8 @@ func (m *member) Leader() (cluster.LeaderInfo, bool) {
 	return m.leader, m.leader.ID != ""
 }
 
+func (m *member) LeaderChanged() <-chan struct{} { return m.changed.Changed() }
+
 func (m *member) TransferLeadership(context.Context, string) error { return m.transferErr }
 
 // follow makes the member know another leader.
@@ -66,11 +68,37 @@ func (n *next) Expected() bool {
 	return n.expected
 }
 
+func (n *next) Changed() <-chan struct{} { return n.changed.Changed() }
+
 func (n *next) set(name, address string, expected bool) {
 	n.mu.Lock()
 	n.name, n.address, n.expected = name, address, expected
 	n.mu.Unlock()
 	n.changed.Notify()
+}
+
+// logged is a log that names leaders and where they are.
+type logged struct {
+	changed wait.Broadcast
+
+	mu    sync.Mutex
+	state fsm.State
+}
+
+func (l *logged) State() *fsm.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.state
+	return &s
+}
+
+func (l *logged) Changed() <-chan struct{} { return l.changed.Changed() }
+
+func (l *logged) lead(id, address string) {
+	l.mu.Lock()
+	l.state.Leader = fsm.Leader{ServerID: id, Address: address}
+	l.mu.Unlock()
+	l.changed.Notify()
 }
 
 // scene runs a test in virtual time, in which the log says that "b" has led at
@@ -80,10 +108,10 @@ func scene(
 ) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &member{}
-		state := &fsm.State{Leader: fsm.Leader{ServerID: "b", Address: "http://logged/"}}
+		m, log := &member{}, &logged{}
+		log.lead("b", "http://logged/")
 		l := New(Options{
-			Cluster: m, State: func() *fsm.State { return state }, Give: give,
+			Cluster: m, Log: log, Give: give,
 			Logger: slog.New(slog.DiscardHandler),
 		})
 		test(t, m, l)
@@ -100,7 +128,7 @@ func TestLeaderIsAwaitedUntilItsAddressIsKnown(t *testing.T) {
 		if address != "http://a" || self || err != nil {
 			t.Errorf("%q, self %v, %v", address, self, err)
 		}
-		if took := time.Since(begun); took < 3*time.Second || took > 3100*time.Millisecond {
+		if took := time.Since(begun); took != 3*time.Second {
 			t.Errorf("the answer came after %s", took)
 		}
 	})
@@ -111,6 +139,35 @@ func TestLogTellsTheAddressOfALeaderThatHasLedBefore(t *testing.T) {
 		m.follow("b", "")
 		if address, _, err := l.Leader(t.Context()); address != "http://logged" || err != nil {
 			t.Errorf("%q, %v", address, err)
+		}
+	})
+}
+
+func TestLeaderIsFoundOnceTheLogNamesItsAddress(t *testing.T) {
+	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+		m.follow("c", "")
+		time.AfterFunc(time.Second, func() { l.log.(*logged).lead("c", "http://c/") })
+		begun := time.Now()
+		if address, _, err := l.Leader(t.Context()); address != "http://c" || err != nil ||
+			time.Since(begun) != time.Second {
+			t.Errorf("%q, %v after %s", address, err, time.Since(begun))
+		}
+	})
+}
+
+func TestReplicaThatRetiresMeanwhileNamesItsSuccessor(t *testing.T) {
+	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
+		m.follow("a", "") // nobody knows where it is
+		forwarded, stop := l.While(t.Context(), "http://a")
+		defer stop()
+		after := &next{expected: true}
+		time.AfterFunc(time.Second, func() { l.Retire(after) })
+		time.AfterFunc(2*time.Second, func() { after.set("n", "http://n/", true) })
+		if address, _, err := l.Leader(t.Context()); address != "http://n" || err != nil {
+			t.Errorf("%q, %v", address, err)
+		}
+		if !errors.Is(context.Cause(forwarded), errLeaderGone) {
+			t.Errorf("the request to the leader of before: %v", context.Cause(forwarded))
 		}
 	})
 }
@@ -165,7 +222,7 @@ func TestForwardedRequestEndsWhenItsLeaderLeadsNoMore(t *testing.T) {
 		m.follow("b", "http://b")
 		ofB, stopB := l.While(t.Context(), "http://b")
 		defer stopB()
-		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
 		if !errors.Is(context.Cause(ofA), errLeaderGone) || ofB.Err() != nil {
 			t.Errorf("the request to the old leader: %v, to the new one: %v",
 				context.Cause(ofA), context.Cause(ofB))

@@ -9,18 +9,14 @@ import (
 	"quorate/internal/wait"
 )
 
-const (
-	// readyPoll is how often a waiting request checks again. Becoming ready takes a
-	// round of heartbeats, a hundred times longer.
-	readyPoll = 5 * time.Millisecond
-
-	// catchUpPause is the pause between two tries to catch up with the leader.
-	catchUpPause = 50 * time.Millisecond
-)
+// catchUpPause is the pause between two tries to catch up with the leader. Nothing tells
+// when the next one will succeed. A try that finds no leader waits for one by itself.
+const catchUpPause = 50 * time.Millisecond
 
 // Member is what readiness must know of the Raft member.
 type Member interface {
 	IsLeader() bool
+	LeaderChanged() <-chan struct{} // closed when the answer of IsLeader may have changed
 	ReadBarrier(ctx context.Context) error
 }
 
@@ -28,13 +24,16 @@ type Member interface {
 type Term interface {
 	Ready() bool   // it has listed every node and asked it for a sign of life
 	Leading() bool // it has begun
+
+	TermChanged() <-chan struct{} // closed when the answer of Leading has changed
 }
 
 // Readiness is the api.Readiness of a replica.
 type Readiness struct {
 	member   Member
 	term     Term
-	caughtUp atomic.Bool // a linearizable read has succeeded here once
+	caughtUp atomic.Bool    // a linearizable read has succeeded here once
+	progress wait.Broadcast // caughtUp has been set
 }
 
 // NewReadiness makes the readiness of a replica.
@@ -55,7 +54,16 @@ func (r *Readiness) Ready() bool {
 // writes after every change of leader.
 func (r *Readiness) WaitReady(ctx context.Context) error {
 	for !r.serves() {
-		if wait.Sleep(ctx, readyPoll) != nil {
+		leader, term := r.member.LeaderChanged(), r.term.TermChanged()
+		progress := r.progress.Changed()
+		if r.serves() {
+			break
+		}
+		select {
+		case <-leader:
+		case <-term:
+		case <-progress:
+		case <-ctx.Done():
 			return neon.Errorf(neon.Timeout, "Timed out waiting for service readiness")
 		}
 	}
@@ -75,6 +83,7 @@ func (r *Readiness) CatchUp(ctx context.Context) {
 	for {
 		if r.member.ReadBarrier(ctx) == nil {
 			r.caughtUp.Store(true)
+			r.progress.Notify()
 			return
 		}
 		if wait.Sleep(ctx, catchUpPause) != nil {

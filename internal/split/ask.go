@@ -54,16 +54,8 @@ func (p *Splitter) ask(ctx context.Context, sp fsm.Split) error {
 func (p *Splitter) watch(
 	ctx context.Context, sp fsm.Split, done <-chan struct{}, cancel context.CancelCauseFunc,
 ) {
-	poll := time.NewTicker(lookPause)
-	defer poll.Stop()
 	for {
-		select {
-		case <-done:
-			return
-		case <-ctx.Done():
-			return
-		case <-poll.C:
-		}
+		changed := p.Log.Changed()
 		s := p.Log.State()
 		if now, ok := s.Split(sp.Tenant); !ok || now.Began != sp.Began ||
 			now.Phase != fsm.SplitAsking {
@@ -78,6 +70,13 @@ func (p *Splitter) watch(
 					parent.Node))
 				return
 			}
+		}
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		case <-changed:
 		}
 	}
 }

@@ -45,10 +45,8 @@ func (p *Splitter) Run(ctx context.Context) {
 			p.remember(s, sp)
 		}
 	}
-	for p.Reconciler.AwaitNoWorker(ctx) != nil { // the workers begin their term at the same time
-		if wait.Sleep(ctx, pollPause) != nil {
-			return
-		}
+	if p.Reconciler.AwaitTerm(ctx) != nil { // the workers begin their term at the same time
+		return
 	}
 	wg.Go(func() { newAuto(p).run(ctx) })
 	var driven duty.Keyed[neon.TenantID]

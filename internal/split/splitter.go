@@ -60,6 +60,9 @@ type Pageservers interface {
 type Reconciler interface {
 	decide.Reconciler
 
+	// AwaitTerm waits until they work. The error is that of ctx.
+	AwaitTerm(ctx context.Context) error
+
 	// AwaitNoWorker waits until no worker is in the middle of a call for the shards.
 	AwaitNoWorker(ctx context.Context, shards ...neon.ShardID) error
 
@@ -106,10 +109,6 @@ func New(d Deps) *Splitter {
 }
 
 const (
-	// pollPause is the pause between two looks at the record of a split by a request
-	// that waits for it.
-	pollPause = 20 * time.Millisecond
-
 	// checkPause is the pause between two checks that the record still changes here.
 	checkPause = time.Second
 
@@ -166,12 +165,18 @@ func (p *Splitter) awaitLeftovers(ctx context.Context, id neon.TenantID) {
 	ctx, cancel := context.WithTimeout(ctx, decide.ShortWait)
 	defer cancel()
 	for {
+		changed := p.Log.Changed()
 		s := p.Log.State()
 		sp, _ := s.Split(id)
 		if !slices.ContainsFunc(sp.Leftovers, func(l fsm.Leftover) bool {
 			node, ok := s.Node(l.Node)
 			return ok && node.Available()
-		}) || wait.Sleep(ctx, pollPause) != nil {
+		}) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -230,11 +235,10 @@ func decideSplit(s *fsm.State, id neon.TenantID, req neon.ShardSplitRequest) (fs
 // await waits for the end of a split that was begun, by whichever leader.
 func (p *Splitter) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, error) {
 	id, count := asked.Tenant, asked.Count
-	poll := time.NewTicker(pollPause)
-	defer poll.Stop()
 	check := time.NewTicker(checkPause)
 	defer check.Stop()
 	for {
+		changed := p.Log.Changed()
 		s := p.Log.State()
 		tenant, ok := s.Tenant(id)
 		sp, recorded := s.Split(id)
@@ -249,7 +253,7 @@ func (p *Splitter) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, 
 			return nil, p.aborted.of(asked)
 		}
 		select {
-		case <-poll.C:
+		case <-changed:
 		case <-check.C:
 			// A replica that has ended its part, such as an instance that stepped down
 			// for another, sees nothing any more: its successor rolls splits back.
@@ -276,14 +280,15 @@ func AwaitEnd(ctx context.Context, log decide.Log, id neon.TenantID) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, decide.LongWait)
 	defer cancel()
-	poll := time.NewTicker(pollPause)
-	defer poll.Stop()
-	for log.State().Splitting(id) {
+	for {
+		changed := log.Changed()
+		if !log.State().Splitting(id) {
+			return nil
+		}
 		select {
-		case <-poll.C:
+		case <-changed:
 		case <-ctx.Done():
 			return neon.Errorf(neon.Conflict, "Tenant %s is being split", id)
 		}
 	}
-	return nil
 }

@@ -129,6 +129,8 @@ func (f *splitter) TopTenants(
 	return f.tops, nil
 }
 
+func (f *splitter) AwaitTerm(context.Context) error { return nil }
+
 func (f *splitter) AwaitNoWorker(context.Context, ...neon.ShardID) error { return nil }
 func (f *splitter) Await(context.Context, uint64, ...neon.ShardID) error { return nil }
 func (f *splitter) Kick(...neon.ShardID)                                 {}
@@ -183,9 +185,13 @@ func TestSplitAsksEveryParentOnceAndKicksTheSecondaries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, f := splitWorld(t, 2, Options{})
 		lead(t, p, func() {
+			begun := time.Now()
 			shards, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4})
 			if err != nil || !slices.Equal(shards, neon.ShardIDs(tenantOne, 4)) {
 				t.Errorf("%v, %v", shards, err)
+			}
+			if took := time.Since(begun); took != 0 {
+				t.Errorf("the request saw the end of the split %s late", took)
 			}
 		})
 		if len(f.asked) != 2 ||

@@ -141,7 +141,8 @@ var allowed = map[string]struct {
 	},
 	"internal/serve": {[]string{"internal/wait"}, "sockets"},
 	"internal/controlsocket": {
-		[]string{"cluster", "internal/jsonhttp"}, "commands on the same machine",
+		[]string{"cluster", "internal/jsonhttp", "internal/serve"},
+		"commands on the same machine",
 	},
 	"internal/featureflags": {
 		[]string{"fsm", "api/neon", "internal/jsonhttp", "internal/pageserver"}, "passes flags on",

@@ -203,6 +203,15 @@ func TestContractExitCodes(t *testing.T) {
 	}
 }
 
+// A terminal that is closed, or a supervisor that says so, ends a replica in order.
+func TestAHangUpIsAStopInOrder(t *testing.T) {
+	p := launch(t, nil, devFlags...)
+	_ = p.ready().cmd.Process.Signal(syscall.SIGHUP)
+	if code := p.exits(); code != "0" || !strings.Contains(p.output(), "Stopping") {
+		t.Errorf("exits with %s\n%s", code, p.output())
+	}
+}
+
 // TestContractEnvironmentOfAProcess starts with variables that are not flags.
 func TestContractEnvironmentOfAProcess(t *testing.T) {
 	var harmless []string

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"quorate/cluster"
+	"quorate/internal/serve"
 )
 
 // timeout bounds one command. Adding a member takes longest: it returns when the member
@@ -68,7 +69,9 @@ func Listen(dir string, c *cluster.Cluster, log *slog.Logger, more ...Route) (*S
 	for _, r := range more {
 		mux.HandleFunc(r.Pattern, r.Handler)
 	}
-	s.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	s.server = &http.Server{
+		Handler: serve.GiveUpOnSlowReaders(mux), ReadHeaderTimeout: 10 * time.Second,
+	}
 	s.wg.Go(func() { _ = s.server.Serve(l) })
 	return s, nil
 }

@@ -42,6 +42,10 @@ type Config struct {
 	// checked for changes every CertReload; 0 means every minute.
 	CertFile, KeyFile string
 	CertReload        time.Duration
+
+	// MaxConnections bounds the connections of all listeners together; 0: half of the
+	// process's file descriptors, at most 10,000.
+	MaxConnections int
 }
 
 // Network opens the sockets to listen on.
@@ -59,15 +63,14 @@ type Server struct {
 	handler   atomic.Pointer[http.Handler]
 	releasing atomic.Bool
 
-	mu     sync.Mutex
-	unused map[net.Conn]struct{} // connections on which nothing has come yet
+	connections *connections
 }
 
 // Listen binds the addresses of cfg without serving them yet: a port that is in use
 // must be found before the replica joins anything. A server that is not started must
 // be closed.
 func Listen(cfg Config, network Network, log *slog.Logger) (_ *Server, err error) {
-	s := &Server{log: log, unused: make(map[net.Conn]struct{})}
+	s := &Server{log: log, connections: newConnections(cfg.MaxConnections, log)}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -105,7 +108,7 @@ func (s *Server) bind(network Network, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	return l, nil
+	return s.connections.bound(l), nil
 }
 
 func (s *Server) add(scheme string, l net.Listener) {
@@ -142,13 +145,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) Start(base context.Context, h http.Handler) {
 	s.Handle(h)
 	s.server = &http.Server{
-		Handler:           s,
+		Handler:           GiveUpOnSlowReaders(s),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnState:         s.trackUnused,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnState:         s.connections.changed,
+		ErrorLog:          newErrorLog(s.log),
 	}
 	for _, l := range s.listeners {
 		s.wg.Go(func() {
@@ -156,26 +159,6 @@ func (s *Server) Start(base context.Context, h http.Handler) {
 				s.log.Error("HTTP server ended", "addr", l.Addr().String(), "err", err)
 			}
 		})
-	}
-}
-
-// trackUnused keeps the connections on which nothing has come yet.
-func (s *Server) trackUnused(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state == http.StateNew {
-		s.unused[c] = struct{}{}
-	} else {
-		delete(s.unused, c)
-	}
-}
-
-// closeUnused ends the connections that clients keep in reserve.
-func (s *Server) closeUnused() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.unused {
-		_ = c.Close()
 	}
 }
 
@@ -190,7 +173,7 @@ func (s *Server) Release(ctx context.Context) {
 func (s *Server) Stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	defer time.AfterFunc(unusedTime, s.closeUnused).Stop()
+	defer time.AfterFunc(unusedTime, s.connections.closeUnused).Stop()
 	if err := s.server.Shutdown(ctx); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			s.log.Warn("Timed out joining HTTP server task", "err", err)

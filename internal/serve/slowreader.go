@@ -1,0 +1,49 @@
+package serve
+
+import (
+	"net/http"
+	"time"
+)
+
+const (
+	// writePiece is how much of an answer is written at a time, in bytes, and writeTime
+	// how long the client may take for it. A client that takes longer is given up: it
+	// holds the whole answer in memory. So a client may be as slow as 6 KB/s.
+	writePiece = 64 << 10
+	writeTime  = 10 * time.Second
+)
+
+// GiveUpOnSlowReaders makes the answers of a handler end when their client does not
+// read them.
+func GiveUpOnSlowReaders(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(&timedWriter{ResponseWriter: w, control: http.NewResponseController(w)}, r)
+	})
+}
+
+// timedWriter sets a deadline for each piece.
+type timedWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Flush makes http.Flusher work for those who ask for it by type.
+func (w *timedWriter) Flush() {
+	_ = w.control.SetWriteDeadline(time.Now().Add(writeTime))
+	_ = w.control.Flush()
+}
+
+func (w *timedWriter) Write(p []byte) (n int, err error) {
+	for {
+		piece := p[n:min(len(p), n+writePiece)]
+		// Recorders of tests have no deadlines; nothing is slow there.
+		_ = w.control.SetWriteDeadline(time.Now().Add(writeTime))
+		m, err := w.ResponseWriter.Write(piece)
+		n += m
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}

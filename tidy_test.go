@@ -176,8 +176,9 @@ var allowed = map[string]struct {
 	"testcluster": {[]string{
 		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint",
 		"internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver",
-		"testcluster/simsafekeeper", "cluster/clustertest", "internal/serve",
+		"testcluster/simsafekeeper", "testcluster/spoil", "cluster/clustertest", "internal/serve",
 	}, "builds whole clusters"},
+	"testcluster/spoil": {[]string{"api/neon", "cluster", "fsm"}, "alters states as the log may"},
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint",
 		"api/neon", "internal/tracelog", "internal/atomicfile", "internal/controlsocket",
@@ -198,7 +199,7 @@ var allowed = map[string]struct {
 		"api/neon",
 	}, "measures controllers from outside, and the log and the state alone"},
 	"testcluster/testcontroller": {
-		[]string{"cluster/clustertest", "internal/storagecontroller"},
+		[]string{"cluster", "cluster/clustertest", "internal/storagecontroller", "testcluster/spoil"},
 		"the controller as a process, with what only tests need",
 	},
 	"testcluster/demo": {

@@ -390,4 +390,7 @@ func TestStatusRoutesTellWhatThisReplicaIs(t *testing.T) {
 	w.replicas[0].notReady = true
 	w.replicas[0].do("GET", "/ready", "").want(t, 503, "null")
 	w.replicas[0].do("GET", "/live", "").want(t, 503, "null")
+	w.replicas[1].outOfService = "its state is wrong"
+	w.replicas[1].do("GET", "/ready", "").want(t, 503,
+		`{"msg":"This replica is out of service: its state is wrong"}`)
 }

@@ -44,6 +44,10 @@ type Readiness interface {
 	// of heartbeats and listings, a follower once it has caught up.
 	Ready() bool
 
+	// OutOfService says why the replica must not be asked anything although it runs; ""
+	// when it may be. It is not ready then.
+	OutOfService() string
+
 	// WaitReady returns nil as soon as requests can be executed, which may be before
 	// Ready, and else the error of ctx.
 	WaitReady(ctx context.Context) error
@@ -130,7 +134,10 @@ func New(o Options) *Server {
 
 func newHandlers(o Options) handlers {
 	return handlers{
-		probes:      probeHandler{isLeader: o.Leadership.IsLeader, isReady: o.Readiness.Ready},
+		probes: probeHandler{
+			isLeader: o.Leadership.IsLeader, isReady: o.Readiness.Ready,
+			outOfService: o.Readiness.OutOfService,
+		},
 		scrape:      scrapeHandler{newScrape(o.Registry)},
 		profiles:    profileHandler{profile.New()},
 		upcalls:     upcallHandler{o.Upcalls},

@@ -61,9 +61,11 @@ type replica struct {
 	propose  func(next func() (fsm.Result, error)) (fsm.Result, error) // nil: next
 	await    func(context.Context) error
 	notReady bool
-	observed map[neon.ShardID]map[neon.NodeID]*neon.LocationConfig
-	attached []neon.NodeID // re-attaches heard of
-	disk     controller.Disk
+
+	outOfService string
+	observed     map[neon.ShardID]map[neon.NodeID]*neon.LocationConfig
+	attached     []neon.NodeID // re-attaches heard of
+	disk         controller.Disk
 }
 
 type setup struct {
@@ -283,6 +285,12 @@ func (r *replica) Ready() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.notReady
+}
+
+func (r *replica) OutOfService() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.outOfService
 }
 
 func (r *replica) WaitReady(ctx context.Context) error {

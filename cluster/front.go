@@ -102,6 +102,10 @@ func (c *Cluster) GossipAddr() string {
 	return c.gossip.addr()
 }
 
+// OutOfService says why this server must not be asked anything, although it runs: its
+// state is not that of the others. It is "" while the server is in service.
+func (c *Cluster) OutOfService() string { return c.equality.diverged() }
+
 // Fatal delivers at most one error. After it this server can do nothing more, and the
 // process should exit. The disk refuses writes, or the cluster has ended.
 func (c *Cluster) Fatal() <-chan error { return c.node.store.Health.Fatal() }

@@ -45,6 +45,18 @@ type MemberStatus struct {
 	Level uint64 `json:"level"`
 }
 
+// Equality says whether the member's state is that of this server, as it was last
+// compared: equal, diverged, or unknown while they were not compared.
+func (s MemberStatus) Equality() string {
+	switch {
+	case s.Diverged != "":
+		return "diverged"
+	case s.Connected && s.EqualAt > 0:
+		return "equal"
+	}
+	return "unknown"
+}
+
 // LeaderInfo says where the leader is. HTTPAddr is empty until this server has talked
 // to the leader once.
 type LeaderInfo struct {

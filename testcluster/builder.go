@@ -91,7 +91,7 @@ type Builder struct {
 	Binary string
 
 	// DiskFaults says that Binary is testcluster/testcontroller, so that HangDisk and
-	// FillDisk reach the disks of Processes.
+	// FillDisk reach the disks of Processes, and SpoilState their memory.
 	DiskFaults bool
 
 	// UnreadLogs makes the output of Processes pipes that nobody reads. What such a pipe

@@ -6,6 +6,7 @@ import "quorate/api/neon"
 type faulty interface {
 	freezable
 	disk
+	memory
 	peer
 }
 
@@ -20,6 +21,11 @@ type disk interface {
 	hangDisk() error
 	fillDisk() error
 	healDisk() error
+}
+
+// memory is where a controller has its state.
+type memory interface {
+	spoilState() error
 }
 
 // peer is a controller as the network sees it. What it is blocked from replaces what
@@ -52,6 +58,11 @@ func (f *faults) FillDisk(i int) error { return f.victims[i].fillDisk() }
 
 // HealDisk ends HangDisk and FillDisk.
 func (f *faults) HealDisk(i int) error { return f.victims[i].healDisk() }
+
+// SpoilState makes the state of a controller differ from what the log says: it has the
+// pageserver spoil.Node. The controller does not notice. Processes need DiskFaults, and
+// nothing waits until it has happened.
+func (f *faults) SpoilState(i int) error { return f.victims[i].spoilState() }
 
 // Partition divides the controllers into groups that do not hear each other. A
 // controller in no group hears nobody. Pageservers and clients still reach all.

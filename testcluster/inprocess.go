@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"quorate/cluster"
@@ -14,6 +15,7 @@ import (
 	"quorate/internal/failpoint"
 	"quorate/internal/serve"
 	"quorate/internal/tracelog"
+	"quorate/testcluster/spoil"
 )
 
 // faultyDisk is a disk that can hang and be full.
@@ -27,6 +29,7 @@ type faultyDisk interface {
 type inProcess struct {
 	config app.Config // of every start
 	gate   *gate
+	memory atomic.Pointer[spoil.Machine] // of the last start
 	disk   faultyDisk
 	log    *logTail
 
@@ -78,6 +81,11 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 	} else {
 		d := clustertest.NewFileDisk()
 		r.disk, cfg.Cluster.Disk = d, d
+	}
+	cfg.Machine = func(m cluster.Machine) cluster.Machine {
+		spoilt := spoil.New(m)
+		r.memory.Store(spoilt)
+		return spoilt
 	}
 	r.config = cfg
 	return r
@@ -146,6 +154,13 @@ func (r *inProcess) healDisk() error {
 	r.disk.Fail(nil)
 	r.disk.Resume()
 	return nil
+}
+
+func (r *inProcess) spoilState() error {
+	if !r.running() {
+		return errors.New("it does not run")
+	}
+	return r.memory.Load().Spoil()
 }
 
 func (r *inProcess) block(addresses ...string) error {

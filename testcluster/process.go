@@ -203,6 +203,8 @@ func (p *process) hangDisk() error { return p.diskSignal("hang the disk", syscal
 func (p *process) fillDisk() error { return p.diskSignal("fill the disk", syscall.SIGALRM) }
 func (p *process) healDisk() error { return p.diskSignal("heal the disk", syscall.SIGUSR2) }
 
+func (p *process) spoilState() error { return p.diskSignal("spoil the state", syscall.SIGWINCH) }
+
 func (p *process) diskSignal(what string, s os.Signal) error {
 	if !p.diskFaults {
 		return fmt.Errorf("%s without DiskFaults: %w", what, ErrMode)

@@ -72,7 +72,8 @@ func (e *episode) suspectLocked(id neon.NodeID) (ended func()) {
 	}
 }
 
-// controllers kills, stops, freezes and deposes controllers, and hangs their disks.
+// controllers kills, stops, freezes and deposes controllers, hangs their disks and spoils
+// their states.
 func (n *nemesis) controllers(ctx context.Context) {
 	for n.pause(ctx, 20*time.Second) {
 		n.injected()
@@ -80,7 +81,9 @@ func (n *nemesis) controllers(ctx context.Context) {
 		if leader, ok := n.Leader(ctx); ok && n.rng.IntN(3) > 0 {
 			i = leader
 		}
-		switch n.rng.IntN(10) {
+		switch n.rng.IntN(11) {
+		case 10:
+			n.spoil(ctx, i)
 		case 0, 1, 2, 3:
 			n.check(n.Kill(i))
 			n.pause(ctx, 3*time.Second)
@@ -133,9 +136,11 @@ func (n *nemesis) network(ctx context.Context) {
 		if n.rng.IntN(2) == 0 {
 			order := n.rng.Perm(n.Controllers())
 			cut := n.rng.IntN(n.Controllers() + 1)
+			n.whole <- struct{}{}
 			n.check(n.Partition(order[:cut], order[cut:]))
 			n.pause(ctx, 5*time.Second)
 			n.check(n.Heal())
+			<-n.whole
 			continue
 		}
 		i := n.rng.IntN(n.Controllers())

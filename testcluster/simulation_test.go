@@ -74,6 +74,7 @@ type tally struct {
 	virtual                 time.Duration
 	acknowledged, failed    int // requests
 	faults, rounds, late    int
+	spoils                  int // of states
 	reads                   int
 	orders                  int           // long operations begun or cancelled
 	slowest                 time.Duration // from the end of the faults until all was well
@@ -85,6 +86,7 @@ func (t *tally) add(o tally) {
 	t.acknowledged += o.acknowledged
 	t.failed += o.failed
 	t.faults += o.faults
+	t.spoils += o.spoils
 	t.rounds += o.rounds
 	t.late += o.late
 	t.reads += o.reads
@@ -95,9 +97,9 @@ func (t *tally) add(o tally) {
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d rounds, %d location changes, %d late effects, %d notifications, slowest convergence %s",
-		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.rounds, t.location, t.late,
-		t.notifications, t.slowest.Round(time.Millisecond))
+	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, slowest convergence %s",
+		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.spoils, t.rounds,
+		t.location, t.late, t.notifications, t.slowest.Round(time.Millisecond))
 }
 
 // episode is one cluster under work and faults.
@@ -115,14 +117,20 @@ type episode struct {
 	suspects map[neon.NodeID]int // pageservers that the controllers may take for dead
 	// pageservers whose deletion was ordered, and what to do at its end
 	deleted map[neon.NodeID]func()
-	next    int // number of the next tenant and timeline
+	spoilt  time.Time // when the state of a controller was last spoiled
+
+	// whole has a place while the controllers are neither divided nor must not be. A
+	// mutex would hold up the virtual time.
+	whole chan struct{}
+
+	next int // number of the next tenant and timeline
 }
 
 func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 	rng := rand.New(rand.NewPCG(seed, 0x51b))
 	e := &episode{
 		T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int),
-		deleted: make(map[neon.NodeID]func()),
+		deleted: make(map[neon.NodeID]func()), whole: make(chan struct{}, 1),
 	}
 	b := e.describe()
 	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, %d safekeepers, heartbeats every %s, offline after %s, snapshots every %d entries",

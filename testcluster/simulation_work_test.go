@@ -328,6 +328,7 @@ func (w *worker) ask(ctx context.Context) {
 			return
 		}
 		w.validate()
+		w.askForTheSpoiled()
 	}
 }
 

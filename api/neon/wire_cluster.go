@@ -23,6 +23,8 @@ type ClusterMember struct {
 	Applied     uint64 `json:"applied_index"`
 	Lag         uint64 `json:"lag"`           // entries behind the leader
 	Level       uint64 `json:"feature_level"` // that its version knows; 0: not known
+	// Equality is equal, diverged, or unknown: its state beside that of the replica asked.
+	Equality string `json:"equality"`
 }
 
 // NodeOperation is one operation under way on a pageserver, in the answer of

@@ -136,7 +136,11 @@ func open(
 	}
 	raft := cfg.Cluster
 	raft.HTTPAddr, raft.Level = cfg.HTTP.Address, fsm.Level
-	if a.cluster, err = cluster.Open(ctx, raft, a.machine); err != nil {
+	var replicated cluster.Machine = a.machine
+	if cfg.Machine != nil {
+		replicated = cfg.Machine(a.machine)
+	}
+	if a.cluster, err = cluster.Open(ctx, raft, replicated); err != nil {
 		return nil, fmt.Errorf("open the cluster: %w", err)
 	}
 	a.replica = &Replica{

@@ -88,6 +88,10 @@ type Config struct {
 	// anybody in this process can act on it. It is as expensive as Granted.
 	Foreseen func(*fsm.State)
 
+	// Machine, when set, is given the state machine and returns what the log drives in its
+	// place, for tests. The result should be a cluster.Digester as well.
+	Machine func(cluster.Machine) cluster.Machine
+
 	// Logger; nil discards.
 	Logger *slog.Logger
 

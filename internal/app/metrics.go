@@ -40,6 +40,11 @@ func newRaftMetrics(c *cluster.Cluster) *raftMetrics {
 		func(s *cluster.Status) float64 { return truth(s.Leader != "") })
 	add("disk_sick", "1 while the disk keeps this replica from leading", gauge,
 		func(s *cluster.Status) float64 { return truth(s.Sick) })
+	add("diverged", "1 while the state of this replica is not that of the others", gauge,
+		func(s *cluster.Status) float64 { return truth(s.Diverged != "") })
+	add("states_replaced", "How often this replica got the state of another, since its own "+
+		"was not that of the others", prometheus.CounterValue,
+		func(s *cluster.Status) float64 { return float64(s.Mended) })
 	add("write_seconds", "Duration of the last write of the log, fsync included", gauge,
 		func(s *cluster.Status) float64 { return s.LastWrite.Seconds() })
 	add("slowest_write_seconds", "Longest write of the log since the start", gauge,
@@ -91,6 +96,7 @@ func describe(c *cluster.Cluster, replica *Replica) neon.Cluster {
 		member := neon.ClusterMember{
 			ID: m.ID, RaftAddr: m.RaftAddr, HTTPAddr: m.HTTPAddr, Role: "learner",
 			LastContact: "never", Applied: m.AppliedIndex, Lag: m.Lag, Level: m.Level,
+			Equality: m.Equality(),
 		}
 		switch {
 		case m.Leader:

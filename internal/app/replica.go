@@ -92,6 +92,20 @@ func (m *machine) foresee(batch []fsm.Entry) {
 	}
 }
 
+// Digest makes the machine a cluster.Digester. A new DigestScheme computes another hash
+// of an equal state, and a version with another level may keep other fields, so only
+// replicas that agree in both are compared. One that has stopped at an entry of a newer
+// version is like no other.
+func (m *machine) Digest() (scheme, hash uint64) {
+	if m.outdate.Load() {
+		return 0, 0
+	}
+	return digestScheme(fsm.DigestScheme, fsm.Level), m.store.State().Digest()
+}
+
+// digestScheme is not 0.
+func digestScheme(scheme, level uint64) uint64 { return scheme<<32 | level }
+
 func (m *machine) Snapshot() (io.WriterTo, error) {
 	if m.outdate.Load() {
 		return nil, errOutdated
@@ -222,6 +236,10 @@ func readError(err error) error {
 		return &neon.Error{Code: neon.ShuttingDown, Msg: "Shutting down", Err: err}
 	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrPeerUnreachable):
 		return &neon.Error{Code: neon.NotLeader, Msg: "No leader confirms the read", Err: err}
+	case errors.Is(err, cluster.ErrDiverged): // the leader answers instead
+		return &neon.Error{
+			Code: neon.NotLeader, Msg: "This replica is out of service: " + err.Error(), Err: err,
+		}
 	default:
 		return &neon.Error{
 			Code: neon.Unavailable, Msg: "The read could not be confirmed: " + err.Error(),

@@ -18,6 +18,7 @@ type Member interface {
 	IsLeader() bool
 	LeaderChanged() <-chan struct{} // closed when the answer of IsLeader may have changed
 	ReadBarrier(ctx context.Context) error
+	OutOfService() string // why it must not be asked anything; "" when it may be
 }
 
 // Term is what readiness must know of the leader's work.
@@ -40,13 +41,20 @@ type Readiness struct {
 func NewReadiness(m Member, t Term) *Readiness { return &Readiness{member: m, term: t} }
 
 // Ready reports, on the leader, whether every node was listed and asked for a sign
-// of life in this term; on a follower, whether it has caught up once.
+// of life in this term; on a follower, whether it has caught up once. A replica that is
+// out of service is not ready.
 func (r *Readiness) Ready() bool {
+	if r.member.OutOfService() != "" {
+		return false
+	}
 	if r.member.IsLeader() {
 		return r.term.Ready()
 	}
 	return r.caughtUp.Load()
 }
+
+// OutOfService says why this replica must not be asked anything; "" when it may be.
+func (r *Readiness) OutOfService() string { return r.member.OutOfService() }
 
 // WaitReady returns nil as soon as this replica can do what it is asked: on the
 // leader, once the work of its term has begun. It does not wait for the first answers of

@@ -17,6 +17,14 @@ type progress struct {
 	leads, leading, ready atomic.Bool
 	behind                atomic.Int32 // how many barriers still fail
 	changed               wait.Broadcast
+	diverged              atomic.Bool
+}
+
+func (p *progress) OutOfService() string {
+	if p.diverged.Load() {
+		return "diverged"
+	}
+	return ""
 }
 
 func (p *progress) LeaderChanged() <-chan struct{} { return p.changed.Changed() }
@@ -71,6 +79,24 @@ func TestFollowerIsReadyOnceItHasCaughtUp(t *testing.T) {
 			t.Errorf("after it has caught up: %v, ready %v", err, r.Ready())
 		}
 	})
+}
+
+func TestAReplicaThatIsOutOfServiceIsNotReady(t *testing.T) {
+	p := &progress{}
+	r := NewReadiness(p, p)
+	r.CatchUp(t.Context())
+	if !r.Ready() || r.OutOfService() != "" {
+		t.Fatal("it is not ready")
+	}
+	p.diverged.Store(true)
+	if r.Ready() || r.OutOfService() != "diverged" {
+		t.Errorf("as a follower: ready %v, out of service %q", r.Ready(), r.OutOfService())
+	}
+	p.leads.Store(true)
+	p.ready.Store(true)
+	if r.Ready() {
+		t.Error("it is ready as a leader")
+	}
 }
 
 func TestCatchingUpEndsWithItsContext(t *testing.T) {

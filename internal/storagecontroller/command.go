@@ -36,6 +36,9 @@ type Seams struct {
 	// Disk opens the log, the vote and the snapshots. Nil opens files in the data directory.
 	Disk cluster.Disk
 
+	// Machine puts something between the log and the state machine; nil: nothing.
+	Machine func(cluster.Machine) cluster.Machine
+
 	// ControlRoutes adds routes to the control socket; nil adds none.
 	ControlRoutes func(*app.Replica) []controlsocket.Route
 }

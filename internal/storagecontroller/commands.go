@@ -83,7 +83,7 @@ func newMembersCommand() *cobra.Command {
 func printMembers(out io.Writer, members []cluster.MemberStatus) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintln(w, "ID\tRAFT\tHTTP\tROLE\tAPPLIED\tLAG\tLEVEL\tLAST CONTACT\tDISK")
+	fmt.Fprintln(w, "ID\tRAFT\tHTTP\tROLE\tAPPLIED\tLAG\tLEVEL\tSTATE\tLAST CONTACT\tDISK")
 	for _, m := range members {
 		role := "learner"
 		switch {
@@ -100,8 +100,8 @@ func printMembers(out io.Writer, members []cluster.MemberStatus) {
 		if m.Sick {
 			disk = cmp.Or(m.SickReason, "unhealthy")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", m.ID, m.RaftAddr, m.HTTPAddr,
-			role, m.AppliedIndex, m.Lag, m.Level, contact, disk)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", m.ID, m.RaftAddr,
+			m.HTTPAddr, role, m.AppliedIndex, m.Lag, m.Level, m.Equality(), contact, disk)
 	}
 }
 

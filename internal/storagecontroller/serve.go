@@ -57,7 +57,8 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 		return err
 	}
 	cfg.LinesLost = lines.Lost
-	cfg.Cluster.Disk, cfg.ControlRoutes = seams.Disk, seams.ControlRoutes
+	cfg.Cluster.Disk, cfg.Machine = seams.Disk, seams.Machine
+	cfg.ControlRoutes = seams.ControlRoutes
 	if f.shared() {
 		// Beside neon_local there are test suites that change pageservers by hand.
 		cfg.Reconciler.RelistInDoubt = true

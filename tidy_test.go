@@ -86,7 +86,7 @@ var allowed = map[string]struct {
 		"a protocol, with the safekeepers of the state",
 	},
 	"internal/safekeeping": {
-		[]string{"fsm", "internal/decide", "api/neon"},
+		[]string{"fsm", "internal/decide", "internal/wait", "api/neon"},
 		"effects only through interfaces it declares",
 	},
 	"testcluster/simsafekeeper": {

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -10,20 +9,14 @@ import (
 	"quorate/scheduler"
 )
 
-// Debug shows the inside to operators and tests.
-type Debug struct {
-	Deps
-
-	// Checks are further checks of this replica, such as of its data directory.
-	Checks []func(context.Context) error
-}
+// Debug shows the state of the controller to operators and tests.
+type Debug struct{ Deps }
 
 // NewDebug makes a Debug.
-func NewDebug(d Deps, checks ...func(context.Context) error) *Debug {
-	return &Debug{Deps: d, Checks: checks}
-}
+func NewDebug(d Deps) *Debug { return &Debug{d} }
 
-// Shards dumps all that is known of every shard that is not put away.
+// Shards dumps all that is known of every shard, from a linearizable read. It leaves out
+// the shards of a Detached tenant that were not seen on any pageserver.
 func (d *Debug) Shards(ctx context.Context) ([]neon.ShardDump, error) {
 	s, err := d.Log.ReadState(ctx)
 	if err != nil {
@@ -90,8 +83,8 @@ func observed(status ShardStatus) neon.ObservedLocations {
 	return o
 }
 
-// Observed is what the leader has seen of every shard with a location, as an
-// instance that steps down tells.
+// Observed is what the leader has seen of every shard with a location. An instance that
+// steps down answers with it.
 func (d *Debug) Observed() neon.GlobalObserved {
 	all := neon.GlobalObserved{}
 	for sh := range d.Log.State().ShardsFrom(neon.ShardID{}) {
@@ -102,7 +95,7 @@ func (d *Debug) Observed() neon.GlobalObserved {
 	return all
 }
 
-// Scheduler dumps what placement counts with.
+// Scheduler dumps what placement decides on, from a linearizable read.
 func (d *Debug) Scheduler(ctx context.Context) (neon.SchedulerDump, error) {
 	s, err := d.Log.ReadState(ctx)
 	if err != nil {
@@ -123,17 +116,14 @@ func (d *Debug) Scheduler(ctx context.Context) (neon.SchedulerDump, error) {
 	return out, nil
 }
 
-// Check verifies every invariant of the replicated state and of this replica.
+// Check verifies every invariant of the replicated state, from a linearizable read. The
+// error is Internal and has everything that was found.
 func (d *Debug) Check(ctx context.Context) error {
 	s, err := d.Log.ReadState(ctx)
 	if err != nil {
 		return err
 	}
-	errs := []error{fsm.Check(s)}
-	for _, check := range d.Checks {
-		errs = append(errs, check(ctx))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := fsm.Check(s); err != nil {
 		return neon.Errorf(neon.Internal, "%w", err)
 	}
 	return nil
@@ -166,7 +156,8 @@ func (d *Debug) Inspect(ctx context.Context, id neon.ShardID) (*Attachment, erro
 	return &Attachment{Generation: sh.Generation, Node: sh.Attached}, nil
 }
 
-// Explain says for every node why a shard is or is not placed there.
+// Explain says for every node why a shard is or is not placed there. The error is
+// NotFound for an unknown shard.
 func (d *Debug) Explain(ctx context.Context, id neon.ShardID) (e scheduler.Explanation, err error) {
 	s, err := d.Log.ReadState(ctx)
 	if err != nil {
@@ -179,7 +170,7 @@ func (d *Debug) Explain(ctx context.Context, id neon.ShardID) (e scheduler.Expla
 	return scheduler.New(s, d.Reality.Loads()).Explain(sh), nil
 }
 
-// Leader is the replica that last took up its duties, from a linearizable read.
+// Leader is the replica that took up its duties last, from a linearizable read.
 func (d *Debug) Leader(ctx context.Context) (fsm.Leader, error) {
 	s, err := d.Log.ReadState(ctx)
 	if err != nil {

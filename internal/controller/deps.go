@@ -13,8 +13,8 @@ import (
 	"quorate/scheduler"
 )
 
-// Reality is what the leader sees of the shards on the pageservers and how fast
-// it brings them to where they should be.
+// Reality is what the leader sees of the shards on the pageservers, and its work on
+// bringing them to where they should be.
 type Reality interface {
 	decide.Reconciler
 
@@ -41,20 +41,20 @@ type ShardStatus struct {
 	Reconciling         bool
 	Delayed             bool // waits for others to finish
 	LastError           string
-	PendingNotify       bool // compute has to be told where it is
+	PendingNotify       bool // a notification of compute is owed
 	ConsecutiveFailures int
 	Observed            map[neon.NodeID]*neon.LocationConfig // nil value: unknown
 }
 
 // NodeWatch is the leader's part in the availability of pageservers.
 type NodeWatch interface {
-	// ReAttached says that a pageserver has started and is about to be told of
-	// these locations. After it returns nothing older is believed about the node;
-	// a lost disk means that it holds nothing at all.
+	// ReAttached says that a pageserver has started and is about to get these
+	// locations. After it returns, nothing that was observed on the node before counts.
+	// DiskLost means that the node holds nothing at all.
 	ReAttached(node neon.NodeID, disk Disk, locations []fsm.Location)
 
-	// ActivateNode makes an operator's order true: it detaches what should not be
-	// there and commits the verdict.
+	// ActivateNode carries out an operator's order: it detaches what should not be
+	// on the node, and commits the verdict.
 	ActivateNode(ctx context.Context, node neon.NodeID) error
 
 	// Utilization is the last heartbeat of a node.
@@ -73,7 +73,7 @@ const (
 // Passes runs the leader's round over everything on demand.
 type Passes interface {
 	// ReconcileAll returns the number of shards that are not yet where they should
-	// be; 0 means that nothing is left to do.
+	// be. 0 means that nothing is left to do.
 	ReconcileAll(ctx context.Context) (int, error)
 }
 
@@ -107,10 +107,10 @@ type Deps struct {
 
 	Failpoints failpoint.Points // nil: none
 
-	// Resolve tells whether a host name has an address.
+	// Resolve returns an error when a host name has no address.
 	Resolve func(ctx context.Context, host string) error
 
-	// Locks keep long requests about one tenant apart; nil: they run together.
+	// Locks make some requests about one tenant wait for each other. Nil: none do.
 	Locks *Locks
 
 	Options Options
@@ -120,7 +120,7 @@ type Deps struct {
 // Options are the settings of the resources.
 type Options struct {
 	UseHTTPS       bool // pageservers are called by https, so each needs a port for it
-	HandleDiskLoss bool // believe pageservers that say their disk is empty
+	HandleDiskLoss bool // act on re-attaches that report an empty disk
 
 	UseHTTPSSafekeepers bool // as UseHTTPS
 
@@ -128,7 +128,7 @@ type Options struct {
 	OntoSafekeepers bool
 }
 
-// delay passes a place at which tests delay requests.
+// delay passes a failpoint at which tests delay requests.
 func (d *Deps) delay(ctx context.Context, place string) error {
 	return failpoint.OrNone(d.Failpoints).Sleep(ctx, place)
 }

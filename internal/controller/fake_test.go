@@ -14,7 +14,7 @@ import (
 	"quorate/scheduler"
 )
 
-// fakeReality is where everything is as it should be at once, unless told.
+// fakeReality has every shard where it should be at once, unless its fields say otherwise.
 type fakeReality struct {
 	await  func(ctx context.Context, index uint64, shards []neon.ShardID) error
 	status map[neon.ShardID]ShardStatus

@@ -14,9 +14,9 @@ import (
 	"quorate/internal/decide"
 )
 
-// Locks keep requests about one tenant apart that are known by these names to
-// those who watch the log. The order of changes is the log's; the locks only make
-// a request wait for one that takes its time, and tell about it.
+// Locks make a request about a tenant wait for one that takes long, and report long waits
+// in the log of the process, in the words that existing alerts look for. They are not
+// needed for safety: the replicated log orders the changes.
 type Locks struct {
 	logger *slog.Logger
 	mu     sync.Mutex

@@ -12,7 +12,7 @@ import (
 	"quorate/api/neon"
 )
 
-func TestLongLocksAreTold(t *testing.T) {
+func TestLongWaitsAndHoldsAreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		l := NewLocks(slog.New(slog.NewTextHandler(&out, nil)))

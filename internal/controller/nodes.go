@@ -36,19 +36,19 @@ func (n *Nodes) Register(ctx context.Context, req neon.NodeRegister) error {
 			return err
 		}
 	}
-	// The entry is named by nothing: registering twice is the same as once.
+	// The entry has no request id: registering twice is the same as once.
 	_, err = n.Log.Propose(ctx, fsm.RequestID{}, cmd)
 	return err
 }
 
-// sameAddress tells whether a registration may update a known node.
+// sameAddress reports whether a registration may update a known node.
 func sameAddress(old fsm.Node, c fsm.RegisterNode) bool {
 	return old.Addr.HTTPHost == c.Addr.HTTPHost && old.Addr.HTTPPort == c.Addr.HTTPPort &&
 		old.Addr.PGHost == c.Addr.PGHost && old.Addr.PGPort == c.Addr.PGPort && old.AZ == c.AZ
 }
 
-// admit checks what is new. A node that is registered as it asks is left in peace,
-// also when the configuration would not admit it any more.
+// admit checks a registration that adds or changes something. A node that is registered
+// already as it asks is not checked, although the configuration may not admit it any more.
 func (n *Nodes) admit(ctx context.Context, req neon.NodeRegister) error {
 	if err := n.Resolve(ctx, req.HTTPAddr); err != nil {
 		return neon.Errorf(neon.Unavailable, "Node %d tried to register with unknown DNS name '%s'",
@@ -119,10 +119,10 @@ func describeRecord(n *fsm.Node) neon.NodeDescribe {
 	}
 }
 
-// Configure sets the scheduling policy and then the availability of a pageserver.
-// Making one active that was not detaches what should not be on it first. While a
-// long operation runs on the node, or on any that the client does not expect, it is
-// refused.
+// Configure sets the scheduling policy and then the availability of a pageserver. Before
+// one that was not active becomes active, what should not be on it is detached. The
+// request is refused while a long operation runs on the node, or on another node unless
+// the client expects that.
 func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Others) error {
 	before, err := n.Log.ReadState(ctx)
 	if err != nil {
@@ -171,8 +171,8 @@ func (n *Nodes) setScheduling(ctx context.Context, id neon.NodeID, to neon.NodeS
 	return err
 }
 
-// Shards lists the shards that are or should be on a node, by id; none for an
-// unknown one.
+// Shards lists the shards that are or should be on a node, by id. An unknown node has
+// none.
 func (n *Nodes) Shards(ctx context.Context, id neon.NodeID) (neon.NodeShards, error) {
 	s, err := n.Log.ReadState(ctx)
 	if err != nil {

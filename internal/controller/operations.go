@@ -11,9 +11,9 @@ import (
 	"quorate/scheduler"
 )
 
-// Operations begins, cancels and describes the long operations on nodes. They are
-// worked on by whoever leads; clients see one at a time in the whole cluster unless
-// they say that they expect others.
+// Operations begins, cancels and describes the long operations on nodes. Every leader
+// works on them. The whole cluster runs one at a time, unless the client says that it
+// expects others.
 type Operations struct{ Deps }
 
 // NewOperations makes an Operations.
@@ -28,7 +28,7 @@ const (
 	ByForce                 // the node is not waited for
 )
 
-// Others says what a client expects of operations on other nodes.
+// Others says whether a client expects operations on other nodes.
 type Others uint8
 
 // The values of Others.
@@ -92,7 +92,7 @@ func (o *Operations) Fill(ctx context.Context, order Order) error {
 	})
 }
 
-// Delete begins to move everything away from a node, after which it is forgotten.
+// Delete begins to move everything away from a node, which then becomes a tombstone.
 func (o *Operations) Delete(ctx context.Context, order Order) error {
 	id := order.Node
 	return o.begin(ctx, order.command(fsm.OperationDelete), func(s *fsm.State, n *fsm.Node) error {
@@ -122,8 +122,8 @@ func schedulable(s *fsm.State) bool {
 	return false
 }
 
-// ongoing describes an operation that forbids something about a node: its own, or
-// any if the client expects none.
+// ongoing describes the operation that forbids a change of a node: its own, or that of any
+// node if the client expects none.
 func ongoing(s *fsm.State, id neon.NodeID, others Others) (string, bool) {
 	n, runs := s.Operating()
 	if others == Concurrently {
@@ -133,8 +133,8 @@ func ongoing(s *fsm.State, id neon.NodeID, others Others) (string, bool) {
 	return fmt.Sprintf("%s %d", n.Operation.Kind, n.ID), runs
 }
 
-// begin commits the beginning of an operation unless another forbids it or allow
-// objects.
+// begin commits the beginning of an operation, unless another operation forbids it or
+// allow returns an error.
 func (o *Operations) begin(
 	ctx context.Context, c fsm.BeginNodeOperation, allow func(*fsm.State, *fsm.Node) error,
 ) error {
@@ -165,8 +165,8 @@ func (o *Operations) begin(
 	return err
 }
 
-// Cancel ends an operation of that kind on a node, whose policy is what it was
-// before. Moves that have not come to their cut-over are given up.
+// Cancel ends the operation of that kind on a node. The node gets back the policy that it
+// had before. Moves that have not reached their cut-over are cancelled.
 func (o *Operations) Cancel(ctx context.Context, id neon.NodeID, kind fsm.OperationKind) error {
 	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(id)
@@ -191,9 +191,9 @@ func (o *Operations) Cancel(ctx context.Context, id neon.NodeID, kind fsm.Operat
 	return err
 }
 
-// DeleteNow places everything that a node has elsewhere, without waiting for it to
-// get there, and forgets the node. It is refused as a Conflict when there is no
-// place for something. A node that is not known was deleted already.
+// DeleteNow gives every shard of a node another place, does not wait for the shards to
+// get there, and makes the node a tombstone. It is refused as a Conflict when there is no
+// place for a shard. A node that is not known was deleted already.
 func (o *Operations) DeleteNow(ctx context.Context, id neon.NodeID) error {
 	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(id)
@@ -213,8 +213,8 @@ func (o *Operations) DeleteNow(ctx context.Context, id neon.NodeID) error {
 	return o.awaitTombstone(ctx, id)
 }
 
-// tombstonePoll is the pause between looks at a deletion that does not wait for
-// anything; it takes a few entries of the log.
+// tombstonePoll is the pause between two looks at a deletion that waits for nothing. Such a
+// deletion takes a few entries of the log.
 const tombstonePoll = 20 * time.Millisecond
 
 func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
@@ -229,8 +229,8 @@ func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
 			return nil
 		}
 		if n.Operation.Kind != fsm.OperationDelete {
-			return neon.Errorf(neon.Conflict, "the deletion of node %d was ended by somebody else",
-				id)
+			return neon.Errorf(neon.Conflict,
+				"the deletion of node %d was ended by another request", id)
 		}
 		select {
 		case <-poll.C:
@@ -240,7 +240,7 @@ func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
 	}
 }
 
-// Drop forgets a node at once, with nothing moved before.
+// Drop makes a node a tombstone at once. Nothing is moved before.
 func (o *Operations) Drop(ctx context.Context, id neon.NodeID) error {
 	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(id)
@@ -284,7 +284,7 @@ func (o *Operations) ForgetTombstone(ctx context.Context, id neon.NodeID) error 
 	return err
 }
 
-// Progress is how far an operation is.
+// Progress describes an operation that runs.
 type Progress struct {
 	Node     neon.NodeID
 	Kind     fsm.OperationKind
@@ -294,7 +294,7 @@ type Progress struct {
 	Shards   int // locations of either kind now
 }
 
-// List tells of every operation that runs, from a linearizable read.
+// List describes every operation that runs, by node, from a linearizable read.
 func (o *Operations) List(ctx context.Context) (all []Progress, err error) {
 	s, err := o.Log.ReadState(ctx)
 	if err != nil {

@@ -11,19 +11,19 @@ import (
 	"quorate/internal/fanout"
 )
 
-// Answer is what a pageserver said to a request that was passed through.
+// Answer is the answer of a pageserver to a request that was passed through.
 type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
 }
 
-// passedBody bounds the answers that are passed through.
+// passedBody bounds the body of an answer that is passed through, in bytes.
 const passedBody = 64 << 20
 
-// Passthrough has the owner of a shard answer a request. A tenant's id stands for
-// its first shard. Only method, path and query go on, and in these every mention
-// of the tenant becomes the shard.
+// Passthrough sends a request to the owner of a shard and returns its answer. A tenant's
+// id stands for its first shard. Only method, path and query are sent, and in these every
+// occurrence of the tenant's id is replaced by that of the shard.
 func (t *Timelines) Passthrough(
 	ctx context.Context, id neon.ShardID, method, pathAndQuery string,
 ) (a Answer, err error) {

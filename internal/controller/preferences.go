@@ -48,8 +48,8 @@ func (t *Tenants) SetPreferredAZs(
 	return resp, nil
 }
 
-// SetHealth records which shards were found healthy and unhealthy in remote
-// storage just now. Unknown shards are passed over.
+// SetHealth records which shards were just found healthy and unhealthy in remote
+// storage. Unknown shards are ignored.
 func (t *Tenants) SetHealth(ctx context.Context, req neon.MetadataHealthUpdate) error {
 	at := time.Now().UnixMilli()
 	for batch := range slices.Chunk(req.Healthy, perEntry) {
@@ -81,8 +81,8 @@ func (t *Tenants) Unhealthy(ctx context.Context) (resp neon.UnhealthyShards, err
 	return resp, nil
 }
 
-// Outdated lists what was last looked through longer ago than the request says,
-// from a linearizable read. A shard counts from its creation.
+// Outdated lists the shards that were last scrubbed longer ago than the request says, from
+// a linearizable read. A shard that never was counts from its creation.
 func (t *Tenants) Outdated(
 	ctx context.Context, req neon.OutdatedRequest,
 ) (resp neon.OutdatedResponse, err error) {

@@ -38,9 +38,9 @@ func TestValidateFollowsAMigration(t *testing.T) {
 	valid(false, true)
 }
 
-// TestAPolicyOverridesAPause: a tenant that an operator pinned is put away and
-// deleted as any other. What stays attached would be written to behind the back of
-// whoever believes it gone.
+// TestAPolicyOverridesAPause: a tenant that an operator pinned is detached and deleted as
+// any other. A location that stays attached would be written to although the client
+// believes it gone.
 func TestAPolicyOverridesAPause(t *testing.T) {
 	for name, act := range map[string]func(*testing.T, *fsmtest.Faulty, *Tenants){
 		"policy": func(t *testing.T, _ *fsmtest.Faulty, tenants *Tenants) {

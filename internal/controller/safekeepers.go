@@ -50,8 +50,8 @@ func describeSafekeeper(k *fsm.Safekeeper) neon.SafekeeperDescribe {
 	}
 }
 
-// Upsert registers a safekeeper or updates what is known of it. The id is that of
-// the path, which the body has to repeat.
+// Upsert registers a safekeeper or updates what is known of it. The id is that of the
+// path, and the body must have the same.
 func (k *Safekeepers) Upsert(ctx context.Context, id neon.NodeID, req neon.SafekeeperUpsert) error {
 	switch {
 	case req.ID != int64(id):
@@ -71,7 +71,7 @@ func (k *Safekeepers) Upsert(ctx context.Context, id neon.NodeID, req neon.Safek
 	if req.HTTPSPort != nil {
 		c.HTTPSPort = *req.HTTPSPort
 	}
-	// The entry is named by nothing: registering twice is the same as once.
+	// The entry has no request id: registering twice is the same as once.
 	_, err := k.Log.Propose(ctx, fsm.RequestID{}, c)
 	return err
 }

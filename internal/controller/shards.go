@@ -39,7 +39,7 @@ func (h *Shards) Migrate(ctx context.Context, id neon.ShardID, req neon.MigrateR
 			}
 			there = sh.Attached == req.Node
 			if there {
-				return settled(sh), nil
+				return unmoved(sh), nil
 			}
 			in, err := move(s, sh, req.Node, override)
 			if c := req.Config; err == nil && !c.Prewarm &&
@@ -106,15 +106,15 @@ func describeNode(n neon.NodeID) string {
 	return n.String()
 }
 
-// settled is the intent of a shard as it is, with no move to come.
-func settled(sh fsm.Shard) fsm.Intent {
+// unmoved is the intent of a shard as it is, without a preferred node.
+func unmoved(sh fsm.Shard) fsm.Intent {
 	return fsm.Intent{
 		Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: sh.Secondary,
 	}
 }
 
-// Cancel ends what is being done about a shard, and waits shortly for that end. To
-// cancel nothing is no error; work that was cut short is.
+// Cancel ends the reconcile of a shard that is under way, and waits shortly for its end.
+// It is no error when there is none. It is an error when one was cut short.
 func (h *Shards) Cancel(ctx context.Context, id neon.ShardID) error {
 	s, err := h.Log.ReadState(ctx)
 	if err != nil {

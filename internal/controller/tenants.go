@@ -23,12 +23,11 @@ func NewTenants(d Deps) *Tenants {
 	return &Tenants{Deps: d}
 }
 
-// Create adds a tenant and waits for its shards to be attached, with success even
-// if that takes longer. A tenant that exists is left as it is and its placement
-// returned, unless it has another number of shards: then the caller hears a Conflict,
-// but for the repetition of a request that was made before the tenant was split. A
-// tenant that cannot be placed is created all the same, and placed when there is room;
-// the caller hears a Conflict.
+// Create adds a tenant and waits for its shards to be attached. It succeeds even if that
+// takes longer. A tenant that exists is not changed, and its placement is returned. The
+// error is Conflict when it has another number of shards, unless the request repeats one
+// that was made before the tenant was split. A tenant that cannot be placed is created
+// nevertheless, and placed when there is room. Then the error is Conflict too.
 func (t *Tenants) Create(
 	ctx context.Context, req neon.TenantCreateRequest,
 ) (neon.TenantCreateResponse, error) {
@@ -72,7 +71,7 @@ func (t *Tenants) create(
 ) (neon.TenantCreateResponse, error) {
 	var unplaced error
 	created := false
-	defer t.placing.settled(cmd.ID)
+	defer t.placing.forget(cmd.ID)
 	index, err := decide.Commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
 		created = false
 		if tenant, ok := s.Tenant(cmd.ID); ok {
@@ -138,7 +137,7 @@ func placement(s *fsm.State, id neon.TenantID, justCreated bool) (resp neon.Tena
 }
 
 // SetConfig replaces the configuration of a tenant. It waits shortly for the
-// pageservers to take it, with success whether they have.
+// pageservers to take it, and succeeds even if they have not.
 func (t *Tenants) SetConfig(ctx context.Context, id neon.TenantID, conf neon.TenantConfig) error {
 	return t.changeConfig(ctx, id,
 		func(neon.TenantConfig) (neon.TenantConfig, error) { return conf, nil })
@@ -166,7 +165,7 @@ func (t *Tenants) changeConfig(
 		}
 		shards = tenant.Shards()
 		conf, err := change(tenant.Config)
-		if err != nil || conf == tenant.Config && !byHand(s, tenant) {
+		if err != nil || conf == tenant.Config && !hasUnmanaged(s, tenant) {
 			return nil, err
 		}
 		return fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Config: &conf}, nil

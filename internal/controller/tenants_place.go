@@ -12,8 +12,8 @@ import (
 )
 
 // SetPolicy changes how a tenant is placed and whether it may be scheduled. It
-// returns once that is committed; the shards follow. When they cannot all be
-// placed that is a Conflict, although the policy was changed.
+// returns once that is committed. The shards follow. The error is Conflict when they
+// cannot all be placed, although the policy was changed.
 func (t *Tenants) SetPolicy(ctx context.Context, id neon.TenantID, req neon.PolicyRequest) error {
 	release, err := t.Locks.acquire(ctx, id, exclusive("UpdatePolicy"))
 	if err != nil {
@@ -41,7 +41,7 @@ func (t *Tenants) SetPolicy(ctx context.Context, id neon.TenantID, req neon.Poli
 			c.Scheduling = new(neon.ShardActive)
 		}
 		unplaced = t.replace(s, tenant, &c)
-		if unchanged(tenant, c) && !byHand(s, tenant) {
+		if unchanged(tenant, c) && !hasUnmanaged(s, tenant) {
 			return nil, nil
 		}
 		return c, nil
@@ -54,7 +54,7 @@ func (t *Tenants) SetPolicy(ctx context.Context, id neon.TenantID, req neon.Poli
 }
 
 // replace fills in the intents that follow from the policies of c. Its error says
-// what could not be placed; the intents are as good as can be.
+// what could not be placed. The intents are the best that there are.
 func (t *Tenants) replace(s *fsm.State, tenant fsm.Tenant, c *fsm.UpdateTenant) (err error) {
 	policy := tenant.Policy
 	if c.Policy != nil {
@@ -74,10 +74,10 @@ func unchanged(tenant fsm.Tenant, c fsm.UpdateTenant) bool {
 		(c.Config == nil || *c.Config == tenant.Config)
 }
 
-// SetLocation creates a tenant or changes the policy and the configuration of one,
-// in the words of a pageserver's location. A generation is taken only by a tenant
-// that has none. It waits shortly, with success whether the pageservers have
-// followed.
+// SetLocation creates a tenant, or changes the policy and the configuration of one, from
+// the location that it should have on a pageserver. Only a tenant without a generation
+// takes that of the location. It waits shortly for the pageservers, and succeeds even if
+// they have not followed.
 func (t *Tenants) SetLocation(
 	ctx context.Context, id neon.ShardID, conf neon.LocationConfig,
 ) (neon.LocationConfigResponse, error) {
@@ -112,7 +112,7 @@ func (t *Tenants) SetLocation(
 			c.Generation = conf.Generation
 		}
 		unplaced = t.replace(s, tenant, &c)
-		if unchanged(tenant, c) && !byHand(s, tenant) {
+		if unchanged(tenant, c) && !hasUnmanaged(s, tenant) {
 			return nil, nil
 		}
 		return c, nil
@@ -123,7 +123,7 @@ func (t *Tenants) SetLocation(
 	return t.located(ctx, id.Tenant, index, unplaced)
 }
 
-// onboard creates the tenant that a location speaks of.
+// onboard creates the tenant of a location.
 func (t *Tenants) onboard(
 	ctx context.Context, id neon.ShardID, conf neon.LocationConfig,
 ) (neon.LocationConfigResponse, error) {
@@ -145,8 +145,8 @@ func (t *Tenants) onboard(
 	return resp, nil
 }
 
-// locationPolicy is the policy that comes nearest to a location's mode: an
-// attached one gets a secondary where there is a second pageserver for it.
+// locationPolicy is the policy that comes nearest to a location's mode. An attached
+// location gets a secondary if there is a second pageserver for it.
 func locationPolicy(s *fsm.State, mode neon.LocationMode) neon.Placement {
 	switch {
 	case mode == neon.Detached:
@@ -188,11 +188,11 @@ func (t *Tenants) located(
 	return resp, nil
 }
 
-// AttachHook numbers an attachment that somebody makes on a pageserver by
-// themselves, or takes note of a detach. Unknown shards are created. Nothing is
-// sent to any pageserver.
+// AttachHook numbers an attachment that a client makes on a pageserver itself, or
+// records a detach. Unknown shards are created. Nothing is sent to any pageserver. All
+// refusals are Internal.
 //
-// The entry is never named: two attachments are two, even under one request id.
+// The entry has no request id: two attachments are two, even under one request id.
 func (t *Tenants) AttachHook(
 	ctx context.Context, req neon.AttachHookRequest,
 ) (resp neon.AttachHookResponse, err error) {
@@ -219,13 +219,12 @@ func (t *Tenants) AttachHook(
 	for _, g := range r.Grants {
 		resp.Generation = &g.Generation
 	}
-	t.Logger.Info("Attached by hand", "shard", req.Shard.String(), "node", c.Node.String(),
+	t.Logger.Info("Attachment by a client", "shard", req.Shard.String(), "node", c.Node.String(),
 		"generation", resp.Generation)
 	return resp, nil
 }
 
-// asInternal makes a refusal an error of the server: clients of such a route know
-// no others.
+// asInternal makes a refusal an Internal error: clients of such a route know no others.
 func asInternal(err error) error {
 	var e *neon.Error
 	if errors.As(err, &e) {
@@ -237,7 +236,7 @@ func asInternal(err error) error {
 	return err
 }
 
-// Drop forgets a tenant without telling any pageserver. An unknown one is no error.
+// Drop forgets a tenant and calls no pageserver. An unknown tenant is no error.
 func (t *Tenants) Drop(ctx context.Context, id neon.TenantID) error {
 	_, err := decide.Commit(ctx, t.Log, func(s *fsm.State) (fsm.Command, error) {
 		if _, ok := s.Tenant(id); !ok {
@@ -248,9 +247,9 @@ func (t *Tenants) Drop(ctx context.Context, id neon.TenantID) error {
 	return err
 }
 
-// byHand tells whether anything of a tenant is attached by hand. Whoever configures
-// it here, be it as it is, wants it to be cared for.
-func byHand(s *fsm.State, tenant fsm.Tenant) bool {
+// hasUnmanaged reports whether a tenant has an unmanaged shard. A request to configure such
+// a tenant makes its shards managed again, even if it changes nothing else.
+func hasUnmanaged(s *fsm.State, tenant fsm.Tenant) bool {
 	for sh := range s.TenantShards(tenant.ID) {
 		if sh.Unmanaged {
 			return true

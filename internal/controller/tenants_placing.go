@@ -8,16 +8,16 @@ import (
 	"quorate/scheduler"
 )
 
-// placing are the tenants whose place is chosen and whose creation is not in the
-// state yet. Creations that run at the same time are all decided on one state:
-// without this each of them would choose the same, emptiest nodes.
+// placing has the tenants whose nodes are chosen and whose creation is not in the
+// state yet. Creations that run at the same time are all decided on one state. Without
+// this each of them would choose the same, emptiest nodes.
 type placing struct {
 	mu      sync.Mutex
 	tenants map[neon.TenantID][]fsm.NewShard
 }
 
-// place chooses where a new tenant goes, with regard to the tenants that are being
-// created. The choice is in force until settled is called.
+// place chooses the nodes of a new tenant, and takes the tenants into account that are
+// being created. The choice counts until forget is called.
 func (p *placing) place(
 	sched *scheduler.Scheduler, s *fsm.State, c *fsm.CreateTenant,
 ) ([]fsm.NewShard, error) {
@@ -36,8 +36,8 @@ func (p *placing) place(
 	return shards, err
 }
 
-// settled forgets a choice that was committed or came to nothing.
-func (p *placing) settled(id neon.TenantID) {
+// forget removes the choice of a creation that was committed or has failed.
+func (p *placing) forget(id neon.TenantID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.tenants, id)

@@ -13,8 +13,8 @@ type Page struct {
 	Limit int           // at most so many, at least one; 0: all
 }
 
-// List describes tenants in the order of their ids. It runs on the leader, which
-// alone knows what is going on with them.
+// List describes tenants in the order of their ids. It runs on the leader: only the leader
+// knows which of them it is reconciling.
 func (t *Tenants) List(ctx context.Context, p Page) ([]neon.TenantDescribe, error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
@@ -35,8 +35,8 @@ func (t *Tenants) List(ctx context.Context, p Page) ([]neon.TenantDescribe, erro
 	return all, context.Cause(ctx)
 }
 
-// Describe describes one tenant. One that is put away, with nothing left of it on
-// any pageserver, counts as not found.
+// Describe describes one tenant. The error is NotFound for a Detached tenant too, once
+// nothing is left of it on any pageserver.
 func (t *Tenants) Describe(ctx context.Context, id neon.TenantID) (neon.TenantDescribe, error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
@@ -80,8 +80,8 @@ func nodeOrNull(n neon.NodeID) *neon.NodeID {
 	return &n
 }
 
-// Locate says where the shards of a tenant are attached, from a linearizable read
-// on whichever replica.
+// Locate says where the shards of a tenant are attached, from a linearizable read. Any
+// replica can answer it.
 func (t *Tenants) Locate(
 	ctx context.Context, id neon.TenantID,
 ) (resp neon.LocateResponse, err error) {

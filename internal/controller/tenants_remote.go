@@ -13,8 +13,8 @@ import (
 )
 
 // TimeTravel puts the remote data of a tenant back to a moment in the past. The
-// tenant must be nowhere: that is looked at before each shard, which keeps
-// operators from mistakes and cannot do more.
+// tenant must not be on any pageserver. This is checked before each shard. The check
+// catches mistakes of operators. It does not keep the tenant from being attached later.
 func (t *Tenants) TimeTravel(
 	ctx context.Context, id neon.TenantID, to neon.TimeTravel, counts []neon.ShardCount,
 ) error {
@@ -27,7 +27,7 @@ func (t *Tenants) TimeTravel(
 			if err != nil {
 				return err
 			}
-			if err := t.nowhere(s, id); err != nil {
+			if err := t.refuseIfPresent(s, id); err != nil {
 				return err
 			}
 			if node == nil && i == 0 {
@@ -48,8 +48,8 @@ func (t *Tenants) TimeTravel(
 	return nil
 }
 
-// nowhere refuses when a tenant is, or should be, on a pageserver.
-func (t *Tenants) nowhere(s *fsm.State, id neon.TenantID) error {
+// refuseIfPresent returns an error when a tenant is, or should be, on a pageserver.
+func (t *Tenants) refuseIfPresent(s *fsm.State, id neon.TenantID) error {
 	for sh := range s.TenantShards(id) {
 		if sh.Attached != 0 || len(sh.Secondary) > 0 {
 			return neon.Errorf(neon.Internal,
@@ -69,9 +69,8 @@ func (t *Tenants) nowhere(s *fsm.State, id neon.TenantID) error {
 // unsplitStripe is the stripe size of tenants from before it was written down.
 const unsplitStripe = 32768
 
-// Import takes over a tenant of which only the remote data is known: with the
-// highest number of shards that is found there, and in generations above all of
-// its own.
+// Import creates a tenant of which there is only data in remote storage. It gets the
+// largest number of shards that is found there, and generations above all that are found.
 func (t *Tenants) Import(
 	ctx context.Context, id neon.TenantID,
 ) (resp neon.TenantCreateResponse, err error) {

@@ -32,11 +32,11 @@ func NewTimelines(d Deps, safekeepers SafekeeperCreator, imports Imports) *Timel
 	return &Timelines{Deps: d, safekeepers: safekeepers, imports: imports}
 }
 
-// Create creates a timeline on every Shard: on shard 0 first, then, with what
-// shard 0 chose, on the others, so that all have the same beginning. Locations
-// that a migration is about to leave still serve, so they get it too. Then the
-// timeline is put on safekeepers, if that is the controller's task; one that is only
-// read has none, and one that is imported gets them at the end of the import.
+// Create creates a timeline on every shard: on shard 0 first, then, with what
+// shard 0 chose, on the others, so that all begin at the same LSN. The origin of a
+// migration still serves, so it gets the timeline too. Then the timeline is put on
+// safekeepers, if the controller is configured to do that. A read-only timeline has
+// none. An imported one gets them at the end of the import.
 func (t *Timelines) Create(
 	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
 ) (resp neon.TimelineCreateResponse, err error) {
@@ -77,8 +77,8 @@ func (t *Timelines) Create(
 	return resp, err
 }
 
-// mayCreate refuses a timeline that is being deleted, and a branch of one: shards
-// that have begun to delete it and those that have not would do different things.
+// mayCreate refuses a timeline that is being deleted, and a branch of one. Some shards may
+// have begun to delete it and others not, so they would answer differently.
 func (t *Timelines) mayCreate(
 	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
 ) error {
@@ -99,7 +99,7 @@ func (t *Timelines) mayCreate(
 	return nil
 }
 
-// pin makes a request say what the shard that was asked first has chosen.
+// pin puts what the first shard chose into the request for the other shards.
 func pin(req neon.TimelineCreateRequest, info neon.TimelineInfo) neon.TimelineCreateRequest {
 	switch {
 	case req.Branch != nil && req.Branch.StartLsn == nil:
@@ -129,7 +129,7 @@ func (t *Timelines) createOn(
 		if !ok || id == o.Node.ID || conf == nil || !conf.Mode.Attached() || !node.Available() {
 			continue
 		}
-		// It may be on its way out, so that it need not have the tenant any more.
+		// The location may be removed at this moment, and then has no such tenant.
 		if _, err := t.Pageservers.TimelineCreate(ctx, &node, o.Shard, req); err != nil &&
 			fanout.StatusOf(err) != http.StatusNotFound {
 			return info, err

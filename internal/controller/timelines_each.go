@@ -14,8 +14,8 @@ import (
 	"quorate/internal/fanout"
 )
 
-// askAll makes one call on the owners of all shards of a tenant. The error is
-// that of the first shard that has one, in the words of spell.
+// askAll makes one call on the owners of all shards of a tenant. The error is that of the
+// first shard that has one, as spell makes it.
 func (t *Timelines) askAll(
 	ctx context.Context, id neon.TenantID, call neon.ShardCall, spell func(fanout.Reply) error,
 ) (replies []fanout.Reply, err error) {
@@ -31,10 +31,10 @@ func (t *Timelines) askAll(
 	return replies, err
 }
 
-// asIs leaves an error of a pageserver as its client classes it.
+// asIs returns the error of a pageserver as its client classified it.
 func asIs(r fanout.Reply) error { return r.Err }
 
-// Archive archives a timeline on all shards or brings it back.
+// Archive archives or unarchives a timeline on all shards.
 func (t *Timelines) Archive(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.ArchivalRequest,
 ) error {
@@ -49,8 +49,8 @@ func (t *Timelines) Archive(
 	return err
 }
 
-// DetachAncestor makes a timeline independent of its ancestor on all shards, which
-// must agree on what that came to.
+// DetachAncestor makes a timeline independent of its ancestor on all shards. They must
+// have reparented the same timelines.
 func (t *Timelines) DetachAncestor(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, b neon.DetachBehavior,
 ) (done neon.AncestorDetached, err error) {
@@ -85,11 +85,11 @@ func (t *Timelines) DetachAncestor(
 func detachError(r fanout.Reply) error {
 	msg := fanout.MessageOf(r.Err)
 	switch fanout.StatusOf(r.Err) {
-	case http.StatusConflict: // it never had an ancestor
+	case http.StatusConflict: // it has no ancestor
 		return neon.Errorf(neon.Conflict, "%s: %s", r.Name(), strings.TrimPrefix(msg, "Conflict: "))
-	case http.StatusBadRequest: // it has too many of them
+	case http.StatusBadRequest: // it has too many ancestors
 		return neon.Errorf(neon.BadRequest, "%s: %s", r.Name(), msg)
-	case http.StatusInternalServerError: // to be tried again
+	case http.StatusInternalServerError: // the client tries again
 		return neon.Errorf(neon.Internal, "%s: %s", r.Name(), msg)
 	}
 	return r.Err
@@ -121,8 +121,8 @@ func (t *Timelines) LeaseLSN(
 // heatmapTime bounds how long a request waits for all shards to begin a download.
 const heatmapTime = 5 * time.Second
 
-// DownloadHeatmapLayers makes one shard, or all of a tenant, fetch what their
-// heatmaps name. It is advice: what pageservers say does not matter.
+// DownloadHeatmapLayers makes one shard, or all of a tenant, fetch the layers that their
+// heatmaps list. Answers and errors of pageservers are ignored.
 func (t *Timelines) DownloadHeatmapLayers(
 	ctx context.Context, id neon.ShardID, timeline neon.TimelineID, d neon.HeatmapDownload,
 ) error {
@@ -138,7 +138,7 @@ func (t *Timelines) DownloadHeatmapLayers(
 	return nil
 }
 
-// locations finds the nodes that pick names for one shard, or for all of a tenant.
+// locations finds the nodes that pick returns for one shard, or for all of a tenant.
 func locations(
 	s *fsm.State, id neon.ShardID, pick func(fsm.Shard) []neon.NodeID,
 ) (found []fanout.Owner) {
@@ -155,9 +155,9 @@ func locations(
 	return found
 }
 
-// Describe asks all shards about a timeline. Up to the least of their image
-// positions everything can be read without the log; there is none when a shard
-// does not know its own.
+// Describe asks all shards about a timeline. Up to the lowest of their image-consistent
+// LSNs everything can be read without the log. There is none when a shard does not know
+// its own.
 func (t *Timelines) Describe(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
 ) (d neon.TimelineDescription, err error) {
@@ -186,9 +186,9 @@ func (t *Timelines) Describe(
 	return d, nil
 }
 
-// DownloadSecondaries warms the secondaries of all shards of a tenant and adds up
-// how warm they are. The status is 200 when all are, else 202. Some that fail do
-// not matter; all that fail do.
+// DownloadSecondaries warms the secondaries of all shards of a tenant, and adds up their
+// progress. The status is 200 when all are warm, else 202. It is an error only when all
+// of them fail: Conflict, or NotFound when there is no secondary.
 func (t *Timelines) DownloadSecondaries(
 	ctx context.Context, id neon.TenantID, wait *time.Duration,
 ) (status int, sum neon.SecondaryProgress, err error) {

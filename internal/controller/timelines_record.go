@@ -7,7 +7,7 @@ import (
 	"quorate/fsm"
 )
 
-// Locate tells on which safekeepers a timeline is, from a linearizable read.
+// Locate says which safekeepers a timeline is on, from a linearizable read.
 func (t *Timelines) Locate(
 	ctx context.Context, ref neon.TimelineRef,
 ) (l neon.TimelineLocate, err error) {
@@ -28,8 +28,7 @@ func (t *Timelines) Locate(
 	return l, nil
 }
 
-// ImportRecord takes charge of a timeline that is on safekeepers already, without a
-// call to any of them.
+// ImportRecord records a timeline that is on safekeepers already. It calls none of them.
 func (t *Timelines) ImportRecord(
 	ctx context.Context, ref neon.TimelineRef, req neon.TimelineImportRequest,
 ) error {
@@ -37,7 +36,7 @@ func (t *Timelines) ImportRecord(
 		return neon.Errorf(neon.BadRequest, "tenant id or timeline id mismatch: url=%s, body=%s/%s",
 			ref, req.Tenant, req.Timeline)
 	}
-	// The entry is named by nothing: importing twice is the same as once.
+	// The entry has no request id: importing twice is the same as once.
 	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.ImportTimeline{
 		Tenant: req.Tenant, Timeline: req.Timeline, StartLsn: req.StartLsn, Set: req.Set,
 	})

@@ -7,8 +7,8 @@ import (
 	"quorate/fsm"
 )
 
-// Upcalls answers what pageservers ask: what they are to hold when they start, and
-// whether they are still the newest owners.
+// Upcalls answers the pageservers: which locations they have to hold when they start, and
+// which generations are still the newest.
 type Upcalls struct {
 	Deps
 	nodes *Nodes
@@ -20,9 +20,8 @@ func NewUpcalls(d Deps) *Upcalls { return &Upcalls{Deps: d, nodes: NewNodes(d)} 
 // ReAttach is the start of a pageserver. Every shard whose newest generation it
 // had been issued gets the next one, in one entry.
 //
-// The entry is never named: two starts of a process are two, even if somebody gave
-// them one request id, and burning a number is harmless while using one twice is
-// not.
+// The entry has no request id: two starts of a process are two, even if a client gave them
+// one request id. To skip a number is harmless, to use one twice is not.
 func (u *Upcalls) ReAttach(
 	ctx context.Context, req neon.ReAttachRequest,
 ) (resp neon.ReAttachResponse, err error) {
@@ -53,10 +52,10 @@ func (u *Upcalls) ReAttach(
 	return resp, nil
 }
 
-// Validate tells of each shard whether the generation is the newest. The state is
+// Validate says of each shard whether the generation is the newest. The state is
 // read after the request came, and holds everything that was acknowledged until
-// then: a replica that lags behind, or that does not lead any more, never says yes
-// to a generation that somebody has succeeded. Unknown shards are left out.
+// then. So a replica that lags behind, or that does not lead any more, never says yes
+// to a generation that has a newer one. Unknown shards are left out.
 func (u *Upcalls) Validate(
 	ctx context.Context, req neon.ValidateRequest,
 ) (resp neon.ValidateResponse, err error) {

@@ -10,7 +10,8 @@ import (
 )
 
 // ImportStatus is what the owner of a shard has last reported of an import, from a
-// linearizable read. Only the newest owner is told: another one must not go on.
+// linearizable read. A request with an older generation is refused as BadRequest: a
+// superseded owner must not go on.
 func (u *Upcalls) ImportStatus(
 	ctx context.Context, req neon.ImportStatusRequest,
 ) (status neon.ShardImport, err error) {
@@ -39,7 +40,7 @@ func (u *Upcalls) ImportStatus(
 	return status, nil
 }
 
-// keptError is how much of a pageserver's words is kept, in bytes.
+// keptError bounds the error text that is kept of a report, in bytes.
 const keptError = 4000
 
 // ReportImport records how far the import of a timeline is on one shard. The log
@@ -48,7 +49,7 @@ func (u *Upcalls) ReportImport(ctx context.Context, req neon.ImportStatusReport)
 	if len(req.Status.Error) > keptError {
 		req.Status.Error = strings.ToValidUTF8(req.Status.Error[:keptError], "")
 	}
-	// The entry is named by nothing: reporting twice is the same as once.
+	// The entry has no request id: reporting twice is the same as once.
 	_, err := u.Log.Propose(ctx, fsm.RequestID{}, fsm.UpdateImport{
 		Shard: req.Shard, Timeline: req.Timeline, Generation: req.Generation, Status: req.Status,
 	})

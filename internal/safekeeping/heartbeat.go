@@ -7,16 +7,17 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
 )
 
 // A heartbeat that is not answered is tried at least probeTries times, and again
-// until the next one is due: a safekeeper that starts is heard at once.
+// until the next one is due. So a safekeeper that starts is noticed at once.
 const (
 	probeTries = 3
 	probePause = 100 * time.Millisecond
 )
 
-// heartbeats asks all safekeepers again and again, and at once when one is new.
+// heartbeats probes all safekeepers in every interval, and at once when one is new.
 func (t *term) heartbeats() {
 	tick := time.NewTicker(t.Options.HeartbeatInterval)
 	defer tick.Stop()
@@ -27,59 +28,59 @@ func (t *term) heartbeats() {
 		case <-tick.C:
 			t.round()
 		case <-t.probe:
-			if t.strangers() {
+			if t.anyUnprobed() {
 				t.round()
 			}
 		}
 	}
 }
 
-// strangers tells whether a safekeeper that is to be asked never was.
-func (t *term) strangers() bool {
+// anyUnprobed reports whether a safekeeper that is to be probed was not probed yet.
+func (t *term) anyUnprobed() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for k := range t.Log.State().Safekeepers() {
-		if _, known := t.seen[k.ID]; !known && k.Scheduling != neon.SafekeeperDecomissioned {
+		if _, known := t.answers[k.ID]; !known && k.Scheduling != neon.SafekeeperDecomissioned {
 			return true
 		}
 	}
 	return false
 }
 
-// round asks every safekeeper that is not decommissioned and makes those active
-// that were only waiting to be heard.
+// round probes every safekeeper that is not decommissioned, and makes those active
+// that are Activating and answer.
 func (t *term) round() {
 	var (
-		wg      sync.WaitGroup
-		mu      sync.Mutex
-		asked   int
-		offline int
-		arrived []neon.NodeID
+		wg       sync.WaitGroup
+		mu       sync.Mutex
+		probed   int
+		offline  int
+		answered []neon.NodeID
 	)
 	for k := range t.Log.State().Safekeepers() {
 		if k.Scheduling == neon.SafekeeperDecomissioned {
 			continue
 		}
-		asked++
+		probed++
 		wg.Go(func() {
-			alive := t.ask(k)
+			alive := t.heartbeat(k)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case !alive:
 				offline++
-			case k.Scheduling == neon.SafekeeperActivating && t.proven(k.ID):
-				arrived = append(arrived, k.ID)
+			case k.Scheduling == neon.SafekeeperActivating && t.mayActivate(k.ID):
+				answered = append(answered, k.ID)
 			}
 		})
 	}
 	wg.Wait()
-	if t.ctx.Err() != nil || asked == 0 {
+	if t.ctx.Err() != nil || probed == 0 {
 		return
 	}
-	t.Logger.Info(fmt.Sprintf("Heartbeat round complete for %d safekeepers, %d offline", asked,
+	t.Logger.Info(fmt.Sprintf("Heartbeat round complete for %d safekeepers, %d offline", probed,
 		offline))
-	for _, id := range arrived {
+	for _, id := range answered {
 		c := fsm.SetSafekeeperScheduling{
 			Safekeeper: id, From: neon.SafekeeperActivating, To: neon.SafekeeperActive,
 		}
@@ -90,31 +91,31 @@ func (t *term) round() {
 	}
 }
 
-// proven tells whether a safekeeper has answered for a whole interval, so that
-// whoever registers one finds it as he left it for a while.
-func (t *term) proven(id neon.NodeID) bool {
+// mayActivate reports whether a safekeeper has answered for a whole interval. A client
+// that registers one must find it Activating for a while.
+func (t *term) mayActivate(id neon.NodeID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return time.Since(t.seen[id].first) >= t.Options.HeartbeatInterval
+	return time.Since(t.answers[id].first) >= t.Options.HeartbeatInterval
 }
 
-// ask tells whether a safekeeper answers.
-func (t *term) ask(k *fsm.Safekeeper) bool {
+// heartbeat reports whether a safekeeper answers.
+func (t *term) heartbeat(k *fsm.Safekeeper) bool {
 	var err error
 	began := time.Now()
 	for n := 0; n < probeTries || time.Since(began) < t.Options.HeartbeatInterval-probePause; n++ {
-		if n > 0 && pause(t.ctx, probePause) != nil {
+		if n > 0 && wait.Sleep(t.ctx, probePause) != nil {
 			return false
 		}
 		var u neon.SafekeeperUtilization
 		if u, err = t.Calls.Utilization(t.ctx, k); err == nil {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			s := sign{first: t.seen[k.ID].first, at: time.Now(), timelines: u.Timelines}
-			if s.first.IsZero() {
-				s.first = s.at
+			a := answer{first: t.answers[k.ID].first, last: time.Now(), timelines: u.Timelines}
+			if a.first.IsZero() {
+				a.first = a.last
 			}
-			t.seen[k.ID] = s
+			t.answers[k.ID] = a
 			return true
 		}
 	}
@@ -122,8 +123,8 @@ func (t *term) ask(k *fsm.Safekeeper) bool {
 		t.Logger.Info("a safekeeper does not answer", "safekeeper", k.ID, "err", err)
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if _, known := t.seen[k.ID]; !known {
-			t.seen[k.ID] = sign{} // asked, and never heard of
+		if _, known := t.answers[k.ID]; !known {
+			t.answers[k.ID] = answer{} // probed, and has not answered yet
 		}
 	}
 	return false

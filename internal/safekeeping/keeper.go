@@ -10,6 +10,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/decide"
+	"quorate/internal/wait"
 )
 
 // Calls are the calls to safekeepers. One try each, bounded by ctx.
@@ -69,7 +70,7 @@ type noMetrics struct{}
 
 func (noMetrics) SafekeeperDone(*fsm.Safekeeper) {}
 
-// Keeper runs one term after another. Between terms it knows nothing.
+// Keeper runs one term after another. It keeps nothing between terms.
 type Keeper struct {
 	deps    Deps
 	current atomic.Pointer[term]
@@ -84,8 +85,8 @@ func New(d Deps) *Keeper {
 	return &Keeper{deps: d}
 }
 
-// Run works for one leader term and returns when ctx ends, with everything it
-// started joined.
+// Run works for one leader term. It returns when ctx ends, and joins all that it
+// started.
 func (k *Keeper) Run(ctx context.Context, number uint64) error {
 	d := k.deps
 	d.Logger = d.Logger.With("term", number)
@@ -100,22 +101,22 @@ func (k *Keeper) Run(ctx context.Context, number uint64) error {
 	return context.Cause(ctx)
 }
 
-// Changed is to be called after each batch of applied entries, on the applying
-// goroutine; it returns at once.
+// Changed is to be called after each batch of applied entries, on the goroutine that
+// applies them. It returns at once.
 func (k *Keeper) Changed(_ *fsm.State, c fsm.Touched) {
 	if t := k.current.Load(); t != nil && len(c.Safekeepers) > 0 {
-		poke(t.wakeup)
-		poke(t.probe)
+		t.wakeup.Set()
+		t.probe.Set()
 	}
 }
 
-// Load is what the last heartbeats of a safekeeper said.
+// Load is the result of the last heartbeats of a safekeeper.
 type Load struct {
 	Available bool
 	Timelines uint64
 }
 
-// Loads are the loads of the safekeepers that answered in this term; empty on a
+// Loads are the loads of the safekeepers that were probed in this term. It is empty on a
 // replica that does not lead.
 func (k *Keeper) Loads() map[neon.NodeID]Load {
 	t := k.current.Load()
@@ -124,14 +125,14 @@ func (k *Keeper) Loads() map[neon.NodeID]Load {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make(map[neon.NodeID]Load, len(t.seen))
-	for id, s := range t.seen {
-		all[id] = Load{Available: time.Since(s.at) < t.Options.MaxOffline, Timelines: s.timelines}
+	all := make(map[neon.NodeID]Load, len(t.answers))
+	for id, a := range t.answers {
+		all[id] = Load{Available: time.Since(a.last) < t.Options.MaxOffline, Timelines: a.timelines}
 	}
 	return all
 }
 
-// Busy is how many operations are being worked on.
+// Busy is the number of operations under way.
 func (k *Keeper) Busy() int {
 	t := k.current.Load()
 	if t == nil {
@@ -142,33 +143,26 @@ func (k *Keeper) Busy() int {
 	return len(t.busy)
 }
 
-// poke leaves a note for somebody who waits, unless there is one.
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // term is what one leader knows.
 type term struct {
 	Deps
 	ctx    context.Context
-	wakeup chan struct{} // operations: look at the state
-	probe  chan struct{} // heartbeats: somebody may be new
+	wakeup wait.Signal // operations: look at the state
+	probe  wait.Signal // heartbeats: a safekeeper may be new
 
-	mu     sync.Mutex
-	seen   map[neon.NodeID]sign
-	busy   map[opKey]struct{}
-	queued map[neon.NodeID]int
-	cursor map[neon.NodeID]fsm.SafekeeperOp // where to look for the next operation
-	wg     sync.WaitGroup                   // operations under way
+	mu      sync.Mutex
+	answers map[neon.NodeID]answer // to heartbeats, of the safekeepers that were probed
+	busy    map[opKey]struct{}
+	queued  map[neon.NodeID]int
+	cursor  map[neon.NodeID]fsm.SafekeeperOp // where to look for the next operation
+	wg      sync.WaitGroup                   // operations under way
 }
 
-// sign is the last sign of life.
-type sign struct {
-	first, at time.Time
-	timelines uint64
+// answer is what is known from the heartbeats of one safekeeper. The times are zero until
+// it answers.
+type answer struct {
+	first, last time.Time
+	timelines   uint64
 }
 
 type opKey struct {
@@ -180,20 +174,8 @@ func keyOf(o *fsm.SafekeeperOp) opKey { return opKey{o.Safekeeper, o.Ref()} }
 
 func newTerm(ctx context.Context, d Deps) *term {
 	return &term{
-		Deps: d, ctx: ctx, wakeup: make(chan struct{}, 1), probe: make(chan struct{}, 1),
-		seen: make(map[neon.NodeID]sign), busy: make(map[opKey]struct{}),
+		Deps: d, ctx: ctx, wakeup: wait.NewSignal(), probe: wait.NewSignal(),
+		answers: make(map[neon.NodeID]answer), busy: make(map[opKey]struct{}),
 		queued: make(map[neon.NodeID]int), cursor: make(map[neon.NodeID]fsm.SafekeeperOp),
-	}
-}
-
-// pause waits unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"quorate/fsm/fsmtest"
 )
 
-// world is a log and safekeepers that do what they are told, unless they are down.
+// world is a log, and safekeepers that carry out every call unless they are down.
 type world struct {
 	*fsmtest.Log
 	t     testing.TB
@@ -135,8 +135,7 @@ func TestWhoAnswersBecomesActive(t *testing.T) {
 		during(t, w, Options{}, func(k *Keeper, log *bytes.Buffer) {
 			time.Sleep(time.Second)
 			if sk, _ := w.State().Safekeeper(1); sk.Scheduling != neon.SafekeeperActivating {
-				t.Errorf(
-					"safekeeper 1 is %s at once: whoever registered it cannot know what to find",
+				t.Errorf("safekeeper 1 is %s before its client can see it Activating",
 					sk.Scheduling)
 			}
 			time.Sleep(10 * time.Second)
@@ -223,8 +222,8 @@ func TestFailingOpsDoNotStarveOthers(t *testing.T) {
 	})
 }
 
-// TestAStartingSafekeeperIsHeardAtOnce: not only in the next round.
-func TestAStartingSafekeeperIsHeardAtOnce(t *testing.T) {
+// TestASafekeeperThatStartsIsNoticedAtOnce: not only in the next round.
+func TestASafekeeperThatStartsIsNoticedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		w.down[1] = true

@@ -8,6 +8,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/wait"
 )
 
 const (
@@ -19,16 +20,16 @@ const (
 	opTime   = 10 * time.Second
 	pullTime = 5 * time.Minute
 
-	// lookInterval is how often the state is looked at without anything having
-	// changed: a safekeeper whose operations are all waiting for their turn.
-	lookInterval = 5 * time.Second
+	// rescanInterval is how often the state is read although nothing has changed. A
+	// safekeeper may have operations that failed and wait for their turn.
+	rescanInterval = 5 * time.Second
 )
 
 // operations starts what safekeepers owe, as far as there is room, until the term
-// ends, and joins it.
+// ends. Then it joins what it started.
 func (t *term) operations() {
 	defer t.wg.Wait()
-	tick := time.NewTicker(lookInterval)
+	tick := time.NewTicker(rescanInterval)
 	defer tick.Stop()
 	for {
 		st := t.Log.State()
@@ -46,9 +47,9 @@ func (t *term) operations() {
 	}
 }
 
-// launch starts operations of one safekeeper. It goes round: each begins looking
-// where the last one stopped, so that a few that always fail do not keep the rest
-// from their turn.
+// launch starts operations of one safekeeper. Each call goes on after the operation at
+// which the last one stopped, and begins again at the end. So a few operations that
+// always fail do not keep the rest from their turn.
 func (t *term) launch(st *fsm.State, k *fsm.Safekeeper) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -64,7 +65,7 @@ func (t *term) launch(st *fsm.State, k *fsm.Safekeeper) {
 			}
 			t.busy[keyOf(&op)] = struct{}{}
 			t.queued[k.ID]++
-			t.wg.Go(func() { t.carry(op) })
+			t.wg.Go(func() { t.retry(op) })
 		}
 		t.cursor[k.ID] = fsm.SafekeeperOp{}
 		if begin == (fsm.SafekeeperOp{}) {
@@ -73,18 +74,18 @@ func (t *term) launch(st *fsm.State, k *fsm.Safekeeper) {
 	}
 }
 
-// carry tries one operation until it is done, is not owed any more, or has failed
-// too often.
-func (t *term) carry(op fsm.SafekeeperOp) {
+// retry tries one operation until it is done, is not owed any more, or has failed
+// opTries times.
+func (t *term) retry(op fsm.SafekeeperOp) {
 	defer func() {
 		t.mu.Lock()
 		delete(t.busy, keyOf(&op))
 		t.queued[op.Safekeeper]--
 		t.mu.Unlock()
-		poke(t.wakeup)
+		t.wakeup.Set()
 	}()
 	for n := range opTries {
-		if n > 0 && pause(t.ctx, t.Options.RetryPause) != nil {
+		if n > 0 && wait.Sleep(t.ctx, t.Options.RetryPause) != nil {
 			return
 		}
 		err := t.try(op)
@@ -103,13 +104,13 @@ var (
 	errPaused = errors.New("the safekeeper is not active")
 
 	// An exclusion waits until a quorum of the members does not need the excluded
-	// any more.
+	// safekeeper any more.
 	errNeeded = errors.New("the members do not know yet that it is excluded")
 )
 
-// try carries an operation out and says so in the log. It decides on a state that
-// holds everything acknowledged: a leader that was deposed unawares must not drop
-// what has come back since.
+// try carries an operation out and records that in the log. It decides on a state that
+// holds everything acknowledged: a leader that does not know yet that it was deposed must
+// not drop a timeline whose member the safekeeper has become again.
 func (t *term) try(op fsm.SafekeeperOp) error {
 	st, err := t.Log.ReadState(t.ctx)
 	if err != nil {
@@ -172,15 +173,15 @@ func (t *term) pull(ctx context.Context, st *fsm.State, k *fsm.Safekeeper, tl *f
 		}
 	}
 	if len(req.HTTPHosts) == 0 {
-		return nil // it is the only member: nobody has more
+		return nil // it is the only member, so no other has more
 	}
 	_, err := t.Calls.PullTimeline(ctx, k, req)
 	return err
 }
 
 // exclude makes a safekeeper drop a timeline that it is no member of, under the
-// newest configuration. It never deletes: that would take the log in remote storage
-// away from the members, and would hit one that has come back.
+// newest configuration. It never deletes. A deletion would take the log in remote storage
+// away from the members, and would also drop the timeline of one that is a member again.
 func (t *term) exclude(
 	ctx context.Context, st *fsm.State, k *fsm.Safekeeper, tl *fsm.Timeline,
 ) error {

@@ -10,8 +10,12 @@ import (
 	"quorate/fsm"
 )
 
-// perEntry is how many shards one entry of the log speaks of.
-const perEntry = 10_000
+// One entry of the log names at most so many shards. An entry is at most 1 MiB, also when
+// every zone has a name of longestAZ bytes.
+const (
+	zonesPerEntry  = 3_000
+	healthPerEntry = 10_000
+)
 
 // longestAZ is the number of bytes that the name of a zone may have.
 const longestAZ = 255
@@ -33,7 +37,7 @@ func (t *Tenants) SetPreferredAZs(
 		}
 		items = append(items, it)
 	}
-	for batch := range slices.Chunk(items, perEntry) {
+	for batch := range slices.Chunk(items, zonesPerEntry) {
 		r, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.SetPreferredAZs{Items: batch})
 		if err != nil {
 			return resp, err
@@ -52,13 +56,13 @@ func (t *Tenants) SetPreferredAZs(
 // storage. Unknown shards are ignored.
 func (t *Tenants) SetHealth(ctx context.Context, req neon.MetadataHealthUpdate) error {
 	at := time.Now().UnixMilli()
-	for batch := range slices.Chunk(req.Healthy, perEntry) {
+	for batch := range slices.Chunk(req.Healthy, healthPerEntry) {
 		if _, err := t.Log.Propose(ctx, fsm.RequestID{},
 			fsm.SetMetadataHealth{Healthy: batch, At: at}); err != nil {
 			return err
 		}
 	}
-	for batch := range slices.Chunk(req.Unhealthy, perEntry) {
+	for batch := range slices.Chunk(req.Unhealthy, healthPerEntry) {
 		if _, err := t.Log.Propose(ctx, fsm.RequestID{},
 			fsm.SetMetadataHealth{Unhealthy: batch, At: at}); err != nil {
 			return err

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -213,18 +212,12 @@ func (o *Operations) DeleteNow(ctx context.Context, id neon.NodeID) error {
 	return o.awaitTombstone(ctx, id)
 }
 
-// tombstonePoll is the pause between two looks at a deletion that waits for nothing. Such a
-// deletion takes a few entries of the log.
-const tombstonePoll = 20 * time.Millisecond
-
 func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
 	ctx, cancel := context.WithTimeout(ctx, decide.LongWait)
 	defer cancel()
-	poll := time.NewTicker(tombstonePoll)
-	defer poll.Stop()
 	for {
-		s := o.Log.State()
-		n, ok := s.Node(id)
+		changed := o.Log.Changed()
+		n, ok := o.Log.State().Node(id)
 		if !ok || n.Tombstone {
 			return nil
 		}
@@ -233,7 +226,7 @@ func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
 				"the deletion of node %d was ended by another request", id)
 		}
 		select {
-		case <-poll.C:
+		case <-changed:
 		case <-ctx.Done():
 			return neon.Errorf(neon.Timeout, "Timeout waiting for the deletion of node %d", id)
 		}

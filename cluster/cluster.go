@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,7 @@ type Cluster struct {
 	membership *membership
 	snapshots  snapshots
 	lag        *lagWatch
+	compaction *compaction
 
 	closing   atomic.Bool
 	closeOnce sync.Once
@@ -73,6 +75,7 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 		cfg.Disk = store.Bolt{Logger: raftLogger(cfg.Logger)}
 	}
 	cfg.Timeouts = cfg.Timeouts.withDefaults()
+	cfg.Observer = cfg.Observer.withDefaults()
 	c := &Cluster{cfg: cfg, closed: make(chan struct{})}
 	c.node = &raftNode{timeouts: cfg.Timeouts, down: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -112,6 +115,10 @@ func (c *Cluster) openDisk() (err error) {
 		ctx: c.ctx, background: &c.background, node: c.node,
 		link: func(id string) *link { return c.peers.link(id) },
 	}
+	c.compaction = &compaction{
+		node: c.node, limit: cmp.Or(c.cfg.LogBytes, defaultLogBytes), log: c.log,
+		grown: wait.NewSignal(),
+	}
 	t := c.cfg.Timeouts
 	if c.self.dir != nil {
 		if err := c.self.dir.CheckLog(store.LogFile); err != nil {
@@ -125,6 +132,10 @@ func (c *Cluster) openDisk() (err error) {
 		},
 		Hooks: store.Hooks{
 			Leads: c.node.leads, Changed: c.diskChanged, MajorityWrites: probe.start,
+			Appended: func(took time.Duration, bytes int) {
+				c.cfg.Observer.Appended(took, bytes)
+				c.compaction.appended()
+			},
 		},
 		CheckEntry: checkFrame,
 	})
@@ -173,7 +184,7 @@ func (c *Cluster) makeParts(m Machine) {
 		c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
 		c.peers.founders = append(c.peers.founders, m.ID)
 	}
-	c.fsm = newFSM(m, c.peers.wake.Set)
+	c.fsm = newFSM(m, c.peers.wake.Set, c.cfg.Observer)
 	c.candidacy = candidacy{node: c.node, health: health, report: c.peers.report}
 	c.leadership = &leadership{
 		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: c.peers.wake.Set,
@@ -183,7 +194,7 @@ func (c *Cluster) makeParts(m Machine) {
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers, health: health,
 		log: c.log, proofs: make(map[string]uint64),
 	}
-	c.proposer = newProposer(c.ctx, c.node, c.leadership.leads)
+	c.proposer = newProposer(c.ctx, c.node, c.leadership.leads, c.cfg.Observer.Committed)
 	c.transfer = &transfer{
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers,
 		leadership: c.leadership, health: disk, log: c.log, drain: c.proposer.drain,
@@ -236,6 +247,9 @@ func (c *Cluster) openRaft() error {
 		return c.startError(err)
 	}
 	c.node.running.Store(r)
+	if l, err := s.Snapshots().List(); err == nil && len(l) > 0 {
+		c.fsm.snapshotBytes.Store(l[0].Size)
+	}
 	c.observer = raft.NewObserver(nil, false, c.leadership.observe)
 	r.RegisterObserver(c.observer)
 	c.leadership.refresh(ErrLeadershipLost)
@@ -282,6 +296,7 @@ func (c *Cluster) run() {
 	c.background.Go(func() { c.founding.run(c.ctx) })
 	c.background.Go(func() { c.lag.run(c.ctx) })
 	c.background.Go(func() { c.equality.run(c.ctx) })
+	c.background.Go(func() { c.compaction.run(c.ctx) })
 	c.background.Go(c.proposer.submit)
 	c.background.Go(c.proposer.deliver)
 	c.background.Go(c.candidacy.campaignIfSingle)

@@ -133,6 +133,11 @@ type Config struct {
 	// snapshots (default 16384), TrailingLogs how many are kept behind a
 	// snapshot for followers that lag (default 32768).
 	SnapshotThreshold, TrailingLogs uint64
+	// LogBytes is the size of the log beyond which it is shortened, in bytes of entries
+	// (default 256 MB).
+	LogBytes int64
+	// Observer is told how long things took.
+	Observer Observer
 }
 
 func (cfg Config) raftConfig(id string) *raft.Config {

@@ -122,6 +122,7 @@ func (c *Cluster) Status() Status {
 		Diverged: c.equality.diverged(), Mended: c.equality.mended.Load(),
 		CrashElections: c.crash.count(), Laggards: c.lag.laggards(),
 	}
-	s.TermsLed, s.LeaderChanged = c.leadership.counts()
+	s.TermsLed, s.LeaderChanges, s.LeaderChanged = c.leadership.counts()
+	s.LogBytes, s.SnapshotBytes = c.node.store.LogBytes(), c.fsm.snapshotBytes.Load()
 	return s
 }

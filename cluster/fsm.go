@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -36,6 +38,7 @@ type fsm struct {
 	mu      sync.Mutex // held while the machine is called
 	machine Machine
 	digest  Digester // nil: the machine is none
+	observe Observer
 	points  points
 	applied progress
 	changed func()        // called after a membership entry was applied
@@ -45,13 +48,15 @@ type fsm struct {
 	// applied everything already: it got the state of another replica.
 	handed, ahead uint64
 
+	snapshotBytes atomic.Int64 // of the newest snapshot that was written here
+
 	restoreErr error // why the last Restore failed; read before raft runs
 }
 
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-func newFSM(m Machine, changed func()) *fsm {
-	f := &fsm{machine: m, changed: changed, sending: make(chan struct{}, maxSending)}
+func newFSM(m Machine, changed func(), o Observer) *fsm {
+	f := &fsm{machine: m, changed: changed, observe: o, sending: make(chan struct{}, maxSending)}
 	f.digest, _ = m.(Digester)
 	return f
 }
@@ -119,7 +124,9 @@ func (f *fsm) applyRun(logs []*raft.Log) []any {
 	}
 	var results []any
 	if len(batch) > 0 {
+		began := time.Now()
 		results = f.machine.Apply(batch)
+		f.observe.Applied(time.Since(began), len(batch))
 		if len(results) != len(batch) {
 			panic(fmt.Sprintf("cluster: machine returned %d results for %d commands", len(results),
 				len(batch)))
@@ -140,6 +147,7 @@ var snapshotMagic = [8]byte{'C', 'L', 'S', 'N', 'A', 'P', '0', '1'}
 type fsmSnapshot struct {
 	index uint64
 	state io.WriterTo
+	taken func(took time.Duration, bytes int64)
 }
 
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
@@ -152,15 +160,23 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fsmSnapshot{index: f.applied.index(), state: state}, nil
+	return &fsmSnapshot{
+		index: f.applied.index(), state: state, taken: f.snapshotTaken,
+	}, nil
 }
 
 func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	if err := s.write(sink); err != nil {
+	began := time.Now()
+	counted := countingWriter{Writer: sink}
+	if err := s.write(&counted); err != nil {
 		_ = sink.Cancel()
 		return err
 	}
-	return sink.Close()
+	err := sink.Close()
+	if err == nil {
+		s.taken(time.Since(began), counted.bytes)
+	}
+	return err
 }
 
 func (s *fsmSnapshot) write(w io.Writer) error {
@@ -175,6 +191,23 @@ func (s *fsmSnapshot) write(w io.Writer) error {
 }
 
 func (*fsmSnapshot) Release() {}
+
+// snapshotTaken notes that a snapshot was written.
+func (f *fsm) snapshotTaken(took time.Duration, bytes int64) {
+	f.snapshotBytes.Store(bytes)
+	f.observe.SnapshotTaken(took, bytes)
+}
+
+type countingWriter struct {
+	io.Writer
+	bytes int64
+}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
 
 func (f *fsm) Restore(r io.ReadCloser) error {
 	f.mu.Lock()

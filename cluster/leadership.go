@@ -39,6 +39,7 @@ type leadership struct {
 	since  time.Time // when the known leader last changed
 	lost   time.Time // when this server last stopped leading
 	wins   uint64
+	moves  uint64 // changes of the known leader
 }
 
 // openRetry is the pause after an entry that could not open the term.
@@ -53,6 +54,7 @@ func (l *leadership) observe(o *raft.Observation) bool {
 	case raft.LeaderObservation:
 		l.mu.Lock()
 		l.since = time.Now()
+		l.moves++
 		l.mu.Unlock()
 		l.changed.Notify()
 		l.leaderMoved()
@@ -102,12 +104,12 @@ func (l *leadership) current() *lead {
 // leads reports whether this server acts as the leader.
 func (l *leadership) leads() bool { return l.current() != nil }
 
-// counts returns how often this server began to lead, and when the known leader last
-// changed.
-func (l *leadership) counts() (wins uint64, since time.Time) {
+// counts returns how often this server began to lead, how often the known leader has
+// changed, and when it last did.
+func (l *leadership) counts() (wins, moves uint64, since time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.wins, l.since
+	return l.wins, l.moves, l.since
 }
 
 // lostRecently reports whether the lead was lost so recently that no other server can

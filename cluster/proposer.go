@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -45,6 +46,7 @@ type proposer struct {
 	ctx     context.Context // ends when nothing is answered any more
 	node    *raftNode
 	accepts func() bool // reports whether this server may propose
+	observe func(took time.Duration)
 
 	slots   chan struct{}  // one per proposal between Propose and its result
 	queue   chan *proposal // full only of those that were given up
@@ -62,11 +64,14 @@ type submitted struct {
 	future raft.ApplyFuture
 	batch  []*proposal
 	size   int64
+	began  time.Time
 }
 
-func newProposer(ctx context.Context, node *raftNode, accepts func() bool) *proposer {
+func newProposer(
+	ctx context.Context, node *raftNode, accepts func() bool, observe func(time.Duration),
+) *proposer {
 	return &proposer{
-		ctx: ctx, node: node, accepts: accepts,
+		ctx: ctx, node: node, accepts: accepts, observe: observe,
 		slots:   make(chan struct{}, maxProposals),
 		queue:   make(chan *proposal, maxProposals),
 		entries: make(chan submitted, maxEntries),
@@ -145,9 +150,10 @@ func (p *proposer) submit() {
 		}
 		frame := encodeFrame(commands)
 		p.awaitRoom(int64(len(frame)))
+		began := time.Now()
 		future := p.node.raft().ApplyLog(raft.Log{Data: frame}, 0)
 		p.inFlight.Add(1)
-		p.entries <- submitted{future, batch, int64(len(frame))}
+		p.entries <- submitted{future, batch, int64(len(frame)), began}
 	}
 }
 
@@ -228,6 +234,7 @@ func (p *proposer) deliver() {
 			refuse(s.batch, submitError(err))
 			continue
 		}
+		p.observe(time.Since(s.began))
 		results, _ := s.future.Response().([]any)
 		if len(results) < len(s.batch) { // they came with the state of another replica
 			refuse(s.batch, ErrOutcomeUnknown)

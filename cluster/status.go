@@ -25,7 +25,12 @@ type Status struct {
 	TermsLed       uint64    `json:"terms_led"`
 	CrashElections uint64    `json:"crash_elections"`
 	LeaderChanged  time.Time `json:"leader_changed"` // when the known leader last changed
-	InFlight       int       `json:"in_flight"`      // proposals without a result
+	LeaderChanges  uint64    `json:"leader_changes"` // how often it did, its loss included
+	// LogBytes is the size of the entries of the log, SnapshotBytes that of the newest
+	// snapshot.
+	LogBytes      int64 `json:"log_bytes"`
+	SnapshotBytes int64 `json:"snapshot_bytes"`
+	InFlight      int   `json:"in_flight"` // proposals without a result
 	// Diverged says why this server is out of service, since its state is not that of
 	// the others; "" when it is not. Mended counts how often it got theirs.
 	Diverged string `json:"diverged,omitempty"`

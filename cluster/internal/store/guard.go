@@ -40,6 +40,7 @@ type guard struct {
 	stopOnce sync.Once
 	wg       sync.WaitGroup
 	cache    logCache
+	*logSize
 	heldTerm []byte // the vote's term, held back until the candidate is known
 }
 
@@ -69,10 +70,10 @@ const slowestDisk = 20 << 20
 // noSpaceRetry is the pause between two tries to write to a full disk.
 const noSpaceRetry = 200 * time.Millisecond
 
-func newGuard(s Stores, h *Health) *guard {
+func newGuard(s Stores, h *Health, sizes *logSize) *guard {
 	g := &guard{
 		log: s.Log, stable: s.Stable, health: h, deadline: h.limits.Write,
-		jobs: make(chan *job), done: make(chan struct{}),
+		jobs: make(chan *job), done: make(chan struct{}), logSize: sizes,
 	}
 	g.wg.Go(g.run)
 	return g
@@ -234,11 +235,12 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	for _, l := range logs {
 		size += len(l.Data)
 	}
+	began := time.Now()
 	if !g.health.hooks.Leads() {
 		if err := g.insist(write, size); err != nil {
 			return err
 		}
-		g.cache.add(logs)
+		g.appended(logs, time.Since(began), size)
 		return nil
 	}
 	first, last := logs[0].Index, logs[len(logs)-1].Index
@@ -247,8 +249,18 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	if err := g.try(j, true); err != nil {
 		return fmt.Errorf("%w: write the log: %w", ErrDisk, err)
 	}
-	g.cache.add(logs)
+	g.appended(logs, time.Since(began), size)
 	return nil
+}
+
+func (g *guard) appended(logs []*raft.Log, took time.Duration, size int) {
+	g.cache.add(logs)
+	for _, l := range logs {
+		g.logSize.add(l.Index, len(l.Data))
+	}
+	if f := g.health.hooks.Appended; f != nil {
+		f(took, size)
+	}
 }
 
 // IsMonotonic makes raft remove the whole log when it installs a snapshot that ends
@@ -262,7 +274,11 @@ const deleteBytes = 40 << 20
 
 func (g *guard) DeleteRange(low, high uint64) error {
 	g.cache.clear()
-	return g.insist(func() error { return g.log.DeleteRange(low, high) }, deleteBytes)
+	err := g.insist(func() error { return g.log.DeleteRange(low, high) }, deleteBytes)
+	if err == nil {
+		g.logSize.remove(low, high)
+	}
+	return err
 }
 
 func (g *guard) GetLog(index uint64, l *raft.Log) error {

@@ -73,7 +73,7 @@ func (c *Content) readLog(checkEntry func([]byte) error) error {
 	if err != nil || old {
 		return err
 	}
-	if err := verifyLog(c.log, c.Snapshot.Index, checkEntry); err != nil {
+	if err := verifyLog(c.log, c.Snapshot.Index, checkEntry, &logSize{}); err != nil {
 		return err
 	}
 	first, err := c.log.FirstIndex()

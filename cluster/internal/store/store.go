@@ -51,6 +51,8 @@ type Hooks struct {
 	// closed when a majority without this server can write, or when limit has passed.
 	// What it starts ends with ctx.
 	MajorityWrites func(ctx context.Context, limit time.Duration) <-chan struct{}
+	// Appended is called after entries were added to the log, with how long that took.
+	Appended func(took time.Duration, bytes int)
 }
 
 // Options say how to open a store.
@@ -99,10 +101,11 @@ func Open(o Options) (_ *Store, err error) {
 			s.Close()
 		}
 	}()
-	if err := verifyStores(o.Dir, s.stores, o.CheckEntry); err != nil {
+	sizes := &logSize{}
+	if err := verifyStores(o.Dir, s.stores, o.CheckEntry, sizes); err != nil {
 		return nil, err
 	}
-	s.guard = newGuard(s.stores, s.Health)
+	s.guard = newGuard(s.stores, s.Health, sizes)
 	return s, s.openTestWrites(o.Dir)
 }
 

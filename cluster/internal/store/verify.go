@@ -32,7 +32,9 @@ func guarded(f func() error) (err error) {
 // verifyStores reads everything that raft would trust. Bolt has no checksum over its
 // data pages. Raft skips a snapshot that it cannot read, although the log before the
 // snapshot is gone.
-func verifyStores(dir string, s Stores, checkEntry func([]byte) error) error {
+func verifyStores(
+	dir string, s Stores, checkEntry func([]byte) error, sizes *logSize,
+) error {
 	newest, err := verifySnapshots(dir, s.Snapshots)
 	if err != nil {
 		return err
@@ -45,7 +47,7 @@ func verifyStores(dir string, s Stores, checkEntry func([]byte) error) error {
 		if err := dropSuperseded(s.Log, newest); err != nil {
 			return err
 		}
-		return verifyLog(s.Log, newest.Index, checkEntry)
+		return verifyLog(s.Log, newest.Index, checkEntry, sizes)
 	})
 	if err != nil {
 		return datadir.Corrupt(file, err)
@@ -90,8 +92,10 @@ func superseded(log raft.LogStore, newest raft.SnapshotMeta) (bool, error) {
 }
 
 // verifyLog checks that the log goes on where the snapshot ends, that it has no holes,
-// and that checkEntry accepts every command entry.
-func verifyLog(log raft.LogStore, snapshot uint64, checkEntry func([]byte) error) error {
+// and that checkEntry accepts every command entry. It notes the sizes of the entries.
+func verifyLog(
+	log raft.LogStore, snapshot uint64, checkEntry func([]byte) error, sizes *logSize,
+) error {
 	first, err := log.FirstIndex()
 	if err != nil {
 		return err
@@ -115,6 +119,7 @@ func verifyLog(log raft.LogStore, snapshot uint64, checkEntry func([]byte) error
 				l.Type)
 		}
 		term = l.Term
+		sizes.add(i, len(l.Data))
 		if l.Type == raft.LogCommand {
 			if err := checkEntry(l.Data); err != nil {
 				return fmt.Errorf("entry %d: %w", i, err)

@@ -136,6 +136,7 @@ func open(
 	}
 	raft := cfg.Cluster
 	raft.HTTPAddr, raft.Level = cfg.HTTP.Address, fsm.Level
+	raft.Observer = observe(registry)
 	var replicated cluster.Machine = a.machine
 	if cfg.Machine != nil {
 		replicated = cfg.Machine(a.machine)

@@ -53,6 +53,13 @@ func newRaftMetrics(c *cluster.Cluster) *raftMetrics {
 		func(s *cluster.Status) float64 { return float64(s.InFlight) })
 	add("laggards", "Members that get no new entries, as the leader sees it", gauge,
 		func(s *cluster.Status) float64 { return float64(len(s.Laggards)) })
+	add("log_bytes", "Size of the entries of the log", gauge,
+		func(s *cluster.Status) float64 { return float64(s.LogBytes) })
+	add("snapshot_bytes", "Size of the newest snapshot that was written here", gauge,
+		func(s *cluster.Status) float64 { return float64(s.SnapshotBytes) })
+	add("leader_changes", "How often the leader that is known here changed, its loss included",
+		prometheus.CounterValue,
+		func(s *cluster.Status) float64 { return float64(s.LeaderChanges) })
 	add("terms_led", "Terms this replica has led", prometheus.CounterValue,
 		func(s *cluster.Status) float64 { return float64(s.TermsLed) })
 	add("crash_elections", "Elections called because the leader's process was seen to die",

@@ -30,7 +30,8 @@ import (
 func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *metrics.Recorder) {
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newRaftMetrics(a.cluster), newProcessMetrics(a.cfg.LinesLost))
+		newRaftMetrics(a.cluster), newMemberMetrics(a.cluster.Members),
+		newProcessMetrics(a.cfg.LinesLost))
 	c := calls{
 		pageservers: newPageservers(&a.cfg, a.outgoing, recorder),
 		safekeepers: newSafekeepers(&a.cfg, a.outgoing, recorder),

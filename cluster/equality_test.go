@@ -342,11 +342,12 @@ func TestAStateIsReplacedBetweenTwoEntries(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ended := newFSM(&ledger{}, func() {}, Observer{}.withDefaults())
+	empty := func() *fsm { return newFSM(&ledger{}, func() {}, Observer{}.withDefaults()) }
+	ended := empty()
 	ended.ApplyBatch(entries)
 	for _, there := range []int{1, 63, 64, 100, 150} {
 		for _, here := range []int{1, 63, 65, 100, 149} {
-			from, to := newFSM(&ledger{}, func() {}, Observer{}.withDefaults()), newFSM(&ledger{}, func() {}, Observer{}.withDefaults())
+			from, to := empty(), empty()
 			from.ApplyBatch(entries[:there])
 			to.ApplyBatch(entries[:here])
 			to.machine.(*ledger).add("wrong")

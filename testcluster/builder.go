@@ -82,6 +82,10 @@ type Builder struct {
 	// that by --dev.
 	Failpoints bool
 
+	// DiskLoss makes controllers clear what they observed on a pageserver that re-attaches
+	// with an empty disk.
+	DiskLoss bool
+
 	// Splits are the settings of shard splits. They have no effect on Processes.
 	Splits Splits
 

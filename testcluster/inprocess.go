@@ -58,8 +58,8 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 		Network: r.gate, Control: app.ControlNone, Granted: c.granted,
 		ControlPlaneURL: c.controlPlane.url, TenantRateLimit: 1 << 20,
 		Resolve: func(context.Context, string) error { return nil },
-		Splits:  app.SplitOptions(b.Splits),
-		Logger:  tracelog.New(r.log, slog.LevelDebug),
+		Splits:  app.SplitOptions(b.Splits), DiskLoss: b.DiskLoss,
+		Logger: tracelog.New(r.log, slog.LevelDebug),
 	}
 	cfg.Reconciler.HeartbeatInterval, cfg.Reconciler.MaxOffline = b.HeartbeatInterval, b.MaxOffline
 	if b.Safekeepers > 0 {

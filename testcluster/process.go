@@ -61,6 +61,9 @@ func (c *Cluster) newProcess(spec replicaSpec) replica {
 	if c.controlPlane.url != "" {
 		args = append(args, "--control-plane-url", c.controlPlane.url)
 	}
+	if b.DiskLoss {
+		args = append(args, "--handle-ps-local-disk-loss")
+	}
 	if b.Safekeepers > 0 {
 		args = append(args, "--timelines-onto-safekeepers", "--timeline-safekeeper-count",
 			strconv.Itoa(b.perTimeline()))

@@ -27,7 +27,7 @@ func newHooks(cfg *Config, out *outgoing) (h hooks) {
 		local := localhook.New(localhook.Options{
 			Dir: cfg.RepoDir, Dial: out.dial, Logger: cfg.Logger,
 		})
-		h.attach, h.safekeepers = local, localKeepers{local}
+		h.attach, h.safekeepers = local, local
 	case cfg.ControlPlaneURL != "":
 		remote := controlPlane(cfg, out)
 		h.attach, h.safekeepers = remote, remote
@@ -65,17 +65,4 @@ func (h hook) ImportComplete(ctx context.Context, body neon.ImportComplete) erro
 // NotifySafekeepers tries until compute has been told or the control plane refuses.
 func (h hook) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers) error {
 	return h.client.NotifySafekeepersUntilHeard(ctx, body)
-}
-
-// localKeepers tells the computes of neon_local.
-type localKeepers struct{ hook *localhook.Hook }
-
-func (l localKeepers) NotifySafekeepers(ctx context.Context, body neon.NotifySafekeepers) error {
-	n := localhook.Safekeepers{
-		Tenant: body.Tenant, Timeline: body.Timeline, Generation: uint32(body.Generation),
-	}
-	for _, k := range body.Safekeepers {
-		n.IDs = append(n.IDs, k.ID)
-	}
-	return l.hook.NotifySafekeepers(ctx, n)
 }

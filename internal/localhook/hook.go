@@ -87,27 +87,19 @@ func (h *Hook) NotifyAttach(ctx context.Context, n *neon.NotifyAttach) error {
 	})
 }
 
-// Safekeepers says on which safekeepers a timeline is.
-type Safekeepers struct {
-	Tenant     neon.TenantID
-	Timeline   neon.TimelineID
-	Generation uint32 // of the membership
-	IDs        []neon.NodeID
-}
-
 // NotifySafekeepers tells the running computes of a timeline its safekeepers.
-func (h *Hook) NotifySafekeepers(ctx context.Context, n Safekeepers) error {
+func (h *Hook) NotifySafekeepers(ctx context.Context, n neon.NotifySafekeepers) error {
 	return h.deliver(ctx, func(env *environment, e *endpoint) (func(object) error, error) {
 		if e.conf.Tenant != n.Tenant || e.conf.Timeline != n.Timeline {
 			return nil, nil
 		}
-		list, err := env.connstrings(n.IDs, e)
+		list, err := env.connstrings(n.Safekeepers, e)
 		if err != nil {
 			return nil, err
 		}
 		return func(spec object) error {
 			return errors.Join(spec.set("safekeeper_connstrings", list),
-				spec.set("safekeepers_generation", n.Generation))
+				spec.set("safekeepers_generation", uint32(n.Generation)))
 		}, nil
 	})
 }

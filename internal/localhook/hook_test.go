@@ -216,7 +216,10 @@ func TestRunningComputesOfTheTenantAreConfigured(t *testing.T) {
 func TestSafekeepersAreForThePrimariesOfTheTimeline(t *testing.T) {
 	r := newRepo(t)
 	primary, replica := r.compute("ep-1", `"Primary"`, false), r.compute("ep-2", `"Replica"`, false)
-	n := Safekeepers{Tenant: tenant, Timeline: timeline, Generation: 7, IDs: []neon.NodeID{2, 1}}
+	n := neon.NotifySafekeepers{
+		Tenant: tenant, Timeline: timeline, Generation: 7,
+		Safekeepers: neon.List[neon.NotifySafekeeper]{{ID: 2}, {ID: 1}},
+	}
 	if err := r.hook().NotifySafekeepers(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +232,7 @@ func TestSafekeepersAreForThePrimariesOfTheTimeline(t *testing.T) {
 		t.Error(got)
 	}
 	n.Timeline = neon.TimelineID{1}
-	n.IDs = []neon.NodeID{9}
+	n.Safekeepers = neon.List[neon.NotifySafekeeper]{{ID: 9}}
 	if err := r.hook().NotifySafekeepers(t.Context(), n); err != nil || len(primary.got) != 1 {
 		t.Errorf("another timeline: %v, %d calls", err, len(primary.got))
 	}

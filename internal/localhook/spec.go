@@ -88,15 +88,17 @@ func (c pageserverConf) info(id neon.NodeID) (info pageserverInfo, err error) {
 }
 
 // connstrings lists the addresses of safekeepers for a compute, which only a primary uses.
-func (env *environment) connstrings(ids []neon.NodeID, e *endpoint) ([]string, error) {
+func (env *environment) connstrings(
+	safekeepers neon.List[neon.NotifySafekeeper], e *endpoint,
+) ([]string, error) {
 	list := []string{}
 	if !e.primary() {
 		return list, nil
 	}
-	for _, id := range ids {
-		port, ok := env.safekeepers[id]
+	for _, k := range safekeepers {
+		port, ok := env.safekeepers[k.ID]
 		if !ok {
-			return nil, fmt.Errorf("safekeeper %d does not exist", id)
+			return nil, fmt.Errorf("safekeeper %d does not exist", k.ID)
 		}
 		list = append(list, "127.0.0.1:"+strconv.Itoa(int(port)))
 	}

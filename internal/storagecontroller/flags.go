@@ -178,7 +178,8 @@ func (f *flags) registerWork(fs *pflag.FlagSet) {
 	fs.IntVar(&f.safekeepersPerTimeline, "timeline-safekeeper-count", 3,
 		"safekeepers of a timeline")
 	fs.BoolVar(&f.diskLoss, "handle-ps-local-disk-loss", false,
-		"believe a pageserver that reports an empty disk")
+		"clear what was observed on a pageserver that re-attaches with an empty disk; "+
+			"otherwise its listing alone tells what is missing")
 }
 
 func (f *flags) registerSplits(fs *pflag.FlagSet) {

@@ -247,3 +247,28 @@ func TestTakenPortEndsTheStartBeforeTheDataDirectoryIsTouched(t *testing.T) {
 		t.Errorf("New says %v, the directory %v", err, statErr)
 	}
 }
+
+// transportOf makes a connection for each request.
+func transportOf(dial func(context.Context, string) (net.Conn, error)) *http.Transport {
+	return &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return dial(ctx, addr)
+		},
+	}
+}
+
+// fetch gets a URL. The status is 0 and the body empty when there is no answer.
+func fetch(t *testing.T, c *http.Client, url string) (status int, body string) {
+	t.Helper()
+	resp, err := c.Get(url)
+	if err != nil {
+		return 0, ""
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}

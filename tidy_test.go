@@ -292,6 +292,11 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 			t.Errorf("%s may import %v and does not: shorten its row", dir, left)
 		}
 	}
+	for _, dir := range pure {
+		if _, exists := unused[dir]; !exists {
+			t.Errorf("the list of pure packages has %s, which has no code", dir)
+		}
+	}
 }
 
 func TestEveryPackageHasOneDoc(t *testing.T) {

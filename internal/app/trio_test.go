@@ -115,12 +115,27 @@ func (c *trio) leader() (leader int) {
 	return leader
 }
 
-// TestReplicaThatStopsHandsItsLeadOver: nobody has to notice its death.
+// TestReplicaThatStopsHandsItsLeadOver: nobody has to notice its death, and meanwhile it
+// forwards what still comes.
 func TestReplicaThatStopsHandsItsLeadOver(t *testing.T) {
 	three(t, func(t *testing.T, c *trio) {
 		old := c.leader()
 		register(t, c.replicas[old], 4)
-		if err := c.stops[old](); err != nil {
+		stopped := make(chan error)
+		go func() { stopped <- c.stops[old]() }()
+		c.eventually("successor", func() bool {
+			for i, a := range c.replicas {
+				if i != old && a.Cluster().IsLeader() {
+					return true
+				}
+			}
+			return false
+		})
+		if status, nodes := c.get(c.replicas[old], "control/v1/node"); status != http.StatusOK ||
+			!strings.Contains(nodes, `"id":4,`) {
+			t.Errorf("while it stops it answers %d %s", status, nodes)
+		}
+		if err := <-stopped; err != nil {
 			t.Error(err)
 		}
 		for i, a := range c.replicas {

@@ -156,7 +156,9 @@ func (c *Cluster) listen() error {
 	c.node.addr = c.self.advertise
 	c.streams = newStreams(c.cfg.Network, c.cfg.TLS, listener, c.log, streamHooks{
 		self:      c.self.greeting,
-		admit:     func(who greeting) string { return c.peers.admit(who) },
+		admit:     func(m meeting) string { return c.peers.admit(m) },
+		isMember:  c.node.isMember,
+		expected:  func(addr string) string { return c.peers.expected(addr) },
 		servePeer: func(conn net.Conn) { c.answers.serve(conn) },
 		uninvited: func() bool {
 			// Without a directory nothing can be kept, the cluster's id neither.
@@ -169,6 +171,7 @@ func (c *Cluster) listen() error {
 				who.ID, who.Raft, who.Cluster))
 		},
 	})
+	c.self.learnt = c.streams.compareAgain
 	return nil
 }
 
@@ -233,6 +236,8 @@ func (c *Cluster) openTransport() *transport {
 	return newTransport(inner, c.node.addr, transportHooks{
 		resolve: c.peers.address, mayStand: c.candidacy.mayStand,
 		routine: c.node.routineHeartbeat,
+		term:    func() uint64 { return c.node.raft().CurrentTerm() },
+		refused: newAbsurdities(c.log).refused,
 	})
 }
 
@@ -277,7 +282,8 @@ func (c *Cluster) openGossip() error {
 		return nil
 	}
 	g := &gossip{
-		expect: c.cfg.Expect, join: c.cfg.Join, background: &c.background, node: c.node,
+		expect: c.cfg.Expect, keyed: len(c.cfg.GossipKey) > 0, join: c.cfg.Join,
+		background: &c.background, node: c.node,
 		self: c.self, peers: c.peers, membership: c.membership, leads: c.leadership.leads,
 		warnOnce: c.streams.warnOnce, log: c.log,
 	}

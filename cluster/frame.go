@@ -43,15 +43,18 @@ func encodeFrame(commands [][]byte) []byte {
 	return b
 }
 
+// intactFrame reports whether the checksum of a log entry is right.
+func intactFrame(b []byte) bool {
+	return len(b) >= frameHeader && b[0] == frameVersion &&
+		binary.BigEndian.Uint32(b[1:]) == castagnoli(b[frameHeader:])
+}
+
 // decodeFrame returns the commands of a log entry; they alias b.
 func decodeFrame(b []byte) ([][]byte, error) {
-	if len(b) < frameHeader || b[0] != frameVersion {
+	if !intactFrame(b) {
 		return nil, errFrame
 	}
 	rest := b[frameHeader:]
-	if binary.BigEndian.Uint32(b[1:]) != castagnoli(rest) {
-		return nil, errFrame
-	}
 	count, n := binary.Uvarint(rest)
 	if n <= 0 || count > maxFrameCommands {
 		return nil, errFrame

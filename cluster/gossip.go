@@ -28,6 +28,7 @@ const (
 // membership or about who is alive: those are raft's.
 type gossip struct {
 	expect     int
+	keyed      bool // Config.GossipKey is set
 	join       []string
 	background *group
 	node       *raftNode
@@ -166,7 +167,9 @@ func (g *gossip) NotifyJoin(n *memberlist.Node) {
 	g.mu.Lock()
 	g.metas[n.Name] = m
 	g.mu.Unlock()
-	if n.Name != g.self.id {
+	// Without a key anybody can gossip. What is told is then good to look for new servers,
+	// and not for the addresses of members.
+	if n.Name != g.self.id && g.keyed {
 		g.peers.learn(greeting{ID: n.Name, Raft: m.Raft, HTTP: m.HTTP, Cluster: m.Cluster})
 	}
 }

@@ -24,6 +24,7 @@ type identity struct {
 	disks     *datadir.KnownDisks
 	clusterID atomic.Pointer[string]
 	changed   wait.Signal // clusterID has changed
+	learnt    func()      // called when the cluster's id became known
 
 	setting sync.Mutex // one setCluster at a time
 }
@@ -103,6 +104,9 @@ func (i *identity) setCluster(id string) error {
 	}
 	i.clusterID.Store(&id)
 	i.changed.Set()
+	if i.learnt != nil {
+		i.learnt()
+	}
 	return nil
 }
 

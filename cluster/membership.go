@@ -271,5 +271,8 @@ func (m *membership) httpAddr(id string) string {
 	if id == m.node.id {
 		return m.self.httpAddr
 	}
+	if !m.node.isMember(id) {
+		return "" // whoever else claims to lead
+	}
 	return m.peers.greeting(id).HTTP
 }

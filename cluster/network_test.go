@@ -18,7 +18,14 @@ import (
 	"quorate/cluster/clustertest"
 )
 
-func selfSigned(t *testing.T) *tls.Config {
+// authority signs the certificates of one cluster.
+type authority struct {
+	t    testing.TB
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t testing.TB) *authority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -27,7 +34,6 @@ func selfSigned(t *testing.T) *tls.Config {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true,
 		BasicConstraintsValid: true,
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -37,16 +43,30 @@ func selfSigned(t *testing.T) *tls.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &authority{t, cert, key}
+}
+
+// of is the configuration of a server whose certificate has these names.
+func (a *authority) of(dns ...string) *tls.Config {
+	a.t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), DNSNames: dns,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}, a.cert, &a.key.PublicKey, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
 	pool := x509.NewCertPool()
-	pool.AddCert(cert)
+	pool.AddCert(a.cert)
 	return &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: a.key}},
 		RootCAs:      pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
 	}
 }
 
-func TestServersTalkOverMutualTLS(t *testing.T) {
-	secure := selfSigned(t)
+// startTLS starts three servers a, b and c with certificates that name them.
+func startTLS(t *testing.T, ca *authority) *trio {
+	t.Helper()
 	tr := &trio{t: t}
 	var members []Member
 	for i := range 3 {
@@ -60,12 +80,17 @@ func TestServersTalkOverMutualTLS(t *testing.T) {
 	for i, m := range members {
 		tr.nodes = append(tr.nodes,
 			&node{cfg: Config{
-				ID: m.ID, RaftListen: m.RaftAddr, Members: members, TLS: secure,
-				Disk: clustertest.NewMemoryDisk(),
+				ID: m.ID, RaftListen: m.RaftAddr, Members: members, TLS: ca.of(m.ID),
+				HTTPAddr: "http://" + m.ID, Disk: clustertest.NewMemoryDisk(),
 			}})
 		tr.start(i)
 	}
 	t.Cleanup(tr.close)
+	return tr
+}
+
+func TestServersTalkOverMutualTLS(t *testing.T) {
+	tr := startTLS(t, newAuthority(t))
 	lead := tr.leader()
 	lead.mustPropose(t, "secret")
 	for _, nd := range tr.nodes {
@@ -78,7 +103,7 @@ func TestServersTalkOverMutualTLS(t *testing.T) {
 		streamHooks{self: func() greeting { return greeting{ID: "x"} }})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if _, _, err := plain.dial(ctx, members[0].RaftAddr, tagPeer); err == nil {
+	if _, _, err := plain.dial(ctx, lead.cfg.RaftListen, tagPeer); err == nil {
 		t.Fatal("a plain connection was welcome")
 	}
 }

@@ -40,8 +40,16 @@ type peers struct {
 	founders []string
 
 	mu    sync.Mutex
-	addrs map[string]greeting // the newest greeting of each server id
+	addrs map[string]known // by server id
 	links map[string]*peerLink
+}
+
+// known is what this server believes of another one.
+type known struct {
+	greeting
+	// proved: its raft address is the server's own word, and it has proved who it is.
+	// Otherwise the address is what an operator gave, and the membership goes before.
+	proved bool
 }
 
 type peerLink struct {
@@ -55,64 +63,122 @@ func newPeers(
 ) *peers {
 	return &peers{
 		node: node, disks: disks, dialer: d, broken: broken, wake: wait.NewSignal(),
-		addrs: make(map[string]greeting), links: make(map[string]*peerLink),
+		addrs: make(map[string]known), links: make(map[string]*peerLink),
 	}
 }
 
-// learn remembers the addresses that a server told about itself.
-func (p *peers) learn(g greeting) {
-	if g.ID == "" {
+// learn remembers what an operator, or a server that has proved who it is, told.
+func (p *peers) learn(g greeting) { p.remember(known{greeting: g}) }
+
+func (p *peers) remember(k known) {
+	if k.ID == "" {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, known := p.addrs[g.ID]; known || len(p.addrs) < maxGreetings {
-		if g.Raft == "" {
-			g.Raft = p.addrs[g.ID].Raft
-		}
-		if g.Level == 0 { // only the server itself tells
-			g.Level = p.addrs[g.ID].Level
-		}
-		before := p.addrs[g.ID].HTTP
-		p.addrs[g.ID] = g
-		if g.HTTP != before {
-			p.moved()
-		}
+	before, have := p.addrs[k.ID]
+	if !have && len(p.addrs) >= maxGreetings && !p.forgetStranger() {
+		return
+	}
+	if k.Raft == "" {
+		k.Raft, k.proved = before.Raft, before.proved
+	}
+	if k.HTTP == "" {
+		k.HTTP = before.HTTP
+	}
+	if k.Level == 0 { // only the server itself tells
+		k.Level = before.Level
+	}
+	p.addrs[k.ID] = k
+	if k.HTTP != before.HTTP {
+		p.moved()
 	}
 }
+
+// forgetStranger makes room for another server. It reports false if all are members.
+func (p *peers) forgetStranger() bool {
+	for id := range p.addrs {
+		if !p.isFounder(id) && !p.node.isMember(id) {
+			delete(p.addrs, id)
+			return true
+		}
+	}
+	return false
+}
+
+func (p *peers) isFounder(id string) bool { return slices.Contains(p.founders, id) }
 
 // admit remembers a peer that is welcome, and says why another one is not.
 //
 // Before a cluster is founded, the founders count as its members: one that comes back
 // with another disk may have forgotten the founding.
-func (p *peers) admit(who greeting) string {
-	ok, err := p.disks.Record(who.ID, who.Disk, func(id string) bool {
-		return p.node.isMember(id) || p.node.empty() && slices.Contains(p.founders, id)
+func (p *peers) admit(m meeting) string {
+	ok, err := p.disks.Record(m.ID, m.Disk, func(id string) bool {
+		return p.node.isMember(id) || p.node.empty() && p.isFounder(id)
 	})
 	if err != nil {
 		return err.Error()
 	}
 	if !ok {
-		return "server " + who.ID + " is a member with another disk"
+		return "server " + m.ID + " is a member with another disk"
 	}
-	p.learn(who)
+	p.believe(m)
 	return ""
 }
 
-// address prefers what the server said about itself to its membership entry. A server
-// may come back with another address.
+// believe remembers what a server says about itself, as far as it is worth something.
+// A server whose certificate names it is believed. Without certificates anybody can claim
+// to be any server, so only who answers at the address of the membership is believed, and
+// never another address for raft. Others get requests with their tokens at these addresses.
+func (p *peers) believe(m meeting) {
+	if m.proved {
+		p.remember(known{greeting: m.greeting, proved: m.Raft != ""})
+		return
+	}
+	if m.dialed != "" && m.dialed == p.home(m.ID) {
+		m.Raft = ""
+		p.remember(known{greeting: m.greeting})
+	}
+}
+
+// home is where a server is according to the membership or, before there is one, to
+// the operator.
+func (p *peers) home(id string) string {
+	member, _ := p.node.find(id)
+	return string(p.address(raft.ServerID(id), member.Address))
+}
+
+// expected is the member at an address, "" if there is none, or more than one.
+func (p *peers) expected(addr string) (id string) {
+	for _, s := range p.node.servers() {
+		if string(p.address(s.ID, s.Address)) != addr {
+			continue
+		}
+		if id != "" {
+			return ""
+		}
+		id = string(s.ID)
+	}
+	return id
+}
+
+// address is where a server can be reached. It may have come back with another address
+// than that of the membership, and proved that.
 func (p *peers) address(id raft.ServerID, otherwise raft.ServerAddress) raft.ServerAddress {
-	if g := p.greeting(string(id)); g.Raft != "" {
-		return raft.ServerAddress(g.Raft)
+	p.mu.Lock()
+	k := p.addrs[string(id)]
+	p.mu.Unlock()
+	if k.Raft != "" && (k.proved || otherwise == "") {
+		return raft.ServerAddress(k.Raft)
 	}
 	return otherwise
 }
 
-// greeting is the newest of a server, zero if there was none.
+// greeting is the newest that was believed of a server, zero if there was none.
 func (p *peers) greeting(id string) greeting {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.addrs[id]
+	return p.addrs[id].greeting
 }
 
 func (p *peers) link(id string) *link {
@@ -193,8 +259,7 @@ func (p *peers) stop(keep map[string]bool) {
 
 // dial connects to a member.
 func (p *peers) dial(ctx context.Context, id string) (net.Conn, error) {
-	member, _ := p.node.find(id)
-	return p.dialAs(ctx, id, string(p.address(raft.ServerID(id), member.Address)))
+	return p.dialAs(ctx, id, p.home(id))
 }
 
 // dialAs connects to the server with this id at addr.

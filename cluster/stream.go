@@ -123,7 +123,9 @@ type streams struct {
 // streamHooks are what streams ask of the rest of the server.
 type streamHooks struct {
 	self      func() greeting
-	admit     func(greeting) string // why a server is refused, "" if it is welcome
+	admit     func(meeting) string // why a server is refused, "" if it is welcome
+	isMember  func(id string) bool
+	expected  func(addr string) string // which member is at an address, "" if none is known
 	servePeer func(net.Conn)
 	uninvited func() bool // this server has nothing, and is of no cluster yet
 	// ended is called when the server that was dialed says that our cluster has ended. A
@@ -135,8 +137,8 @@ type streamHooks struct {
 type conn struct {
 	net.Conn
 	owner *streams
-	held  bool // a goroutine of raft reads from it and will close it
 	once  sync.Once
+	seat  // guarded by owner.mu
 }
 
 func (c *conn) Close() error {
@@ -174,13 +176,19 @@ func (s *streams) acceptLoop() {
 	}
 }
 
-func (s *streams) track(raw net.Conn) (*conn, bool) {
-	c := &conn{Conn: raw, owner: s}
+// track keeps a connection. socket is below raw, which may be TLS.
+func (s *streams) track(raw, socket net.Conn, incoming bool) (*conn, bool) {
+	c := &conn{Conn: raw, owner: s, seat: seat{
+		socket: socket, incoming: incoming, since: time.Now(),
+	}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		_ = raw.Close()
+		_ = socket.Close()
 		return nil, false
+	}
+	if incoming {
+		s.makeRoom(maxGreetingConns, func(o *conn) bool { return !o.met })
 	}
 	s.conns[c] = struct{}{}
 	return c, true
@@ -207,11 +215,12 @@ func (s *streams) hold(c *conn) bool {
 	return true
 }
 
-func (s *streams) welcome(raw net.Conn) {
+func (s *streams) welcome(socket net.Conn) {
+	raw := socket
 	if s.tls != nil {
-		raw = tls.Server(raw, s.tls)
+		raw = tls.Server(socket, s.tls)
 	}
-	c, ok := s.track(raw)
+	c, ok := s.track(raw, socket, true)
 	if !ok {
 		return
 	}
@@ -223,20 +232,14 @@ func (s *streams) welcome(raw net.Conn) {
 		return
 	}
 	answer := s.hooks.self()
+	answer.Refusal = s.objection(c, tag, who, answer.Cluster)
 	verdict := verdictWelcome
-	if foreign(answer.Cluster, who.Cluster) {
-		answer.Refusal = "this is a member of cluster " + answer.Cluster
-		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")
-	} else if tag == tagRaft && s.hooks.uninvited() {
-		// A newcomer learns its cluster from its invitation. Until then it follows nobody.
-		answer.Refusal = "not invited to cluster " + who.Cluster
-		s.warnOnce(who, "refused raft calls of a cluster that has not invited this server")
-	} else if answer.Refusal = s.hooks.admit(who); answer.Refusal != "" {
-		s.warnOnce(who,
-			"refused a member that lost its disk; remove it, then add it under a new id")
-	}
 	if answer.Refusal != "" {
 		verdict = verdictRefused
+	}
+	if verdict == verdictWelcome && !s.settle(c, who) {
+		_ = c.Close()
+		return
 	}
 	if err := writeGreeting(c, []byte{verdict}, answer); err != nil || verdict != verdictWelcome {
 		_ = c.Close()
@@ -253,7 +256,7 @@ func (s *streams) welcome(raw net.Conn) {
 			return
 		}
 		select {
-		case s.accepted <- c:
+		case s.accepted <- &raftConn{conn: c, limit: maxRaftCall}:
 		case <-s.ctx.Done():
 			_ = c.Close()
 		}
@@ -262,14 +265,39 @@ func (s *streams) welcome(raw net.Conn) {
 	}
 }
 
+// objection says why a server that dialed is turned away, or "".
+func (s *streams) objection(c *conn, tag byte, who greeting, cluster string) string {
+	proved, why := s.proof(c, who.ID)
+	switch {
+	case foreign(cluster, who.Cluster):
+		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")
+		return "this is a member of cluster " + cluster
+	case why != "":
+		s.warnOnce(who, "refused a server that its certificate does not name")
+		return why
+	case tag == tagRaft && s.hooks.uninvited():
+		// A newcomer learns its cluster from its invitation. Until then it follows nobody.
+		s.warnOnce(who, "refused raft calls of a cluster that has not invited this server")
+		return "not invited to cluster " + who.Cluster
+	}
+	why = s.hooks.admit(meeting{greeting: who, proved: proved})
+	if why != "" {
+		s.warnOnce(who,
+			"refused a member that lost its disk; remove it, then add it under a new id")
+	}
+	return why
+}
+
 func foreign(a, b string) bool { return a != "" && b != "" && a != b }
 
 // warnOnce warns about each server and disk once.
 func (s *streams) warnOnce(who greeting, msg string) {
 	key := who.Cluster + "/" + who.ID + "/" + who.Disk
 	s.mu.Lock()
-	seen := s.warned[key] || len(s.warned) >= 1000
-	s.warned[key] = true
+	seen := s.warned[key] || len(s.warned) >= maxGreetings
+	if !seen {
+		s.warned[key] = true
+	}
 	s.mu.Unlock()
 	if !seen {
 		s.log.Warn(msg, "peer", who.ID, "addr", who.Raft, "peer_cluster", who.Cluster,
@@ -279,14 +307,15 @@ func (s *streams) warnOnce(who greeting, msg string) {
 
 // dial connects to addr, greets, and returns what the other end says about itself.
 func (s *streams) dial(ctx context.Context, addr string, tag byte) (*conn, greeting, error) {
-	raw, err := s.network.Dial(ctx, addr)
+	socket, err := s.network.Dial(ctx, addr)
 	if err != nil {
 		return nil, greeting{}, err
 	}
+	raw := socket
 	if s.tls != nil {
-		raw = tls.Client(raw, clientTLS(s.tls, addr))
+		raw = tls.Client(socket, clientTLS(s.tls, addr))
 	}
-	c, ok := s.track(raw)
+	c, ok := s.track(raw, socket, false)
 	if !ok {
 		return nil, greeting{}, ErrClosed
 	}
@@ -296,9 +325,12 @@ func (s *streams) dial(ctx context.Context, addr string, tag byte) (*conn, greet
 	}
 	_ = c.SetDeadline(deadline)
 	unhook := context.AfterFunc(ctx, func() { _ = c.Close() })
-	who, err := s.greet(c, tag)
+	who, err := s.greet(c, addr, tag)
 	if !unhook() && err == nil {
 		err = context.Cause(ctx)
+	}
+	if err == nil && !s.settle(c, who) {
+		err = ErrClusterMismatch
 	}
 	if err != nil {
 		_ = c.Close()
@@ -308,7 +340,7 @@ func (s *streams) dial(ctx context.Context, addr string, tag byte) (*conn, greet
 	return c, who, nil
 }
 
-func (s *streams) greet(c net.Conn, tag byte) (greeting, error) {
+func (s *streams) greet(c *conn, addr string, tag byte) (greeting, error) {
 	if err := writeGreeting(c, append([]byte(preambleMagic), tag), s.hooks.self()); err != nil {
 		return greeting{}, err
 	}
@@ -328,7 +360,12 @@ func (s *streams) greet(c net.Conn, tag byte) (greeting, error) {
 		s.warnOnce(who, "a peer refuses this server: "+who.Refusal)
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, who.Refusal)
 	}
-	if why := s.hooks.admit(who); why != "" {
+	proved, why := s.proof(c, who.ID)
+	if why != "" {
+		s.warnOnce(who, "met a server that its certificate does not name")
+		return who, fmt.Errorf("%w: %s at %s: %s", ErrRefused, who.ID, addr, why)
+	}
+	if why := s.hooks.admit(meeting{who, proved, addr}); why != "" {
 		s.warnOnce(who,
 			"refused a member that lost its disk; remove it, then add it under a new id")
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, why)
@@ -361,11 +398,16 @@ func (s *streams) Addr() net.Addr { return s.listener.Addr() }
 func (s *streams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	c, _, err := s.dial(ctx, string(addr), tagRaft)
+	id := s.hooks.expected(string(addr)) // before the other one tells where it is
+	c, who, err := s.dial(ctx, string(addr), tagRaft)
 	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	if id != "" && id != who.ID {
+		_ = c.Close()
+		return nil, fmt.Errorf("%w: at %s there is %s, not %s", ErrRefused, addr, who.ID, id)
+	}
+	return &raftConn{conn: c, limit: maxRaftAnswer, begun: true}, nil
 }
 
 // sever closes the listener and every connection, and refuses new ones.

@@ -15,9 +15,10 @@ const maxAppendBytes = 4 << 20
 
 var errUnfit = errors.New("this server refuses candidacy while its disk is unhealthy")
 
-// transport is raft's network transport with four changes. Addresses are looked up by
+// transport is raft's network transport with five changes. Addresses are looked up by
 // server id. Large appends are cut. Heartbeats that change the term go through raft's
-// main loop. A server whose disk is unhealthy asks for no votes.
+// main loop. A server whose disk is unhealthy asks for no votes. Calls and answers with
+// absurd numbers never reach raft; see plausible.go.
 type transport struct {
 	*raft.NetworkTransport
 	local raft.ServerAddress
@@ -34,6 +35,8 @@ type transportHooks struct {
 	resolve  func(raft.ServerID, raft.ServerAddress) raft.ServerAddress
 	mayStand func() bool         // reports whether this server may ask for votes
 	routine  func(raft.RPC) bool // see raftNode.routineHeartbeat
+	term     func() uint64       // of this server
+	refused  func(error)         // a call or an answer was absurd
 }
 
 func newTransport(inner *raft.NetworkTransport, local string, hooks transportHooks) *transport {
@@ -52,7 +55,7 @@ func (t *transport) forward() {
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
-			if !t.deliver(rpc) {
+			if t.plausible(rpc) && !t.deliver(rpc) {
 				return
 			}
 		case <-t.done:
@@ -110,9 +113,9 @@ func (t *transport) SetHeartbeatHandler(fast func(raft.RPC)) {
 	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
 		if t.hooks.routine(rpc) {
 			fast(rpc)
-			return
+		} else if t.plausible(rpc) {
+			t.deliver(rpc)
 		}
-		t.deliver(rpc)
 	})
 }
 
@@ -129,7 +132,8 @@ func (t *transport) AppendEntries(
 			break
 		}
 	}
-	return t.NetworkTransport.AppendEntries(id, t.hooks.resolve(id, target), args, resp)
+	err := t.NetworkTransport.AppendEntries(id, t.hooks.resolve(id, target), args, resp)
+	return t.answered(err, resp.Term)
 }
 
 func (t *transport) RequestVote(
@@ -139,7 +143,8 @@ func (t *transport) RequestVote(
 	if !t.hooks.mayStand() {
 		return errUnfit
 	}
-	return t.NetworkTransport.RequestVote(id, t.hooks.resolve(id, target), args, resp)
+	err := t.NetworkTransport.RequestVote(id, t.hooks.resolve(id, target), args, resp)
+	return t.answered(err, resp.Term)
 }
 
 func (t *transport) RequestPreVote(
@@ -149,14 +154,16 @@ func (t *transport) RequestPreVote(
 	if !t.hooks.mayStand() {
 		return errUnfit
 	}
-	return t.NetworkTransport.RequestPreVote(id, t.hooks.resolve(id, target), args, resp)
+	err := t.NetworkTransport.RequestPreVote(id, t.hooks.resolve(id, target), args, resp)
+	return t.answered(err, resp.Term)
 }
 
 func (t *transport) InstallSnapshot(
 	id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest,
 	resp *raft.InstallSnapshotResponse, data io.Reader,
 ) error {
-	return t.NetworkTransport.InstallSnapshot(id, t.hooks.resolve(id, target), args, resp, data)
+	err := t.NetworkTransport.InstallSnapshot(id, t.hooks.resolve(id, target), args, resp, data)
+	return t.answered(err, resp.Term)
 }
 
 func (t *transport) TimeoutNow(

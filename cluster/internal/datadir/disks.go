@@ -54,9 +54,10 @@ func (k *KnownDisks) Disk(id string) string {
 	return k.ids[id]
 }
 
-// Record remembers the disk of a server that is not a member, or of a member that is
-// new. It reports whether the disk is the one that is known: false means that a
-// member comes with another disk than before.
+// Record remembers the disk of a member that is new, and the new disk of a server that
+// was a member once. It reports whether the disk is the one that is known: false means that
+// a member comes with another disk than before. Strangers are not remembered: anybody
+// can invent any number of them.
 func (k *KnownDisks) Record(id, disk string, isMember func(id string) bool) (bool, error) {
 	if k.dir == nil || disk == "" || id == "" {
 		return true, nil
@@ -71,7 +72,7 @@ func (k *KnownDisks) Record(id, disk string, isMember func(id string) bool) (boo
 	if seen && member {
 		return false, nil
 	}
-	if len(k.ids) >= maxKnownDisks {
+	if !seen && !member || len(k.ids) >= maxKnownDisks {
 		return true, nil
 	}
 	k.ids[id] = disk

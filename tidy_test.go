@@ -42,12 +42,16 @@ var allowed = map[string]struct {
 		nil, "one way to write a file",
 	},
 	"cluster": {
-		[]string{"cluster/internal/datadir", "cluster/internal/store", "internal/wait"},
+		[]string{
+			"cluster/internal/datadir", "cluster/internal/repeats", "cluster/internal/store",
+			"internal/wait",
+		},
 		"consensus knows no word of Neon",
 	},
 	"cluster/internal/datadir": {
 		[]string{"internal/atomicfile"}, "identity, without Raft",
 	},
+	"cluster/internal/repeats": {nil, "lines of a log"},
 	"cluster/internal/store": {
 		[]string{"cluster/internal/datadir"}, "one disk",
 	},

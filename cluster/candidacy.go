@@ -13,6 +13,8 @@ type candidacy struct {
 	node   *raftNode
 	health diskHealth
 	report func(id string) *peerReport // the newest of a server, nil without one
+	// removed says that this server was removed from the cluster, else "".
+	removed func() string
 }
 
 // mayStand reports whether this server may ask for votes. Its disk has worked for long
@@ -20,6 +22,9 @@ type candidacy struct {
 // Servers that share a disk which hung for a moment must not all wait for a healthier
 // one.
 func (c candidacy) mayStand() bool {
+	if c.removed() != "" {
+		return false
+	}
 	if c.health.Fit() {
 		return true
 	}

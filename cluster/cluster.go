@@ -12,9 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"quorate/cluster/internal/datadir"
+	"quorate/cluster/internal/repeats"
 	"quorate/cluster/internal/store"
 	"quorate/internal/wait"
 )
@@ -24,6 +26,8 @@ import (
 type Cluster struct {
 	cfg Config
 	log *slog.Logger
+
+	repeats *repeats.Handler // of what raft logs
 
 	ctx        context.Context // ends when Close gives up the rest
 	cancel     context.CancelFunc
@@ -50,6 +54,8 @@ type Cluster struct {
 	snapshots  snapshots
 	lag        *lagWatch
 	compaction *compaction
+	absence    *absence
+	removal    *removal
 
 	closing   atomic.Bool
 	closeOnce sync.Once
@@ -65,6 +71,7 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	lines := repeats.New(cfg.Logger.Handler())
 	if cfg.Network == nil {
 		cfg.Network = tcpNetwork{}
 	}
@@ -72,11 +79,11 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 		if cfg.DataDir == "" {
 			return nil, errors.New("cluster: neither a data directory nor a disk is configured")
 		}
-		cfg.Disk = store.Bolt{Logger: raftLogger(cfg.Logger)}
+		cfg.Disk = store.Bolt{Logger: raftLogger(slog.New(lines))}
 	}
 	cfg.Timeouts = cfg.Timeouts.withDefaults()
 	cfg.Observer = cfg.Observer.withDefaults()
-	c := &Cluster{cfg: cfg, closed: make(chan struct{})}
+	c := &Cluster{cfg: cfg, repeats: lines, closed: make(chan struct{})}
 	c.node = &raftNode{timeouts: cfg.Timeouts, down: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -207,7 +214,14 @@ func (c *Cluster) makeParts(m Machine) {
 	reporter := reporter{node: c.node, fsm: c.fsm, health: disk, equality: c.equality}
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
-	c.peers.heard = c.equality.hear
+	c.removal = &removal{
+		id: c.node.id, members: c.fsm.members.now, log: c.log, told: c.repeats.Mute,
+	}
+	c.candidacy.removed = c.removal.reason
+	c.peers.heard = func(l *link, r peerReport) {
+		c.equality.hear(l, r)
+		c.removal.hear(r)
+	}
 	c.founding = &founding{
 		members: c.founders, node: c.node, self: c.self, dialAs: c.peers.dialAs, log: c.log,
 		existing: c.cfg.ClusterID,
@@ -219,6 +233,7 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self}
 	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}
+	c.absence = &absence{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.answers = &answers{
 		ctx: c.ctx, timeouts: c.cfg.Timeouts,
 		term:      func() uint64 { return c.node.raft().CurrentTerm() },
@@ -228,10 +243,15 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 }
 
+// raftLogger is for what raft and its transport say. They repeat themselves.
+func (c *Cluster) raftLogger() hclog.Logger {
+	return raftLogger(slog.New(c.repeats).With("server", c.node.id))
+}
+
 func (c *Cluster) openTransport() *transport {
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.streams, MaxPool: 3, MaxRPCsInFlight: 1,
-		Timeout: max(time.Second, 2*c.cfg.Timeouts.Heartbeat), Logger: raftLogger(c.log),
+		Timeout: max(time.Second, 2*c.cfg.Timeouts.Heartbeat), Logger: c.raftLogger(),
 	})
 	return newTransport(inner, c.node.addr, transportHooks{
 		resolve: c.peers.address, mayStand: c.candidacy.mayStand,
@@ -243,6 +263,7 @@ func (c *Cluster) openTransport() *transport {
 
 func (c *Cluster) openRaft() error {
 	rc := c.cfg.raftConfig(c.node.id)
+	rc.Logger = c.raftLogger()
 	if err := c.node.bootstrap(c.cfg, c.self, rc); err != nil {
 		return err
 	}
@@ -251,6 +272,7 @@ func (c *Cluster) openRaft() error {
 	if err != nil {
 		return c.startError(err)
 	}
+	c.fsm.members.load(s.Snapshots())
 	c.node.running.Store(r)
 	if l, err := s.Snapshots().List(); err == nil && len(l) > 0 {
 		c.fsm.snapshotBytes.Store(l[0].Size)
@@ -301,6 +323,8 @@ func (c *Cluster) run() {
 	}
 	c.background.Go(func() { c.founding.run(c.ctx) })
 	c.background.Go(func() { c.lag.run(c.ctx) })
+	c.background.Go(func() { c.absence.run(c.ctx) })
+	c.background.Go(func() { c.repeats.Run(c.ctx) })
 	c.background.Go(func() { c.equality.run(c.ctx) })
 	c.background.Go(func() { c.compaction.run(c.ctx) })
 	c.background.Go(c.proposer.submit)

@@ -161,6 +161,5 @@ func (cfg Config) raftConfig(id string) *raft.Config {
 	if rc.TrailingLogs == 0 {
 		rc.TrailingLogs = 32768
 	}
-	rc.Logger = raftLogger(cfg.Logger)
 	return rc
 }

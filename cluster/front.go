@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"io"
 )
@@ -102,9 +103,12 @@ func (c *Cluster) GossipAddr() string {
 	return c.gossip.addr()
 }
 
-// OutOfService says why this server must not be asked anything, although it runs: its
-// state is not that of the others. It is "" while the server is in service.
-func (c *Cluster) OutOfService() string { return c.equality.diverged() }
+// OutOfService says why this server must not be asked anything, although it runs: it was
+// removed from the cluster, or its state is not that of the others. It is "" while the
+// server is in service.
+func (c *Cluster) OutOfService() string {
+	return cmp.Or(c.removal.reason(), c.equality.diverged())
+}
 
 // Fatal delivers at most one error. After it this server can do nothing more, and the
 // process should exit. The disk refuses writes, or the cluster has ended.

@@ -41,6 +41,7 @@ type fsm struct {
 	observe Observer
 	points  points
 	applied progress
+	members committedMembers
 	changed func()        // called after a membership entry was applied
 	sending chan struct{} // a place for each state that is being sent; see capture
 
@@ -106,6 +107,7 @@ func (f *fsm) applyRun(logs []*raft.Log) []any {
 	counts := make([]int, len(logs))
 	for i, l := range logs {
 		if l.Type != raft.LogCommand {
+			f.members.note(l)
 			f.changed()
 			continue
 		}

@@ -19,6 +19,11 @@ type peerReport struct {
 	Scheme   uint64  `json:"scheme,omitempty"`
 	Points   []point `json:"points,omitempty"`
 	Diverged string  `json:"diverged,omitempty"`
+
+	// Members are the ids of the newest membership that is committed, and MembersAt its
+	// index.
+	MembersAt uint64   `json:"members_at,omitempty"`
+	Members   []string `json:"members,omitempty"`
 }
 
 // reporter makes this server's reports.
@@ -34,10 +39,12 @@ func (r reporter) report() peerReport {
 	disk := r.health.Report()
 	r.fsm.look()
 	scheme, points := r.fsm.points.newest()
+	membersAt, members := r.fsm.members.now()
 	return peerReport{
 		ID: r.node.id, State: r.node.raft().State().String(), Term: r.node.raft().CurrentTerm(),
 		LastTerm: lastTerm, LastIndex: lastIndex, AppliedIndex: r.fsm.applied.index(),
 		Sick: !disk.Fit, SickReason: disk.Reason, Empty: lastIndex == 0,
 		Scheme: scheme, Points: points, Diverged: r.equality.diverged(),
+		MembersAt: membersAt, Members: members,
 	}
 }

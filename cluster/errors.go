@@ -43,6 +43,8 @@ var (
 	// ErrRefused: a peer turned this server down, or this server a peer, because a
 	// member came back with another disk.
 	ErrRefused = errors.New("cluster: refused")
+	// ErrStale: entries on the disk are not in the state that is to be saved.
+	ErrStale = errors.New("cluster: the state here is older than the disk")
 	// ErrDiverged: the state of this server is not that of the others; see Status.Diverged.
 	ErrDiverged = errors.New("cluster: the state here is not that of the other replicas")
 	// ErrUnknownMember: no member has this id.

@@ -73,7 +73,15 @@ func (c *Cluster) RemoveMember(ctx context.Context, id string) error {
 // Members returns the membership.
 func (c *Cluster) Members() []MemberStatus { return c.membership.list() }
 
-// SnapshotTo takes a snapshot of this server's state and saves it to w.
+// OpenSnapshot takes a snapshot of this server's state, to be written and closed. It waits a
+// few seconds until what is on the disk is applied. A server without a leader does not know
+// what was committed: then, and whenever entries would be missing, the error is ErrStale,
+// unless the mode allows that.
+func (c *Cluster) OpenSnapshot(ctx context.Context, mode SaveMode) (*SavedState, error) {
+	return c.snapshots.open(ctx, mode)
+}
+
+// SnapshotTo takes a snapshot of this server's newest state and saves it to w.
 func (c *Cluster) SnapshotTo(ctx context.Context, w io.Writer) error {
 	return c.snapshots.saveTo(ctx, w)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 )
 
@@ -58,6 +59,54 @@ func TestSavedSnapshotIsInspectedAndRestored(t *testing.T) {
 	if got := machine.all(); len(got) != 3 || got[2] != "c" || c.ClusterID() != info.ClusterID ||
 		c.Term() <= info.Term-1 {
 		t.Fatalf("restored %v of cluster %q", got, c.ClusterID())
+	}
+}
+
+// A survivor that was restarted does not know what was committed. What it saves is old, so
+// it says so and saves that only on demand.
+func TestASurvivorThatWasRestartedSavesNoOldState(t *testing.T) {
+	for name, snapshot := range map[string]bool{"snapshot": true, "no snapshot": false} {
+		t.Run(name, func(t *testing.T) {
+			tr := startTCP(t, 3, Timeouts{})
+			lead := tr.leader()
+			for i := range 10 {
+				lead.mustPropose(t, seqRow(0, i))
+				if i == 4 && snapshot {
+					if err := lead.node.raft().Snapshot().Error(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			for _, nd := range tr.nodes {
+				_ = nd.kill()
+			}
+			tr.start(int(lead.cfg.ID[1] - '0'))
+			var b bytes.Buffer
+			err := lead.SnapshotTo(context.Background(), &b)
+			if !errors.Is(err, ErrStale) || !strings.Contains(err.Error(), "no leader") ||
+				b.Len() > 0 {
+				t.Fatalf("saved %d bytes: %v", b.Len(), err)
+			}
+			saved, err := lead.OpenSnapshot(context.Background(), SaveStale)
+			if !snapshot {
+				if !errors.Is(err, ErrStale) || !strings.Contains(err.Error(), "no earlier snapshot") {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer saved.Close()
+			if err := saved.Write(context.Background(), &b); err != nil {
+				t.Fatal(err)
+			}
+			info, err := InspectSnapshot(&b, nil)
+			if err != nil || info.Missing != 5 || info.LastIndex < info.Index+5 ||
+				info.Leader != "" {
+				t.Errorf("%+v, %v", info, err)
+			}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -142,5 +143,54 @@ func TestOneThatReturnsAfterARescueStops(t *testing.T) {
 	c.ready(0)
 	if status, _ := c.hosts[2].get("/ready"); status == http.StatusOK {
 		t.Error("the returning one serves")
+	}
+}
+
+// A snapshot says how old it is, and is not saved from a survivor that was restarted.
+func TestASavedSnapshotSaysHowOldItIs(t *testing.T) {
+	c := newTrio(t)
+	c.start(0, 1, 2)
+	c.ready(0, 1, 2)
+	for id := 1; id <= 20; id++ {
+		c.register(c.hosts[0], id)
+	}
+	h := c.hosts[0]
+	file := filepath.Join(t.TempDir(), "saved")
+	out, text, code := run(t, "", "snapshot", "save", file, "--data-dir", h.dir)
+	if code != 0 || !strings.Contains(out, "saved "+file) ||
+		!strings.Contains(out, "the leader is c") || !strings.Contains(out, "on the disk") {
+		t.Fatalf("%d %s%s", code, out, text)
+	}
+	if out, text, code := run(t, "", "snapshot", "inspect", file); code != 0 ||
+		!strings.Contains(out, "pageservers  20") {
+		t.Errorf("%d %s%s", code, out, text)
+	}
+	for id := 21; id <= 25; id++ {
+		c.register(h, id)
+	}
+	for _, x := range c.hosts {
+		x.end(syscall.SIGKILL)
+	}
+	c.start(0)
+	c.eventually("the control socket", func() error {
+		_, text, code := run(t, "", "members", "list", "--data-dir", h.dir)
+		if code != 0 {
+			return errors.New(text)
+		}
+		return nil
+	})
+	second := file + "2"
+	if _, text, code := run(t, "", "snapshot", "save", second, "--data-dir", h.dir); code != 1 ||
+		!strings.Contains(text, "no leader is known") || !strings.Contains(text, "would be missing") {
+		t.Errorf("%d %s", code, text)
+	}
+	if _, err := os.Stat(second); err == nil {
+		t.Error("an old state was saved")
+	}
+	out, text, code = run(t, "", "snapshot", "save", second, "--data-dir", h.dir, "--stale", "-o",
+		"json")
+	var info struct{ Missing int }
+	if err := json.Unmarshal([]byte(out), &info); err != nil || code != 0 || info.Missing == 0 {
+		t.Errorf("%d %s%s", code, out, text)
 	}
 }

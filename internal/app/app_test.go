@@ -200,7 +200,7 @@ func TestSnapshotBecomesANewCluster(t *testing.T) {
 		t.Fatalf("members %+v, %v", members, err)
 	}
 	var saved bytes.Buffer
-	if err := control.Snapshot(t.Context(), &saved); err != nil {
+	if _, err := control.Snapshot(t.Context(), cluster.SaveNewest, &saved); err != nil {
 		t.Fatal(err)
 	}
 	if err := stop(); err != nil {
@@ -229,6 +229,43 @@ func TestSnapshotBecomesANewCluster(t *testing.T) {
 	if _, ok := s.Node(3); !ok || s.ClusterID != done.ClusterID || s.ClusterID == old ||
 		s.Epoch != 1 {
 		t.Errorf("node known: %v, cluster %s after %s, epoch %d", ok, s.ClusterID, old, s.Epoch)
+	}
+}
+
+// A rescue makes a new cluster of the log alone, without a snapshot.
+func TestRescueMakesANewClusterOfTheLog(t *testing.T) {
+	dir := t.TempDir()
+	a, stop := running(t, Config{Cluster: cluster.Config{DataDir: dir}})
+	register(t, a, 3)
+	old := a.Replica().State().ClusterID
+	if _, err := OpenRescue(t.Context(), dir); !errors.Is(err, cluster.ErrDataDirInUse) {
+		t.Errorf("opened while a replica runs: %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenRescue(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if p := r.Plan(); p.Nodes != 1 || p.ClusterID != old || p.LastIndex == 0 {
+		t.Errorf("plan %+v", p)
+	}
+	if err := r.CheckMajorityGone(t.Context()); err != nil {
+		t.Error(err)
+	}
+	done, err := r.Do("b", "127.0.0.1:0")
+	r.Close()
+	if err != nil || done.NewServerID != "b" {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	b, _ := running(t, Config{Cluster: cluster.Config{DataDir: dir}})
+	s := b.Replica().State()
+	if _, ok := s.Node(3); !ok || s.ClusterID != done.NewClusterID || s.Epoch != 1 ||
+		b.Cluster().ID() != "b" {
+		t.Errorf("node known: %v, cluster %s, server %s, epoch %d", ok, s.ClusterID,
+			b.Cluster().ID(), s.Epoch)
 	}
 }
 

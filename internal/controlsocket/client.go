@@ -2,6 +2,7 @@ package controlsocket
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -70,21 +71,30 @@ func (c *Client) TransferLeadership(ctx context.Context, to string) error {
 	return c.call(ctx, http.MethodPost, "/transfer?to="+url.QueryEscape(to), nil, nil)
 }
 
-// Snapshot saves a snapshot of the replica's state to w.
-func (c *Client) Snapshot(ctx context.Context, w io.Writer) error {
-	resp, err := jsonhttp.Open(ctx, c.http, request(http.MethodGet, "/snapshot", nil))
+// Snapshot saves a snapshot of the replica's state to w, and describes it.
+func (c *Client) Snapshot(
+	ctx context.Context, mode cluster.SaveMode, w io.Writer,
+) (info cluster.SnapshotInfo, err error) {
+	path := "/snapshot"
+	if mode == cluster.SaveStale {
+		path += "?stale=true"
+	}
+	resp, err := jsonhttp.Open(ctx, c.http, request(http.MethodGet, path, nil))
 	if err != nil {
-		return c.failed(err)
+		return info, c.failed(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode/100 != 2 {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, longestRefusal))
-		return refusal(text)
+		return info, refusal(text)
+	}
+	if err := json.Unmarshal([]byte(resp.Header.Get(infoHeader)), &info); err != nil {
+		return info, fmt.Errorf("the description of the snapshot: %w", err)
 	}
 	if _, err := io.Copy(w, resp.Body); err != nil {
-		return fmt.Errorf("the snapshot is not complete: %w", err)
+		return info, fmt.Errorf("the snapshot is not complete: %w", err)
 	}
-	return nil
+	return info, nil
 }
 
 // longestRefusal bounds what an error repeats of an answer, in bytes.

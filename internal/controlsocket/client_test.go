@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"quorate/cluster"
 )
 
 func TestControlAnswerThatBreaksOffIsAnError(t *testing.T) {
@@ -20,6 +22,7 @@ func TestControlAnswerThatBreaksOffIsAnError(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(
 		func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100")
+			w.Header().Set(infoHeader, "{}")
 			_, _ = io.WriteString(w, "[]")
 		}))
 	_ = server.Listener.Close()
@@ -36,7 +39,7 @@ func TestControlAnswerThatBreaksOffIsAnError(t *testing.T) {
 	if _, err := c.Members(t.Context()); err == nil {
 		t.Error("half a list is taken for the whole")
 	}
-	if err := c.Snapshot(t.Context(), io.Discard); err == nil {
+	if _, err := c.Snapshot(t.Context(), cluster.SaveNewest, io.Discard); err == nil {
 		t.Error("half a snapshot is taken for the whole")
 	}
 }

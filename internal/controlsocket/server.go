@@ -125,9 +125,28 @@ func (s *Server) transfer(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, struct{}{}, s.cluster.TransferLeadership(r.Context(), r.FormValue("to")))
 }
 
+// infoHeader has the cluster.SnapshotInfo of the snapshot that follows, in JSON.
+const infoHeader = "Snapshot-Info"
+
 func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
+	mode := cluster.SaveNewest
+	if r.FormValue("stale") != "" {
+		mode = cluster.SaveStale
+	}
+	saved, err := s.cluster.OpenSnapshot(r.Context(), mode)
+	if err != nil {
+		s.answer(w, nil, err)
+		return
+	}
+	defer saved.Close()
+	info, err := json.Marshal(saved.Info())
+	if err != nil {
+		s.answer(w, nil, err)
+		return
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if err := s.cluster.SnapshotTo(r.Context(), w); err != nil {
+	w.Header().Set(infoHeader, string(info))
+	if err := saved.Write(r.Context(), w); err != nil {
 		panic(http.ErrAbortHandler) // a cut snapshot must not look whole
 	}
 }

@@ -79,7 +79,8 @@ func TestCommandsReachTheReplica(t *testing.T) {
 		t.Errorf("members %+v, %v", members, err)
 	}
 	var saved bytes.Buffer
-	if err := client.Snapshot(t.Context(), &saved); err != nil || saved.Len() == 0 {
+	if _, err := client.Snapshot(t.Context(), cluster.SaveNewest,
+		&saved); err != nil || saved.Len() == 0 {
 		t.Errorf("a snapshot of %d bytes, %v", saved.Len(), err)
 	}
 }
@@ -123,8 +124,9 @@ func TestFurtherCommandsAreServed(t *testing.T) {
 func TestWithoutAReplicaTheErrorSaysSo(t *testing.T) {
 	client := Dial(shortDir(t))
 	_, err := client.Members(t.Context())
+	_, saveErr := client.Snapshot(t.Context(), cluster.SaveNewest, io.Discard)
 	for what, err := range map[string]error{
-		"members": err, "snapshot": client.Snapshot(t.Context(), io.Discard),
+		"members": err, "snapshot": saveErr,
 	} {
 		if err == nil || !errors.Is(err, os.ErrNotExist) ||
 			!strings.HasPrefix(err.Error(), "no replica runs on this data directory") {
@@ -162,7 +164,8 @@ func TestDirectoryWithALongPathHasASocket(t *testing.T) {
 		t.Errorf("members %+v, %v", members, err)
 	}
 	var saved bytes.Buffer
-	if err := client.Snapshot(t.Context(), &saved); err != nil || saved.Len() == 0 {
+	if _, err := client.Snapshot(t.Context(), cluster.SaveNewest,
+		&saved); err != nil || saved.Len() == 0 {
 		t.Errorf("a snapshot of %d bytes, %v", saved.Len(), err)
 	}
 }

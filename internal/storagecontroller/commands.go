@@ -122,14 +122,61 @@ func newSnapshotCommand() *cobra.Command {
 }
 
 func newSaveCommand() *cobra.Command {
-	var dir *string
+	var dir, output *string
+	var stale *bool
 	cmd := leaf("save FILE", "Save the state of the replica that runs on --data-dir", 1,
-		func(ctx context.Context, args []string) error {
-			return atomicfile.Write(args[0],
-				func(w io.Writer) error { return controlsocket.Dial(*dir).Snapshot(ctx, w) })
+		func(ctx context.Context, args []string) (err error) {
+			if err := checkOutput(*output); err != nil {
+				return err
+			}
+			mode := cluster.SaveNewest
+			if *stale {
+				mode = cluster.SaveStale
+			}
+			var info cluster.SnapshotInfo
+			err = atomicfile.Write(args[0], func(w io.Writer) (err error) {
+				info, err = controlsocket.Dial(*dir).Snapshot(ctx, mode, w)
+				return err
+			})
+			switch {
+			case err != nil:
+				return fmt.Errorf("%s was not saved: %w", args[0], err)
+			case *output == "json":
+				return printJSON(os.Stdout, info)
+			}
+			fmt.Printf("saved %s: ", args[0])
+			printSaved(os.Stdout, info)
+			return nil
 		})
+	cmd.Long = "Save the state of the replica that runs on --data-dir, and say how old it is.\n\n" +
+		"All that is on the replica's disk has to be in the state. Without a leader a replica\n" +
+		"that was restarted does not know what was committed, so that its state is older: then\n" +
+		"nothing is saved, unless --stale is given. `rescue` uses all that is on the disk."
 	dir = dataDirFlag(cmd)
+	stale = cmd.Flags().Bool("stale", false, "also when entries on the disk would be missing")
+	output = outputFlag(cmd)
 	return cmd
+}
+
+// printSaved says what a saved snapshot holds, and how old it is.
+func printSaved(w io.Writer, s cluster.SnapshotInfo) {
+	fmt.Fprintf(w, "cluster %s, entry %d of %d on the disk, term %d, %d bytes\n", s.ClusterID,
+		s.Index, s.LastIndex, s.Term, s.StateSize)
+	if s.Missing > 0 {
+		fmt.Fprintf(w, "MISSING: %d changes that are on the disk, since they are not known to be "+
+			"committed\n", s.Missing)
+	}
+	contact := "never since the replica was started"
+	if !s.LastContact.IsZero() {
+		contact = s.LastContact.Format(time.RFC3339)
+	}
+	switch {
+	case s.Leader != "":
+		fmt.Fprintf(w, "the leader is %s, last heard of at %s\n", s.Leader, contact)
+	default:
+		fmt.Fprintf(w, "NO LEADER: there may be newer changes elsewhere; last heard of one: %s\n",
+			contact)
+	}
 }
 
 func newInspectCommand() *cobra.Command {
@@ -148,11 +195,22 @@ func newInspectCommand() *cobra.Command {
 				s.ClusterID, s.Created.Format(time.RFC3339), s.Index, s.Term)
 			fmt.Printf("tenants      %d\nshards       %d\npageservers  %d\nrecoveries   %d\n",
 				s.Tenants, s.Shards, s.Nodes, s.Epoch)
+			printAge(os.Stdout, s.SnapshotInfo)
 			for _, m := range s.Members {
 				fmt.Printf("member       %s at %s\n", m.ID, m.RaftAddr)
 			}
 			return nil
 		})
+}
+
+// printAge tells of a saved snapshot what makes it older than it seems.
+func printAge(w io.Writer, s cluster.SnapshotInfo) {
+	if s.Missing > 0 {
+		fmt.Fprintf(w, "missing      %d changes up to entry %d\n", s.Missing, s.LastIndex)
+	}
+	if s.LastIndex > 0 && s.Leader == "" {
+		fmt.Fprintln(w, "leader       none when it was saved")
+	}
 }
 
 func newRestoreCommand() *cobra.Command {

@@ -35,7 +35,8 @@ func seed(ctx context.Context, c *testcluster.Cluster, shards int) error {
 		return err
 	}
 	var saved bytes.Buffer
-	if err := controlsocket.Dial(dataDir(c, 0)).Snapshot(ctx, &saved); err != nil {
+	if _, err := controlsocket.Dial(dataDir(c, 0)).Snapshot(ctx, cluster.SaveNewest,
+		&saved); err != nil {
 		return err
 	}
 	view, err := c.ClientOf(0).Cluster().Members(ctx)

@@ -187,5 +187,5 @@ func TestHungRealDiskGivesWay(t *testing.T) {
 	}
 	old.disk.Resume()
 	wg.Wait()
-	eventually(t, "the sick server catches up", func() bool { return old.machine.count("x") == 1 })
+	eventually(t, "the sick server catches up", func() bool { return old.machine.count("x") > 0 })
 }

@@ -56,6 +56,7 @@ type Cluster struct {
 	compaction *compaction
 	absence    *absence
 	removal    *removal
+	marks      *marks
 
 	closing   atomic.Bool
 	closeOnce sync.Once
@@ -138,18 +139,30 @@ func (c *Cluster) openDisk() (err error) {
 			Write: t.Store, Grace: t.StoreGrace, TestWrite: t.TestWrite, Recovery: t.Recovery,
 		},
 		Hooks: store.Hooks{
-			Leads: c.node.leads, Changed: c.diskChanged, MajorityWrites: probe.start,
 			Appended: func(took time.Duration, bytes int) {
 				c.cfg.Observer.Appended(took, bytes)
 				c.compaction.appended()
 			},
+			Leads: c.node.leads, Applied: c.node.appliedOnDisk, Changed: c.diskChanged,
+			MajorityWrites: probe.start,
 		},
 		CheckEntry: checkFrame,
 	})
-	if err == nil && c.self.dir != nil {
-		err = c.self.dir.LogMade(store.LogFile)
+	if err != nil {
+		return err
 	}
-	return err
+	return c.self.vouch(c.node.store)
+}
+
+// greeting is what this server tells of itself, and of its disk as it is now.
+func (c *Cluster) greeting() greeting {
+	g := c.self.greeting()
+	if r := c.node.raft(); r != nil {
+		g.Term, g.Last = r.CurrentTerm(), r.LastIndex()
+	} else {
+		g.Term, g.Last = c.node.store.Position()
+	}
+	return g
 }
 
 func (c *Cluster) listen() error {
@@ -162,14 +175,18 @@ func (c *Cluster) listen() error {
 	}
 	c.node.addr = c.self.advertise
 	c.streams = newStreams(c.cfg.Network, c.cfg.TLS, listener, c.log, streamHooks{
-		self:      c.self.greeting,
-		admit:     func(m meeting) string { return c.peers.admit(m) },
+		self:      c.greeting,
+		admit:     func(m meeting) refusalReason { return c.peers.admit(m) },
 		isMember:  c.node.isMember,
 		expected:  func(addr string) string { return c.peers.expected(addr) },
 		servePeer: func(conn net.Conn) { c.answers.serve(conn) },
 		uninvited: func() bool {
 			// Without a directory nothing can be kept, the cluster's id neither.
 			return c.self.dir != nil && c.self.cluster() == "" && c.node.empty()
+		},
+		goneBack: func(who greeting) {
+			c.node.store.Health.Condemn(datadir.Corrupt(c.cfg.DataDir, fmt.Errorf("%w: %s says: %s",
+				ErrGoneBack, who.ID, who.Refusal)))
 		},
 		ended: func(who greeting) {
 			c.node.store.Health.Condemn(fmt.Errorf("%w: cluster %s was ended by a rescue; %s at "+
@@ -211,7 +228,7 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.reads = newReads(c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied,
 		c.equality)
-	reporter := reporter{node: c.node, fsm: c.fsm, health: disk, equality: c.equality}
+	reporter := reporter{node: c.node, self: c.self, fsm: c.fsm, health: disk, equality: c.equality}
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
 	c.removal = &removal{
@@ -219,6 +236,9 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.candidacy.removed = c.removal.reason
 	c.peers.heard = func(l *link, r peerReport) {
+		c.self.disks.Note(l.id, datadir.Progress{
+			Disk: r.Disk, Run: r.Run, Term: r.Term, Index: r.Held,
+		})
 		c.equality.hear(l, r)
 		c.removal.hear(r)
 	}
@@ -232,6 +252,7 @@ func (c *Cluster) makeParts(m Machine) {
 		transfer: c.transfer, reporter: reporter, log: c.log, invite: c.founding.invite,
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self}
+	c.marks = &marks{node: c.node, disks: c.self.disks, log: c.log}
 	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.absence = &absence{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.answers = &answers{
@@ -325,6 +346,7 @@ func (c *Cluster) run() {
 	c.background.Go(func() { c.lag.run(c.ctx) })
 	c.background.Go(func() { c.absence.run(c.ctx) })
 	c.background.Go(func() { c.repeats.Run(c.ctx) })
+	c.background.Go(func() { c.marks.run(c.ctx) })
 	c.background.Go(func() { c.equality.run(c.ctx) })
 	c.background.Go(func() { c.compaction.run(c.ctx) })
 	c.background.Go(c.proposer.submit)
@@ -379,6 +401,7 @@ func (c *Cluster) Close(ctx context.Context) error {
 		c.proposer.stop()
 		c.proposer.drain(ctx)
 		c.node.raft().DeregisterObserver(c.observer)
+		c.marks.last()
 		c.shutdown()
 		close(c.closed)
 	})

@@ -138,7 +138,7 @@ func TestAbsurdTermsAreRefused(t *testing.T) {
 func strangersStreams(claim greeting, secure *tls.Config) *streams {
 	return newStreams(tcpNetwork{}, secure, nil, discardLogger(), streamHooks{
 		self:     func() greeting { return claim },
-		admit:    func(meeting) string { return "" },
+		admit:    func(meeting) refusalReason { return refusalReason{} },
 		isMember: func(string) bool { return false },
 	})
 }
@@ -198,7 +198,7 @@ func TestTheDialedServerProvesWhoItIs(t *testing.T) {
 		}
 		evil := newStreams(tcpNetwork{}, secure, l, discardLogger(), streamHooks{
 			self:      func() greeting { return greeting{ID: "c9", Raft: l.Addr().String()} },
-			admit:     func(meeting) string { return "" },
+			admit:     func(meeting) refusalReason { return refusalReason{} },
 			isMember:  func(string) bool { return false },
 			uninvited: func() bool { return false },
 			servePeer: func(net.Conn) {},
@@ -242,8 +242,8 @@ func TestWithoutCertificatesOnlyTheMembershipsAddressIsBelieved(t *testing.T) {
 		{meeting{told, false, home}, true},
 	} {
 		c.m.HTTP = "http://" + fmt.Sprint(c.m.dialed)
-		if why := p.admit(c.m); why != "" {
-			t.Fatal(why)
+		if why := p.admit(c.m); why.why != "" {
+			t.Fatal(why.why)
 		}
 		if got := p.greeting(follower.ID()).HTTP == c.m.HTTP; got != c.believed {
 			t.Errorf("%+v believed: %v", c.m, got)
@@ -272,8 +272,8 @@ func TestStrangersLeaveNothingBehind(t *testing.T) {
 	}
 	for i := range 2 * maxGreetings {
 		g := greeting{ID: fmt.Sprintf("s%d", i), Disk: fmt.Sprint(i), Raft: "127.0.0.1:1"}
-		if why := lead.peers.admit(meeting{g, i%2 == 0, ""}); why != "" {
-			t.Fatal(why)
+		if why := lead.peers.admit(meeting{g, i%2 == 0, ""}); why.why != "" {
+			t.Fatal(why.why)
 		}
 		lead.streams.warnOnce(g, "test")
 	}
@@ -505,7 +505,7 @@ func TestAbsurdTermsInAnswersAreRefused(t *testing.T) {
 	}
 	evil := newStreams(tcpNetwork{}, nil, l, discardLogger(), streamHooks{
 		self:      func() greeting { return greeting{ID: "evil"} },
-		admit:     func(meeting) string { return "" },
+		admit:     func(meeting) refusalReason { return refusalReason{} },
 		isMember:  func(string) bool { return false },
 		uninvited: func() bool { return false },
 	})

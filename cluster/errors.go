@@ -33,6 +33,8 @@ var (
 	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the file
 	// and the way out.
 	ErrCorrupt = datadir.ErrCorrupt
+	// ErrGoneBack: a disk has less than it had before, as an older copy of it has.
+	ErrGoneBack = datadir.ErrGoneBack
 	// ErrTooOld is what a Machine wraps when its version is too old for what it is to
 	// restore. Nothing is damaged then.
 	ErrTooOld = errors.New("cluster: this version is too old for the data")

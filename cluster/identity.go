@@ -15,6 +15,7 @@ import (
 type identity struct {
 	id        string
 	disk      string // the id of the disk
+	run       string // of this process
 	advertise string
 	httpAddr  string
 	level     uint64
@@ -33,7 +34,7 @@ type identity struct {
 func openIdentity(cfg Config) (_ *identity, err error) {
 	i := &identity{
 		id: cfg.ID, advertise: cfg.Advertise, httpAddr: cfg.HTTPAddr, level: cfg.Level,
-		changed: wait.NewSignal(),
+		changed: wait.NewSignal(), run: datadir.NewID(),
 	}
 	i.clusterID.Store(&cfg.ClusterID)
 	defer func() {
@@ -62,7 +63,7 @@ func (i *identity) read(cfg Config) (err error) {
 	if i.id, err = i.dir.ServerID(cfg.ID, store.LogFile); err != nil {
 		return err
 	}
-	if i.disk, err = i.dir.DiskID(); err != nil {
+	if i.disk, err = i.dir.DiskID(store.LogFile); err != nil {
 		return err
 	}
 	ended, err := i.dir.EndedClusters()
@@ -79,8 +80,16 @@ func (i *identity) read(cfg Config) (err error) {
 func (i *identity) greeting() greeting {
 	return greeting{
 		Cluster: i.cluster(), ID: i.id, Raft: i.advertise, HTTP: i.httpAddr, Disk: i.disk,
-		Level: i.level, Ended: i.ended,
+		Level: i.level, Ended: i.ended, Run: i.run,
 	}
+}
+
+// vouch compares the log with the rest of the directory.
+func (i *identity) vouch(s *store.Store) error {
+	if i.dir == nil {
+		return nil
+	}
+	return i.dir.Vouch(store.LogFile, i.id, i.disk, i.cluster(), s)
 }
 
 // cluster returns the cluster's id, or "" while it is not known.

@@ -86,6 +86,16 @@ func (n *raftNode) lastEntry() (index, term uint64) {
 	return index, term
 }
 
+// appliedOnDisk is the newest entry that was applied and is on this server's disk. It was
+// committed, so that it is there for ever.
+func (n *raftNode) appliedOnDisk() uint64 {
+	r := n.raft()
+	if r == nil {
+		return 0
+	}
+	return min(r.AppliedIndex(), r.LastIndex())
+}
+
 // empty reports whether this server has no entry and no snapshot.
 func (n *raftNode) empty() bool { return n.raft().LastIndex() == 0 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -112,18 +113,28 @@ func (p *peers) isFounder(id string) bool { return slices.Contains(p.founders, i
 //
 // Before a cluster is founded, the founders count as its members: one that comes back
 // with another disk may have forgotten the founding.
-func (p *peers) admit(m meeting) string {
+//
+// So is one whose disk had more when it was last seen: it has forgotten votes, or entries
+// that it acknowledged.
+func (p *peers) admit(m meeting) refusalReason {
 	ok, err := p.disks.Record(m.ID, m.Disk, func(id string) bool {
 		return p.node.isMember(id) || p.node.empty() && p.isFounder(id)
 	})
 	if err != nil {
-		return err.Error()
+		return refusalReason{why: err.Error()}
 	}
 	if !ok {
-		return "server " + m.ID + " is a member with another disk"
+		return refusalReason{why: "server " + m.ID + " is a member with another disk"}
+	}
+	if had, back := p.disks.GoneBack(m.ID, datadir.Progress{
+		Disk: m.Disk, Run: m.Run, Term: m.Term, Index: m.Last,
+	}); back {
+		return refusalReason{goneBack: true, why: fmt.Sprintf("the disk of %s ends with entry %d "+
+			"in term %d and had entry %d in term %d: it is an older copy", m.ID, m.Last,
+			m.Term, had.Index, had.Term)}
 	}
 	p.believe(m)
-	return ""
+	return refusalReason{}
 }
 
 // believe remembers what a server says about itself, as far as it is worth something.

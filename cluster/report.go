@@ -10,9 +10,14 @@ type peerReport struct {
 	LastTerm     uint64 `json:"last_term"`
 	LastIndex    uint64 `json:"last_index"`
 	AppliedIndex uint64 `json:"applied_index"`
-	Sick         bool   `json:"sick,omitempty"`
-	SickReason   string `json:"sick_reason,omitempty"`
-	Empty        bool   `json:"empty,omitempty"` // no raft state at all
+	// Disk and Run are those of the greeting. Held is an entry on the disk that was committed.
+	Disk string `json:"disk,omitempty"`
+	Run  string `json:"run,omitempty"`
+	Held uint64 `json:"held,omitempty"`
+
+	Sick       bool   `json:"sick,omitempty"`
+	SickReason string `json:"sick_reason,omitempty"`
+	Empty      bool   `json:"empty,omitempty"` // no raft state at all
 
 	// Points are hashes of the state, computed as Scheme says; see equality. Diverged
 	// says why the server is out of service.
@@ -29,6 +34,7 @@ type peerReport struct {
 // reporter makes this server's reports.
 type reporter struct {
 	node     *raftNode
+	self     *identity
 	fsm      *fsm
 	health   *store.Health
 	equality *equality
@@ -42,6 +48,7 @@ func (r reporter) report() peerReport {
 	membersAt, members := r.fsm.members.now()
 	return peerReport{
 		ID: r.node.id, State: r.node.raft().State().String(), Term: r.node.raft().CurrentTerm(),
+		Disk: r.self.disk, Run: r.self.run, Held: r.node.appliedOnDisk(),
 		LastTerm: lastTerm, LastIndex: lastIndex, AppliedIndex: r.fsm.applied.index(),
 		Sick: !disk.Fit, SickReason: disk.Reason, Empty: lastIndex == 0,
 		Scheme: scheme, Points: points, Diverged: r.equality.diverged(),

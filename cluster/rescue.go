@@ -35,6 +35,13 @@ type SurvivorInfo struct {
 	// LastEntry when a leader made it, if that is known.
 	LastIndex uint64    `json:"last_index"`
 	LastEntry time.Time `json:"last_entry,omitzero"`
+	// The rest is what the server noted a few seconds before its end: an entry that was
+	// committed and applied, the leader, and when it was last heard of.
+	AppliedIndex uint64    `json:"applied_index,omitempty"`
+	Leader       string    `json:"leader,omitempty"`
+	LastContact  time.Time `json:"last_contact,omitzero"`
+	// GoneBack: the disk has less than it had then.
+	GoneBack bool `json:"gone_back,omitempty"`
 }
 
 // Survivor is the data directory of a server whose cluster lost its majority. The
@@ -79,6 +86,13 @@ func OpenSurvivor(dataDir string) (_ *Survivor, err error) {
 	}
 	s.info.Term, s.info.SnapshotIndex = c.Term, c.Snapshot.Index
 	s.info.LastIndex, s.info.LastEntry = c.Last, c.LastAt
+	mark, err := store.ReadMark(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	s.info.AppliedIndex = max(mark.Index, c.Snapshot.Index)
+	s.info.Leader, s.info.LastContact = mark.Leader, mark.Contact
+	s.info.GoneBack = mark.Index > c.Last || mark.Term > c.Term
 	for _, m := range c.Members.Servers {
 		s.info.Members = append(s.info.Members,
 			Member{ID: string(m.ID), RaftAddr: string(m.Address)})
@@ -237,7 +251,7 @@ func (s *Survivor) Found(n NewCluster) (aside string, err error) {
 	}
 	aside = "before-rescue-" + time.Now().UTC().Format("20060102T150405.000Z")
 	return filepath.Join(s.dir.Path(), aside), s.dir.Replace(datadir.Replacement{
-		Aside: aside, Others: []string{store.LogFile, store.SnapshotDir},
+		Aside: aside, Others: []string{store.LogFile, store.MarkFile, store.SnapshotDir},
 		Build: func(made *datadir.Dir) error {
 			if err := made.SetEndedClusters(ended); err != nil {
 				return err
@@ -273,11 +287,12 @@ func beginWithSnapshot(
 	if _, err := dir.ClaimCluster(clusterID); err != nil {
 		return err
 	}
-	if _, err := dir.DiskID(); err != nil {
+	disk, err := dir.DiskID(store.LogFile)
+	if err != nil {
 		return err
 	}
 	if err := store.InstallSnapshot(dir.Path(), meta, write); err != nil {
 		return err
 	}
-	return dir.LogMade(store.LogFile)
+	return dir.Vouch(store.LogFile, id, disk, clusterID, store.InDir(dir.Path()))
 }

@@ -49,8 +49,29 @@ type greeting struct {
 	// Ended are the clusters that ended when this server's was made of a survivor, with
 	// commas between them.
 	Ended string `json:"ended,omitempty"`
+	// Run is of the process. Term and Last are the newest term and entry on its disk.
+	Run  string `json:"run,omitempty"`
+	Term uint64 `json:"term,omitempty"`
+	Last uint64 `json:"last,omitempty"`
 	// Refusal is set by an acceptor that turns the connection down.
 	Refusal string `json:"refusal,omitempty"`
+	// GoneBack is set with it, if the disk of the dialer had more before.
+	GoneBack bool `json:"gone_back,omitempty"`
+}
+
+// refusalReason says why a server is refused; zero if it is welcome.
+type refusalReason struct {
+	why      string
+	goneBack bool // its disk had more before
+}
+
+// warning says what an operator does about the refused member.
+func (r refusalReason) warning() string {
+	if r.goneBack {
+		return "refused a member whose disk has gone back; remove it, then add it, empty, " +
+			"under a new id: " + r.why
+	}
+	return "refused a member that lost its disk; remove it, then add it under a new id"
 }
 
 func writeGreeting(w io.Writer, head []byte, g greeting) error {
@@ -123,7 +144,7 @@ type streams struct {
 // streamHooks are what streams ask of the rest of the server.
 type streamHooks struct {
 	self      func() greeting
-	admit     func(meeting) string // why a server is refused, "" if it is welcome
+	admit     func(meeting) refusalReason
 	isMember  func(id string) bool
 	expected  func(addr string) string // which member is at an address, "" if none is known
 	servePeer func(net.Conn)
@@ -131,6 +152,8 @@ type streamHooks struct {
 	// ended is called when the server that was dialed says that our cluster has ended. A
 	// stranger that dials is not asked.
 	ended func(who greeting)
+	// goneBack is called when the server that was dialed says that our disk had more before.
+	goneBack func(who greeting)
 }
 
 // conn tells streams when it is closed, by either side of the code.
@@ -232,7 +255,8 @@ func (s *streams) welcome(socket net.Conn) {
 		return
 	}
 	answer := s.hooks.self()
-	answer.Refusal = s.objection(c, tag, who, answer.Cluster)
+	no := s.objection(c, tag, who, answer.Cluster)
+	answer.Refusal, answer.GoneBack = no.why, no.goneBack
 	verdict := verdictWelcome
 	if answer.Refusal != "" {
 		verdict = verdictRefused
@@ -265,27 +289,26 @@ func (s *streams) welcome(socket net.Conn) {
 	}
 }
 
-// objection says why a server that dialed is turned away, or "".
-func (s *streams) objection(c *conn, tag byte, who greeting, cluster string) string {
+// objection says why a server that dialed is turned away.
+func (s *streams) objection(c *conn, tag byte, who greeting, cluster string) refusalReason {
 	proved, why := s.proof(c, who.ID)
 	switch {
 	case foreign(cluster, who.Cluster):
 		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")
-		return "this is a member of cluster " + cluster
+		return refusalReason{why: "this is a member of cluster " + cluster}
 	case why != "":
 		s.warnOnce(who, "refused a server that its certificate does not name")
-		return why
+		return refusalReason{why: why}
 	case tag == tagRaft && s.hooks.uninvited():
 		// A newcomer learns its cluster from its invitation. Until then it follows nobody.
 		s.warnOnce(who, "refused raft calls of a cluster that has not invited this server")
-		return "not invited to cluster " + who.Cluster
+		return refusalReason{why: "not invited to cluster " + who.Cluster}
 	}
-	why = s.hooks.admit(meeting{greeting: who, proved: proved})
-	if why != "" {
-		s.warnOnce(who,
-			"refused a member that lost its disk; remove it, then add it under a new id")
+	no := s.hooks.admit(meeting{greeting: who, proved: proved})
+	if no.why != "" {
+		s.warnOnce(who, no.warning())
 	}
-	return why
+	return no
 }
 
 func foreign(a, b string) bool { return a != "" && b != "" && a != b }
@@ -349,26 +372,28 @@ func (s *streams) greet(c *conn, addr string, tag byte) (greeting, error) {
 	if err != nil {
 		return who, err
 	}
+	proved, why := s.proof(c, who.ID)
 	switch {
 	case foreign(s.hooks.self().Cluster, who.Cluster):
-		if slices.Contains(strings.Split(who.Ended, ","), s.hooks.self().Cluster) {
+		if why == "" && slices.Contains(strings.Split(who.Ended, ","), s.hooks.self().Cluster) {
 			s.hooks.ended(who)
 		}
 		s.warnOnce(who, "met a member of another cluster; check the configured addresses")
 		return who, fmt.Errorf("%w: %s is of cluster %q", ErrClusterMismatch, who.ID, who.Cluster)
 	case verdict[0] != verdictWelcome:
 		s.warnOnce(who, "a peer refuses this server: "+who.Refusal)
+		if why == "" && who.GoneBack {
+			s.hooks.goneBack(who)
+		}
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, who.Refusal)
 	}
-	proved, why := s.proof(c, who.ID)
 	if why != "" {
 		s.warnOnce(who, "met a server that its certificate does not name")
 		return who, fmt.Errorf("%w: %s at %s: %s", ErrRefused, who.ID, addr, why)
 	}
-	if why := s.hooks.admit(meeting{who, proved, addr}); why != "" {
-		s.warnOnce(who,
-			"refused a member that lost its disk; remove it, then add it under a new id")
-		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, why)
+	if no := s.hooks.admit(meeting{who, proved, addr}); no.why != "" {
+		s.warnOnce(who, no.warning())
+		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, no.why)
 	}
 	return who, nil
 }

@@ -116,9 +116,18 @@ func describeRescue(w io.Writer, p app.RescuePlan) {
 		fmt.Fprintf(w, "the newest entry is of %s, %s ago\n", p.LastEntry.UTC().Format(time.RFC3339),
 			time.Since(p.LastEntry).Round(time.Second))
 	}
-	if p.LastIndex > p.SnapshotIndex {
-		fmt.Fprintf(w, "Entries %d to %d come from the log. The last of them may never have been "+
-			"acknowledged to anybody; they are kept.\n", p.SnapshotIndex+1, p.LastIndex)
+	if p.Leader != "" && !p.LastContact.IsZero() {
+		fmt.Fprintf(w, "the leader was %s, last heard of at %s\n", p.Leader,
+			p.LastContact.UTC().Format(time.RFC3339))
+	}
+	if p.LastIndex > p.AppliedIndex {
+		fmt.Fprintf(w, "Entries up to %d are known to be committed. Those from %d to %d may never "+
+			"have been acknowledged to anybody; they are kept.\n", p.AppliedIndex, p.AppliedIndex+1,
+			p.LastIndex)
+	}
+	if p.GoneBack {
+		fmt.Fprintf(w, "THIS DISK HAS GONE BACK: it had entry %d and is an older copy.\n",
+			p.AppliedIndex)
 	}
 	fmt.Fprintln(w, "LOST: every change that only the other members acknowledged, after the newest "+
 		"entry here.\nIf another survivor has a newer entry, rescue that one instead.")

@@ -27,6 +27,8 @@ var (
 	// ErrCorrupt: a file of the data directory cannot be trusted. The text names the
 	// file and the way out.
 	ErrCorrupt = errors.New("cluster: corrupt data")
+	// ErrGoneBack: a disk has less than it had before, as an older copy of it has.
+	ErrGoneBack = errors.New("cluster: the disk has gone back")
 	// ErrClusterMismatch: the peer, or the data directory, belongs to another cluster.
 	ErrClusterMismatch = errors.New("cluster: belongs to another cluster")
 )
@@ -37,7 +39,8 @@ const (
 	serverIDFile  = "server_id"
 	clusterIDFile = "cluster_id"
 	diskIDFile    = "incarnation"
-	// logMadeFile says that the log exists. A log that is missing beside it was lost.
+	// logMadeFile says that the log exists, and has the id of the disk if the log has it
+	// too. A log that is missing beside it was lost.
 	logMadeFile = "log_made"
 	// endedFile names the clusters that ended when this one was made of a survivor.
 	endedFile = "ended_clusters"
@@ -127,7 +130,7 @@ func (d *Dir) ServerID(want, logFile string) (string, error) {
 		}
 		return id, nil
 	}
-	if _, err := os.Stat(filepath.Join(d.path, logFile)); err == nil {
+	if d.HasLog(logFile) {
 		return "", Corrupt(filepath.Join(d.path, serverIDFile),
 			errors.New("missing beside an existing log"))
 	}
@@ -137,11 +140,15 @@ func (d *Dir) ServerID(want, logFile string) (string, error) {
 	return want, d.write(serverIDFile, want)
 }
 
-// DiskID names this very disk: the id is made with the directory.
-func (d *Dir) DiskID() (string, error) {
+// DiskID names this very disk: the id is made with the directory, before the log.
+func (d *Dir) DiskID(logFile string) (string, error) {
 	have, err := d.read(diskIDFile)
 	if err != nil || have != "" {
 		return have, err
+	}
+	if d.HasLog(logFile) {
+		return "", Corrupt(filepath.Join(d.path, diskIDFile),
+			errors.New("missing beside an existing log"))
 	}
 	made := NewID()
 	return made, d.write(diskIDFile, made)
@@ -164,16 +171,58 @@ func (d *Dir) CheckLog(logFile string) error {
 	return nil
 }
 
-// LogMade remembers that the log exists from now on. A log that is elsewhere, as one in
-// memory, is not remembered.
-func (d *Dir) LogMade(logFile string) error {
-	if _, err := os.Stat(filepath.Join(d.path, logFile)); err != nil {
+// HasLog reports whether the log is in this directory. One in memory is not.
+func (d *Dir) HasLog(logFile string) bool {
+	_, err := os.Stat(filepath.Join(d.path, logFile))
+	return err == nil
+}
+
+// log is what Vouch needs of the log.
+type log interface {
+	Identity() (string, error) // "" if there is none
+	SetIdentity(string) error
+	HasState() (bool, error)
+}
+
+// Vouch compares what the log says of itself with the rest of the directory: the parts of
+// two directories, or a part without the rest, are refused. A log that says nothing yet gets
+// its identity. A log that is elsewhere, as one in memory, is not looked at.
+func (d *Dir) Vouch(logFile, server, disk, cluster string, l log) error {
+	if !d.HasLog(logFile) {
 		return nil
 	}
-	if made, err := d.read(logMadeFile); err != nil || made != "" {
+	name := filepath.Join(d.path, logFile)
+	want := server + " " + disk
+	have, err := l.Identity()
+	if err != nil {
+		return Corrupt(name, err)
+	}
+	made, err := d.read(logMadeFile)
+	if err != nil {
 		return err
 	}
-	return d.write(logMadeFile, "yes")
+	state, err := l.HasState()
+	if err != nil {
+		return Corrupt(name, err)
+	}
+	switch {
+	case have != "" && have != want:
+		return Corrupt(name, fmt.Errorf("is of server and disk %q in a directory of %q", have,
+			want))
+	case have == "" && made == disk:
+		return Corrupt(name, fmt.Errorf("is another one than that of server and disk %q", want))
+	case have != "" && state && cluster == "":
+		return Corrupt(filepath.Join(d.path, clusterIDFile),
+			errors.New("missing beside an existing log"))
+	case have == "":
+		if err := l.SetIdentity(want); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+	}
+	if made == disk {
+		return nil
+	}
+	return d.write(logMadeFile, disk)
 }
 
 // NewID returns a random id.

@@ -37,7 +37,7 @@ func TestIDsStayWithTheDirectory(t *testing.T) {
 	if err != nil || id == "" {
 		t.Fatalf("id %q, %v", id, err)
 	}
-	disk, err := d.DiskID()
+	disk, err := d.DiskID("log")
 	if err != nil || disk == "" || disk == id {
 		t.Fatalf("disk %q, %v", disk, err)
 	}
@@ -46,7 +46,7 @@ func TestIDsStayWithTheDirectory(t *testing.T) {
 	if again, err := d.ServerID(id, "log"); err != nil || again != id {
 		t.Errorf("id %q became %q, %v", id, again, err)
 	}
-	if again, err := d.DiskID(); err != nil || again != disk {
+	if again, err := d.DiskID("log"); err != nil || again != disk {
 		t.Errorf("disk %q became %q, %v", disk, again, err)
 	}
 	if _, err := d.ServerID("another", "log"); err == nil {
@@ -68,7 +68,7 @@ func TestALogWithoutAnIDIsCorrupt(t *testing.T) {
 func TestDamagedFilesAreRefusedByName(t *testing.T) {
 	for file, read := range map[string]func(*datadir.Dir) error{
 		"server_id":   func(d *datadir.Dir) error { _, err := d.ServerID("a", "log"); return err },
-		"incarnation": func(d *datadir.Dir) error { _, err := d.DiskID(); return err },
+		"incarnation": func(d *datadir.Dir) error { _, err := d.DiskID("log"); return err },
 		"cluster_id":  func(d *datadir.Dir) error { _, err := d.ClaimCluster("c"); return err },
 		"met.json":    func(d *datadir.Dir) error { _, err := datadir.LoadKnownDisks(d); return err },
 	} {

@@ -24,27 +24,102 @@ type KnownDisks struct {
 	dir *Dir // nil: nothing is remembered
 	mu  sync.Mutex
 	ids map[string]string // server id -> disk id
+
+	seen  map[string]Progress // by server id
+	dirty bool                // seen is not in its file
 }
+
+// Progress is how far a server had come, coarsely, by its own word.
+type Progress struct {
+	Disk string `json:"disk"`
+	Run  string `json:"run"` // of the process that said it
+	// Term is the newest that it was in, and Index an entry on its disk that was committed.
+	// Neither is ever less on that disk.
+	Term  uint64 `json:"term"`
+	Index uint64 `json:"index"`
+}
+
+// progressFile holds the progress of the other servers.
+const progressFile = "progress.json"
 
 // LoadKnownDisks reads the disks from the directory. Without a directory nothing is
 // remembered.
 func LoadKnownDisks(dir *Dir) (*KnownDisks, error) {
-	k := &KnownDisks{dir: dir, ids: make(map[string]string)}
+	k := &KnownDisks{dir: dir, ids: make(map[string]string), seen: make(map[string]Progress)}
 	if dir == nil {
 		return k, nil
 	}
-	name := filepath.Join(dir.path, knownDisksFile)
-	b, err := os.ReadFile(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return k, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cluster: %w", err)
-	}
-	if err := json.Unmarshal(b, &k.ids); err != nil {
-		return nil, Corrupt(name, err)
+	for name, into := range map[string]any{knownDisksFile: &k.ids, progressFile: &k.seen} {
+		name := filepath.Join(dir.path, name)
+		b, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cluster: %w", err)
+		}
+		if err := json.Unmarshal(b, into); err != nil {
+			return nil, Corrupt(name, err)
+		}
 	}
 	return k, nil
+}
+
+// GoneBack reports whether a server that has just said what is on its disk (p.Term, and
+// p.Index as its last entry) had more there when another process ran on it. What one
+// process says is not compared: its words may overtake each other.
+func (k *KnownDisks) GoneBack(id string, p Progress) (had Progress, back bool) {
+	if p.Disk == "" || p.Run == "" {
+		return had, false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	had, known := k.seen[id]
+	if !known || had.Disk != p.Disk || had.Run == p.Run {
+		return had, false
+	}
+	if p.Term < had.Term || p.Index < had.Index {
+		return had, true
+	}
+	had.Run = p.Run
+	k.seen[id], k.dirty = had, true
+	return had, false
+}
+
+// Note remembers how far a server has come.
+func (k *KnownDisks) Note(id string, p Progress) {
+	if k.dir == nil || p.Disk == "" || p.Run == "" || id == "" {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	had, known := k.seen[id]
+	if !known && len(k.seen) >= maxKnownDisks {
+		return
+	}
+	if had.Disk == p.Disk {
+		p.Term, p.Index = max(p.Term, had.Term), max(p.Index, had.Index)
+	}
+	if p != had {
+		k.seen[id], k.dirty = p, true
+	}
+}
+
+// SaveProgress writes what Note remembered, unless that is in the file already. It may be
+// late or missing: then less is noticed.
+func (k *KnownDisks) SaveProgress() error {
+	if k.dir == nil {
+		return nil
+	}
+	k.mu.Lock()
+	b, err := json.Marshal(k.seen)
+	dirty := k.dirty
+	k.dirty = false
+	k.mu.Unlock()
+	if err != nil || !dirty {
+		return err
+	}
+	return k.dir.write(progressFile, string(b))
 }
 
 // Disk returns the disk of a server, or "" if none is known.

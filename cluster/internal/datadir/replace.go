@@ -30,6 +30,7 @@ const (
 // come from its users.
 var ownFiles = []string{
 	serverIDFile, clusterIDFile, diskIDFile, logMadeFile, endedFile, knownDisksFile,
+	progressFile,
 }
 
 // Replacement says how to replace what is in a directory.

@@ -60,39 +60,54 @@ type boltWalk struct {
 	seen     map[uint64]bool
 }
 
+// readMeta reads the two meta pages, of which the newer one counts. Bolt passes over one
+// that is damaged and goes on with the other, which is older by a transaction: entries and
+// votes that this server has told of would be gone. A crash damages no meta page, since
+// what changes of it lies within one sector. So both must be valid, except in a file that
+// has just been made.
 func (w *boltWalk) readMeta() error {
-	var newest uint64
-	found := false
-	try := func(at int64) {
-		b := make([]byte, boltPageHead+boltMetaSize)
-		if _, err := w.file.ReadAt(b, at); err != nil {
-			return
-		}
-		m := b[boltPageHead:]
-		sum := fnv.New64a()
-		_, _ = sum.Write(m[:56])
-		if binary.NativeEndian.Uint32(m) != boltMagic ||
-			binary.NativeEndian.Uint32(m[4:]) != boltVersion ||
-			binary.NativeEndian.Uint64(m[56:]) != sum.Sum64() {
-			return
-		}
-		txid := binary.NativeEndian.Uint64(m[48:])
-		if found && txid < newest {
-			return
-		}
-		found, newest = true, txid
-		w.pageSize = uint64(binary.NativeEndian.Uint32(m[8:]))
-		w.root = binary.NativeEndian.Uint64(m[16:])
-		w.pages = binary.NativeEndian.Uint64(m[40:])
-	}
-	try(0)
+	newest, found := w.meta(0)
 	for _, size := range []int64{1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16} {
-		try(size)
+		if found && int64(w.pageSize) != size {
+			continue
+		}
+		first := found
+		second, ok := w.meta(size)
+		switch {
+		case !ok && !first:
+			continue
+		case (!ok || !first) && max(newest, second) > 1:
+			return errors.New("one of the two meta pages is damaged; it may be the newer one")
+		case ok && first && newest > second:
+			_, _ = w.meta(0)
+		}
+		found = true
+		break
 	}
 	if !found || w.pageSize < 1024 || w.pageSize > 1<<20 || w.pages > 1<<40 {
 		return errors.New("neither meta page is valid")
 	}
 	return nil
+}
+
+// meta takes what the meta page at an offset says, if the page is valid.
+func (w *boltWalk) meta(at int64) (txid uint64, ok bool) {
+	b := make([]byte, boltPageHead+boltMetaSize)
+	if _, err := w.file.ReadAt(b, at); err != nil {
+		return 0, false
+	}
+	m := b[boltPageHead:]
+	sum := fnv.New64a()
+	_, _ = sum.Write(m[:56])
+	if binary.NativeEndian.Uint32(m) != boltMagic ||
+		binary.NativeEndian.Uint32(m[4:]) != boltVersion ||
+		binary.NativeEndian.Uint64(m[56:]) != sum.Sum64() {
+		return 0, false
+	}
+	w.pageSize = uint64(binary.NativeEndian.Uint32(m[8:]))
+	w.root = binary.NativeEndian.Uint64(m[16:])
+	w.pages = binary.NativeEndian.Uint64(m[40:])
+	return binary.NativeEndian.Uint64(m[48:]), true
 }
 
 func (w *boltWalk) page(id uint64, depth int) error {

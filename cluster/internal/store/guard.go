@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/cluster/internal/datadir"
 )
 
 // guard stands between raft and its stores. Raft writes its log on the loop that
@@ -42,6 +44,8 @@ type guard struct {
 	cache    logCache
 	*logSize
 	heldTerm []byte // the vote's term, held back until the candidate is known
+
+	marked atomic.Uint64 // an entry that is known to be committed; see Mark
 }
 
 // job is one write, run by the only goroutine that writes.
@@ -272,13 +276,39 @@ func (g *guard) IsMonotonic() bool { return true }
 // deleteBytes is what a deletion counts as: 290,000 entries take bolt half a second.
 const deleteBytes = 40 << 20
 
+// DeleteRange removes the end of the log when a leader has other entries there, or its
+// beginning. Entries that were committed are never others elsewhere, unless a server with
+// an older disk has voted. Then they may be nowhere else, so this server keeps them.
 func (g *guard) DeleteRange(low, high uint64) error {
+	if err := g.checkEnd(low, high); err != nil {
+		g.health.Condemn(err)
+		return err
+	}
 	g.cache.clear()
 	err := g.insist(func() error { return g.log.DeleteRange(low, high) }, deleteBytes)
 	if err == nil {
 		g.logSize.remove(low, high)
 	}
 	return err
+}
+
+func (g *guard) checkEnd(low, high uint64) error {
+	committed := max(g.marked.Load(), g.health.hooks.Applied())
+	if low > committed {
+		return nil
+	}
+	first, err := g.log.FirstIndex()
+	if err != nil || low <= first {
+		return err
+	}
+	last, err := g.log.LastIndex()
+	if err != nil || high < last {
+		return err
+	}
+	return fmt.Errorf("%w: the leader has other entries from %d on, and those up to %d were "+
+		"committed here: a server with an older copy of its disk has voted. Nothing was removed "+
+		"here; stop the cluster, and compare the members, before anything else",
+		datadir.ErrGoneBack, low, committed)
 }
 
 func (g *guard) GetLog(index uint64, l *raft.Log) error {

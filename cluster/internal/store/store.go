@@ -45,6 +45,8 @@ type Limits struct {
 type Hooks struct {
 	// Leads reports whether this server leads.
 	Leads func() bool
+	// Applied is the newest entry that was applied and is on the disk: it is committed.
+	Applied func() uint64
 	// Changed is called when the verdict on the disk may have changed.
 	Changed func()
 	// MajorityWrites is called when a write of a leader is overdue. The channel is
@@ -78,6 +80,7 @@ type Store struct {
 	// without a data directory.
 	journalWrite testWrite
 	stopTests    func()
+	markFile     string // "" if the log is not in a file
 }
 
 // Open opens and verifies the stores, and makes the first test write: a disk that is
@@ -106,6 +109,11 @@ func Open(o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s.guard = newGuard(s.stores, s.Health, sizes)
+	if o.Dir != "" {
+		if err := s.checkMark(o.Dir); err != nil {
+			return nil, err
+		}
+	}
 	return s, s.openTestWrites(o.Dir)
 }
 

@@ -26,6 +26,7 @@ type opened struct {
 	*store.Store
 	disk    *clustertest.Disk
 	leads   atomic.Bool
+	applied atomic.Uint64
 	changed atomic.Int32
 }
 
@@ -41,6 +42,7 @@ func open(t *testing.T, dir string, disk store.Disk) (*opened, error) {
 		},
 		Hooks: store.Hooks{
 			Leads:   o.leads.Load,
+			Applied: o.applied.Load,
 			Changed: func() { o.changed.Add(1) },
 			MajorityWrites: func(context.Context, time.Duration) <-chan struct{} {
 				can := make(chan struct{})

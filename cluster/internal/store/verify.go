@@ -44,6 +44,12 @@ func verifyStores(
 		if _, err := raft.HasExistingState(s.Log, s.Stable, s.Snapshots); err != nil {
 			return err
 		}
+		if dir != "" && newest.Index > 0 {
+			// Raft has written its term before it wrote any snapshot.
+			if term, err := s.Stable.GetUint64([]byte("CurrentTerm")); err != nil || term == 0 {
+				return errors.New("without a term beside existing snapshots")
+			}
+		}
 		if err := dropSuperseded(s.Log, newest); err != nil {
 			return err
 		}

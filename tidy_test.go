@@ -148,6 +148,9 @@ var allowed = map[string]struct {
 		[]string{"cluster", "internal/jsonhttp", "internal/serve"},
 		"commands on the same machine",
 	},
+	"internal/snapshots": {
+		[]string{"internal/atomicfile", "internal/wait"}, "a directory, whatever is saved",
+	},
 	"internal/featureflags": {
 		[]string{"fsm", "api/neon", "internal/jsonhttp", "internal/pageserver"}, "passes flags on",
 	},
@@ -169,7 +172,7 @@ var allowed = map[string]struct {
 		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping",
 		"internal/metrics", "api/neon",
 		"internal/controlsocket", "internal/featureflags", "internal/instance",
-		"internal/leadership", "internal/serve", "internal/wait",
+		"internal/leadership", "internal/serve", "internal/snapshots", "internal/wait",
 	}, "wires everybody"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},

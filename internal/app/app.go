@@ -27,6 +27,7 @@ import (
 	"quorate/internal/leadership"
 	"quorate/internal/metrics"
 	"quorate/internal/serve"
+	"quorate/internal/snapshots"
 )
 
 // handOverTimeout bounds giving leadership away before a stop.
@@ -49,6 +50,7 @@ type App struct {
 	leader     *leaderWork
 	api        *api.Server
 	outgoing   *outgoing
+	saver      *snapshots.Saver // nil: nothing is saved again and again
 	failed     failure
 	work       work
 }
@@ -151,6 +153,9 @@ func open(
 	a.leadership = leadership.New(leadership.Options{
 		Cluster: a.cluster, Log: a.replica, Give: giveUp, Logger: cfg.Logger,
 	})
+	if err := a.openSaves(registry); err != nil {
+		return nil, errors.Join(err, a.cluster.Close(ctx))
+	}
 	a.wire(store, registry, recorder)
 	return a, nil
 }
@@ -212,6 +217,9 @@ func (a *App) Start(ctx context.Context) (failed <-chan error) {
 		}
 	})
 	w.wg.Go(func() { a.watchDisk(ctx) })
+	if a.saver != nil {
+		w.wg.Go(func() { a.saver.Run(ctx) })
+	}
 	var err error
 	if w.socket, err = a.openControlSocket(); err != nil {
 		a.failed.report(err)

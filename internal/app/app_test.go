@@ -269,6 +269,34 @@ func TestRescueMakesANewClusterOfTheLog(t *testing.T) {
 	}
 }
 
+func TestTheStateIsSavedAgainAndAgain(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := running(t, Config{Saves: Saves{Dir: dir, Every: time.Second, Keep: 1}})
+	register(t, a, 3)
+	await(t, "a saved snapshot of the state", func() bool {
+		found, _ := filepath.Glob(filepath.Join(dir, a.Cluster().ID()+"-*.snapshot"))
+		if len(found) != 1 {
+			return false
+		}
+		f, err := os.Open(found[0])
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		info, err := InspectSnapshot(f)
+		return err == nil && info.Nodes == 1
+	})
+	resp, err := http.Get(a.Address() + "metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Contains(text, []byte("\nstorage_controller_saved_snapshot_age_seconds ")) {
+		t.Errorf("no series about its age, %v", err)
+	}
+}
+
 func TestTakenPortEndsTheStartBeforeTheDataDirectoryIsTouched(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"quorate/cluster"
 	"quorate/fsm"
@@ -63,6 +64,9 @@ type Config struct {
 	// FeatureFlags are given to all pageservers.
 	FeatureFlags featureflags.Project
 
+	// Saves says whether and where the state is saved again and again.
+	Saves Saves
+
 	// Network opens all sockets; nil means TCP.
 	Network cluster.Network
 
@@ -97,6 +101,14 @@ type Config struct {
 
 	// LinesLost, when set, tells how many lines of the log were lost.
 	LinesLost func() uint64
+}
+
+// Saves are snapshots in a directory: one each Every, of which the newest Keep stay. The
+// zero value saves none.
+type Saves struct {
+	Dir   string
+	Every time.Duration
+	Keep  int
 }
 
 // SplitOptions are the settings of shard splits, automatic ones included.

@@ -5,9 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"quorate/cluster"
 	"quorate/fsm"
+	"quorate/internal/snapshots"
 )
 
 // Snapshot describes a saved snapshot and what is in it.
@@ -67,4 +72,30 @@ func RestoreSnapshot(
 		return Restored{}, fmt.Errorf("restore: %w", err)
 	}
 	return done, nil
+}
+
+// openSaves prepares the directory of snapshots, if one is configured.
+func (a *App) openSaves(registry prometheus.Registerer) (err error) {
+	o := a.cfg.Saves
+	if o.Dir == "" {
+		return nil
+	}
+	a.saver, err = snapshots.New(snapshots.Options{
+		Dir: o.Dir, Server: a.cluster.ID(), Every: o.Every, Keep: o.Keep, Logger: a.log,
+		Save: a.cluster.SnapshotTo,
+	})
+	if err != nil {
+		return err
+	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "storage_controller_saved_snapshot_age_seconds",
+		Help: "Age of the newest snapshot in --snapshot-dir; infinite without one",
+	}, func() float64 {
+		at := a.saver.Newest()
+		if at.IsZero() {
+			return math.Inf(1)
+		}
+		return time.Since(at).Seconds()
+	}))
+	return nil
 }

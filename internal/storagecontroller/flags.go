@@ -43,6 +43,10 @@ type flags struct {
 	splitTimeout duration
 
 	raft raftFlags
+
+	snapshotDir   string
+	snapshotEvery duration
+	snapshotKeep  int
 }
 
 // raftFlags say who this replica's peers are and where its log is.
@@ -109,6 +113,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	f.registerWork(fs)
 	f.registerSplits(fs)
 	f.raft.register(fs)
+	f.registerSnapshots(fs)
 	registerUnused(fs)
 	fs.BoolVarP(&f.version, "version", "V", false, "print the version")
 }
@@ -232,6 +237,13 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&r.keyFile, "raft-tls-key", "", "key `file` of --raft-tls-cert")
 	fs.StringVar(&r.caFile, "raft-tls-ca", "",
 		"`file` with the roots that sign the peers' certificates")
+}
+
+func (f *flags) registerSnapshots(fs *pflag.FlagSet) {
+	fs.StringVar(&f.snapshotDir, "snapshot-dir", "",
+		"`directory` into which this replica saves snapshots of the state (default: none are saved)")
+	durationVar(fs, &f.snapshotEvery, "snapshot-every", time.Hour, "pause between two of them")
+	fs.IntVar(&f.snapshotKeep, "snapshot-keep", 24, "how many of them are kept, the newest ones")
 }
 
 // registerUnused takes the flags that launchers pass and this program needs not:

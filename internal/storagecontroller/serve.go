@@ -141,6 +141,9 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		DiskLoss:        f.diskLoss,
 		Splits:          f.splits,
 		Logger:          log,
+		Saves: app.Saves{
+			Dir: f.snapshotDir, Every: f.snapshotEvery.std(), Keep: f.snapshotKeep,
+		},
 	}
 	cfg.Safekeepers = app.Safekeepers{
 		Timelines: f.ontoSafekeepers, PerTimeline: f.safekeepersPerTimeline,
@@ -230,6 +233,10 @@ func (f *flags) check() error {
 	if f.tenantRateLimit == 0 || f.safekeepersPerTimeline < 1 {
 		return fmt.Errorf(
 			"%w: --tenant-rate-limit and --timeline-safekeeper-count must be at least 1", errUsage)
+	}
+	if f.snapshotDir != "" && (f.snapshotEvery.std() < time.Second || f.snapshotKeep < 1) {
+		return fmt.Errorf("%w: --snapshot-every must be at least 1s and --snapshot-keep at least 1",
+			errUsage)
 	}
 	if listen := cmp.Or(f.listen, f.listenHTTPS); f.addressForPeers == "" && f.many() &&
 		everywhere(listen) {

@@ -150,3 +150,24 @@ func TestCommittedEntriesAreNotRemovedAtTheEnd(t *testing.T) {
 		t.Error("the server goes on")
 	}
 }
+
+func TestLeftoversOfSnapshotsAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	if err := install(dir, "state"); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, store.SnapshotDir, "3-7-1700000000000.tmp")
+	if err := os.MkdirAll(filepath.Join(left, "deep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(t, dir, store.Bolt{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
+	}
+	if list, err := s.Snapshots().List(); err != nil || len(list) != 1 {
+		t.Errorf("%v, %v", list, err)
+	}
+}

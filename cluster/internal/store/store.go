@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -91,6 +92,9 @@ func Open(o Options) (_ *Store, err error) {
 			return nil, openError(o.Dir, err)
 		}
 	}
+	if err := removeLeftovers(o.Dir); err != nil {
+		return nil, err
+	}
 	s := &Store{Health: newHealth(o.Log, o.Limits, o.Hooks)}
 	err = guarded(func() (err error) {
 		s.stores, err = o.Disk.Open(o.Dir)
@@ -115,6 +119,21 @@ func Open(o Options) (_ *Store, err error) {
 		}
 	}
 	return s, s.openTestWrites(o.Dir)
+}
+
+// removeLeftovers removes what a crash has left of snapshots. Raft passes over it for ever.
+func removeLeftovers(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	left, err := filepath.Glob(filepath.Join(dir, SnapshotDir, "*.tmp"))
+	for _, name := range left {
+		err = errors.Join(err, os.RemoveAll(name))
+	}
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
 }
 
 func (s *Store) openTestWrites(dir string) error {

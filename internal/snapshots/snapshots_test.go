@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,10 +39,13 @@ func options(dir string, save func(context.Context, io.Writer) error) Options {
 func TestTheNewestSnapshotsAreKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made")
 	synctest.Test(t, func(t *testing.T) {
-		var saveErr error
+		var leaderless atomic.Bool
 		s, err := New(options(dir, func(_ context.Context, w io.Writer) error {
+			if leaderless.Load() {
+				return errors.New("no leader")
+			}
 			_, err := io.WriteString(w, "state")
-			return errors.Join(err, saveErr)
+			return err
 		}))
 		if err != nil {
 			t.Fatal(err)
@@ -58,12 +62,12 @@ func TestTheNewestSnapshotsAreKept(t *testing.T) {
 		wg.Go(func() { s.Run(ctx) })
 		begun := time.Now()
 		_ = wait.Sleep(ctx, 3*time.Hour+time.Minute)
-		saveErr = errors.New("no leader")
+		leaderless.Store(true)
 		_ = wait.Sleep(ctx, time.Hour+10*time.Minute)
 		if age := time.Since(s.Newest()); age < time.Hour || age > 2*time.Hour {
 			t.Errorf("the newest is %v old after failures", age)
 		}
-		saveErr = nil
+		leaderless.Store(false)
 		_ = wait.Sleep(ctx, 2*time.Minute)
 		if age := time.Since(s.Newest()); age > 2*time.Minute {
 			t.Errorf("not tried again soon: %v", age)

@@ -553,3 +553,10 @@ func TestAbsurdTermsInAnswersAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// Raft's decoder of memberships panics; ours must not.
+func FuzzMembershipIsDecodedOrRefused(f *testing.F) {
+	f.Add(raft.EncodeConfiguration(configuration([]Member{{"a", "h:1"}})))
+	f.Add([]byte{0xdf, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(_ *testing.T, b []byte) { decodable(b) })
+}

@@ -220,6 +220,7 @@ func (a *App) Start(ctx context.Context) (failed <-chan error) {
 	if a.saver != nil {
 		w.wg.Go(func() { a.saver.Run(ctx) })
 	}
+	w.wg.Go(func() { a.cfg.Certificates.Run(ctx) })
 	var err error
 	if w.socket, err = a.openControlSocket(); err != nil {
 		a.failed.report(err)

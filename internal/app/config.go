@@ -31,6 +31,9 @@ type Config struct {
 	// PublicKey verifies the tokens of callers; nil lets everybody in.
 	PublicKey ed25519.PublicKey
 
+	// Certificates are those that this process shows; nil: none.
+	Certificates *serve.Certificates
+
 	// CAFile holds roots trusted besides the system's by all outgoing calls.
 	CAFile string
 

@@ -5,9 +5,11 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"quorate/internal/serve"
 	"quorate/reconciler"
 )
 
@@ -91,5 +93,29 @@ func queueMetrics(r *reconciler.Reconciler) []prometheus.Collector {
 			func() int { waiting, _ := r.Pending(); return waiting }),
 		gauge("stuck_reconciles", "Shards that have failed many times in a row",
 			func() int { _, stuck := r.Pending(); return stuck }),
+	}
+}
+
+// certificateMetrics say how long certificates last.
+type certificateMetrics struct {
+	expiries func() []serve.Expiry
+	left     *prometheus.Desc
+}
+
+func newCertificateMetrics(expiries func() []serve.Expiry) *certificateMetrics {
+	return &certificateMetrics{expiries, prometheus.NewDesc(
+		"storage_controller_certificate_expiry_seconds",
+		"Seconds until a certificate expires, negative afterwards; of roots, the first of them",
+		[]string{"certificate"}, nil)}
+}
+
+// Describe is part of prometheus.Collector.
+func (m *certificateMetrics) Describe(out chan<- *prometheus.Desc) { out <- m.left }
+
+// Collect is part of prometheus.Collector.
+func (m *certificateMetrics) Collect(out chan<- prometheus.Metric) {
+	for _, e := range m.expiries() {
+		out <- prometheus.MustNewConstMetric(m.left, prometheus.GaugeValue,
+			time.Until(e.NotAfter).Seconds(), e.Name)
 	}
 }

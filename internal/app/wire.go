@@ -31,7 +31,7 @@ func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *me
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newRaftMetrics(a.cluster), newMemberMetrics(a.cluster.Members),
-		newProcessMetrics(a.cfg.LinesLost))
+		newProcessMetrics(a.cfg.LinesLost), newCertificateMetrics(a.cfg.Certificates.Expiries))
 	c := calls{
 		pageservers: newPageservers(&a.cfg, a.outgoing, recorder),
 		safekeepers: newSafekeepers(&a.cfg, a.outgoing, recorder),

@@ -42,6 +42,8 @@ type Config struct {
 	// checked for changes every CertReload; 0 means every minute.
 	CertFile, KeyFile string
 	CertReload        time.Duration
+	// Certificates, if not nil, is told of it.
+	Certificates *Certificates
 
 	// MaxConnections bounds the connections of all listeners together; 0: half of the
 	// process's file descriptors, at most 10,000.
@@ -88,12 +90,16 @@ func Listen(cfg Config, network Network, log *slog.Logger) (_ *Server, err error
 		if err != nil {
 			return nil, err
 		}
+		cfg.Certificates.add(&watched{name: "https", file: certs})
 		l, err := s.bind(network, cfg.ListenTLS)
 		if err != nil {
 			return nil, err
 		}
 		s.add("https", tls.NewListener(l, &tls.Config{
-			GetCertificate: certs.current, MinVersion: tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return certs.current(), nil
+			},
+			MinVersion: tls.VersionTLS12,
 			NextProtos: []string{"http/1.1"},
 		}))
 	}

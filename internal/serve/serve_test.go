@@ -173,25 +173,3 @@ func TestAStartThatFailsLeavesNoListener(t *testing.T) {
 		}
 	}
 }
-
-func TestPeersNeedACertificateOfTheirRoots(t *testing.T) {
-	h, log := withCertificate(t), slog.New(slog.DiscardHandler)
-	conf, err := PeerTLS(PeerFiles{Cert: h.CertFile, Key: h.KeyFile, CA: h.CertFile}, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, err := conf.GetClientCertificate(nil)
-	if err != nil || len(own.Certificate) != 1 ||
-		conf.ClientAuth != tls.RequireAndVerifyClientCert {
-		t.Errorf("own certificate %v, %v, client auth %v", own, err, conf.ClientAuth)
-	}
-	for _, f := range []PeerFiles{
-		{Cert: "none", Key: h.KeyFile, CA: h.CertFile},
-		{Cert: h.CertFile, Key: h.KeyFile, CA: "none"},
-		{Cert: h.CertFile, Key: h.KeyFile, CA: h.KeyFile},
-	} {
-		if _, err := PeerTLS(f, log); err == nil {
-			t.Errorf("taken: %+v", f)
-		}
-	}
-}

@@ -61,6 +61,7 @@ type raftFlags struct {
 	heartbeat, election  duration
 	certFile, keyFile    string
 	caFile               string
+	insecure             bool
 	snapshotThreshold    uint64
 	trailingLogs         uint64
 	clusterID            string
@@ -236,7 +237,9 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 		"certificate `file` of this replica for its peers; with --raft-tls-key and --raft-tls-ca")
 	fs.StringVar(&r.keyFile, "raft-tls-key", "", "key `file` of --raft-tls-cert")
 	fs.StringVar(&r.caFile, "raft-tls-ca", "",
-		"`file` with the roots that sign the peers' certificates")
+		"`file` with the roots that sign the peers' certificates, and no others; a certificate names the --server-id")
+	fs.BoolVar(&r.insecure, "insecure-peers", false,
+		"let whoever reaches the Raft and gossip addresses have the cluster: no certificates, no gossip key")
 }
 
 func (f *flags) registerSnapshots(fs *pflag.FlagSet) {

@@ -3,7 +3,6 @@ package storagecontroller
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -54,6 +53,8 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 			os.Exit(exitError)
 		})
 	} else if err := f.strict(); err != nil {
+		return err
+	} else if err := f.checkPeersDoor(cfg.Cluster, log); err != nil {
 		return err
 	}
 	cfg.LinesLost = lines.Lost
@@ -119,10 +120,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		return cfg, err
 	}
 	cfg = app.Config{
-		HTTP: app.HTTP{Config: serve.Config{
-			Listen: f.listen, ListenTLS: f.listenHTTPS,
-			CertFile: f.certFile, KeyFile: f.keyFile, CertReload: f.certReload.std(),
-		}},
+		Certificates: serve.NewCertificates(f.certReload.std(), log),
 		Tokens: app.Tokens{
 			Pageserver: f.jwtToken, Safekeeper: f.safekeeperToken, ControlPlane: f.hookToken,
 		},
@@ -145,6 +143,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 			Dir: f.snapshotDir, Every: f.snapshotEvery.std(), Keep: f.snapshotKeep,
 		},
 	}
+	cfg.HTTP.Config = f.serving(cfg.Certificates)
 	cfg.Safekeepers = app.Safekeepers{
 		Timelines: f.ontoSafekeepers, PerTimeline: f.safekeepersPerTimeline,
 	}
@@ -178,11 +177,20 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	if cfg.Cluster, err = f.raft.config(); err != nil {
 		return cfg, err
 	}
-	cfg.Cluster.TLS, err = f.raft.tls(f.certReload.std(), log)
+	cfg.Cluster.TLS, err = f.raft.tls(cfg.Certificates, f.certReload.std(), log)
 	if cfg.Cluster.DataDir == "" {
 		cfg.Cluster.DataDir = f.dataDir()
 	}
 	return cfg, err
+}
+
+// serving says where the HTTP API is.
+func (f *flags) serving(certificates *serve.Certificates) serve.Config {
+	return serve.Config{
+		Listen: f.listen, ListenTLS: f.listenHTTPS,
+		CertFile: f.certFile, KeyFile: f.keyFile, CertReload: f.certReload.std(),
+		Certificates: certificates,
+	}
 }
 
 // many tells whether there are other replicas.
@@ -309,18 +317,4 @@ func parseMembers(text string) ([]cluster.Member, error) {
 		members = append(members, cluster.Member{ID: id, RaftAddr: addr})
 	}
 	return members, nil
-}
-
-// tls is the mutual authentication between replicas; nil without files.
-func (r *raftFlags) tls(reload time.Duration, log *slog.Logger) (*tls.Config, error) {
-	if r.certFile == "" && r.keyFile == "" && r.caFile == "" {
-		return nil, nil
-	}
-	if r.certFile == "" || r.keyFile == "" || r.caFile == "" {
-		return nil, fmt.Errorf("%w: --raft-tls-cert, --raft-tls-key and --raft-tls-ca go together",
-			errUsage)
-	}
-	return serve.PeerTLS(serve.PeerFiles{
-		Cert: r.certFile, Key: r.keyFile, CA: r.caFile, Reload: reload,
-	}, log)
 }

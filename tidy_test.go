@@ -144,8 +144,11 @@ var allowed = map[string]struct {
 		"the outside",
 	},
 	"internal/serve": {[]string{"internal/wait"}, "sockets"},
+	"internal/clusteradmin": {
+		[]string{"cluster", "api/neon", "internal/decide"}, "commands, whoever brings them",
+	},
 	"internal/controlsocket": {
-		[]string{"cluster", "internal/jsonhttp", "internal/serve"},
+		[]string{"cluster", "api/neon", "internal/jsonhttp", "internal/serve"},
 		"commands on the same machine",
 	},
 	"internal/snapshots": {
@@ -171,6 +174,7 @@ var allowed = map[string]struct {
 		"internal/membership", "internal/split", "internal/pageserver", "internal/computehook",
 		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping",
 		"internal/metrics", "api/neon",
+		"internal/clusteradmin",
 		"internal/controlsocket", "internal/featureflags", "internal/instance",
 		"internal/leadership", "internal/serve", "internal/snapshots", "internal/wait",
 	}, "wires everybody"},

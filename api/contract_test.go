@@ -411,6 +411,9 @@ func checkRate(t *testing.T, row contract.Row) {
 // additions are the routes that only this controller has.
 var additions = []string{
 	"GET /debug/v1/cluster", "GET /debug/v1/explain/:tenant_shard_id", "GET /debug/v1/operation",
+	"GET /control/v1/cluster/members", "POST /control/v1/cluster/members",
+	"DELETE /control/v1/cluster/members/:member_id",
+	"POST /control/v1/cluster/members/:member_id/replace", "PUT /control/v1/cluster/transfer",
 }
 
 func TestContractHasEveryRoute(t *testing.T) {

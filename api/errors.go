@@ -51,10 +51,10 @@ func errorAnswer(err error) answer {
 	if !ok {
 		r = rules[neon.Internal]
 	}
-	msg := err.Error()
+	msg, reason := err.Error(), ""
 	var e *neon.Error
 	if errors.As(err, &e) {
-		msg = e.Msg
+		msg, reason = e.Msg, e.Reason
 	}
 	switch {
 	case r.fixed != "":
@@ -62,7 +62,7 @@ func errorAnswer(err error) answer {
 	case r.quoted:
 		msg = quoteDebug(msg)
 	}
-	a := answer{status: r.status, body: errorBody(r.prefix + msg)}
+	a := answer{status: r.status, body: codedBody(r.prefix+msg, reason)}
 	if r.retry {
 		a.header = retryHeader()
 	}
@@ -71,10 +71,14 @@ func errorAnswer(err error) answer {
 
 func retryHeader() http.Header { return http.Header{"Retry-After": {strconv.Itoa(retryAfter)}} }
 
-func errorBody(msg string) []byte {
+func errorBody(msg string) []byte { return codedBody(msg, "") }
+
+// codedBody has a code for programs too, where there is one.
+func codedBody(msg, reason string) []byte {
 	b, err := json.Marshal(struct {
-		Msg string `json:"msg"`
-	}{msg})
+		Msg    string `json:"msg"`
+		Reason string `json:"code,omitempty"`
+	}{msg, reason})
 	if err != nil {
 		panic(err) // a string always encodes
 	}

@@ -56,7 +56,10 @@ var bodies = map[string]string{
 	"POST /v1/tenant/:tenant_id/timeline/:timeline_id/safekeeper_migrate": `{"new_sk_set":[1,2,3]}`,
 	"POST /debug/v1/tenant/:tenant_id/timeline/:timeline_id/import": `{"tenant_id":"` + tenantB +
 		`","timeline_id":"` + timelineX + `","start_lsn":"0/8","sk_set":[1],"force_upsert":true}`,
-	"POST /debug/v1/inspect": `{"tenant_shard_id":"` + tenantB + `-0102"}`,
+	"POST /control/v1/cluster/members":                    `{"id":"c1","raft_addr":"h1:1","standby":true}`,
+	"POST /control/v1/cluster/members/:member_id/replace": `{"id":"c1","raft_addr":"h1:1","standby":true}`,
+	"PUT /control/v1/cluster/transfer":                    `{"to":"c1"}`,
+	"POST /debug/v1/inspect":                              `{"tenant_shard_id":"` + tenantB + `-0102"}`,
 }
 
 // TestAFieldThatStandsTwiceIsRefused, wherever it stands in a body.
@@ -150,7 +153,7 @@ func FuzzBodies(f *testing.F) {
 func TestRouteParametersAreCheckedBeforeAnything(t *testing.T) {
 	w := newWorld(t, setup{})
 	replace := strings.NewReplacer(":tenant_id", "%22x", ":node_id", "-1", ":safekeeper_id", "-1",
-		":timeline_id", "x", ":tenant_shard_id", tenantB+"-zz", "*rest", "x")
+		":timeline_id", "x", ":tenant_shard_id", tenantB+"-zz", "*rest", "x", ":member_id", "%0A")
 	for _, rt := range routes(handlers{}) {
 		if !strings.Contains(rt.path, ":") {
 			continue

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"quorate/api/neon"
 )
@@ -46,6 +47,23 @@ func (c *call) safekeeper() (neon.NodeID, error) {
 	id, err := neon.ParseNodeID(c.params.ByName("safekeeper_id"))
 	if err != nil {
 		return id, neon.Errorf(neon.BadRequest, "failed to parse id")
+	}
+	return id, nil
+}
+
+// longestMember bounds the id of a member, in bytes.
+const longestMember = 255
+
+// member reads the id of a replica. It is what --server-id says, so any printable text.
+func (c *call) member() (string, error) {
+	id := c.params.ByName("member_id")
+	for _, r := range id {
+		if !unicode.IsPrint(r) {
+			return "", neon.Errorf(neon.BadRequest, "failed to parse member_id")
+		}
+	}
+	if len(id) > longestMember {
+		return "", neon.Errorf(neon.BadRequest, "failed to parse member_id")
 	}
 	return id, nil
 }

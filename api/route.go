@@ -69,6 +69,9 @@ const (
 	// splitDeadline ends the wait for a split, not the split.
 	splitDeadline = 30 * time.Minute
 
+	// catchUpDeadline ends the wait for a member that gets the whole state.
+	catchUpDeadline = 10 * time.Minute
+
 	// defaultLeaderTimeout is how long a replica looks for a leader. It is longer than
 	// the waits of 30 s on a leader.
 	defaultLeaderTimeout = 40 * time.Second
@@ -87,6 +90,7 @@ type handlers struct {
 	profiles    profileHandler
 	upcalls     upcallHandler
 	replica     replicaHandler
+	members     memberHandler
 	nodes       nodeHandler
 	operations  operationHandler
 	safekeepers safekeeperHandler
@@ -101,8 +105,8 @@ type handlers struct {
 func routes(h handlers) []route {
 	all := slices.Concat(
 		probeRoutes(h.probes), scrapeRoutes(h.scrape), profileRoutes(h.profiles),
-		upcallRoutes(h.upcalls), replicaRoutes(h.replica), nodeRoutes(h.nodes),
-		operationRoutes(h.operations), safekeeperRoutes(h.safekeepers),
+		upcallRoutes(h.upcalls), replicaRoutes(h.replica), memberRoutes(h.members),
+		nodeRoutes(h.nodes), operationRoutes(h.operations), safekeeperRoutes(h.safekeepers),
 		tenantRoutes(h.tenants), healthRoutes(h.health), shardRoutes(h.shards),
 		timelineRoutes(h.timelines), timelineSafekeeperRoutes(h.timelines),
 		debugRoutes(h.debug),

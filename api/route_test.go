@@ -103,6 +103,10 @@ var wantScopes = map[auth.Scope][]string{
 		"POST /debug/v1/consistency_check",
 		"POST /debug/v1/reconcile_all", "POST /debug/v1/inspect", "GET /debug/v1/cluster",
 		"GET /debug/v1/explain/:tenant_shard_id",
+		"GET /control/v1/cluster/members", "POST /control/v1/cluster/members",
+		"DELETE /control/v1/cluster/members/:member_id",
+		"POST /control/v1/cluster/members/:member_id/replace",
+		"PUT /control/v1/cluster/transfer",
 	},
 }
 

@@ -77,6 +77,11 @@ type Options struct {
 	Cluster    func() neon.Cluster // for GET /debug/v1/cluster
 	State      func() *fsm.State   // newest local state, for the gauges
 
+	// Members is Cluster with every change that was made before the call, if there is a
+	// leader.
+	Members    func(ctx context.Context) neon.Cluster
+	Membership Membership
+
 	// Peers sends requests to other replicas. It must not follow redirects, nor add or
 	// remove encodings.
 	Peers http.RoundTripper
@@ -141,6 +146,7 @@ func newHandlers(o Options) handlers {
 		scrape:      scrapeHandler{newScrape(o.Registry)},
 		profiles:    profileHandler{profile.New()},
 		upcalls:     upcallHandler{o.Upcalls},
+		members:     memberHandler{o.Members, o.Membership},
 		nodes:       nodeHandler{o.Nodes},
 		operations:  operationHandler{o.Operations},
 		safekeepers: safekeeperHandler{o.Safekeepers},

@@ -43,6 +43,7 @@ type world struct {
 	log *fsmtest.Log
 
 	mu      sync.Mutex
+	members []string       // of the Raft cluster
 	leader  int            // -1: none
 	changed wait.Broadcast // of leader
 }
@@ -160,6 +161,7 @@ func newOptions(r *replica, s setup) Options {
 				ID: "c", Server: fmt.Sprint(r.at), Members: []neon.ClusterMember{},
 			}
 		},
+		Members: fakeMembers{r}.List, Membership: fakeMembers{r},
 		Peers: transport, PublicKey: s.key, RatePerSec: s.rate,
 		Registry: reg, Metrics: metrics.New(reg, r.State), Logger: slog.New(slog.DiscardHandler),
 	}

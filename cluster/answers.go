@@ -27,6 +27,7 @@ type answers struct {
 	state  func(ctx context.Context, id uint64, out *outbox) error
 	found  func(foundingQuestion) (foundingAnswer, error)
 	accept func(invitation) error
+	apply  func(application) (applicationAnswer, error)
 }
 
 // serve answers the calls of one connection until it ends.
@@ -107,6 +108,16 @@ func (a *answers) answer(ctx context.Context, f peerFrame, out *outbox) ([]byte,
 			return nil, errPeerFrame
 		}
 		return []byte("{}"), a.accept(v)
+	case callJoin:
+		var q application
+		if err := json.Unmarshal(f.body, &q); err != nil {
+			return nil, errPeerFrame
+		}
+		known, err := a.apply(q)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(known)
 	case callTestWrite:
 		ctx, cancel := context.WithTimeout(ctx, a.timeouts.Store)
 		defer cancel()

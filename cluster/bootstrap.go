@@ -31,6 +31,9 @@ func (n *raftNode) bootstrap(cfg Config, self *identity, rc *raft.Config) error 
 		return err
 	}
 	switch {
+	case len(cfg.Members) > 0 && len(cfg.Join) > 0 && cfg.GossipListen == "":
+		return fmt.Errorf("%w: a server either founds a cluster with --members or waits for an "+
+			"invitation with --join", ErrClusterMismatch)
 	case len(cfg.Members) > maxServers:
 		return fmt.Errorf("cluster: %d members, at most %d are possible", len(cfg.Members),
 			maxServers)

@@ -45,6 +45,8 @@ type Cluster struct {
 	equality  *equality
 	gossip    *gossip // nil without Config.GossipListen
 	founding  *founding
+	joining   *joining
+	waiting   *applicants
 
 	leadership *leadership
 	transfer   *transfer
@@ -101,6 +103,10 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	c.makeParts(m)
 	c.node.transport = c.openTransport()
 	if err := c.openRaft(); err != nil {
+		return nil, err
+	}
+	c.joining = newJoining(c.cfg, c.node, c.self, c.streams)
+	if err := c.joining.contradiction(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.openGossip(); err != nil {
@@ -228,7 +234,10 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.reads = newReads(c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied,
 		c.equality)
-	reporter := reporter{node: c.node, self: c.self, fsm: c.fsm, health: disk, equality: c.equality}
+	reporter := reporter{
+		node: c.node, self: c.self, fsm: c.fsm, health: disk, equality: c.equality,
+		started: time.Now(),
+	}
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
 	c.removal = &removal{
@@ -247,9 +256,10 @@ func (c *Cluster) makeParts(m Machine) {
 		existing: c.cfg.ClusterID,
 		wake:     wait.NewSignal(), asked: make(map[string]bool),
 	}
+	c.waiting = newApplicants(c.node, c.self)
 	c.membership = &membership{
 		ctx: c.ctx, node: c.node, self: c.self, peers: c.peers, reads: c.reads,
-		transfer: c.transfer, reporter: reporter, log: c.log, invite: c.founding.invite,
+		transfer: c.transfer, reporter: reporter, log: c.log, founding: c.founding,
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self}
 	c.marks = &marks{node: c.node, disks: c.self.disks, log: c.log}
@@ -260,7 +270,7 @@ func (c *Cluster) makeParts(m Machine) {
 		term:      func() uint64 { return c.node.raft().CurrentTerm() },
 		readIndex: c.reads.ofLeader.join, report: reporter.report, testify: c.crash.testify,
 		testWrite: c.node.store.ProveWritable, points: c.equality.answer, state: c.equality.send,
-		found: c.founding.answer, accept: c.founding.accept,
+		found: c.founding.answer, accept: c.founding.accept, apply: c.waiting.answer,
 	}
 }
 
@@ -319,8 +329,8 @@ func (c *Cluster) startError(err error) error {
 
 func (c *Cluster) openGossip() error {
 	if c.cfg.GossipListen == "" {
-		if c.cfg.Expect > 0 || len(c.cfg.Join) > 0 {
-			return errors.New("cluster: Expect and Join need GossipListen")
+		if c.cfg.Expect > 0 {
+			return errors.New("cluster: Expect needs GossipListen")
 		}
 		return nil
 	}
@@ -342,7 +352,15 @@ func (c *Cluster) run() {
 	if c.gossip != nil {
 		c.background.Go(func() { c.gossip.run(c.ctx) })
 	}
+	if c.gossip != nil || c.cfg.RemoveAfter > 0 {
+		a := &autopilot{
+			node: c.node, peers: c.peers, membership: c.membership, leads: c.leadership.leads,
+			log: c.log, promotes: c.gossip != nil, removeAfter: c.cfg.RemoveAfter,
+		}
+		c.background.Go(func() { a.run(c.ctx) })
+	}
 	c.background.Go(func() { c.founding.run(c.ctx) })
+	c.background.Go(func() { c.joining.run(c.ctx) })
 	c.background.Go(func() { c.lag.run(c.ctx) })
 	c.background.Go(func() { c.absence.run(c.ctx) })
 	c.background.Go(func() { c.repeats.Run(c.ctx) })

@@ -104,19 +104,28 @@ type Config struct {
 	// Level is told to the other servers: what this version of the Machine knows.
 	// Opaque to this package.
 	Level uint64
+	// Version is told to the other servers, for people to read.
+	Version string
 	// Members is the initial membership, identical on every server. With
 	// Members, Expect and Join all empty this server bootstraps alone.
 	Members []Member
 	// Expect bootstraps as soon as exactly so many servers without any state,
 	// and with the same Expect, see each other through gossip.
 	Expect int
-	// Join lists gossip addresses of other servers. A server without state that
-	// finds a cluster is added to it by its leader, as a voter once it caught up.
+	// Join lists addresses of members of a cluster that this server is to become a member
+	// of. Without GossipListen they are raft addresses: the server waits until AddMember
+	// is called for it. With GossipListen they are gossip addresses: the leader adds it
+	// by itself, and gives it a vote when the number of voters is odd with it, or when
+	// another one waits for its vote too. A server that has state ignores Join, and Open
+	// fails if the members are of another cluster.
 	Join []string
-	// GossipListen is the host:port for gossip. Expect and Join require it.
+	// GossipListen is the host:port for gossip. Expect requires it.
 	// GossipKey (16, 24 or 32 bytes) encrypts it.
 	GossipListen string
 	GossipKey    []byte
+	// RemoveAfter is how long a member must have been missed by one leader until that
+	// removes it. 0: never. It leaves at least three voters, of which a majority answers.
+	RemoveAfter time.Duration
 	// TLS secures the connections between servers. Nil leaves them plain.
 	TLS *tls.Config
 	// Timeouts of the protocol.

@@ -51,6 +51,14 @@ var (
 	ErrDiverged = errors.New("cluster: the state here is not that of the other replicas")
 	// ErrUnknownMember: no member has this id.
 	ErrUnknownMember = errors.New("cluster: unknown member")
+	// ErrLastVoter: the only voter cannot be removed.
+	ErrLastVoter = errors.New("cluster: the last voter")
+	// ErrOtherServer: at the address there is a server with another id.
+	ErrOtherServer = errors.New("cluster: another server answers at this address")
+	// ErrNotEmpty: a server that is to join has state already.
+	ErrNotEmpty = errors.New("cluster: the newcomer's disk is not empty")
+	// ErrTooManyMembers: the membership is as large as it can be.
+	ErrTooManyMembers = errors.New("cluster: too many members")
 	// ErrNoMajority: the change of the membership was refused, since no majority of the
 	// new voters answers.
 	ErrNoMajority = errors.New("cluster: no live majority")

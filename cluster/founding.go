@@ -37,10 +37,6 @@ import (
 const (
 	foundingPause    = 20 * time.Millisecond
 	foundingMaxPause = time.Second
-	// foundingReminder is the pause between two lines that say what is waited for. The
-	// first comes after foundingQuiet: servers of one list rarely start at once.
-	foundingReminder = time.Minute
-	foundingQuiet    = 2 * time.Second
 )
 
 // foundingQuestion asks a server what it would say to the founding of a cluster.
@@ -76,9 +72,7 @@ type founding struct {
 	mu    sync.Mutex      // one promise at a time
 	asked map[string]bool // servers of the list that have asked
 
-	// Of run only: what the last line said, and when.
-	waiting string
-	said    time.Time
+	reminder reminder // of run only
 }
 
 // sortedMembers returns the members in the order of their ids.
@@ -90,7 +84,6 @@ func sortedMembers(members []Member) []Member {
 
 // run tries until this server has state, founded here or received from elsewhere.
 func (f *founding) run(ctx context.Context) {
-	f.said = time.Now().Add(foundingQuiet - foundingReminder)
 	for pause := foundingPause; f.node.empty(); pause = min(2*pause, foundingMaxPause) {
 		if members := f.members(); len(members) > 0 {
 			f.remind(f.try(ctx, members))
@@ -111,14 +104,9 @@ func (f *founding) run(ctx context.Context) {
 // remind says once a minute what the founding waits for, and sooner when it has changed.
 func (f *founding) remind(reasons []string) {
 	text := strings.Join(reasons, "; ")
-	pause := foundingReminder
-	if f.waiting != "" && text != f.waiting {
-		pause = foundingQuiet
-	}
-	if text == "" || time.Since(f.said) < pause {
+	if !f.reminder.due(text) {
 		return
 	}
-	f.waiting, f.said = text, time.Now()
 	f.log.Warn("waiting to found the cluster", "for", text, "way_out",
 		"start the missing members; if a cluster exists already, add this server to it "+
 			"(storage_controller members add) or correct --members")
@@ -272,12 +260,12 @@ func (f *founding) accept(v invitation) error {
 	defer f.mu.Unlock()
 	switch {
 	case v.ID != f.self.id || v.Cluster == "":
-		return fmt.Errorf("%w: this is %s, not %s", ErrUnknownMember, f.self.id, v.ID)
+		return fmt.Errorf("%w: %s", ErrOtherServer, f.self.id)
 	case f.self.cluster() == v.Cluster:
 		return nil
 	case !f.node.empty():
-		return fmt.Errorf("%w: %s has state of cluster %q; a newcomer's data directory must be "+
-			"empty", ErrClusterMismatch, f.self.id, f.self.cluster())
+		return fmt.Errorf("%w: %s has state of cluster %q; start it on an empty data directory",
+			ErrNotEmpty, f.self.id, f.self.cluster())
 	}
 	return f.self.setCluster(v.Cluster)
 }
@@ -289,7 +277,7 @@ func (f *founding) invite(ctx context.Context, m Member) error {
 	defer cancel()
 	conn, err := f.dialAs(ctx, m.ID, m.RaftAddr)
 	if err != nil {
-		return err
+		return unreachable(err)
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
@@ -297,6 +285,27 @@ func (f *founding) invite(ctx context.Context, m Member) error {
 	_, err = exchange[struct{}](conn, callInvite,
 		invitation{ID: m.ID, Cluster: f.self.cluster()})
 	return err
+}
+
+// find returns nil if a member answers at an address.
+func (f *founding) find(ctx context.Context, m Member) error {
+	ctx, cancel := context.WithTimeout(ctx, greetingTimeout)
+	defer cancel()
+	conn, err := f.dialAs(ctx, m.ID, m.RaftAddr)
+	if err != nil {
+		return unreachable(err)
+	}
+	return conn.Close()
+}
+
+// unreachable gives an error of a dial its class, unless it has one.
+func unreachable(err error) error {
+	for _, class := range []error{ErrOtherServer, ErrClusterMismatch, ErrRefused, ErrClosed} {
+		if errors.Is(err, class) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrPeerUnreachable, err)
 }
 
 // exchange makes one call over a connection that carries nothing else.

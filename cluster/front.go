@@ -57,18 +57,40 @@ func (c *Cluster) IsLeader() bool { return c.leadership.leads() }
 func (c *Cluster) LeaderChanged() <-chan struct{} { return c.leadership.changed.Changed() }
 
 // AddMember adds a server, first without a vote. The server gets a vote when it has
-// caught up. AddMember can be repeated: for a member it does what is missing, and
-// records a new address. Only the leader can. Ending ctx leaves the server without a
-// vote.
+// caught up. Only the leader can. AddMember can be repeated: for a member it does what
+// is missing, and records a new address.
+//
+// A server that is not a member yet must answer under its id and be empty; otherwise the
+// error comes within seconds, and nothing has changed. If it goes away before it has caught
+// up, its addition is taken back. If ctx ends while it catches up, it stays without a vote.
 func (c *Cluster) AddMember(ctx context.Context, m Member) error {
 	return c.membership.add(ctx, m)
 }
 
+// AddStandby adds a server that gets no vote. It has the state of the others all the same,
+// and takes the place of a voter sooner.
+func (c *Cluster) AddStandby(ctx context.Context, m Member) error {
+	_, err := c.membership.addStandby(ctx, m)
+	return err
+}
+
 // RemoveMember removes a server from the membership. The leader does not remove itself:
-// it hands over and answers ErrNotLeader, for the caller to try again.
+// it hands over and answers ErrNotLeader, for the caller to try again elsewhere. A member
+// that was removed a few minutes ago is removed again without an error.
 func (c *Cluster) RemoveMember(ctx context.Context, id string) error {
 	return c.membership.remove(ctx, id)
 }
+
+// ReplaceMember adds a server, and once that has a vote removes another one. If the other
+// one has no vote, the server gets none either. Like AddMember and RemoveMember, it can be
+// repeated, by whichever leader.
+func (c *Cluster) ReplaceMember(ctx context.Context, old string, by Member) error {
+	return c.membership.replace(ctx, old, by)
+}
+
+// Applicants returns the servers that wait for an AddMember and have said so to this one
+// within the last seconds. Nobody has verified what they say.
+func (c *Cluster) Applicants() []Applicant { return c.waiting.list() }
 
 // Members returns the membership.
 func (c *Cluster) Members() []MemberStatus { return c.membership.list() }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"github.com/hashicorp/raft"
 )
 
 const (
@@ -251,26 +250,19 @@ func (g *gossip) agree(members []Member) {
 	g.agreed = members
 }
 
-// addNewcomers adds fresh servers, one at a time. It also finishes what an earlier
-// leader began.
+// addNewcomers adds fresh servers, one at a time, without a vote: autopilot gives them
+// theirs when that helps.
 func (g *gossip) addNewcomers(ctx context.Context, metas map[string]gossipMeta) {
-	known := make(map[string]bool)
 	var next *Member
-	for _, s := range g.node.servers() {
-		known[string(s.ID)] = true
-		if s.Suffrage != raft.Voter {
-			next = &Member{ID: string(s.ID), RaftAddr: string(s.Address)}
-		}
-	}
 	for id, m := range metas {
-		if next == nil && !known[id] && !m.Used {
+		if !m.Used && !g.node.isMember(id) {
 			next = &Member{ID: id, RaftAddr: m.Raft}
 		}
 	}
 	if next == nil {
 		return
 	}
-	m, fresh := *next, !known[next.ID]
+	m := *next
 	select {
 	case g.adding <- struct{}{}:
 	default:
@@ -280,10 +272,10 @@ func (g *gossip) addNewcomers(ctx context.Context, metas map[string]gossipMeta) 
 		defer func() { <-g.adding }()
 		ctx, cancel := context.WithTimeout(ctx, lagLimit)
 		defer cancel()
-		if fresh && !g.peers.isFresh(ctx, m) {
+		if !g.peers.isFresh(ctx, m) {
 			return
 		}
-		if err := g.membership.add(ctx, m); err != nil {
+		if _, err := g.membership.addStandby(ctx, m); err != nil {
 			g.log.Info("could not add a server yet", "member", m.ID, "err", err)
 		}
 	}) {

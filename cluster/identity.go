@@ -20,6 +20,7 @@ type identity struct {
 	httpAddr  string
 	level     uint64
 	ended     string // see greeting
+	version   string
 
 	dir       *datadir.Dir // nil without Config.DataDir
 	disks     *datadir.KnownDisks
@@ -34,7 +35,7 @@ type identity struct {
 func openIdentity(cfg Config) (_ *identity, err error) {
 	i := &identity{
 		id: cfg.ID, advertise: cfg.Advertise, httpAddr: cfg.HTTPAddr, level: cfg.Level,
-		changed: wait.NewSignal(), run: datadir.NewID(),
+		version: cfg.Version, changed: wait.NewSignal(), run: datadir.NewID(),
 	}
 	i.clusterID.Store(&cfg.ClusterID)
 	defer func() {
@@ -80,7 +81,7 @@ func (i *identity) read(cfg Config) (err error) {
 func (i *identity) greeting() greeting {
 	return greeting{
 		Cluster: i.cluster(), ID: i.id, Raft: i.advertise, HTTP: i.httpAddr, Disk: i.disk,
-		Level: i.level, Ended: i.ended, Run: i.run,
+		Level: i.level, Version: i.version, Ended: i.ended, Run: i.run,
 	}
 }
 

@@ -2,18 +2,11 @@ package cluster
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
 )
-
-// caughtUp is how many entries a newcomer may lack when it gets its vote.
-const caughtUp = 64
 
 // MemberStatus is what this server knows of a member.
 type MemberStatus struct {
@@ -43,6 +36,10 @@ type MemberStatus struct {
 	// Level is its Config.Level as it was when the standing connection was made; 0
 	// while it is not connected.
 	Level uint64 `json:"level"`
+	// Version is its Config.Version, "" while it was never connected. Uptime is how long
+	// its process runs, as it last reported it.
+	Version string        `json:"version"`
+	Uptime  time.Duration `json:"uptime_ns"`
 }
 
 // Equality says whether the member's state is that of this server, as it was last
@@ -71,145 +68,9 @@ type membership struct {
 	peers    *peers
 	reads    *reads
 	transfer *transfer
-	invite   func(ctx context.Context, m Member) error
+	founding *founding
 	reporter reporter
 	log      *slog.Logger
-}
-
-// catchUpPause is the pause between two questions to a server that catches up.
-const catchUpPause = 20 * time.Millisecond
-
-// add is AddMember.
-func (m *membership) add(ctx context.Context, member Member) error {
-	if err := m.reads.verifyLead(ctx); err != nil {
-		return err
-	}
-	id, addr := raft.ServerID(member.ID), raft.ServerAddress(member.RaftAddr)
-	if n := len(m.node.servers()); n >= maxServers {
-		return fmt.Errorf("cluster: already %d members", n)
-	}
-	m.peers.learn(greeting{ID: member.ID, Raft: member.RaftAddr})
-	have, known := m.node.find(member.ID)
-	votes := known && have.Suffrage == raft.Voter
-	if votes && have.Address == addr {
-		return nil
-	}
-	limit := m.node.timeouts.Election
-	if !known {
-		if err := m.invite(ctx, member); err != nil {
-			return fmt.Errorf("%s at %s cannot join: %w", member.ID, member.RaftAddr, err)
-		}
-		if err := m.change(m.node.raft().AddNonvoter(id, addr, 0, limit)); err != nil {
-			return fmt.Errorf("add %s: %w", member.ID, err)
-		}
-		m.log.Info("added a server, without a vote yet", "member", member.ID,
-			"addr", member.RaftAddr)
-	}
-	m.peers.wake.Set()
-	if !votes {
-		if err := m.awaitCaughtUp(ctx, member.ID); err != nil {
-			return fmt.Errorf("%s has no vote yet: %w", member.ID, err)
-		}
-	}
-	if !votes {
-		if err := m.checkMajority(append(m.voters(), member.ID)); err != nil {
-			return fmt.Errorf("give %s a vote: %w", member.ID, err)
-		}
-	}
-	if err := m.change(m.node.raft().AddVoter(id, addr, 0, limit)); err != nil {
-		return fmt.Errorf("give %s a vote: %w", member.ID, err)
-	}
-	m.log.Info("member has a vote", "member", member.ID)
-	return nil
-}
-
-// remove is RemoveMember.
-func (m *membership) remove(ctx context.Context, id string) error {
-	if err := m.reads.verifyLead(ctx); err != nil {
-		return err
-	}
-	if id == m.node.id {
-		if err := m.transfer.handOver(ctx, ""); err != nil {
-			return err
-		}
-		return ErrNotLeader
-	}
-	if !m.node.isMember(id) {
-		return fmt.Errorf("%w: %s", ErrUnknownMember, id)
-	}
-	left := slices.DeleteFunc(m.voters(), func(v string) bool { return v == id })
-	if err := m.checkMajority(left); err != nil {
-		return fmt.Errorf("remove %s: %w", id, err)
-	}
-	if err := m.change(m.node.raft().RemoveServer(raft.ServerID(id), 0,
-		m.node.timeouts.Election)); err != nil {
-		return fmt.Errorf("remove %s: %w", id, err)
-	}
-	m.log.Info("removed a member", "member", id)
-	return nil
-}
-
-// voters returns the ids of the voters.
-func (m *membership) voters() (out []string) {
-	for _, s := range m.node.servers() {
-		if s.Suffrage == raft.Voter {
-			out = append(out, string(s.ID))
-		}
-	}
-	return out
-}
-
-// checkMajority refuses voters of whom no majority answers: the change to them would
-// be the last thing that the cluster does.
-func (m *membership) checkMajority(voters []string) error {
-	var silent []string
-	for _, id := range voters {
-		if l := m.peers.link(id); id != m.node.id && (l == nil || !l.up()) {
-			silent = append(silent, id)
-		}
-	}
-	if live := len(voters) - len(silent); live > len(voters)/2 {
-		return nil
-	}
-	return fmt.Errorf("%w: of the %d voters after it, %s would not answer; "+
-		"start them, or remove those first that are gone for good",
-		ErrNoMajority, len(voters), strings.Join(silent, ", "))
-}
-
-// change waits for the end of a change of the membership.
-func (m *membership) change(f raft.Future) error {
-	err := m.node.await(f)
-	if err == nil {
-		m.peers.wake.Set()
-		return nil
-	}
-	if errors.Is(err, raft.ErrEnqueueTimeout) {
-		return fmt.Errorf("another change is under way: %w", err)
-	}
-	return submitError(err)
-}
-
-// awaitCaughtUp asks the server for its state until its log is near ours. Only the
-// server itself knows how far it is, so it has to be asked again and again.
-func (m *membership) awaitCaughtUp(ctx context.Context, id string) error {
-	for {
-		if l := m.peers.link(id); l != nil {
-			r, err := l.askReport(ctx)
-			if err == nil && r.AppliedIndex+caughtUp >= m.node.raft().CommitIndex() && !r.Empty {
-				return nil
-			}
-		}
-		if !m.node.leads() {
-			return ErrNotLeader
-		}
-		select {
-		case <-time.After(catchUpPause):
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-m.ctx.Done():
-			return ErrClosed
-		}
-	}
 }
 
 // list is Members.
@@ -227,11 +88,12 @@ func (m *membership) list() []MemberStatus {
 		if st.Self {
 			st.fill(m.reporter.report(), commit)
 			st.RaftAddr, st.Connected = m.self.advertise, true
-			st.LastContact, st.Level = 0, m.self.level
+			st.LastContact, st.Level, st.Version = 0, m.self.level, m.self.version
 			st.EqualAt = st.AppliedIndex
 		} else if l := m.peers.link(id); l != nil {
-			if st.Connected = l.up(); st.Connected {
-				st.Level = m.peers.greeting(id).Level
+			who := m.peers.greeting(id)
+			if st.Connected, st.Version = l.up(), who.Version; st.Connected {
+				st.Level = who.Level
 			}
 			if seen := l.seen.Load(); seen != 0 {
 				st.LastContact = time.Since(time.Unix(0, seen))
@@ -251,6 +113,7 @@ func (m *membership) list() []MemberStatus {
 func (s *MemberStatus) fill(r peerReport, commit uint64) {
 	s.AppliedIndex, s.Term, s.State = r.AppliedIndex, r.Term, r.State
 	s.Sick, s.SickReason, s.Diverged = r.Sick, r.SickReason, r.Diverged
+	s.Uptime = time.Duration(r.Uptime) * time.Second
 	if commit > r.AppliedIndex {
 		s.Lag = commit - r.AppliedIndex
 	}

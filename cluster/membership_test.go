@@ -60,9 +60,19 @@ func TestExpectBootstrapsOnceAndALateServerJoins(t *testing.T) {
 		t.Fatal("founded without an id")
 	}
 	lead.mustPropose(t, "a")
-	// A newcomer with the same settings finds a cluster and joins it.
+	// A newcomer with the same settings finds a cluster and joins it. With four voters the
+	// cluster would survive no more losses than with three.
 	late := gossiping(t, func(c *Config) { c.Expect, c.Join = 3, seed })
-	eventually(t, "the newcomer votes", func() bool { return voters(lead.Cluster) == 4 })
+	eventually(t, "the newcomer has the state", func() bool {
+		return late.machine.count("a") == 1 && lead.listed(late.ID()).Connected
+	})
+	stays := time.Now().Add(3 * reportInterval)
+	eventually(t, "the time is over", func() bool { return time.Now().After(stays) })
+	if n := voters(lead.Cluster); n != 3 {
+		t.Fatalf("%d voters after a fourth server came", n)
+	}
+	gossiping(t, func(c *Config) { c.Expect, c.Join = 3, seed })
+	eventually(t, "both newcomers vote", func() bool { return voters(lead.Cluster) == 5 })
 	if err := late.ReadBarrier(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +87,7 @@ func TestExpectBootstrapsOnceAndALateServerJoins(t *testing.T) {
 	})
 	eventually(t, "the alien says why",
 		func() bool { return strings.Contains(logged.String(), "another cluster") })
-	if voters(lead.Cluster) != 4 || alien.node.raft().LastIndex() != 0 {
+	if voters(lead.Cluster) != 5 || alien.node.raft().LastIndex() != 0 {
 		t.Fatal("a server of another cluster was added")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -43,6 +44,7 @@ type peers struct {
 	mu    sync.Mutex
 	addrs map[string]known // by server id
 	links map[string]*peerLink
+	gone  map[string]time.Time // members that were removed, and when
 }
 
 // known is what this server believes of another one.
@@ -65,6 +67,7 @@ func newPeers(
 	return &peers{
 		node: node, disks: disks, dialer: d, broken: broken, wake: wait.NewSignal(),
 		addrs: make(map[string]known), links: make(map[string]*peerLink),
+		gone: make(map[string]time.Time),
 	}
 }
 
@@ -89,6 +92,9 @@ func (p *peers) remember(k known) {
 	}
 	if k.Level == 0 { // only the server itself tells
 		k.Level = before.Level
+	}
+	if k.Version == "" {
+		k.Version = before.Version
 	}
 	p.addrs[k.ID] = k
 	if k.HTTP != before.HTTP {
@@ -257,6 +263,10 @@ func (p *peers) stop(keep map[string]bool) {
 		if !keep[id] {
 			gone = append(gone, l)
 			delete(p.links, id)
+			if keep != nil {
+				p.forgetGone()
+				p.gone[id] = time.Now()
+			}
 		}
 	}
 	p.mu.Unlock()
@@ -266,6 +276,26 @@ func (p *peers) stop(keep map[string]bool) {
 	for _, l := range gone {
 		l.wg.Wait()
 	}
+}
+
+// leftRecently is how long a removed member is remembered. A removal that is repeated
+// after its leader has died then has the answer that the first one would have had.
+const leftRecently = 10 * time.Minute
+
+// left reports whether a server was a member until a short time ago.
+func (p *peers) left(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgetGone()
+	// There is a link for as long as nobody has looked at the newest membership.
+	_, gone := p.gone[id]
+	return gone || p.links[id] != nil
+}
+
+func (p *peers) forgetGone() {
+	maps.DeleteFunc(p.gone, func(_ string, at time.Time) bool {
+		return time.Since(at) > leftRecently
+	})
 }
 
 // dial connects to a member.
@@ -281,7 +311,7 @@ func (p *peers) dialAs(ctx context.Context, id, addr string) (net.Conn, error) {
 	}
 	if who.ID != id {
 		_ = c.Close()
-		return nil, ErrUnknownMember
+		return nil, fmt.Errorf("%w: %s", ErrOtherServer, who.ID)
 	}
 	return c, nil
 }

@@ -20,7 +20,9 @@ const (
 	// JSON foundingQuestion -> JSON foundingAnswer
 	callFound byte = 6
 	// JSON invitation -> {}, once the server is of the cluster
-	callInvite    byte = 7
+	callInvite byte = 7
+	// JSON application -> JSON applicationAnswer
+	callJoin      byte = 8
 	answerOK      byte = 0x80
 	answerRefused byte = 0x81 // body: one code byte, then text
 
@@ -29,9 +31,18 @@ const (
 )
 
 const (
-	refusedNotLeader byte = 1
-	refusedOther     byte = 2
+	refusedNotLeader   byte = 1
+	refusedOther       byte = 2
+	refusedNotEmpty    byte = 3
+	refusedMismatch    byte = 4
+	refusedOtherServer byte = 5
 )
+
+// refusals are the errors that keep their class on their way.
+var refusals = map[byte]error{
+	refusedNotLeader: ErrNotLeader, refusedNotEmpty: ErrNotEmpty,
+	refusedMismatch: ErrClusterMismatch, refusedOtherServer: ErrOtherServer,
+}
 
 var errPeerFrame = errors.New("malformed peer frame")
 
@@ -66,8 +77,10 @@ func readPeerFrame(r io.Reader) (peerFrame, error) {
 
 func refusal(err error) []byte {
 	code := refusedOther
-	if errors.Is(err, ErrNotLeader) {
-		code = refusedNotLeader
+	for c, class := range refusals {
+		if errors.Is(err, class) {
+			code = c
+		}
 	}
 	return append([]byte{code}, err.Error()...)
 }
@@ -76,8 +89,8 @@ func refusalError(body []byte) error {
 	if len(body) == 0 {
 		return errPeerFrame
 	}
-	if body[0] == refusedNotLeader {
-		return fmt.Errorf("%w: peer said: %s", ErrNotLeader, body[1:])
+	if class := refusals[body[0]]; class != nil {
+		return fmt.Errorf("%w: peer said: %s", class, body[1:])
 	}
 	return fmt.Errorf("peer said: %s", body[1:])
 }

@@ -1,6 +1,10 @@
 package cluster
 
-import "quorate/cluster/internal/store"
+import (
+	"time"
+
+	"quorate/cluster/internal/store"
+)
 
 // peerReport is what a server says about itself.
 type peerReport struct {
@@ -17,7 +21,8 @@ type peerReport struct {
 
 	Sick       bool   `json:"sick,omitempty"`
 	SickReason string `json:"sick_reason,omitempty"`
-	Empty      bool   `json:"empty,omitempty"` // no raft state at all
+	Empty      bool   `json:"empty,omitempty"`  // no raft state at all
+	Uptime     int64  `json:"uptime,omitempty"` // of the process, in seconds
 
 	// Points are hashes of the state, computed as Scheme says; see equality. Diverged
 	// says why the server is out of service.
@@ -38,6 +43,7 @@ type reporter struct {
 	fsm      *fsm
 	health   *store.Health
 	equality *equality
+	started  time.Time
 }
 
 func (r reporter) report() peerReport {
@@ -51,6 +57,7 @@ func (r reporter) report() peerReport {
 		Disk: r.self.disk, Run: r.self.run, Held: r.node.appliedOnDisk(),
 		LastTerm: lastTerm, LastIndex: lastIndex, AppliedIndex: r.fsm.applied.index(),
 		Sick: !disk.Fit, SickReason: disk.Reason, Empty: lastIndex == 0,
+		Uptime: int64(time.Since(r.started).Seconds()),
 		Scheme: scheme, Points: points, Diverged: r.equality.diverged(),
 		MembersAt: membersAt, Members: members,
 	}

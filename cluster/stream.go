@@ -53,6 +53,8 @@ type greeting struct {
 	Run  string `json:"run,omitempty"`
 	Term uint64 `json:"term,omitempty"`
 	Last uint64 `json:"last,omitempty"`
+	// Version is for people to read.
+	Version string `json:"version,omitempty"`
 	// Refusal is set by an acceptor that turns the connection down.
 	Refusal string `json:"refusal,omitempty"`
 	// GoneBack is set with it, if the disk of the dialer had more before.

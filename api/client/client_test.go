@@ -279,7 +279,7 @@ func TestNodeCallsAreSpelledAsControllersExpect(t *testing.T) {
 func TestOtherCallsAreSpelledAsControllersExpect(t *testing.T) {
 	k, ctx := newController(t), t.Context()
 	keepers, cluster, debug, up := k.Safekeepers(), k.Cluster(), k.Debug(), k.Upcalls()
-	const keeper = "/control/v1/safekeeper"
+	const keeper, members = "/control/v1/safekeeper", "/control/v1/cluster/members"
 	k.check(t, []spelled{
 		{"GET " + keeper, "[]", func() error { return fails(keepers.List(ctx)) }},
 		{"GET " + keeper + "/3", `{"id":3}`, func() error { return fails(keepers.Get(ctx, 3)) }},
@@ -294,6 +294,30 @@ func TestOtherCallsAreSpelledAsControllersExpect(t *testing.T) {
 		{
 			"GET /debug/v1/cluster", `{"members":[{"id":"a"}]}`,
 			func() error { return fails(cluster.Members(ctx)) },
+		},
+		{
+			"GET " + members, `{"members":[{"id":"a"}],"current":true}`,
+			func() error { return fails(cluster.CurrentMembers(ctx)) },
+		},
+		{
+			"POST " + members + ` {"id":"a","raft_addr":"h:1"}`, `{"id":"a"}`,
+			func() error {
+				return fails(cluster.AddMember(ctx, neon.MemberAdd{ID: "a", RaftAddr: "h:1"}))
+			},
+		},
+		{
+			"DELETE " + members + "/a", "null",
+			func() error { return cluster.RemoveMember(ctx, "a") },
+		},
+		{
+			"POST " + members + `/a%2F/replace {"id":"b"}`, `{"id":"b"}`,
+			func() error {
+				return fails(cluster.ReplaceMember(ctx, "a/", neon.MemberAdd{ID: "b"}))
+			},
+		},
+		{
+			`PUT /control/v1/cluster/transfer {"to":"b"}`, "null",
+			func() error { return cluster.Transfer(ctx, "b") },
 		},
 		{"GET /debug/v1/tenant", "[]", func() error { return fails(debug.Shards(ctx)) }},
 		{"POST /debug/v1/reconcile_all", "3", func() error {

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"quorate/api/neon"
 )
@@ -36,4 +37,39 @@ func (c Cluster) StepDown(ctx context.Context) error {
 // knows it.
 func (c Cluster) Members(ctx context.Context) (view neon.Cluster, err error) {
 	return view, c.c.Call(ctx, http.MethodGet, "/debug/v1/cluster", nil, &view)
+}
+
+const membersPath = "/control/v1/cluster/members"
+
+// CurrentMembers is Members with every change that was made before the call, as long as
+// there is a leader: Cluster.Current tells. Only Quorate knows this call and the next four.
+func (c Cluster) CurrentMembers(ctx context.Context) (view neon.Cluster, err error) {
+	return view, c.c.Call(ctx, http.MethodGet, membersPath, nil, &view)
+}
+
+// AddMember adds a replica. It returns when that has its vote, or, as a standby, when it
+// is a member. It can be repeated.
+func (c Cluster) AddMember(
+	ctx context.Context, m neon.MemberAdd,
+) (added neon.MemberAdded, err error) {
+	return added, c.c.Call(ctx, http.MethodPost, membersPath, m, &added)
+}
+
+// RemoveMember removes a replica.
+func (c Cluster) RemoveMember(ctx context.Context, id string) error {
+	return c.c.Call(ctx, http.MethodDelete, membersPath+"/"+url.PathEscape(id), nil, nil)
+}
+
+// ReplaceMember adds a replica and then removes another one. It can be repeated.
+func (c Cluster) ReplaceMember(
+	ctx context.Context, old string, m neon.MemberAdd,
+) (added neon.MemberAdded, err error) {
+	return added, c.c.Call(ctx, http.MethodPost, membersPath+"/"+url.PathEscape(old)+"/replace",
+		m, &added)
+}
+
+// Transfer hands leadership to a member, or to the most up to date one if to is empty.
+func (c Cluster) Transfer(ctx context.Context, to string) error {
+	return c.c.Call(ctx, http.MethodPut, "/control/v1/cluster/transfer",
+		neon.LeaderTransfer{To: to}, nil)
 }

@@ -29,11 +29,13 @@ const (
 )
 
 // Error is an error with a class. Clients see Msg. Err is the cause, which errors.Is and
-// errors.As find; it may be nil.
+// errors.As find; it may be nil. Reason says more than Code to programs, in a word, where
+// a class has errors that call for different things to do; else it is empty.
 type Error struct {
-	Code Code
-	Msg  string
-	Err  error
+	Code   Code
+	Msg    string
+	Err    error
+	Reason string
 }
 
 // Errorf makes an Error. A %w verb in format makes the cause reachable.

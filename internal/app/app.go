@@ -22,6 +22,7 @@ import (
 	"quorate/api"
 	"quorate/cluster"
 	"quorate/fsm"
+	"quorate/internal/clusteradmin"
 	"quorate/internal/controlsocket"
 	"quorate/internal/instance"
 	"quorate/internal/leadership"
@@ -45,6 +46,7 @@ type App struct {
 	cluster    *cluster.Cluster
 	machine    *machine
 	replica    *Replica
+	admin      *clusteradmin.Admin
 	leadership *leadership.Leadership
 	readiness  *leadership.Readiness
 	leader     *leaderWork
@@ -150,6 +152,10 @@ func open(
 		log: a.cluster, store: store, outdated: a.machine.outdate.Load, observe: recorder.Command,
 	}
 	store.Subscribe(func(*fsm.State, fsm.Touched) { a.replica.changed.Notify() })
+	a.admin = clusteradmin.New(clusteradmin.Options{
+		Cluster: a.cluster, TLS: raft.TLS != nil,
+		Level: func() uint64 { return a.replica.State().AgreedLevel() },
+	})
 	a.leadership = leadership.New(leadership.Options{
 		Cluster: a.cluster, Log: a.replica, Give: giveUp, Logger: cfg.Logger,
 	})
@@ -237,7 +243,9 @@ func (a *App) openControlSocket() (*controlsocket.Server, error) {
 	if a.cfg.ControlRoutes != nil {
 		more = a.cfg.ControlRoutes(a.replica)
 	}
-	return controlsocket.Listen(dir, a.cluster, a.log, more...)
+	return controlsocket.Listen(controlsocket.Options{
+		Dir: dir, Cluster: a.cluster, Members: a.admin, Logger: a.log,
+	}, more...)
 }
 
 // handOver gives leadership away while requests are still answered, so that they

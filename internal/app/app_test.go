@@ -196,7 +196,7 @@ func TestSnapshotBecomesANewCluster(t *testing.T) {
 	old := a.Replica().State().ClusterID
 	control := controlsocket.Dial(a.cfg.Cluster.DataDir)
 	members, err := control.Members(t.Context())
-	if err != nil || len(members) != 1 || !members[0].Leader {
+	if err != nil || len(members.Members) != 1 || members.Members[0].Role != neon.RoleLeader {
 		t.Fatalf("members %+v, %v", members, err)
 	}
 	var saved bytes.Buffer

@@ -3,7 +3,6 @@ package app
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"quorate/api/neon"
 	"quorate/cluster"
 )
 
@@ -89,32 +88,4 @@ func (m *raftMetrics) Collect(out chan<- prometheus.Metric) {
 		x := &m.series[i]
 		out <- prometheus.MustNewConstMetric(x.desc, x.kind, x.value(&s))
 	}
-}
-
-// describe tells the membership as this replica sees it.
-func describe(c *cluster.Cluster, replica *Replica) neon.Cluster {
-	s := c.Status()
-	out := neon.Cluster{
-		ID: s.ClusterID, Server: s.ID, Leader: s.Leader, Term: s.Term,
-		CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, Members: []neon.ClusterMember{},
-		Level: replica.State().AgreedLevel(),
-	}
-	for _, m := range c.Members() {
-		member := neon.ClusterMember{
-			ID: m.ID, RaftAddr: m.RaftAddr, HTTPAddr: m.HTTPAddr, Role: "learner",
-			LastContact: "never", Applied: m.AppliedIndex, Lag: m.Lag, Level: m.Level,
-			Equality: m.Equality(),
-		}
-		switch {
-		case m.Leader:
-			member.Role = "leader"
-		case m.Voter:
-			member.Role = "voter"
-		}
-		if m.LastContact >= 0 {
-			member.LastContact = m.LastContact.String()
-		}
-		out.Members = append(out.Members, member)
-	}
-	return out
 }

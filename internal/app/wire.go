@@ -149,9 +149,9 @@ func (a *App) newAPI(
 		TenantDeletions: w.tenantDeletions, TimelineDeletions: w.timelineDeletions,
 		Migrations: w.migrations,
 		Leadership: a.leadership, Readiness: a.readiness,
-		Cluster: func() neon.Cluster { return describe(a.cluster, a.replica) },
-		State:   a.replica.State,
-		Peers:   a.outgoing.pooled(), PublicKey: a.cfg.PublicKey,
+		Cluster: a.admin.View, Members: a.admin.List, Membership: a.admin,
+		State: a.replica.State,
+		Peers: a.outgoing.pooled(), PublicKey: a.cfg.PublicKey,
 		RatePerSec: a.cfg.TenantRateLimit,
 		Registry:   registry, Metrics: recorder, Logger: a.log,
 	}

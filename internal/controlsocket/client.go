@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/internal/jsonhttp"
 )
@@ -50,14 +51,24 @@ func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
 // Members lists the members as the replica sees them.
-func (c *Client) Members(ctx context.Context) (list []cluster.MemberStatus, err error) {
-	return list, c.call(ctx, http.MethodGet, "/members", nil, &list)
+func (c *Client) Members(ctx context.Context) (view neon.Cluster, err error) {
+	return view, c.call(ctx, http.MethodGet, "/members", nil, &view)
 }
 
 // AddMember adds a replica to the cluster, on the leader. It returns when the
-// newcomer has caught up and votes.
-func (c *Client) AddMember(ctx context.Context, m cluster.Member) error {
-	return c.call(ctx, http.MethodPost, "/members", m, nil)
+// newcomer has caught up and votes, or, as a standby, when it is a member.
+func (c *Client) AddMember(
+	ctx context.Context, m neon.MemberAdd,
+) (added neon.MemberAdded, err error) {
+	return added, c.call(ctx, http.MethodPost, "/members", m, &added)
+}
+
+// ReplaceMember adds a replica, and then removes another one, on the leader.
+func (c *Client) ReplaceMember(
+	ctx context.Context, old string, m neon.MemberAdd,
+) (added neon.MemberAdded, err error) {
+	return added, c.call(ctx, http.MethodPost, "/members/"+url.PathEscape(old)+"/replace", m,
+		&added)
 }
 
 // RemoveMember removes a replica from the cluster, on the leader.

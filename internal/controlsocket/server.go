@@ -6,6 +6,7 @@
 package controlsocket
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/internal/serve"
 )
@@ -30,21 +32,48 @@ type Route struct {
 	Handler http.HandlerFunc
 }
 
+// Members lists and changes the members, and hands leadership over.
+type Members interface {
+	changer
+	List(ctx context.Context) neon.Cluster
+	Transfer(ctx context.Context, to string) error
+}
+
+type changer interface {
+	Add(ctx context.Context, r neon.MemberAdd) (neon.MemberAdded, error)
+	Remove(ctx context.Context, id string) error
+	Replace(ctx context.Context, old string, r neon.MemberAdd) (neon.MemberAdded, error)
+}
+
+// Cluster is the replica that the commands reach.
+type Cluster interface {
+	Leader() (cluster.LeaderInfo, bool)
+	OpenSnapshot(ctx context.Context, mode cluster.SaveMode) (*cluster.SavedState, error)
+}
+
+// Options are what a Server is made of.
+type Options struct {
+	Dir     string // the data directory, whose lock the caller holds
+	Cluster Cluster
+	Members Members
+	Logger  *slog.Logger
+}
+
 // Server serves the commands.
 type Server struct {
-	cluster *cluster.Cluster
+	cluster Cluster
+	admin   Members
 	server  *http.Server
 	release func() // of the socket's address
 	wg      sync.WaitGroup
 }
 
-// Listen opens the socket in a data directory and serves on it. The caller holds the
-// lock of the directory. If no socket can be in the directory, the result is nil, which may
-// be closed.
-func Listen(dir string, c *cluster.Cluster, log *slog.Logger, more ...Route) (*Server, error) {
-	path, release, err := address(dir)
+// Listen opens the socket in a data directory and serves on it. If no socket can be in the
+// directory, the result is nil, which may be closed.
+func Listen(o Options, more ...Route) (*Server, error) {
+	path, release, err := address(o.Dir)
 	if errors.Is(err, errPathTooLong) {
-		log.Warn("no control socket", "data_dir", dir, "err", err)
+		o.Logger.Warn("no control socket", "data_dir", o.Dir, "err", err)
 		return nil, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -59,11 +88,12 @@ func Listen(dir string, c *cluster.Cluster, log *slog.Logger, more ...Route) (*S
 		release()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	s := &Server{cluster: c, release: release}
+	s := &Server{cluster: o.Cluster, admin: o.Members, release: release}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /members", s.members)
 	mux.HandleFunc("POST /members", s.add)
 	mux.HandleFunc("DELETE /members/{id}", s.remove)
+	mux.HandleFunc("POST /members/{id}/replace", s.replace)
 	mux.HandleFunc("POST /transfer", s.transfer)
 	mux.HandleFunc("GET /snapshot", s.snapshot)
 	for _, r := range more {
@@ -95,34 +125,46 @@ func (s *Server) answer(w http.ResponseWriter, v any, err error) {
 	if errors.Is(err, cluster.ErrNotLeader) {
 		text = "this replica does not lead"
 		if l, ok := s.cluster.Leader(); ok {
-			text += "; the leader is " + l.ID + " at " + l.HTTPAddr
+			text += "; the leader is " + l.ID + ". Give the command where that runs, or to any " +
+				"replica with `storcon_cli --api " + l.HTTPAddr + " cluster`"
 		}
 	}
 	http.Error(w, text, http.StatusConflict)
 }
 
-func (s *Server) members(w http.ResponseWriter, _ *http.Request) {
-	s.answer(w, s.cluster.Members(), nil)
+func (s *Server) members(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, s.admin.List(r.Context()), nil)
 }
 
+// largest bounds a body in bytes.
+const largest = 1 << 16
+
 func (s *Server) add(w http.ResponseWriter, r *http.Request) {
-	var m cluster.Member
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&m)
-	if err == nil && (m.ID == "" || m.RaftAddr == "") {
-		err = errors.New("a member has an id and an address")
-	}
+	var m neon.MemberAdd
+	var added neon.MemberAdded
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, largest)).Decode(&m)
 	if err == nil {
-		err = s.cluster.AddMember(r.Context(), m)
+		added, err = s.admin.Add(r.Context(), m)
 	}
-	s.answer(w, struct{}{}, err)
+	s.answer(w, added, err)
+}
+
+func (s *Server) replace(w http.ResponseWriter, r *http.Request) {
+	var m neon.MemberAdd
+	var added neon.MemberAdded
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, largest)).Decode(&m)
+	if err == nil {
+		added, err = s.admin.Replace(r.Context(), r.PathValue("id"), m)
+	}
+	s.answer(w, added, err)
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
-	s.answer(w, struct{}{}, s.cluster.RemoveMember(r.Context(), r.PathValue("id")))
+	s.answer(w, struct{}{}, s.admin.Remove(r.Context(), r.PathValue("id")))
 }
 
 func (s *Server) transfer(w http.ResponseWriter, r *http.Request) {
-	s.answer(w, struct{}{}, s.cluster.TransferLeadership(r.Context(), r.FormValue("to")))
+	s.answer(w, struct{}{}, s.admin.Transfer(r.Context(), r.FormValue("to")))
 }
 
 // infoHeader has the cluster.SnapshotInfo of the snapshot that follows, in JSON.

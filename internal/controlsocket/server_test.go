@@ -15,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"quorate/api/neon"
 	"quorate/cluster"
+	"quorate/internal/clusteradmin"
 )
 
 // text is a state machine whose state is a text.
@@ -52,7 +54,10 @@ func controlled(t *testing.T, cfg cluster.Config, more ...Route) (*cluster.Clust
 	if err := os.WriteFile(filepath.Join(cfg.DataDir, fileName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Listen(cfg.DataDir, c, slog.New(slog.DiscardHandler), more...)
+	s, err := Listen(Options{
+		Dir: cfg.DataDir, Cluster: c, Logger: slog.New(slog.DiscardHandler),
+		Members: clusteradmin.New(clusteradmin.Options{Cluster: c}),
+	}, more...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,9 +79,10 @@ func leading(t *testing.T, more ...Route) (*cluster.Cluster, *Client) {
 
 func TestCommandsReachTheReplica(t *testing.T) {
 	_, client := leading(t)
-	members, err := client.Members(t.Context())
-	if err != nil || len(members) != 1 || members[0].ID != "one" || !members[0].Leader {
-		t.Errorf("members %+v, %v", members, err)
+	view, err := client.Members(t.Context())
+	if err != nil || len(view.Members) != 1 || view.Members[0].ID != "one" ||
+		view.Members[0].Role != neon.RoleLeader || !view.Current {
+		t.Errorf("members %+v, %v", view, err)
 	}
 	var saved bytes.Buffer
 	if _, err := client.Snapshot(t.Context(), cluster.SaveNewest,
@@ -87,9 +93,21 @@ func TestCommandsReachTheReplica(t *testing.T) {
 
 func TestRefusalsComeWithTheirReason(t *testing.T) {
 	_, client := leading(t)
-	err := client.AddMember(t.Context(), cluster.Member{ID: "two"})
-	if err == nil || err.Error() != "a member has an id and an address" {
+	_, err := client.AddMember(t.Context(), neon.MemberAdd{ID: "two"})
+	if err == nil || !strings.Contains(err.Error(), "where is two?") {
 		t.Errorf("a member without an address: %v", err)
+	}
+	_, err = client.AddMember(t.Context(), neon.MemberAdd{ID: "two", RaftAddr: "127.0.0.1:1"})
+	if err == nil || !strings.Contains(err.Error(), "--server-id two --raft-listen 127.0.0.1:1") {
+		t.Errorf("a member that does not run: %v", err)
+	}
+	if err := client.RemoveMember(t.Context(), "one"); err == nil ||
+		!strings.Contains(err.Error(), "the last voter") {
+		t.Errorf("removing the last voter: %v", err)
+	}
+	_, err = client.ReplaceMember(t.Context(), "two", neon.MemberAdd{ID: "3", RaftAddr: "h:1"})
+	if err == nil || !strings.Contains(err.Error(), "the members are one") {
+		t.Errorf("replacing a stranger: %v", err)
 	}
 	if err := client.TransferLeadership(t.Context(), "two"); err == nil || err.Error() == "" {
 		t.Errorf("handing over to a stranger: %v", err)
@@ -159,9 +177,9 @@ func TestDirectoryWithALongPathHasASocket(t *testing.T) {
 	if err := c.ReadBarrier(ctx); err != nil {
 		t.Fatal(err)
 	}
-	members, err := client.Members(t.Context())
-	if err != nil || len(members) != 1 || members[0].ID != "one" {
-		t.Errorf("members %+v, %v", members, err)
+	view, err := client.Members(t.Context())
+	if err != nil || len(view.Members) != 1 || view.Members[0].ID != "one" {
+		t.Errorf("members %+v, %v", view, err)
 	}
 	var saved bytes.Buffer
 	if _, err := client.Snapshot(t.Context(), cluster.SaveNewest,
@@ -173,7 +191,7 @@ func TestDirectoryWithALongPathHasASocket(t *testing.T) {
 func TestSocketGoesWithTheServerWhateverItsPath(t *testing.T) {
 	for _, length := range []int{60, longestPath - len(fileName), longestPath, 177} {
 		dir := longDir(t, length)
-		s, err := Listen(dir, nil, slog.New(slog.DiscardHandler))
+		s, err := Listen(Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatalf("%d bytes: %v", length, err)
 		}
@@ -195,7 +213,7 @@ func TestSystemWithoutPathsToOpenDirectories(t *testing.T) {
 	defer func(was string) { openDirs = was }(openDirs)
 	openDirs = shortDir(t)
 	dir := longDir(t, 177)
-	s, err := Listen(dir, nil, slog.New(slog.DiscardHandler))
+	s, err := Listen(Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 	if s != nil || err != nil {
 		t.Errorf("%v, %v", s, err)
 	}

@@ -1,12 +1,10 @@
 package storagecontroller
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,69 +48,6 @@ func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 		},
 	}
 	cmd.AddCommand(subs...)
-	return cmd
-}
-
-func newMembersCommand() *cobra.Command {
-	var dir *string
-	list := leaf("list", "List the members as the replica on --data-dir sees them", 0,
-		func(ctx context.Context, _ []string) error {
-			members, err := controlsocket.Dial(*dir).Members(ctx)
-			if err != nil {
-				return err
-			}
-			printMembers(os.Stdout, members)
-			return nil
-		})
-	dir = dataDirFlag(list)
-	var addDir, removeDir *string
-	add := leaf("add ID HOST:PORT", "Add a replica; run it where the leader runs", 2,
-		func(ctx context.Context, args []string) error {
-			return controlsocket.Dial(*addDir).AddMember(ctx,
-				cluster.Member{ID: args[0], RaftAddr: args[1]})
-		})
-	addDir = dataDirFlag(add)
-	remove := leaf("remove ID", "Remove a replica; run it where the leader runs", 1,
-		func(ctx context.Context, args []string) error {
-			return controlsocket.Dial(*removeDir).RemoveMember(ctx, args[0])
-		})
-	removeDir = dataDirFlag(remove)
-	return group("members", "Show and change the membership of the cluster", list, add, remove)
-}
-
-func printMembers(out io.Writer, members []cluster.MemberStatus) {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	defer w.Flush()
-	fmt.Fprintln(w, "ID\tRAFT\tHTTP\tROLE\tAPPLIED\tLAG\tLEVEL\tSTATE\tLAST CONTACT\tDISK")
-	for _, m := range members {
-		role := "learner"
-		switch {
-		case m.Leader:
-			role = "leader"
-		case m.Voter:
-			role = "voter"
-		}
-		contact := "never"
-		if m.LastContact >= 0 {
-			contact = m.LastContact.Round(time.Millisecond).String()
-		}
-		disk := "healthy"
-		if m.Sick {
-			disk = cmp.Or(m.SickReason, "unhealthy")
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", m.ID, m.RaftAddr,
-			m.HTTPAddr, role, m.AppliedIndex, m.Lag, m.Level, m.Equality(), contact, disk)
-	}
-}
-
-func newTransferCommand() *cobra.Command {
-	var dir, to *string
-	cmd := leaf("transfer-leader", "Hand leadership over; run it where the leader runs", 0,
-		func(ctx context.Context, _ []string) error {
-			return controlsocket.Dial(*dir).TransferLeadership(ctx, *to)
-		})
-	dir = dataDirFlag(cmd)
-	to = cmd.Flags().String("to", "", "`id` of the successor (default: the most up to date member)")
 	return cmd
 }
 

@@ -66,6 +66,7 @@ type raftFlags struct {
 	trailingLogs         uint64
 	clusterID            string
 	storeLimit, recovery duration
+	removeAfter          duration
 }
 
 // duration is a flag in the notation of pageserver configuration, such as `1m 30s`.
@@ -213,7 +214,8 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 		"`host:port` the other replicas are told (default: the address listened on)")
 	fs.IntVar(&r.expect, "bootstrap-expect", 0,
 		"found a cluster once exactly this many new replicas have met by gossip")
-	fs.StringSliceVar(&r.join, "join", nil, "gossip `addresses` of replicas to meet")
+	fs.StringSliceVar(&r.join, "join", nil,
+		"raft `addresses` of members of the cluster that this replica, if its data directory is empty, waits to be added to (storcon_cli cluster add); with --gossip-listen the gossip addresses of replicas to meet")
 	fs.StringVar(&r.gossipListen, "gossip-listen", "",
 		"`host:port` for gossip (default: no gossip)")
 	fs.StringVar(&r.gossipKey, "gossip-key", os.Getenv("QUORATE_GOSSIP_KEY"),
@@ -221,6 +223,8 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 	fs.Lookup("gossip-key").DefValue = ""
 	fs.StringVar(&r.clusterID, "cluster-id", "",
 		"refuse peers and data of any other cluster (default: learnt)")
+	durationVar(fs, &r.removeAfter, "autopilot-remove-after", 0,
+		"how long a member must be gone until the leader removes it; it leaves three voters, of which a majority answers (0s: never)")
 	durationVar(fs, &r.heartbeat, "raft-heartbeat", 0,
 		"silence of the leader after which a follower asks for votes (0s: 400ms)")
 	durationVar(fs, &r.election, "raft-election", 0,

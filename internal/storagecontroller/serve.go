@@ -258,15 +258,19 @@ func (f *flags) check() error {
 func (r *raftFlags) config() (cfg cluster.Config, err error) {
 	cfg = cluster.Config{
 		ID: r.serverID, ClusterID: r.clusterID, DataDir: r.dataDir, RaftListen: r.listen,
-		Advertise: r.advertise,
-		Expect:    r.expect, Join: r.join, GossipListen: r.gossipListen,
+		Advertise: r.advertise, Version: strings.TrimPrefix(version(), "storage_controller "),
+		Expect: r.expect, Join: r.join, GossipListen: r.gossipListen,
 		Timeouts: cluster.Timeouts{
 			Heartbeat: r.heartbeat.std(), Election: r.election.std(), Store: r.storeLimit.std(),
 			Recovery: r.recovery.std(),
 		},
 		SnapshotThreshold: r.snapshotThreshold, TrailingLogs: r.trailingLogs,
+		RemoveAfter: r.removeAfter.std(),
 	}
 	if cfg.Members, err = parseMembers(r.members); err != nil {
+		return cfg, err
+	}
+	if err := r.checkJoin(); err != nil {
 		return cfg, err
 	}
 	if len(cfg.Members) > 0 {
@@ -296,6 +300,23 @@ func (r *raftFlags) config() (cfg cluster.Config, err error) {
 		}
 	}
 	return cfg, nil
+}
+
+// checkJoin refuses a --join that cannot work.
+func (r *raftFlags) checkJoin() error {
+	if r.gossipListen != "" {
+		return nil
+	}
+	for _, addr := range r.join {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("%w: --join: %q is not host:port", errUsage, addr)
+		}
+	}
+	if len(r.join) > 0 && r.members != "" {
+		return fmt.Errorf("%w: --members founds a cluster, --join waits to be added to one; "+
+			"give one of them", errUsage)
+	}
+	return nil
 }
 
 // parseMembers reads `id=host:port,…`.

@@ -25,6 +25,9 @@ func newTestRoot() *cobra.Command {
 // ownFlags of all subcommands are additions to the contract.
 var ownFlags = []string{"--output", "--request-timeout", "--version", "--help"}
 
+// ownCommands are additions, for the replicas of Quorate.
+var ownCommands = []string{"cluster"}
+
 // ownFlagsOfSome are additions too.
 var ownFlagsOfSome = []string{"--concurrent"}
 
@@ -65,7 +68,8 @@ func TestContractSubcommands(t *testing.T) {
 		})
 	}
 	for _, cmd := range root.Commands() {
-		if !slices.Contains(append(names, "completion", "help"), cmd.Name()) {
+		if !slices.Contains(append(append(names, ownCommands...), "completion", "help"),
+			cmd.Name()) {
 			t.Errorf("subcommand %s is not in the contract", cmd.Name())
 		}
 	}

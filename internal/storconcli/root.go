@@ -77,6 +77,7 @@ func newRoot(s *session) *cobra.Command {
 	root.AddCommand(shardCommands{s}.all()...)
 	root.AddCommand(bulkCommands{s}.migrate())
 	root.AddCommand(safekeeperCommands{s}.all()...)
+	root.AddCommand(clusterCommands{s}.group())
 	return root
 }
 

@@ -1,0 +1,249 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Changes of the membership. Each of them can be repeated, by this leader or the next
+// one: it does what is missing. Each first asks whether the members after it have a live
+// majority.
+
+const (
+	// caughtUp is how many entries a newcomer may lack when it gets its vote.
+	caughtUp = 64
+
+	// catchUpPause is the pause between two questions to a server that catches up.
+	catchUpPause = 20 * time.Millisecond
+
+	// longestSilence is how long a newcomer may give no answer while it catches up. Then
+	// its addition is taken back.
+	longestSilence = 5 * time.Second
+)
+
+// add is AddMember.
+func (m *membership) add(ctx context.Context, member Member) error {
+	added, err := m.addStandby(ctx, member)
+	if err != nil || m.node.isVoter(member.ID) {
+		return err
+	}
+	err = m.promote(ctx, member.ID)
+	if added && errors.Is(err, ErrPeerUnreachable) && m.node.leads() {
+		return errors.Join(err, m.takeBack(member.ID))
+	}
+	return err
+}
+
+// addStandby is AddStandby. It reports whether the server was no member before.
+func (m *membership) addStandby(ctx context.Context, member Member) (added bool, err error) {
+	if err := m.reads.verifyLead(ctx); err != nil {
+		return false, err
+	}
+	have, known := m.node.find(member.ID)
+	if known && string(have.Address) == member.RaftAddr {
+		return false, nil
+	}
+	if n := len(m.node.servers()); !known && n >= maxServers {
+		return false, fmt.Errorf("%w: %d, and no more are possible; remove one first",
+			ErrTooManyMembers, n)
+	}
+	if known { // at another address
+		err = m.founding.find(ctx, member)
+	} else {
+		err = m.founding.invite(ctx, member)
+	}
+	if err != nil {
+		return false, fmt.Errorf("%s at %s cannot join: %w", member.ID, member.RaftAddr, err)
+	}
+	// Of a voter that is one already, this changes the address only.
+	if err := m.change(m.node.raft().AddNonvoter(raft.ServerID(member.ID),
+		raft.ServerAddress(member.RaftAddr), 0, m.node.timeouts.Election)); err != nil {
+		return false, fmt.Errorf("add %s: %w", member.ID, err)
+	}
+	m.log.Info("added a server, without a vote yet", "member", member.ID,
+		"addr", member.RaftAddr)
+	return !known, nil
+}
+
+// promote gives a member its vote once it has caught up.
+func (m *membership) promote(ctx context.Context, id string) error {
+	if err := m.awaitCaughtUp(ctx, id); err != nil {
+		return fmt.Errorf("%s has no vote yet: %w", id, err)
+	}
+	if err := m.checkMajority(append(m.voters(), id)); err != nil {
+		return fmt.Errorf("give %s a vote: %w", id, err)
+	}
+	have, known := m.node.find(id)
+	if !known {
+		return fmt.Errorf("give %s a vote: %w", id, ErrUnknownMember)
+	}
+	if err := m.change(m.node.raft().AddVoter(have.ID, have.Address, 0,
+		m.node.timeouts.Election)); err != nil {
+		return fmt.Errorf("give %s a vote: %w", id, err)
+	}
+	m.log.Info("member has a vote", "member", id)
+	return nil
+}
+
+// takeBack removes a server that was added and went away before it had a vote.
+func (m *membership) takeBack(id string) error {
+	if err := m.change(m.node.raft().RemoveServer(raft.ServerID(id), 0,
+		m.node.timeouts.Election)); err != nil {
+		return fmt.Errorf("take the addition of %s back: %w", id, err)
+	}
+	m.log.Warn("took the addition of a server back: it went away before it had caught up",
+		"member", id)
+	return fmt.Errorf("the addition of %s was taken back", id)
+}
+
+// remove is RemoveMember.
+func (m *membership) remove(ctx context.Context, id string) error {
+	if err := m.reads.verifyLead(ctx); err != nil {
+		return err
+	}
+	if !m.node.isMember(id) {
+		if m.peers.left(id) {
+			return nil // by this call, as an earlier leader has done it
+		}
+		return m.unknown(id)
+	}
+	left := slices.DeleteFunc(m.voters(), func(v string) bool { return v == id })
+	if len(left) == 0 {
+		return fmt.Errorf("%w: %s; the state would go with it. Add another member first; to end "+
+			"the cluster, stop it", ErrLastVoter, id)
+	}
+	if err := m.checkMajority(left); err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	if id == m.node.id {
+		if err := m.transfer.handOver(ctx, ""); err != nil {
+			return fmt.Errorf("remove the leader %s: hand over first: %w", id, err)
+		}
+		return fmt.Errorf("%w any more: leadership was handed over, since the next leader "+
+			"removes %s", ErrNotLeader, id)
+	}
+	if err := m.change(m.node.raft().RemoveServer(raft.ServerID(id), 0,
+		m.node.timeouts.Election)); err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	m.log.Info("removed a member", "member", id)
+	return nil
+}
+
+// replace is ReplaceMember.
+func (m *membership) replace(ctx context.Context, old string, by Member) error {
+	if err := m.reads.verifyLead(ctx); err != nil {
+		return err
+	}
+	have, known := m.node.find(old)
+	switch {
+	case old == by.ID:
+		return fmt.Errorf("%w: %s cannot replace itself; the newcomer needs another id",
+			ErrRefused, old)
+	case !known && !m.peers.left(old) && !m.node.isMember(by.ID):
+		return m.unknown(old)
+	case known && have.Suffrage != raft.Voter:
+		if _, err := m.addStandby(ctx, by); err != nil {
+			return err
+		}
+	default:
+		if err := m.add(ctx, by); err != nil {
+			return err
+		}
+	}
+	if !known {
+		return nil // an earlier try has removed it
+	}
+	return m.remove(ctx, old)
+}
+
+// unknown is the error about an id that no member has.
+func (m *membership) unknown(id string) error {
+	var known []string
+	for _, s := range m.node.servers() {
+		known = append(known, string(s.ID))
+	}
+	return fmt.Errorf("%w: %s; the members are %s", ErrUnknownMember, id,
+		strings.Join(known, ", "))
+}
+
+// voters returns the ids of the voters.
+func (m *membership) voters() (out []string) {
+	for _, s := range m.node.servers() {
+		if s.Suffrage == raft.Voter {
+			out = append(out, string(s.ID))
+		}
+	}
+	return out
+}
+
+// answers reports whether the standing connection to a member is up.
+func (m *membership) answers(id string) bool {
+	l := m.peers.link(id)
+	return id == m.node.id || l != nil && l.up()
+}
+
+// checkMajority refuses voters of whom no majority answers: the change to them would
+// be the last thing that the cluster does.
+func (m *membership) checkMajority(voters []string) error {
+	silent := slices.DeleteFunc(slices.Clone(voters), m.answers)
+	if live := len(voters) - len(silent); live > len(voters)/2 {
+		return nil
+	}
+	return fmt.Errorf("%w: of the %d voters after it, %s would not answer; "+
+		"start them, or remove those first that are gone for good",
+		ErrNoMajority, len(voters), strings.Join(silent, ", "))
+}
+
+// change waits for the end of a change of the membership.
+func (m *membership) change(f raft.Future) error {
+	err := m.node.await(f)
+	if err == nil {
+		m.peers.wake.Set()
+		return nil
+	}
+	if errors.Is(err, raft.ErrEnqueueTimeout) {
+		return fmt.Errorf("another change is under way: %w", err)
+	}
+	return submitError(err)
+}
+
+// awaitCaughtUp asks the server for its state until its log is near ours. Only the
+// server itself knows how far it is, so it has to be asked again and again.
+func (m *membership) awaitCaughtUp(ctx context.Context, id string) error {
+	heard := time.Now()
+	for {
+		if l := m.peers.link(id); l != nil {
+			r, err := l.askReport(ctx)
+			if err == nil && r.AppliedIndex+caughtUp >= m.node.raft().CommitIndex() && !r.Empty {
+				return nil
+			}
+			if err == nil {
+				heard = time.Now()
+			}
+		}
+		if !m.node.leads() {
+			return ErrNotLeader
+		}
+		if silence := time.Since(heard); silence > longestSilence {
+			return fmt.Errorf("%w: it has not answered for %s; look at its log, or remove it",
+				ErrPeerUnreachable, silence.Round(time.Second))
+		}
+		select {
+		case <-time.After(catchUpPause):
+		case <-ctx.Done():
+			if time.Since(heard) > 2*reportInterval {
+				return fmt.Errorf("%w: %w", ErrPeerUnreachable, ctx.Err())
+			}
+			return ctx.Err()
+		case <-m.ctx.Done():
+			return ErrClosed
+		}
+	}
+}

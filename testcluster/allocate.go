@@ -17,14 +17,18 @@ type replicaSpec struct {
 	// What a process listens on for others, and where they find its HTTP. With wires
 	// these are not the addresses that they know, and use.
 	raftListen, peerHTTP string
-	logFile              string // empty in Virtual
-	members              []cluster.Member
+	logFile              string           // empty in Virtual
+	members              []cluster.Member // who found the cluster
+	joins                bool             // members are those before it, and it joins them
 }
 
 // allocate chooses the addresses and directories of all controllers and makes them.
 func (c *Cluster) allocate() error {
 	b := &c.builder
-	specs := make([]replicaSpec, b.Controllers)
+	if b.Joiners > 0 && b.Mode != Processes {
+		return fmt.Errorf("joiners: %w", ErrMode)
+	}
+	specs := make([]replicaSpec, b.Controllers+b.Joiners)
 	var ports []string // asked for all at once, so that none is found twice
 	if b.Mode != Virtual {
 		var err error
@@ -51,8 +55,11 @@ func (c *Cluster) allocate() error {
 		c.clients.urls = append(c.clients.urls, url)
 		c.pageservers.upcalls = append(c.pageservers.upcalls, url+"upcall/v1/")
 	}
-	for _, s := range specs {
-		s.members = members
+	c.controllers.first = b.Controllers
+	for i, s := range specs {
+		if s.members = members[:b.Controllers]; i >= b.Controllers {
+			s.members, s.joins = members[:i], true
+		}
 		r := c.newReplica(s)
 		c.controllers.replicas = append(c.controllers.replicas, r)
 		c.faults.victims = append(c.faults.victims, r)

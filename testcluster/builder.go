@@ -39,6 +39,10 @@ func (m Mode) String() string {
 type Builder struct {
 	Mode        Mode
 	Controllers int // 0 means 1
+
+	// Joiners are further Processes, numbered after Controllers. They are started by
+	// Restart, with --join and the addresses of all before them, and wait to be added.
+	Joiners     int
 	Pageservers int // 0 means 1, negative none
 	Zones       int // availability zones the pageservers are dealt into; 0 means 1
 

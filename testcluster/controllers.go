@@ -44,6 +44,7 @@ type program interface {
 // controllers are the controllers of a cluster, numbered from 0.
 type controllers struct {
 	replicas []replica
+	first    int // so many are members from the beginning
 	clients  *clients
 	log      *slog.Logger
 }
@@ -164,9 +165,9 @@ func (c *controllers) DataDir(i int) string { return c.replicas[i].dataDir() }
 // run, or has no process of its own.
 func (c *controllers) PID(i int) int { return c.replicas[i].pid() }
 
-// start starts all controllers and waits for a leader.
+// start starts the first controllers and waits for a leader.
 func (c *controllers) start(ctx context.Context) error {
-	for i, r := range c.replicas {
+	for i, r := range c.replicas[:c.first] {
 		if err := r.start(ctx); err != nil {
 			return fmt.Errorf("start controller %d: %w", i, err)
 		}

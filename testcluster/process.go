@@ -41,13 +41,16 @@ type process struct {
 func (c *Cluster) newProcess(spec replicaSpec) replica {
 	b := &c.builder
 	members := make([]string, 0, len(spec.members))
+	entry := "--members"
 	for _, m := range spec.members {
-		members = append(members, m.ID+"="+m.RaftAddr)
+		if members = append(members, m.ID+"="+m.RaftAddr); spec.joins {
+			entry, members[len(members)-1] = "--join", m.RaftAddr
+		}
 	}
 	args := []string{
 		"--dev", "--listen", spec.http, "--address-for-peers", "http://" + spec.peerHTTP + "/",
 		"--raft-listen", spec.raftListen, "--raft-advertise", spec.raft,
-		"--data-dir", spec.dataDir, "--server-id", spec.id, "--members", strings.Join(members, ","),
+		"--data-dir", spec.dataDir, "--server-id", spec.id, entry, strings.Join(members, ","),
 		"--heartbeat-interval", neon.Duration(b.HeartbeatInterval).String(),
 		"--max-offline-interval", neon.Duration(b.MaxOffline).String(),
 		"--tenant-rate-limit", "1000000",

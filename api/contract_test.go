@@ -337,7 +337,9 @@ func checkRouting(t *testing.T, row contract.Row) {
 }
 
 // isProbe has the paths that answer HEAD too, which the contract does not ask for.
-var isProbe = map[string]bool{"/live": true, "/ready": true, "/status": true, "/metrics": true}
+var isProbe = map[string]bool{
+	"/live": true, "/ready": true, "/status": true, "/metrics": true, "/healthz": true,
+}
 
 // methodLabel is what dashboards know a method as.
 func methodLabel(method string) string {
@@ -410,6 +412,7 @@ func checkRate(t *testing.T, row contract.Row) {
 
 // additions are the routes that only this controller has.
 var additions = []string{
+	"GET /healthz",
 	"GET /debug/v1/cluster", "GET /debug/v1/explain/:tenant_shard_id", "GET /debug/v1/operation",
 	"GET /control/v1/cluster/members", "POST /control/v1/cluster/members",
 	"DELETE /control/v1/cluster/members/:member_id",

@@ -200,7 +200,7 @@ func TestNoLeaderInTimeIs503WithRetryAfter(t *testing.T) {
 	s := w.replicas[0].server
 	rt := route{
 		scope: auth.Any, label: "x", body: 10, deadline: time.Second,
-		leaderTimeout: 20 * time.Millisecond, handle: newHandlers(w.replicas[0].options).nodes.list,
+		handle: newHandlers(w.replicas[0].options).nodes.list,
 	}
 	rec := httptest.NewRecorder()
 	s.serve(&rt, rec, httptest.NewRequest("GET", "/x", nil), nil)
@@ -208,12 +208,20 @@ func TestNoLeaderInTimeIs503WithRetryAfter(t *testing.T) {
 		rec.Body.String() != `{"msg":"No leader to forward to while in stepped down state"}` {
 		t.Errorf("%d %v %s", rec.Code, rec.Header(), rec.Body)
 	}
+	// It names who is missing and the way out, if that is known.
+	w.replicas[0].leaderless = "No leader for 7s; missing: c2"
+	rec = httptest.NewRecorder()
+	s.serve(&rt, rec, httptest.NewRequest("GET", "/x", nil), nil)
+	if rec.Code != 503 || rec.Header().Get("Retry-After") != "1" ||
+		rec.Body.String() != `{"msg":"No leader for 7s; missing: c2"}` {
+		t.Errorf("%d %v %s", rec.Code, rec.Header(), rec.Body)
+	}
 	// It counts where the client asked, and only there.
 	req := httptest.NewRequest("GET", "/x", nil)
 	req.Header.Set(forward.HopHeader, "1")
 	s.serve(&rt, httptest.NewRecorder(), req, nil)
 	if text := w.replicas[0].do("GET", "/metrics", "").body; !strings.Contains(text,
-		`http_request_status{method="get",path="x",status="503"} 1`) {
+		`http_request_status{method="get",path="x",status="503"} 2`) {
 		t.Errorf("it is not counted:\n%s", text)
 	}
 }
@@ -268,8 +276,7 @@ func TestUnknownOutcomeIsSaidWhenItIsNotKnown(t *testing.T) {
 	s := w.replicas[0].server
 	rt := route{
 		scope: auth.Any, label: "x", body: 100, deadline: time.Second,
-		leaderTimeout: 20 * time.Millisecond,
-		handle:        newHandlers(w.replicas[0].options).nodes.register,
+		handle: newHandlers(w.replicas[0].options).nodes.register,
 	}
 	rec := httptest.NewRecorder()
 	body := `{"node_id":2,"listen_pg_addr":"ps","listen_pg_port":1,"listen_http_addr":"ps","listen_http_port":1,"availability_zone_id":"a"}`
@@ -296,7 +303,7 @@ func TestUnknownOutcomeIsSaidAfterAPartWasDone(t *testing.T) {
 				return ended
 			}
 			rt := route{
-				scope: auth.Any, label: "x", deadline: time.Second, leaderTimeout: 20 * time.Millisecond,
+				scope: auth.Any, label: "x", deadline: time.Second,
 				handle: newHandlers(w.replicas[0].options).tenants.delete,
 			}
 			rec, req := httptest.NewRecorder(), httptest.NewRequest("DELETE", "/x", nil)

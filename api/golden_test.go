@@ -379,7 +379,10 @@ func TestStatusRoutesTellWhatThisReplicaIs(t *testing.T) {
 		path   string
 		leader int
 		other  int
-	}{{"/status", 200, 200}, {"/ready", 200, 200}, {"/live", 200, 503}, {"/metrics", 200, 200}} {
+	}{
+		{"/status", 200, 200}, {"/ready", 200, 200}, {"/live", 200, 200},
+		{"/metrics", 200, 200},
+	} {
 		for i, want := range []int{c.leader, c.other} {
 			g := w.replicas[i].do("GET", c.path, "")
 			if g.status != want || c.path != "/metrics" && g.body != "null" {

@@ -14,7 +14,7 @@ func TestProbesWaitForNobody(t *testing.T) {
 	for _, r := range w.replicas {
 		r.notReady = true
 		for path, want := range map[string]int{
-			"/status": 200, "/ready": 503, "/live": 503, "/metrics": 200,
+			"/status": 200, "/ready": 503, "/live": 200, "/healthz": 503, "/metrics": 200,
 		} {
 			begun := time.Now()
 			g := r.do("GET", path, "")

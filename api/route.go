@@ -36,9 +36,8 @@ type route struct {
 	label   string // of the path in metrics
 	silent  string // why the route has no metrics; exactly one of label and silent is set
 
-	body          int64         // most bytes of a body; 0: defaultBody
-	deadline      time.Duration // for the whole request; 0: defaultDeadline
-	leaderTimeout time.Duration // for finding a leader; 0: defaultLeaderTimeout
+	body     int64         // most bytes of a body; 0: defaultBody
+	deadline time.Duration // for the whole request; 0: defaultDeadline
 
 	handle func(*call) (answer, error)
 }
@@ -72,12 +71,9 @@ const (
 	// catchUpDeadline ends the wait for a member that gets the whole state.
 	catchUpDeadline = 10 * time.Minute
 
-	// defaultLeaderTimeout is how long a replica looks for a leader. It is longer than
-	// the waits of 30 s on a leader.
-	defaultLeaderTimeout = 40 * time.Second
-
-	// upcallLeaderTimeout is shorter: pageservers ask again by themselves.
-	upcallLeaderTimeout = 30 * time.Second
+	// defaultLeaderTimeout is how long a request waits while no leader works at it. An
+	// election after a host was lost takes up to 1.2 s; clients try again.
+	defaultLeaderTimeout = 5 * time.Second
 )
 
 // readyTimeout is how long a request waits for the leader's first look around.
@@ -119,9 +115,6 @@ func routes(h handlers) []route {
 		if rt.deadline == 0 {
 			rt.deadline = defaultDeadline
 		}
-		if rt.leaderTimeout == 0 {
-			rt.leaderTimeout = defaultLeaderTimeout
-		}
 	}
 	return all
 }
@@ -141,8 +134,8 @@ func (rt *route) isUpcall() bool { return strings.HasPrefix(rt.path, "/upcall/")
 
 // openPaths need no token. They are compared with the path as it was sent.
 var openPaths = map[string]bool{
-	"/status": true, "/live": true, "/ready": true, "/metrics": true, "/profile/cpu": true,
-	"/profile/heap": true,
+	"/status": true, "/live": true, "/ready": true, "/healthz": true, "/metrics": true,
+	"/profile/cpu": true, "/profile/heap": true,
 }
 
 func probeRoutes(h probeHandler) []route {
@@ -158,6 +151,10 @@ func probeRoutes(h probeHandler) []route {
 		{
 			method: "GET", path: "/ready", scope: auth.None, duty: here, label: "ready",
 			handle: h.ready,
+		},
+		{
+			method: "GET", path: "/healthz", scope: auth.None, duty: here, label: "healthz",
+			handle: h.health,
 		},
 	}
 }
@@ -189,22 +186,21 @@ func upcallRoutes(h upcallHandler) []route {
 	return []route{
 		{
 			method: "POST", path: "/upcall/v1/re-attach", scope: auth.Generations,
-			label: "upcall_v1_reattach", leaderTimeout: upcallLeaderTimeout, handle: h.reAttach,
+			label: "upcall_v1_reattach", handle: h.reAttach,
 		},
 		{
 			method: "POST", path: "/upcall/v1/validate", scope: auth.Generations, duty: onAny,
-			label: "upcall_v1_validate", leaderTimeout: upcallLeaderTimeout, body: largeBody,
+			label: "upcall_v1_validate", body: largeBody,
 			handle: h.validate,
 		},
 		{
 			method: "GET", path: "/upcall/v1/timeline_import_status", scope: auth.Generations,
 			duty: onAny, label: "upcall_v1_timeline_import_status",
-			leaderTimeout: upcallLeaderTimeout,
-			handle:        h.importStatus,
+			handle: h.importStatus,
 		},
 		{
 			method: "POST", path: "/upcall/v1/timeline_import_status", scope: auth.Generations,
-			label: "upcall_v1_timeline_import_status", leaderTimeout: upcallLeaderTimeout,
+			label:  "upcall_v1_timeline_import_status",
 			handle: h.reportImport,
 		},
 	}

@@ -33,7 +33,7 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 		if (rt.label == "") == (rt.silent == "") {
 			t.Errorf("%s needs a metric label or a reason for none", key)
 		}
-		if rt.handle == nil || rt.body <= 0 || rt.deadline <= 0 || rt.leaderTimeout <= 0 {
+		if rt.handle == nil || rt.body <= 0 || rt.deadline <= 0 {
 			t.Errorf("%s lacks a handler or a bound", key)
 		}
 		if rt.scope == auth.None && !openPaths[rt.path] {
@@ -52,7 +52,7 @@ func TestEveryRouteIsAccountedFor(t *testing.T) {
 // The table of who may do what, written down a second time on purpose.
 var wantScopes = map[auth.Scope][]string{
 	auth.None: {
-		"GET /metrics", "GET /status", "GET /live", "GET /ready", "GET /profile/cpu",
+		"GET /metrics", "GET /status", "GET /live", "GET /ready", "GET /healthz", "GET /profile/cpu",
 		"GET /profile/heap",
 	},
 	auth.Generations: {

@@ -2,8 +2,10 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -32,11 +34,18 @@ import (
 type Leadership interface {
 	forward.Leadership
 	stepper
+
+	// Retired reports whether another instance has taken this replica's place.
+	Retired() bool
 }
 
 // ErrSteppedDown is the error of Leader on a replica that was asked to step down while
 // there is no other one.
 var ErrSteppedDown = forward.ErrSteppedDown
+
+// ErrLeaderless is wrapped by the error of a read that was given up since no leader is
+// known.
+var ErrLeaderless = forward.ErrLeaderless
 
 // Readiness is what the API must know of the start of this replica.
 type Readiness interface {
@@ -49,7 +58,7 @@ type Readiness interface {
 	OutOfService() string
 
 	// WaitReady returns nil as soon as requests can be executed, which may be before
-	// Ready, and else the error of ctx.
+	// Ready, ErrLeaderless when no leader is known for too long, and else the error of ctx.
 	WaitReady(ctx context.Context) error
 }
 
@@ -88,9 +97,13 @@ type Options struct {
 
 	PublicKey  ed25519.PublicKey // of the tokens; nil: everything is allowed
 	RatePerSec int               // requests per second and tenant; 0: 10
-	Registry   *prometheus.Registry
-	Metrics    *metrics.Recorder // registered with Registry
-	Logger     *slog.Logger
+
+	// LeaderTimeout bounds how long a request waits while no leader is known; 0: 5 s.
+	LeaderTimeout time.Duration
+
+	Registry *prometheus.Registry
+	Metrics  *metrics.Recorder // registered with Registry
+	Logger   *slog.Logger
 }
 
 // defaultRate is the number of requests a second that one tenant gets.
@@ -113,15 +126,14 @@ type Server struct {
 
 // New makes a Server. Nothing runs between requests.
 func New(o Options) *Server {
-	if o.RatePerSec == 0 {
-		o.RatePerSec = defaultRate
-	}
+	o.RatePerSec = cmp.Or(o.RatePerSec, defaultRate)
+	o.LeaderTimeout = cmp.Or(o.LeaderTimeout, defaultLeaderTimeout)
 	s := &Server{
 		bodies:  newBodyPools(),
 		limiter: newLimiter(o.RatePerSec, o.Logger, o.Metrics.RateLimited),
 		forwarder: forward.New(forward.Options{
 			Leadership: o.Leadership, Ready: o.Readiness.Ready, Peers: o.Peers,
-			Count: o.Metrics.Forwarded,
+			Count: o.Metrics.Forwarded, LeaderTimeout: o.LeaderTimeout,
 		}),
 		readiness: o.Readiness, metrics: o.Metrics, logger: o.Logger,
 		unknown: route{
@@ -141,7 +153,7 @@ func newHandlers(o Options) handlers {
 	return handlers{
 		probes: probeHandler{
 			isLeader: o.Leadership.IsLeader, isReady: o.Readiness.Ready,
-			outOfService: o.Readiness.OutOfService,
+			retired: o.Leadership.Retired, outOfService: o.Readiness.OutOfService,
 		},
 		scrape:      scrapeHandler{newScrape(o.Registry)},
 		profiles:    profileHandler{profile.New()},
@@ -280,9 +292,8 @@ func (s *Server) route(c *call) (a answer, err error) {
 	}
 	resp, err := s.forwarder.Route(c.ctx, forward.Request{
 		HTTP: c.request, Body: c.body, OnAnyReplica: c.route.duty != onLeader,
-		LeaderTimeout: c.route.leaderTimeout,
-		Handle:        func() (err error) { a, err = s.serveHere(c); return err },
-		Acted:         func() bool { return decide.HasActed(c.ctx) },
+		Handle: func() (err error) { a, err = s.serveHere(c); return err },
+		Acted:  func() bool { return decide.HasActed(c.ctx) },
 	})
 	if resp != nil {
 		c.answered = true
@@ -326,7 +337,10 @@ func (s *Server) serveHere(c *call) (a answer, err error) {
 	if c.route.ready {
 		ctx, cancel := context.WithTimeout(c.ctx, readyTimeout)
 		defer cancel()
-		if err := s.readiness.WaitReady(ctx); err != nil {
+		switch err := s.readiness.WaitReady(ctx); {
+		case errors.Is(err, ErrLeaderless):
+			return answer{}, err
+		case err != nil:
 			return answer{}, errNotReady
 		}
 	}

@@ -64,6 +64,8 @@ type replica struct {
 	notReady bool
 
 	outOfService string
+	leaderless   string
+	retired      bool
 	observed     map[neon.ShardID]map[neon.NodeID]*neon.LocationConfig
 	attached     []neon.NodeID // re-attaches heard of
 	disk         controller.Disk
@@ -294,6 +296,10 @@ func (r *replica) OutOfService() string {
 	defer r.mu.Unlock()
 	return r.outOfService
 }
+
+func (r *replica) Leaderless() string { return r.leaderless }
+
+func (r *replica) Retired() bool { return r.retired }
 
 func (r *replica) WaitReady(ctx context.Context) error {
 	if r.Ready() {

@@ -59,6 +59,7 @@ type Cluster struct {
 	absence    *absence
 	removal    *removal
 	marks      *marks
+	service    *service
 
 	closing   atomic.Bool
 	closeOnce sync.Once
@@ -263,6 +264,10 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self}
 	c.marks = &marks{node: c.node, disks: c.self.disks, log: c.log}
+	c.service = &service{
+		node: c.node, disk: disk, leadership: c.leadership, equality: c.equality,
+		removal: c.removal, members: c.membership.list, started: time.Now(),
+	}
 	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.absence = &absence{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.answers = &answers{

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"io"
 )
@@ -133,12 +132,14 @@ func (c *Cluster) GossipAddr() string {
 	return c.gossip.addr()
 }
 
+// Leaderless says, while no leader is known, for how long that has been so, which voters
+// are missing, and what to do; "" while one is known.
+func (c *Cluster) Leaderless() string { return c.service.leaderless(0) }
+
 // OutOfService says why this server must not be asked anything, although it runs: it was
-// removed from the cluster, or its state is not that of the others. It is "" while the
-// server is in service.
-func (c *Cluster) OutOfService() string {
-	return cmp.Or(c.removal.reason(), c.equality.diverged())
-}
+// removed from the cluster, its state is not that of the others, its disk does not work,
+// or no leader is known. It is "" while the server is in service.
+func (c *Cluster) OutOfService() string { return c.service.reason() }
 
 // Fatal delivers at most one error. After it this server can do nothing more, and the
 // process should exit. The disk refuses writes, or the cluster has ended.

@@ -19,6 +19,11 @@ import (
 // happened to it. The result checks what the commands have led to. Every section with
 // commands has one.
 var stages = map[string]func(*stage) (check func()){
+	"Watch": func(s *stage) func() {
+		s.found()
+		s.register(s.hosts[0], 1)
+		return func() { s.have(1) }
+	},
 	"Lose a majority": func(s *stage) func() {
 		s.found()
 		for id := 1; id <= 5; id++ {

@@ -10,6 +10,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,9 +95,15 @@ func listen(cfg *Config) (*serve.Server, error) {
 	return server, err
 }
 
+// sharedLeaderTimeout is the LeaderTimeout of instances that take turns, by default: one
+// that starts may have to wait until the one before it has ended.
+const sharedLeaderTimeout = 40 * time.Second
+
 // RunShared serves like New and Run, in a data directory that other instances on this
 // machine may use too, one at a time. It returns nil after ctx has ended.
 func RunShared(ctx context.Context, cfg Config, entry instance.Entry) error {
+	// Without a leader here, another instance is about to lead: that is worth waiting for.
+	cfg.LeaderTimeout = cmp.Or(cfg.LeaderTimeout, sharedLeaderTimeout)
 	cfg.fill()
 	server, err := listen(&cfg)
 	if err != nil {
@@ -150,6 +157,7 @@ func open(
 	}
 	a.replica = &Replica{
 		log: a.cluster, store: store, outdated: a.machine.outdate.Load, observe: recorder.Command,
+		leaderTimeout: cfg.LeaderTimeout,
 	}
 	store.Subscribe(func(*fsm.State, fsm.Touched) { a.replica.changed.Notify() })
 	a.admin = clusteradmin.New(clusteradmin.Options{

@@ -61,6 +61,9 @@ type Config struct {
 	// make; 0 means the default of 10.
 	TenantRateLimit int
 
+	// LeaderTimeout bounds how long a request waits while no leader is known; 0: 5 s.
+	LeaderTimeout time.Duration
+
 	// DiskLoss tells whether a pageserver that reports an empty disk is believed.
 	DiskLoss bool
 
@@ -155,6 +158,9 @@ func (cfg *Config) fill() {
 	}
 	if cfg.Safekeepers.PerTimeline == 0 {
 		cfg.Safekeepers.PerTimeline = 3
+	}
+	if cfg.LeaderTimeout == 0 {
+		cfg.LeaderTimeout = 5 * time.Second
 	}
 	if cfg.TenantRateLimit == 0 {
 		cfg.TenantRateLimit = 10

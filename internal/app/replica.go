@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"quorate/api"
 	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
@@ -128,6 +129,7 @@ type log interface {
 	Propose(ctx context.Context, data []byte) (any, error)
 	ReadBarrier(ctx context.Context) error
 	AppliedIndex() uint64
+	Leaderless() string
 }
 
 // Replica is the replicated state as everybody else in the process sees it: the
@@ -138,6 +140,9 @@ type Replica struct {
 	changed wait.Broadcast // after each applied batch
 
 	outdated func() bool // nil: never
+
+	// leaderTimeout bounds how long a read waits while no leader is known.
+	leaderTimeout time.Duration
 
 	observe func(fsm.Command, time.Duration, error) // of every command; nil: nobody
 }
@@ -154,13 +159,29 @@ func (r *Replica) Changed() <-chan struct{} { return r.changed.Changed() }
 // before the call. The errors are the classes NotLeader (there is no leader, or
 // it could not prove that it leads), Unavailable and ShuttingDown.
 func (r *Replica) ReadState(ctx context.Context) (*fsm.State, error) {
-	if err := r.log.ReadBarrier(ctx); err != nil {
-		return nil, readError(err)
+	if err := r.readBarrier(ctx); err != nil {
+		return nil, err
 	}
 	if r.outdated != nil && r.outdated() {
 		return nil, errOutdated
 	}
 	return r.store.State(), nil
+}
+
+// readBarrier gives up sooner than ctx when no leader answers.
+func (r *Replica) readBarrier(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, r.leaderTimeout)
+	defer cancel()
+	err := r.log.ReadBarrier(limited)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil && limited.Err() != nil {
+		if why := r.log.Leaderless(); why != "" {
+			return &neon.Error{Code: neon.NotLeader, Msg: why, Err: api.ErrLeaderless}
+		}
+	}
+	return readError(err)
 }
 
 // Propose puts a command into the log and waits until this replica has applied

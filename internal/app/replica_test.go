@@ -6,9 +6,13 @@ import (
 	"errors"
 	"testing"
 
+	"fmt"
+	"quorate/api"
 	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
+	"testing/synctest"
+	"time"
 )
 
 // entry is an entry of the log with one command.
@@ -65,7 +69,7 @@ func TestMachineStopsAtAnEntryThatItCannotApply(t *testing.T) {
 	if _, err := m.Snapshot(); !errors.Is(err, errOutdated) {
 		t.Errorf("a state that is too old is saved: %v", err)
 	}
-	r := &Replica{log: &answering{}, store: m.store, outdated: m.outdate.Load}
+	r := &Replica{leaderTimeout: time.Second, log: &answering{}, store: m.store, outdated: m.outdate.Load}
 	if _, err := r.ReadState(t.Context()); !errors.Is(err, errOutdated) {
 		t.Errorf("a state that is too old is read: %v", err)
 	}
@@ -99,19 +103,49 @@ func TestDamagedSnapshotChangesNothingAndEndsNothing(t *testing.T) {
 
 // answering is a log that answers everything in one way.
 type answering struct {
-	result any
-	err    error
+	result     any
+	err        error
+	leaderless string
+	hang       bool // ReadBarrier waits for its context
 }
 
 func (l *answering) Propose(context.Context, []byte) (any, error) {
 	return l.result, l.err
 }
 
-func (l *answering) ReadBarrier(context.Context) error { return l.err }
-func (l *answering) AppliedIndex() uint64              { return 0 }
+func (l *answering) Leaderless() string { return l.leaderless }
+
+func (l *answering) ReadBarrier(ctx context.Context) error {
+	if l.hang {
+		<-ctx.Done()
+		return fmt.Errorf("%w: %w", cluster.ErrNotLeader, ctx.Err())
+	}
+	return l.err
+}
+
+func (l *answering) AppliedIndex() uint64 { return 0 }
+
+// A read is given up after the time for finding a leader, with what is known of the
+// reason, and then nobody tries again. If a leader is known, the request goes there.
+func TestAReadDoesNotWaitForLongWithoutALeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, why := range []string{"No leader for 9s; missing: c2", ""} {
+			r := &Replica{
+				log: &answering{hang: true, leaderless: why}, store: fsm.NewStore(),
+				leaderTimeout: 5 * time.Second,
+			}
+			begun := time.Now()
+			_, err := r.ReadState(t.Context())
+			if took := time.Since(begun); took != 5*time.Second ||
+				neon.CodeOf(err) != neon.NotLeader || errors.Is(err, api.ErrLeaderless) != (why != "") {
+				t.Errorf("%v after %s", err, took)
+			}
+		}
+	})
+}
 
 func TestReadWithoutALeaderFails(t *testing.T) {
-	r := &Replica{log: &answering{err: cluster.ErrNotLeader}, store: fsm.NewStore()}
+	r := &Replica{leaderTimeout: time.Second, log: &answering{err: cluster.ErrNotLeader}, store: fsm.NewStore()}
 	if _, err := r.ReadState(t.Context()); neon.CodeOf(err) != neon.NotLeader {
 		t.Errorf("read: %v", err)
 	}

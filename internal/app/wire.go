@@ -42,7 +42,7 @@ func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *me
 	store.Subscribe(rec.Changed)
 	keeper := newKeeper(&a.cfg, a.replica, c.safekeepers, recorder)
 	store.Subscribe(keeper.Changed)
-	a.readiness = leadership.NewReadiness(a.cluster, rec)
+	a.readiness = leadership.NewReadiness(a.cluster, rec, a.cfg.LeaderTimeout)
 	deps := a.controllerDeps(c, rec)
 	a.leader = a.newLeaderWork(c, rec, keeper)
 	creator := a.wireTimelines(store, c, keeper)
@@ -149,7 +149,8 @@ func (a *App) newAPI(
 		TenantDeletions: w.tenantDeletions, TimelineDeletions: w.timelineDeletions,
 		Migrations: w.migrations,
 		Leadership: a.leadership, Readiness: a.readiness,
-		Cluster: a.admin.View, Members: a.admin.List, Membership: a.admin,
+		LeaderTimeout: a.cfg.LeaderTimeout,
+		Cluster:       a.admin.View, Members: a.admin.List, Membership: a.admin,
 		State: a.replica.State,
 		Peers: a.outgoing.pooled(), PublicKey: a.cfg.PublicKey,
 		RatePerSec: a.cfg.TenantRateLimit,

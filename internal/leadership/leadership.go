@@ -28,6 +28,7 @@ type Cluster interface {
 	// IsLeader may have changed.
 	LeaderChanged() <-chan struct{}
 	TransferLeadership(ctx context.Context, to string) error
+	Leaderless() string // why there is no leader; "" while one is known
 }
 
 // Successor tells who uses the data directory after this replica.
@@ -88,6 +89,18 @@ func (l *Leadership) IsLeader() bool { return l.retired.Load() == nil && l.clust
 func (l *Leadership) Retire(next Successor) {
 	l.retired.Store(&next)
 	l.retiring.Notify()
+}
+
+// Retired reports whether another instance has taken this replica's place.
+func (l *Leadership) Retired() bool { return l.retired.Load() != nil }
+
+// Leaderless says why there is no leader; "" while one is known, or when it is not for
+// this replica to know.
+func (l *Leadership) Leaderless() string {
+	if l.Retired() {
+		return ""
+	}
+	return l.cluster.Leaderless()
 }
 
 // changed returns two channels. One of them is closed when the answer of known or of

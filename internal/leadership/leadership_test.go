@@ -37,6 +37,13 @@ func (m *member) Leader() (cluster.LeaderInfo, bool) {
 
 func (m *member) LeaderChanged() <-chan struct{} { return m.changed.Changed() }
 
+func (m *member) Leaderless() string {
+	if m.leader.ID != "" {
+		return ""
+	}
+	return "nobody leads"
+}
+
 func (m *member) TransferLeadership(context.Context, string) error { return m.transferErr }
 
 // follow makes the member know another leader.

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"quorate/api"
 	"quorate/api/neon"
 	"quorate/internal/wait"
 )
@@ -19,6 +20,7 @@ type Member interface {
 	LeaderChanged() <-chan struct{} // closed when the answer of IsLeader may have changed
 	ReadBarrier(ctx context.Context) error
 	OutOfService() string // why it must not be asked anything; "" when it may be
+	Leaderless() string   // why there is no leader; "" while one is known
 }
 
 // Term is what readiness must know of the leader's work.
@@ -35,10 +37,15 @@ type Readiness struct {
 	term     Term
 	caughtUp atomic.Bool    // a linearizable read has succeeded here once
 	progress wait.Broadcast // caughtUp has been set
+
+	leaderTimeout time.Duration
 }
 
-// NewReadiness makes the readiness of a replica.
-func NewReadiness(m Member, t Term) *Readiness { return &Readiness{member: m, term: t} }
+// NewReadiness makes the readiness of a replica. Without a leader, a request waits for it
+// for leaderTimeout.
+func NewReadiness(m Member, t Term, leaderTimeout time.Duration) *Readiness {
+	return &Readiness{member: m, term: t, leaderTimeout: leaderTimeout}
+}
 
 // Ready reports, on the leader, whether every node was listed and asked for a sign
 // of life in this term; on a follower, whether it has caught up once. A replica that is
@@ -61,6 +68,8 @@ func (r *Readiness) OutOfService() string { return r.member.OutOfService() }
 // the pageservers: the log has the intents, and a node that does not answer must not stop
 // writes after every change of leader.
 func (r *Readiness) WaitReady(ctx context.Context) error {
+	limit := time.NewTimer(r.leaderTimeout)
+	defer limit.Stop()
 	for !r.serves() {
 		leader, term := r.member.LeaderChanged(), r.term.TermChanged()
 		progress := r.progress.Changed()
@@ -71,6 +80,11 @@ func (r *Readiness) WaitReady(ctx context.Context) error {
 		case <-leader:
 		case <-term:
 		case <-progress:
+		case <-limit.C:
+			if why := r.member.Leaderless(); why != "" {
+				return &neon.Error{Code: neon.NotLeader, Msg: why, Err: api.ErrLeaderless}
+			}
+			limit.Reset(r.leaderTimeout)
 		case <-ctx.Done():
 			return neon.Errorf(neon.Timeout, "Timed out waiting for service readiness")
 		}

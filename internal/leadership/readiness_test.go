@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/api"
 	"quorate/api/neon"
 	"quorate/internal/wait"
 )
@@ -18,6 +19,7 @@ type progress struct {
 	behind                atomic.Int32 // how many barriers still fail
 	changed               wait.Broadcast
 	diverged              atomic.Bool
+	leaderless            string
 }
 
 func (p *progress) OutOfService() string {
@@ -26,6 +28,8 @@ func (p *progress) OutOfService() string {
 	}
 	return ""
 }
+
+func (p *progress) Leaderless() string { return p.leaderless }
 
 func (p *progress) LeaderChanged() <-chan struct{} { return p.changed.Changed() }
 func (p *progress) TermChanged() <-chan struct{}   { return p.changed.Changed() }
@@ -44,7 +48,7 @@ func (p *progress) ReadBarrier(context.Context) error {
 func TestLeaderServesOnceItsTermHasBegunAndIsReadyOnceItHasLookedAtAllNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &progress{}
-		r := NewReadiness(p, p)
+		r := NewReadiness(p, p, 5*time.Second)
 		p.leads.Store(true)
 		time.AfterFunc(time.Second, func() { p.leading.Store(true); p.changed.Notify() })
 		begun := time.Now()
@@ -68,7 +72,7 @@ func TestFollowerIsReadyOnceItHasCaughtUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &progress{}
 		p.behind.Store(3)
-		r := NewReadiness(p, p)
+		r := NewReadiness(p, p, 5*time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		if err := r.WaitReady(ctx); neon.CodeOf(err) != neon.Timeout || r.Ready() {
@@ -83,7 +87,7 @@ func TestFollowerIsReadyOnceItHasCaughtUp(t *testing.T) {
 
 func TestAReplicaThatIsOutOfServiceIsNotReady(t *testing.T) {
 	p := &progress{}
-	r := NewReadiness(p, p)
+	r := NewReadiness(p, p, 5*time.Second)
 	r.CatchUp(t.Context())
 	if !r.Ready() || r.OutOfService() != "" {
 		t.Fatal("it is not ready")
@@ -103,11 +107,30 @@ func TestCatchingUpEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &progress{}
 		p.behind.Store(1000)
-		r := NewReadiness(p, p)
+		r := NewReadiness(p, p, 5*time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if r.CatchUp(ctx); r.Ready() {
 			t.Error("it says that it has caught up")
+		}
+	})
+}
+
+func TestARequestDoesNotWaitForLongWithoutALeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &progress{leaderless: "nobody leads"}
+		r := NewReadiness(p, p, 5*time.Second)
+		begun := time.Now()
+		err := r.WaitReady(t.Context())
+		if took := time.Since(begun); !errors.Is(err, api.ErrLeaderless) ||
+			neon.CodeOf(err) != neon.NotLeader || took != 5*time.Second {
+			t.Errorf("%v after %s", err, took)
+		}
+		// With a leader, it waits until this replica has caught up.
+		p.leaderless = ""
+		time.AfterFunc(20*time.Second, func() { r.CatchUp(t.Context()) })
+		if err := r.WaitReady(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }

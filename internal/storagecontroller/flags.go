@@ -67,6 +67,7 @@ type raftFlags struct {
 	clusterID            string
 	storeLimit, recovery duration
 	removeAfter          duration
+	leaderTimeout        duration
 }
 
 // duration is a flag in the notation of pageserver configuration, such as `1m 30s`.
@@ -233,6 +234,8 @@ func (r *raftFlags) register(fs *pflag.FlagSet) {
 		"longest write of the log before a leader gives way (0s: 700ms)")
 	durationVar(fs, &r.recovery, "raft-disk-recovery", 0,
 		"how long a disk must be healthy again before the replica may lead (0s: 2s)")
+	durationVar(fs, &r.leaderTimeout, "leader-timeout", 0,
+		"how long a request waits while no leader is known (0s: 5s; 40s beside neon_local)")
 	fs.Uint64Var(&r.snapshotThreshold, "raft-snapshot-threshold", 0,
 		"log entries between two snapshots (0: 16384)")
 	fs.Uint64Var(&r.trailingLogs, "raft-trailing-logs", 0,

@@ -125,6 +125,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 			Pageserver: f.jwtToken, Safekeeper: f.safekeeperToken, ControlPlane: f.hookToken,
 		},
 		CAFile:          f.caFile,
+		LeaderTimeout:   f.raft.leaderTimeout.std(),
 		ControlPlaneURL: f.controlPlaneURL,
 		LocalComputes:   f.localNotifications,
 		RepoDir:         f.repoDir,

@@ -31,9 +31,17 @@ const (
 	// the client, in bytes. When the leader dies meanwhile, the request is repeated.
 	heldAnswer = 1 << 20
 
+	// workedAtIt is how long an attempt must have taken for the next leader to be looked
+	// for with new patience.
+	workedAtIt = time.Second
+
 	shortestPause = 5 * time.Millisecond
 	longestPause  = 100 * time.Millisecond
 )
+
+// ErrLeaderless is wrapped by an error after which no other try is made: no leader has
+// been known for as long as a request may wait for one.
+var ErrLeaderless = errors.New("no leader is known")
 
 var errNoLeader = neon.Errorf(neon.NotLeader, "No leader to forward to while in stepped down state")
 
@@ -54,6 +62,10 @@ type Leadership interface {
 	// While derives a context that ends as soon as the replica at the address is known
 	// not to lead any more. Nobody then waits for the answer of a frozen leader.
 	While(ctx context.Context, address string) (context.Context, context.CancelFunc)
+
+	// Leaderless says, while no leader is known, for how long that has been so, which
+	// members are missing, and what to do; "" while one is known.
+	Leaderless() string
 }
 
 // Options is what a Forwarder is made of.
@@ -67,6 +79,9 @@ type Options struct {
 
 	// Count counts a try to have the leader answer: ok, again or failed.
 	Count func(outcome string)
+
+	// LeaderTimeout bounds how long a request waits without a leader that works at it.
+	LeaderTimeout time.Duration
 }
 
 // Forwarder answers requests or has them answered. It keeps nothing between them.
@@ -82,9 +97,6 @@ type Request struct {
 
 	// OnAnyReplica says that this replica may answer although it does not lead.
 	OnAnyReplica bool
-
-	// LeaderTimeout bounds the search for a leader.
-	LeaderTimeout time.Duration
 
 	// Handle answers the request on this replica. It may be called more than once.
 	Handle func() error
@@ -136,7 +148,7 @@ func (f *Forwarder) serveOrForward(ctx context.Context, r Request) (*Response, e
 // retriable reports whether another try makes sense after an error, with whichever
 // replica leads then.
 func (f *Forwarder) retriable(ctx context.Context, err error) bool {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, ErrLeaderless) {
 		return false
 	}
 	switch neon.Classify(err) {
@@ -155,11 +167,12 @@ func (f *Forwarder) retriable(ctx context.Context, err error) bool {
 func (f *Forwarder) forwardUntilDeadline(
 	ctx context.Context, r Request, last error,
 ) (*Response, error) {
-	search, cancel := context.WithTimeout(ctx, r.LeaderTimeout)
-	defer cancel()
+	deadline := time.Now().Add(f.o.LeaderTimeout)
 	unknown := neon.Classify(last) == neon.OutcomeUnknown || r.Acted()
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
+		search, cancel := context.WithDeadline(ctx, deadline)
 		address, self, err := f.o.Leadership.Leader(search)
+		cancel()
 		if errors.Is(err, ErrSteppedDown) && !unknown {
 			return nil, err
 		}
@@ -167,6 +180,7 @@ func (f *Forwarder) forwardUntilDeadline(
 			break
 		}
 		var resp *Response
+		began := time.Now()
 		if self {
 			err = r.Handle()
 			if err != nil && !f.retriable(ctx, err) {
@@ -179,10 +193,16 @@ func (f *Forwarder) forwardUntilDeadline(
 			return resp, nil
 		}
 		last = err
+		if time.Since(began) > workedAtIt {
+			deadline = time.Now().Add(f.o.LeaderTimeout)
+		}
 		unknown = unknown || neon.Classify(err) == neon.OutcomeUnknown || r.Acted()
-		if wait.Sleep(search, pause) != nil {
+		if time.Until(deadline) < pause || wait.Sleep(ctx, pause) != nil {
 			break
 		}
+	}
+	if why := f.o.Leadership.Leaderless(); why != "" && neon.Classify(last) == neon.NotLeader {
+		last = &neon.Error{Code: neon.NotLeader, Msg: why, Err: ErrLeaderless}
 	}
 	if unknown && r.HTTP.Method != http.MethodGet &&
 		neon.Classify(last) != neon.OutcomeUnknown {

@@ -22,6 +22,8 @@ type cluster struct {
 	err    error  // of Leader
 	ready  bool
 
+	leaderless string
+
 	answer   func(r *http.Request) (*http.Response, error)
 	requests []*http.Request
 	counts   map[string]int
@@ -44,6 +46,8 @@ func (c *cluster) While(ctx context.Context, _ string) (context.Context, context
 	return context.WithCancel(ctx)
 }
 
+func (c *cluster) Leaderless() string { return c.leaderless }
+
 func (c *cluster) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.requests = append(c.requests, r)
 	return c.answer(r)
@@ -53,7 +57,7 @@ func (c *cluster) forwarder() *Forwarder {
 	c.counts = map[string]int{}
 	return New(Options{
 		Leadership: c, Ready: func() bool { return c.ready }, Peers: c,
-		Count: func(outcome string) { c.counts[outcome]++ },
+		Count: func(outcome string) { c.counts[outcome]++ }, LeaderTimeout: time.Second,
 	})
 }
 
@@ -79,7 +83,7 @@ func put(err error) Request {
 		"X-Request-Id": {"id"}, "Connection": {"X-Gone"}, "X-Gone": {"1"}, RetryHeader: {"x"},
 	}
 	return Request{
-		HTTP: r, Body: []byte("body"), LeaderTimeout: time.Second,
+		HTTP: r, Body: []byte("body"),
 		Handle: func() error { return err }, Acted: func() bool { return false },
 	}
 }

@@ -21,6 +21,7 @@ type Health struct {
 	stalled int       // writes that are past the deadline and not back
 	failing bool      // the last write failed
 	lastBad time.Time // zero: never
+	unfit   time.Time // when the trouble began that lastBad belongs to
 	cause   error     // of the last trouble
 	fatal   error     // an error that trying again does not cure
 	slowest time.Duration
@@ -39,7 +40,8 @@ func (h *Health) Fatal() <-chan error { return h.fatalCh }
 // Report is the verdict in words and numbers.
 type Report struct {
 	Fit    bool
-	Reason string // why the disk is not fit
+	Reason string    // why the disk is not fit
+	Since  time.Time // when it ceased to be fit; zero while it is
 	// LastWrite and SlowestWrite are durations of writes, fsync included.
 	LastWrite, SlowestWrite time.Duration
 }
@@ -50,7 +52,7 @@ func (h *Health) Report() Report {
 	defer h.mu.Unlock()
 	r := Report{Fit: h.fit(), LastWrite: h.last, SlowestWrite: h.slowest}
 	if !r.Fit && h.cause != nil {
-		r.Reason = h.cause.Error()
+		r.Reason, r.Since = h.cause.Error(), h.unfit
 	}
 	return r
 }
@@ -78,8 +80,8 @@ func (h *Health) fit() bool {
 // stallBegan records that a write hangs.
 func (h *Health) stallBegan(err error) {
 	h.mu.Lock()
-	h.stalled++
 	h.noteTrouble(err)
+	h.stalled++
 	h.mu.Unlock()
 	h.log.Info("the disk hangs; this server does not lead until it recovers", "err", err)
 	h.hooks.Changed()
@@ -106,7 +108,11 @@ func (h *Health) overdue(ctx context.Context, leads bool, grace time.Duration) <
 	return hangs
 }
 
+// noteTrouble is called before the disk counts as hanging or failing.
 func (h *Health) noteTrouble(err error) {
+	if h.fit() {
+		h.unfit = time.Now()
+	}
 	h.lastBad = time.Now()
 	h.cause = err
 }
@@ -116,8 +122,8 @@ func (h *Health) failed(err error) {
 	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 	h.mu.Lock()
 	first := !h.failing
-	h.failing = true
 	h.noteTrouble(err)
+	h.failing = true
 	if !full && h.fatal == nil {
 		h.fatal = fmt.Errorf("%w: %w", ErrDisk, err)
 		h.fatalCh <- h.fatal
@@ -137,8 +143,8 @@ func (h *Health) Condemn(err error) {
 	h.mu.Lock()
 	first := h.fatal == nil
 	if first {
-		h.fatal = err
 		h.noteTrouble(err)
+		h.fatal = err
 		h.fatalCh <- err
 	}
 	h.mu.Unlock()

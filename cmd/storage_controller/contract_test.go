@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -205,6 +206,9 @@ func TestContractExitCodes(t *testing.T) {
 
 // A terminal that is closed, or a supervisor that says so, ends a replica in order.
 func TestAHangUpIsAStopInOrder(t *testing.T) {
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("the tests run under nohup")
+	}
 	p := launch(t, nil, devFlags...)
 	_ = p.ready().cmd.Process.Signal(syscall.SIGHUP)
 	if code := p.exits(); code != "0" || !strings.Contains(p.output(), "Stopping") {

@@ -69,7 +69,10 @@ func TestMachineStopsAtAnEntryThatItCannotApply(t *testing.T) {
 	if _, err := m.Snapshot(); !errors.Is(err, errOutdated) {
 		t.Errorf("a state that is too old is saved: %v", err)
 	}
-	r := &Replica{leaderTimeout: time.Second, log: &answering{}, store: m.store, outdated: m.outdate.Load}
+	r := &Replica{
+		leaderTimeout: time.Second, log: &answering{}, store: m.store,
+		outdated: m.outdate.Load,
+	}
 	if _, err := r.ReadState(t.Context()); !errors.Is(err, errOutdated) {
 		t.Errorf("a state that is too old is read: %v", err)
 	}
@@ -145,7 +148,10 @@ func TestAReadDoesNotWaitForLongWithoutALeader(t *testing.T) {
 }
 
 func TestReadWithoutALeaderFails(t *testing.T) {
-	r := &Replica{leaderTimeout: time.Second, log: &answering{err: cluster.ErrNotLeader}, store: fsm.NewStore()}
+	r := &Replica{
+		leaderTimeout: time.Second, log: &answering{err: cluster.ErrNotLeader},
+		store: fsm.NewStore(),
+	}
 	if _, err := r.ReadState(t.Context()); neon.CodeOf(err) != neon.NotLeader {
 		t.Errorf("read: %v", err)
 	}

@@ -129,13 +129,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		ControlPlaneURL: f.controlPlaneURL,
 		LocalComputes:   f.localNotifications,
 		RepoDir:         f.repoDir,
-		Reconciler: reconciler.Options{
-			HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(),
-			MaxWarmingUp:  f.maxWarmingUp.std(),
-			NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency,
-			MaxSecondaryLag: f.maxSecondaryLag, Chaos: f.chaos(),
-			LongReconcile: f.longReconcile.std(),
-		},
+		Reconciler:      f.reconciler(),
 		TenantRateLimit: int(f.tenantRateLimit),
 		DiskLoss:        f.diskLoss,
 		Splits:          f.splits,
@@ -191,6 +185,17 @@ func (f *flags) serving(certificates *serve.Certificates) serve.Config {
 		Listen: f.listen, ListenTLS: f.listenHTTPS,
 		CertFile: f.certFile, KeyFile: f.keyFile, CertReload: f.certReload.std(),
 		Certificates: certificates,
+	}
+}
+
+// reconciler are the settings of the leader's work.
+func (f *flags) reconciler() reconciler.Options {
+	return reconciler.Options{
+		HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(),
+		MaxWarmingUp:  f.maxWarmingUp.std(),
+		NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency,
+		MaxSecondaryLag: f.maxSecondaryLag, Chaos: f.chaos(),
+		LongReconcile: f.longReconcile.std(),
 	}
 }
 

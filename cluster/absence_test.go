@@ -146,7 +146,7 @@ func TestARemovedServerSaysSoOnce(t *testing.T) {
 			t.Errorf("it said:\n%s", strings.Join(lines, ""))
 		}
 		said[lead].take()
-		term := lead.Term()
+		term := lead.Status().Term
 		time.Sleep(10 * time.Minute)
 		for _, nd := range tr.nodes {
 			if lines := said[nd].take(); len(lines) > linesAMinute {
@@ -156,7 +156,7 @@ func TestARemovedServerSaysSoOnce(t *testing.T) {
 				t.Errorf("%s is out of service: %s", nd.cfg.ID, nd.OutOfService())
 			}
 		}
-		if lead.Term() != term || gone.candidacy.mayStand() {
+		if lead.Status().Term != term || gone.candidacy.mayStand() {
 			t.Error("it asks for votes")
 		}
 		// It learns it again after a restart.

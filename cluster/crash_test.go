@@ -59,13 +59,13 @@ func TestALoneSuspicionDoesNotElect(t *testing.T) {
 		tr := startMemory(t, 3)
 		lead := tr.leader()
 		time.Sleep(time.Second)
-		term := lead.Term()
+		term := lead.Status().Term
 		f := tr.follower()
 		// Only this follower believes it: the other one must stop it.
 		s := suspicion{id: lead.ID(), addr: "h9:9", term: term}
 		f.crash.investigate(context.Background(), s)
 		time.Sleep(2 * time.Second)
-		if lead.Term() != term || !lead.IsLeader() {
+		if lead.Status().Term != term || !lead.IsLeader() {
 			t.Fatal("one follower's suspicion deposed a living leader")
 		}
 		if f.crash.count() != 0 {
@@ -80,8 +80,8 @@ func TestDetectorLeavesLeadersAndOldNewsAlone(t *testing.T) {
 		lead := tr.leader()
 		f := tr.follower()
 		for _, s := range []suspicion{
-			{id: lead.ID(), addr: "h9:9", term: lead.Term() + 1},
-			{id: "n9", addr: "h9:9", term: lead.Term()},
+			{id: lead.ID(), addr: "h9:9", term: lead.Status().Term + 1},
+			{id: "n9", addr: "h9:9", term: lead.Status().Term},
 		} {
 			f.crash.campaign(s)
 			lead.crash.campaign(s)

@@ -98,7 +98,7 @@ func TestAStrangerDoesNotChangeTheAddressOfAMember(t *testing.T) {
 	var resp raft.AppendEntriesResponse
 	if err := evil.AppendEntries("x", "x", &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("evil"), Addr: []byte("h:1")},
-		Term:      follower.Term() + 1,
+		Term:      follower.Status().Term + 1,
 	}, &resp); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestAbsurdTermsAreRefused(t *testing.T) {
 	tr := startTCP(t, 3, Timeouts{})
 	lead, follower := tr.leader(), tr.follower()
 	header := lead.node.header()
-	for _, term := range []uint64{1 << 63, 1<<64 - 1, follower.Term() + 1<<33} {
+	for _, term := range []uint64{1 << 63, 1<<64 - 1, follower.Status().Term + 1<<33} {
 		evil := raftStranger(t, follower.cfg.RaftListen, lead.self.greeting())
 		_ = evil.AppendEntries("x", "x",
 			&raft.AppendEntriesRequest{RPCHeader: header, Term: term},
@@ -126,7 +126,7 @@ func TestAbsurdTermsAreRefused(t *testing.T) {
 			&raft.RequestPreVoteResponse{})
 	}
 	for _, nd := range tr.nodes {
-		if term := nd.Term(); term > 1<<32 {
+		if term := nd.Status().Term; term > 1<<32 {
 			t.Fatalf("%s is in term %d", nd.ID(), term)
 		}
 	}
@@ -402,8 +402,8 @@ func TestASnapshotComesOnlyFromTheOwnCluster(t *testing.T) {
 		evil := raftStranger(t, follower.cfg.RaftListen, claim)
 		var resp raft.InstallSnapshotResponse
 		err := evil.InstallSnapshot("x", "x", &raft.InstallSnapshotRequest{
-			RPCHeader: lead.node.header(), SnapshotVersion: 1, Term: lead.Term(),
-			LastLogIndex: index, LastLogTerm: lead.Term(), Size: 1, ConfigurationIndex: 1,
+			RPCHeader: lead.node.header(), SnapshotVersion: 1, Term: lead.Status().Term,
+			LastLogIndex: index, LastLogTerm: lead.Status().Term, Size: 1, ConfigurationIndex: 1,
 			Configuration: raft.EncodeConfiguration(configuration(lead.cfg.Members)),
 		}, &resp, strings.NewReader("x"))
 		refused := err != nil && !strings.Contains(err.Error(), "restore")

@@ -118,9 +118,6 @@ func (c *Cluster) ClusterID() string { return c.self.cluster() }
 // ID is this server's id.
 func (c *Cluster) ID() string { return c.self.id }
 
-// Term is the server's current term.
-func (c *Cluster) Term() uint64 { return c.node.raft().CurrentTerm() }
-
 // AppliedIndex is the index of the last entry that the Machine has applied.
 func (c *Cluster) AppliedIndex() uint64 { return c.fsm.applied.index() }
 

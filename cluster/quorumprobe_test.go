@@ -14,7 +14,7 @@ func TestALeaderWhoseDiskEverybodySharesWaitsForIt(t *testing.T) {
 		tr := startMemory(t, 3)
 		lead := tr.leader()
 		lead.mustPropose(t, "before")
-		term, ctx := lead.Term(), lead.leadership.current().ctx
+		term, ctx := lead.Status().Term, lead.leadership.current().ctx
 		hang(tr.nodes...)
 		wrote := make(chan error, 1)
 		go func() {
@@ -30,8 +30,8 @@ func TestALeaderWhoseDiskEverybodySharesWaitsForIt(t *testing.T) {
 			t.Fatalf("the write that was under way: %v", err)
 		}
 		lead.mustPropose(t, "after")
-		if lead.Term() != term {
-			t.Fatalf("there was an election: term %d became %d", term, lead.Term())
+		if lead.Status().Term != term {
+			t.Fatalf("there was an election: term %d became %d", term, lead.Status().Term)
 		}
 	})
 }
@@ -73,7 +73,7 @@ func TestALeaderKeepsTheLeadWhenTheOthersAreNoMajority(t *testing.T) {
 		tr := startMemory(t, 3)
 		lead := tr.leader()
 		well := tr.follower()
-		term, ctx := lead.Term(), lead.leadership.current().ctx
+		term, ctx := lead.Status().Term, lead.leadership.current().ctx
 		for _, nd := range tr.nodes {
 			if nd != well {
 				hang(nd)
@@ -92,8 +92,8 @@ func TestALeaderKeepsTheLeadWhenTheOthersAreNoMajority(t *testing.T) {
 		if err := <-wrote; err != nil {
 			t.Fatalf("the write that was under way: %v", err)
 		}
-		if lead.Term() != term {
-			t.Fatalf("there was an election: term %d became %d", term, lead.Term())
+		if lead.Status().Term != term {
+			t.Fatalf("there was an election: term %d became %d", term, lead.Status().Term)
 		}
 	})
 }

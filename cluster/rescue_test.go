@@ -104,8 +104,8 @@ func TestASurvivorsWholeLogBecomesACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := machine.all(); !slices.Equal(got, append(rows, "after")) || c.ClusterID() != "new" ||
-		c.Term() <= 1000 || c.AppliedIndex() <= info.LastIndex || len(c.Members()) != 1 {
-		t.Errorf("%v, cluster %s, term %d, applied %d", got, c.ClusterID(), c.Term(),
+		c.Status().Term <= 1000 || c.AppliedIndex() <= info.LastIndex || len(c.Members()) != 1 {
+		t.Errorf("%v, cluster %s, term %d, applied %d", got, c.ClusterID(), c.Status().Term,
 			c.AppliedIndex())
 	}
 }

@@ -57,7 +57,7 @@ func TestSavedSnapshotIsInspectedAndRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := machine.all(); len(got) != 3 || got[2] != "c" || c.ClusterID() != info.ClusterID ||
-		c.Term() <= info.Term-1 {
+		c.Status().Term <= info.Term-1 {
 		t.Fatalf("restored %v of cluster %q", got, c.ClusterID())
 	}
 }

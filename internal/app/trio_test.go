@@ -202,7 +202,7 @@ func TestMetricsAreThoseOfTheReplica(t *testing.T) {
 				"storage_controller_raft_disk_sick 0", "storage_controller_raft_proposals_in_flight 0",
 				"storage_controller_pending_reconciles 0", "storage_controller_stuck_reconciles 0",
 				"storage_controller_log_lines_dropped 0",
-				fmt.Sprintf("storage_controller_raft_term %d", a.Cluster().Term()),
+				fmt.Sprintf("storage_controller_raft_term %d", a.Cluster().Status().Term),
 				`libmetrics_disk_io_bytes_total{io_operation="read"} `,
 			} {
 				if !strings.Contains(first, "\n"+line) {

@@ -264,10 +264,7 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self}
 	c.marks = &marks{node: c.node, disks: c.self.disks, log: c.log}
-	c.service = &service{
-		node: c.node, disk: disk, leadership: c.leadership, equality: c.equality,
-		removal: c.removal, members: c.membership.list, started: time.Now(),
-	}
+	c.service = newService(c)
 	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.absence = &absence{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.answers = &answers{

@@ -30,6 +30,14 @@ type service struct {
 	started    time.Time
 }
 
+func newService(c *Cluster) *service {
+	return &service{
+		node: c.node, disk: c.node.store.Health, leadership: c.leadership,
+		equality: c.equality, removal: c.removal, members: c.membership.list,
+		started: time.Now(),
+	}
+}
+
 // reason is "" while the server is in service.
 func (s *service) reason() string {
 	if why := cmp.Or(s.removal.reason(), s.equality.diverged()); why != "" {

@@ -218,7 +218,7 @@ func (c *Cluster) makeParts(m Machine) {
 		c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
 		c.peers.founders = append(c.peers.founders, m.ID)
 	}
-	c.fsm = newFSM(m, c.peers.wake.Set, c.cfg.Observer)
+	c.fsm = newFSM(m, membershipMoved(c), c.cfg.Observer)
 	c.candidacy = candidacy{node: c.node, health: health, report: c.peers.report}
 	c.leadership = &leadership{
 		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: c.peers.wake.Set,
@@ -386,6 +386,15 @@ func (c *Cluster) founders() []Member {
 		return c.gossip.founders()
 	}
 	return nil
+}
+
+// membershipMoved is what happens after a membership was applied. What is known of a
+// server counts from then on: the address of a leader, too.
+func membershipMoved(c *Cluster) func() {
+	return func() {
+		c.peers.wake.Set()
+		c.leadership.changed.Notify()
+	}
 }
 
 // diskChanged reacts to a new verdict on the disk. It may be called on raft's own

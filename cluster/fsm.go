@@ -226,6 +226,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.points.forget()
 	f.note(index)
 	f.applied.reset(index)
+	f.changed()
 	return nil
 }
 

@@ -245,7 +245,7 @@ func (p *applicants) answer(a application) (applicationAnswer, error) {
 	defer p.mu.Unlock()
 	p.forget()
 	if _, known := p.who[a.ID]; known || len(p.who) < maxServers {
-		p.who[a.ID], p.seen[a.ID] = Applicant{a.Member, a.HTTPAddr}, time.Now()
+		p.who[a.ID], p.seen[a.ID] = Applicant(a), time.Now()
 	}
 	return answer, nil
 }

@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/raft"
 
@@ -63,4 +65,47 @@ func (n *raftNode) bootstrap(cfg Config, self *identity, rc *raft.Config) error 
 		return fmt.Errorf("cluster: bootstrap: %w", err)
 	}
 	return nil
+}
+
+// warnOfIgnored says, once at the start of a server that has state, which members it was
+// configured with that are not those of its state. The state counts: a server that has one
+// founds nothing, so the others of the list would wait for ever without a word here.
+func (n *raftNode) warnOfIgnored(cfg Config, self *identity, log *slog.Logger) {
+	if n.empty() {
+		return
+	}
+	have := make(map[string]string)
+	var of []Member
+	for _, s := range n.servers() {
+		have[string(s.ID)] = string(s.Address)
+		of = append(of, Member{ID: string(s.ID), RaftAddr: string(s.Address)})
+	}
+	var wrong []string
+	for _, m := range cfg.Members {
+		addr, member := have[m.ID]
+		delete(have, m.ID)
+		switch {
+		case !member:
+			wrong = append(wrong, m.ID+" is no member")
+		case addr != m.RaftAddr && m.ID != n.id:
+			wrong = append(wrong, m.ID+" is at "+addr)
+		}
+	}
+	if len(cfg.Members) > 0 {
+		for _, m := range of {
+			if _, more := have[m.ID]; more {
+				wrong = append(wrong, m.ID+" is a member too")
+			}
+		}
+	}
+	if len(of) < cfg.Expect {
+		wrong = append(wrong, fmt.Sprintf("%d are expected", cfg.Expect))
+	}
+	if len(wrong) == 0 {
+		return
+	}
+	log.Warn("has state already: --members and --bootstrap-expect are ignored", "because",
+		strings.Join(wrong, "; "), "cluster", self.cluster(), "members", ids(sortedMembers(of)),
+		"way_out", "correct the flags; to have another member, start it on an empty data "+
+			"directory and add it (storage_controller members add ID HOST:PORT)")
 }

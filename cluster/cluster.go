@@ -110,6 +110,7 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	if err := c.joining.contradiction(ctx); err != nil {
 		return nil, err
 	}
+	c.node.warnOfIgnored(c.cfg, c.self, c.log)
 	if err := c.openGossip(); err != nil {
 		return nil, err
 	}

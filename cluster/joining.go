@@ -180,7 +180,7 @@ func (j *joining) remind(found applicationAnswer, reasons []string) {
 }
 
 // contradiction returns an error if this server has the state of one cluster and was told
-// to join another one.
+// to join another one. If nobody there is known to be of the same one, it warns.
 func (j *joining) contradiction(ctx context.Context) error {
 	if len(j.addrs) == 0 || j.node.empty() {
 		return nil
@@ -199,13 +199,18 @@ func (j *joining) contradiction(ctx context.Context) error {
 		if err == nil {
 			_ = conn.Close()
 		}
+		if who.Cluster != "" && who.Cluster == j.self.cluster() {
+			return nil
+		}
 		if foreign(who.Cluster, j.self.cluster()) {
 			return fmt.Errorf("%w: this server has state of cluster %s and is to join %s, of which "+
 				"%s at %s is: start it on an empty data directory, or without --join",
 				ErrClusterMismatch, j.self.cluster(), who.Cluster, who.ID, addr)
 		}
 	}
-	j.log.Info("has state already, so it joins no cluster", "cluster", j.self.cluster())
+	j.log.Warn("has state already: --join is ignored", "because", "no member is at "+
+		strings.Join(j.addrs, ", "), "cluster", j.self.cluster(), "way_out",
+		"correct --join; to join another cluster, start on an empty data directory")
 	return nil
 }
 

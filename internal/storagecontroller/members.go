@@ -137,12 +137,22 @@ func newMembersReplace() *cobra.Command {
 }
 
 func newTransferCommand() *cobra.Command {
-	var dir, to *string
+	var f memberFlags
+	var to *string
 	cmd := leaf("transfer-leader", "Hand leadership over; run it where the leader runs", 0,
 		func(ctx context.Context, _ []string) error {
-			return controlsocket.Dial(*dir).TransferLeadership(ctx, *to)
+			client, err := f.client()
+			if err == nil {
+				err = client.TransferLeadership(ctx, *to)
+			}
+			if err != nil {
+				return err
+			}
+			return f.print(neon.LeaderTransfer{To: *to}, func(out io.Writer) {
+				fmt.Fprintln(out, "Leadership was handed over")
+			})
 		})
-	dir = dataDirFlag(cmd)
+	f = newMemberFlags(cmd)
 	to = cmd.Flags().String("to", "", "`id` of the successor (default: the most up to date member)")
 	return cmd
 }

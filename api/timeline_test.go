@@ -393,7 +393,7 @@ func TestDiskLossIsBelievedOnlyWhenConfigured(t *testing.T) {
 		w.addNodes(1)
 		w.replicas[0].do("POST", "/upcall/v1/re-attach", `{"node_id":1,"empty_local_disk":true}`).
 			want(t, 200, `{"tenants":[]}`)
-		if got := w.replicas[0].disk == controller.DiskLost; got != handle {
+		if got := w.replicas[0].emptied; got != handle {
 			t.Errorf("configured %v, believed %v", handle, got)
 		}
 	}

@@ -68,7 +68,7 @@ type replica struct {
 	retired      bool
 	observed     map[neon.ShardID]map[neon.NodeID]*neon.LocationConfig
 	attached     []neon.NodeID // re-attaches heard of
-	disk         controller.Disk
+	emptied      bool          // one of them without its disk
 }
 
 type setup struct {
@@ -329,10 +329,10 @@ func (r *replica) AwaitTerm(context.Context) error { return nil }
 
 func (r *replica) AwaitNoWorker(context.Context, ...neon.ShardID) error { return nil }
 
-func (r *replica) Status(id neon.ShardID) controller.ShardStatus {
+func (r *replica) Status(id neon.ShardID) decide.ShardStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return controller.ShardStatus{Observed: r.observed[id]}
+	return decide.ShardStatus{Observed: r.observed[id]}
 }
 
 func (r *replica) SeenOn(n neon.NodeID) (ids []neon.ShardID) {
@@ -348,10 +348,16 @@ func (r *replica) SeenOn(n neon.NodeID) (ids []neon.ShardID) {
 
 func (r *replica) Loads() map[neon.NodeID]scheduler.Load { return nil }
 
-func (r *replica) ReAttached(n neon.NodeID, disk controller.Disk, _ []fsm.Location) {
+func (r *replica) ReAttached(n neon.NodeID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.attached, r.disk = append(r.attached, n), disk
+	r.attached = append(r.attached, n)
+}
+
+func (r *replica) ReAttachedEmpty(n neon.NodeID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attached, r.emptied = append(r.attached, n), true
 }
 
 func (r *replica) ActivateNode(ctx context.Context, n neon.NodeID) error {

@@ -345,7 +345,7 @@ func TestWarmLimitsAreForOneMove(t *testing.T) {
 			return [2]time.Duration{total, request}
 		}
 		usual := limits()
-		b.now.LimitWarming(id, WarmLimits{Total: new(time.Second)})
+		b.now.LimitWarming(id, new(time.Second), nil)
 		if l := limits(); l[0] != time.Second || l[1] != usual[1] {
 			b.t.Errorf("%v, usually %v", l, usual)
 		}

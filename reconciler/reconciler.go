@@ -3,9 +3,11 @@ package reconciler
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/internal/wait"
 	"quorate/reconciler/plan"
 	"quorate/reconciler/queue"
@@ -134,17 +136,8 @@ func (r *Reconciler) Kick(shards ...neon.ShardID) {
 	}
 }
 
-// ShardStatus is what the leader can say of a shard beyond its record.
-type ShardStatus struct {
-	Reconciling   bool
-	LastError     string
-	Failures      int // in a row
-	PendingNotify bool
-	Observed      map[neon.NodeID]*neon.LocationConfig // nil: unknown
-}
-
 // Status describes a shard; it is empty on a replica that does not lead.
-func (r *Reconciler) Status(id neon.ShardID) (s ShardStatus) {
+func (r *Reconciler) Status(id neon.ShardID) (s decide.ShardStatus) {
 	t := r.current.Load()
 	if t == nil {
 		return s
@@ -247,11 +240,13 @@ func (r *Reconciler) Cancel(ctx context.Context, id neon.ShardID) error {
 	return t.awaitOne(ctx, id, w)
 }
 
-// LimitWarming is for the move of a shard that is about to be asked for. It holds
-// until the shard is where it should be, or this replica leads no more.
-func (r *Reconciler) LimitWarming(id neon.ShardID, l WarmLimits) {
+// LimitWarming is for the move of a shard that is about to be asked for. It sets how
+// long the move waits for its destination to be warm, in all and for each request; nil is
+// the usual time. With a total of zero there is one request. It holds until the shard is
+// where it should be, or this replica leads no more.
+func (r *Reconciler) LimitWarming(id neon.ShardID, total, request *time.Duration) {
 	if t := r.current.Load(); t != nil {
-		t.limits.set(id, l)
+		t.limits.set(id, moveLimits{total, request})
 	}
 }
 

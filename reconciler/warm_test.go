@@ -14,17 +14,17 @@ import (
 // downloaded, and drops no request when its time is over.
 func TestAMoveDownloadsForItsTime(t *testing.T) {
 	for name, tt := range map[string]struct {
-		limits   WarmLimits
+		limits   moveLimits
 		requests int
 		took     time.Duration
 	}{
 		"five seconds in requests of two": {
-			WarmLimits{new(5 * time.Second), new(2 * time.Second)}, 3, 6 * time.Second,
+			moveLimits{new(5 * time.Second), new(2 * time.Second)}, 3, 6 * time.Second,
 		},
 		"requests that do not wait": {
-			WarmLimits{new(5 * time.Second), new(time.Duration)}, 51, 5 * time.Second,
+			moveLimits{new(5 * time.Second), new(time.Duration)}, 51, 5 * time.Second,
 		},
-		"no time": {WarmLimits{new(time.Duration), new(time.Duration)}, 1, 0},
+		"no time": {moveLimits{new(time.Duration), new(time.Duration)}, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			watching(t, 3, func(b *bench, _ *watch) {
@@ -32,7 +32,7 @@ func TestAMoveDownloadsForItsTime(t *testing.T) {
 				b.settle()
 				sh := first(b)
 				b.fleet.set(func() { b.fleet.slow, b.fleet.heatmaps = true, nil })
-				b.now.LimitWarming(sh.ID, tt.limits)
+				b.now.LimitWarming(sh.ID, tt.limits.total, tt.limits.request)
 				began := time.Now()
 				to := sh.Secondary[0]
 				in, err := scheduler.New(b.log.State(), nil).Migrate(sh, to,

@@ -7,26 +7,25 @@ import (
 	"quorate/api/neon"
 )
 
-// WarmLimits bound how long a move waits for its destination to be warm: at most
-// Total, in requests of Request each. Nil is the usual time. With a Total of zero
-// there is one request.
-type WarmLimits struct{ Total, Request *time.Duration }
+// moveLimits bound how long a move waits for its destination to be warm: at most
+// total, in requests of request each. Nil is the usual time.
+type moveLimits struct{ total, request *time.Duration }
 
 // warmLimits are the limits of single moves; all others have the usual ones.
 type warmLimits struct {
 	total, request time.Duration // the usual ones
 
 	mu sync.Mutex
-	by map[neon.ShardID]WarmLimits
+	by map[neon.ShardID]moveLimits
 }
 
 func newWarmLimits(o Options) *warmLimits {
 	return &warmLimits{
-		total: o.WarmTimeout, request: o.WarmRequest, by: make(map[neon.ShardID]WarmLimits),
+		total: o.WarmTimeout, request: o.WarmRequest, by: make(map[neon.ShardID]moveLimits),
 	}
 }
 
-func (w *warmLimits) set(id neon.ShardID, l WarmLimits) {
+func (w *warmLimits) set(id neon.ShardID, l moveLimits) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.by[id] = l
@@ -38,11 +37,11 @@ func (w *warmLimits) of(id neon.ShardID) (total, request time.Duration) {
 	defer w.mu.Unlock()
 	total, request = w.total, w.request
 	set := w.by[id]
-	if set.Total != nil {
-		total = *set.Total
+	if set.total != nil {
+		total = *set.total
 	}
-	if set.Request != nil {
-		request = *set.Request
+	if set.request != nil {
+		request = *set.request
 	}
 	return total, request
 }

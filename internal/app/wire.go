@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"net"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -57,9 +56,9 @@ func (a *App) newLeaderWork(
 		log: a.log, cluster: a.cluster, replica: a.replica, leadership: a.leadership,
 		address:    a.cfg.HTTP.Address,
 		reconciler: rec, keeper: keeper,
-		tenantDeletions: deletion.NewTenants(a.replica, reality{rec}, c.pageservers, a.log),
+		tenantDeletions: deletion.NewTenants(a.replica, rec, c.pageservers, a.log),
 		splits: split.New(split.Deps{
-			Log: a.replica, Reconciler: reality{rec}, Pageservers: c.pageservers,
+			Log: a.replica, Reconciler: rec, Pageservers: c.pageservers,
 			Failpoints: a.cfg.Failpoints, Options: a.cfg.Splits, Logger: a.log,
 		}),
 		flags: &featureflags.Poller{
@@ -106,7 +105,7 @@ func (a *App) newReconciler(c calls, recorder *metrics.Recorder) *reconciler.Rec
 		Migrations: c.pageservers, Hook: c.hooks.attach,
 		Metrics: recorder, Options: a.cfg.Reconciler, Logger: a.log,
 		Ended: func(r *reconciler.Reconciler) {
-			debug := controller.NewDebug(controller.Deps{Log: a.replica, Reality: reality{r}})
+			debug := controller.NewDebug(controller.Deps{Log: a.replica, Reality: r})
 			a.leadership.TermEnds(debug.Observed)
 		},
 	}
@@ -120,9 +119,8 @@ func (a *App) newReconciler(c calls, recorder *metrics.Recorder) *reconciler.Rec
 }
 
 func (a *App) controllerDeps(c calls, rec *reconciler.Reconciler) controller.Deps {
-	leader := reality{rec}
 	return controller.Deps{
-		Log: a.replica, Reality: leader, Nodes: leader, Passes: leader,
+		Log: a.replica, Reality: rec, Nodes: rec, Passes: rec,
 		Pageservers: c.pageservers,
 		Resolve:     a.cfg.Resolve, Locks: controller.NewLocks(a.log),
 		Options: controller.Options{
@@ -162,33 +160,7 @@ func (a *App) newAPI(
 	return api.New(options)
 }
 
-// reality is the reconciler as the controllers see it.
-type reality struct{ *reconciler.Reconciler }
-
-func (r reality) Kick(shards ...neon.ShardID) { r.Reconciler.Kick(shards...) }
-
-func (r reality) LimitWarming(id neon.ShardID, warm, request *time.Duration) {
-	r.Reconciler.LimitWarming(id, reconciler.WarmLimits{Total: warm, Request: request})
-}
-
-func (r reality) Status(id neon.ShardID) controller.ShardStatus {
-	s := r.Reconciler.Status(id)
-	return controller.ShardStatus{
-		Reconciling: s.Reconciling, LastError: s.LastError, PendingNotify: s.PendingNotify,
-		ConsecutiveFailures: s.Failures, Observed: s.Observed,
-	}
-}
-
-// ReAttached forgets what was seen of the node, and clears it if its disk was lost.
-func (r reality) ReAttached(node neon.NodeID, disk controller.Disk, _ []fsm.Location) {
-	if disk == controller.DiskLost {
-		r.Reconciler.ReAttachedEmpty(node)
-		return
-	}
-	r.Reconciler.ReAttached(node)
-}
-
-// resolve tells whether a host has an address.
+// resolve returns an error unless a host has an address.
 func resolve(ctx context.Context, host string) error {
 	if net.ParseIP(host) != nil {
 		return nil

@@ -223,7 +223,7 @@ func TestShardsOfANodeIncludeStrays(t *testing.T) {
 	}
 	_, stray := at(ids[0])
 	home, _ := at(ids[1])
-	reality.status = map[neon.ShardID]ShardStatus{
+	reality.status = map[neon.ShardID]decide.ShardStatus{
 		ids[0]: {Observed: map[neon.NodeID]*neon.LocationConfig{stray: {Mode: neon.Secondary}}},
 		ids[1]: {Observed: map[neon.NodeID]*neon.LocationConfig{home: nil}},
 	}

@@ -48,7 +48,7 @@ func (d *Debug) Shards(ctx context.Context) ([]neon.ShardDump, error) {
 	return all, nil
 }
 
-func dump(tenant fsm.Tenant, sh fsm.Shard, status ShardStatus) neon.ShardDump {
+func dump(tenant fsm.Tenant, sh fsm.Shard, status decide.ShardStatus) neon.ShardDump {
 	e := neon.ShardDump{
 		Shard: sh.ID,
 		Identity: neon.ShardIdentity{
@@ -62,8 +62,8 @@ func dump(tenant fsm.Tenant, sh fsm.Shard, status ShardStatus) neon.ShardDump {
 		Observed:  observed(status),
 		Config:    tenant.Config,
 		Splitting: neon.SplitIdle, Importing: neon.ImportIdle,
-		DelayedReconcile: status.Delayed, LastError: status.LastError,
-		ConsecutiveReconciles:      uint64(max(0, status.ConsecutiveFailures)),
+		LastError:                  status.LastError,
+		ConsecutiveReconciles:      uint64(max(0, status.Failures)),
 		PendingComputeNotification: status.PendingNotify,
 		PreferredNode:              nodeOrNull(sh.PreferredNode), Scheduling: tenant.Scheduling,
 	}
@@ -73,7 +73,7 @@ func dump(tenant fsm.Tenant, sh fsm.Shard, status ShardStatus) neon.ShardDump {
 	return e
 }
 
-func observed(status ShardStatus) neon.ObservedLocations {
+func observed(status decide.ShardStatus) neon.ObservedLocations {
 	o := neon.ObservedLocations{
 		Locations: make(neon.Table[neon.NodeID, neon.ObservedLocation], len(status.Observed)),
 	}

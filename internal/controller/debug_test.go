@@ -47,12 +47,12 @@ func TestDumpsOfShardsJoinTheLogAndWhatWasSeen(t *testing.T) {
 	w.log.Must(fsm.BeginImport{Tenant: importing.Tenant, Timeline: neon.TimelineID{1}})
 	w.beginSplit(splitting.Tenant)
 	conf := &neon.LocationConfig{Mode: neon.AttachedSingle}
-	w.reality.status = map[neon.ShardID]ShardStatus{
+	w.reality.status = map[neon.ShardID]decide.ShardStatus{
 		importing: {
-			Observed: map[neon.NodeID]*neon.LocationConfig{1: conf, 2: nil}, Delayed: true,
-			LastError: "slow", ConsecutiveFailures: 3, PendingNotify: true,
+			Observed:  map[neon.NodeID]*neon.LocationConfig{1: conf, 2: nil},
+			LastError: "slow", Failures: 3, PendingNotify: true,
 		},
-		left: {Observed: map[neon.NodeID]*neon.LocationConfig{2: nil}, ConsecutiveFailures: -1},
+		left: {Observed: map[neon.NodeID]*neon.LocationConfig{2: nil}, Failures: -1},
 		busy: {Reconciling: true},
 	}
 	d := NewDebug(w.Deps)
@@ -71,7 +71,7 @@ func TestDumpsOfShardsJoinTheLogAndWhatWasSeen(t *testing.T) {
 		t.Errorf("%+v\n%+v", first, all[1])
 	}
 	if *first.Generation != 1 || *first.Intent.Attached != 1 || first.PreferredNode != nil ||
-		!first.DelayedReconcile || first.LastError != "slow" || !first.PendingComputeNotification ||
+		first.DelayedReconcile || first.LastError != "slow" || !first.PendingComputeNotification ||
 		first.ConsecutiveReconciles != 3 || first.Identity.Count != 1 ||
 		first.Identity.StripeSize != 8 || first.Identity.Layout != neon.ShardLayoutV1 {
 		t.Errorf("%+v", first)

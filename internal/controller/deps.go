@@ -26,7 +26,7 @@ type Reality interface {
 	// Await's errors; Internal when it was cut short.
 	Cancel(ctx context.Context, id neon.ShardID) error
 
-	Status(id neon.ShardID) ShardStatus
+	Status(id neon.ShardID) decide.ShardStatus
 
 	// SeenOn lists, in no order, the shards that were seen on a pageserver, or may be
 	// there, whether they should or not.
@@ -36,22 +36,15 @@ type Reality interface {
 	Loads() map[neon.NodeID]scheduler.Load
 }
 
-// ShardStatus is what the leader knows of one shard beyond the log.
-type ShardStatus struct {
-	Reconciling         bool
-	Delayed             bool // waits for others to finish
-	LastError           string
-	PendingNotify       bool // a notification of compute is owed
-	ConsecutiveFailures int
-	Observed            map[neon.NodeID]*neon.LocationConfig // nil value: unknown
-}
-
 // NodeWatch is the leader's part in the availability of pageservers.
 type NodeWatch interface {
-	// ReAttached says that a pageserver has started and is about to get these
-	// locations. After it returns, nothing that was observed on the node before counts.
-	// DiskLost means that the node holds nothing at all.
-	ReAttached(node neon.NodeID, disk Disk, locations []fsm.Location)
+	// ReAttached says that a pageserver has started and is about to get its locations.
+	// After it returns, nothing that was observed on the node before counts.
+	ReAttached(node neon.NodeID)
+
+	// ReAttachedEmpty is ReAttached for a pageserver that holds nothing at all, since
+	// its disk was lost.
+	ReAttachedEmpty(node neon.NodeID)
 
 	// ActivateNode carries out an operator's order: it detaches what should not be
 	// on the node, and commits the verdict.
@@ -60,15 +53,6 @@ type NodeWatch interface {
 	// Utilization is the last heartbeat of a node.
 	Utilization(node neon.NodeID) (neon.Utilization, bool)
 }
-
-// Disk says whether a pageserver came back with what it had stored.
-type Disk uint8
-
-// The states of a disk.
-const (
-	DiskKept Disk = iota
-	DiskLost
-)
 
 // Passes runs the leader's round over everything on demand.
 type Passes interface {

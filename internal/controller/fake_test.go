@@ -16,6 +16,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
+	"quorate/internal/decide"
 	"quorate/internal/membership"
 	"quorate/scheduler"
 )
@@ -27,7 +28,7 @@ type fakeReality struct {
 	cancel      func(context.Context, neon.ShardID) error
 	activate    func(context.Context, neon.NodeID) error
 	pass        func(context.Context) (int, error)
-	status      map[neon.ShardID]ShardStatus
+	status      map[neon.ShardID]decide.ShardStatus
 	loads       map[neon.NodeID]scheduler.Load
 	utilization map[neon.NodeID]neon.Utilization
 
@@ -44,9 +45,8 @@ type warmLimit struct {
 }
 
 type reAttached struct {
-	node      neon.NodeID
-	disk      Disk
-	locations []fsm.Location
+	node  neon.NodeID
+	empty bool
 }
 
 func (f *fakeReality) Await(ctx context.Context, index uint64, shards ...neon.ShardID) error {
@@ -65,7 +65,7 @@ func (f *fakeReality) Kick(shards ...neon.ShardID) {
 	f.kicked = append(f.kicked, shards...)
 }
 
-func (f *fakeReality) Status(id neon.ShardID) ShardStatus { return f.status[id] }
+func (f *fakeReality) Status(id neon.ShardID) decide.ShardStatus { return f.status[id] }
 
 func (f *fakeReality) LimitWarming(id neon.ShardID, warm, request *time.Duration) {
 	f.limits = append(f.limits, warmLimit{id, warm, request})
@@ -89,8 +89,12 @@ func (f *fakeReality) SeenOn(n neon.NodeID) (ids []neon.ShardID) {
 
 func (f *fakeReality) Loads() map[neon.NodeID]scheduler.Load { return f.loads }
 
-func (f *fakeReality) ReAttached(n neon.NodeID, d Disk, l []fsm.Location) {
-	f.reAttached = append(f.reAttached, reAttached{n, d, l})
+func (f *fakeReality) ReAttached(n neon.NodeID) {
+	f.reAttached = append(f.reAttached, reAttached{node: n})
+}
+
+func (f *fakeReality) ReAttachedEmpty(n neon.NodeID) {
+	f.reAttached = append(f.reAttached, reAttached{node: n, empty: true})
 }
 
 func (f *fakeReality) ActivateNode(ctx context.Context, id neon.NodeID) error {

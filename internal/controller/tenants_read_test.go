@@ -7,6 +7,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 )
 
 func TestTenantsAreListedPageByPage(t *testing.T) {
@@ -51,7 +52,7 @@ func TestADescriptionJoinsTheLogAndWhatWasSeen(t *testing.T) {
 	w.log.Must(fsm.SetPreferredAZs{
 		Items: []fsm.PreferredAZ{{Shard: id, AZ: neon.MakeAZ("a")}},
 	})
-	w.reality.status = map[neon.ShardID]ShardStatus{
+	w.reality.status = map[neon.ShardID]decide.ShardStatus{
 		id: {LastError: "slow", Reconciling: true, PendingNotify: true},
 	}
 	describe := func() neon.TenantDescribe {
@@ -87,10 +88,10 @@ func TestADetachedTenantIsFoundUntilNothingIsLeft(t *testing.T) {
 	w := newWorld(t, 1)
 	id := w.detached(tenantOne)
 	tenants := NewTenants(w.Deps)
-	for _, status := range []ShardStatus{
+	for _, status := range []decide.ShardStatus{
 		{Observed: map[neon.NodeID]*neon.LocationConfig{1: nil}}, {Reconciling: true},
 	} {
-		w.reality.status = map[neon.ShardID]ShardStatus{id: status}
+		w.reality.status = map[neon.ShardID]decide.ShardStatus{id: status}
 		d, err := tenants.Describe(t.Context(), tenantOne)
 		if err != nil || d.Shards[0].Attached != nil {
 			t.Errorf("%+v: %+v, %v", status, d, err)

@@ -39,7 +39,7 @@ func TestTimeTravelIsRefusedForATenantThatIsOnAPageserver(t *testing.T) {
 		}
 	}
 	observed := func(w *world, conf *neon.LocationConfig) {
-		w.reality.status = map[neon.ShardID]ShardStatus{
+		w.reality.status = map[neon.ShardID]decide.ShardStatus{
 			w.detached(tenantOne): {Observed: map[neon.NodeID]*neon.LocationConfig{1: conf}},
 		}
 	}

@@ -193,7 +193,7 @@ func TestTheOriginOfAMigrationGetsTheTimelineToo(t *testing.T) {
 			w := newWorld(t, 4)
 			id := w.tenant(tenantOne, 1)[0]
 			w.verdict(4, neon.NodeOffline)
-			w.reality.status = map[neon.ShardID]ShardStatus{id: {Observed: c.seen}}
+			w.reality.status = map[neon.ShardID]decide.ShardStatus{id: {Observed: c.seen}}
 			var asked []neon.NodeID
 			w.calls.create = func(
 				n neon.NodeID, _ neon.ShardID, req neon.TimelineCreateRequest,

@@ -34,11 +34,11 @@ func (u *Upcalls) ReAttach(
 	if err != nil {
 		return resp, err
 	}
-	disk := DiskKept
 	if u.Options.HandleDiskLoss && req.EmptyLocalDisk != nil && *req.EmptyLocalDisk {
-		disk = DiskLost
+		u.Nodes.ReAttachedEmpty(req.Node)
+	} else {
+		u.Nodes.ReAttached(req.Node)
 	}
-	u.Nodes.ReAttached(req.Node, disk, r.ReAttached)
 	u.Logger.Info("Pageserver re-attached", "node", req.Node.String(), "shards", len(r.ReAttached))
 
 	resp.Tenants = make([]neon.ReAttachTenant, 0, len(r.ReAttached))

@@ -41,8 +41,7 @@ func TestAReAttachIssuesTheNextNumberOfEveryShard(t *testing.T) {
 	if sh := w.shard(ids[1]); sh.Generation != 1 {
 		t.Errorf("a shard of another node is %+v", sh)
 	}
-	if n := len(w.reality.reAttached); n != 2 || w.reality.reAttached[1].node != 1 ||
-		len(w.reality.reAttached[1].locations) != 2 {
+	if n := len(w.reality.reAttached); n != 2 || w.reality.reAttached[1].node != 1 {
 		t.Errorf("the leader heard %+v", w.reality.reAttached)
 	}
 }
@@ -51,16 +50,16 @@ func TestALostDiskIsBelievedOnlyWhereItIsConfigured(t *testing.T) {
 	for _, c := range []struct {
 		handle bool
 		empty  *bool
-		want   Disk
+		lost   bool
 	}{
-		{true, new(true), DiskLost}, {true, new(false), DiskKept}, {true, nil, DiskKept},
-		{false, new(true), DiskKept},
+		{true, new(true), true}, {true, new(false), false}, {true, nil, false},
+		{false, new(true), false},
 	} {
 		w := newWorld(t, 1)
 		w.Options.HandleDiskLoss = c.handle
 		_, err := NewUpcalls(w.Deps).ReAttach(t.Context(),
 			neon.ReAttachRequest{Node: 1, EmptyLocalDisk: c.empty})
-		if err != nil || len(w.reality.reAttached) != 1 || w.reality.reAttached[0].disk != c.want {
+		if err != nil || len(w.reality.reAttached) != 1 || w.reality.reAttached[0].empty != c.lost {
 			t.Errorf("%+v: %v, the leader heard %+v", c, err, w.reality.reAttached)
 		}
 	}

@@ -26,6 +26,18 @@ type Reconciler interface {
 	Kick(shards ...neon.ShardID)
 }
 
+// ShardStatus is what the leader can say of one shard beyond its record. It is empty on a
+// replica that does not lead.
+type ShardStatus struct {
+	Reconciling   bool
+	LastError     string
+	Failures      int  // in a row
+	PendingNotify bool // compute has to be notified
+
+	// Observed are the locations that were seen. One without a configuration is unknown.
+	Observed map[neon.NodeID]*neon.LocationConfig
+}
+
 // Await waits for shards for at most LongWait and returns how that went.
 func Await(ctx context.Context, r Reconciler, index uint64, shards ...neon.ShardID) error {
 	r.Kick(shards...)

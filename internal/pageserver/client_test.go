@@ -249,44 +249,42 @@ func TestRequests(t *testing.T) {
 func TestStatusErrorsBecomeWhatTheClientSees(t *testing.T) {
 	f := newFake(t)
 	for _, tc := range []struct {
-		status    int
-		body      string
-		code      neon.Code
-		msg       string
-		retryable bool
+		status int
+		body   string
+		code   neon.Code
+		msg    string
 	}{
-		{404, `{"msg":"no slot"}`, neon.NotFound, "7 (127.0.0.1): no slot", false},
-		{503, `{"msg":"busy"}`, neon.Unavailable, "7 (127.0.0.1): busy", true},
-		{401, `{"msg":"who"}`, neon.Internal, "7 (127.0.0.1) 401 Unauthorized: who", false},
-		{403, `{"msg":"no"}`, neon.Internal, "7 (127.0.0.1) 403 Forbidden: no", false},
+		{404, `{"msg":"no slot"}`, neon.NotFound, "7 (127.0.0.1): no slot"},
+		{503, `{"msg":"busy"}`, neon.Unavailable, "7 (127.0.0.1): busy"},
+		{401, `{"msg":"who"}`, neon.Internal, "7 (127.0.0.1) 401 Unauthorized: who"},
+		{403, `{"msg":"no"}`, neon.Internal, "7 (127.0.0.1) 403 Forbidden: no"},
 		{
 			429, `{"msg":"slow"}`, neon.Conflict,
-			"7 (127.0.0.1) 429 Too Many Requests: 429 Too Many Requests slow", false,
+			"7 (127.0.0.1) 429 Too Many Requests: 429 Too Many Requests slow",
 		},
 		{
 			412, `{"msg":"Requested tenant is missing"}`, neon.Conflict,
 			"7 (127.0.0.1) 412 Precondition Failed: 412 Precondition Failed Requested tenant is missing",
-			false,
 		},
 		{
 			500, `{"msg":"boom"}`, neon.Conflict,
-			"7 (127.0.0.1) 500 Internal Server Error: 500 Internal Server Error boom", false,
+			"7 (127.0.0.1) 500 Internal Server Error: 500 Internal Server Error boom",
 		},
 		{
 			408, `{"msg":"late"}`, neon.Conflict,
-			"7 (127.0.0.1) 408 Request Timeout: 408 Request Timeout late", true,
+			"7 (127.0.0.1) 408 Request Timeout: 408 Request Timeout late",
 		},
 		{
 			502, `<html>`, neon.Unavailable,
-			"7 (127.0.0.1) error receiving error body: Http error (502 Bad Gateway)", true,
+			"7 (127.0.0.1) error receiving error body: Http error (502 Bad Gateway)",
 		},
 		{
 			404, `page not found`, neon.Unavailable,
-			"7 (127.0.0.1) error receiving error body: Http error (404 Not Found)", true,
+			"7 (127.0.0.1) error receiving error body: Http error (404 Not Found)",
 		},
 		{
 			302, ``, neon.Unavailable,
-			"7 (127.0.0.1) error receiving error body: Http error (302 Found)", true,
+			"7 (127.0.0.1) error receiving error body: Http error (302 Found)",
 		},
 	} {
 		f.answer(tc.status, tc.body)
@@ -303,9 +301,8 @@ func TestStatusErrorsBecomeWhatTheClientSees(t *testing.T) {
 			t.Errorf("%d %s: a client sees %v %q, want %v %q", tc.status, tc.body, neon.CodeOf(err),
 				api, tc.code, tc.msg)
 		}
-		if Retryable(err) != tc.retryable || errors.Is(err, ErrUnreachable) {
-			t.Errorf("%d %s: retryable %t, unreachable %t", tc.status, tc.body, Retryable(err),
-				errors.Is(err, ErrUnreachable))
+		if errors.Is(err, ErrUnreachable) {
+			t.Errorf("%d %s: an answer is taken for none", tc.status, tc.body)
 		}
 	}
 }
@@ -378,9 +375,9 @@ func TestTransportErrors(t *testing.T) {
 			continue
 		}
 		if neon.CodeOf(err) != tc.code || errors.Is(err, ErrUnreachable) != tc.unreachable ||
-			e.NotSent() != tc.notSent || Retryable(err) != tc.unreachable {
-			t.Errorf("%s: code %v, unreachable %t, not sent %t, retryable %t: %v", tc.name,
-				neon.CodeOf(err), errors.Is(err, ErrUnreachable), e.NotSent(), Retryable(err), err)
+			e.NotSent() != tc.notSent {
+			t.Errorf("%s: code %v, unreachable %t, not sent %t: %v", tc.name,
+				neon.CodeOf(err), errors.Is(err, ErrUnreachable), e.NotSent(), err)
 		}
 		if strings.Contains(err.Error(), tenantText) {
 			t.Errorf("%s: the error repeats the URL: %v", tc.name, err)
@@ -397,7 +394,7 @@ func TestUndecodableAnswersAreErrors(t *testing.T) {
 		f.answer(200, body)
 		var d *DecodeError
 		if _, err := f.Utilization(t.Context(),
-			f.node); !errors.As(err, &d) || neon.CodeOf(err) != neon.Internal || Retryable(err) {
+			f.node); !errors.As(err, &d) || neon.CodeOf(err) != neon.Internal {
 			t.Errorf("%s: Utilization: %v", name, err)
 		}
 		if _, err := f.Locations(t.Context(), f.node); !errors.As(err, &d) {

@@ -123,18 +123,3 @@ func (e *DecodeError) As(target any) bool {
 	}
 	return ok
 }
-
-// Retryable reports whether the same call may succeed a little later. It may when there
-// was no answer, when something other than a pageserver answered, and after 408, 503 and
-// 504. Other answers are final.
-func Retryable(err error) bool {
-	var s *StatusError
-	if errors.As(err, &s) {
-		switch s.Status {
-		case http.StatusRequestTimeout, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			return true
-		}
-		return s.NoMsg
-	}
-	return errors.Is(err, ErrUnreachable)
-}

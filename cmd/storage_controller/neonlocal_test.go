@@ -26,6 +26,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"quorate/api/neon"
+	"quorate/internal/storconcli"
 	"quorate/testcluster/simpageserver"
 )
 
@@ -33,9 +34,17 @@ import (
 // variables that neon_local lets through.
 const asController = "NEON_TEST_BE_THE_CONTROLLER"
 
+// asClient makes it be storcon_cli.
+const asClient = "QUORATE_TEST_BE_THE_CLIENT"
+
 func TestMain(m *testing.M) {
-	if os.Getenv(asController) != "" {
+	switch {
+	case os.Getenv(asController) != "":
 		main()
+	case os.Getenv(asClient) != "":
+		os.Exit(storconcli.Run(context.Background(), storconcli.Env{
+			Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr,
+		}))
 	}
 	os.Exit(m.Run())
 }

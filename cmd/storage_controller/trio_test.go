@@ -31,9 +31,12 @@ type host struct {
 	extra              []string
 }
 
-func newTrio(t *testing.T, extra ...string) *trio {
+func newTrio(t *testing.T, extra ...string) *trio { return newHosts(t, 3, extra...) }
+
+// newHosts are places for n processes. The first three found a cluster.
+func newHosts(t *testing.T, n int, extra ...string) *trio {
 	c := &trio{t: t}
-	for i := range 3 {
+	for i := range n {
 		dir := t.TempDir()
 		c.hosts = append(c.hosts, &host{
 			t: t, id: "c" + strconv.Itoa(i+1), dir: filepath.Join(dir, "data"),
@@ -48,7 +51,7 @@ func newTrio(t *testing.T, extra ...string) *trio {
 // members are what --members says.
 func (c *trio) members() string {
 	var list []string
-	for _, h := range c.hosts {
+	for _, h := range c.hosts[:3] {
 		list = append(list, h.id+"="+h.raft)
 	}
 	return strings.Join(list, ",")

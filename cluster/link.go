@@ -30,6 +30,10 @@ type link struct {
 	nextID uint64
 }
 
+// peerWriteTime is how long a peer may take to read one frame of at most 1 MB. A peer
+// that does not read would keep what is queued for it in memory.
+const peerWriteTime = 10 * time.Second
+
 // outbox writes the frames of one connection from one goroutine. So no caller holds a
 // lock while the network blocks.
 type outbox struct {
@@ -47,6 +51,7 @@ func (o *outbox) run(c net.Conn) {
 	for {
 		select {
 		case b := <-o.frames:
+			_ = c.SetWriteDeadline(time.Now().Add(peerWriteTime))
 			if _, err := c.Write(b); err != nil {
 				_ = c.Close()
 				<-o.done

@@ -9,7 +9,7 @@ var errLeaderGone = errors.New("the leader this request went to does not lead an
 
 // While derives a context that ends when this replica learns that the leader at
 // the address does not lead any more: a frozen one would never answer. The
-// returned function must be called.
+// returned function must be called; it joins what watches the leader.
 func (l *Leadership) While(ctx context.Context, _ string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	leader, _ := l.known()
@@ -17,8 +17,15 @@ func (l *Leadership) While(ctx context.Context, _ string) (context.Context, cont
 		cancel(errLeaderGone)
 		return ctx, func() {}
 	}
-	l.forwarded.Go(func() { l.watch(ctx, leader, cancel) })
-	return ctx, func() { cancel(nil) }
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.watch(ctx, leader, cancel)
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-ended
+	}
 }
 
 // watch calls cancel when another than this leader, or none, is known. It returns then,

@@ -8,7 +8,6 @@ import (
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"quorate/api"
@@ -64,12 +63,11 @@ type Options struct {
 
 // Leadership is the api.Leadership of a replica.
 type Leadership struct {
-	cluster   Cluster
-	log       Log
-	stepDown  stepDown
-	retired   atomic.Pointer[Successor] // set once this replica has retired
-	retiring  wait.Broadcast            // retired has been set
-	forwarded sync.WaitGroup            // one for each request under way at a leader
+	cluster  Cluster
+	log      Log
+	stepDown stepDown
+	retired  atomic.Pointer[Successor] // set once this replica has retired
+	retiring wait.Broadcast            // retired has been set
 }
 
 // New makes the leadership of a replica.
@@ -169,8 +167,7 @@ func (l *Leadership) addressOf(id string) string {
 	return ""
 }
 
-// Wait joins what was started for requests, once none is under way any more.
+// Wait joins a step-down that was asked for, once no request is under way any more.
 func (l *Leadership) Wait() {
 	l.stepDown.wait()
-	l.forwarded.Wait()
 }

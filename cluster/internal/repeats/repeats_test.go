@@ -103,17 +103,23 @@ func TestALineThatDoesNotRepeatIsToldAsItIs(t *testing.T) {
 
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	scene(t, slog.LevelInfo, func(t *testing.T, h *Handler, log *slog.Logger, out *output) {
+		kept := func() int {
+			h.lines.mu.Lock()
+			defer h.lines.mu.Unlock()
+			return len(h.lines.kept)
+		}
 		for i := range 3 * maxKept {
 			log.Info("odd", "from", fmt.Sprint(i))
 		}
-		if n := len(h.lines.kept); n != maxKept {
+		if n := kept(); n != maxKept {
 			t.Errorf("%d lines are remembered", n)
 		}
 		if n := len(out.take()); n != maxKept {
 			t.Errorf("%d lines were told", n)
 		}
 		time.Sleep(2 * quiet)
-		if n := len(h.lines.kept); n != 0 {
+		synctest.Wait()
+		if n := kept(); n != 0 {
 			t.Errorf("%d lines are remembered when all is over", n)
 		}
 		if n := len(out.take()); n != 1 {

@@ -337,8 +337,8 @@ func TestVerdictsHoldOnlyForWhatWasJudged(t *testing.T) {
 	}
 }
 
-// TestReAttachSettlesTheNodesPolicy: operations that a restart ends are ended.
-func TestReAttachSettlesTheNodesPolicy(t *testing.T) {
+// TestReAttachEndsOperationsOfTheNode: operations that a restart ends are ended.
+func TestReAttachEndsOperationsOfTheNode(t *testing.T) {
 	for was, want := range map[neon.NodeScheduling]neon.NodeScheduling{
 		neon.SchedulingActive: neon.SchedulingActive, neon.SchedulingFilling: neon.SchedulingActive,
 		neon.SchedulingDraining:        neon.SchedulingActive,

@@ -110,7 +110,7 @@ func history() []Command {
 			{Shard: ids[0], Node: 2, Generation: 4}, {Shard: ids[1], Node: 2, Generation: 2},
 		}},
 		SetNodeScheduling{Node: 3, Scheduling: neon.SchedulingActive},
-	}, append(safekeeperHistory(tenant), handHistory(tenant, ids)...)...)
+	}, append(safekeeperHistory(tenant), unmanagedHistory(tenant, ids)...)...)
 	all = append(all, operationHistory(uint64(len(all)), a, addr)...)
 	all = append(all, workHistory(tenant)...)
 	return append(all, SetLevel{Level: 1}) // refused

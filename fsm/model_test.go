@@ -337,7 +337,7 @@ func (m *machine) command(t *rapid.T) Command {
 		return m.safekeeping(t)
 	}
 	if rapid.IntRange(0, 7).Draw(t, "by hand") == 0 {
-		return m.byHand(t)
+		return m.unmanagedCommand(t)
 	}
 	if rapid.IntRange(0, 5).Draw(t, "timeline work") == 0 {
 		return m.timelineWork(t)

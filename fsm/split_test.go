@@ -184,12 +184,12 @@ func TestAbortedSplitRenewsEveryParent(t *testing.T) {
 	sp, _ := s.Split(modelTenant(1))
 	if _, r := Apply(s, s.Index+1, RequestID{},
 		FinishAbortedSplit{Tenant: sp.Tenant, Began: sp.Began}); r.Err == nil {
-		t.Error("a split that is asking thaws")
+		t.Error("a split that is asking ends as aborted")
 	}
 	s, _ = must(t, s,
 		AbortSplit{Tenant: sp.Tenant, Began: sp.Began, Code: neon.Conflict, Reason: "x"})
 	if !s.Splitting(sp.Tenant) {
-		t.Error("the tenant thaws before the children are removed")
+		t.Error("the tenant is unfrozen before the children are removed")
 	}
 	before := shardsOf(s, sp.Tenant)
 	s, r := must(t, s, FinishAbortedSplit{Tenant: sp.Tenant, Began: sp.Began})

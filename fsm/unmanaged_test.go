@@ -8,8 +8,8 @@ import (
 	"quorate/api/neon"
 )
 
-// handHistory is the part of the golden log about what is done by hand.
-func handHistory(tenant neon.TenantID, ids []neon.ShardID) []Command {
+// unmanagedHistory is the part of the golden log about unmanaged shards.
+func unmanagedHistory(tenant neon.TenantID, ids []neon.ShardID) []Command {
 	config, err := neon.ParseTenantConfig([]byte(`{"gc_horizon":1}`), neon.RejectUnknown)
 	if err != nil {
 		panic(err)
@@ -38,8 +38,8 @@ func handHistory(tenant neon.TenantID, ids []neon.ShardID) []Command {
 	}
 }
 
-// byHand draws a command of this file's subject.
-func (m *machine) byHand(t *rapid.T) Command {
+// unmanagedCommand draws a command of this file's subject.
+func (m *machine) unmanagedCommand(t *rapid.T) Command {
 	id := m.anyShard(t)
 	switch rapid.IntRange(0, 5).Draw(t, "by hand") {
 	case 0:
@@ -60,7 +60,7 @@ func (m *machine) byHand(t *rapid.T) Command {
 	}
 }
 
-func TestAnAttachmentByHandIsNumberedAndLeftAlone(t *testing.T) {
+func TestAnUnmanagedShardIsNumberedAndNotMoved(t *testing.T) {
 	s := small(t)
 	id := neon.ShardIDs(modelTenant(1), 2)[0]
 	before, _ := s.Shard(id)

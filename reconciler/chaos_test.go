@@ -14,7 +14,7 @@ func TestChaosDisturbsAndDoesNoHarm(t *testing.T) {
 		ids := b.create(40, 1, neon.Attached(1))
 		b.create(20, 2, neon.Attached(0))
 		b.pin(ids[0])
-		b.settle()
+		b.awaitIdle()
 		pinned := neon.ShardID{Tenant: ids[0], Count: 1}
 		before, _ := b.log.State().Shard(pinned)
 		b.depose()
@@ -54,7 +54,7 @@ func TestChaosDisturbsAndDoesNoHarm(t *testing.T) {
 		b.depose()
 		b.opts.Chaos = Chaos{}
 		b.lead()
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }

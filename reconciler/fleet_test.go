@@ -43,7 +43,7 @@ type fleet struct {
 	has      map[neon.NodeID]map[neon.TimelineID]neon.Lsn
 	at       map[neon.NodeID]map[neon.ShardID]neon.LocationConfig
 	owners   map[neon.ShardID]map[neon.Generation]neon.NodeID
-	told     map[neon.ShardID]neon.NodeID
+	notified map[neon.ShardID]neon.NodeID
 	hookErr  error
 	notes    int     // notifications that came
 	flaky    float64 // share of calls whose answer is lost after they took effect
@@ -62,10 +62,10 @@ type fleet struct {
 func newFleet(t *testing.T, log *fsmtest.Log) *fleet {
 	return &fleet{
 		t: t, log: log, rng: rand.New(rand.NewPCG(1, 2)), down: map[neon.NodeID]bool{},
-		latency: time.Millisecond,
-		at:      map[neon.NodeID]map[neon.ShardID]neon.LocationConfig{},
-		owners:  map[neon.ShardID]map[neon.Generation]neon.NodeID{},
-		told:    map[neon.ShardID]neon.NodeID{},
+		latency:  time.Millisecond,
+		at:       map[neon.NodeID]map[neon.ShardID]neon.LocationConfig{},
+		owners:   map[neon.ShardID]map[neon.Generation]neon.NodeID{},
+		notified: map[neon.ShardID]neon.NodeID{},
 	}
 }
 
@@ -296,7 +296,7 @@ func (f *fleet) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error
 			{Tenant: body.Tenant, Number: s.Number, Count: neon.ShardCount(len(body.Shards))},
 			neon.Unsharded(body.Tenant),
 		} {
-			f.told[id] = s.Node
+			f.notified[id] = s.Node
 		}
 	}
 	return nil
@@ -348,7 +348,7 @@ func newBench(t *testing.T, nodes int) *bench {
 		})
 	}
 	b.lead()
-	b.settle()
+	b.awaitIdle()
 	return b
 }
 
@@ -389,8 +389,8 @@ func (b *bench) depose() {
 	<-b.joined
 }
 
-// settle waits, in virtual time, until nothing is left to do.
-func (b *bench) settle() {
+// awaitIdle waits, in virtual time, until nothing is left to do.
+func (b *bench) awaitIdle() {
 	b.t.Helper()
 	for range 200 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -402,7 +402,7 @@ func (b *bench) settle() {
 		wait.Sleep(context.Background(), time.Second)
 	}
 	b.depose()
-	b.t.Fatal("it does not settle")
+	b.t.Fatal("it does not become idle")
 }
 
 func (b *bench) create(n int, count neon.ShardCount, policy neon.Placement) (ids []neon.TenantID) {
@@ -465,8 +465,8 @@ func (b *bench) check() {
 			}
 		}
 		if b.hook != nil && sh.Attached != 0 &&
-			(b.fleet.told[sh.ID] != sh.Attached || !sh.ComputeAcknowledged) {
-			b.t.Errorf("%s: compute was told node %d, it is on %d", sh.ID, b.fleet.told[sh.ID],
+			(b.fleet.notified[sh.ID] != sh.Attached || !sh.ComputeAcknowledged) {
+			b.t.Errorf("%s: compute was told node %d, it is on %d", sh.ID, b.fleet.notified[sh.ID],
 				sh.Attached)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 func TestACallThatHangsDoesNotHoldAShardOfADeadNode(t *testing.T) {
 	scenario(t, 4, func(b *bench) {
 		ids := b.create(10, 2, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.hung = dead })
 		conf, err := neon.ParseTenantConfig([]byte(`{"gc_horizon":7}`), neon.RejectUnknown)

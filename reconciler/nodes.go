@@ -303,14 +303,14 @@ func (w *nodeWatch) firstRound() {
 	for {
 		progress := w.progress.Changed()
 		w.mu.Lock()
-		settled := true
+		complete := true
 		for id, e := range w.watch {
 			inc, ok := w.seen.ListedAt(id)
 			listed := ok && inc == e.last.Incarnation
-			settled = settled && e.probed && (e.failing || e.listFailed || listed && !e.busy)
+			complete = complete && e.probed && (e.failing || e.listFailed || listed && !e.busy)
 		}
 		w.mu.Unlock()
-		if settled {
+		if complete {
 			return
 		}
 		select {

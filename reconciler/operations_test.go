@@ -55,7 +55,7 @@ func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
 		scenario(t, 4, func(b *bench) {
 			b.create(40, 1, neon.Attached(1))
 			b.create(40, 2, neon.Attached(0))
-			b.settle()
+			b.awaitIdle()
 			b.fleet.set(func() { b.fleet.latency = 5 * time.Millisecond })
 			n := b.busiest()
 			had := b.attachedOn(n)
@@ -83,7 +83,7 @@ func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
 				b.t.Errorf("killed after %d ms: filled, node %d is %s and has %d", kill, n, p,
 					b.attachedOn(n))
 			}
-			b.settle()
+			b.awaitIdle()
 			b.check()
 		})
 	}
@@ -97,7 +97,7 @@ func TestDeletionEndsInATombstoneWhereverTheLeaderDies(t *testing.T) {
 			scenario(t, 4, func(b *bench) {
 				b.create(40, 1, neon.Attached(1))
 				b.create(40, 2, neon.Attached(0))
-				b.settle()
+				b.awaitIdle()
 				b.fleet.set(func() { b.fleet.latency = 5 * time.Millisecond })
 				n := b.busiest()
 				b.must(fsm.BeginNodeOperation{
@@ -119,7 +119,7 @@ func TestDeletionEndsInATombstoneWhereverTheLeaderDies(t *testing.T) {
 						kill, left)
 				}
 				b.fleet.set(func() { b.fleet.down[n] = true })
-				b.settle()
+				b.awaitIdle()
 				b.check()
 			})
 		}
@@ -134,7 +134,7 @@ func TestAPageserverThatDiesInADrainDelaysIt(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %s", kind, which), func(t *testing.T) {
 				scenario(t, 4, func(b *bench) {
 					b.create(60, 1, neon.Attached(1))
-					b.settle()
+					b.awaitIdle()
 					b.fleet.set(func() { b.fleet.latency = 20 * time.Millisecond })
 					n := b.busiest()
 					b.begin(n, kind)
@@ -148,7 +148,7 @@ func TestAPageserverThatDiesInADrainDelaysIt(t *testing.T) {
 					if b.attachedOn(n) != 0 {
 						b.t.Errorf("node %d still has %d", n, b.attachedOn(n))
 					}
-					b.settle()
+					b.awaitIdle()
 					b.check()
 				})
 			})
@@ -162,12 +162,12 @@ func TestAnOperationOfADeadNodeEnds(t *testing.T) {
 	for _, kind := range []fsm.OperationKind{fsm.OperationDrain, fsm.OperationFill} {
 		scenario(t, 3, func(b *bench) {
 			b.create(20, 1, neon.Attached(1))
-			b.settle()
+			b.awaitIdle()
 			if kind == fsm.OperationFill {
 				b.begin(1, fsm.OperationDrain)
 				b.ended()
 				b.must(fsm.SetNodeScheduling{Node: 1, Scheduling: neon.SchedulingActive})
-				b.settle()
+				b.awaitIdle()
 			}
 			b.fleet.set(func() { b.fleet.hookErr = errors.New("not now") })
 			b.begin(1, kind)
@@ -185,7 +185,7 @@ func TestAnOperationOfADeadNodeEnds(t *testing.T) {
 			for n := neon.NodeID(1); n <= 3; n++ {
 				b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
 			}
-			b.settle()
+			b.awaitIdle()
 			b.check()
 		})
 	}
@@ -195,7 +195,7 @@ func TestAnOperationOfADeadNodeEnds(t *testing.T) {
 func TestADrainSkipsColdShardsAndCanBeCancelled(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		ids := b.create(30, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		n := b.busiest()
 		had := b.attachedOn(n)
 		paused := b.firstOn(n)
@@ -291,7 +291,7 @@ func TestASlowedOperationIsCancelledAtOnce(t *testing.T) {
 			}
 			b.lead()
 			b.create(40, 1, neon.Attached(1))
-			b.settle()
+			b.awaitIdle()
 			n := b.busiest()
 			begun := b.must(fsm.BeginNodeOperation{
 				Node: n, Kind: c.kind, Force: c.force, Prior: neon.SchedulingActive,
@@ -308,7 +308,7 @@ func TestASlowedOperationIsCancelledAtOnce(t *testing.T) {
 				node.Operation.Kind != fsm.OperationNone {
 				b.t.Errorf("%+v: %+v", c, node)
 			}
-			b.settle()
+			b.awaitIdle()
 			b.check()
 		})
 	}
@@ -322,7 +322,7 @@ func TestAnInterruptedOperationEnds(t *testing.T) {
 	} {
 		scenario(t, 4, func(b *bench) {
 			b.create(40, 1, neon.Attached(1))
-			b.settle()
+			b.awaitIdle()
 			b.fleet.set(func() { b.fleet.latency = 100 * time.Millisecond })
 			n := b.busiest()
 			b.begin(n, kind)
@@ -337,7 +337,7 @@ func TestAnInterruptedOperationEnds(t *testing.T) {
 				node.Scheduling != want || b.preferring() != 0 {
 				b.t.Errorf("%s: %+v with %d shards on their way", kind, node, b.preferring())
 			}
-			b.settle()
+			b.awaitIdle()
 			b.check()
 		})
 	}
@@ -363,7 +363,7 @@ func TestADrainWaitsNoLongerThanItShould(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			scenario(t, 2, func(b *bench) {
 				b.create(10, 1, c.policy)
-				b.settle()
+				b.awaitIdle()
 				had := b.attachedOn(1)
 				b.fleet.set(func() { c.spoil(b.fleet) })
 				began := time.Now()
@@ -375,7 +375,7 @@ func TestADrainWaitsNoLongerThanItShould(t *testing.T) {
 						b.attachedOn(1), had, b.preferring())
 				}
 				b.fleet.set(func() { b.fleet.lag, b.fleet.slow, b.fleet.refuse = 0, false, 0 })
-				b.settle()
+				b.awaitIdle()
 				b.check()
 			})
 		})
@@ -386,7 +386,7 @@ func TestADrainWaitsNoLongerThanItShould(t *testing.T) {
 func TestASuccessorKeepsToTheBudget(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(600, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.latency = time.Second / 2 })
 		n := b.busiest()
 		b.begin(n, fsm.OperationDelete)
@@ -402,7 +402,7 @@ func TestASuccessorKeepsToTheBudget(t *testing.T) {
 		if most > 64 || most < 40 {
 			b.t.Errorf("%d shards were being moved at a time", most)
 		}
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -418,7 +418,7 @@ func (b *bench) firstOn(n neon.NodeID) (id neon.ShardID) {
 func TestOperationsShareOneBudget(t *testing.T) {
 	scenario(t, 6, func(b *bench) {
 		b.create(200, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.latency = time.Second / 2 })
 		b.begin(1, fsm.OperationDrain)
 		b.begin(2, fsm.OperationDelete)
@@ -431,7 +431,7 @@ func TestOperationsShareOneBudget(t *testing.T) {
 		if most > 64 || most < 40 {
 			b.t.Errorf("%d shards were being moved at a time", most)
 		}
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -441,11 +441,11 @@ func TestOperationsShareOneBudget(t *testing.T) {
 func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 	scenario(t, 6, func(b *bench) {
 		b.create(100, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.down[dead] = true })
 		elapse(15 * time.Minute) // also its secondaries get new places
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.down[dead] = false; b.fleet.lag = 11 << 30 })
 		away := func() (n int) {
 			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
@@ -463,7 +463,7 @@ func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 		}
 		b.fleet.set(func() { b.fleet.lag = 0 })
 		elapse(10 * time.Minute)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		if away() != 0 {
 			b.t.Errorf("%d shards are away from home", away())
@@ -476,10 +476,10 @@ func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 	scenario(t, 6, func(b *bench) {
 		b.create(400, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.down[1], b.fleet.down[4] = true, true }) // a whole zone
 		elapse(15 * time.Minute)
-		b.settle()
+		b.awaitIdle()
 		cold := func(id neon.ShardID) bool { return id.Tenant[1] == 0 && id.Tenant[2] < 200 }
 		var looks atomic.Int64
 		b.fleet.set(func() {
@@ -517,7 +517,7 @@ func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 		}
 		b.fleet.set(func() { b.fleet.lagOf = nil })
 		elapse(5 * time.Minute)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		if away(cold) != 0 {
 			b.t.Errorf("%d shards are away", away(cold))

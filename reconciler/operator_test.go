@@ -103,7 +103,7 @@ func watching(t *testing.T, nodes int, f func(*bench, *watch)) {
 		b.opts.LongReconcile = 5 * time.Second
 		b.lead()
 		defer func() { b.depose() }()
-		b.settle()
+		b.awaitIdle()
 		f(b, w)
 	})
 }
@@ -126,7 +126,7 @@ func testALongReconcile(t *testing.T, place string) {
 	const line = "Reconcile passed the long running threshold of 5s"
 	watching(t, 3, func(b *bench, w *watch) {
 		b.create(5, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		elapse(10 * time.Second)
 		if w.longs() != 0 || w.lines(line) != 0 {
 			b.t.Fatal("short ones are told")
@@ -143,7 +143,7 @@ func testALongReconcile(t *testing.T, place string) {
 		}
 		w.hold("")
 		elapse(time.Second)
-		b.settle()
+		b.awaitIdle()
 		if w.longs() != 0 {
 			b.t.Error("its end was not told")
 		}
@@ -156,7 +156,7 @@ func testALongReconcile(t *testing.T, place string) {
 		}
 		w.hold("")
 		b.lead()
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -170,7 +170,7 @@ func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 	for _, place := range places {
 		watching(t, 3, func(b *bench, w *watch) {
 			b.create(1, 1, neon.Attached(0))
-			b.settle()
+			b.awaitIdle()
 			id := first(b).ID
 			tenant, _ := b.log.State().Tenant(id.Tenant)
 			// it is to stay where it goes
@@ -195,7 +195,7 @@ func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 			}
 			w.hold("")
 			elapse(11 * time.Second)
-			b.settle()
+			b.awaitIdle()
 			b.check()
 			if at := first(b).Attached; at != to {
 				b.t.Errorf("%s: it went to %d, not %d", place, at, to)
@@ -207,7 +207,7 @@ func TestWorkIsCancelledAndTakenUpAgain(t *testing.T) {
 func TestCancelEndsACall(t *testing.T) {
 	watching(t, 3, func(b *bench, w *watch) {
 		b.create(1, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.latency = 800 * time.Millisecond })
 		migrate(b, first(b))
 		elapse(300 * time.Millisecond)
@@ -218,7 +218,7 @@ func TestCancelEndsACall(t *testing.T) {
 		}
 		b.fleet.set(func() { b.fleet.latency = time.Millisecond })
 		elapse(11 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -229,7 +229,7 @@ func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 	const blocked, gone = "Live migration blocked by compute notification error, retrying: busy", "Giving up on compute notification"
 	watching(t, 3, func(b *bench, w *watch) {
 		b.create(1, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		sh := first(b)
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
 		to := migrate(b, sh)
@@ -252,7 +252,7 @@ func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil; b.fleet.down[sh.Attached] = false })
 		elapse(11 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -262,7 +262,7 @@ func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
 	watching(t, 3, func(b *bench, w *watch) {
 		b.create(1, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		sh := first(b)
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
 		to := migrate(b, sh)
@@ -281,7 +281,7 @@ func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil })
 		elapse(11 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		// One whose origin is gone for good is not held up for long.
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
@@ -299,7 +299,7 @@ func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
 			b.fleet.hookErr, b.fleet.down[sh.Attached] = nil, false
 		})
 		elapse(11 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -328,7 +328,7 @@ func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {
 			b.now.Status(first(b).ID).PendingNotify {
 			b.t.Errorf("still owed: %v", err)
 		}
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -338,7 +338,7 @@ func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {
 func TestWarmLimitsAreForOneMove(t *testing.T) {
 	watching(t, 3, func(b *bench, _ *watch) {
 		b.create(1, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		id := first(b).ID
 		limits := func() [2]time.Duration {
 			total, request := b.now.current.Load().limits.of(id)
@@ -350,7 +350,7 @@ func TestWarmLimitsAreForOneMove(t *testing.T) {
 			b.t.Errorf("%v, usually %v", l, usual)
 		}
 		migrate(b, first(b))
-		b.settle()
+		b.awaitIdle()
 		if l := limits(); l != usual {
 			b.t.Errorf("after the move %v, usually %v", l, usual)
 		}
@@ -363,7 +363,7 @@ func TestAnEvacuationHeldByATestRacesWithTheReturnOfTheNodes(t *testing.T) {
 	watching(t, 4, func(b *bench, w *watch) {
 		const active = "heartbeat-pre-node-state-configure"
 		b.create(1, 2, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		var gone []neon.NodeID
 		for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
 			if !slices.Contains(gone, sh.Attached) {
@@ -407,7 +407,7 @@ func TestAnEvacuationHeldByATestRacesWithTheReturnOfTheNodes(t *testing.T) {
 			b.t.Errorf("the nodes are not used: %s", &w.log)
 		}
 		w.hold()
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }

@@ -44,7 +44,7 @@ func TestDeletionDoesNotWaitForCompute(t *testing.T) {
 func TestComputeIsToldAgainAfterATenantWasPutAway(t *testing.T) {
 	scenario(t, 1, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		place := func(p neon.Placement, in fsm.Intent) {
 			tenant, _ := b.log.State().Tenant(id.Tenant)
 			sh, _ := b.log.State().Shard(id)
@@ -52,10 +52,10 @@ func TestComputeIsToldAgainAfterATenantWasPutAway(t *testing.T) {
 			b.must(fsm.UpdateTenant{
 				ID: id.Tenant, Sequence: tenant.Sequence, Policy: &p, Intents: []fsm.Intent{in},
 			})
-			b.settle()
+			b.awaitIdle()
 		}
 		place(neon.Placement{}, fsm.Intent{})
-		b.fleet.set(func() { delete(b.fleet.told, id) })
+		b.fleet.set(func() { delete(b.fleet.notified, id) })
 		place(neon.Attached(0), fsm.Intent{Attached: 1})
 		b.check()
 	})
@@ -67,18 +67,18 @@ func TestComputeIsToldAgainAfterATenantWasPutAway(t *testing.T) {
 func TestComputeIsToldOfAMoveThatWasTakenBack(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		sh, _ := b.log.State().Shard(id)
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy, but remembered") })
 		to := migrate(b, sh)
 		elapse(5 * time.Second)
-		b.fleet.set(func() { b.fleet.told[id] = to }) // it took it after all
+		b.fleet.set(func() { b.fleet.notified[id] = to }) // it took it after all
 		now, _ := b.log.State().Shard(id)
 		migrate(b, now)
 		elapse(5 * time.Second)
 		b.fleet.set(func() { b.fleet.hookErr = nil })
 		elapse(30 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		if now, _ := b.log.State().Shard(id); now.Attached != sh.Attached {
 			b.t.Errorf("it is on node %d, not back on %d", now.Attached, sh.Attached)
@@ -98,7 +98,7 @@ func TestANewLeaderPaysWhatItsPredecessorOwes(t *testing.T) {
 		b.fleet.set(func() { b.fleet.hookErr = nil; puts = b.fleet.puts })
 		b.lead()
 		elapse(5 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		if b.fleet.puts != puts {
 			b.t.Errorf("%d calls were made for it", b.fleet.puts-puts)

@@ -25,7 +25,7 @@ func TestAMoveIsNotHeldUpByADeadOrigin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			scenario(t, 2, func(b *bench) {
 				id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}
-				b.settle()
+				b.awaitIdle()
 				sh, _ := b.log.State().Shard(id)
 				from, to := sh.Attached, sh.Secondary[0]
 				b.fleet.set(func() { hold(b.fleet, to) })
@@ -48,7 +48,7 @@ func TestAMoveIsNotHeldUpByADeadOrigin(t *testing.T) {
 					b.fleet.slow, b.fleet.has, b.fleet.hookErr = false, nil, nil
 				})
 				elapse(20 * time.Second)
-				b.settle()
+				b.awaitIdle()
 				b.check()
 			})
 		})
@@ -65,7 +65,7 @@ func TestAMoveThatANewLeaderFindsIsNotHeldUpByADeadOrigin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			scenario(t, 3, func(b *bench) {
 				id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-				b.settle()
+				b.awaitIdle()
 				b.depose()
 				sh, _ := b.log.State().Shard(id)
 				to := sh.Attached%3 + 1
@@ -90,7 +90,7 @@ func TestAMoveThatANewLeaderFindsIsNotHeldUpByADeadOrigin(t *testing.T) {
 func TestDeletedTimelinesAreNotWaitedFor(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		sh, _ := b.log.State().Shard(id)
 		b.fleet.set(func() {
 			b.fleet.has = map[neon.NodeID]map[neon.TimelineID]neon.Lsn{
@@ -112,11 +112,11 @@ func TestDeletedTimelinesAreNotWaitedFor(t *testing.T) {
 func TestAStuckShardDoesNotKeepOthersFromBeingOptimised(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		ids := b.create(20, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.down[dead] = true })
 		elapse(20 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		away := func(but neon.TenantID) (n int) {
 			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
 				if node, _ := b.log.State().Node(sh.Attached); node.AZ != sh.PreferredAZ &&
@@ -154,7 +154,7 @@ func TestAStuckShardDoesNotKeepOthersFromBeingOptimised(t *testing.T) {
 func TestASecondaryWithoutAHeatmapIsNotWarm(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		sh, _ := b.log.State().Shard(id)
 		to := 3 - sh.Attached
 		b.pin(id.Tenant)

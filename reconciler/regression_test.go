@@ -20,7 +20,7 @@ func TestAllShardsOfANodeThatHangsAreMoved(t *testing.T) {
 		b.opts.PerNode = 2
 		b.lead()
 		ids := b.create(30, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.hung = dead })
 		b.configure(ids, `{"gc_horizon":7}`)
@@ -53,7 +53,7 @@ func TestNodesThatDieOneAfterAnotherTakeNothing(t *testing.T) {
 	for _, kill := range []bool{false, true} {
 		scenario(t, 3, func(b *bench) {
 			b.create(20, 2, neon.Attached(1))
-			b.settle()
+			b.awaitIdle()
 			intents := map[neon.ShardID]fsm.Shard{}
 			for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
 				intents[sh.ID] = sh
@@ -75,7 +75,7 @@ func TestNodesThatDieOneAfterAnotherTakeNothing(t *testing.T) {
 			}
 			b.fleet.set(func() { clear(b.fleet.down) })
 			elapse(10 * time.Second)
-			b.settle()
+			b.awaitIdle()
 			b.check()
 		})
 	}
@@ -86,7 +86,7 @@ func TestNodesThatDieOneAfterAnotherTakeNothing(t *testing.T) {
 func TestANewLeaderEvacuatesOnlyToNodesThatAnswer(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(20, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		b.depose()
 		b.fleet.set(func() { b.fleet.down[1], b.fleet.down[2] = true, true })
 		b.must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: 1, To: neon.NodeOffline}}})
@@ -120,7 +120,7 @@ func TestOneHungNodeDoesNotDelayTheVerdictOnAnother(t *testing.T) {
 func TestALeaderThatWasFrozenJudgesNobody(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(10, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.frozen = b.opts.MaxOffline + time.Second })
 		elapse(b.opts.HeartbeatInterval)
 		b.fleet.set(func() { b.fleet.frozen = 0 })
@@ -139,7 +139,7 @@ func TestALeaderThatWasFrozenJudgesNobody(t *testing.T) {
 func TestARestartIsNoFailure(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(20, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		n := b.busiest()
 		was := b.attachedOn(n)
 		b.fleet.set(func() { b.fleet.down[n] = true })
@@ -162,7 +162,7 @@ func TestARestartIsNoFailure(t *testing.T) {
 func TestDeletionWaitsForANodeThatHasJustStarted(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		sh, _ := b.log.State().Shard(id)
 		b.fleet.set(func() { b.fleet.deaf = sh.Attached })
 		b.must(fsm.ReAttach{Node: sh.Attached})
@@ -192,7 +192,7 @@ func TestDeletionWaitsForANodeThatHasJustStarted(t *testing.T) {
 func TestActivationBelievesNothingOlderThanACall(t *testing.T) {
 	scenario(t, 1, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		know := b.now.current.Load().seen
 		attached := plan.Conf{Mode: neon.AttachedSingle, Generation: 9}
 		b.fleet.set(func() {
@@ -217,7 +217,7 @@ func TestActivationBelievesNothingOlderThanACall(t *testing.T) {
 func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 	scenario(t, 4, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		sh, _ := b.log.State().Shard(id)
 		from := sh.Attached
 		var other []neon.NodeID
@@ -229,7 +229,7 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 		// It comes back from the dead with what it had, when everything is elsewhere.
 		b.fleet.set(func() { b.fleet.down[from] = true })
 		elapse(15 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		sh, _ = b.log.State().Shard(id)
 		var spare []neon.NodeID
 		for _, n := range other {
@@ -266,7 +266,7 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 			b.t.Error("nobody is told of the failure")
 		}
 		elapse(30 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -277,7 +277,7 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 func TestAFailedCallIsMadeAgain(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		sh, _ := b.log.State().Shard(id)
 		attached, secondary := sh.Attached, sh.Secondary
 		b.fleet.set(func() {
@@ -314,7 +314,7 @@ func TestAFailedCallIsMadeAgain(t *testing.T) {
 			}
 			b.fleet.onPut = nil
 		})
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -324,7 +324,7 @@ func TestAFailedCallIsMadeAgain(t *testing.T) {
 func TestAnOriginThatFailsForeverHandsNothingOver(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		sh, _ := b.log.State().Shard(id)
 		b.fleet.set(func() {
 			b.fleet.onPut = func(n neon.NodeID, _ neon.ShardID) error {
@@ -341,14 +341,15 @@ func TestAnOriginThatFailsForeverHandsNothingOver(t *testing.T) {
 		}
 		elapse(30 * time.Second)
 		b.fleet.set(func() {
-			if c := b.fleet.at[to][id]; c.Mode != neon.AttachedSingle || b.fleet.told[id] != to {
+			c := b.fleet.at[to][id]
+			if c.Mode != neon.AttachedSingle || b.fleet.notified[id] != to {
 				b.t.Errorf("the destination is %q and compute was told node %d", c.Mode,
-					b.fleet.told[id])
+					b.fleet.notified[id])
 			}
 			b.fleet.onPut = nil
 		})
 		elapse(30 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -358,10 +359,10 @@ func TestAnOriginThatFailsForeverHandsNothingOver(t *testing.T) {
 func TestADeadSecondaryDoesNotHoldUpItsShard(t *testing.T) {
 	scenario(t, 4, func(b *bench) {
 		ids := b.create(10, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.down[1] = true })
 		elapse(b.opts.MaxOffline + 5*time.Second)
-		b.settle()
+		b.awaitIdle()
 		for _, id := range ids {
 			shard := neon.ShardID{Tenant: id, Count: 1}
 			if err := b.now.Await(b.t.Context(), b.log.State().Index, shard); err != nil {
@@ -383,7 +384,7 @@ func TestADeadSecondaryDoesNotHoldUpItsShard(t *testing.T) {
 func TestACallIsNotBelievedAcrossARestart(t *testing.T) {
 	scenario(t, 1, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.latency = time.Second })
 		b.configure([]neon.TenantID{id.Tenant}, `{"gc_horizon":7}`)
 		elapse(500 * time.Millisecond)
@@ -398,7 +399,7 @@ func TestACallIsNotBelievedAcrossARestart(t *testing.T) {
 		}
 		b.now.ReAttached(1)
 		elapse(5 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -408,7 +409,7 @@ func TestACallIsNotBelievedAcrossARestart(t *testing.T) {
 func TestAFlappingNodeEndsAsTheLogSays(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(30, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.latency = 50 * time.Millisecond; b.fleet.flaky = 0.1 })
 		for i := range 6 {
 			n := neon.NodeID(i%3 + 1)
@@ -419,7 +420,7 @@ func TestAFlappingNodeEndsAsTheLogSays(t *testing.T) {
 		}
 		b.fleet.set(func() { b.fleet.latency = time.Millisecond; b.fleet.flaky = 0 })
 		elapse(time.Minute)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }

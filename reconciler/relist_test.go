@@ -23,7 +23,7 @@ func TestNodesAreListedAgain(t *testing.T) {
 				b.opts.RelistInDoubt = tt.inDoubt
 				b.lead()
 				b.create(1, 1, neon.Attached(0))
-				b.settle()
+				b.awaitIdle()
 				sh := first(b)
 				if tt.fails {
 					failed := false
@@ -37,7 +37,7 @@ func TestNodesAreListedAgain(t *testing.T) {
 						}
 					})
 					b.createAs(neon.TenantID{}, 1, neon.Attached(0))
-					b.settle()
+					b.awaitIdle()
 					sh = first(b)
 				}
 				b.fleet.set(func() { delete(b.fleet.at[sh.Attached], sh.ID) })

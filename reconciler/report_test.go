@@ -53,7 +53,7 @@ func counting(b *bench) *tally {
 	b.depose()
 	b.metric = y
 	b.lead()
-	b.settle()
+	b.awaitIdle()
 	return y
 }
 
@@ -63,7 +63,7 @@ func TestReconcileThatTellsComputeCountsOnce(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		y := counting(b)
 		b.create(1, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		y.demand(t, "attaching", map[string]int{"spawned": 1, "ok": 1})
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
 		b.create(1, 2, neon.Attached(0))
@@ -71,11 +71,11 @@ func TestReconcileThatTellsComputeCountsOnce(t *testing.T) {
 		y.demand(t, "attaching while compute is busy",
 			map[string]int{"spawned": 2, "ok_no_notify": 2})
 		b.fleet.set(func() { b.fleet.hookErr = nil })
-		b.settle()
+		b.awaitIdle()
 		y.take()
 		b.depose()
 		b.lead()
-		b.settle()
+		b.awaitIdle()
 		y.demand(t, "a new leader", nil)
 	})
 }
@@ -91,14 +91,14 @@ func TestReturnOfANodeIsOneReconcilePerShard(t *testing.T) {
 				ID: id, Sequence: tenant.Sequence, Scheduling: new(neon.ShardEssential),
 			})
 		}
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.down[2] = true })
 		elapse(b.opts.MaxOffline + 5*time.Second)
-		b.settle()
+		b.awaitIdle()
 		y.take()
 		b.fleet.set(func() { b.fleet.down[2] = false })
 		elapse(5 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		y.demand(t, "return", map[string]int{"spawned": 4, "ok": 4})
 	})
 }
@@ -107,7 +107,7 @@ func TestReturnOfANodeIsOneReconcilePerShard(t *testing.T) {
 func TestReconcileAllNamesTheShardThatKeepsFailing(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		b.create(2, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		// the first of the next tenant
 		broken := neon.ShardID{Tenant: neon.TenantID{0xaa, 0, 0, 2}, Count: 2}
 		failures := 0
@@ -141,7 +141,7 @@ func TestReconcileAllNamesTheShardThatKeepsFailing(t *testing.T) {
 		if _, err := b.now.ReconcileAll(ctx); err != nil {
 			t.Errorf("what was mended while it waited: %v", err)
 		}
-		b.settle()
+		b.awaitIdle()
 	})
 }
 
@@ -150,7 +150,7 @@ func TestReconcileAllNamesTheShardThatKeepsFailing(t *testing.T) {
 func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		b.create(1, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		sh := first(b)
 		node, _ := b.log.State().Node(sh.Attached)
 		b.fleet.set(func() {
@@ -189,7 +189,7 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
 	watching(t, 3, func(b *bench, _ *watch) {
 		b.create(1, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() {
 			b.fleet.hookErr, b.fleet.notes = &outbox.Refusal{
 				Err: errors.New("too many"), Wait: 5 * time.Second,
@@ -204,7 +204,7 @@ func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
 			b.fleet.hookErr = nil
 		})
 		elapse(12 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		b.fleet.set(
 			func() { b.fleet.hookErr = &outbox.Refusal{Err: errors.New("forbidden"), Never: true} })
@@ -219,7 +219,7 @@ func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
 		}
 		b.fleet.set(func() { b.fleet.hookErr = nil })
 		elapse(12 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -229,7 +229,7 @@ func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
 func TestARestartTellsEverythingAgain(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(5, 2, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		for _, retell := range []bool{false, true} {
 			b.depose()
 			b.fleet.set(func() { b.fleet.notes = 0 })
@@ -245,7 +245,7 @@ func TestARestartTellsEverythingAgain(t *testing.T) {
 				t.Errorf("again %v: %d notifications, want %d", retell, b.fleet.notes, want)
 			}
 			b.fleet.mu.Unlock()
-			b.settle()
+			b.awaitIdle()
 			b.check()
 		}
 	})
@@ -258,7 +258,7 @@ func TestMovesAndSplitsCountInParts(t *testing.T) {
 		y := counting(b)
 		id := b.create(1, 1, neon.Attached(1))[0]
 		b.pin(id)
-		b.settle()
+		b.awaitIdle()
 		y.take()
 		sh := first(b)
 		to := neon.NodeID(6) - sh.Attached - sh.Secondary[0]
@@ -266,7 +266,7 @@ func TestMovesAndSplitsCountInParts(t *testing.T) {
 			Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached,
 			Secondary: []neon.NodeID{sh.Secondary[0], to}, PreferredNode: to,
 		}}})
-		b.settle()
+		b.awaitIdle()
 		if sh = first(b); sh.Attached != to {
 			t.Fatalf("it is on node %d", sh.Attached)
 		}
@@ -303,7 +303,7 @@ func (b *bench) splitIn2(id neon.TenantID) {
 	elapse(5 * time.Second)
 	sp, _ = b.log.State().Split(id)
 	b.must(fsm.ForgetLeftovers{Tenant: id, Leftovers: sp.Leftovers})
-	b.settle()
+	b.awaitIdle()
 }
 
 // Compute hears of a split once, with all children, however they are found one after
@@ -311,7 +311,7 @@ func (b *bench) splitIn2(id neon.TenantID) {
 func TestComputeHearsOfASplitOnce(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		id := b.create(1, 1, neon.Attached(0))[0]
-		b.settle()
+		b.awaitIdle()
 		b.fleet.notes = 0
 		b.fleet.onLook = func(sh neon.ShardID) {
 			if sh.Number == 1 {

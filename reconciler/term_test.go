@@ -26,7 +26,7 @@ func scenario(t *testing.T, nodes int, f func(*bench)) {
 func TestNewTenantsAreAttachedAndAnnounced(t *testing.T) {
 	scenario(t, 6, func(b *bench) {
 		b.create(50, 4, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
 			if sh.Generation != 1 {
@@ -39,12 +39,12 @@ func TestNewTenantsAreAttachedAndAnnounced(t *testing.T) {
 func TestANewLeaderThatOnlyDoesNotKnowSpendsNothing(t *testing.T) {
 	scenario(t, 6, func(b *bench) {
 		b.create(50, 4, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		before, puts := b.log.State().Hash(), b.fleet.puts
 		for range 3 {
 			b.depose()
 			b.lead()
-			b.settle()
+			b.awaitIdle()
 		}
 		if b.log.State().Hash() != before || b.fleet.puts != puts {
 			b.t.Errorf("a change of leader changed the state, or made %d calls", b.fleet.puts-puts)
@@ -59,7 +59,7 @@ func TestShardsOfADeadNodeMoveWhoeverLeads(t *testing.T) {
 	} {
 		scenario(t, 6, func(b *bench) {
 			b.create(100, 4, neon.Attached(1))
-			b.settle()
+			b.awaitIdle()
 			dead := b.busiest()
 			b.fleet.set(
 				func() { b.fleet.down[dead] = true; b.fleet.latency = 20 * time.Millisecond })
@@ -69,7 +69,7 @@ func TestShardsOfADeadNodeMoveWhoeverLeads(t *testing.T) {
 				b.lead()
 			}
 			elapse(15 * time.Second)
-			b.settle()
+			b.awaitIdle()
 			b.check()
 			if n := b.attachedOn(dead); n != 0 {
 				b.t.Errorf("leader killed after %s: %d shards stay on the dead node", kill, n)
@@ -81,7 +81,7 @@ func TestShardsOfADeadNodeMoveWhoeverLeads(t *testing.T) {
 func TestTheWholeFleetGoneTearsNothingDown(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(20, 2, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		intents := map[neon.ShardID]fsm.Shard{}
 		for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
 			intents[sh.ID] = sh
@@ -100,7 +100,7 @@ func TestTheWholeFleetGoneTearsNothingDown(t *testing.T) {
 		}
 		b.fleet.set(func() { clear(b.fleet.down) })
 		elapse(10 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -108,12 +108,12 @@ func TestTheWholeFleetGoneTearsNothingDown(t *testing.T) {
 func TestShardsMoveWhenANodeComesBackAfterAllWereGone(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(20, 2, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.down[1], b.fleet.down[2], b.fleet.down[3] = true, true, true })
 		elapse(30 * time.Second)
 		b.fleet.set(func() { b.fleet.down[1] = false })
 		elapse(10 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		if n := b.attachedOn(2) + b.attachedOn(3); n != 0 {
 			b.t.Errorf("%d shards stay on dead nodes while another could take them", n)
@@ -124,7 +124,7 @@ func TestShardsMoveWhenANodeComesBackAfterAllWereGone(t *testing.T) {
 func TestPausedTenantsAreEvacuatedAndStoppedOnesAreNotTouched(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		ids := b.create(2, 1, neon.Attached(0))
-		b.settle()
+		b.awaitIdle()
 		policies := []neon.ShardScheduling{neon.ShardPause, neon.ShardStop}
 		var on []neon.NodeID
 		for i, id := range ids {
@@ -148,7 +148,7 @@ func TestPausedTenantsAreEvacuatedAndStoppedOnesAreNotTouched(t *testing.T) {
 func TestPausedTenantsThatAreNowhereGetAPlaceAndStoppedOnesDoNot(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		ids := b.create(3, 2, neon.Placement{Kind: neon.PlaceDetached})
-		b.settle()
+		b.awaitIdle()
 		policies := []neon.ShardScheduling{neon.ShardPause, neon.ShardStop, neon.ShardActive}
 		for i, id := range ids {
 			tenant, _ := b.log.State().Tenant(id)
@@ -171,22 +171,22 @@ func TestPausedTenantsThatAreNowhereGetAPlaceAndStoppedOnesDoNot(t *testing.T) {
 func TestANodeBackFromTheDeadIsTidiedUp(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(40, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		dead := b.busiest()
 		b.fleet.set(func() { b.fleet.down[dead] = true })
 		elapse(20 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.fleet.set(func() { b.fleet.down[dead] = false })
 		elapse(5 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
 
-func TestReAttachGivesNewNumbersOnceAndSettles(t *testing.T) {
+func TestReAttachGivesNewNumbersOnce(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(40, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		n := b.busiest()
 		r := b.must(fsm.ReAttach{Node: n})
 		b.now.ReAttached(n)
@@ -201,7 +201,7 @@ func TestReAttachGivesNewNumbersOnceAndSettles(t *testing.T) {
 			}
 		})
 		elapse(5 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		for _, g := range r.Grants {
 			if sh, _ := b.log.State().Shard(g.Shard); sh.Generation != g.Generation {
@@ -217,7 +217,7 @@ func TestReAttachGivesNewNumbersOnceAndSettles(t *testing.T) {
 func TestNodeThatHasLostItsDiskIsConfiguredAgain(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.create(40, 1, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		n := b.busiest()
 		b.fleet.set(func() { b.fleet.at[n] = make(map[neon.ShardID]neon.LocationConfig) })
 		r := b.must(fsm.ReAttach{Node: n})
@@ -239,7 +239,7 @@ func TestNodeThatHasLostItsDiskIsConfiguredAgain(t *testing.T) {
 			b.t.Fatalf("%d attachments and %d secondaries were lost", attached, secondary)
 		}
 		elapse(5 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 		b.fleet.set(func() {
 			if len(b.fleet.at[n]) != attached+secondary {
@@ -271,14 +271,14 @@ func TestLiveMigrationEndsTheSameWhereverTheLeaderDies(t *testing.T) {
 		scenario(t, 3, func(b *bench) {
 			id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}
 			b.pin(id.Tenant)
-			b.settle()
+			b.awaitIdle()
 			b.fleet.set(func() { b.fleet.latency = 10 * time.Millisecond })
 			sh, _ := b.log.State().Shard(id)
 			to := migrate(b, sh)
 			elapse(time.Duration(kill)*10*time.Millisecond + 5*time.Millisecond)
 			b.depose()
 			b.lead()
-			b.settle()
+			b.awaitIdle()
 			b.check()
 			if now, _ := b.log.State().Shard(id); now.Attached != to || now.GenNode != to {
 				b.t.Errorf("killed after %d steps: on node %d, not %d", kill, now.GenNode, to)
@@ -294,7 +294,7 @@ func TestPrewarmedMigrationEndsOnThePreferredNode(t *testing.T) {
 		scenario(t, 3, func(b *bench) {
 			id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
 			b.pin(id.Tenant)
-			b.settle()
+			b.awaitIdle()
 			b.fleet.set(func() { b.fleet.latency = 10 * time.Millisecond })
 			sh, _ := b.log.State().Shard(id)
 			to := sh.Attached%3 + 1
@@ -307,7 +307,7 @@ func TestPrewarmedMigrationEndsOnThePreferredNode(t *testing.T) {
 			elapse(time.Duration(kill)*10*time.Millisecond + 5*time.Millisecond)
 			b.depose()
 			b.lead()
-			b.settle()
+			b.awaitIdle()
 			b.check()
 			if now, _ := b.log.State().Shard(id); now.Attached != to || now.PreferredNode != 0 ||
 				len(now.Secondary) != 0 {
@@ -320,7 +320,7 @@ func TestPrewarmedMigrationEndsOnThePreferredNode(t *testing.T) {
 func TestAHookThatFailsHoldsBackOnlyTheDetach(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(0))[0], Count: 1}
-		b.settle()
+		b.awaitIdle()
 		sh, _ := b.log.State().Shard(id)
 		b.fleet.set(func() { b.fleet.hookErr = errors.New("control plane is busy") })
 		to := migrate(b, sh)
@@ -333,7 +333,7 @@ func TestAHookThatFailsHoldsBackOnlyTheDetach(t *testing.T) {
 			b.fleet.hookErr = nil
 		})
 		elapse(30 * time.Second)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -348,7 +348,7 @@ func TestLostAnswersOnlyCostTime(t *testing.T) {
 		elapse(2 * time.Minute)
 		b.fleet.set(func() { b.fleet.flaky = 0; b.fleet.down[dead] = false })
 		elapse(3 * time.Minute)
-		b.settle()
+		b.awaitIdle()
 		b.check()
 	})
 }
@@ -407,7 +407,7 @@ func TestTermIsAwaited(t *testing.T) {
 func TestDeletingATenantLeavesNoLocation(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		ids := b.create(10, 2, neon.Attached(1))
-		b.settle()
+		b.awaitIdle()
 		for _, id := range ids {
 			b.must(fsm.BeginDeleteTenant{ID: id})
 		}

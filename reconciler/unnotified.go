@@ -63,9 +63,9 @@ func warnStuck(logger *slog.Logger, what fmt.Stringer, failures int) {
 		failures), "of", what)
 }
 
-// logIfUntold says that a live migration goes on although compute was not told,
+// logIfNotNotified says that a live migration goes on although compute was not told,
 // because the location it comes from cannot be used any more.
-func logIfUntold(logger *slog.Logger, sc *plan.Scene, step plan.Step) {
+func logIfNotNotified(logger *slog.Logger, sc *plan.Scene, step plan.Step) {
 	at := sc.On(sc.Shard.Attached)
 	if sc.Owes() && step.Kind == plan.Put && step.Node == sc.Shard.Attached &&
 		step.Conf.Mode == neon.AttachedSingle &&

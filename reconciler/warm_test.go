@@ -29,7 +29,7 @@ func TestAMoveDownloadsForItsTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			watching(t, 3, func(b *bench, _ *watch) {
 				b.create(1, 1, neon.Attached(1))
-				b.settle()
+				b.awaitIdle()
 				sh := first(b)
 				b.fleet.set(func() { b.fleet.slow, b.fleet.heatmaps = true, nil })
 				b.now.LimitWarming(sh.ID, tt.limits.total, tt.limits.request)

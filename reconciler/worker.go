@@ -232,7 +232,7 @@ func (w *worker) notify(k *task, sc *plan.Scene, p *pass) (more bool) {
 // shortStep executes one short step. After an optional one that failed the pass goes
 // on, and the failure is told at its end.
 func (w *worker) shortStep(k *task, sc *plan.Scene, step plan.Step) (more bool) {
-	logIfUntold(w.logger, sc, step)
+	logIfNotNotified(w.logger, sc, step)
 	err := w.calls.execute(k, sc, step)
 	switch {
 	case errors.Is(err, errParked):

@@ -50,7 +50,7 @@ func (s *Scheduler) Assume(id neon.TenantID, shards []fsm.NewShard) {
 //
 // tenant.Scheduling is what it will be after the change. With Pause or Stop
 // nothing is decided except for what is attached under a policy that allows no
-// such thing: it becomes a secondary or goes, whoever paused it. Errors are as for
+// such thing: it becomes a secondary or goes, even if the tenant is paused. Errors are as for
 // PlaceTenant, and the intents returned with one are as good as can be.
 func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Intent, error) {
 	var intents []fsm.Intent
@@ -78,7 +78,7 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 // again and again; false means that nothing is to be done or can be done. An
 // attached location on a node that is offline is left to Evacuate, a secondary
 // there to ReplaceSecondaries, and a tenant under Stop to its operator; one under
-// Pause as well, unless the shard is attached nowhere: nobody pauses an outage.
+// Pause as well, unless the shard is attached nowhere: a pause is not meant to prolong an outage.
 //
 // A secondary on the preferred node is not counted: it is being warmed to take
 // over.

@@ -3,10 +3,10 @@
 //
 // Each tenant has at most one sender at a time, which keeps the order and merges
 // what changed meanwhile. The body is made from the newest state when it is sent. An
-// acknowledgement is committed; a notification is owed until then, whoever leads.
+// acknowledgement is committed; a notification is owed until then, under any leader.
 //
 // The package decides nothing about a shard. It makes no call but to the hook, and
-// it tells a Listener, and nobody else, that one failed.
+// it tells a Listener, and no other part, that one failed.
 package outbox
 
 import (

@@ -15,22 +15,22 @@ import (
 // of it. It obeys the planner's steps as the executor and the log would, and
 // fails when a step breaks a promise.
 type world struct {
-	t      *rapid.T
-	tenant fsm.Tenant
-	shard  fsm.Shard
-	down   map[neon.NodeID]bool
-	sick   map[neon.NodeID]bool // everything that is sent to it fails
-	failed []neon.NodeID        // in this pass
-	blame  map[neon.NodeID]int
-	real   map[neon.NodeID]Conf
-	known  map[neon.NodeID]bool
-	spoilt map[neon.NodeID]bool // the last call to it failed
-	owner  map[neon.Generation]neon.NodeID
-	fresh  neon.Generation
-	warm   neon.NodeID
-	caught neon.NodeID
-	told   neon.NodeID
-	hook   bool
+	t        *rapid.T
+	tenant   fsm.Tenant
+	shard    fsm.Shard
+	down     map[neon.NodeID]bool
+	sick     map[neon.NodeID]bool // everything that is sent to it fails
+	failed   []neon.NodeID        // in this pass
+	blame    map[neon.NodeID]int
+	real     map[neon.NodeID]Conf
+	known    map[neon.NodeID]bool
+	spoilt   map[neon.NodeID]bool // the last call to it failed
+	owner    map[neon.Generation]neon.NodeID
+	fresh    neon.Generation
+	warm     neon.NodeID
+	caught   neon.NodeID
+	notified neon.NodeID
+	hook     bool
 }
 
 const worldNodes = 4
@@ -139,7 +139,7 @@ func (w *world) notify() {
 	if !at.Mode.Attached() || at.Generation != w.shard.Generation {
 		w.t.Fatalf("tells compute of node %d, which is %v", w.shard.GenNode, at)
 	}
-	w.told, w.shard.ComputeAcknowledged = w.shard.GenNode, true
+	w.notified, w.shard.ComputeAcknowledged = w.shard.GenNode, true
 }
 
 func (w *world) put(step Step) {
@@ -165,7 +165,7 @@ func (w *world) put(step Step) {
 			!w.real[w.shard.Attached].Mode.Attached() {
 			w.t.Fatalf("takes node %d away before node %d is attached", step.Node, w.shard.Attached)
 		}
-		if w.hook && w.told != w.shard.Attached {
+		if w.hook && w.notified != w.shard.Attached {
 			w.t.Fatalf("takes node %d away before compute was told", step.Node)
 		}
 	}
@@ -206,9 +206,9 @@ func drawWorld(t *rapid.T) *world {
 		w.shard.PreferredNode = w.shard.Secondary[0]
 	}
 	if rapid.Bool().Draw(t, "told") {
-		w.told, w.shard.ComputeAcknowledged = w.shard.GenNode, true
+		w.notified, w.shard.ComputeAcknowledged = w.shard.GenNode, true
 	} else {
-		w.told = node.Draw(t, "told")
+		w.notified = node.Draw(t, "told")
 	}
 	modes := []neon.LocationMode{
 		"", neon.Secondary, neon.AttachedSingle, neon.AttachedMulti, neon.AttachedStale,
@@ -273,8 +273,8 @@ func (w *world) reached(trace []string) {
 		w.t.Fatalf("node %d ends as %v, not attached in %s\n%v", w.shard.Attached, at,
 			w.shard.Generation, trace)
 	}
-	if w.hook && w.told != w.shard.Attached {
-		w.t.Fatalf("compute ends at node %d\n%v", w.told, trace)
+	if w.hook && w.notified != w.shard.Attached {
+		w.t.Fatalf("compute ends at node %d\n%v", w.notified, trace)
 	}
 	if p := w.shard.PreferredNode; p != 0 && !w.down[p] {
 		w.t.Fatalf("does not move to node %d\n%v", p, trace)

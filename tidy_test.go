@@ -82,7 +82,7 @@ var allowed = map[string]struct {
 		[]string{"api/neon", "internal/jsonhttp", "internal/wait"}, "a protocol",
 	},
 	"internal/failpoint": {nil, "places that have names"},
-	"internal/metrics":   {[]string{"fsm", "api/neon"}, "counts, and is read by nobody of us"},
+	"internal/metrics":   {[]string{"fsm", "api/neon"}, "counts, and no package reads it"},
 	"internal/cron":      {nil, "a notation"},
 	"internal/localhook": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/safekeeper": {
@@ -145,7 +145,7 @@ var allowed = map[string]struct {
 	},
 	"internal/serve": {[]string{"internal/wait"}, "sockets"},
 	"internal/clusteradmin": {
-		[]string{"cluster", "api/neon", "internal/decide"}, "commands, whoever brings them",
+		[]string{"cluster", "api/neon", "internal/decide"}, "commands, over HTTP or the control socket",
 	},
 	"internal/controlsocket": {
 		[]string{"cluster", "api/neon", "internal/jsonhttp", "internal/serve"},
@@ -177,7 +177,7 @@ var allowed = map[string]struct {
 		"internal/clusteradmin",
 		"internal/controlsocket", "internal/featureflags", "internal/instance",
 		"internal/leadership", "internal/serve", "internal/snapshots", "internal/wait",
-	}, "wires everybody"},
+	}, "wires all parts"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},
 		"must not share a line with what it checks",

@@ -64,8 +64,8 @@ var testDouble = regexp.MustCompile(
 	`^(New)?(Mem[A-Z]|Fake|Mock|Faulty|Test[A-Z])|[a-z]For(Tests?|Testing)$`)
 
 // TestProductionPackagesHaveNoTestTypes: what only tests need stands in test files or in
-// a package whose name ends in `test`. Otherwise it gets into the binary, and somebody
-// comes to rely on it.
+// a package whose name ends in `test`. Otherwise it gets into the binary, and other
+// code comes to rely on it.
 func TestProductionPackagesHaveNoTestTypes(t *testing.T) {
 	for _, s := range sources(t) {
 		forTests := strings.HasSuffix(path.Base(s.dir), "test") ||

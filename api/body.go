@@ -19,7 +19,7 @@ const (
 	// roomTime is how long a body waits for others to be answered.
 	roomTime = 5 * time.Second
 
-	// unreadTime is how long the rest of a body may take that nobody wants.
+	// unreadTime is how long the rest of a body may take that is not wanted.
 	unreadTime = time.Second
 )
 

@@ -22,8 +22,8 @@ type absence struct {
 
 // silence is that of one member.
 type silence struct {
-	since time.Time
-	told  bool
+	since    time.Time
+	reported bool
 }
 
 // run looks until ctx ends.
@@ -55,7 +55,7 @@ func (a *absence) look(now time.Time) {
 		}
 		s := old[m.ID]
 		if m.LastContact >= 0 && m.LastContact <= 3*reportInterval {
-			if s != nil && s.told {
+			if s != nil && s.reported {
 				a.log.Info("a member is back", "member", m.ID, "addr", m.RaftAddr,
 					"away", now.Sub(s.since).Round(time.Second).String())
 			}
@@ -68,8 +68,8 @@ func (a *absence) look(now time.Time) {
 			}
 		}
 		a.silent[m.ID] = s
-		if away := now.Sub(s.since); !s.told && away >= absentAfter {
-			s.told = true
+		if away := now.Sub(s.since); !s.reported && away >= absentAfter {
+			s.reported = true
 			a.log.Warn("a member is gone; start it, or remove it if it does not come back",
 				"member", m.ID, "addr", m.RaftAddr, "away", away.Round(time.Second).String(),
 				"voter", m.Voter)

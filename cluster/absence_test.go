@@ -170,7 +170,7 @@ func TestOnlyACommittedMembershipOfTheLeaderRemoves(t *testing.T) {
 	var own uint64 = 5
 	r := &removal{
 		id: "c", members: func() (uint64, []string) { return own, []string{"a", "b", "c"} },
-		log: discardLogger(), told: func(bool) {},
+		log: discardLogger(), changed: func(bool) {},
 	}
 	for _, step := range []struct {
 		what    string

@@ -35,18 +35,18 @@ type autopilot struct {
 	// promotes gives learners their votes when that helps. Otherwise they get them only in
 	// the place of a voter that is to be removed.
 	promotes    bool
-	removeAfter time.Duration // 0: nobody is removed
+	removeAfter time.Duration // 0: no member is removed
 
 	// absent says since when this leader has missed each member. A new leader starts anew:
 	// it does not believe what it saw as a follower.
-	absent map[string]time.Time
-	told   map[string]bool // learners that were told of
+	absent   map[string]time.Time
+	reported map[string]bool // learners of which the log has a line
 }
 
 func (a *autopilot) run(ctx context.Context) {
 	for wait.Sleep(ctx, reportInterval) == nil {
 		if !a.leads() {
-			a.absent, a.told = nil, nil
+			a.absent, a.reported = nil, nil
 			continue
 		}
 		a.look()
@@ -163,13 +163,13 @@ func (a *autopilot) ready(id string) bool {
 
 // tell says once why a learner gets no vote.
 func (a *autopilot) tell(id string, voters int) {
-	if a.told[id] {
+	if a.reported[id] {
 		return
 	}
-	if a.told == nil {
-		a.told = make(map[string]bool)
+	if a.reported == nil {
+		a.reported = make(map[string]bool)
 	}
-	a.told[id] = true
+	a.reported[id] = true
 	a.log.Info("a member stays without a vote: one more voter survives no more losses",
 		"member", id, "voters", voters, "way_out",
 		"start another member, or ask for its vote: storcon_cli cluster add "+id)

@@ -243,7 +243,7 @@ func (c *Cluster) makeParts(m Machine) {
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
 	c.removal = &removal{
-		id: c.node.id, members: c.fsm.members.now, log: c.log, told: c.repeats.Mute,
+		id: c.node.id, members: c.fsm.members.now, log: c.log, changed: c.repeats.Mute,
 	}
 	c.candidacy.removed = c.removal.reason
 	c.peers.heard = func(l *link, r peerReport) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// What comes to the peers' port is bounded, whoever sends it.
+// What comes to the peers' port is bounded, also what members send.
 const (
 	// maxGreetingConns bounds the connections that have not greeted yet. A greeting takes
 	// milliseconds, and greetingTimeout at most.
@@ -32,14 +32,14 @@ type seat struct {
 	socket   net.Conn
 	held     bool // a goroutine of raft reads from it and will close it
 	incoming bool // the other one dialed
-	met      bool // the greetings were exchanged
+	greeted  bool // the greetings were exchanged
 	cut      bool // it was cut off; its user closes it
 	who      greeting
 	since    time.Time
 }
 
 // makeRoom cuts off the oldest of the incoming connections of one kind if there are max
-// of them. Whoever really needs one dials again; one that floods loses its own.
+// of them. A server that needs one dials again; one that floods loses its own.
 // s.mu is held.
 func (s *streams) makeRoom(max int, kind func(*conn) bool) {
 	n, oldest := 0, (*conn)(nil)
@@ -62,35 +62,35 @@ func (s *streams) cutOff(c *conn) {
 	_ = c.socket.Close() // of the socket, since TLS would say goodbye first
 }
 
-// settle is called when a connection's greetings were exchanged. It reports false if the
+// admit is called when a connection's greetings were exchanged. It reports false if the
 // other one turns out to be of another cluster: this server may have learnt its own
 // meanwhile.
-func (s *streams) settle(c *conn, who greeting) bool {
+func (s *streams) admit(c *conn, who greeting) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if foreign(s.hooks.self().Cluster, who.Cluster) || c.cut {
 		return false
 	}
 	if c.incoming {
-		s.makeRoom(maxPeerConns, func(o *conn) bool { return o.met && o.who.ID == who.ID })
+		s.makeRoom(maxPeerConns, func(o *conn) bool { return o.greeted && o.who.ID == who.ID })
 		if !s.hooks.isMember(who.ID) {
 			s.makeRoom(maxStrangerConns, func(o *conn) bool {
-				return o.met && !s.hooks.isMember(o.who.ID)
+				return o.greeted && !s.hooks.isMember(o.who.ID)
 			})
 		}
 	}
-	c.met, c.who, c.since = true, who, time.Now()
+	c.greeted, c.who, c.since = true, who, time.Now()
 	return true
 }
 
 // compareAgain ends the connections that were made before this server knew its cluster,
-// unless the other one is of that cluster. Whoever is of it dials again, and is compared.
+// unless the other one is of that cluster. A server of it dials again, and is compared.
 func (s *streams) compareAgain() {
 	cluster := s.hooks.self().Cluster
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if c.met && c.who.Cluster != cluster {
+		if c.greeted && c.who.Cluster != cluster {
 			s.cutOff(c)
 		}
 	}
@@ -115,7 +115,7 @@ func (s *streams) proof(c *conn, id string) (proved bool, why string) {
 }
 
 // names reports whether a certificate is that of a server: its id is a DNS name among the
-// alternative names, or the common name. A wildcard names nobody.
+// alternative names, or the common name. A wildcard names no server.
 func names(cert *x509.Certificate, id string) bool {
 	for _, n := range namesOf(cert) {
 		if id != "" && n == id {

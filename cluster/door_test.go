@@ -312,7 +312,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		for c := range s.conns {
 			if c.incoming {
 				all++
-				if !c.met {
+				if !c.greeted {
 					greeting++
 				}
 			}

@@ -27,7 +27,7 @@ const (
 // whose state is not that of a majority of the voters is out of service: it answers no
 // reads, does not lead, and replaces its state by that of the majority (see mend). While
 // no majority can be asked, a replica that differs from its leader is out of service
-// too, and keeps its state, since nobody knows which of the two is right.
+// too, and keeps its state, since it is not known which of the two is right.
 type equality struct {
 	node       *raftNode
 	peers      *peers
@@ -58,13 +58,13 @@ type comparison struct {
 
 // divergence says since which index this server is out of service.
 type divergence struct {
-	index   uint64
-	settled bool     // a majority has another state
-	sources []string // who has it
+	index     uint64
+	confirmed bool     // a majority has another state
+	sources   []string // who has it
 }
 
 func (d *divergence) Error() string {
-	if d.settled {
+	if d.confirmed {
 		return fmt.Sprintf("its state at index %d is not that of the majority", d.index)
 	}
 	return fmt.Sprintf("its state at index %d is not that of the leader, "+
@@ -132,7 +132,7 @@ func (e *equality) examine(ctx context.Context) {
 	for try := 1; ; try++ {
 		q.hashes = e.ask(ctx)
 		next, known = q.judge()
-		if try == examineTries || q.complete() || next != nil && next.settled {
+		if try == examineTries || q.complete() || next != nil && next.confirmed {
 			break
 		}
 		if next != nil {
@@ -142,14 +142,14 @@ func (e *equality) examine(ctx context.Context) {
 			return
 		}
 	}
-	if !known && old != nil && old.settled {
+	if !known && old != nil && old.confirmed {
 		next, known = old, true
 	}
 	if !known || ctx.Err() != nil {
 		return
 	}
 	e.decide(next)
-	if next != nil && next.settled && !e.giveWay(ctx) {
+	if next != nil && next.confirmed && !e.giveWay(ctx) {
 		e.mend(ctx, next)
 	}
 }
@@ -270,12 +270,12 @@ func (q *question) judge() (d *divergence, known bool) {
 		slices.SortStableFunc(holders, func(a, b string) int {
 			return boolInt(b == q.leader) - boolInt(a == q.leader)
 		})
-		return &divergence{index: at, settled: true, sources: holders}, true
+		return &divergence{index: at, confirmed: true, sources: holders}, true
 	}
 	// There is no majority. What one has said before holds until another says otherwise.
 	leaders, heard := q.hashes[q.leader][at]
 	switch {
-	case q.old != nil && q.old.settled:
+	case q.old != nil && q.old.confirmed:
 		return q.old, true
 	case q.leader == q.self, heard && leaders == mine:
 		return nil, true

@@ -229,13 +229,13 @@ func TestJudgement(t *testing.T) {
 		}
 		return m
 	}
-	settled := &divergence{index: 5, settled: true, sources: []string{"b"}}
+	confirmed := &divergence{index: 5, confirmed: true, sources: []string{"b"}}
 	for name, c := range map[string]struct {
-		q       question
-		known   bool
-		settled bool
-		sources []string
-		out     bool
+		q         question
+		known     bool
+		confirmed bool
+		sources   []string
+		out       bool
 	}{
 		"equal": {q: question{self: "c", leader: "a", hashes: at(1, 1, 1)}, known: true},
 		"diverged": {
@@ -267,11 +267,11 @@ func TestJudgement(t *testing.T) {
 		"nobody answers": {q: question{self: "c", leader: "a", hashes: at(0, 0, 2)}},
 		"too old":        {q: question{self: "c", leader: "a", least: 8, hashes: at(1, 1, 2)}},
 		"a majority has spoken before": {
-			question{self: "c", leader: "a", old: settled, hashes: at(2, 0, 2, 0)}, true, false,
+			question{self: "c", leader: "a", old: confirmed, hashes: at(2, 0, 2, 0)}, true, false,
 			nil, false,
 		},
 		"a majority spoke before, now two differ": {
-			question{self: "c", leader: "c", old: settled, hashes: at(1, 0, 2)}, true, true,
+			question{self: "c", leader: "c", old: confirmed, hashes: at(1, 0, 2)}, true, true,
 			[]string{"b"}, true,
 		},
 		"a learner": {
@@ -285,7 +285,7 @@ func TestJudgement(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, d, known)
 			continue
 		}
-		if d != nil && (d.settled != c.settled || !slices.Equal(d.sources, c.sources)) {
+		if d != nil && (d.confirmed != c.confirmed || !slices.Equal(d.sources, c.sources)) {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}

@@ -56,8 +56,8 @@ type foundingAnswer struct {
 	OtherDisk bool     `json:"other_disk"`        // it knows the asking server with another disk
 }
 
-// founding founds the cluster of the configured members, or waits until somebody else
-// has added this server to one.
+// founding founds the cluster of the configured members, or waits until another
+// server has added this one to one.
 type founding struct {
 	members func() []Member // who founds, sorted by id; nil while that is not known
 	node    *raftNode
@@ -112,7 +112,7 @@ func (f *founding) remind(reasons []string) {
 			"(storage_controller members add) or correct --members")
 }
 
-// try founds the cluster if everybody agrees. It returns what is in the way.
+// try founds the cluster if all members agree. It returns what is in the way.
 func (f *founding) try(ctx context.Context, members []Member) (reasons []string) {
 	if f.existing != "" {
 		return []string{"an invitation to cluster " + f.existing}

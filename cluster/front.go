@@ -88,7 +88,7 @@ func (c *Cluster) ReplaceMember(ctx context.Context, old string, by Member) erro
 }
 
 // Applicants returns the servers that wait for an AddMember and have said so to this one
-// within the last seconds. Nobody has verified what they say.
+// within the last seconds. What they say has not been verified.
 func (c *Cluster) Applicants() []Applicant { return c.waiting.list() }
 
 // Members returns the membership.

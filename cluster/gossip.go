@@ -19,7 +19,7 @@ const (
 	gossipInterval = 100 * time.Millisecond
 	// stableView is how long exactly the expected servers must have been in view.
 	stableView = time.Second
-	// rejoinInterval is how often a server that sees nobody tries its join list.
+	// rejoinInterval is how often a server that sees no other one tries its join list.
 	rejoinInterval = time.Second
 )
 

@@ -15,8 +15,8 @@ import (
 
 // A server that is started to join a cluster founds none. It tells the members whose
 // addresses it was given that it is there, learns from them who the others are, and waits
-// for its invitation: an operator adds it. So nobody becomes a member just because they
-// reach the raft port.
+// for its invitation: an operator adds it. So no server becomes a member just because
+// it reaches the raft port.
 
 const (
 	// joinPause is the pause between two calls to the members.
@@ -66,10 +66,10 @@ func (j *joining) run(ctx context.Context) {
 	if len(j.addrs) == 0 || !j.node.empty() {
 		return
 	}
-	told := make(map[string]bool)
+	reported := make(map[string]bool)
 	tell := func(text string, args ...any) {
-		if !told[text] {
-			told[text] = true
+		if !reported[text] {
+			reported[text] = true
 			j.log.Info(text, append(args, "cluster", j.self.cluster())...)
 		}
 	}

@@ -135,7 +135,7 @@ func (m *membership) httpAddr(id string) string {
 		return m.self.httpAddr
 	}
 	if !m.node.isMember(id) {
-		return "" // whoever else claims to lead
+		return "" // another server claims to lead
 	}
 	return m.peers.greeting(id).HTTP
 }

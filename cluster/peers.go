@@ -287,7 +287,7 @@ func (p *peers) left(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.forgetGone()
-	// There is a link for as long as nobody has looked at the newest membership.
+	// There is a link for as long as the newest membership was not looked at.
 	_, gone := p.gone[id]
 	return gone || p.links[id] != nil
 }

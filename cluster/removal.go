@@ -15,7 +15,7 @@ type removal struct {
 	id      string
 	members func() (at uint64, ids []string) // the newest that this server knows
 	log     *slog.Logger
-	told    func(removed bool) // called when the answer has changed
+	changed func(removed bool) // called when the answer has changed
 
 	mu      sync.Mutex
 	with    uint64 // the newest committed membership with this server
@@ -49,7 +49,7 @@ func (r *removal) hear(report peerReport) {
 		r.log.Info("this server is a member of the cluster again")
 	}
 	if r.removed != was {
-		r.told(r.removed)
+		r.changed(r.removed)
 	}
 }
 

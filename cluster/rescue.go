@@ -119,7 +119,7 @@ func (s *Survivor) Close() {
 // dialLimit bounds the question whether a member is there.
 const dialLimit = 2 * time.Second
 
-// Answering returns the other members at whose addresses somebody accepts connections.
+// Answering returns the other members at whose addresses connections are accepted.
 func (s *Survivor) Answering(ctx context.Context) (ids []string) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()

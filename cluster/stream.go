@@ -213,7 +213,7 @@ func (s *streams) track(raw, socket net.Conn, incoming bool) (*conn, bool) {
 		return nil, false
 	}
 	if incoming {
-		s.makeRoom(maxGreetingConns, func(o *conn) bool { return !o.met })
+		s.makeRoom(maxGreetingConns, func(o *conn) bool { return !o.greeted })
 	}
 	s.conns[c] = struct{}{}
 	return c, true
@@ -263,7 +263,7 @@ func (s *streams) welcome(socket net.Conn) {
 	if answer.Refusal != "" {
 		verdict = verdictRefused
 	}
-	if verdict == verdictWelcome && !s.settle(c, who) {
+	if verdict == verdictWelcome && !s.admit(c, who) {
 		_ = c.Close()
 		return
 	}
@@ -302,7 +302,7 @@ func (s *streams) objection(c *conn, tag byte, who greeting, cluster string) ref
 		s.warnOnce(who, "refused a server that its certificate does not name")
 		return refusalReason{why: why}
 	case tag == tagRaft && s.hooks.uninvited():
-		// A newcomer learns its cluster from its invitation. Until then it follows nobody.
+		// A newcomer learns its cluster from its invitation. Until then it follows no leader.
 		s.warnOnce(who, "refused raft calls of a cluster that has not invited this server")
 		return refusalReason{why: "not invited to cluster " + who.Cluster}
 	}
@@ -354,7 +354,7 @@ func (s *streams) dial(ctx context.Context, addr string, tag byte) (*conn, greet
 	if !unhook() && err == nil {
 		err = context.Cause(ctx)
 	}
-	if err == nil && !s.settle(c, who) {
+	if err == nil && !s.admit(c, who) {
 		err = ErrClusterMismatch
 	}
 	if err != nil {

@@ -23,7 +23,7 @@ const (
 	longestPause  = time.Second
 )
 
-// RetryUnavailable tries again as long as nobody answers, or the answer is 503,
+// RetryUnavailable tries again as long as no replica answers, or the answer is 503,
 // until the context of the call ends: another replica may answer, or a successor of
 // the leader. It waits as long as the answer's Retry-After asks, and else from 10 ms
 // up to 1 s, twice as long each time.

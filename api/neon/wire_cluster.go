@@ -17,7 +17,7 @@ type Cluster struct {
 	Members []ClusterMember `json:"members"`
 
 	// Waiting are servers that were started with --join and have said so to the replica
-	// that answers. Nobody has verified what they say.
+	// that answers. What they say has not been verified.
 	Waiting []ClusterApplicant `json:"waiting,omitempty"`
 }
 

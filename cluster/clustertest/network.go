@@ -381,7 +381,7 @@ func (d *memDeadline) set(p *memPipe, at time.Time) {
 		d.timer = nil
 	}
 	d.at = at
-	// A moment that has passed needs no timer: whoever waits is woken here. (And Go
+	// A moment that has passed needs no timer: those who wait are woken here. (And Go
 	// 1.26 crashes, with the race detector, on one that is due at once in a bubble.)
 	if left := time.Until(at); !at.IsZero() && left > 0 {
 		d.timer = time.AfterFunc(left, p.wake)

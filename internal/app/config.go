@@ -28,7 +28,7 @@ type Config struct {
 	HTTP   HTTP
 	Tokens Tokens
 
-	// PublicKey verifies the tokens of callers; nil lets everybody in.
+	// PublicKey verifies the tokens of callers; nil means that no token is needed.
 	PublicKey ed25519.PublicKey
 
 	// Certificates are those that this process shows; nil: none.
@@ -90,12 +90,12 @@ type Config struct {
 	ControlRoutes func(*Replica) []controlsocket.Route
 
 	// Granted, when set, is called with every generation that was committed, on
-	// the applying goroutine and before anybody in this process can act on it.
+	// the applying goroutine and before any other goroutine can act on it.
 	// It costs applying everything twice and is for tests.
 	Granted func(fsm.Grant)
 
 	// Foreseen, when set, is called with every state that an entry leads to, before
-	// anybody in this process can act on it. It is as expensive as Granted.
+	// any other goroutine can act on it. It is as expensive as Granted.
 	Foreseen func(*fsm.State)
 
 	// Machine, when set, is given the state machine and returns what the log drives in its

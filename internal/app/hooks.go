@@ -11,7 +11,7 @@ import (
 	"quorate/reconciler/outbox"
 )
 
-// hooks are those who are told of changes; nil where nobody need be told.
+// hooks are what is told of changes; nil where there is none.
 type hooks struct {
 	attach      outbox.Hook
 	safekeepers membership.Hook

@@ -20,9 +20,9 @@ import (
 // machine is the state machine as package cluster wants it.
 type machine struct {
 	store   *fsm.Store
-	granted func(fsm.Grant) // nil: nobody wants to know
+	granted func(fsm.Grant) // nil: not called
 
-	foreseen func(*fsm.State) // nil: nobody wants to know
+	foreseen func(*fsm.State) // nil: not called
 
 	fail    func(error)   // ends the process
 	halted  chan struct{} // closed by release
@@ -132,7 +132,7 @@ type log interface {
 	Leaderless() string
 }
 
-// Replica is the replicated state as everybody else in the process sees it: the
+// Replica is the replicated state as the rest of the process sees it: the
 // commands go in here and the states come out.
 type Replica struct {
 	log     log
@@ -144,7 +144,7 @@ type Replica struct {
 	// leaderTimeout bounds how long a read waits while no leader is known.
 	leaderTimeout time.Duration
 
-	observe func(fsm.Command, time.Duration, error) // of every command; nil: nobody
+	observe func(fsm.Command, time.Duration, error) // of every command; nil: not called
 }
 
 // State is the newest state this replica has applied. It may lag behind what

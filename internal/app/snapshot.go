@@ -43,7 +43,7 @@ func InspectSnapshot(r io.Reader) (s Snapshot, err error) {
 type Restored struct{ ServerID, ClusterID string }
 
 // RestoreSnapshot fills an empty data directory from a saved snapshot, as the
-// beginning of a new cluster: nobody knows which generations the old one issued
+// beginning of a new cluster: it is not known which generations the old one issued
 // after the snapshot was saved, so all that it may have issued are jumped over,
 // and members of the two clusters refuse each other. clusterID names the new
 // cluster, for a restore on several servers; empty makes a new id.

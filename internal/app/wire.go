@@ -109,8 +109,8 @@ func (a *App) newReconciler(c calls, recorder *metrics.Recorder) *reconciler.Rec
 			a.leadership.TermEnds(debug.Observed)
 		},
 	}
-	// A replica that is alone takes over from nobody: those who restart it hear
-	// everything again. Of several, the log knows what compute has acknowledged.
+	// A single replica takes over from no other: who restarts it may want compute to
+	// hear everything again. Of several, the log knows what compute has acknowledged.
 	deps.Retell = func() bool { return len(a.cluster.Members()) < 2 }
 	if a.cfg.Failpoints != nil {
 		deps.Failpoints = a.cfg.Failpoints

@@ -180,7 +180,7 @@ func (a *Admin) change(ctx context.Context, f func() error) error {
 }
 
 // newcomer finds out where a server is that is to be added: where it says that it is, if
-// nobody else says it.
+// the request does not say it.
 func (a *Admin) newcomer(id, addr string) (cluster.Member, error) {
 	m := cluster.Member{ID: id, RaftAddr: addr}
 	if id == "" {

@@ -76,8 +76,8 @@ func (a *Admin) startFirst(err error, m cluster.Member) error {
 	if !errors.As(err, &e) || e.Reason != "unreachable" && e.Reason != "not_empty" {
 		return err
 	}
-	told := *e
-	told.Msg += ". Start it with: " + strings.Join(a.startFlags(m), " ") +
+	out := *e
+	out.Msg += ". Start it with: " + strings.Join(a.startFlags(m), " ") +
 		", an empty --data-dir, and otherwise as the other members; then repeat this command"
-	return &told
+	return &out
 }

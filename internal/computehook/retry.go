@@ -9,7 +9,7 @@ import (
 	"quorate/internal/wait"
 )
 
-// notifyRetries is how often a notification that nobody answered is tried again.
+// notifyRetries is how often a notification without an answer is tried again.
 const notifyRetries = 10
 
 // NotifySafekeepersUntilHeard tries until the control plane has heard or refuses. It

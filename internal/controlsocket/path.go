@@ -44,7 +44,7 @@ func address(dir string) (path string, release func(), err error) {
 }
 
 // unreachable says why there was no connection to the socket of a directory. It says that
-// no replica runs only if nobody can be listening.
+// no replica runs only if no process can be listening.
 func unreachable(dir string, err error) error {
 	path := filepath.Join(dir, fileName)
 	switch {

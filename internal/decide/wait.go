@@ -22,7 +22,7 @@ type Reconciler interface {
 	// a shard cannot get there, Unavailable when leadership ends.
 	Await(ctx context.Context, index uint64, shards ...neon.ShardID) error
 
-	// Kick makes shards be looked at now, before all that nobody waits for.
+	// Kick makes shards be looked at now, before all that no request waits for.
 	Kick(shards ...neon.ShardID)
 }
 

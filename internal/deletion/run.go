@@ -28,7 +28,7 @@ func (t *Timelines) Changed(_ *fsm.State, c fsm.Touched) {
 	}
 }
 
-// Run finishes the deletions of timelines that nobody asks after any more, for as
+// Run finishes the deletions of timelines that no client asks after any more, for as
 // long as this replica leads. It returns when ctx ends.
 func (t *Timelines) Run(ctx context.Context) {
 	var deleting duty.Keyed[neon.TimelineRef]

@@ -107,20 +107,20 @@ func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint
 	r, err := t.log.Propose(ctx, fsm.RequestID{},
 		fsm.FinishDeleteTenant{ID: id, Sequence: tenant.Sequence})
 	if r.Err != nil && r.Err.Code == neon.Conflict {
-		return nil // somebody else has finished it
+		return nil // it was finished meanwhile
 	}
 	return err
 }
 
 // removeData has any pageserver remove what a tenant has in remote storage that
-// nobody has attached any more. No error means that it is gone, or that the deletion
+// is attached nowhere any more. No error means that it is gone, or that the deletion
 // is over.
 func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
 	id := gone.ID
 	var failed error
 	avoid := make(map[neon.NodeID]bool)
 	for range removeTries {
-		// Somebody else may have finished the deletion, and the tenant been created
+		// Another request may have finished the deletion, and the tenant been created
 		// again meanwhile, and even be attached while it is deleted again.
 		s, err := t.log.ReadState(ctx)
 		if err != nil {

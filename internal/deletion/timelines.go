@@ -52,7 +52,7 @@ type Timelines struct {
 	work wait.Signal // wakes Run
 }
 
-// NewTimelines makes a Timelines. Run finishes what nobody asks after any more.
+// NewTimelines makes a Timelines. Run finishes what no client asks after any more.
 func NewTimelines(
 	log decide.Log, pageservers TimelinePageservers, turns *duty.Turns[neon.TimelineRef],
 	logger *slog.Logger,
@@ -82,7 +82,7 @@ func (t *Timelines) Delete(
 // deleteOnce deletes a timeline, or asks how far that is: on all shards but the first,
 // then, when they have nothing left, on the first, and only then on safekeepers. It
 // is recorded before any pageserver hears of it, so that the leader finishes what
-// nobody asks after any more, unless all pageservers refuse.
+// no client asks after any more, unless all pageservers refuse.
 func (t *Timelines) deleteOnce(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
 ) (Stage, error) {
@@ -115,7 +115,7 @@ func (t *Timelines) deleteOnce(
 		"others delete timeline %s at the same time, please retry", ref)
 }
 
-// errOver is met when somebody else has ended the deletion, one way or the other.
+// errOver is returned when the deletion was ended meanwhile, one way or the other.
 var errOver = errors.New("the deletion is over")
 
 // deletePass asks every shard once. It ends the recorded deletion when nothing is

@@ -61,7 +61,7 @@ type action struct {
 	arg     string
 }
 
-// Configure replaces the actions of a point. Whoever waits there goes on.
+// Configure replaces the actions of a point. Those who wait there go on.
 func (r *Registry) Configure(name, actions string) error {
 	list, err := parse(actions)
 	if err != nil {

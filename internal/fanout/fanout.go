@@ -56,7 +56,7 @@ func Guard(
 	}
 	for _, o := range before {
 		sh, ok := s.Shard(o.Shard)
-		// During a split nobody knows whether the children have what the parent has.
+		// During a split it is not known whether the children have what the parent has.
 		if !ok || s.Splitting(o.Shard.Tenant) || sh.Generation != o.Generation ||
 			sh.GenNode != o.Node.ID {
 			return neon.Errorf(neon.Unavailable, "Tenant attachment changed, please retry")

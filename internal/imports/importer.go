@@ -34,7 +34,7 @@ type Deps struct {
 	Log         decide.Log
 	Pageservers fanout.Caller
 	Safekeepers Safekeepers
-	Hook        Hook // nil: nobody need be told how an import ended
+	Hook        Hook // nil: the end of an import is told nowhere
 
 	// Turns lets one at a time work on a timeline. A deletion interrupts an import.
 	Turns *duty.Turns[neon.TimelineRef]
@@ -92,7 +92,7 @@ func (m *Importer) find(
 
 // end takes a complete import to its end: the timeline is made usable on all
 // shards, put on safekeepers if that is the controller's task, and the control plane
-// is told. Every step may be repeated, and is, until it succeeds, by whoever leads.
+// is told. Every step may be repeated, and is, until it succeeds, by any leader.
 // It returns when the import is finished or gone, or with the error of ctx.
 func (m *Importer) end(ctx context.Context, ref neon.TimelineRef) error {
 	_, i, open, err := m.find(ctx, ref)

@@ -51,7 +51,7 @@ type Instance interface {
 	Close(ctx context.Context) error
 }
 
-// Leader is whoever leads the cluster of one that is in the data directory.
+// Leader leads the cluster of one that is in the data directory.
 type Leader interface {
 	IsLeader() bool
 	StepDown(ctx context.Context) (neon.GlobalObserved, error)

@@ -39,7 +39,7 @@ const selfReconfiguring = "refresh-configuration-pending"
 
 // Options are the settings of a Hook.
 type Options struct {
-	Dir string // of the environment; empty: there is none and nobody is told
+	Dir string // of the environment; empty: there is none, and no compute is told
 
 	// Dial opens the connections; nil means TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -12,7 +12,7 @@ import (
 	"quorate/api/neon"
 )
 
-// object is a JSON object of which most is somebody else's and stays as it is.
+// object is a JSON object. Fields that this package does not know stay as they are.
 type object map[string]json.RawMessage
 
 func (o object) set(key string, v any) error {

@@ -78,7 +78,7 @@ func (c *Creator) Create(ctx context.Context, p Timeline) (*neon.SafekeeperSet, 
 
 // choose finds the safekeepers of a new timeline: active ones in different zones,
 // those with the fewest timelines first. One that does not answer comes last but
-// is chosen rather than nobody.
+// is chosen rather than none.
 func (c *Creator) choose(s *fsm.State, tenant neon.TenantID) (set []neon.NodeID, err error) {
 	type candidate struct {
 		sk   *fsm.Safekeeper

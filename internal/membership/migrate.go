@@ -134,7 +134,7 @@ func list(ids []neon.NodeID) string {
 }
 
 // Abort takes a migration back, unless it has been committed. Without one
-// it only sees to it that everybody knows the configuration.
+// it only sees to it that all safekeepers know the configuration.
 func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 	for range decide.Tries {
 		s, err := m.Log.ReadState(ctx)

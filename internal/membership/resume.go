@@ -11,10 +11,10 @@ import (
 
 const (
 	// scanInterval is how often timelines are looked through for migrations that
-	// nobody carries on.
+	// no request carries on.
 	scanInterval = time.Minute
 
-	// jointTimeout is how long a migration that failed is left to whoever asked for
+	// jointTimeout is how long a migration that failed is left to the client that asked for
 	// it, to try again or to abort; one that is committed only once scanInterval has
 	// passed. One that an earlier leader left is carried on at once.
 	jointTimeout = 10 * time.Minute

@@ -34,7 +34,7 @@ func (p position) compare(o position) int {
 //     the sync position;
 //   - the newcomers copy the log;
 //   - a quorum of the new set has reached the sync position;
-//   - the commit, which is refused if somebody has aborted meanwhile.
+//   - the commit, which is refused if the move was aborted meanwhile.
 func (m *Migrator) advance(ctx context.Context, s *fsm.State, tl *fsm.Timeline) error {
 	conf := s.Membership(tl)
 	if err := m.tellCompute(ctx, tl, conf); err != nil {

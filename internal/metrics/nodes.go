@@ -10,7 +10,7 @@ import (
 )
 
 // nodeSeries are series that name a node. Those of a node that is registered no more
-// are dropped when somebody scrapes, and when another node gets its first ones: there
+// are dropped at a scrape, and when another node gets its first ones: there
 // are never more than those of the registered nodes and of one other.
 type nodeSeries struct {
 	label      string // whose value is the id of the node

@@ -7,8 +7,8 @@ import (
 	"quorate/fsm"
 )
 
-// RegisterState registers the gauges that are computed from the replicated state when
-// somebody scrapes them. State is the newest local state, and isLeader reports whether
+// RegisterState registers the gauges that are computed from the replicated state at
+// each scrape. State is the newest local state, and isLeader reports whether
 // this replica leads.
 func RegisterState(reg prometheus.Registerer, state func() *fsm.State, isLeader func() bool) {
 	reg.MustRegister(&stateCollector{state: state, isLeader: isLeader, descs: stateDescs()})

@@ -19,7 +19,7 @@ const (
 )
 
 // Certificates are those that a process uses. It looks at their files, and warns before
-// one expires: nobody can connect after that.
+// one expires: no client can connect after that.
 type Certificates struct {
 	reload time.Duration
 	log    *slog.Logger

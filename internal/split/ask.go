@@ -50,7 +50,7 @@ func (p *Splitter) ask(ctx context.Context, sp fsm.Split) error {
 	return err
 }
 
-// watch ends a split whose pageserver went away or that somebody else has ended.
+// watch ends a split whose pageserver went away or that was ended meanwhile.
 func (p *Splitter) watch(
 	ctx context.Context, sp fsm.Split, done <-chan struct{}, cancel context.CancelCauseFunc,
 ) {

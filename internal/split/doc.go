@@ -5,7 +5,7 @@
 // seen attached in its parent's generation, CommitSplit makes the children the
 // tenant, in one entry. When anything is in the way, or another leader follows,
 // AbortSplit is recorded, the children are removed, and the parents get new
-// generations. Whoever leads finishes an abort, and removes what is left of the
+// generations. Any leader finishes an abort, and removes what is left of the
 // parents after a commit.
 //
 // The package remembers nothing that a later leader needs: what it keeps of a split

@@ -67,7 +67,7 @@ func TestSplitOfADeposedLeaderIsRolledBack(t *testing.T) {
 
 // A pageserver that answers but does not let go of a child keeps its tenant frozen:
 // nobody else may have what that child still writes to.
-func TestTenantThawsOnceItsChildrenAreGone(t *testing.T) {
+func TestTenantIsUnfrozenOnceItsChildrenAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, f := splitWorld(t, 1, Options{})
 		f.before = func(neon.ShardID) error { return errors.New("no") }
@@ -79,7 +79,7 @@ func TestTenantThawsOnceItsChildrenAreGone(t *testing.T) {
 			}
 			<-time.After(time.Hour)
 			if !p.Log.State().Splitting(tenantOne) {
-				t.Error("it thawed before")
+				t.Error("it was unfrozen before")
 			}
 			f.mu.Lock()
 			f.holds = false

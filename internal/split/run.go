@@ -167,7 +167,7 @@ func (p *Splitter) propose(ctx context.Context, c fsm.Command) error {
 	return err
 }
 
-// rollBack removes the children wherever they may be, then thaws the tenant.
+// rollBack removes the children wherever they may be, then unfreezes the tenant.
 func (p *Splitter) rollBack(ctx context.Context, sp fsm.Split) error {
 	p.remember(p.Log.State(), sp)
 	p.had.forget(sp)

@@ -28,7 +28,7 @@ func (r *raftFlags) tls(
 }
 
 // checkPeersDoor refuses addresses at which others than the replicas could pass for one.
-// Whoever reaches a plain Raft address can read and change everything.
+// Any program that reaches a plain Raft address can read and change everything.
 func (f *flags) checkPeersDoor(c cluster.Config, log *slog.Logger) error {
 	open, need := "", ""
 	switch {

@@ -71,7 +71,7 @@ func parseShardScheduling(s string) (neon.ShardScheduling, error) {
 	return "", complain("Unknown scheduling policy '%s', try active,essential,pause,stop", s)
 }
 
-// parseAvailability takes what an operator may set: nobody can be told to warm up.
+// parseAvailability takes what an operator may set: a node cannot be told to warm up.
 func parseAvailability(s string) (neon.NodeAvailability, error) {
 	switch s {
 	case "active":

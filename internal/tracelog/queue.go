@@ -18,7 +18,7 @@ const QueueSize = 1 << 20
 // takes so much without mixing it with what other processes write.
 const atOnce = 4096
 
-// Queue takes lines without ever waiting for whoever reads them: one goroutine
+// Queue takes lines without ever waiting for their reader: one goroutine
 // writes them, in their order. What does not fit is lost, counted, and told in one
 // line at the place where it is missing.
 //
@@ -31,13 +31,13 @@ type Queue struct {
 	wake chan struct{}
 	done chan struct{} // closed when the goroutine has ended
 
-	mu      sync.Mutex
-	lines   []queued
-	bytes   int           // of all lines that are not written yet
-	untold  uint64        // lines lost of which no line has told
-	losing  bool          // until there is room again
-	closed  bool          // no line is taken any more
-	drained chan struct{} // closed when everything is written; nil without a waiter
+	mu         sync.Mutex
+	lines      []queued
+	bytes      int           // of all lines that are not written yet
+	unreported uint64        // lines lost of which no line has told
+	losing     bool          // until there is room again
+	closed     bool          // no line is taken any more
+	drained    chan struct{} // closed when everything is written; nil without a waiter
 }
 
 // queued is one line that waits. tells is how many lost lines it tells of.
@@ -64,7 +64,7 @@ func (q *Queue) Write(line []byte) (int, error) {
 	}
 	if q.closed || q.bytes+len(line) > room {
 		q.losing = true
-		q.untold++
+		q.unreported++
 		q.lost.Add(1)
 		return len(line), nil
 	}
@@ -76,14 +76,14 @@ func (q *Queue) Write(line []byte) (int, error) {
 // tell puts the line that tells of lost ones into its place, if there are any.
 func (q *Queue) tell() {
 	q.losing = false
-	if q.untold == 0 {
+	if q.unreported == 0 {
 		return
 	}
 	text := fmt.Appendf(nil, "%s%slines of this log are missing here: it was not read, or not "+
 		"written, in time; see to its reader lines=%d\n",
-		time.Now().UTC().Format(timeFormat), levelWord(slog.LevelWarn), q.untold)
-	q.add(queued{text: text, tells: q.untold})
-	q.untold = 0
+		time.Now().UTC().Format(timeFormat), levelWord(slog.LevelWarn), q.unreported)
+	q.add(queued{text: text, tells: q.unreported})
+	q.unreported = 0
 }
 
 func (q *Queue) add(l queued) {
@@ -103,8 +103,8 @@ func (q *Queue) signal() {
 func (q *Queue) Lost() uint64 { return q.lost.Load() }
 
 // Close takes no further lines, and waits until those before are written, but no
-// longer than patience. It reports whether they are.
-func (q *Queue) Close(patience time.Duration) bool {
+// longer than limit. It reports whether they are.
+func (q *Queue) Close(limit time.Duration) bool {
 	q.mu.Lock()
 	q.closed = true
 	q.signal()
@@ -112,14 +112,14 @@ func (q *Queue) Close(patience time.Duration) bool {
 	select {
 	case <-q.done:
 		return true
-	case <-time.After(patience):
+	case <-time.After(limit):
 		return false
 	}
 }
 
-// Flush waits until all lines so far are written, but no longer than patience. It
+// Flush waits until all lines so far are written, but no longer than limit. It
 // reports whether they are.
-func (q *Queue) Flush(patience time.Duration) bool {
+func (q *Queue) Flush(limit time.Duration) bool {
 	q.mu.Lock()
 	if q.bytes == 0 {
 		q.mu.Unlock()
@@ -133,7 +133,7 @@ func (q *Queue) Flush(patience time.Duration) bool {
 	select {
 	case <-drained:
 		return true
-	case <-time.After(patience):
+	case <-time.After(limit):
 		return false
 	}
 }
@@ -199,10 +199,10 @@ func (q *Queue) wrote(batch []queued, n int, err error) {
 			continue
 		}
 		if l.tells > 0 {
-			q.untold += l.tells
+			q.unreported += l.tells
 			continue
 		}
-		q.untold++
+		q.unreported++
 		q.lost.Add(1)
 	}
 	// A log that cannot be written hears of it with its next line.

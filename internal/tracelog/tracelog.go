@@ -114,7 +114,7 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 }
 
 // quiet lowers the words by which scanners find the lines of warnings and errors,
-// where they stand in somebody else's text that is told for information.
+// where they stand in the text of another program that is only information.
 var quiet = strings.NewReplacer(" ERROR", " error", " WARN", " warn")
 
 func levelWord(l slog.Level) string {

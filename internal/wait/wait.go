@@ -57,7 +57,7 @@ func (b *Broadcast) Changed() <-chan struct{} {
 	return b.ch
 }
 
-// Notify wakes everybody who holds a channel of Changed.
+// Notify wakes all who hold a channel of Changed.
 func (b *Broadcast) Notify() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package bodypool reads the bodies of requests, so that nobody can keep others from
-// sending theirs.
+// Package bodypool reads the bodies of requests, so that no client can keep others
+// from sending theirs.
 //
 // What holds:
 //   - A body takes room for what has come of it. One of which nothing comes takes none,

@@ -32,7 +32,7 @@ const (
 	heldAnswer = 1 << 20
 
 	// workedAtIt is how long an attempt must have taken for the next leader to be looked
-	// for with new patience.
+	// for with a new timeout.
 	workedAtIt = time.Second
 
 	shortestPause = 5 * time.Millisecond
@@ -60,7 +60,7 @@ type Leadership interface {
 	Leader(ctx context.Context) (address string, self bool, err error)
 
 	// While derives a context that ends as soon as the replica at the address is known
-	// not to lead any more. Nobody then waits for the answer of a frozen leader.
+	// not to lead any more. Then no request waits for the answer of a frozen leader.
 	While(ctx context.Context, address string) (context.Context, context.CancelFunc)
 
 	// Leaderless says, while no leader is known, for how long that has been so, which

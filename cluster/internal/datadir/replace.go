@@ -16,8 +16,8 @@ import (
 //  1. The new content is written to building. A crash leaves that behind, and nothing has
 //     changed.
 //  2. building is renamed to decided. From here on the new content holds.
-//  3. Whoever locks the directory next, or goes on, moves the old content aside, renames
-//     decided to entering, and moves its content in.
+//  3. The next process that locks the directory, or goes on, moves the old content
+//     aside, renames decided to entering, and moves its content in.
 const (
 	building = "replacement.tmp"
 	decided  = "replacement"

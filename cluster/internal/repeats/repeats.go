@@ -51,10 +51,10 @@ type key struct{ message, subject string }
 
 // line is one that was told and may repeat.
 type line struct {
-	first, last, told time.Time
-	total, untold     int
-	record            slog.Record // the newest
-	inner             slog.Handler
+	first, last, written time.Time
+	total, suppressed    int
+	record               slog.Record // the newest
+	inner                slog.Handler
 }
 
 // New makes a Handler that passes lines on to inner.
@@ -117,10 +117,10 @@ func (l *lines) note(r slog.Record, inner slog.Handler) bool {
 	}
 	x := l.kept[k]
 	if x == nil {
-		x = &line{first: now, told: now}
+		x = &line{first: now, written: now}
 		l.kept[k] = x
 	} else {
-		x.untold++
+		x.suppressed++
 	}
 	x.last, x.record, x.inner = now, r.Clone(), inner
 	x.total++
@@ -143,14 +143,14 @@ func (h *Handler) Run(ctx context.Context) {
 	}
 }
 
-// told is what is to be told, and by whom.
-type told struct {
+// report is a line to write, and the handler that writes it.
+type report struct {
 	to     slog.Handler
 	record slog.Record
 }
 
 // due takes what is to be told by now.
-func (l *lines) due(now time.Time) (out []told) {
+func (l *lines) due(now time.Time) (out []report) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.kept, func(_ key, x *line) bool {
@@ -158,9 +158,9 @@ func (l *lines) due(now time.Time) (out []told) {
 		switch {
 		case over && x.total > 1:
 			out = append(out, x.about(now, " (over)", x.total, x.last.Sub(x.first)))
-		case !over && x.untold > 0 && now.Sub(x.told) >= interval:
-			out = append(out, x.about(now, " (repeated)", x.untold, now.Sub(x.told)))
-			x.told, x.untold = now, 0
+		case !over && x.suppressed > 0 && now.Sub(x.written) >= interval:
+			out = append(out, x.about(now, " (repeated)", x.suppressed, now.Sub(x.written)))
+			x.written, x.suppressed = now, 0
 		}
 		return over
 	})
@@ -168,9 +168,9 @@ func (l *lines) due(now time.Time) (out []told) {
 }
 
 // about makes the line that says how often this one came, and in how long.
-func (x *line) about(now time.Time, what string, times int, in time.Duration) told {
+func (x *line) about(now time.Time, what string, times int, in time.Duration) report {
 	r := slog.NewRecord(now, x.record.Level, x.record.Message+what, 0)
 	x.record.Attrs(func(a slog.Attr) bool { r.AddAttrs(a); return true })
 	r.AddAttrs(slog.Int("times", times), slog.String("in", in.Round(time.Second).String()))
-	return told{x.inner, r}
+	return report{x.inner, r}
 }

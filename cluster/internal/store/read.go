@@ -31,7 +31,7 @@ type Content struct {
 	log *raftboltdb.BoltStore
 }
 
-// Read opens the content of a data directory. Nobody else may use the directory.
+// Read opens the content of a data directory. No other process may use the directory.
 func Read(dir string, checkEntry func([]byte) error) (_ *Content, err error) {
 	file := filepath.Join(dir, LogFile)
 	if err := checkBolt(file); err != nil {

@@ -15,7 +15,7 @@ import (
 // Processes.
 const ControllerVariable = "QUORATE_STORAGE_CONTROLLER"
 
-// controllerPackage is what is built when nobody names a program.
+// controllerPackage is what is built when no program is named.
 const controllerPackage = "quorate/cmd/storage_controller"
 
 // findController finds the program of Processes when the Builder does not name it.

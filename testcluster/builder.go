@@ -53,7 +53,7 @@ type Builder struct {
 	// Seed of all random choices of the simulated pageservers.
 	Seed uint64
 
-	// Auth makes everybody need tokens; the cluster's own clients have them.
+	// Auth makes all clients need tokens; the cluster's own clients have them.
 	Auth bool
 
 	// Hook makes controllers notify a simulated control plane.
@@ -102,7 +102,7 @@ type Builder struct {
 	// FillDisk reach the disks of Processes, and SpoilState their memory.
 	DiskFaults bool
 
-	// UnreadLogs makes the output of Processes pipes that nobody reads. What such a pipe
+	// UnreadLogs makes the output of Processes pipes that are not read. What such a pipe
 	// holds is in the log once the process has ended.
 	UnreadLogs bool
 

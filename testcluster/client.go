@@ -10,7 +10,7 @@ import (
 // Client is a client.Client that writes down in a ledger what was acknowledged.
 //
 // With one address, every call is one request. With several, a call that found
-// nobody, or was answered 503, is tried again at the next replica until the context
+// no replica, or was answered 503, is tried again at the next replica until the context
 // ends.
 type Client struct {
 	*client.Client

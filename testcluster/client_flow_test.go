@@ -15,7 +15,7 @@ import (
 )
 
 // flow is what existing test suites do with drains, fills and deletions, with their
-// places and their patience. They talk to one controller.
+// places and their timeouts. They talk to one controller.
 type flow struct {
 	*script
 	c *testcluster.Client

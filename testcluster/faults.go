@@ -65,7 +65,7 @@ func (f *faults) HealDisk(i int) error { return f.victims[i].healDisk() }
 func (f *faults) SpoilState(i int) error { return f.victims[i].spoilState() }
 
 // Partition divides the controllers into groups that do not hear each other. A
-// controller in no group hears nobody. Pageservers and clients still reach all.
+// controller in no group hears no other. Pageservers and clients still reach all.
 func (f *faults) Partition(groups ...[]int) error {
 	side := make(map[int]int)
 	for n, g := range groups {

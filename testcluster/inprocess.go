@@ -131,7 +131,7 @@ func (r *inProcess) end(cause error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !running || errors.Is(cause, app.ErrAbrupt) {
-		return nil // what a killed process would have said, nobody hears
+		return nil // a killed process says nothing
 	}
 	return r.err
 }

@@ -27,7 +27,7 @@ type process struct {
 	client *Client
 
 	diskFaults bool   // the binary takes signals about its disk
-	unread     bool   // its output is a pipe that nobody reads while it runs
+	unread     bool   // its output is a pipe that is not read while it runs
 	wires      *wires // nil without
 
 	mu     sync.Mutex
@@ -139,7 +139,7 @@ func (p *process) spawn() error {
 	return nil
 }
 
-// unreadPipe makes a pipe that nobody reads until keep is called: that appends what
+// unreadPipe makes a pipe that is not read until keep is called: that appends what
 // is in it to a file.
 func unreadPipe(file string) (in *os.File, keep func(), err error) {
 	out, in, err := os.Pipe()

@@ -109,7 +109,7 @@ func (s *safekeepers) CheckSafekeepers(now *fsm.State) error {
 	want := make(map[neon.NodeID]int)
 	for tl := range now.Timelines() {
 		if !tl.MigrationDone() || tl.Deleted {
-			errs = append(errs, fmt.Errorf("timeline %s is not settled: %+v", tl.ID, tl))
+			errs = append(errs, fmt.Errorf("timeline %s is not in its final configuration: %+v", tl.ID, tl))
 		}
 		newest := 0
 		for _, id := range tl.Set {

@@ -44,7 +44,7 @@ func states(ctx context.Context, c *testcluster.Cluster) ([]*fsm.State, error) {
 // checkEverything is all that must hold when nothing is left to do.
 func checkEverything(ctx context.Context, c *testcluster.Cluster) error {
 	return errors.Join(c.CheckAll(ctx), checkReplicas(ctx, c), checkIntents(ctx, c),
-		checkTold(ctx, c), checkSafekeepers(ctx, c), checkTimelineWork(ctx, c))
+		checkComputeNotified(ctx, c), checkSafekeepers(ctx, c), checkTimelineWork(ctx, c))
 }
 
 // checkReplicas demands that every replica has the same state and that it holds together.
@@ -92,9 +92,9 @@ func checkIntents(ctx context.Context, c *testcluster.Cluster) error {
 	return errors.Join(append(errs, c.Fleet().CheckPlacement(want))...)
 }
 
-// checkTold demands that compute was told where every shard is, and that nothing
+// checkComputeNotified demands that compute was told where every shard is, and that nothing
 // is owed.
-func checkTold(ctx context.Context, c *testcluster.Cluster) error {
+func checkComputeNotified(ctx context.Context, c *testcluster.Cluster) error {
 	all, err := states(ctx, c)
 	if err != nil || c.Hook() == nil {
 		return err

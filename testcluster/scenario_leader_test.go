@@ -147,7 +147,7 @@ func frozenStory(s *script) {
 	if err := s.Resume(leader); err != nil {
 		s.Fatal(err)
 	}
-	s.step("thaws")
+	s.step("continues")
 	s.verdicts()
 	s.step("and all is well")
 	s.deserted(1)

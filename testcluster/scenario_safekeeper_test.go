@@ -57,7 +57,7 @@ func (s *script) startSafekeeper(id neon.NodeID) {
 	}
 }
 
-// paidOff waits until safekeepers owe nothing and all timelines are settled.
+// paidOff waits until safekeepers owe nothing and no timeline is moved.
 func (s *script) paidOff() {
 	s.Helper()
 	s.eventually("safekeepers are as the log says",

@@ -18,7 +18,7 @@ func scenarios() []scenario {
 	all := append(tenantStories(), nodeStories()...)
 	all = append(all, safekeeperStories()...)
 	all = append(all, heldMembershipStories()...)
-	all = append(all, byHandStories()...)
+	all = append(all, unmanagedStories()...)
 	all = append(all, preferenceStories()...)
 	all = append(all, operationStories()...)
 	all = append(all, timelineStories()...)

@@ -103,7 +103,7 @@ func (n *nemesis) controllers(ctx context.Context) {
 			n.pause(ctx, 2*time.Second)
 			n.check(n.HealDisk(i))
 		default:
-			c, cancel := context.WithTimeout(ctx, patience)
+			c, cancel := context.WithTimeout(ctx, answerTimeout)
 			_ = n.ClientOf(i).Cluster().
 				StepDown(c) // it may be alone, or not know a healthy successor
 			cancel()

@@ -93,7 +93,7 @@ func (w *worker) locateSafekeepers(
 	i := w.rng.IntN(w.Controllers())
 	var now neon.TimelineLocate
 	path := fmt.Sprintf("/debug/v1/tenant/%s/timeline/%s/locate", t.id, tl)
-	err := w.ClientOf(i).WithTryTimeout(patience).Call(ctx, http.MethodGet, path, nil, &now)
+	err := w.ClientOf(i).WithTryTimeout(answerTimeout).Call(ctx, http.MethodGet, path, nil, &now)
 	was := t.located[tl]
 	switch {
 	case client.StatusOf(err) == http.StatusNotFound && !was.dying:
@@ -130,8 +130,8 @@ func (w *worker) scheduleSafekeeper(ctx context.Context, c *testcluster.Client) 
 	w.count(c.Safekeepers().SetScheduling(ctx, all[w.rng.IntN(len(all))].ID(), to))
 }
 
-// calmSafekeepers ends all faults of safekeepers.
-func (e *episode) calmSafekeepers() error {
+// endSafekeeperFaults ends all faults of safekeepers.
+func (e *episode) endSafekeeperFaults() error {
 	for _, n := range e.Safekeepers().Nodes() {
 		n.Delay(0)
 		n.LoseReplies(0)
@@ -144,9 +144,9 @@ func (e *episode) calmSafekeepers() error {
 	return nil
 }
 
-// settleSafekeepers lets all safekeepers be used again and takes back, or finishes, the
+// finishSafekeeperMoves lets all safekeepers be used again and takes back, or finishes, the
 // moves that nobody carries on.
-func (e *episode) settleSafekeepers(ctx context.Context) {
+func (e *episode) finishSafekeeperMoves(ctx context.Context) {
 	for _, n := range e.Safekeepers().Nodes() {
 		e.persist(ctx, "activate a safekeeper",
 			func(ctx context.Context, c *testcluster.Client) error {

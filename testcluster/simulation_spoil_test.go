@@ -78,7 +78,7 @@ func (n *nemesis) right(i int) bool {
 
 // askForTheSpoiled asks any one replica for what only a spoiled state has.
 func (w *worker) askForTheSpoiled() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
 	w.mu.Lock()
 	noticed := time.Since(w.spoilt) > unnoticed

@@ -224,7 +224,7 @@ func (e *episode) round(length time.Duration) {
 	}
 	<-ctx.Done()
 	trouble.Wait()
-	e.calm(e.stayDead())
+	e.endFaults(e.stayDead())
 	wg.Wait()
 	for _, n := range append(e.Fleet().Nodes(), nil) {
 		if n != nil && n.Running() {
@@ -300,8 +300,8 @@ func (e *episode) explain() {
 	}
 }
 
-// calm ends all faults but the death of one pageserver.
-func (e *episode) calm(dead neon.NodeID) {
+// endFaults ends all faults but the death of one pageserver.
+func (e *episode) endFaults(dead neon.NodeID) {
 	ctx, cancel := context.WithTimeout(context.Background(), convergeLimit)
 	defer cancel()
 	errs := []error{e.Heal()}
@@ -312,7 +312,7 @@ func (e *episode) calm(dead neon.NodeID) {
 		}
 	}
 	e.Hook().SetFaults()
-	errs = append(errs, e.calmSafekeepers())
+	errs = append(errs, e.endSafekeeperFaults())
 	for _, n := range e.Fleet().Nodes() {
 		n.SetFaults()
 		n.Resume()
@@ -375,7 +375,7 @@ func (e *episode) atRest(ctx context.Context) error {
 // restorePolicies undoes what keeps shards from being scheduled.
 func (e *episode) restorePolicies(ctx context.Context) {
 	e.endOperations(ctx)
-	e.settleSafekeepers(ctx)
+	e.finishSafekeeperMoves(ctx)
 	e.tame(ctx)
 	var nodes []neon.NodeDescribe
 	e.persist(ctx, "list the pageservers",
@@ -410,7 +410,7 @@ func (e *episode) persist(
 	ctx context.Context, what string, f func(context.Context, *testcluster.Client) error,
 ) {
 	for {
-		err := f(ctx, e.Client().WithTryTimeout(patience))
+		err := f(ctx, e.Client().WithTryTimeout(answerTimeout))
 		if status := client.StatusOf(err); err == nil || status == http.StatusNotFound ||
 			status == http.StatusConflict {
 			return

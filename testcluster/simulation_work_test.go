@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	patience  = 10 * time.Second // with one answer
-	opLimit   = 2 * time.Minute  // for one request and all its retries
-	think     = 3 * time.Second  // the mean pause between two requests of a worker
-	mostOwned = 5                // tenants of one worker
+	answerTimeout = 10 * time.Second // with one answer
+	opLimit       = 2 * time.Minute  // for one request and all its retries
+	think         = 3 * time.Second  // the mean pause between two requests of a worker
+	mostOwned     = 5                // tenants of one worker
 )
 
 // simTenant is what its worker knows of one tenant. Only the worker changes it.
@@ -60,7 +60,7 @@ func (w *worker) work(ctx context.Context) {
 func (w *worker) one() {
 	ctx, cancel := context.WithTimeout(context.Background(), opLimit)
 	defer cancel()
-	c := w.ClientFrom(w.rng.IntN(w.Controllers())).WithTryTimeout(patience)
+	c := w.ClientFrom(w.rng.IntN(w.Controllers())).WithTryTimeout(answerTimeout)
 	if len(w.mine) == 0 {
 		w.create(ctx, c)
 		return
@@ -187,7 +187,7 @@ func (w *worker) putConfig(ctx context.Context, c *testcluster.Client, t *simTen
 // readConfig reads through any one replica and demands what was acknowledged last.
 func (w *worker) readConfig(ctx context.Context, t *simTenant) {
 	i := w.rng.IntN(w.Controllers())
-	have, err := w.ClientOf(i).WithTryTimeout(patience).Tenants().Config(ctx, t.id)
+	have, err := w.ClientOf(i).WithTryTimeout(answerTimeout).Tenants().Config(ctx, t.id)
 	if err != nil {
 		if client.StatusOf(err) == http.StatusNotFound {
 			w.Errorf("seed %d: controller %d does not know tenant %s", w.seed, i, t.id)
@@ -335,7 +335,7 @@ func (w *worker) ask(ctx context.Context) {
 // validate asks any one replica which generations are valid, and demands answers
 // that were right at some moment of the call.
 func (w *worker) validate() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
 	var ask neon.ValidateRequest
 	before := make(map[neon.ShardID]neon.Generation)

@@ -91,7 +91,7 @@ func (w *wires) close() {
 	w.wg.Wait()
 }
 
-// block cuts a controller off from the addresses of others, and from nobody else.
+// block cuts a controller off from the addresses of others, and from no more.
 func (w *wires) block(id string, addresses ...string) {
 	from := make(map[string]bool)
 	for _, a := range addresses {

@@ -70,7 +70,7 @@ func (o *Options) evacuate(ctx context.Context, e evacuation) (r evacuated, err 
 	if r.created, err = crowd(ctx, c, e); err != nil {
 		return r, err
 	}
-	if _, err := settled(ctx, c); err != nil {
+	if _, err := caughtUp(ctx, c); err != nil {
 		return r, err
 	}
 	began := time.Now()

@@ -233,7 +233,7 @@ func (o *FailoverOptions) handOvers(
 	}, nil
 }
 
-// rounds repeats an event: settle, strike, watch, heal.
+// rounds repeats an event: catch up, strike, watch, heal.
 func (o *FailoverOptions) rounds(
 	ctx context.Context, c *testcluster.Cluster, l *load, e event, look func(at time.Duration),
 ) error {
@@ -250,7 +250,7 @@ func (o *FailoverOptions) round(
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
-	leader, err := settled(ctx, c)
+	leader, err := caughtUp(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -270,9 +270,9 @@ func (o *FailoverOptions) round(
 	return e.heal(ctx, c, leader)
 }
 
-// settled waits until all replicas run, agree on a ready leader and have caught
+// caughtUp waits until all replicas run, agree on a ready leader and have caught
 // up.
-func settled(ctx context.Context, c *testcluster.Cluster) (leader int, err error) {
+func caughtUp(ctx context.Context, c *testcluster.Cluster) (leader int, err error) {
 	err = await(ctx, "all replicas have caught up", func() bool {
 		i, ok := c.Leader(ctx)
 		if !ok || c.ClientOf(i).Cluster().Ready(ctx) != nil {

@@ -23,7 +23,7 @@ func raftTimeouts(heartbeat time.Duration) cluster.Timeouts {
 // heavy writes and reads with as many clients as keep all processors busy, and
 // counts the elections, none of which is needed.
 func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f figure, err error) {
-	leader, err := settled(ctx, c)
+	leader, err := caughtUp(ctx, c)
 	if err != nil {
 		return f, err
 	}
@@ -62,7 +62,7 @@ func (o *FailoverOptions) heavy(ctx context.Context, c *testcluster.Cluster) (f 
 	if err := g.Wait(); err != nil {
 		return f, err
 	}
-	if leader, err = settled(ctx, c); err != nil {
+	if leader, err = caughtUp(ctx, c); err != nil {
 		return f, err
 	}
 	after, err := c.ClientOf(leader).Cluster().Members(ctx)

@@ -123,13 +123,13 @@ func (o *Options) throughput(ctx context.Context, more BenchOptions) (figures []
 	if err := c.WaitQuiescent(ctx); err != nil {
 		return nil, err
 	}
-	leader, err := settled(ctx, c)
+	leader, err := caughtUp(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	var followers, everybody []int
+	var followers, all []int
 	for i := range c.Controllers() {
-		everybody = append(everybody, i)
+		all = append(all, i)
 		if i != leader {
 			followers = append(followers, i)
 		}
@@ -137,7 +137,7 @@ func (o *Options) throughput(ctx context.Context, more BenchOptions) (figures []
 	for _, m := range []struct {
 		name     string
 		replicas []int
-	}{{"any replica", everybody}, {"the leader", []int{leader}}, {"followers", followers}} {
+	}{{"any replica", all}, {"the leader", []int{leader}}, {"followers", followers}} {
 		rate, took, err := locates(ctx, c,
 			reading{replicas: m.replicas, clients: 128, lasting: more.Reads, tenants: tenants})
 		if err != nil {
@@ -162,7 +162,7 @@ func (o *Options) heartbeats(ctx context.Context, more BenchOptions) (figures []
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
-	leader, err := settled(ctx, c)
+	leader, err := caughtUp(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func (o *Options) scale(
 	if err != nil {
 		return nil, err
 	}
-	if _, err := settled(ctx, c); err != nil {
+	if _, err := caughtUp(ctx, c); err != nil {
 		return nil, err
 	}
 	idle, err := o.idle(ctx, c, more.Idle, label)
@@ -60,7 +60,7 @@ func (o *Options) scale(
 	return append(append(append(restarts, memory...), idle...), rested...), nil
 }
 
-// restarts kills everybody and starts everybody, again and again: until a leader
+// restarts kills all and starts all, again and again: until a leader
 // has looked at all pageservers and the others have caught up. It also kills one
 // leader at a time.
 func (o *Options) restarts(
@@ -84,7 +84,7 @@ func (o *Options) restarts(
 		o.say("  %sall restarted: ready after %s", label, short(all[len(all)-1]))
 	}
 	for range n {
-		leader, err := settled(ctx, c)
+		leader, err := caughtUp(ctx, c)
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +126,7 @@ func allReady(ctx context.Context, c *testcluster.Cluster) error {
 func (o *Options) memory(
 	ctx context.Context, c *testcluster.Cluster, shards int, label string,
 ) ([]figure, error) {
-	leader, err := settled(ctx, c)
+	leader, err := caughtUp(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func (o *Options) memory(
 	return []figure{row("the leader", leads), row("a follower", follows)}, nil
 }
 
-// idle measures what the processes use of a core when nobody asks for anything.
+// idle measures what the processes use of a core when no client asks for anything.
 func (o *Options) idle(
 	ctx context.Context, c *testcluster.Cluster, d time.Duration, label string,
 ) ([]figure, error) {

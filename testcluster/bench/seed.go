@@ -31,7 +31,7 @@ const seedBatch = 512
 // The way is that of a restore: a snapshot is saved, everything is stopped, and
 // the data directories are made anew from the snapshot with the tenants added.
 func seed(ctx context.Context, c *testcluster.Cluster, shards int) error {
-	if _, err := settled(ctx, c); err != nil {
+	if _, err := caughtUp(ctx, c); err != nil {
 		return err
 	}
 	var saved bytes.Buffer

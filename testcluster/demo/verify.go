@@ -39,12 +39,12 @@ func (s *show) verify(ctx context.Context) error {
 		ids = append(ids, id)
 	}
 	// A pageserver answers before the shard serves; give the last ones a moment.
-	settled := s.servers.check(ids)
-	for patience := time.Now().Add(activation); settled != nil &&
-		time.Now().Before(patience); settled = s.servers.check(ids) {
+	incomplete := s.servers.check(ids)
+	for deadline := time.Now().Add(activation); incomplete != nil &&
+		time.Now().Before(deadline); incomplete = s.servers.check(ids) {
 		time.Sleep(20 * time.Millisecond)
 	}
-	err = errors.Join(settled, client.Debug().ConsistencyCheck(ctx),
+	err = errors.Join(incomplete, client.Debug().ConsistencyCheck(ctx),
 		s.cluster.Ledger().Verify(ctx, client), s.probe.verify(ctx, client))
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (s *show) report() {
 		"")
 }
 
-// stay leaves everything running, whole again, until somebody ends it.
+// stay leaves everything running, whole again, until the user ends it.
 func (s *show) stay(ctx context.Context) error {
 	restarted, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()

@@ -12,7 +12,7 @@ type facts struct {
 
 // roster knows every pageserver, and every process of one.
 type roster struct {
-	procs   []processFacts         // index 0 is unused: "nobody"
+	procs   []processFacts         // index 0 is unused: no process
 	nodes   map[neon.NodeID]uint32 // index of each
 	nodeIDs []neon.NodeID          // by index; 0 is unused
 	cutOff  map[neon.NodeID]bool   // for reasons outside of the simulator
@@ -84,11 +84,11 @@ type shardFacts struct {
 type genFacts struct {
 	gen      neon.Generation
 	grantee  uint32 // node index it was committed for; 0 is unknown
-	holder   uint32 // process that attached in it; 0 is nobody
+	holder   uint32 // process that attached in it; 0 is none
 	mode     mode   // of the holder's location
 	attached bool   // the holder still has it attached
-	stolen   bool   // a call whose caller had gone took it away, behind everybody's back
-	unknown  bool   // a call whose caller had gone made it, and nobody has touched it since
+	stolen   bool   // a call whose caller had gone took it away
+	unknown  bool   // a call whose caller had gone made it, and nothing has changed it since
 }
 
 // keptGenerations bounds the generations remembered of one shard.

@@ -120,7 +120,7 @@ func (f *Fleet) Secondaries() map[neon.NodeID]int {
 }
 
 // Changes counts the location changes that took effect in all nodes. While it
-// stands still, nobody reconfigures locations.
+// stands still, locations are not reconfigured.
 func (f *Fleet) Changes() uint64 {
 	var sum uint64
 	for _, n := range f.Nodes() {

@@ -100,7 +100,7 @@ func decodeCreation(body []byte) (req timelineCreation, f *failure) {
 	return req, nil
 }
 
-// defaultPgVersion is what pageservers create when nobody says.
+// defaultPgVersion is what pageservers create when the request does not say.
 const defaultPgVersion = 16
 
 // create is POST /v1/tenant/{shard}/timeline.

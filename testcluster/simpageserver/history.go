@@ -23,7 +23,7 @@ const (
 	EventStarted    EventKind = "started"    // a pageserver process began
 	EventEnded      EventKind = "ended"      // a pageserver process ended
 	EventValidated  EventKind = "validated"  // the controller answered a validate
-	EventTold       EventKind = "told"       // compute learned of a location
+	EventNotified   EventKind = "notified"   // compute learned of a location
 	EventDeleted    EventKind = "deleted"    // a tenant's objects were deleted
 	EventViolation  EventKind = "violation"
 )

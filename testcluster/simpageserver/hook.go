@@ -28,12 +28,12 @@ type Hook struct {
 	cancel context.CancelFunc
 	work   crew
 
-	mu    sync.Mutex
-	told  map[neon.TenantID][]Notification
-	taken map[neon.TenantID]uint64 // the youngest notification that compute took, by its arrival
-	came  uint64                   // counts arrivals
-	count uint64
-	keep  int
+	mu       sync.Mutex
+	notified map[neon.TenantID][]Notification
+	taken    map[neon.TenantID]uint64 // the youngest notification that compute took, by its arrival
+	came     uint64                   // counts arrivals
+	count    uint64
+	keep     int
 
 	imports map[neon.TimelineRef][]neon.ImportComplete
 }
@@ -48,14 +48,14 @@ type Notification struct {
 // HookOptions configures a Hook.
 type HookOptions struct {
 	Seed   uint64
-	Oracle *Oracle // learns what compute was told; nil means nobody does
+	Oracle *Oracle // learns what compute was told; nil: none
 	Keep   int     // notifications kept for each tenant; zero means 16
 }
 
-// NewHook makes a hook. Close it when nobody calls it any more.
+// NewHook makes a hook. Close it when it is not called any more.
 func NewHook(opt HookOptions) *Hook {
 	h := &Hook{
-		oracle: opt.Oracle, epoch: time.Now(), told: map[neon.TenantID][]Notification{},
+		oracle: opt.Oracle, epoch: time.Now(), notified: map[neon.TenantID][]Notification{},
 		taken: map[neon.TenantID]uint64{}, keep: opt.Keep,
 		imports: map[neon.TimelineRef][]neon.ImportComplete{},
 	}
@@ -87,7 +87,7 @@ func (h *Hook) Count() uint64 {
 func (h *Hook) History(t neon.TenantID) []Notification {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.told[t])
+	return slices.Clone(h.notified[t])
 }
 
 // LastNode is the node that compute was last told for a shard. Late notifications
@@ -95,7 +95,7 @@ func (h *Hook) History(t neon.TenantID) []Notification {
 func (h *Hook) LastNode(shard neon.ShardID) (neon.NodeID, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	all := h.told[shard.Tenant]
+	all := h.notified[shard.Tenant]
 	if len(all) == 0 {
 		return 0, false
 	}
@@ -221,15 +221,15 @@ func (h *Hook) take(n neon.NotifyAttach, arrival uint64, late bool) *failure {
 	h.mu.Lock()
 	late = late || arrival < h.taken[n.Tenant]
 	h.taken[n.Tenant] = max(h.taken[n.Tenant], arrival)
-	all := append(h.told[n.Tenant], Notification{At: time.Since(h.epoch), Body: n, Late: late})
+	all := append(h.notified[n.Tenant], Notification{At: time.Since(h.epoch), Body: n, Late: late})
 	if len(all) > h.keep {
 		all = slices.Clone(all[len(all)-h.keep:])
 	}
-	h.told[n.Tenant] = all
+	h.notified[n.Tenant] = all
 	h.count++
 	h.mu.Unlock()
 	if h.oracle != nil {
-		h.oracle.told(n.Tenant, nodes, late)
+		h.oracle.notified(n.Tenant, nodes, late)
 	}
 	return nil
 }

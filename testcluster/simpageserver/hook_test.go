@@ -34,7 +34,7 @@ func TestHookRemembersWhatComputeWasTold(t *testing.T) {
 	if node, ok := hook.LastNode(second); !ok || node != 5 {
 		t.Fatalf("last node %s, %v", node, ok)
 	}
-	if s, _ := w.fleet.Oracle().Shard(second); s.Told != 5 {
+	if s, _ := w.fleet.Oracle().Shard(second); s.Notified != 5 {
 		t.Fatalf("oracle %+v", s)
 	}
 	one := neon.NotifyAttach{Tenant: tenant, Shards: neon.List[neon.NotifyShard]{{Node: 6}}}
@@ -57,7 +57,7 @@ func TestHookRemembersWhatComputeWasTold(t *testing.T) {
 	if _, ok := hook.LastNode(second); ok {
 		t.Fatal("the old shard count is still known")
 	}
-	if s, _ := w.fleet.Oracle().Shard(second); s.Told != 0 {
+	if s, _ := w.fleet.Oracle().Shard(second); s.Notified != 0 {
 		t.Fatalf("oracle still has %+v", s)
 	}
 	hook.SetFaults()
@@ -130,7 +130,7 @@ func TestANotificationThatWasOvertakenIsLate(t *testing.T) {
 	if node, _ := hook.LastNode(shardOf(0)); node != 2 {
 		t.Errorf("compute uses node %s", node)
 	}
-	if s, _ := w.fleet.Oracle().Shard(shardOf(0)); s.Told != 2 {
+	if s, _ := w.fleet.Oracle().Shard(shardOf(0)); s.Notified != 2 {
 		t.Errorf("the oracle has %+v", s)
 	}
 }

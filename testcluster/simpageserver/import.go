@@ -7,7 +7,7 @@ import (
 	"quorate/api/neon"
 )
 
-// importing is the import of one timeline of one shard. While it goes on nobody but
+// importing is the import of one timeline of one shard. While it goes on nothing but
 // a deletion sees the timeline; it ends when the controller says so, and not before
 // the task has ended.
 type importing struct {

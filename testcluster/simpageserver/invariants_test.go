@@ -258,15 +258,15 @@ func placementCases() map[string]oracleCase {
 		"I9 compute moves first": {
 			legal: func(r *oracleRun) {
 				r.put(r.a, modeSingle, 1)
-				r.told(shardOf(0).Tenant, []neon.NodeID{1}, false)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{1}, false)
 				r.put(r.b, modeSingle, 2)
-				r.told(shardOf(0).Tenant, []neon.NodeID{2}, false)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{2}, false)
 				r.put(r.a, modeSecondary, 0)
 				r.put(r.b, modeNone, 0) // the only one: detached on purpose
 			},
 			illegal: func(r *oracleRun) {
 				r.put(r.a, modeSingle, 1)
-				r.told(shardOf(0).Tenant, []neon.NodeID{1}, false)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{1}, false)
 				r.put(r.b, modeSingle, 2)
 				r.put(r.a, modeSecondary, 0)
 			},
@@ -275,7 +275,7 @@ func placementCases() map[string]oracleCase {
 		"I9 a tenant in deletion has no compute": {
 			legal: func(r *oracleRun) {
 				r.put(r.a, modeSingle, 1)
-				r.told(shardOf(0).Tenant, []neon.NodeID{1}, false)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{1}, false)
 				r.put(r.b, modeSingle, 2)
 				r.Deleting(shardOf(0).Tenant)
 				r.put(r.a, modeNone, 0)
@@ -284,7 +284,7 @@ func placementCases() map[string]oracleCase {
 		"I9 nobody knows of what a late call attached": {
 			legal: func(r *oracleRun) {
 				r.put(r.a, modeSingle, 1)
-				r.told(shardOf(0).Tenant, []neon.NodeID{1}, false)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{1}, false)
 				r.put(r.a, modeSecondary, 0)
 				r.putBy(r.a, modeSingle, 2, byLate)
 				r.put(r.b, modeSingle, 3)
@@ -292,7 +292,7 @@ func placementCases() map[string]oracleCase {
 			},
 			illegal: func(r *oracleRun) {
 				r.put(r.a, modeSingle, 1)
-				r.told(shardOf(0).Tenant, []neon.NodeID{1}, false)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{1}, false)
 				r.put(r.a, modeSecondary, 0)
 				r.putBy(r.a, modeSingle, 2, byLate)
 				r.put(r.a, modeStale, 2) // from here on somebody does
@@ -304,7 +304,7 @@ func placementCases() map[string]oracleCase {
 		"I9 a dead successor is none": {
 			legal: func(r *oracleRun) {
 				r.put(r.b, modeSingle, 1)
-				r.told(shardOf(0).Tenant, []neon.NodeID{2}, false)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{2}, false)
 				r.put(r.a, modeSingle, 2)
 				r.ended(r.a)
 				r.put(r.b, modeNone, 0)

@@ -36,7 +36,7 @@ import (
 // A call whose caller gave up may take effect at any later time, and no
 // controller can prevent that. Such late effects are excused from I2, I6, I7, I9
 // and I15, which are about what a controller meant, and counted by Late. So is who
-// takes an attachment away of which nobody can know, because such a call made it;
+// takes an attachment away that no controller can know of, because such a call made it;
 // and a notification that was overtaken by a younger one tells compute nothing.
 //
 // Each family of invariants has a checker with its own state. All of them look at the
@@ -71,7 +71,7 @@ func NewOracle(opt OracleOptions) *Oracle {
 		journal: j, roster: r, shards: t,
 		generations: generationRules{f},
 		attachments: attachmentRules{f},
-		compute:     computeRules{facts: f, told: map[neon.ShardID]uint32{}},
+		compute:     computeRules{facts: f, lastNode: map[neon.ShardID]uint32{}},
 		deletions:   deletionRules{f},
 		tenants: tenantRules{
 			facts: f, tenants: map[neon.TenantID]*tenantFacts{}, stopped: map[neon.ShardID]bool{},
@@ -119,7 +119,7 @@ func (o *Oracle) Dump(w io.Writer) error { return writeEvents(w, o.History()) }
 type ShardFacts struct {
 	Committed neon.Generation // newest committed; zero if unknown
 	Attached  neon.Generation // highest ever attached anywhere
-	Told      neon.NodeID     // what compute was last told; zero if never
+	Notified  neon.NodeID     // what compute was last told; zero if never
 	Holders   []Holder        // live attached locations, ascending by generation
 }
 
@@ -140,7 +140,7 @@ func (o *Oracle) Shard(id neon.ShardID) (s ShardFacts, ok bool) {
 		return s, false
 	}
 	s.Committed, _ = f.committed()
-	s.Told = o.roster.nodeIDs[o.compute.told[id]]
+	s.Notified = o.roster.nodeIDs[o.compute.lastNode[id]]
 	for _, g := range f.gens {
 		if g.holder != 0 {
 			s.Attached = g.gen

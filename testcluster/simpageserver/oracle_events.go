@@ -61,7 +61,7 @@ func (o *Oracle) Forget(t neon.TenantID) {
 	for id := range o.shards.counts.shards(t) {
 		delete(o.shards.facts, id)
 		delete(o.tenants.stopped, id)
-		delete(o.compute.told, id)
+		delete(o.compute.lastNode, id)
 	}
 }
 
@@ -176,7 +176,7 @@ func (o *Oracle) answered(p uint32, tenants []reattachTenant) {
 
 // told is called by the compute hook when compute has taken a notification, with one
 // node for each shard.
-func (o *Oracle) told(t neon.TenantID, nodes []neon.NodeID, late bool) {
+func (o *Oracle) notified(t neon.TenantID, nodes []neon.NodeID, late bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.compute.notified(t, nodes, late)
@@ -194,7 +194,7 @@ func (o *Oracle) prefixDeleted(p uint32, shard neon.ShardID) {
 }
 
 // gone reports whether the objects of a tenant were deleted. A directory without a
-// location that is left of it is seen by nobody, and goes with the next start.
+// location that is left of it is seen by no leader, and goes with the next start.
 func (o *Oracle) gone(t neon.TenantID) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -222,7 +222,7 @@ func (o *Oracle) newest(shard neon.ShardID) (neon.Generation, bool) {
 	return o.shards.newest(shard)
 }
 
-// lost is called for a deleted layer that an index names which somebody may load.
+// lost is called for a deleted layer that an index names which may still be loaded.
 func (o *Oracle) lost(p uint32, id remoteID, l layer, index neon.Generation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -316,7 +316,7 @@ func (o *Oracle) atRest() []restFacts {
 	var all []restFacts
 	for shard, f := range o.shards.facts {
 		r := restFacts{
-			shard: shard, told: o.roster.nodeIDs[o.compute.told[shard]],
+			shard: shard, notified: o.roster.nodeIDs[o.compute.lastNode[shard]],
 			holders: o.roster.holders(f),
 		}
 		if len(r.holders) == 0 {

@@ -63,7 +63,7 @@ func (f *Fleet) CheckQuiescent() error {
 type restFacts struct {
 	shard     neon.ShardID
 	newest    neon.Generation
-	told      neon.NodeID
+	notified  neon.NodeID
 	holders   []Holder
 	timelines []neon.TimelineID // acknowledged
 	removed   []neon.TimelineID
@@ -88,8 +88,8 @@ func (f *Fleet) checkRest(c *findings, r restFacts) {
 			last.Generation, last.Node, r.newest)
 	case last.Mode != neon.AttachedSingle:
 		c.add("I11: shard %s is %s on node %s", r.shard, last.Mode, last.Node)
-	case r.told != 0 && r.told != last.Node:
-		c.add("I8: compute uses node %s for shard %s, which is attached on node %s", r.told,
+	case r.notified != 0 && r.notified != last.Node:
+		c.add("I8: compute uses node %s for shard %s, which is attached on node %s", r.notified,
 			r.shard, last.Node)
 	}
 	for _, tl := range r.timelines {

@@ -25,7 +25,7 @@ type call struct {
 	duplicate bool
 }
 
-// late reports whether nobody waits for this call's answer any more.
+// late reports whether no caller waits for this call's answer any more.
 func (c *call) late() bool { return c.duplicate || c.caller.Err() != nil }
 
 func (c *call) source() source {

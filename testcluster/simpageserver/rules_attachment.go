@@ -12,7 +12,7 @@ func (r *attachmentRules) attach(p uint32, t transition, f *shardFacts, by sourc
 	case g.holder != 0 && g.holder != p:
 		r.checkSoleHolder(p, t, f, by)
 	case g.holder == p && !g.attached && g.stolen:
-		r.journal.late++ // whoever sends this cannot know
+		r.journal.late++ // the sender cannot know
 	case g.holder == p && !g.attached && (!known || newest == t.gen) && r.journal.meant(by):
 		r.journal.violate(2, t.shard, node,
 			"attached again in generation %d, which it had given up", t.gen)
@@ -66,7 +66,7 @@ func (r *attachmentRules) checkSoleHolder(p uint32, t transition, f *shardFacts,
 }
 
 // release records that an attached location was demoted or detached. It returns the
-// newer attachment in whose favour that was, and whether a call that nobody knows of
+// newer attachment in whose favour that was, and whether a call that no leader knows of
 // had made what was released.
 func (r *attachmentRules) release(
 	p uint32, t transition, f *shardFacts, by source,

@@ -5,24 +5,24 @@ import "quorate/api/neon"
 // computeRules are I9, and what I8 needs: what compute was told.
 type computeRules struct {
 	facts
-	told map[neon.ShardID]uint32 // node index compute was last told; 0 is never
+	lastNode map[neon.ShardID]uint32 // node index compute was last told; 0 is never
 }
 
 // takenAway is how a node lost a shard to another.
 type takenAway struct {
 	successor uint32 // the process that has the shard now
-	unknown   bool   // nobody could know that the node had it
+	unknown   bool   // no leader could know that the node had it
 	by        source
 }
 
 // takenAway is I9: compute must have heard of the successor.
 func (r *computeRules) takenAway(shard neon.ShardID, node neon.NodeID, how takenAway) {
-	told := r.told[shard]
-	if told == 0 || r.roster.nodeIDs[told] != node {
+	at := r.lastNode[shard]
+	if at == 0 || r.roster.nodeIDs[at] != node {
 		return
 	}
 	if how.unknown {
-		r.journal.late++ // compute lost what it used before, and nobody could know of this
+		r.journal.late++ // compute lost what it used before, and no leader could know of this
 		return
 	}
 	if r.journal.meant(how.by) {
@@ -44,7 +44,7 @@ func (r *computeRules) notified(t neon.TenantID, nodes []neon.NodeID, late bool)
 	} else {
 		for id := range r.shards.counts.shards(t) {
 			if id.Count.Shards() != len(nodes) {
-				delete(r.told, id)
+				delete(r.lastNode, id)
 			}
 		}
 		_, one := r.shards.facts[neon.ShardID{Tenant: t, Count: 1}]
@@ -56,8 +56,8 @@ func (r *computeRules) notified(t neon.TenantID, nodes []neon.NodeID, late bool)
 		shard := neon.ShardID{Tenant: t, Number: neon.ShardNumber(i), Count: count}
 		if !late {
 			r.shards.of(shard)
-			r.told[shard] = r.roster.nodeIndex(node)
+			r.lastNode[shard] = r.roster.nodeIndex(node)
 		}
-		r.journal.record(Event{Kind: EventTold, Shard: shard, Node: node, Late: late})
+		r.journal.record(Event{Kind: EventNotified, Shard: shard, Node: node, Late: late})
 	}
 }

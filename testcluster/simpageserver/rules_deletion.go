@@ -59,7 +59,7 @@ func (r *deletionRules) validated(p uint32, items []validation, before []neon.Ge
 	}
 }
 
-// lost is I14: a deleted layer is named by an index that somebody may load.
+// lost is I14: a deleted layer is named by an index that may still be loaded.
 func (r *deletionRules) lost(p uint32, id remoteID, l layer, index neon.Generation) {
 	r.journal.violate(14, id.shard, r.roster.procs[p].node,
 		"layer %s-%s of timeline %s deleted, the index of generation %d names it", l.name(), l.gen,

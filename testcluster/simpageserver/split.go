@@ -77,7 +77,7 @@ func beginSplit(
 }
 
 // advance takes a split to its next stage and returns the slots that moved. It
-// fails when somebody else has changed the parent.
+// fails when another call has changed the parent.
 func (w *splitting) advance(now time.Duration, c *core) (moves []transition, f *failure) {
 	s := w.slot
 	if c.stopping || c.slots[w.parent] != s || s.splitting != w || !s.mode.attached() ||

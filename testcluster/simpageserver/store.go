@@ -76,7 +76,7 @@ type indexPart struct {
 	marks    marks
 	detached bool // from an ancestor it once had
 	deleted  bool // deletion was acknowledged and is under way
-	cutOff   bool // nobody could reach its owner when it was uploaded
+	cutOff   bool // its owner could not be reached when it was uploaded
 
 	importing bool // its import has not ended
 }

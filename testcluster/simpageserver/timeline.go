@@ -55,7 +55,7 @@ type timeline struct {
 type timelines struct {
 	store  *Store
 	behave *Behaviour
-	cutOff func() bool // reports whether nobody can reach the pageserver; nil is never
+	cutOff func() bool // reports whether the pageserver cannot be reached; nil is never
 }
 
 // bootstrapLsn is where the log of a new timeline without ancestor starts.

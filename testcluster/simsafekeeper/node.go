@@ -24,7 +24,7 @@ type Node struct {
 	done      sync.WaitGroup
 	gone      chan struct{} // closed when it is killed
 	lose      int           // replies to be lost
-	delay     time.Duration // before a change, also when nobody waits for it any more
+	delay     time.Duration // before a change, also when no caller waits for it any more
 	timelines map[neon.TimelineRef]*timeline
 
 	// A restart forgets both. tombstones are of timelines, up to a generation; tenants are

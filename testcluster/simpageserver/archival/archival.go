@@ -7,7 +7,7 @@
 // (clean). An offloaded timeline is not in memory; the manifest lists it.
 //
 // Offloading sets in by itself and cannot be undone once the timeline is stopped, so
-// somebody has to decide between it and a request to bring the timeline back. That
+// something has to decide between it and a request to bring the timeline back. That
 // is the queue of uploads: the offload closes it in the same step in which it sees
 // that both copies say archived, and a request has to put its change into the open
 // queue. Whoever comes second has changed nothing.
@@ -40,7 +40,7 @@ var (
 	// tried again.
 	ErrClosed = errors.New("the queue of uploads is closed")
 
-	// ErrBusy is met when somebody else deletes, offloads or brings the timeline back.
+	// ErrBusy is met when another request deletes, offloads or brings the timeline back.
 	ErrBusy = errors.New("another operation on the timeline is under way")
 
 	// ErrNotArchived ends an offload.
@@ -115,7 +115,7 @@ type Offload struct{ at uint8 }
 // The steps of an offload, in the order in which they are taken.
 const (
 	decided uint8 = iota // it is a candidate
-	guarded              // nobody else may delete, offload or load it
+	guarded              // no other request may delete, offload or load it
 	looked               // by LookTwice, which does not look again
 	closed               // the queue drains
 	gone                 // out of memory
@@ -192,7 +192,7 @@ const (
 func (c Change) Done() bool { return c.at == answered }
 
 // Waits reports whether the change can only wait for uploads: its own, or one that
-// says what somebody has asked for since.
+// says what was asked for since.
 func (c Change) Waits(t Timeline) bool { return c.at == queued && (t.Flying || t.Pending()) }
 
 // Next takes the next step. After an error the request has ended without having

@@ -39,7 +39,7 @@ type program struct {
 	// What must not be.
 	unguarded bool // the deletion does not take the guard
 	copies    bool // nor does the split
-	thawed    bool // requests begin, and are answered, while the shard is split
+	unfrozen  bool // requests begin, and are answered, while the shard is split
 }
 
 func (p program) done(w world) bool {
@@ -107,7 +107,7 @@ func (w world) request(i int, wishes program) (world, bool) {
 	begins := c.change == Change{}
 	switch {
 	case c.made == len(wishes.clients[i]), c.change.Waits(w.t),
-		begins && w.split.frozen && !wishes.thawed && !c.late:
+		begins && w.split.frozen && !wishes.unfrozen && !c.late:
 		return w, false
 	case w.removal.hides(w.t, c.change):
 		if w.t.Taken == Loading {

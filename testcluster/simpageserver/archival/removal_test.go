@@ -29,7 +29,7 @@ const (
 // remove takes the next step of the deletion.
 func (w world) remove(wishes program) (world, bool) {
 	r := &w.removal
-	if !wishes.deletes || r.done || r.at == unasked && w.split.frozen && !wishes.thawed {
+	if !wishes.deletes || r.done || r.at == unasked && w.split.frozen && !wishes.unfrozen {
 		return w, false
 	}
 	switch r.at {
@@ -129,7 +129,7 @@ func (w world) divide(wishes program) (world, bool) {
 		for i := range w.clients {
 			begun := w.clients[i].change != Change{}
 			w.clients[i].unheard, w.clients[i].late = begun &&
-				!wishes.thawed, !begun && !wishes.thawed
+				!wishes.unfrozen, !begun && !wishes.unfrozen
 		}
 		d.loaded, d.at = w.t.Loaded, listed
 	case listed:
@@ -210,7 +210,7 @@ func TestWithoutTheirRulesTheyDo(t *testing.T) {
 			func(p program) bool { return p.splits && !p.deletes }, []string{contradiction},
 		},
 		"requests during a split": {
-			Arbiter, func(p *program) { p.copies, p.thawed = true, true },
+			Arbiter, func(p *program) { p.copies, p.unfrozen = true, true },
 			func(p program) bool { return p.splits && !p.deletes }, []string{undone, contradiction},
 		},
 		"stop first, with deletion": {

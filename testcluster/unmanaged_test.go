@@ -14,11 +14,11 @@ import (
 func TestADeletionLooksForWhatWasDoneBehindTheControllersBacks(t *testing.T) {
 	shard := shardOf(0, 0, 0)
 	for name, f := range map[string]func(*script){
-		"attached by hand": func(s *script) {
+		"unmanaged": func(s *script) {
 			g := s.hook(shard, 2)
 			s.place(2, shard, neon.LocationConfig{Mode: neon.AttachedSingle, Generation: &g})
 		},
-		"attached by hand twice": func(s *script) {
+		"unmanaged twice": func(s *script) {
 			for n := neon.NodeID(1); n <= 2; n++ {
 				g := s.hook(shard, n)
 				s.place(n, shard, neon.LocationConfig{Mode: neon.AttachedSingle, Generation: &g})
@@ -38,7 +38,7 @@ func TestADeletionLooksForWhatWasDoneBehindTheControllersBacks(t *testing.T) {
 				return err
 			})
 		},
-		"dropped and attached by hand": func(s *script) {
+		"dropped and unmanaged": func(s *script) {
 			s.create(0, 0, neon.Attached(0))
 			s.rest()
 			s.do("drop", func(

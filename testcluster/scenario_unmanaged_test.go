@@ -15,10 +15,10 @@ import (
 	"quorate/testcluster/simpageserver"
 )
 
-func byHandStories() []scenario {
+func unmanagedStories() []scenario {
 	zones := testcluster.Builder{Pageservers: 4, Zones: 2}
 	return []scenario{
-		{name: "attached by hand", builder: zones, run: byHandStory},
+		{name: "unmanaged", builder: zones, run: unmanagedStory},
 		{name: "dropped and imported", builder: zones, run: dropStory},
 		{name: "cancelled", builder: zones, run: cancelStory},
 	}
@@ -83,7 +83,7 @@ func (s *script) valid(shard neon.ShardID, g neon.Generation, want bool) {
 	})
 }
 
-func byHandStory(s *script) {
+func unmanagedStory(s *script) {
 	known, unknown := shardOf(0, 0, 0), shardOf(1, 0, 0)
 	s.create(0, 0, neon.Attached(0))
 	s.timeline(0, 0, -1, known)

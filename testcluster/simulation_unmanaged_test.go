@@ -21,8 +21,8 @@ const mostWild = 2
 // themselves, put it away, forget it and import it again.
 type wild struct {
 	shard neon.ShardID
-	last  neon.Generation // the last one that was answered for an attachment by hand
-	here  neon.NodeID     // where it was attached by hand
+	last  neon.Generation // the last one that was answered for an unmanaged attachment
+	here  neon.NodeID     // where it was attached unmanaged
 }
 
 // toWild does one thing with one of the worker's wild tenants.
@@ -74,22 +74,22 @@ func (w *worker) toWild(ctx context.Context, c *testcluster.Client) {
 			w.count(err)
 		}
 	case 12:
-		w.attachByHand(ctx, t, 0)
+		w.attachUnmanaged(ctx, t, 0)
 	default:
 		nodes := w.Fleet().Nodes()
-		w.attachByHand(ctx, t, nodes[w.rng.IntN(len(nodes))].ID())
+		w.attachUnmanaged(ctx, t, nodes[w.rng.IntN(len(nodes))].ID())
 	}
 }
 
-// attachByHand asks for a generation and attaches the shard itself; node 0 takes it
+// attachUnmanaged asks for a generation and attaches the shard itself; node 0 takes it
 // away. Each answer has to be a number that no earlier one had. It is one request to
 // one replica: a retry would be another attachment.
-func (w *worker) attachByHand(ctx context.Context, t *wild, node neon.NodeID) {
+func (w *worker) attachUnmanaged(ctx context.Context, t *wild, node neon.NodeID) {
 	req := neon.AttachHookRequest{Shard: t.shard}
 	if node != 0 {
 		req.Node = &node
 	}
-	g, err := w.ClientOf(w.rng.IntN(w.Controllers())).WithTryTimeout(patience).Shards().
+	g, err := w.ClientOf(w.rng.IntN(w.Controllers())).WithTryTimeout(answerTimeout).Shards().
 		AttachHook(ctx, req)
 	if !w.count(err) {
 		return
@@ -127,7 +127,7 @@ func (w *worker) place(
 		w.Errorf("seed %d: %v", w.seed, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	defer func() { // it is dead, or dies
 		if r := recover(); r != nil && r != http.ErrAbortHandler {

@@ -30,7 +30,7 @@ func timelineStories() []scenario {
 	return []scenario{
 		{name: "timeline import", builder: b, run: importStory},
 		{
-			name: "timeline deletion that nobody waits for", builder: slow,
+			name: "timeline deletion without a client", builder: slow,
 			run: abandonedDeletionStory,
 		},
 		{name: "timelines offloaded and brought back", builder: offloading, run: offloadStory},

@@ -18,7 +18,7 @@ type link struct {
 	id     string
 	dial   func(ctx context.Context, id string) (net.Conn, error)
 	broken func(id string) // the standing connection ended
-	seen   atomic.Int64    // unix nanoseconds of the last frame
+	seen   atomic.Int64    // unix nanoseconds of the last frame or greeting
 
 	heard    func(*link, peerReport) // called with each report; may be nil
 	report   atomic.Pointer[peerReport]
@@ -109,6 +109,7 @@ func (l *link) serve(c net.Conn) {
 	l.mu.Lock()
 	l.out, l.calls = out, make(map[uint64]chan peerFrame)
 	l.mu.Unlock()
+	l.seen.Store(time.Now().UnixNano()) // it has answered the greeting
 	r := bufio.NewReader(c)
 	for {
 		f, err := readPeerFrame(r)

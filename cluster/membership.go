@@ -8,6 +8,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// silentAfter is how long a member may give no answer and still count as connected. It is
+// asked each reportInterval.
+const silentAfter = 3 * reportInterval
+
 // MemberStatus is what this server knows of a member.
 type MemberStatus struct {
 	ID       string `json:"id"`
@@ -16,7 +20,8 @@ type MemberStatus struct {
 	Voter    bool   `json:"voter"`
 	Leader   bool   `json:"leader"`
 	Self     bool   `json:"self"`
-	// Connected: the standing connection to it is up.
+	// Connected: the standing connection to it is up, and it has answered within the last
+	// three seconds. A frozen process, and one behind a cut link, keep their connections.
 	Connected bool `json:"connected"`
 	// LastContact is the time since it last answered; negative: never.
 	LastContact time.Duration `json:"last_contact_ns"`
@@ -91,12 +96,13 @@ func (m *membership) list() []MemberStatus {
 			st.LastContact, st.Level, st.Version = 0, m.self.level, m.self.version
 			st.EqualAt = st.AppliedIndex
 		} else if l := m.peers.link(id); l != nil {
-			who := m.peers.greeting(id)
-			if st.Connected, st.Version = l.up(), who.Version; st.Connected {
-				st.Level = who.Level
-			}
 			if seen := l.seen.Load(); seen != 0 {
 				st.LastContact = time.Since(time.Unix(0, seen))
+			}
+			st.Connected = l.up() && st.LastContact >= 0 && st.LastContact <= silentAfter
+			who := m.peers.greeting(id)
+			if st.Version = who.Version; st.Connected {
+				st.Level = who.Level
 			}
 			if r := l.report.Load(); r != nil {
 				st.fill(*r, commit)

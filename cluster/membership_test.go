@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"quorate/cluster/clustertest"
@@ -220,4 +221,41 @@ func TestStatusAndMembersShowTheCluster(t *testing.T) {
 	if s := lead.Status(); s.State != "Leader" || s.TermsLed == 0 || s.Sick || s.LastWrite == 0 {
 		t.Errorf("status %+v", s)
 	}
+}
+
+// A member behind a cut link keeps its connection, and is not connected for all that: its
+// silence counts.
+func TestAMemberThatIsSilentIsNotConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFounders(t)
+		defer f.stopAll()
+		for i := range 3 {
+			f.start(i)
+		}
+		lead := f.leader()
+		var others []string
+		for _, nd := range f.nodes {
+			if nd != lead {
+				others = append(others, nd.cfg.ID)
+			}
+		}
+		connected := func() bool {
+			return lead.listed(others[0]).Connected && lead.listed(others[1]).Connected
+		}
+		eventuallyVirtual(t, connected)
+		host := lead.cfg.RaftListen[:2]
+		f.net.Partition([]string{host})
+		pass(t, silentAfter+2*reportInterval)
+		for _, id := range others {
+			if m := lead.listed(id); m.Connected || m.LastContact < silentAfter || m.Level != 0 {
+				t.Errorf("behind a cut link: %+v", m)
+			}
+		}
+		if why := lead.service.reason(); !strings.Contains(why, others[0]) ||
+			!strings.Contains(why, "1 of 3 voters are no majority") {
+			t.Errorf("it says %q", why)
+		}
+		f.net.Heal()
+		eventuallyVirtual(t, connected)
+	})
 }

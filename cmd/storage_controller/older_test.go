@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,6 +83,47 @@ func TestALostLogIsRefusedByAProcess(t *testing.T) {
 	c.ready(0)
 	if n := c.hosts[0].nodes(); n != 21 {
 		t.Errorf("%d of 21 pageservers", n)
+	}
+}
+
+// A log that is empty or has a damaged part is refused: it was begun anew, or the last
+// change was passed over.
+func TestADamagedLogIsRefusedByAProcess(t *testing.T) {
+	c := newTrio(t)
+	h := c.alone(0, 30)
+	h.end(syscall.SIGTERM)
+	name := filepath.Join(h.dir, "raft.db")
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	// Each meta page has its transaction id at byte 64 of the page; one of them is newer.
+	newest := 0
+	if binary.NativeEndian.Uint64(whole[page+64:]) > binary.NativeEndian.Uint64(whole[64:]) {
+		newest = page
+	}
+	spoiled := bytes.Clone(whole)
+	spoiled[newest+40] ^= 0xff
+	for what, content := range map[string][]byte{"empty": nil, "a damaged meta page": spoiled} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := len(h.log())
+		h.start()
+		h.ended()
+		if log := h.log()[before:]; !strings.Contains(log, "raft.db") ||
+			!strings.Contains(log, "Never put an older copy") {
+			t.Errorf("%s: it says\n%s", what, log)
+		}
+	}
+	if err := os.WriteFile(name, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	c.ready(0)
+	if n := h.nodes(); n != 30 {
+		t.Errorf("%d of 30 pageservers", n)
 	}
 }
 

@@ -194,3 +194,45 @@ func TestASavedSnapshotSaysHowOldItIs(t *testing.T) {
 		t.Errorf("%d %s%s", code, out, text)
 	}
 }
+
+// A replica that was restored from a snapshot does not follow its former neighbours, which
+// have founded an empty cluster of the same names meanwhile.
+func TestARestoredProcessIsNotCaptured(t *testing.T) {
+	c := newTrio(t)
+	h := c.alone(0, 5)
+	file := filepath.Join(t.TempDir(), "saved")
+	if _, text, code := run(t, "", "snapshot", "save", file, "--data-dir", h.dir); code != 0 {
+		t.Fatal(text)
+	}
+	h.end(syscall.SIGTERM)
+	if err := os.RemoveAll(h.dir); err != nil {
+		t.Fatal(err)
+	}
+	c.start(0, 1, 2)
+	c.ready(0, 1, 2)
+	c.register(c.hosts[1], 1)
+	h.end(syscall.SIGTERM)
+	if err := os.RemoveAll(h.dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, code := run(t, "", "snapshot", "restore", file, "--data-dir", h.dir,
+		"--server-id", h.id, "--raft-listen", h.raft); code != 0 {
+		t.Fatal(text)
+	}
+	for range 2 { // also after a restart
+		c.start(0)
+		c.ready(0)
+		c.eventually("the others refuse it", func() error {
+			if _, text := h.get("/healthz?role=leader"); !strings.Contains(text, `"leader"`) {
+				return errors.New(text)
+			}
+			return nil
+		})
+		c.register(h, 6)
+		c.register(c.hosts[1], 2)
+		if a, b := h.nodes(), c.hosts[2].nodes(); a != 6 || b != 2 {
+			t.Errorf("%d of 6 pageservers, and %d of 2 in the other cluster", a, b)
+		}
+		h.end(syscall.SIGTERM)
+	}
+}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"quorate/testcluster"
 )
 
 // trio are three processes of one cluster, each with a directory and ports that stay.
@@ -99,12 +101,22 @@ func (c *trio) eventually(what string, ok func() error) {
 	}
 }
 
-func (h *host) start(args ...string) {
-	h.t.Helper()
+// program is this test's binary, or another one, such as of an older version, to see what
+// was wrong with it.
+func program(t *testing.T) string {
+	t.Helper()
+	if other := os.Getenv(testcluster.ControllerVariable); other != "" {
+		return other
+	}
 	self, err := os.Executable()
 	if err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
+	return self
+}
+
+func (h *host) start(args ...string) {
+	h.t.Helper()
 	log, err := os.OpenFile(h.out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		h.t.Fatal(err)
@@ -114,7 +126,7 @@ func (h *host) start(args ...string) {
 		"--dev", "--listen", strings.TrimPrefix(h.url, "http://"), "--data-dir", h.dir,
 		"--server-id", h.id, "--raft-listen", h.raft,
 	}, append(args, h.extra...)...)
-	cmd, done := exec.Command(self, args...), make(chan struct{})
+	cmd, done := exec.Command(program(h.t), args...), make(chan struct{})
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, filepath.Dir(h.out)
 	cmd.Env = append(os.Environ(), asController+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -210,11 +222,7 @@ func (c *trio) issue(h *host, node int) (generation int) {
 // run runs a command of the program and returns what it says.
 func run(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd := exec.CommandContext(t.Context(), program(t), args...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
 	cmd.Env = append(os.Environ(), asController+"=1")

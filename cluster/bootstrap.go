@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 
@@ -21,6 +22,18 @@ func configuration(members []Member) raft.Configuration {
 		})
 	}
 	return conf
+}
+
+// foundsAlone reports whether a server founds a cluster of one if it has nothing.
+func (cfg *Config) foundsAlone() bool {
+	return len(cfg.Members) <= 1 && len(cfg.Join) == 0 && cfg.Expect == 0
+}
+
+// calledByOthers reports whether the members of a cluster that a server was in would find it
+// again: its port is always the same.
+func (cfg *Config) calledByOthers() bool {
+	_, port, err := net.SplitHostPort(cfg.RaftListen)
+	return cfg.DataDir != "" && err == nil && port != "0"
 }
 
 // bootstrap founds a cluster of one, if this server is configured alone and its disk is
@@ -54,6 +67,9 @@ func (n *raftNode) bootstrap(cfg Config, self *identity, rc *raft.Config) error 
 		return fmt.Errorf("%w: the disk is empty, so this server cannot be of cluster %s yet: "+
 			"name its members to join it, or leave the cluster's id out to found a new one",
 			ErrClusterMismatch, cfg.ClusterID)
+	}
+	if cfg.calledByOthers() {
+		return nil // it listens first whether it was a member; see founding.go
 	}
 	if self.cluster() == "" {
 		if err := self.setCluster(datadir.NewID()); err != nil {

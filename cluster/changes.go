@@ -47,7 +47,7 @@ func (m *membership) addStandby(ctx context.Context, member Member) (added bool,
 	}
 	have, known := m.node.find(member.ID)
 	if known && string(have.Address) == member.RaftAddr {
-		return false, nil
+		return false, m.whoAnswers(ctx, member)
 	}
 	if n := len(m.node.servers()); !known && n >= maxServers {
 		return false, fmt.Errorf("%w: %d, and no more are possible; remove one first",
@@ -69,6 +69,19 @@ func (m *membership) addStandby(ctx context.Context, member Member) (added bool,
 	m.log.Info("added a server, without a vote yet", "member", member.ID,
 		"addr", member.RaftAddr)
 	return !known, nil
+}
+
+// whoAnswers returns an error if somebody else answers at the address of a member: one that
+// has its id and another disk is never let in, so it must not be said to be a member.
+func (m *membership) whoAnswers(ctx context.Context, member Member) error {
+	if m.answers(member.ID) {
+		return nil
+	}
+	err := m.founding.find(ctx, member)
+	if err == nil || errors.Is(err, ErrPeerUnreachable) {
+		return nil
+	}
+	return fmt.Errorf("%s at %s cannot join: %w", member.ID, member.RaftAddr, err)
 }
 
 // promote gives a member its vote once it has caught up.

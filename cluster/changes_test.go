@@ -83,6 +83,28 @@ func TestWrongAdditionsAreRefusedAtOnce(t *testing.T) {
 	})
 }
 
+// A member that comes back with an empty disk is no member, whoever adds it again.
+func TestAWipedMemberIsNotAddedUnderItsId(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, lead := threeFounders(t)
+		defer f.stopAll()
+		i := f.followers(lead)[0]
+		wiped := f.nodes[i]
+		f.stop(i, false)
+		if err := lead.AddMember(t.Context(), wiped.member()); err != nil {
+			t.Errorf("repeated while the member is down: %v", err)
+		}
+		f.stop(i, true)
+		wiped.cfg.Disk, wiped.cfg.Members = clustertest.NewMemoryDisk(), nil
+		wiped.cfg.Join = []string{lead.cfg.RaftListen}
+		f.start(i)
+		err := lead.AddMember(t.Context(), wiped.member())
+		if !errors.Is(err, ErrRefused) {
+			t.Errorf("added with an empty disk: %v", err)
+		}
+	})
+}
+
 // A newcomer that goes away before it has caught up would hold up the feature level.
 func TestAFailedAdditionIsTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

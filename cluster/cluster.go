@@ -192,6 +192,7 @@ func (c *Cluster) listen() error {
 			// Without a directory nothing can be kept, the cluster's id neither.
 			return c.self.dir != nil && c.self.cluster() == "" && c.node.empty()
 		},
+		called: func(who greeting) { c.founding.called(who) },
 		goneBack: func(who greeting) {
 			c.node.store.Health.Condemn(datadir.Corrupt(c.cfg.DataDir, fmt.Errorf("%w: %s says: %s",
 				ErrGoneBack, who.ID, who.Refusal)))
@@ -256,7 +257,7 @@ func (c *Cluster) makeParts(m Machine) {
 	c.founding = &founding{
 		members: c.founders, node: c.node, self: c.self, dialAs: c.peers.dialAs, log: c.log,
 		existing: c.cfg.ClusterID,
-		wake:     wait.NewSignal(), asked: make(map[string]bool),
+		wake:     wait.NewSignal(), asked: make(map[string]bool), begun: time.Now(),
 	}
 	c.waiting = newApplicants(c.node, c.self)
 	c.membership = &membership{
@@ -383,6 +384,8 @@ func (c *Cluster) founders() []Member {
 	switch {
 	case len(c.cfg.Members) > 1:
 		return sortedMembers(c.cfg.Members)
+	case c.cfg.foundsAlone():
+		return []Member{{ID: c.node.id, RaftAddr: c.node.addr}}
 	case c.gossip != nil:
 		return c.gossip.founders()
 	}

@@ -200,7 +200,7 @@ func TestTheDialedServerProvesWhoItIs(t *testing.T) {
 			self:      func() greeting { return greeting{ID: "c9", Raft: l.Addr().String()} },
 			admit:     func(meeting) refusalReason { return refusalReason{} },
 			isMember:  func(string) bool { return false },
-			uninvited: func() bool { return false },
+			uninvited: func() bool { return false }, called: func(greeting) {},
 			servePeer: func(net.Conn) {},
 		})
 		evil.start()
@@ -507,7 +507,7 @@ func TestAbsurdTermsInAnswersAreRefused(t *testing.T) {
 		self:      func() greeting { return greeting{ID: "evil"} },
 		admit:     func(meeting) refusalReason { return refusalReason{} },
 		isMember:  func(string) bool { return false },
-		uninvited: func() bool { return false },
+		uninvited: func() bool { return false }, called: func(greeting) {},
 	})
 	evil.start()
 	server := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{

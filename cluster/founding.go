@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -37,6 +38,10 @@ import (
 const (
 	foundingPause    = 20 * time.Millisecond
 	foundingMaxPause = time.Second
+
+	// listenFirst is how long a server without others in its list waits for members of a
+	// cluster that it was in. They call each half second.
+	listenFirst = time.Second
 )
 
 // foundingQuestion asks a server what it would say to the founding of a cluster.
@@ -69,6 +74,9 @@ type founding struct {
 
 	wake wait.Signal // a server of the list has come
 
+	begun  time.Time                // of this server
+	caller atomic.Pointer[greeting] // a member of a cluster, which takes this server for one
+
 	mu    sync.Mutex      // one promise at a time
 	asked map[string]bool // servers of the list that have asked
 
@@ -81,6 +89,11 @@ func sortedMembers(members []Member) []Member {
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	return members
 }
+
+// called notes that a member of a cluster has called this server while it had nothing. It
+// founds no cluster any more: to those who asked it before, its empty state would be that of
+// the cluster.
+func (f *founding) called(who greeting) { f.caller.CompareAndSwap(nil, &who) }
 
 // run tries until this server has state, founded here or received from elsewhere.
 func (f *founding) run(ctx context.Context) {
@@ -108,14 +121,22 @@ func (f *founding) remind(reasons []string) {
 		return
 	}
 	f.log.Warn("waiting to found the cluster", "for", text, "way_out",
-		"start the missing members; if a cluster exists already, add this server to it "+
-			"(storage_controller members add) or correct --members")
+		"start the missing members; if a cluster exists already, start this server under a new "+
+			"--server-id with --join, and add it (storcon_cli cluster add, or cluster replace for "+
+			"a member that lost its disk); else correct --members or --raft-listen")
 }
 
 // try founds the cluster if all members agree. It returns what is in the way.
 func (f *founding) try(ctx context.Context, members []Member) (reasons []string) {
 	if f.existing != "" {
 		return []string{"an invitation to cluster " + f.existing}
+	}
+	if len(members) == 1 && wait.Sleep(ctx, time.Until(f.begun.Add(listenFirst))) != nil {
+		return nil
+	}
+	if who := f.caller.Load(); len(members) == 1 && who != nil {
+		return []string{fmt.Sprintf("%s of cluster %s calls this server, which was a member of it "+
+			"and has lost its disk", who.ID, who.Cluster)}
 	}
 	if reasons = f.askAll(ctx, members, ""); len(reasons) > 0 {
 		return reasons

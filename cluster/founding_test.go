@@ -3,8 +3,10 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,6 +46,45 @@ func (f *founders) stopAll() {
 	for i := range f.nodes {
 		f.stop(i, false)
 	}
+}
+
+// A founder of one that comes back with an empty disk, after its cluster has grown, founds no
+// other cluster beside it.
+func TestAFounderOfOneThatLostItsDiskFoundsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := lone(t)
+		defer f.stopAll()
+		f.nodes[0].cfg.Members = []Member{f.nodes[0].member()}
+		for i := 1; i <= 2; i++ {
+			f.newcomer(i, "h0:1")
+			if err := f.nodes[0].AddMember(t.Context(), f.nodes[i].member()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.stop(0, true)
+		var log lockedBuffer
+		f.nodes[0].cfg.Disk = clustertest.NewMemoryDisk()
+		f.nodes[0].cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		f.start(0)
+		pass(t, 2*time.Minute)
+		if f.foundedAnew(0) || f.nodes[0].ClusterID() != "" {
+			t.Error("it founded another cluster")
+		}
+		for _, want := range []string{"lost its disk", "cluster replace", f.nodes[1].ClusterID()} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the log lacks %q:\n%s", want, log.String())
+			}
+		}
+		// It is replaced, and goes on founding nothing.
+		by := f.newcomer(3, "h1:1")
+		if err := f.leader().ReplaceMember(t.Context(), "n0", by.member()); err != nil {
+			t.Fatal(err)
+		}
+		pass(t, time.Minute)
+		if f.foundedAnew(0) {
+			t.Error("it founded another cluster after it was replaced")
+		}
+	})
 }
 
 // foundedAnew reports whether a server leads, or has any entry.

@@ -158,6 +158,32 @@ func TestAServerWithAStateJoinsNoOtherCluster(t *testing.T) {
 	})
 }
 
+// Ids that a disk contradicts are refused with a way out.
+func TestIdsThatTheDiskContradictsAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := lone(t)
+		defer f.stopAll()
+		f.stop(0, false)
+		cfg := f.nodes[0].cfg
+		for flag, change := range map[string]func(*Config){
+			"--server-id":  func(c *Config) { c.ID = "n7" },
+			"--cluster-id": func(c *Config) { c.ClusterID = "another" },
+		} {
+			wrong := cfg
+			change(&wrong)
+			c, err := Open(context.Background(), wrong, &ledger{})
+			if err == nil {
+				_ = c.Close(context.Background())
+				t.Fatalf("%s is not refused", flag)
+			}
+			if !strings.Contains(err.Error(), "correct "+flag) ||
+				!strings.Contains(err.Error(), "empty directory") {
+				t.Errorf("%s: no way out: %v", flag, err)
+			}
+		}
+	})
+}
+
 func TestFoundingAndJoiningContradictEachOther(t *testing.T) {
 	_, err := Open(context.Background(), Config{
 		ID: "n0", DataDir: t.TempDir(), RaftListen: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},

@@ -154,6 +154,8 @@ type streamHooks struct {
 	// ended is called when the server that was dialed says that our cluster has ended. A
 	// stranger that dials is not asked.
 	ended func(who greeting)
+	// called is called when a server of a cluster dials this one, which is of none.
+	called func(who greeting)
 	// goneBack is called when the server that was dialed says that our disk had more before.
 	goneBack func(who greeting)
 }
@@ -294,6 +296,9 @@ func (s *streams) welcome(socket net.Conn) {
 // objection says why a server that dialed is turned away.
 func (s *streams) objection(c *conn, tag byte, who greeting, cluster string) refusalReason {
 	proved, why := s.proof(c, who.ID)
+	if cluster == "" && who.Cluster != "" && why == "" {
+		s.hooks.called(who)
+	}
 	switch {
 	case foreign(cluster, who.Cluster):
 		s.warnOnce(who, "refused a member of another cluster; check the configured addresses")

@@ -37,6 +37,7 @@ type witness interface {
 // program is what a controller is made of.
 type program interface {
 	install(binary string) error
+	reflag(edit func(args []string) []string) error
 	pid() int // 0: none of its own
 	dataDir() string
 }
@@ -154,6 +155,15 @@ func (c *controllers) State(ctx context.Context, i int) (*fsm.State, error) {
 func (c *controllers) Install(i int, binary string) error {
 	if err := c.replicas[i].install(binary); err != nil {
 		return fmt.Errorf("install %s: %w", binary, err)
+	}
+	return nil
+}
+
+// Reflag gives a controller other arguments from its next start on. edit gets a copy of
+// those that it has. Only Processes have any.
+func (c *controllers) Reflag(i int, edit func(args []string) []string) error {
+	if err := c.replicas[i].reflag(edit); err != nil {
+		return fmt.Errorf("arguments of controller %d: %w", i, err)
 	}
 	return nil
 }

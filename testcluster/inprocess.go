@@ -202,6 +202,8 @@ func (r *inProcess) state(ctx context.Context) (*fsm.State, error) {
 
 func (r *inProcess) install(string) error { return ErrMode }
 
+func (r *inProcess) reflag(func([]string) []string) error { return ErrMode }
+
 func (r *inProcess) pid() int { return 0 }
 
 func (r *inProcess) dataDir() string { return r.config.Cluster.DataDir }

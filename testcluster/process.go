@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -223,6 +224,13 @@ func (p *process) install(binary string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.binary = binary
+	return nil
+}
+
+func (p *process) reflag(edit func(args []string) []string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.args = edit(slices.Clone(p.args))
 	return nil
 }
 

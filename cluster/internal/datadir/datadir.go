@@ -125,7 +125,8 @@ func (d *Dir) ServerID(want, logFile string) (string, error) {
 	}
 	if id != "" {
 		if want != "" && want != id {
-			return "", fmt.Errorf("cluster: data directory %s is of server %q, not %q", d.path, id,
+			return "", fmt.Errorf("cluster: data directory %s is of server %q, not %q; correct "+
+				"--server-id or --data-dir, or start %s on an empty directory", d.path, id, want,
 				want)
 		}
 		return id, nil
@@ -243,8 +244,9 @@ func (d *Dir) ClaimCluster(want string) (string, error) {
 	case want == "" || want == have:
 		return have, nil
 	case have != "":
-		return "", fmt.Errorf("%w: data directory %s is of cluster %q, not %q", ErrClusterMismatch,
-			d.path, have, want)
+		return "", fmt.Errorf("%w: data directory %s is of cluster %q, not %q; correct "+
+			"--cluster-id or --data-dir, or join that cluster on an empty directory",
+			ErrClusterMismatch, d.path, have, want)
 	default:
 		return want, d.write(clusterIDFile, want)
 	}

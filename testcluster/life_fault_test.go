@@ -224,6 +224,7 @@ func (l *life) contradiction() {
 func (l *life) wipe() {
 	id := l.pick()
 	i := l.members[id]
+	l.lost = id
 	l.tell("  wipe %s", id)
 	l.must("kill", l.Kill(i))
 	l.empty(i)
@@ -274,6 +275,7 @@ func (l *life) older() {
 			return fmt.Errorf("%+v", view)
 		})
 	}
+	l.lost = id
 	l.must("stop", l.StopController(l.ctx, i))
 	l.empty(i)
 	l.must("put back", os.CopyFS(l.DataDir(i), os.DirFS(copied)))

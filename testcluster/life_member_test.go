@@ -74,10 +74,11 @@ func (l *life) free() int {
 	return -1
 }
 
-// joinWhom are the raft addresses of some members, but not of the one that asks.
+// joinWhom are the raft addresses of some members that have a state, but not of the one
+// that asks.
 func (l *life) joinWhom(asks string) string {
 	var addrs []string
-	ids := slices.DeleteFunc(l.ids(), func(id string) bool { return id == asks })
+	ids := slices.DeleteFunc(l.ids(), func(id string) bool { return id == asks || id == l.lost })
 	l.rng.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 	for _, id := range ids[:1+l.rng.IntN(len(ids))] {
 		addrs = append(addrs, l.argument(l.members[id], "--raft-advertise"))
@@ -110,7 +111,7 @@ func (l *life) newcomer() (neon.MemberAdd, int) {
 		l.await("the leader hears of "+id, 20*time.Second, func() error {
 			view, err := l.of(l.leader()).Cluster().CurrentMembers(l.ctx)
 			if !slices.ContainsFunc(view.Waiting, func(w neon.ClusterApplicant) bool {
-				return w.ID == id
+				return w.ID == id && w.RaftAddr == m.RaftAddr // an id may come again
 			}) {
 				err = errors.Join(err, fmt.Errorf("%+v wait", view.Waiting))
 			}
@@ -207,6 +208,9 @@ func (l *life) replaced(old, id string, i int) {
 	was := l.members[old]
 	delete(l.members, old)
 	l.members[id] = i
+	if old == l.lost {
+		l.lost = ""
+	}
 	l.end(old, was)
 }
 

@@ -46,6 +46,7 @@ type life struct {
 	rng     *rand.Rand
 	members map[string]int // the controller that runs the member with an id
 	gone    []string       // ids of members that were removed
+	lost    string         // a member that lost its disk, "" for none
 	next    int            // number of the next id
 	other   string         // the program to which members are upgraded
 	program string
@@ -233,7 +234,7 @@ func (l *life) leader() string {
 
 // via asks a random member first.
 func (l *life) via() *testcluster.Client {
-	return l.ClientFrom(l.members[l.pick()]).WithTryTimeout(20 * time.Second)
+	return l.ClientFrom(l.members[l.pick(l.lost)]).WithTryTimeout(20 * time.Second)
 }
 
 // of asks the process of a member.

@@ -214,8 +214,10 @@ var allowed = map[string]struct {
 		"the controller as a process, with what only tests need",
 	},
 	"testcluster/demo": {
-		[]string{"internal/wait", "testcluster", "testcluster/simpageserver", "api/neon"},
-		"a cluster to watch",
+		[]string{
+			"internal/jsonhttp", "internal/wait", "testcluster", "testcluster/simpageserver",
+			"api/neon",
+		}, "a cluster to watch",
 	},
 
 	"internal/contract":       {nil, "data"},

@@ -64,7 +64,7 @@ func TestShowLaunchesNeonsPrograms(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs real processes for ten seconds")
 	}
-	// Whoever runs the programs must be able to reach them.
+	// The user that runs the programs must be able to reach them.
 	bin, err := os.MkdirTemp("", "quorate-fakeneon-")
 	if err != nil {
 		t.Fatal(err)

@@ -2,10 +2,8 @@ package demo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +14,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/jsonhttp"
 	"quorate/testcluster"
 )
 
@@ -104,25 +103,23 @@ func (r *real) answers(ctx context.Context, url string) bool {
 	return r.ask(ctx, url, nil) == nil
 }
 
+// largestAnswer is the limit of a document, in bytes.
+const largestAnswer = 64 << 20
+
 // ask gets a JSON document.
 func (r *real) ask(ctx context.Context, url string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, strings.NewReader("null"))
-	if err != nil {
+	a, err := jsonhttp.Do(ctx, r.http, jsonhttp.Request{
+		Method: http.MethodGet, URL: url, Body: jsonhttp.Null, Limit: largestAnswer,
+	})
+	switch {
+	case err != nil:
 		return err
+	case a.Status != http.StatusOK:
+		return fmt.Errorf("%s: %d: %s", url, a.Status, a.Body)
+	case into == nil:
+		return nil
 	}
-	resp, err := r.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", url, resp.Status, body)
-	}
-	if err != nil || into == nil {
-		return err
-	}
-	return json.Unmarshal(body, into)
+	return a.Decode(into)
 }
 
 func (r *real) start(ctx context.Context, id neon.NodeID, zone neon.AZ) error {

@@ -85,7 +85,7 @@ func openIdleBody(t *testing.T, r *replica, path, token string) {
 }
 
 // TestBodiesThatDoNotComeAreRefused looks at what is told to those who send nothing, and
-// that a refusal does not wait for a body that nobody reads.
+// that a refusal does not wait for a body that is not read.
 func TestBodiesThatDoNotComeAreRefused(t *testing.T) {
 	pub, priv := newKey(t)
 	admin := sign(t, priv, jwt.MapClaims{"scope": "admin"})

@@ -199,7 +199,7 @@ func TestContractFailedImportIsAnnouncedWithItsErrors(t *testing.T) {
 	}
 }
 
-// A deletion ends an import wherever it is, and nobody hears of its end afterwards.
+// A deletion ends an import wherever it is, and its end is not reported afterwards.
 func TestDeletionEndsAnImport(t *testing.T) {
 	hook := &heard{err: fmt.Errorf("not now")}
 	w := newWorld(t, setup{hook: hook})
@@ -231,7 +231,7 @@ func TestDeletionEndsAnImport(t *testing.T) {
 	}
 }
 
-// A deletion that was recorded is finished by the leader though nobody asks, one
+// A deletion that was recorded is finished by the leader without a request, one
 // that all pageservers refuse is taken back.
 func TestDeletionOfATimelineIsFinishedOrTakenBack(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})

@@ -118,7 +118,7 @@ func TestMembersAreChangedThroughAnyReplica(t *testing.T) {
 	}
 }
 
-// Whoever asks may want to know why there is no leader.
+// The client may want to know why there is no leader.
 func TestMembersAreListedWithoutALeader(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})
 	w.members = []string{"0", "1"}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestProbesWaitForNobody: whoever asks whether the process lives is answered at
-// once, also while nobody leads and every other request waits for a leader. A
+// TestProbesWaitForNobody: a probe that asks whether the process lives is answered at
+// once, also while no replica leads and every other request waits for a leader. A
 // launcher would restart it otherwise.
 func TestProbesWaitForNobody(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2})

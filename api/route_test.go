@@ -14,7 +14,7 @@ import (
 )
 
 // pathOf fills in the parameters of a route with things that do not exist.
-// Nobody waits for a profile.
+// No request waits for a profile.
 func pathOf(rt route) string {
 	return strings.NewReplacer(":tenant_id", tenantB, ":node_id", "99", ":safekeeper_id", "99",
 		":timeline_id", timelineX,

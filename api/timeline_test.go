@@ -103,7 +103,7 @@ func TestStaleLocationMayLackTheTenant(t *testing.T) {
 	do().want(t, 409, `{"msg":"Conflict: ps (ps) 406: no"}`)
 }
 
-// Whatever the pageserver said, it does not count if somebody else owns a shard by
+// Whatever the pageserver said, it does not count if another node owns a shard by
 // now.
 func TestAttachmentThatChangedOverridesTheOutcome(t *testing.T) {
 	for _, inner := range []error{nil, &statusError{406, "no"}} {
@@ -183,7 +183,7 @@ func TestTimelineIsDeletedOnShardZeroLast(t *testing.T) {
 }
 
 // A shard that refuses does not make the others forgotten: one that has begun, or may
-// have, is not left with half a deletion that nobody knows of.
+// have, is not left with half a deletion that is not recorded.
 func TestDeletionThatSomeShardsHaveBegunStaysRecorded(t *testing.T) {
 	for name, second := range map[string]error{
 		"accepts": nil, "is lost": neon.Errorf(neon.Unavailable, "reset by peer"),

@@ -436,7 +436,7 @@ func (f *fakePageservers) TimelineDelete(
 	if f.remove != nil {
 		status, err = f.remove(n.ID, s)
 	}
-	if ctx.Err() != nil { // the answer finds nobody
+	if ctx.Err() != nil { // the caller has gone
 		return 0, ctx.Err()
 	}
 	return status, err

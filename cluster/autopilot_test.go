@@ -18,7 +18,7 @@ func TestVotesAreGivenOnlyWhereTheyHelp(t *testing.T) {
 		{census{voters: 3, live: 3}, true, false, false},
 		{census{voters: 3, live: 3, ready: 1}, true, false, false},
 		{census{voters: 3, live: 3, ready: 2}, true, true, false},
-		{census{voters: 3, live: 3, ready: 2}, false, false, false}, // nobody asked for votes
+		{census{voters: 3, live: 3, ready: 2}, false, false, false}, // votes were not asked for
 		{census{voters: 4, live: 4, ready: 1}, true, true, false},
 		// Three, one of which is gone: a learner takes its place.
 		{census{voters: 3, live: 2, gone: 1}, false, false, false},

@@ -165,7 +165,7 @@ func TestAStandbyHasTheStateAndNoVote(t *testing.T) {
 	})
 }
 
-// replaceUntilDone repeats a replacement at whoever leads, as a client does.
+// replaceUntilDone repeats a replacement at the leader of the moment, as a client does.
 func (f *founders) replaceUntilDone(old string, by Member) {
 	f.t.Helper()
 	for range 100 {
@@ -218,7 +218,7 @@ func TestAReplacementIsFinishedWhoeverDies(t *testing.T) {
 					pass(t, after)
 					f.stop(slices.Index(f.nodes, lead), false)
 					<-first
-					if old == "dead" { // two of three are away: nobody can go on
+					if old == "dead" { // two of three are away: no leader can go on
 						f.start(slices.Index(f.nodes, lead))
 					}
 					f.replaceUntilDone(id, by)
@@ -253,7 +253,7 @@ func TestALoneMemberIsReplaced(t *testing.T) {
 	})
 }
 
-// A removal is repeated by whoever does not know that it was done.
+// A removal is repeated by a client that does not know that it was done.
 func TestARemovalThatIsRepeatedSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, lead := threeFounders(t)

@@ -123,7 +123,7 @@ func TestProposeOnAFollowerSaysNothingHappened(t *testing.T) {
 	}
 }
 
-// TestLeaderChangedMissesNothing: whoever waits looks again only when told to.
+// TestLeaderChangedMissesNothing: a waiter looks again only when told to.
 func TestLeaderChangedMissesNothing(t *testing.T) {
 	tr := startMemory(t, 3)
 	await := func(nd *node, what string, ok func() bool) {
@@ -341,8 +341,8 @@ func TestProposalsShareEntries(t *testing.T) {
 	})
 }
 
-// A proposal that was given up keeps its place in the queue until somebody takes it
-// out; whoever comes after it must not wait for that longer than they want to.
+// A proposal that was given up keeps its place in the queue until it is taken
+// out; a proposal after it must not wait for that longer than its own limit.
 func TestProposersWaitNoLongerThanTheyWantTo(t *testing.T) {
 	lead := startTCP(t, 1, Timeouts{}).leader()
 	lead.machine.mu.Lock() // nothing is applied any more

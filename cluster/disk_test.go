@@ -82,7 +82,7 @@ func TestHungDiskGivesWayWithinASecondAndDoesNotWinWhileSick(t *testing.T) {
 	}
 }
 
-// When all disks hang at once nobody is healthier, and waiting for the recovery
+// When all disks hang at once no server is healthier, and waiting for the recovery
 // time would only make the outage longer.
 func TestServersWhoseDisksAllHungForAMomentElectAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

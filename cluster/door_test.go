@@ -18,7 +18,7 @@ import (
 	"quorate/cluster/clustertest"
 )
 
-// stranger connects to the peers' port of a server as somebody else would, says who it
+// stranger connects to the peers' port of a server as another program would, says who it
 // claims to be, and returns the connection and what the server answers.
 func stranger(t testing.TB, addr string, tag byte, claim greeting) (net.Conn, greeting) {
 	t.Helper()

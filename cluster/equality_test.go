@@ -159,7 +159,7 @@ func TestADivergedReplicaDoesNotLeadWhenTheLeaderDies(t *testing.T) {
 		lead.mustPropose(t, "first")
 		bad := tr.follower()
 		time.Sleep(2 * time.Second)
-		// Nobody sends a state for now.
+		// No server sends a state for now.
 		for _, nd := range tr.nodes {
 			for range maxSending {
 				nd.fsm.sending <- struct{}{}
@@ -183,7 +183,7 @@ func TestADivergedReplicaDoesNotLeadWhenTheLeaderDies(t *testing.T) {
 	})
 }
 
-// TestWithoutAMajorityNobodyIsMended: with one of three away nobody knows which of the
+// TestWithoutAMajorityNobodyIsMended: with one of three away it is not known which of the
 // other two is right. The follower serves nothing until the third one says so, be it
 // against the leader.
 func TestWithoutAMajorityNobodyIsMended(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 // up a majority.
 //
 // It shows that no state is served while a disk holds an acknowledged one of another
-// cluster, or a newer one of the same, and that founding ends when nobody interferes.
+// cluster, or a newer one of the same, and that founding ends when nothing interferes.
 
 // The log of a server in the model.
 const (
@@ -50,10 +50,10 @@ type modelRules struct {
 	gossip bool // the list is what was seen, as with Config.Expect
 	wipes  int8 // how many disks may be emptied
 
-	ignoreAbsent bool // mutant: whoever cannot be asked agrees
-	ignoreState  bool // mutant: whoever has state or a promise agrees
+	ignoreAbsent bool // mutant: a server that cannot be asked agrees
+	ignoreState  bool // mutant: a server with state or a promise agrees
 	anyoneVotes  bool // mutant: a server without a cluster answers raft
-	noDisks      bool // mutant: nobody remembers whose disk was whose
+	noDisks      bool // mutant: no server remembers whose disk was whose
 	noIDs        bool // mutant: members of two clusters talk
 }
 

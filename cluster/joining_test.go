@@ -102,7 +102,7 @@ func TestANewcomerWaitsForItsInvitation(t *testing.T) {
 	})
 }
 
-// Nobody needs to name the leader: whoever waits tells all members.
+// The leader need not be named: a server that waits tells all members.
 func TestANewcomerIsKnownToMembersThatItWasNotToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFounders(t)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A disk that all three share is slow for everybody: nobody would lead better.
+// A disk that all three share is slow for all: none would lead better.
 func TestALeaderWhoseDiskEverybodySharesWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := startMemory(t, 3)
@@ -70,7 +70,7 @@ func TestALeaderThatCannotWriteStopsWithinASecond(t *testing.T) {
 }
 
 // One follower shares the leader's trouble: the other one could be elected, but
-// would have nobody to commit with.
+// would have no server to commit with.
 func TestALeaderKeepsTheLeadWhenTheOthersAreNoMajority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := startMemory(t, 3)

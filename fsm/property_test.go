@@ -156,7 +156,7 @@ func (m *machine) recover(t *rapid.T) {
 		t.Fatalf("recovered as %q in epoch %d", s.ClusterID, s.Epoch)
 	}
 	m.s, m.named = s, nil
-	clear(m.configured) // what came after the backup is not known to anybody
+	clear(m.configured) // what came after the backup is not known
 	// One backup may serve only once: its numbers are taken now.
 	m.backup = nil
 }

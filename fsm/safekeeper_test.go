@@ -144,7 +144,7 @@ func opsOf(s *State) (all []SafekeeperOp) {
 }
 
 // TestRepeatedCreateKeepsTheFirstSet: the set that was committed first is the one
-// that everybody finds (I30).
+// that all clients find (I30).
 func TestRepeatedCreateKeepsTheFirstSet(t *testing.T) {
 	s := withSafekeepers(t)
 	s, _ = must(t, s, CreateTimeline{

@@ -7,7 +7,7 @@ import (
 	"quorate/api/neon"
 )
 
-// Chaos moves what nobody pinned, ends only the leader, at its time, and leaves
+// Chaos moves what is not pinned, ends only the leader, at its time, and leaves
 // nothing behind.
 func TestChaosDisturbsAndDoesNoHarm(t *testing.T) {
 	scenario(t, 6, func(b *bench) {

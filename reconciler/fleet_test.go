@@ -23,7 +23,7 @@ import (
 )
 
 // fleet is a set of pageservers that obey the rules of generations and fail the
-// test when somebody breaks them.
+// test when one is broken.
 type fleet struct {
 	t    *testing.T
 	log  *fsmtest.Log
@@ -201,7 +201,7 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 	deaf, frozen := f.deaf == node.ID, f.frozen
 	f.mu.Unlock()
 	if frozen > 0 {
-		_ = wait.Sleep(context.Background(), frozen) // whoever asks stands still too
+		_ = wait.Sleep(context.Background(), frozen) // the caller stands still too
 		return nil, context.DeadlineExceeded
 	}
 	if deaf {
@@ -323,7 +323,7 @@ type bench struct {
 	joined chan struct{}
 	term   uint64
 
-	watch *watch // nil: nobody looks
+	watch *watch // nil: not looked at
 
 	retell bool
 }

@@ -8,7 +8,7 @@ import (
 	"quorate/reconciler/queue"
 )
 
-// Once somebody waited for what they created, nothing is left to do: the wake-ups
+// Once a client waited for what it created, nothing is left to do: the wake-ups
 // that follow from it are not work.
 func TestWhatWasWaitedForLeavesNothingToDo(t *testing.T) {
 	for range 20 {

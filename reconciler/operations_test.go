@@ -157,7 +157,7 @@ func TestAPageserverThatDiesInADrainDelaysIt(t *testing.T) {
 }
 
 // A node that dies with shards that no other node may take does not keep its operation
-// from ending: nobody could cancel it.
+// from ending: it could not be cancelled.
 func TestAnOperationOfADeadNodeEnds(t *testing.T) {
 	for _, kind := range []fsm.OperationKind{fsm.OperationDrain, fsm.OperationFill} {
 		scenario(t, 3, func(b *bench) {
@@ -471,7 +471,7 @@ func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 	})
 }
 
-// However many destinations stay cold, they keep nobody else from going home, and
+// However many destinations stay cold, they keep no other shard from going home, and
 // cause little work.
 func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
 	scenario(t, 6, func(b *bench) {

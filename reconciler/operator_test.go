@@ -223,7 +223,7 @@ func TestCancelEndsACall(t *testing.T) {
 	})
 }
 
-// While the origin of a live migration serves, compute must be told first: whoever
+// While the origin of a live migration serves, compute must be told first: a client that
 // waits goes on waiting, and the operator hears of it.
 func TestAMigrationWaitsForComputeAsLongAsItsOriginServes(t *testing.T) {
 	const blocked, gone = "Live migration blocked by compute notification error, retrying: busy", "Giving up on compute notification"

@@ -23,7 +23,7 @@ func (refusing) NotifyAttach(ctx context.Context, _ *neon.NotifyAttach) error {
 }
 
 // TestDeletionDoesNotWaitForCompute: what a control plane that fails is owed is
-// owed by nobody any more.
+// not owed any more.
 func TestDeletionDoesNotWaitForCompute(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		b.depose()
@@ -39,7 +39,7 @@ func TestDeletionDoesNotWaitForCompute(t *testing.T) {
 	})
 }
 
-// TestComputeIsToldAgainAfterATenantWasPutAway: whoever forgot it must hear of it,
+// TestComputeIsToldAgainAfterATenantWasPutAway: compute that forgot it must hear of it,
 // also when it comes back to the same node.
 func TestComputeIsToldAgainAfterATenantWasPutAway(t *testing.T) {
 	scenario(t, 1, func(b *bench) {

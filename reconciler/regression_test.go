@@ -62,7 +62,7 @@ func TestNodesThatDieOneAfterAnotherTakeNothing(t *testing.T) {
 				b.fleet.set(func() { b.fleet.down[n] = true })
 				elapse(1100 * time.Millisecond)
 			}
-			if kill { // its successor has not asked anybody yet
+			if kill { // its successor has not asked any node yet
 				b.depose()
 				b.lead()
 			}
@@ -115,7 +115,7 @@ func TestOneHungNodeDoesNotDelayTheVerdictOnAnother(t *testing.T) {
 	})
 }
 
-// TestALeaderThatWasFrozenJudgesNobody: while it stood still nobody could answer it,
+// TestALeaderThatWasFrozenJudgesNobody: while it stood still no node could answer it,
 // and the heartbeats that were under way then prove nothing.
 func TestALeaderThatWasFrozenJudgesNobody(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
@@ -272,8 +272,8 @@ func TestASecondaryThatFailsHoldsNothingUp(t *testing.T) {
 }
 
 // TestAFailedCallIsMadeAgain: once a call to a secondary has failed its answer is what
-// reports whether the node obeys. A look could find it as wanted already, and whoever
-// waits would take a node that refuses every call for one in order.
+// reports whether the node obeys. A look could find it as wanted already, and a
+// waiter would take a node that refuses every call for one in order.
 func TestAFailedCallIsMadeAgain(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
 		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}

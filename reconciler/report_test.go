@@ -80,7 +80,7 @@ func TestReconcileThatTellsComputeCountsOnce(t *testing.T) {
 	})
 }
 
-// Whoever watches the counters sees that a node which was offline is dealt with:
+// A test that watches the counters sees that a node which was offline is dealt with:
 // one reconcile for each shard with a location there, whatever was found.
 func TestReturnOfANodeIsOneReconcilePerShard(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
@@ -145,7 +145,7 @@ func TestReconcileAllNamesTheShardThatKeepsFailing(t *testing.T) {
 	})
 }
 
-// Whoever asks for everything to be reconciled sees compute told once each time,
+// A client that has everything reconciled sees compute told once each time,
 // whether it can be or not, and nothing is told behind his back.
 func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 	scenario(t, 2, func(b *bench) {
@@ -184,8 +184,8 @@ func TestReconcileAllTriesEachNotificationOnce(t *testing.T) {
 	})
 }
 
-// A control plane that asks for time gets it, and a refusal for good is told to whoever
-// waits for a move, which nothing else would end.
+// A control plane that asks for time gets it, and a refusal for good is told to a client
+// that waits for a move, which nothing else would end.
 func TestHowANotificationWasRefusedDecidesWhatFollows(t *testing.T) {
 	watching(t, 3, func(b *bench, _ *watch) {
 		b.create(1, 1, neon.Attached(0))

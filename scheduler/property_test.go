@@ -216,7 +216,7 @@ func (m *machine) migrateAny(t *rapid.T) {
 
 // TestDecisionsKeepInvariants: whatever the cluster goes through, what is decided
 // is accepted, is on schedulable nodes, never twice on one, is counted right, and
-// leaves nothing attached on a dead node while anybody else can take it.
+// leaves nothing attached on a dead node while another node can take it.
 func TestDecisionsKeepInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &machine{world: newWorld(t)}

@@ -143,8 +143,8 @@ func TestASpoiledReplicaAnswersNothingOnceItIsFound(t *testing.T) {
 	}
 }
 
-// TestASpoiledReplicaHasTheLeaderAnswer while one of three is away, so that nobody can say
-// who is right and its state stays as it is.
+// TestASpoiledReplicaHasTheLeaderAnswer while one of three is away, so that it is not
+// known which is right, and its state stays as it is.
 func TestASpoiledReplicaHasTheLeaderAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startSpoiled(t, testcluster.Builder{Mode: testcluster.Virtual})

@@ -166,7 +166,7 @@ func (g *growing) end(id string) {
 	g.must("end "+id, g.Kill(i-1))
 }
 
-// addressed gives the address of a newcomer, as whoever knows it says.
+// addressed gives the address of a newcomer, as the client that knows it says.
 func (g *growing) addressed(m neon.MemberAdd) neon.MemberAdd {
 	for i := range g.Controllers() {
 		if !g.Running(i) {

@@ -180,7 +180,7 @@ func (r *rolling) checkLogs() {
 }
 
 // All controllers are restarted one after the other, two times over, under load:
-// no request fails, nothing is lost, and nobody has to look at a log.
+// no request fails, nothing is lost, and no operator has to look at a log.
 func TestRollingRestartLosesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs the real program")
@@ -260,7 +260,7 @@ func (r *rolling) lead(i int) {
 }
 
 // A cluster is upgraded one by one, under load, to a version with a command that
-// the old one does not know. Nobody can use it before all have it; then everybody
+// the old one does not know. None can use it before all have it; then all
 // can; and the old version refuses to come back.
 func TestUpgradeOneByOne(t *testing.T) {
 	if testing.Short() {

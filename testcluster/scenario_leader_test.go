@@ -27,7 +27,7 @@ func stepDownStory(s *script) {
 	s.populate()
 	for n := range 3 {
 		s.step("hand over")
-		s.revive() // handing over needs somebody healthy
+		s.revive() // handing over needs a healthy replica
 		// A successor that has just started may not be able to take over yet; then
 		// nothing happened.
 		s.eventually("step down", func(ctx context.Context) error {

@@ -23,7 +23,7 @@ const commitPlace = "sk-migration-after-step-8"
 // ending is what comes to a move that is held.
 type ending struct {
 	dies   bool // the leader
-	aborts bool // whoever asked for it
+	aborts bool // the client that asked for it
 }
 
 func heldMembershipStories() []scenario {
@@ -96,7 +96,7 @@ func heldMembershipStory(s *script, e ending) {
 }
 
 // migrateHeld asks the leader for a move that does not get beyond a place, and lets
-// the leader die there where that is the story. It returns when nobody carries out
+// the leader die there where that is the story. It returns when no leader carries out
 // that request any more.
 func (s *script) migrateHeld(place string, to []neon.NodeID, e ending) {
 	s.Helper()

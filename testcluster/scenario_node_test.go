@@ -210,7 +210,7 @@ func emptyDiskStory(s *script) {
 }
 
 // staysDeadStory lets the verdict on a pageserver come when no other could take its
-// shards: they have to move when others can, whoever leads by then.
+// shards: they have to move when others can, under any leader.
 func staysDeadStory(s *script) {
 	s.populate()
 	s.step("all die")

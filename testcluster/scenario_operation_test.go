@@ -234,7 +234,7 @@ func drainTwoStory(s *script) {
 	s.rest()
 }
 
-// impostorStory lets somebody re-attach with the id of a pageserver that runs. All
+// impostorStory lets a process re-attach with the id of a pageserver that runs. All
 // numbers of that node are used up by it, and it is given new ones.
 func impostorStory(s *script) {
 	s.populate()

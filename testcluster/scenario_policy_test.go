@@ -222,7 +222,7 @@ func nodePolicyStory(s *script) {
 	s.rest()
 }
 
-// allPausedStory leaves nobody to take anything: what is there stays, and what is new
+// allPausedStory leaves no node to take anything: what is there stays, and what is new
 // is refused or waits.
 func allPausedStory(s *script) {
 	s.populate()
@@ -271,8 +271,8 @@ func allPausedStory(s *script) {
 	s.rest()
 }
 
-// pausedStory: a paused tenant and a pinned one are moved for nobody's good, and
-// evacuated all the same.
+// pausedStory: a paused tenant and a pinned one are not moved for a better place, but
+// are evacuated.
 func pausedStory(s *script) {
 	s.populate()
 	policies := map[int]neon.ShardScheduling{1: neon.ShardPause, 2: neon.ShardEssential}

@@ -20,7 +20,7 @@ func safekeeperStories() []scenario {
 	}
 }
 
-// placed creates a timeline, whoever answers, and demands that every answer names
+// placed creates a timeline through any replica, and demands that every answer names
 // the safekeepers that the first one named (I30).
 func (s *script) placed(tenant, n int) (set []neon.NodeID) {
 	s.Helper()

@@ -17,7 +17,7 @@ import (
 	"quorate/testcluster"
 )
 
-// A scenario is a story told in steps. It has to end the same way whoever runs
+// A scenario is a story told in steps. It has to end the same way for all that run
 // it: one controller, three of them, and three of which the leader dies at any
 // moment.
 type scenario struct {

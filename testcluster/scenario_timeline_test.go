@@ -171,7 +171,7 @@ func abandonedDeletionStory(s *script) {
 }
 
 // archive archives a timeline or brings it back, and demands that it is that, on all
-// shards, for whoever owns them.
+// shards, for the nodes that own them.
 func (s *script) archive(n int, state neon.ArchivalState, shards ...neon.ShardID) {
 	s.Helper()
 	s.do("change what is archived", func(ctx context.Context, c *testcluster.Client) error {

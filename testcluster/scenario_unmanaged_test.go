@@ -24,7 +24,7 @@ func unmanagedStories() []scenario {
 	}
 }
 
-// place makes a location on a pageserver, as somebody does who needs no controller.
+// place makes a location on a pageserver, as a client does that needs no controller.
 func (s *script) place(n neon.NodeID, shard neon.ShardID, conf neon.LocationConfig) {
 	s.Helper()
 	body, err := json.Marshal(conf)
@@ -187,7 +187,7 @@ func cancelStory(s *script) {
 		err := c.WithTryTimeout(time.Second).Shards().Migrate(ctx, shard,
 			neon.MigrateRequest{Node: to, Config: neon.MigrationConfig{OverrideScheduler: true}})
 		if s.home(shard) == to {
-			return nil // it takes longer than anybody waits
+			return nil // it takes longer than a client waits
 		}
 		return err
 	})

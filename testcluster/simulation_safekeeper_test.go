@@ -145,7 +145,7 @@ func (e *episode) endSafekeeperFaults() error {
 }
 
 // finishSafekeeperMoves lets all safekeepers be used again and takes back, or finishes, the
-// moves that nobody carries on.
+// moves that no leader carries on.
 func (e *episode) finishSafekeeperMoves(ctx context.Context) {
 	for _, n := range e.Safekeepers().Nodes() {
 		e.persist(ctx, "activate a safekeeper",

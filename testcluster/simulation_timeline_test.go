@@ -26,7 +26,7 @@ func (w *worker) archive(ctx context.Context, c *testcluster.Client, t *simTenan
 	w.count(c.Call(ctx, "PUT", path, req, &null))
 }
 
-// importTimeline begins an import, which whoever leads takes to its end.
+// importTimeline begins an import, which any leader takes to its end.
 func (w *worker) importTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	id := timelineOf(w.number())
 	_, err := c.Timelines().Create(ctx, t.id, neon.TimelineCreateRequest{Timeline: id,

@@ -25,7 +25,7 @@ type simTenant struct {
 	id        neon.TenantID
 	shards    []neon.ShardID // under the episode's mutex
 	want      int            // shards that a split is to lead to; 0: none is under way
-	large     bool           // and nobody has to ask for it
+	large     bool           // and it need not be asked for
 	timelines []neon.TimelineID
 	half      []neon.TimelineID   // whose creation was given up: some shards may have them
 	configs   []neon.TenantConfig // any of these may be in force
@@ -152,7 +152,7 @@ func (w *worker) create(ctx context.Context, c *testcluster.Client) {
 	_, err := c.Tenants().Create(ctx, req)
 	w.count(err)
 	if err != nil {
-		return // nobody knows whether it is there; it is not touched again
+		return // it is not known whether it is there; it is not touched again
 	}
 	t.shards = neon.ShardIDs(t.id, neon.ShardCount(count))
 	t.configs = []neon.TenantConfig{{}}
@@ -255,7 +255,7 @@ func (w *worker) migrate(ctx context.Context, c *testcluster.Client) {
 
 func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	if t.want != 0 {
-		return // nobody knows for which shards it would be acknowledged
+		return // it is not known for which shards it would be acknowledged
 	}
 	id := timelineOf(w.number())
 	req := neon.TimelineCreateRequest{

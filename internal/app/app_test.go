@@ -166,7 +166,7 @@ func TestGrantsAreForeseen(t *testing.T) {
 	}
 }
 
-// Commands that share an entry of the log have one index: whoever asks for each index
+// Commands that share an entry of the log have one index: a caller that asks for each index
 // once must find what all of them did.
 func TestStatesAreForeseenWithAllThatTheirEntryHolds(t *testing.T) {
 	nodes := make(map[uint64]int)

@@ -129,7 +129,7 @@ func (l *answering) ReadBarrier(ctx context.Context) error {
 func (l *answering) AppliedIndex() uint64 { return 0 }
 
 // A read is given up after the time for finding a leader, with what is known of the
-// reason, and then nobody tries again. If a leader is known, the request goes there.
+// reason, and then it is not tried again. If a leader is known, the request goes there.
 func TestAReadDoesNotWaitForLongWithoutALeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, why := range []string{"No leader for 9s; missing: c2", ""} {

@@ -115,7 +115,7 @@ func (c *trio) leader() (leader int) {
 	return leader
 }
 
-// TestReplicaThatStopsHandsItsLeadOver: nobody has to notice its death, and meanwhile it
+// TestReplicaThatStopsHandsItsLeadOver: no follower has to notice its death, and meanwhile it
 // forwards what still comes.
 func TestReplicaThatStopsHandsItsLeadOver(t *testing.T) {
 	three(t, func(t *testing.T, c *trio) {

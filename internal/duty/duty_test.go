@@ -112,7 +112,7 @@ func TestOneAtATimeHasTheTurn(t *testing.T) {
 
 func TestInterruptStopsOnlyAHolderThatYields(t *testing.T) {
 	var turns Turns[int]
-	turns.Interrupt(1) // nobody holds it
+	turns.Interrupt(1) // it is not held
 	stopped := false
 	release, _ := turns.Take(t.Context(), 1, func() { stopped = true })
 	turns.Interrupt(2)

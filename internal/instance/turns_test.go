@@ -92,7 +92,7 @@ func TestTurnIsOverOnceASuccessorHasHadItsOwn(t *testing.T) {
 		over   bool
 		news   bool
 	}{
-		{self, false, false, false}, // nobody else came
+		{self, false, false, false}, // no other came
 		{self, true, false, true},   // another one asks
 		{other, false, true, true},  // it had its turn, and may still have it
 		{other, false, true, false},

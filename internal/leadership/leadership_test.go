@@ -164,7 +164,7 @@ func TestLeaderIsFoundOnceTheLogNamesItsAddress(t *testing.T) {
 
 func TestReplicaThatRetiresMeanwhileNamesItsSuccessor(t *testing.T) {
 	scene(t, nil, func(t *testing.T, m *member, l *Leadership) {
-		m.follow("a", "") // nobody knows where it is
+		m.follow("a", "") // its address is not known
 		forwarded, stop := l.While(t.Context(), "http://a")
 		defer stop()
 		after := &next{expected: true}

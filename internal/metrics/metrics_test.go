@@ -135,7 +135,7 @@ func TestCandidatesHaveCountedNothing(t *testing.T) {
 }
 
 // TestSeriesOfNodesEndWithThem has nodes come and go, some with calls under way when
-// they go, and somebody scrape or nobody.
+// they go, with scrapes or without.
 func TestSeriesOfNodesEndWithThem(t *testing.T) {
 	for _, scraped := range []bool{true, false} {
 		reg, log := prometheus.NewRegistry(), fsmtest.NewLog()

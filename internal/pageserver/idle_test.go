@@ -60,7 +60,7 @@ func TestConnectionThatCarriedNothingIsNotKept(t *testing.T) {
 	<-dialling
 	get()       // leaves one behind,
 	wg.Wait()   // which carries the other request
-	close(gate) // and nobody needs this one
+	close(gate) // and this one is not needed
 	select {
 	case <-closed:
 	case <-time.After(20 * time.Second):

@@ -60,7 +60,7 @@ func dial(t *testing.T, s *Server) net.Conn {
 	return conn
 }
 
-// Idle connections, however many, keep nobody out, and the log says that there are too
+// Idle connections, however many, keep no client out, and the log says that there are too
 // many once, not for each.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
 	var out safeBuffer

@@ -66,7 +66,7 @@ func TestSplitOfADeposedLeaderIsRolledBack(t *testing.T) {
 }
 
 // A pageserver that answers but does not let go of a child keeps its tenant frozen:
-// nobody else may have what that child still writes to.
+// no other shard may have what that child still writes to.
 func TestTenantIsUnfrozenOnceItsChildrenAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, f := splitWorld(t, 1, Options{})

@@ -12,7 +12,7 @@ import (
 // waits there for a split is told that it came to nothing, and not kept for ever.
 func TestSplitIsNotAwaitedOnAReplicaThatHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, f := splitWorld(t, 1, Options{}) // and nobody drives it
+		p, f := splitWorld(t, 1, Options{}) // and it is not driven
 		time.AfterFunc(time.Minute, func() {
 			f.log.FailReads(neon.Errorf(neon.ShuttingDown, "Shutting down"))
 		})

@@ -138,7 +138,7 @@ func (f *splitter) Loads() map[neon.NodeID]scheduler.Load                { retur
 
 var tenantOne = neon.TenantID{1}
 
-// splitWorld is a tenant with shards that are attached, and somebody who leads.
+// splitWorld is a tenant with shards that are attached, and a leader.
 func splitWorld(t *testing.T, count neon.ShardCount, o Options) (*Splitter, *splitter) {
 	l := fsmtest.NewFaulty(t)
 	l.AddNodes(t, 3, neon.MakeAZ("a"))
@@ -166,7 +166,7 @@ func splitWorld(t *testing.T, count neon.ShardCount, o Options) (*Splitter, *spl
 	}), f
 }
 
-// lead runs f while somebody drives the splits, and then lets him finish.
+// lead runs f while the splits are driven, and then lets them finish.
 func lead(t *testing.T, p *Splitter, f func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -326,7 +326,7 @@ func TestHalfASplitIsNeverCommitted(t *testing.T) {
 	}
 }
 
-// Whoever takes up a split again believes what he finds, and asks only where nothing
+// A leader that takes up a split again believes what it finds, and asks only where nothing
 // was done.
 func TestSplitGoesOnFromWhatIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -517,7 +517,7 @@ func TestFailpointsOfSplits(t *testing.T) {
 	}
 }
 
-// Whoever makes splits pause after each pageserver looks at one that was split while
+// A test that makes splits pause after each pageserver looks at one that was split while
 // the next was not.
 func TestAPauseBetweenPageserversHoldsTheNextOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"quorate/cluster"
 )
 
-// Whoever reaches a plain address for replicas has the cluster, so it must be asked for.
+// A program that reaches a plain address for replicas has the cluster, so it must be asked for.
 func TestThePeersDoorIsLocked(t *testing.T) {
 	key, secure := make([]byte, 16), &tls.Config{}
 	for _, c := range []struct {

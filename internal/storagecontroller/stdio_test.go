@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	os.Exit(exitError)
 }
 
-// TestAProcessEndsWhoeverReadsItsOutput: with somebody who reads it tells all, with
-// somebody who hangs it does not wait for long, and without anybody it ends as it
+// TestAProcessEndsWhoeverReadsItsOutput: with a reader it tells all, with
+// a reader that hangs it does not wait for long, and without one it ends as it
 // would otherwise.
 func TestAProcessEndsWhoeverReadsItsOutput(t *testing.T) {
 	for _, how := range []string{"panic", "error"} {

@@ -79,7 +79,7 @@ func TestLinesAreWrittenByteForByteInTheirOrder(t *testing.T) {
 var missing = regexp.MustCompile(
 	`(?m)^\S+Z  WARN lines of this log are missing here: .* lines=(\d+)$`)
 
-// TestAReaderThatHangsHoldsNobodyUp: whoever logs goes on at once, the memory is
+// TestAReaderThatHangsHoldsNobodyUp: a caller that logs goes on at once, the memory is
 // bounded, and the lines that are missing are told once, where they are missing.
 func TestAReaderThatHangsHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -50,7 +50,7 @@ func TestLevelIsHonoured(t *testing.T) {
 	}
 }
 
-// Whoever looks for warnings and errors looks for these words.
+// Scanners for warnings and errors look for these words.
 func TestOthersWordsDoNotLookLikeLevels(t *testing.T) {
 	var out bytes.Buffer
 	log := New(&out, slog.LevelInfo)

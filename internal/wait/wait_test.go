@@ -41,7 +41,7 @@ func TestSignalsAreMerged(t *testing.T) {
 func TestBroadcastWakesAllOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b Broadcast
-		b.Notify() // nobody waits
+		b.Notify() // without a waiter
 		woken := make(chan struct{}, 2)
 		for range 2 {
 			changed := b.Changed()

@@ -227,7 +227,7 @@ func drawWorld(t *rapid.T) *world {
 		if mode.Attached() {
 			limit := int(w.shard.Generation)
 			if w.shard.GenNode != id {
-				limit-- // the newest number is held by nobody else
+				limit-- // the newest number is held by no other node
 			}
 			c.Generation = neon.Generation(rapid.IntRange(0, limit).Draw(t, "held"))
 		}

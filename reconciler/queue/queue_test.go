@@ -61,7 +61,7 @@ func TestQueueRunsOneWorkerPerShardAndLosesNoWakeUp(t *testing.T) {
 	})
 }
 
-// What could not be done is not waited for, until it was woken: whoever waits for all
+// What could not be done is not waited for, until it was woken: a caller that waits for all
 // work to be done would go between the wake-up and the work.
 func TestQueueCountsABlockedTaskFromItsWakeUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -166,7 +166,7 @@ func TestQueueParksForASlotAndComesBack(t *testing.T) {
 }
 
 // A back-off is not ended by what the pass itself committed, but by a newer
-// decision and by whoever waits.
+// decision and by a waiter.
 func TestQueueBackOffEndsOnlyForNewDecisions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var passes atomic.Int32
@@ -239,7 +239,7 @@ func TestQueueKeepsWakeUpsOfARunningPass(t *testing.T) {
 
 // TestASlotThatIsNotNeededIsPassedOn: a shard that comes back from waiting for a
 // slot may have nothing to do on that node any more. The next one must get it, or
-// it waits for a call to a node that nobody calls.
+// it waits for a call to a node that is not called.
 func TestASlotThatIsNotNeededIsPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex

@@ -63,7 +63,7 @@ func FuzzRequests(f *testing.F) {
 			if c.route == RouteWaitLsn || c.route == RouteSecondaryDownload {
 				gone, cancel := context.WithCancel(context.Background())
 				cancel()
-				c.caller = gone // nobody waits for the answer
+				c.caller = gone // the answer is not waited for
 			}
 			out = p.handle(c)
 		}

@@ -97,7 +97,7 @@ func TestHookGoesOnWhenTheCallerGivesUp(t *testing.T) {
 }
 
 // A leader that is deposed has a notification under way while its successor makes
-// another one: when the older one is carried out last, nobody meant that.
+// another one: when the older one is carried out last, that was not meant.
 func TestANotificationThatWasOvertakenIsLate(t *testing.T) {
 	w := newWorld(t, Options{})
 	hook := NewHook(HookOptions{Oracle: w.fleet.Oracle()})

@@ -129,7 +129,7 @@ func generationCases() map[string]oracleCase {
 				r.grant(1, 1)
 				r.put(r.a, modeSingle, 1)
 				r.putBy(r.a, modeSecondary, 0, byLate)
-				r.put(r.a, modeSingle, 1) // whoever sends it cannot know
+				r.put(r.a, modeSingle, 1) // the sender cannot know
 				if r.Late() != 1 {
 					r.journal.violate(2, shardOf(0), 1, "late effect not counted")
 				}
@@ -295,7 +295,7 @@ func placementCases() map[string]oracleCase {
 				r.notified(shardOf(0).Tenant, []neon.NodeID{1}, false)
 				r.put(r.a, modeSecondary, 0)
 				r.putBy(r.a, modeSingle, 2, byLate)
-				r.put(r.a, modeStale, 2) // from here on somebody does
+				r.put(r.a, modeStale, 2) // from here on it is known
 				r.put(r.b, modeSingle, 3)
 				r.put(r.a, modeSecondary, 0)
 			},

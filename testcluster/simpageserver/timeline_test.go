@@ -177,7 +177,7 @@ func TestDeletionQueueWaitsForValidation(t *testing.T) {
 	w.attach(a, shard)
 	w.timeline(a, shard, 1)
 	w.growLayers(a, shard, 3)
-	w.auth.grant(shard, 2) // a is stale now, although nobody told it
+	w.auth.grant(shard, 2) // a is stale now, although it was not told
 	if err := a.Compact(shard); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"quorate/api/neon"
 )
 
-// What a superseded owner uploads of a deleted timeline while nobody can reach it,
+// What a superseded owner uploads of a deleted timeline while it cannot be reached,
 // no controller can prevent.
 func TestI17ExcusesWhatNobodyCanReach(t *testing.T) {
 	w := newWorld(t, Options{Store: NewStore(StoreOptions{WALRate: 1 << 20})})

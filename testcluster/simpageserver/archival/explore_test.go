@@ -9,9 +9,9 @@ import (
 // crashes is how often the pageserver may die in one history.
 const crashes = 2
 
-// world is a timeline with everybody who takes steps: the uploads, clients that make
+// world is a timeline with all that take steps: the uploads, clients that make
 // changes one after another and repeat each until it is acknowledged, the background
-// work that offloads again and again, somebody who deletes the timeline, somebody who
+// work that offloads again and again, a client that deletes the timeline, another that
 // splits its shard, and now and then the death of the process.
 type world struct {
 	t       Timeline
@@ -26,11 +26,11 @@ type world struct {
 type client struct {
 	change  Change
 	made    int  // changes that were acknowledged
-	unheard bool // nobody waits for the answer any more
+	unheard bool // the answer is not waited for any more
 	late    bool // a request that was given up may still arrive
 }
 
-// program is what everybody wants.
+// program is what all of them want.
 type program struct {
 	clients [2][]bool // one after another; true is archived
 	deletes bool
@@ -57,7 +57,7 @@ func (p program) answered(w world) bool {
 	return w.clients[0].made == len(p.clients[0]) && w.clients[1].made == len(p.clients[1])
 }
 
-// moves are all worlds that one step of anybody leads to.
+// moves are all worlds that one step of any of them leads to.
 func moves(w world, order Order, wishes program) (next map[string]world) {
 	next = map[string]world{}
 	switch n := w; {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// removal is the deletion of the timeline, by somebody who asks until they hear that
+// removal is the deletion of the timeline, by a client that asks until it hears that
 // there is no such timeline. It takes the guard that offloads and loads take, stops
 // the timeline, marks the index, removes it, forgets the timeline, and corrects the
 // manifest, in this order; what is marked is carried on by the next process.
@@ -15,7 +15,7 @@ type removal struct {
 	deleted bool // the index says so
 	removed bool // there is no index
 	absent  bool // in memory there is no such timeline
-	done    bool // somebody heard so
+	done    bool // a client heard so
 }
 
 const (
@@ -76,7 +76,7 @@ func (r removal) hides(t Timeline, c Change) bool {
 }
 
 // restarted is what a new process makes of it: a timeline in the manifest is taken for
-// one, whatever its index says, until somebody asks; of the others only those are known
+// one, whatever its index says, until it is asked for; of the others only those are known
 // that have an index, and a marked one is removed.
 func (r removal) restarted(manifest bool) removal {
 	n := removal{

@@ -40,6 +40,7 @@ type autopilot struct {
 	// absent says since when this leader has missed each member. A new leader starts anew:
 	// it does not believe what it saw as a follower.
 	absent   map[string]time.Time
+	looked   time.Time
 	reported map[string]bool // learners of which the log has a line
 }
 
@@ -56,9 +57,14 @@ func (a *autopilot) run(ctx context.Context) {
 	}
 }
 
-// look notices who is absent.
+// look notices who is absent. A pause between two looks is not held against anybody: this
+// server was frozen then, and perhaps the others with it.
 func (a *autopilot) look() {
 	before := a.absent
+	if time.Since(a.looked) > autopilotLimit+missedAfter {
+		before = nil
+	}
+	a.looked = time.Now()
 	a.absent = make(map[string]time.Time)
 	for _, s := range a.node.servers() {
 		id := string(s.ID)

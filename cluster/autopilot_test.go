@@ -134,3 +134,33 @@ func TestAStandbyTakesThePlaceOfAMemberThatIsGone(t *testing.T) {
 		}
 	})
 }
+
+// While the leader was frozen, perhaps with all others, nobody was missed.
+func TestAFrozenLeaderHoldsNoAbsenceAgainstMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead, other := tr.leader(), tr.follower()
+		a := &autopilot{node: lead.node, peers: lead.peers, removeAfter: time.Minute}
+		id := other.cfg.ID
+		_ = other.kill()
+		pass(t, 2*missedAfter)
+		for range 50 {
+			a.look()
+			pass(t, time.Second)
+		}
+		if a.gone(id) {
+			t.Error("gone before its time")
+		}
+		pass(t, time.Minute) // no look meanwhile
+		if a.look(); a.gone(id) {
+			t.Error("a pause between two looks counts as absence")
+		}
+		for range 60 {
+			pass(t, time.Second)
+			a.look()
+		}
+		if !a.gone(id) {
+			t.Error("it is never gone")
+		}
+	})
+}

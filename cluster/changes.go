@@ -84,10 +84,31 @@ func (m *membership) whoAnswers(ctx context.Context, member Member) error {
 	return fmt.Errorf("%s at %s cannot join: %w", member.ID, member.RaftAddr, err)
 }
 
+// alone waits until no other change of the membership is between its check and its end:
+// two that are both safe may not be safe together.
+func (m *membership) alone(ctx context.Context) (done func(), err error) {
+	select {
+	case m.changing <- struct{}{}:
+		return func() { <-m.changing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-m.ctx.Done():
+		return nil, ErrClosed
+	}
+}
+
 // promote gives a member its vote once it has caught up.
 func (m *membership) promote(ctx context.Context, id string) error {
 	if err := m.awaitCaughtUp(ctx, id); err != nil {
 		return fmt.Errorf("%s has no vote yet: %w", id, err)
+	}
+	done, err := m.alone(ctx)
+	if err != nil {
+		return fmt.Errorf("give %s a vote: %w", id, err)
+	}
+	defer done()
+	if m.node.isVoter(id) {
+		return nil
 	}
 	if err := m.checkMajority(append(m.voters(), id)); err != nil {
 		return fmt.Errorf("give %s a vote: %w", id, err)
@@ -106,6 +127,14 @@ func (m *membership) promote(ctx context.Context, id string) error {
 
 // takeBack removes a server that was added and went away before it had a vote.
 func (m *membership) takeBack(id string) error {
+	done, err := m.alone(m.ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if m.node.isVoter(id) {
+		return nil // somebody else has given it a vote meanwhile
+	}
 	if err := m.change(m.node.raft().RemoveServer(raft.ServerID(id), 0,
 		m.node.timeouts.Election)); err != nil {
 		return fmt.Errorf("take the addition of %s back: %w", id, err)
@@ -120,6 +149,11 @@ func (m *membership) remove(ctx context.Context, id string) error {
 	if err := m.reads.verifyLead(ctx); err != nil {
 		return err
 	}
+	done, err := m.alone(ctx)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	defer done()
 	if !m.node.isMember(id) {
 		if m.peers.left(id) {
 			return nil // by this call, as an earlier leader has done it

@@ -279,3 +279,54 @@ func TestARemovalThatIsRepeatedSucceeds(t *testing.T) {
 		}
 	})
 }
+
+// Two removals that are both safe may not be safe together.
+func TestChangesAtTheSameTimeLeaveALiveMajority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 4)
+		lead := tr.leader()
+		lead.mustPropose(t, "a")
+		var others []string
+		for _, nd := range tr.nodes {
+			if nd != lead {
+				others = append(others, nd.cfg.ID)
+			}
+		}
+		dead := slices.IndexFunc(tr.nodes, func(nd *node) bool { return nd.cfg.ID == others[2] })
+		_ = tr.nodes[dead].kill()
+		pass(t, 2*time.Second)
+		lead.membership.changing <- struct{}{} // another change is between its check and its end
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := lead.RemoveMember(ctx, others[0]); !errors.Is(err, context.DeadlineExceeded) ||
+			voters(lead.Cluster) != 4 {
+			t.Errorf("beside another change: %v", err)
+		}
+		<-lead.membership.changing
+		removed := make(chan error, 2)
+		for _, id := range others[:2] {
+			go func() { removed <- lead.RemoveMember(t.Context(), id) }()
+		}
+		first, second := <-removed, <-removed
+		if refused := errors.Join(first, second); (first == nil) == (second == nil) ||
+			!errors.Is(refused, ErrNoMajority) {
+			t.Errorf("%v, %v", first, second)
+		}
+		pass(t, 5*time.Second)
+		lead.mustPropose(t, "b")
+	})
+}
+
+// An addition that fails takes nobody's vote, whoever has given it meanwhile.
+func TestAnAdditionThatFailsLateTakesNoVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead := tr.leader()
+		if err := lead.membership.takeBack(tr.follower().cfg.ID); err != nil {
+			t.Error(err)
+		}
+		if n := voters(lead.Cluster); n != 3 {
+			t.Errorf("%d voters", n)
+		}
+	})
+}

@@ -193,11 +193,17 @@ func (c *Cluster) listen() error {
 			return c.self.dir != nil && c.self.cluster() == "" && c.node.empty()
 		},
 		called: func(who greeting) { c.founding.called(who) },
-		goneBack: func(who greeting) {
+		goneBack: func(who meeting) {
+			if !c.peers.isMember(who) {
+				return
+			}
 			c.node.store.Health.Condemn(datadir.Corrupt(c.cfg.DataDir, fmt.Errorf("%w: %s says: %s",
 				ErrGoneBack, who.ID, who.Refusal)))
 		},
-		ended: func(who greeting) {
+		ended: func(who meeting) {
+			if !c.peers.isSuccessor(who) {
+				return
+			}
 			c.node.store.Health.Condemn(fmt.Errorf("%w: cluster %s was ended by a rescue; %s at "+
 				"%s is of its successor %s. To join that, empty this data directory and add the "+
 				"server (storage_controller members add)", ErrClusterEnded, c.self.cluster(),
@@ -242,6 +248,7 @@ func (c *Cluster) makeParts(m Machine) {
 		started: time.Now(),
 	}
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
+	c.fsm.vouch = func(index uint64) error { return c.equality.vouch(c.ctx, index) }
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
 	c.removal = &removal{
 		id: c.node.id, members: c.fsm.members.now, log: c.log, changed: c.repeats.Mute,
@@ -263,6 +270,7 @@ func (c *Cluster) makeParts(m Machine) {
 	c.membership = &membership{
 		ctx: c.ctx, node: c.node, self: c.self, peers: c.peers, reads: c.reads,
 		transfer: c.transfer, reporter: reporter, log: c.log, founding: c.founding,
+		changing: make(chan struct{}, 1),
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self}
 	c.marks = &marks{node: c.node, disks: c.self.disks, log: c.log}
@@ -307,8 +315,8 @@ func (c *Cluster) openRaft() error {
 	if err != nil {
 		return c.startError(err)
 	}
+	c.node.running.Store(r) // at once: raft stands for election soon, however slow the disk is
 	c.fsm.members.load(s.Snapshots())
-	c.node.running.Store(r)
 	if l, err := s.Snapshots().List(); err == nil && len(l) > 0 {
 		c.fsm.snapshotBytes.Store(l[0].Size)
 	}

@@ -49,6 +49,11 @@ type fsm struct {
 	// applied everything already: it got the state of another replica.
 	handed, ahead uint64
 
+	// vouch waits until others have the state at or after an index; see equality. origins
+	// counts the states that came from elsewhere: what is vouched for then is another one.
+	vouch   func(index uint64) error
+	origins atomic.Uint64
+
 	snapshotBytes atomic.Int64 // of the newest snapshot that was written here
 
 	restoreErr error // why the last Restore failed; read before raft runs
@@ -149,6 +154,7 @@ var snapshotMagic = [8]byte{'C', 'L', 'S', 'N', 'A', 'P', '0', '1'}
 type fsmSnapshot struct {
 	index uint64
 	state io.WriterTo
+	vouch func() error // nil: nobody need be asked
 	taken func(took time.Duration, bytes int64)
 }
 
@@ -162,12 +168,29 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fsmSnapshot{
-		index: f.applied.index(), state: state, taken: f.snapshotTaken,
-	}, nil
+	s := &fsmSnapshot{index: f.applied.index(), state: state, taken: f.snapshotTaken}
+	if f.digest != nil && f.vouch != nil {
+		origin := f.origins.Load()
+		s.vouch = func() error {
+			if err := f.vouch(s.index); err != nil {
+				return err
+			}
+			if f.origins.Load() != origin {
+				return errReplaced
+			}
+			return nil
+		}
+	}
+	return s, nil
 }
 
 func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	if s.vouch != nil {
+		if err := s.vouch(); err != nil {
+			_ = sink.Cancel()
+			return err
+		}
+	}
 	began := time.Now()
 	counted := countingWriter{Writer: sink}
 	if err := s.write(&counted); err != nil {
@@ -223,6 +246,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	f.handed, f.ahead = index, index
+	f.origins.Add(1)
 	f.points.forget()
 	f.note(index)
 	f.applied.reset(index)

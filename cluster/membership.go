@@ -74,6 +74,7 @@ type membership struct {
 	reads    *reads
 	transfer *transfer
 	founding *founding
+	changing chan struct{} // holds one token while the membership is being changed
 	reporter reporter
 	log      *slog.Logger
 }

@@ -31,6 +31,8 @@ const (
 )
 
 var (
+	errReplaced = errors.New("the state was replaced while it was saved")
+
 	errAhead   = errors.New("the state is ahead of the log that raft has handed over; try later")
 	errBusy    = errors.New("busy with sending the state to others")
 	errOther   = errors.New("the state that came is not the one that was announced")
@@ -200,6 +202,7 @@ func (f *fsm) replace(s *movedState, log raft.LogStore) error {
 	if err := f.machine.Restore(&s.content); err != nil {
 		return err
 	}
+	f.origins.Add(1)
 	f.points.forget()
 	scheme, hash := f.digest.Digest()
 	f.ahead = s.index

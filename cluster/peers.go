@@ -158,6 +158,19 @@ func (p *peers) believe(m meeting) {
 	}
 }
 
+// isMember reports whether a server that was dialed is a member: its certificate says so,
+// or it is where the membership has it. Gossip and applications for membership have this
+// server dial strangers too.
+func (p *peers) isMember(m meeting) bool {
+	return p.node.isMember(m.ID) && (m.proved || m.dialed == p.home(m.ID))
+}
+
+// isSuccessor reports whether a server that was dialed may say that our cluster has ended.
+// It need not be a member any more, but it has a certificate or the place of one.
+func (p *peers) isSuccessor(m meeting) bool {
+	return m.proved || p.expected(m.dialed) != ""
+}
+
 // home is where a server is according to the membership or, before there is one, to
 // the operator.
 func (p *peers) home(id string) string {

@@ -151,13 +151,12 @@ type streamHooks struct {
 	expected  func(addr string) string // which member is at an address, "" if none is known
 	servePeer func(net.Conn)
 	uninvited func() bool // this server has nothing, and is of no cluster yet
-	// ended is called when the server that was dialed says that our cluster has ended. A
-	// stranger that dials is not asked.
-	ended func(who greeting)
 	// called is called when a server of a cluster dials this one, which is of none.
 	called func(who greeting)
-	// goneBack is called when the server that was dialed says that our disk had more before.
-	goneBack func(who greeting)
+	// ended is called when the server that was dialed says that our cluster has ended, and
+	// goneBack when it says that our disk had more before. Both end this server, so whoever
+	// hears it decides whether to believe that. A stranger that dials is not heard.
+	ended, goneBack func(meeting)
 }
 
 // conn tells streams when it is closed, by either side of the code.
@@ -383,14 +382,14 @@ func (s *streams) greet(c *conn, addr string, tag byte) (greeting, error) {
 	switch {
 	case foreign(s.hooks.self().Cluster, who.Cluster):
 		if why == "" && slices.Contains(strings.Split(who.Ended, ","), s.hooks.self().Cluster) {
-			s.hooks.ended(who)
+			s.hooks.ended(meeting{who, proved, addr})
 		}
 		s.warnOnce(who, "met a member of another cluster; check the configured addresses")
 		return who, fmt.Errorf("%w: %s is of cluster %q", ErrClusterMismatch, who.ID, who.Cluster)
 	case verdict[0] != verdictWelcome:
 		s.warnOnce(who, "a peer refuses this server: "+who.Refusal)
 		if why == "" && who.GoneBack {
-			s.hooks.goneBack(who)
+			s.hooks.goneBack(meeting{who, proved, addr})
 		}
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, who.Refusal)
 	}

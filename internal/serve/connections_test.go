@@ -253,3 +253,27 @@ func TestSlowReaders(t *testing.T) {
 		})
 	}
 }
+
+// What a handler wrote last is sent, however long it works before it ends.
+func TestTheLastPieceIsSentLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipeListener{make(chan net.Conn), make(chan struct{})}
+		s := &http.Server{Handler: GiveUpOnSlowReaders(http.HandlerFunc(
+			func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, "all of it")
+				time.Sleep(2 * writeTime)
+			}))}
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = s.Serve(l) })
+		client, server := net.Pipe()
+		l.conns <- server
+		_, _ = io.WriteString(client, "GET / HTTP/1.0\r\n\r\n")
+		b, err := io.ReadAll(client)
+		if err != nil || !strings.HasSuffix(string(b), "all of it") {
+			t.Errorf("%q, %v", b, err)
+		}
+		_ = client.Close()
+		_ = s.Close()
+		wg.Wait()
+	})
+}

@@ -17,7 +17,9 @@ const (
 // read them.
 func GiveUpOnSlowReaders(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.ServeHTTP(&timedWriter{ResponseWriter: w, control: http.NewResponseController(w)}, r)
+		timed := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w)}
+		h.ServeHTTP(timed, r)
+		timed.allow() // what is still in the buffer, however long ago it was written
 	})
 }
 
@@ -29,17 +31,20 @@ type timedWriter struct {
 
 func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// allow gives the client its time for what comes next. Recorders of tests have no
+// deadlines; nothing is slow there.
+func (w *timedWriter) allow() { _ = w.control.SetWriteDeadline(time.Now().Add(writeTime)) }
+
 // Flush makes http.Flusher work for those who ask for it by type.
 func (w *timedWriter) Flush() {
-	_ = w.control.SetWriteDeadline(time.Now().Add(writeTime))
+	w.allow()
 	_ = w.control.Flush()
 }
 
 func (w *timedWriter) Write(p []byte) (n int, err error) {
 	for {
 		piece := p[n:min(len(p), n+writePiece)]
-		// Recorders of tests have no deadlines; nothing is slow there.
-		_ = w.control.SetWriteDeadline(time.Now().Add(writeTime))
+		w.allow()
 		m, err := w.ResponseWriter.Write(piece)
 		n += m
 		if err != nil || n == len(p) {

@@ -98,7 +98,9 @@ func (k *KnownDisks) Note(id string, p Progress) {
 		return
 	}
 	if had.Disk == p.Disk {
-		p.Term, p.Index = max(p.Term, had.Term), max(p.Index, had.Index)
+		// Only a greeting begins a new run: a late word of the former process would make
+		// this one's own words comparable, which may overtake each other.
+		p.Term, p.Index, p.Run = max(p.Term, had.Term), max(p.Index, had.Index), had.Run
 	}
 	if p != had {
 		k.seen[id], k.dirty = p, true

@@ -109,6 +109,13 @@ func TestWhoHasLessThanBeforeHasGoneBack(t *testing.T) {
 			t.Errorf("%s %+v: %v", tt.id, tt.p, back)
 		}
 	}
+	// A report of the former process comes late. This one's greeting was overtaken by its
+	// report, and is no older copy.
+	k.Note("a", datadir.Progress{Disk: "1", Run: "y", Term: 3, Index: 10})
+	k.Note("a", datadir.Progress{Disk: "1", Run: "x", Term: 3, Index: 10})
+	if _, back := k.GoneBack("a", datadir.Progress{Disk: "1", Run: "y", Index: 2}); back {
+		t.Error("words of one process were compared")
+	}
 	again, err := datadir.LoadKnownDisks(d)
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,7 @@ import (
 type guard struct {
 	log      raft.LogStore
 	stable   raft.StableStore
+	kept     raft.SnapshotStore
 	health   *Health
 	deadline time.Duration
 
@@ -76,7 +77,7 @@ const noSpaceRetry = 200 * time.Millisecond
 
 func newGuard(s Stores, h *Health, sizes *logSize) *guard {
 	g := &guard{
-		log: s.Log, stable: s.Stable, health: h, deadline: h.limits.Write,
+		log: s.Log, stable: s.Stable, kept: s.Snapshots, health: h, deadline: h.limits.Write,
 		jobs: make(chan *job), done: make(chan struct{}), logSize: sizes,
 	}
 	g.wg.Go(g.run)
@@ -297,12 +298,13 @@ func (g *guard) checkEnd(low, high uint64) error {
 	if low > committed {
 		return nil
 	}
-	first, err := g.log.FirstIndex()
-	if err != nil || low <= first {
-		return err
-	}
 	last, err := g.log.LastIndex()
 	if err != nil || high < last {
+		return err
+	}
+	// All of the log goes when a snapshot has come that has all that was committed here.
+	list, err := g.kept.List()
+	if err != nil || len(list) > 0 && list[0].Index >= committed {
 		return err
 	}
 	return fmt.Errorf("%w: the leader has other entries from %d on, and those up to %d were "+

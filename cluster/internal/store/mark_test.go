@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/hashicorp/raft"
+
 	"quorate/cluster/internal/datadir"
 	"quorate/cluster/internal/store"
 )
@@ -148,6 +150,33 @@ func TestCommittedEntriesAreNotRemovedAtTheEnd(t *testing.T) {
 	}
 	if s.Health.Works() {
 		t.Error("the server goes on")
+	}
+}
+
+// The whole log goes only when a snapshot has what was committed, also when it is short.
+func TestACommittedLogIsNotRemovedAsAWhole(t *testing.T) {
+	for name, c := range map[string]struct {
+		snapshot uint64 // its index, 0: none
+		back     bool
+	}{
+		"no snapshot": {0, true}, "an older one": {6, true}, "it has all": {7, false},
+	} {
+		s := inMemory(t)
+		for i := uint64(7); i <= 9; i++ {
+			if err := s.StoreLog(entry(i, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.snapshot > 0 {
+			sink, err := s.Snapshots().Create(1, c.snapshot, 1, raft.Configuration{}, 1, nil)
+			if err := errors.Join(err, sink.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.applied.Store(7)
+		if err := s.DeleteRange(7, 9); errors.Is(err, datadir.ErrGoneBack) != c.back {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -26,8 +26,9 @@ const (
 // equality compares the states of the replicas at equal index, all the time. A replica
 // whose state is not that of a majority of the voters is out of service: it answers no
 // reads, does not lead, and replaces its state by that of the majority (see mend). While
-// no majority can be asked, a replica that differs from its leader is out of service
-// too, and keeps its state, since it is not known which of the two is right.
+// no majority can be asked, nobody knows which of two that differ is right. Then both are
+// out of service, also the leader, and keep their states: what a wrong leader answers and
+// decides cannot be taken back.
 type equality struct {
 	node       *raftNode
 	peers      *peers
@@ -61,14 +62,16 @@ type divergence struct {
 	index     uint64
 	confirmed bool     // a majority has another state
 	sources   []string // who has it
+	other     string   // while it is not confirmed: a voter that differs
 }
 
 func (d *divergence) Error() string {
 	if d.confirmed {
 		return fmt.Sprintf("its state at index %d is not that of the majority", d.index)
 	}
-	return fmt.Sprintf("its state at index %d is not that of the leader, "+
-		"and no majority can be asked which is right", d.index)
+	return fmt.Sprintf("its state at index %d is not that of %s, and no majority can be asked "+
+		"which is right: start the missing members, or restart these two, one after the other, "+
+		"since each then makes its state anew of what is on its disk", d.index, d.other)
 }
 
 // sound reports whether this server may answer reads and lead.
@@ -97,6 +100,12 @@ func (e *equality) hear(l *link, r peerReport) {
 	}
 }
 
+// wrong reports whether a majority was found to have another state.
+func (e *equality) wrong() bool {
+	d := e.verdict.Load()
+	return d != nil && d.confirmed
+}
+
 // run looks into differences until ctx ends.
 func (e *equality) run(ctx context.Context) {
 	tick := time.NewTicker(reportInterval)
@@ -123,8 +132,11 @@ func (e *equality) examine(ctx context.Context) {
 		q.least = old.index
 	}
 	for _, s := range e.node.servers() {
-		if s.Suffrage == raft.Voter {
-			q.voters = append(q.voters, string(s.ID))
+		if id := string(s.ID); s.Suffrage == raft.Voter {
+			q.voters = append(q.voters, id)
+			if r := e.peers.report(id); r != nil && r.Wrong {
+				q.wrong = append(q.wrong, id)
+			}
 		}
 	}
 	var next *divergence
@@ -132,10 +144,15 @@ func (e *equality) examine(ctx context.Context) {
 	for try := 1; ; try++ {
 		q.hashes = e.ask(ctx)
 		next, known = q.judge()
-		if try == examineTries || q.complete() || next != nil && next.confirmed {
+		if try == examineTries || next != nil && next.confirmed {
 			break
 		}
-		if next != nil {
+		// A leader stops for another opinion only when nobody who is there is left to ask.
+		hasty := next != nil && q.leader == q.self
+		if q.complete() && !(hasty && e.someSilent(&q)) {
+			break
+		}
+		if next != nil && !hasty {
 			e.decide(next)
 		}
 		if wait.Sleep(ctx, examinePause) != nil {
@@ -152,6 +169,15 @@ func (e *equality) examine(ctx context.Context) {
 	if next != nil && next.confirmed && !e.giveWay(ctx) {
 		e.mend(ctx, next)
 	}
+}
+
+// someSilent reports whether a voter is connected and has not answered, or not so that it
+// could be compared.
+func (e *equality) someSilent(q *question) bool {
+	return slices.ContainsFunc(q.voters, func(id string) bool {
+		l := e.peers.link(id)
+		return id != q.self && len(q.hashes[id]) == 0 && l != nil && l.up()
+	})
 }
 
 // complete reports whether all voters that have answered can be compared at one index.
@@ -240,6 +266,7 @@ func (e *equality) ask(ctx context.Context) map[string]map[uint64]uint64 {
 type question struct {
 	self, leader string
 	voters       []string
+	wrong        []string                     // those that have another state than a majority
 	least        uint64                       // older points prove nothing
 	hashes       map[string]map[uint64]uint64 // of each server that answered, by index
 	old          *divergence
@@ -277,12 +304,29 @@ func (q *question) judge() (d *divergence, known bool) {
 	switch {
 	case q.old != nil && q.old.confirmed:
 		return q.old, true
-	case q.leader == q.self, heard && leaders == mine:
+	case q.leader == q.self:
+		if other := q.contradiction(at); other != "" {
+			return &divergence{index: at, other: other}, true
+		}
+		return nil, true
+	case heard && leaders == mine:
 		return nil, true
 	case heard:
-		return &divergence{index: at}, true
+		return &divergence{index: at, other: q.leader}, true
 	}
 	return nil, false
+}
+
+// contradiction is a voter with another hash than this server, "" if there is none. One
+// that knows itself to be wrong, since a majority said so, does not count.
+func (q *question) contradiction(at uint64) string {
+	for _, id := range q.voters {
+		hash, ok := q.hashes[id][at]
+		if ok && hash != q.hashes[q.self][at] && !slices.Contains(q.wrong, id) {
+			return id
+		}
+	}
+	return ""
 }
 
 // common is the index at which most voters can be compared with the server itself, the

@@ -184,11 +184,15 @@ func TestADivergedReplicaDoesNotLeadWhenTheLeaderDies(t *testing.T) {
 }
 
 // TestWithoutAMajorityNobodyIsMended: with one of three away it is not known which of the
-// other two is right. The follower serves nothing until the third one says so, be it
-// against the leader.
+// other two is right. Neither serves anything until the third one says so, or until the
+// wrong one has made its state anew.
 func TestWithoutAMajorityNobodyIsMended(t *testing.T) {
-	for name, leads := range map[string]bool{"the follower": false, "the leader": true} {
-		t.Run(name+" is wrong", func(t *testing.T) {
+	for name, c := range map[string]struct{ leads, restarts bool }{
+		"the follower is wrong": {}, "the leader is wrong": {leads: true},
+		"the follower is wrong and restarts": {restarts: true},
+		"the leader is wrong and restarts":   {leads: true, restarts: true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := startMemory(t, 3)
 				lead := tr.leader()
@@ -199,20 +203,32 @@ func TestWithoutAMajorityNobodyIsMended(t *testing.T) {
 				_ = away.kill()
 				other := tr.follower()
 				bad := other
-				if leads {
+				if c.leads {
 					bad = lead
 				}
 				bad.spoil()
-				within(t, 2*time.Second, "seen", func() bool { return !other.inService() })
-				time.Sleep(10 * time.Second)
-				if !lead.inService() || other.inService() || other.Status().Mended != 0 {
-					t.Fatalf("%+v, %+v", lead.Status(), other.Status())
-				}
-				tr.start(i)
-				within(t, 10*time.Second, "all in service", func() bool {
-					return lead.inService() && other.inService() && bad.Status().Mended == 1
+				within(t, 3*time.Second, "seen", func() bool {
+					return !other.inService() && !lead.inService()
 				})
-				tr.demandEqual(t, []string{"first"})
+				for begun := time.Now(); time.Since(begun) < 10*time.Second; {
+					if lead.inService() || other.inService() || lead.IsLeader() ||
+						lead.Status().Mended+other.Status().Mended != 0 {
+						t.Fatalf("%+v, %+v", lead.Status(), other.Status())
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+				if c.restarts {
+					_ = bad.kill()
+					bad = tr.start(slices.Index(tr.nodes, bad))
+				} else {
+					tr.start(i)
+				}
+				within(t, 10*time.Second, "all in service", func() bool {
+					return lead.inService() && other.inService() &&
+						(c.restarts || bad.Status().Mended == 1)
+				})
+				tr.leader().mustPropose(t, "second")
+				tr.demandEqual(t, []string{"first", "second"})
 			})
 		})
 	}
@@ -256,7 +272,11 @@ func TestJudgement(t *testing.T) {
 			question{self: "c", leader: "a", hashes: at(1, 0, 2)}, true, false, nil, true,
 		},
 		"two of three, seen by the leader": {
-			q: question{self: "a", leader: "a", hashes: at(1, 0, 2)}, known: true,
+			question{self: "a", leader: "a", hashes: at(1, 0, 2)}, true, false, nil, true,
+		},
+		"two of three, of which one knows to be wrong": {
+			q:     question{self: "a", leader: "a", wrong: []string{"c"}, hashes: at(1, 0, 2)},
+			known: true,
 		},
 		"two followers of an absent leader": {
 			q: question{self: "c", leader: "a", hashes: at(0, 1, 2)},

@@ -25,10 +25,11 @@ type peerReport struct {
 	Uptime     int64  `json:"uptime,omitempty"` // of the process, in seconds
 
 	// Points are hashes of the state, computed as Scheme says; see equality. Diverged
-	// says why the server is out of service.
+	// says why the server is out of service, and Wrong whether a majority said so.
 	Scheme   uint64  `json:"scheme,omitempty"`
 	Points   []point `json:"points,omitempty"`
 	Diverged string  `json:"diverged,omitempty"`
+	Wrong    bool    `json:"wrong,omitempty"`
 
 	// Members are the ids of the newest membership that is committed, and MembersAt its
 	// index.
@@ -59,6 +60,7 @@ func (r reporter) report() peerReport {
 		Sick: !disk.Fit, SickReason: disk.Reason, Empty: lastIndex == 0,
 		Uptime: int64(time.Since(r.started).Seconds()),
 		Scheme: scheme, Points: points, Diverged: r.equality.diverged(),
+		Wrong:     r.equality.wrong(),
 		MembersAt: membersAt, Members: members,
 	}
 }

@@ -143,22 +143,27 @@ func TestASpoiledReplicaAnswersNothingOnceItIsFound(t *testing.T) {
 	}
 }
 
-// TestASpoiledReplicaHasTheLeaderAnswer while one of three is away, so that it is not
-// known which is right, and its state stays as it is.
-func TestASpoiledReplicaHasTheLeaderAnswer(t *testing.T) {
+// TestTwoThatDifferAnswerNothing while one of three is away, so that it is not known
+// which of them is right. Both states stay as they are.
+func TestTwoThatDifferAnswerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startSpoiled(t, testcluster.Builder{Mode: testcluster.Virtual})
 		away := s.victim(false)
 		s.must("kill a follower", s.Kill(away))
 		bad := s.victim(false)
 		s.spoil(bad)
-		s.until(foundWithin, "found", func() bool { return s.outOfService(bad) })
+		lead := s.victim(true)
+		s.until(foundWithin, "found", func() bool {
+			return s.outOfService(bad) && s.outOfService(lead)
+		})
 		for begun := time.Now(); time.Since(begun) < 10*time.Second; {
-			if wrong, err := s.wrong(bad); wrong || err != nil {
-				t.Fatalf("wrong %v, %v", wrong, err)
-			}
-			if !s.outOfService(bad) {
-				t.Fatal("it is back in service")
+			for _, i := range []int{bad, lead} {
+				if wrong, err := s.wrong(i); wrong || err == nil {
+					t.Fatalf("controller %d answers: wrong %v", i, wrong)
+				}
+				if !s.outOfService(i) {
+					t.Fatalf("controller %d is back in service", i)
+				}
 			}
 			<-time.After(50 * time.Millisecond)
 		}

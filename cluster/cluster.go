@@ -227,7 +227,7 @@ func (c *Cluster) makeParts(m Machine) {
 		c.peers.founders = append(c.peers.founders, m.ID)
 	}
 	c.fsm = newFSM(m, membershipMoved(c), c.cfg.Observer)
-	c.candidacy = candidacy{node: c.node, health: health, report: c.peers.report}
+	c.candidacy = candidacy{node: c.node, health: standing(health), report: c.peers.report}
 	c.leadership = &leadership{
 		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: c.peers.wake.Set,
 	}

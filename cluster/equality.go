@@ -365,5 +365,13 @@ type fitness struct {
 	equality *equality
 }
 
+// standing is fitness for an election. A server of which nobody knows whether it is right
+// may win one: it acts not as a leader, but those that come back get the log from it, and
+// then a majority can say who is right.
+type standing fitness
+
+func (s standing) Works() bool { return s.disk.Works() && !s.equality.wrong() }
+func (s standing) Fit() bool   { return s.disk.Fit() && !s.equality.wrong() }
+
 func (f fitness) Works() bool { return f.disk.Works() && f.equality.sound() }
 func (f fitness) Fit() bool   { return f.disk.Fit() && f.equality.sound() }

@@ -234,6 +234,33 @@ func TestWithoutAMajorityNobodyIsMended(t *testing.T) {
 	}
 }
 
+// TestWhoeverComesBackCanTell who is right, also if one of the two that differ has died and
+// the other one has entries that nobody else has.
+func TestWhoeverComesBackCanTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead := tr.leader()
+		away := tr.follower()
+		i := slices.Index(tr.nodes, away)
+		_ = away.kill()
+		lead.mustPropose(t, "first")
+		bad := tr.follower()
+		time.Sleep(2 * time.Second)
+		bad.spoil()
+		within(t, 3*time.Second, "seen", func() bool {
+			return !bad.inService() && !lead.inService()
+		})
+		_ = bad.kill()
+		time.Sleep(5 * time.Second) // the lead is lost
+		tr.start(i)
+		within(t, 20*time.Second, "in service", func() bool {
+			return lead.inService() && tr.nodes[i].inService()
+		})
+		tr.leader().mustPropose(t, "second")
+		tr.demandEqual(t, []string{"first", "second"})
+	})
+}
+
 func TestJudgement(t *testing.T) {
 	abc := []string{"a", "b", "c"}
 	at := func(hashes ...uint64) map[string]map[uint64]uint64 {

@@ -133,7 +133,7 @@ func (m *membership) takeBack(id string) error {
 	}
 	defer done()
 	if m.node.isVoter(id) {
-		return nil // somebody else has given it a vote meanwhile
+		return nil // another call has given it a vote meanwhile
 	}
 	if err := m.change(m.node.raft().RemoveServer(raft.ServerID(id), 0,
 		m.node.timeouts.Election)); err != nil {

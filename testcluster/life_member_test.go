@@ -182,7 +182,7 @@ func (l *life) unready(i int) {
 	l.await("not ready", 5*time.Second, func() error {
 		err := l.ClientOf(i).WithTryTimeout(3 * time.Second).Cluster().Ready(l.ctx)
 		if client.StatusOf(err) != http.StatusServiceUnavailable {
-			return fmt.Errorf("it is ready: %w", errors.Join(err, errors.ErrUnsupported))
+			return fmt.Errorf("asked whether it is ready, it says: %v", err)
 		}
 		return nil
 	})

@@ -52,6 +52,9 @@ func TestWipedProcessesFoundNothing(t *testing.T) {
 	for id := 1; id <= 5; id++ {
 		c.register(c.hosts[2], id)
 	}
+	if n := c.hosts[2].nodes(); n != 5 { // it has what the others acknowledged
+		t.Fatalf("%d of 5 pageservers", n)
+	}
 	for _, h := range c.hosts {
 		h.end(syscall.SIGKILL)
 	}

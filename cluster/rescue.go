@@ -19,7 +19,7 @@ import (
 	"quorate/cluster/internal/store"
 )
 
-// ErrMembersAnswer: the other members answer, so the cluster needs no rescue.
+// ErrMembersAnswer: other members answer, so the cluster may need no rescue, or had one.
 var ErrMembersAnswer = errors.New("cluster: other members answer")
 
 // SurvivorInfo describes what a server that survived its cluster has on its disk.
@@ -146,9 +146,10 @@ func (s *Survivor) Answering(ctx context.Context) (ids []string) {
 	return ids
 }
 
-// CheckMajorityGone fails with ErrMembersAnswer if this server and the members that answer
-// are a majority: it only has to be started then.
-func (s *Survivor) CheckMajorityGone(answering []string) error {
+// CheckOthersGone fails with ErrMembersAnswer if other members answer. If they and this
+// server are a majority, it only has to be started. Otherwise an earlier rescue may have
+// made one of them the successor already: two would issue the same generations.
+func (s *Survivor) CheckOthersGone(answering []string) error {
 	voters, alive := 0, 0
 	for _, m := range s.content.Members.Servers {
 		if m.Suffrage != raft.Voter {
@@ -159,8 +160,13 @@ func (s *Survivor) CheckMajorityGone(answering []string) error {
 			alive++
 		}
 	}
-	if alive <= voters/2 || voters == 1 {
+	if len(answering) == 0 {
 		return nil
+	}
+	if alive <= voters/2 {
+		return fmt.Errorf("%w: %v; of all survivors only one may be rescued, and this may be done "+
+			"already: then empty this data directory and add the server there. Otherwise stop "+
+			"them first", ErrMembersAnswer, answering)
 	}
 	return fmt.Errorf("%w: with %v this server is a majority of the %d voters, so start it "+
 		"instead; stop those first if their disks are lost", ErrMembersAnswer, answering, voters)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -67,13 +68,13 @@ func TestASurvivorsWholeLogBecomesACluster(t *testing.T) {
 		info.SnapshotIndex == 0 || info.LastIndex <= info.SnapshotIndex {
 		t.Errorf("%+v", info)
 	}
-	if err := s.CheckMajorityGone(s.Answering(t.Context())); err != nil {
+	if err := s.CheckOthersGone(s.Answering(t.Context())); err != nil {
 		t.Error(err)
 	}
 	other := info.Members[(slices.IndexFunc(info.Members, func(m Member) bool {
 		return m.ID == cfg.ID
 	})+1)%3]
-	if err := s.CheckMajorityGone([]string{other.ID}); !errors.Is(err, ErrMembersAnswer) {
+	if err := s.CheckOthersGone([]string{other.ID}); !errors.Is(err, ErrMembersAnswer) {
 		t.Errorf("two of three: %v", err)
 	}
 	m := &ledger{}
@@ -138,5 +139,26 @@ func TestAnEmptyDirectoryIsNoSurvivor(t *testing.T) {
 	}
 	if _, err := OpenSurvivor(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Of several survivors only one may be rescued: one that answers may be the successor.
+func TestASecondSurvivorIsNotRescuedBesideTheFirst(t *testing.T) {
+	s := &Survivor{info: SurvivorInfo{ServerID: "a"}, content: &store.Content{}}
+	for _, id := range []string{"a", "b", "c", "d", "e"} {
+		s.content.Members.Servers = append(s.content.Members.Servers,
+			raft.Server{ID: raft.ServerID(id), Suffrage: raft.Voter})
+	}
+	for _, c := range []struct {
+		answering []string
+		way       string // what the refusal names; "" if there is none
+	}{
+		{nil, ""}, {[]string{"b"}, "empty this data directory"}, {[]string{"b", "c"}, "start it"},
+	} {
+		err := s.CheckOthersGone(c.answering)
+		if errors.Is(err, ErrMembersAnswer) != (c.way != "") ||
+			err != nil && !strings.Contains(err.Error(), c.way) {
+			t.Errorf("%v: %v", c.answering, err)
+		}
 	}
 }

@@ -63,9 +63,9 @@ func (r *Rescue) Plan() RescuePlan {
 	return p
 }
 
-// CheckMajorityGone fails if the members that answer and this one are a majority.
-func (r *Rescue) CheckMajorityGone(ctx context.Context) error {
-	return r.survivor.CheckMajorityGone(r.survivor.Answering(ctx))
+// CheckOthersGone fails if other members answer.
+func (r *Rescue) CheckOthersGone(ctx context.Context) error {
+	return r.survivor.CheckOthersGone(r.survivor.Answering(ctx))
 }
 
 // Do makes the cluster of one. Empty arguments keep the id and the address of the

@@ -79,7 +79,7 @@ func rescue(ctx context.Context, f rescueFlags, in io.Reader, out, asides io.Wri
 	}
 	defer r.Close()
 	if !*f.force {
-		if err := r.CheckMajorityGone(ctx); err != nil {
+		if err := r.CheckOthersGone(ctx); err != nil {
 			return fmt.Errorf("%w (or use --force)", err)
 		}
 	}

@@ -183,6 +183,10 @@ func (f *Forwarder) forwardUntilDeadline(
 		began := time.Now()
 		if self {
 			err = r.Handle()
+			if errors.Is(err, ErrLeaderless) {
+				last = err // it tells nothing of what an earlier leader may have done
+				break
+			}
 			if err != nil && !f.retriable(ctx, err) {
 				return nil, err
 			}

@@ -303,3 +303,20 @@ func TestRefusalsAreMarkedForTheReplicaThatForwarded(t *testing.T) {
 		}
 	}
 }
+
+// A request whose outcome at an earlier leader is not known, and that is then given up
+// here for want of a leader, must not be said to have done nothing.
+func TestGivingUpForgetsNoUnknownOutcome(t *testing.T) {
+	c := &cluster{leader: "http://leader"}
+	c.answer = func(*http.Request) (*http.Response, error) {
+		c.self = true // it is this replica's turn, as it believes
+		return nil, errors.New("connection reset")
+	}
+	r := put(nil)
+	r.Handle = func() error {
+		return &neon.Error{Code: neon.NotLeader, Msg: "No leader for 5s", Err: ErrLeaderless}
+	}
+	if _, err := c.forwarder().Route(t.Context(), r); neon.Classify(err) != neon.OutcomeUnknown {
+		t.Errorf("%v", err)
+	}
+}

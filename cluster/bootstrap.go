@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -8,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/raft"
-
-	"quorate/cluster/internal/datadir"
 )
 
 // configuration lists members as voters, sorted, so that it is the same on every
@@ -71,10 +70,11 @@ func (n *raftNode) bootstrap(cfg Config, self *identity, rc *raft.Config) error 
 	if cfg.calledByOthers() {
 		return nil // it listens first whether it was a member; see founding.go
 	}
-	if self.cluster() == "" {
-		if err := self.setCluster(datadir.NewID()); err != nil {
-			return err
+	if _, err := self.foundingID(); err != nil {
+		if errors.Is(err, ErrClusterMismatch) {
+			return nil // it waits to be added; see founding.go
 		}
+		return err
 	}
 	members := []Member{{ID: n.id, RaftAddr: n.addr}}
 	if err := n.store.Bootstrap(rc, n.transport, configuration(members)); err != nil {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"quorate/cluster/internal/datadir"
 	"quorate/internal/wait"
 )
 
@@ -144,17 +143,14 @@ func (f *founding) try(ctx context.Context, members []Member) (reasons []string)
 	if members[0].ID != f.self.id {
 		return nil // the first one founds, and is about to
 	}
-	id := f.self.cluster()
-	if id == "" {
-		id = datadir.NewID()
-		if err := f.self.setCluster(id); err != nil {
-			return []string{err.Error()}
-		}
+	id, err := f.self.foundingID()
+	if err != nil {
+		return []string{err.Error()}
 	}
 	if reasons = f.askAll(ctx, members, id); len(reasons) > 0 {
 		return reasons
 	}
-	err := f.node.await(f.node.raft().BootstrapCluster(configuration(members)))
+	err = f.node.await(f.node.raft().BootstrapCluster(configuration(members)))
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return []string{"this server's disk: " + err.Error()}
 	}

@@ -27,6 +27,7 @@ type identity struct {
 	clusterID atomic.Pointer[string]
 	changed   wait.Signal // clusterID has changed
 	learnt    func()      // called when the cluster's id became known
+	made      string      // the id that this server has made, "" if none
 
 	setting sync.Mutex // one setCluster at a time
 }
@@ -72,6 +73,9 @@ func (i *identity) read(cfg Config) (err error) {
 		return err
 	}
 	i.ended = strings.Join(ended, ",")
+	if i.made, err = i.dir.MadeCluster(); err != nil {
+		return err
+	}
 	cluster, err := i.dir.ClaimCluster(cfg.ClusterID)
 	i.clusterID.Store(&cluster)
 	return err
@@ -96,10 +100,38 @@ func (i *identity) vouch(s *store.Store) error {
 // cluster returns the cluster's id, or "" while it is not known.
 func (i *identity) cluster() string { return *i.clusterID.Load() }
 
+// foundingID is the id under which this server may found a cluster: one that it makes
+// itself, or has made before a crash. An id that came from others is that of a cluster
+// which has state elsewhere, or may have.
+func (i *identity) foundingID() (string, error) {
+	i.setting.Lock()
+	defer i.setting.Unlock()
+	have := i.cluster()
+	if have != "" {
+		if have != i.made {
+			return "", fmt.Errorf("%w: this server was invited to cluster %s, and founds none",
+				ErrClusterMismatch, have)
+		}
+		return have, nil
+	}
+	id := datadir.NewID()
+	if i.dir != nil {
+		if err := i.dir.SetMadeCluster(id); err != nil {
+			return "", err
+		}
+	}
+	i.made = id
+	return id, i.claim(id)
+}
+
 // setCluster is SetClusterID.
 func (i *identity) setCluster(id string) error {
 	i.setting.Lock()
 	defer i.setting.Unlock()
+	return i.claim(id)
+}
+
+func (i *identity) claim(id string) error {
 	have := i.cluster()
 	if have == id {
 		return nil

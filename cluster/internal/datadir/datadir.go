@@ -44,6 +44,9 @@ const (
 	logMadeFile = "log_made"
 	// endedFile names the clusters that ended when this one was made of a survivor.
 	endedFile = "ended_clusters"
+	// madeFile has the id of the cluster, if this server has made it. An id that came from
+	// others, by a promise or an invitation, is not this server's to found a cluster under.
+	madeFile = "made_cluster"
 )
 
 // maxEnded bounds the clusters that are remembered as ended.
@@ -277,3 +280,9 @@ func (d *Dir) SetEndedClusters(ids []string) error {
 	}
 	return d.write(endedFile, strings.Join(ids[max(0, len(ids)-maxEnded):], ","))
 }
+
+// MadeCluster is the id that SetMadeCluster has written; "" if there is none.
+func (d *Dir) MadeCluster() (string, error) { return d.read(madeFile) }
+
+// SetMadeCluster remembers an id that this server has made. It comes before ClaimCluster.
+func (d *Dir) SetMadeCluster(id string) error { return d.write(madeFile, id) }

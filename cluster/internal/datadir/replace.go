@@ -30,7 +30,7 @@ const (
 // come from its users.
 var ownFiles = []string{
 	serverIDFile, clusterIDFile, diskIDFile, logMadeFile, endedFile, knownDisksFile,
-	progressFile,
+	progressFile, madeFile,
 }
 
 // Replacement says how to replace what is in a directory.

@@ -123,7 +123,7 @@ type Options struct {
 	MaxSecondaryLag uint64
 
 	OptimiseInterval time.Duration // 20 s between looks for better places
-	OptimiseMoves    int           // 16 proposals at a time
+	OptimiseMoves    int           // 16 moves at work at a time
 	OptimiseScan     int           // 10000 shards looked at in one interval
 	ColdRetry        time.Duration // 5 s between looks at a destination that is not warm
 	LongReconcile    time.Duration // 120 s, beyond which the operator is told

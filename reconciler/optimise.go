@@ -12,20 +12,23 @@ import (
 	"quorate/scheduler"
 )
 
-// optimiser looks for better places for shards that have all they need, while
-// nothing else is to be done.
+// optimiser looks for better places for shards that have all they need. In a large
+// cluster there is always something else to be done, so it does not wait for that to
+// end: it has a budget of moves at work, and what waits is not at work.
 type optimiser struct {
-	ctx     context.Context
-	opts    Options
-	log     decide.Log
-	metrics Metrics
-	logger  *slog.Logger
-	queue   *shardQueue
-	loads   func() map[neon.NodeID]scheduler.Load
-	commit  func([]fsm.Intent) (refused []neon.ShardID)
+	ctx      context.Context
+	opts     Options
+	log      decide.Log
+	metrics  Metrics
+	logger   *slog.Logger
+	queue    *shardQueue
+	loads    func() map[neon.NodeID]scheduler.Load
+	commit   func([]fsm.Intent) (refused []neon.ShardID)
+	notifies bool // there is a compute hook
 
 	mu     sync.Mutex
-	cursor neon.TenantID // where the next pass goes on; guarded by mu
+	cursor neon.TenantID             // where the next pass goes on; guarded by mu
+	begun  map[neon.ShardID]struct{} // moves that have not ended; guarded by mu
 }
 
 // run looks for better places in intervals until the term ends.
@@ -44,14 +47,9 @@ func (o *optimiser) run() {
 
 // pass proposes better places for the shards of some tenants, one of each, and
 // returns how many there are. It goes on where the last one ended, so that no
-// tenant is kept waiting by others whose moves take long. While there is anything
-// else to do it proposes nothing.
+// tenant is kept waiting by others whose moves take long.
 func (o *optimiser) pass(scan int) int {
-	st := o.log.State()
-	if !o.idle(st) {
-		return 0
-	}
-	intents := o.plan(st, scan)
+	intents := o.plan(o.log.State(), scan)
 	if len(intents) == 0 {
 		return 0
 	}
@@ -65,26 +63,41 @@ func (o *optimiser) pass(scan int) int {
 	return len(intents)
 }
 
-// idle reports whether nothing is under way but what is stuck, waits for something
-// to change, or waits for its destination to be warm.
-func (o *optimiser) idle(st *fsm.State) bool {
-	return o.queue.Load().Busy == 0 && operating(st) == 0
+// atWork counts the moves begun by this leader that are being worked on, and forgets
+// those that have ended. A successor begins to count anew.
+func (o *optimiser) atWork(st *fsm.State) (n int) {
+	for id := range o.begun {
+		sh, _ := st.Shard(id)
+		switch q := o.queue.Status(id); {
+		case q.Active && !q.Waits:
+			n++
+		case !q.Active && sh.PreferredNode == 0:
+			delete(o.begun, id)
+		}
+	}
+	return n
 }
 
-// plan looks at up to scan shards, beginning with the tenant after the last one.
+// plan looks at up to scan shards, beginning with the tenant after the last one, for
+// as many moves as the budget has room for.
 func (o *optimiser) plan(st *fsm.State, scan int) (intents []fsm.Intent) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	room := o.opts.OptimiseMoves - o.atWork(st)
+	if room <= 0 {
+		return nil
+	}
 	sched := scheduler.New(st, o.loads())
 	visit := func(tenant fsm.Tenant) bool {
 		o.cursor = after(tenant.ID)
 		if tenant.Scheduling == neon.ShardActive && !tenant.Deleting {
 			if in, ok := o.best(st, sched, tenant); ok {
 				intents = append(intents, in)
+				o.begun[in.Shard] = struct{}{}
 			}
 		}
 		scan -= tenant.Count.Shards()
-		return scan > 0 && len(intents) < o.opts.OptimiseMoves
+		return scan > 0 && len(intents) < room
 	}
 	first := o.cursor
 	for tenant := range st.TenantsFrom(first) {
@@ -100,21 +113,39 @@ func (o *optimiser) plan(st *fsm.State, scan int) (intents []fsm.Intent) {
 	return intents
 }
 
-// best is a proposal for one shard of a tenant of which no shard is moving.
+// best is a proposal for one shard of a tenant of which no shard is moving. One for
+// which calls fail is left alone until they succeed, or it is stuck.
 func (o *optimiser) best(
 	st *fsm.State, sched *scheduler.Scheduler, tenant fsm.Tenant,
 ) (found fsm.Intent, ok bool) {
 	for sh := range st.TenantShards(tenant.ID) {
-		if sh.PreferredNode != 0 {
+		if o.moving(&sh) {
 			return fsm.Intent{}, false
 		}
 	}
 	for sh := range st.TenantShards(tenant.ID) {
+		if q := o.queue.Status(sh.ID); q.Failures > 0 && !q.Waits {
+			continue
+		}
 		if in, ok := sched.Optimise(sh); ok {
 			return in, true
 		}
 	}
 	return fsm.Intent{}, false
+}
+
+// moving reports whether the other shards of a tenant have to wait for one: while it
+// is at work, and while compute is not told of it, since their moves would stop at the
+// same place. One whose destination stays cold, or that is stuck, holds up no other.
+func (o *optimiser) moving(sh *fsm.Shard) bool {
+	if o.notifies && sh.OwesNotification() {
+		return true
+	}
+	if sh.PreferredNode == 0 {
+		return false
+	}
+	q := o.queue.Status(sh.ID)
+	return q.Active && !q.Waits
 }
 
 func compare(a, b neon.TenantID) int {

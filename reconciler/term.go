@@ -101,7 +101,8 @@ func (t *term) addLoops(d Deps) {
 	}
 	t.optimiser = &optimiser{
 		ctx: t.ctx, opts: d.Options, log: d.Log, metrics: d.Metrics, logger: d.Logger,
-		queue: t.queue, loads: t.nodes.loads, commit: commit,
+		queue: t.queue, loads: t.nodes.loads, commit: commit, notifies: d.Hook != nil,
+		begun: make(map[neon.ShardID]struct{}),
 	}
 	t.operations = &operations{
 		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,

@@ -47,6 +47,7 @@ func (q *Queue[M]) LastError(t *Task[M]) string {
 // Status is what the queue knows of a shard.
 type Status struct {
 	Active    bool // a worker has it or will have it
+	Waits     bool // to be warm, or it is stuck
 	Failures  int  // in a row
 	LastError string
 }
@@ -59,7 +60,9 @@ func (q *Queue[M]) Status(id neon.ShardID) Status {
 	if t == nil {
 		return Status{}
 	}
-	return Status{Active: !t.idle(), Failures: t.failures, LastError: t.lastErr}
+	return Status{
+		Active: !t.idle(), Waits: t.waits(), Failures: t.failures, LastError: t.lastErr,
+	}
 }
 
 // Urgent reports whether an API call waits for a task.
@@ -110,16 +113,15 @@ func (q *Queue[M]) Load() (l Load) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, t := range q.tasks {
-		stuck := t.failures >= StuckAfter
 		switch {
-		case t.cold, stuck:
+		case t.waits():
 			l.Waits++
 		case !t.idle():
 			l.Busy++
 		}
 		l.Size += one(!t.idle())
 		l.Queued += one(t.queued || t.parked)
-		l.Stuck += one(stuck)
+		l.Stuck += one(t.stuck())
 		l.Lengthy += one(t.long || t.cold || t.failures > 0)
 	}
 	return l

@@ -60,6 +60,12 @@ func (t *Task[M]) begin() {
 // is woken is work again at once, and not only when its pass has ended.
 func (t *Task[M]) idle() bool { return t.blocked && t.timer != nil }
 
+// stuck reports whether it has failed for long.
+func (t *Task[M]) stuck() bool { return t.failures >= StuckAfter }
+
+// waits reports whether others need not wait for it.
+func (t *Task[M]) waits() bool { return t.cold || t.stuck() }
+
 // taken reports whether a worker has the task, or it will get one without a wake-up.
 func (t *Task[M]) taken() bool { return t.running || t.parked || t.long }
 

@@ -35,8 +35,10 @@ type fleet struct {
 	deaf   neon.NodeID                   // answers no heartbeats
 	frozen time.Duration                 // how long heartbeats take that then fail
 	lists  map[neon.NodeID]time.Duration // how long they take to be listed
-	onList func()                        // called between a listing and its answer
-	onLook func(neon.ShardID)            // called before a location is looked at
+	// answers everything but a listing
+	unlisted neon.NodeID
+	onList   func()             // called between a listing and its answer
+	onLook   func(neon.ShardID) // called before a location is looked at
 	// decides on every call that changes a location
 	onPut func(neon.NodeID, neon.ShardID) error
 	// timelines; one for a node that is not here
@@ -180,8 +182,11 @@ func (f *fleet) Locations(
 		return nil, err
 	}
 	f.mu.Lock()
-	slow := f.lists[node.ID]
+	slow, unlisted := f.lists[node.ID], f.unlisted
 	f.mu.Unlock()
+	if unlisted == node.ID {
+		return nil, errUnlisted
+	}
 	if err := wait.Sleep(ctx, slow); err != nil {
 		return nil, err
 	}

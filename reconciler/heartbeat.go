@@ -61,7 +61,8 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	if err == nil {
 		if inc, ok := w.seen.ListedAt(node.ID); !ok || inc != node.Incarnation ||
 			!node.Available() || stale {
-			if w.list(&node) == nil && !node.Available() {
+			listed := w.list(&node) == nil
+			if !node.Available() && (listed || w.startedLongAgo(node.ID)) {
 				w.propose([]fsm.Verdict{{
 					Node: node.ID, From: node.Availability, To: neon.NodeActive,
 					Incarnation: node.Incarnation,
@@ -73,6 +74,17 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	e.busy = false
 	w.mu.Unlock()
 	w.progress.Notify()
+}
+
+// startedLongAgo reports whether a node warms up for as long as it may. It answers its
+// heartbeats, so that nothing else would end that: it is used without a listing, and
+// what it has is looked at one by one.
+func (w *nodeWatch) startedLongAgo(n neon.NodeID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.watch[n]
+	return e != nil && e.last.Availability == neon.NodeWarmingUp &&
+		time.Since(e.since) >= w.opts.MaxWarmingUp
 }
 
 // judge proposes, in one command, that the nodes which did not answer for long

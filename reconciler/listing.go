@@ -2,11 +2,7 @@ package reconciler
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -15,10 +11,7 @@ import (
 	"quorate/reconciler/queue"
 )
 
-// strayCalls bounds the detaches of one activation under way at a time.
-const strayCalls = 16
-
-// list takes over the complete listing of a node, removes what no tenant knows,
+// list takes over the complete listing of a node, has removed what no tenant knows,
 // and wakes the shards that are not what they were thought to be.
 func (w *nodeWatch) list(node *fsm.Node) error {
 	ctx, cancel := context.WithTimeout(w.ctx, w.opts.PutTimeout)
@@ -26,17 +19,16 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 	_, listed := w.seen.ListedAt(node.ID)
 	began := w.seen.Clock()
 	found, strays, err := w.lister.fetch(ctx, node)
-	if err == nil {
-		err = w.lister.detachStrays(ctx, node, strays)
-	}
 	var wake []neon.ShardID
 	if err == nil {
+		listed := w.strays.found(node.ID, strays)
 		wake = w.seen.List(node.ID, node.Incarnation, began, found)
+		listed()
 	}
 	w.mu.Lock()
 	e := w.watch[node.ID]
 	if e != nil {
-		e.listFailed = err != nil
+		e.listErr = err
 		wake = append(wake, e.waiting...)
 		e.waiting = nil
 		if err == nil {
@@ -61,14 +53,13 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 	return nil
 }
 
-// lister lists nodes and detaches locations of unknown shards. It has no state.
+// lister lists nodes. It has no state.
 type lister struct {
 	log       decide.Log
 	locations Locations
-	logger    *slog.Logger
 }
 
-// fetch lists a node and tells the shards that exist from strays. The state that
+// fetch lists a node and names the strays in the listing. The state that
 // decides it is read after the listing and linearizably: a shard created
 // meanwhile must not be taken for a stray, nor may a child of a split that is
 // under way.
@@ -86,9 +77,8 @@ func (l *lister) fetch(
 	found := make(map[neon.ShardID]*plan.Conf, len(list))
 	var strays []neon.ShardID
 	for _, at := range list {
-		if _, ok := st.Shard(at.Shard); !ok && !st.Splitting(at.Shard.Tenant) {
+		if unknown(st, at.Shard) {
 			strays = append(strays, at.Shard)
-			continue
 		}
 		found[at.Shard] = plan.ConfOf(at.Config)
 	}
@@ -112,30 +102,13 @@ func (l *lister) parentOf(st *fsm.State, stray neon.ShardID, found map[neon.Shar
 	}
 }
 
-func (l *lister) detachStrays(ctx context.Context, node *fsm.Node, strays []neon.ShardID) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(strayCalls)
-	for _, id := range strays {
-		g.Go(func() error {
-			l.logger.Info("detaching unknown shard", "shard", id, "node", node.ID)
-			conf := &neon.LocationConfig{Mode: neon.Detached}
-			err := l.locations.PutLocation(ctx, node, id, conf, neon.LocationOptions{})
-			if err != nil {
-				return fmt.Errorf("detach unknown shard %s: %w", id, err)
-			}
-			return nil
-		})
-	}
-	return g.Wait()
-}
-
 // awaitListing reports whether the listing of a node is still to come in this term;
 // the shard will be woken by it, or when the node goes down without one.
 func (w *nodeWatch) awaitListing(n neon.NodeID, id neon.ShardID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := w.watch[n]
-	if e == nil || e.listFailed || !e.last.Available() {
+	if e == nil || e.listErr != nil || !e.last.Available() {
 		return false
 	}
 	if inc, ok := w.seen.ListedAt(n); ok && inc == e.last.Incarnation {
@@ -152,10 +125,9 @@ func (w *nodeWatch) activate(ctx context.Context, node *fsm.Node) error {
 	if err != nil {
 		return neon.Errorf(neon.PreconditionFailed, "node %d cannot be listed: %w", node.ID, err)
 	}
-	if err := w.lister.detachStrays(ctx, node, strays); err != nil {
-		return neon.Errorf(neon.Conflict, "node %d: %w", node.ID, err)
-	}
+	listed := w.strays.found(node.ID, strays)
 	w.seen.List(node.ID, node.Incarnation, began, found)
+	listed()
 	_, err = w.log.Propose(ctx, fsm.RequestID{},
 		fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: node.ID, To: neon.NodeActive}}})
 	if err == nil {

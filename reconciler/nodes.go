@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -39,6 +40,7 @@ type nodeWatch struct {
 	failpoints failpoint.Points
 	logger     *slog.Logger
 	seen       *observed.Locations
+	strays     *strays
 	lister     *lister
 	queue      waker
 	report     *report
@@ -67,8 +69,8 @@ type watched struct {
 	busy        bool // a probe or a listing is under way
 	probed      bool
 	failing     bool
-	failures    int // in a row
-	listFailed  bool
+	failures    int   // in a row
+	listErr     error // of the last listing
 	listedAt    time.Time
 	relist      time.Duration // after listedAt
 	doubted     time.Time     // when a call failed that may still be carried out
@@ -78,11 +80,13 @@ type watched struct {
 	nextDown    int
 }
 
-func newNodeWatch(ctx context.Context, d Deps, seen *observed.Locations, r *report) *nodeWatch {
+func newNodeWatch(
+	ctx context.Context, d Deps, seen *observed.Locations, s *strays, r *report,
+) *nodeWatch {
 	return &nodeWatch{
 		ctx: ctx, opts: d.Options, log: d.Log, prober: d.Prober, failpoints: d.Failpoints,
-		logger: d.Logger, seen: seen, report: r, began: time.Now(),
-		lister:    &lister{log: d.Log, locations: d.Locations, logger: d.Logger},
+		logger: d.Logger, seen: seen, strays: s, report: r, began: time.Now(),
+		lister:    &lister{log: d.Log, locations: d.Locations},
 		rulesWake: wait.NewSignal(), watch: make(map[neon.NodeID]*watched),
 	}
 }
@@ -173,7 +177,7 @@ func (w *nodeWatch) compareNode(st *fsm.State, n *fsm.Node, d *differences) {
 	restarted := last.Incarnation != n.Incarnation
 	if restarted {
 		d.restarted = append(d.restarted, n.ID)
-		e.listFailed, e.due = false, now
+		e.listErr, e.due = nil, now
 	}
 	if last.Availability != n.Availability || restarted {
 		e.since = now
@@ -276,23 +280,34 @@ func (w *nodeWatch) offlineFor(n neon.NodeID) time.Duration {
 	return 0
 }
 
-// allListed reports whether every available node was listed in this term. One that
-// has re-attached since can hold nothing but what it had before.
-func (w *nodeWatch) allListed(st *fsm.State) bool {
+// unlisted names a node that may have anything, or is "": an available one that was
+// not listed in this term. One that has re-attached since can hold nothing but what it
+// had before.
+func (w *nodeWatch) unlisted(st *fsm.State) string {
 	for n := range st.Nodes() {
 		inc, ok := w.seen.ListedAt(n.ID)
 		switch n.Availability {
 		case neon.NodeActive:
-			if !ok || inc != n.Incarnation {
-				return false
-			}
+			ok = ok && inc == n.Incarnation
 		case neon.NodeWarmingUp:
-			if !w.seen.EverListed(n.ID) {
-				return false
-			}
+			ok = w.seen.EverListed(n.ID)
+		default:
+			ok = true
+		}
+		if !ok {
+			return w.whyUnlisted(n.ID)
 		}
 	}
-	return true
+	return ""
+}
+
+func (w *nodeWatch) whyUnlisted(n neon.NodeID) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e := w.watch[n]; e != nil && e.listErr != nil {
+		return fmt.Sprintf("node %d was not listed yet: %v", n, e.listErr)
+	}
+	return fmt.Sprintf("node %d was not listed yet", n)
 }
 
 // firstRound waits until every node answered or failed once and those that are
@@ -307,7 +322,7 @@ func (w *nodeWatch) firstRound() {
 		for id, e := range w.watch {
 			inc, ok := w.seen.ListedAt(id)
 			listed := ok && inc == e.last.Incarnation
-			complete = complete && e.probed && (e.failing || e.listFailed || listed && !e.busy)
+			complete = complete && e.probed && (e.failing || e.listErr != nil || listed && !e.busy)
 		}
 		w.mu.Unlock()
 		if complete {

@@ -1,6 +1,8 @@
 package reconciler
 
 import (
+	"cmp"
+
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/decide"
@@ -13,14 +15,15 @@ type scenes struct {
 	log      decide.Log
 	seen     *observed.Locations
 	nodes    listings
+	strays   *strays
 	surveyed <-chan struct{} // closed after the first look at the nodes
 	notifies bool            // there is a compute hook
 }
 
 // listings knows which nodes were listed.
 type listings interface {
-	// allListed reports whether every available node was listed in this term.
-	allListed(st *fsm.State) bool
+	// unlisted names a node that may have anything, or is "".
+	unlisted(st *fsm.State) string
 }
 
 // of is the scene of a shard; false when the shard does not exist.
@@ -32,13 +35,27 @@ func (s *scenes) of(st *fsm.State, id neon.ShardID) (*plan.Scene, bool) {
 	}
 	sc := &plan.Scene{
 		Tenant: tenant, Shard: sh, Notifies: s.notifies, Frozen: st.Splitting(tenant.ID),
-		AllListed: !tenant.Deleting || s.nodes.allListed(st),
+	}
+	if tenant.Deleting {
+		sc.MayHave = cmp.Or(s.nodes.unlisted(st), s.strays.ofTenant(st, id.Tenant))
 	}
 	select {
 	case <-s.surveyed:
 	default:
 		sc.Surveying = true
 	}
+	s.describe(st, sc)
+	return sc, true
+}
+
+// ofStray is the scene of a shard that does not exist.
+func (s *scenes) ofStray(st *fsm.State, id neon.ShardID) *plan.Scene {
+	sc := &plan.Scene{Shard: fsm.Shard{ID: id}}
+	s.describe(st, sc)
+	return sc
+}
+
+func (s *scenes) describe(st *fsm.State, sc *plan.Scene) {
 	sc.Node = func(id neon.NodeID) *fsm.Node {
 		n, ok := st.Node(id)
 		if !ok || n.Tombstone {
@@ -50,7 +67,6 @@ func (s *scenes) of(st *fsm.State, id neon.ShardID) (*plan.Scene, bool) {
 		n, ok := st.Node(id)
 		return ok && n.Incarnation == incarnation
 	})
-	return sc, true
 }
 
 // done reports whether a shard is as its record says, or does not exist.

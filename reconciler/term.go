@@ -31,6 +31,7 @@ type term struct {
 	queue    *shardQueue
 	outbox   *outbox.Outbox
 	scenes   *scenes
+	strays   *strays
 	unplaced *unplaced
 	wait     *waiters
 	report   *report
@@ -50,9 +51,11 @@ func newTerm(ctx context.Context, d Deps) *term {
 		seen: observed.New(), unplaced: newUnplaced(), wait: newWaiters(), report: newReport(),
 		alarms: newAlarms(ctx, d), limits: newWarmLimits(d.Options),
 	}
-	t.nodes = newNodeWatch(ctx, d, t.seen, t.report)
+	t.strays = newStrays(ctx, d.Log)
+	t.nodes = newNodeWatch(ctx, d, t.seen, t.strays, t.report)
 	t.scenes = &scenes{
-		log: d.Log, seen: t.seen, nodes: t.nodes, surveyed: t.ready, notifies: d.Hook != nil,
+		log: d.Log, seen: t.seen, nodes: t.nodes, strays: t.strays, surveyed: t.ready,
+		notifies: d.Hook != nil,
 	}
 	t.outbox = outbox.New(ctx, outbox.Deps{
 		Log: d.Log, Observed: t.seen, Hook: d.Hook, Calls: d.Options.HookCalls,
@@ -71,13 +74,13 @@ func (t *term) addWorkers(d Deps) {
 	o := d.Options
 	w := &worker{
 		ctx: t.ctx, opts: o, log: d.Log, failpoints: d.Failpoints, metrics: d.Metrics,
-		logger: d.Logger, scenes: t.scenes, seen: t.seen, outbox: t.outbox, wait: t.wait,
-		report: t.report, alarms: t.alarms, limits: t.limits,
+		logger: d.Logger, scenes: t.scenes, seen: t.seen, strays: t.strays, outbox: t.outbox,
+		wait: t.wait, report: t.report, alarms: t.alarms, limits: t.limits,
 	}
 	t.queue = queue.New(queue.Limits{
 		High: o.HighWorkers, Normal: o.NormalWorkers, Slow: o.SlowWorkers, PerNode: o.PerNode,
 	}, w.turn)
-	w.queue, t.nodes.queue = t.queue, t.queue
+	w.queue, t.nodes.queue, t.strays.queue = t.queue, t.queue, t.queue
 	w.calls = &calls{
 		ctx: t.ctx, opts: o, log: d.Log, locations: d.Locations, seen: t.seen, queue: t.queue,
 		nodes: t.nodes,
@@ -121,7 +124,7 @@ func (t *term) run(repeat bool) {
 	var wg sync.WaitGroup
 	for _, loop := range []func(){
 		func() { t.feed.run(t.ctx) }, t.nodes.run, t.rules.run, t.operations.run, t.optimiser.run,
-		t.chaos.run,
+		t.chaos.run, t.strays.run,
 	} {
 		wg.Go(loop)
 	}

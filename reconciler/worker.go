@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 
@@ -30,6 +31,7 @@ type worker struct {
 	queue  *shardQueue
 	scenes *scenes
 	seen   *observed.Locations
+	strays *strays
 	calls  *calls
 	mover  *mover
 	outbox submitter
@@ -77,8 +79,7 @@ func (w *worker) advance(k *task, p *pass) (more bool) {
 	st := w.log.State()
 	sc, ok := w.scene(st, k)
 	if !ok {
-		w.gone(k, st)
-		return false
+		return w.gone(k, st)
 	}
 	step := plan.Next(sc)
 	w.begun(k, sc, step)
@@ -153,10 +154,66 @@ func (w *worker) endWithTerm(k *task) {
 	w.queue.Finish(k)
 }
 
-// gone ends the work on a shard that does not exist any more.
-func (w *worker) gone(k *task, st *fsm.State) {
+// gone ends the work on a shard that does not exist any more, but for detaching it
+// where a listing has found it.
+func (w *worker) gone(k *task, st *fsm.State) (more bool) {
 	w.endAlarm(k)
 	w.wait.done(k.ID, st.Index)
+	if w.strays.working(k.ID) {
+		return w.clear(k, st)
+	}
+	w.queue.Finish(k)
+	return false
+}
+
+// clear makes one step towards having a shard nowhere. The state that says that no
+// tenant knows it is read anew before each call: a leader that does not know yet that
+// it was deposed must not detach what its successor has attached.
+func (w *worker) clear(k *task, st *fsm.State) (more bool) {
+	m := &k.Memory
+	sc := w.scenes.ofStray(st, k.ID)
+	sc.Failed = slices.Clone(m.skipped)
+	step := plan.Clear(sc)
+	if step.Kind == plan.Done {
+		w.endClear(k, sc)
+		return false
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, w.opts.LookTimeout)
+	now, err := w.log.ReadState(ctx)
+	cancel()
+	if err == nil && !unknown(now, k.ID) {
+		w.strays.gone(k.ID)
+		return true
+	}
+	if err == nil {
+		w.logger.Info("detaching unknown shard", "shard", k.ID, "node", step.Node)
+		err = w.calls.put(k, sc, step)
+	}
+	if errors.Is(err, errParked) {
+		return false
+	}
+	if err != nil {
+		m.skipped = append(m.skipped, step.Node)
+		m.late = &failure{step, err}
+	}
+	return true
+}
+
+// endClear ends a pass over a stray. Nobody waits for one that is left.
+func (w *worker) endClear(k *task, sc *plan.Scene) {
+	why := ""
+	if late := k.Memory.late; late != nil {
+		why = late.err.Error()
+	} else if n := sc.Left(); n != 0 {
+		why = fmt.Sprintf("node %d is not available", n)
+	}
+	if why == "" {
+		w.seen.ForgetShard(k.ID)
+		w.strays.gone(k.ID)
+	} else {
+		failures := w.strays.failed(k.ID, why, w.opts.RetryMin)
+		w.logger.Info("unknown shard stays", "shard", k.ID, "failures", failures, "why", why)
+	}
 	w.queue.Finish(k)
 }
 

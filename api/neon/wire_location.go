@@ -36,7 +36,8 @@ type ShardLocation struct {
 }
 
 // ListedLocation is one location in the listing of a pageserver. Config is nil while the
-// pageserver is changing the location: it does not say then what the location is.
+// pageserver is changing the location: it does not say then what the location is. It is
+// nil also for one that we cannot read, which says nothing about the others.
 type ListedLocation struct {
 	Shard  ShardID
 	Config *LocationConfig
@@ -113,8 +114,11 @@ func (d locationDecoder) listed(raw []byte) (e ListedLocation, err error) {
 		case n == 2 && isNull(raw):
 			return nil
 		case n == 2:
-			e.Config = new(LocationConfig)
-			return e.Config.decode(raw, d)
+			conf := new(LocationConfig)
+			if conf.decode(raw, d) == nil {
+				e.Config = conf
+			}
+			return nil
 		}
 		return fmt.Errorf("expected a pair")
 	})

@@ -43,9 +43,9 @@ type Scene struct {
 	On        func(neon.NodeID) Sight
 	Elsewhere []neon.NodeID
 
-	// AllListed is set when every available node was listed in this term. No
-	// reachable location can then be anywhere but Elsewhere.
-	AllListed bool
+	// MayHave is, with a tenant that is being deleted, why something of it may be
+	// somewhere else than Elsewhere, in words; "" when nothing reachable can be.
+	MayHave string
 
 	// Surveying is set until the first look of this term at the nodes is over. Until
 	// then a location may exist that was not seen.
@@ -348,8 +348,8 @@ func (s *Scene) warmSecondaries() Step {
 }
 
 // clearOthers demotes and detaches what the intent does not name; one node that
-// fails does not keep the others from being tidied up. For a tenant
-// that wants nothing attached it also waits until every node was listed.
+// fails does not keep the others from being tidied up. For a tenant that is being
+// deleted it also waits until nothing can be anywhere else.
 func (s *Scene) clearOthers() Step {
 	if step := s.warmSecondaries(); step.Kind != Done {
 		return step
@@ -376,11 +376,33 @@ func (s *Scene) clearOthers() Step {
 	return Step{Kind: Done}
 }
 
+// Clear names the next step towards having a shard nowhere, of which no tenant knows.
+// Nodes that cannot be called are passed over.
+func Clear(s *Scene) Step {
+	for _, n := range s.Elsewhere {
+		if s.tidies(n) && !s.On(n).Absent() {
+			return Step{Kind: Put, Node: n, Optional: true}
+		}
+	}
+	return Step{Kind: Done}
+}
+
+// Left is a node on which a shard still is or may be, though it should be nowhere; 0
+// for none.
+func (s *Scene) Left() neon.NodeID {
+	for _, n := range s.Elsewhere {
+		if s.Node(n) != nil && !s.On(n).Absent() {
+			return n
+		}
+	}
+	return 0
+}
+
 // nowhereElse ends the clearing for a deletion, which removes data for good: a node
 // that has just re-attached may serve the shard, though it takes no calls yet.
 func (s *Scene) nowhereElse() Step {
-	if !s.AllListed {
-		return Step{Kind: Blocked, Why: "not every node was listed yet"}
+	if s.MayHave != "" {
+		return Step{Kind: Blocked, Why: s.MayHave}
 	}
 	for _, n := range s.Elsewhere {
 		node := s.Node(n)

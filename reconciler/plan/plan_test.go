@@ -38,8 +38,7 @@ const worldNodes = 4
 func (w *world) scene() *Scene {
 	sc := &Scene{
 		Tenant: w.tenant, Shard: w.shard, Fresh: w.fresh, Warm: w.warm, CaughtUp: w.caught,
-		Notifies: w.hook, AllListed: true,
-		Failed: w.failed,
+		Notifies: w.hook, Failed: w.failed,
 		Node: func(id neon.NodeID) *fsm.Node {
 			a := neon.NodeActive
 			if w.down[id] {
@@ -405,13 +404,14 @@ func TestADeletionWaitsUntilNoNodeCanHaveTheShard(t *testing.T) {
 		},
 		On:        func(neon.NodeID) Sight { return Sight{} },
 		Elsewhere: []neon.NodeID{1, 2},
+		MayHave:   "node 3 was not listed yet",
 	}
 	if step := Next(sc); step.Kind != Put || step.Node != 2 || step.Conf.Mode != "" {
 		t.Fatalf("a location that may be there is not detached: %s on node %d", step.Kind, step.Node)
 	}
 	for _, block := range []func(){
 		func() { node.Availability = neon.NodeOffline },
-		func() { sc.AllListed, node.Availability = true, neon.NodeWarmingUp },
+		func() { sc.MayHave, node.Availability = "", neon.NodeWarmingUp },
 		func() {
 			node.Availability = neon.NodeActive
 			node.Operation = fsm.Operation{Kind: fsm.OperationDelete, Force: true}

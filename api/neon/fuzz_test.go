@@ -117,7 +117,9 @@ func FuzzListing(f *testing.F) {
 // TestAnOddLocationIsUnknown: one entry that cannot be read takes nothing from the
 // others. A shard that cannot be named makes the listing one that cannot be read.
 func TestAnOddLocationIsUnknown(t *testing.T) {
-	good, err := json.Marshal(LocationConfig{Mode: Secondary, SecondaryConf: &SecondaryConf{Warm: true}})
+	good, err := json.Marshal(LocationConfig{
+		Mode: Secondary, SecondaryConf: &SecondaryConf{Warm: true},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,9 @@ func (m *membership) addStandby(ctx context.Context, member Member) (added bool,
 	} else {
 		err = m.founding.invite(ctx, member)
 	}
+	if err == nil {
+		err = m.ownAddress(member)
+	}
 	if err != nil {
 		return false, fmt.Errorf("%s at %s cannot join: %w", member.ID, member.RaftAddr, err)
 	}
@@ -69,6 +72,19 @@ func (m *membership) addStandby(ctx context.Context, member Member) (added bool,
 	m.log.Info("added a server, without a vote yet", "member", member.ID,
 		"addr", member.RaftAddr)
 	return !known, nil
+}
+
+// ownAddress returns an error if the membership has another server at the address: each
+// has one of its own. That one cannot be there any more.
+func (m *membership) ownAddress(member Member) error {
+	for _, s := range m.node.servers() {
+		if id := string(s.ID); id != member.ID && string(s.Address) == member.RaftAddr {
+			return fmt.Errorf("%w: that is the address of the member %s; replace %s by it "+
+				"(storcon_cli cluster replace %s %s), or remove %s first", ErrRefused, id, id, id,
+				member.ID, id)
+		}
+	}
+	return nil
 }
 
 // whoAnswers returns an error if somebody else answers at the address of a member: one that
@@ -156,7 +172,7 @@ func (m *membership) remove(ctx context.Context, id string) error {
 	defer done()
 	if !m.node.isMember(id) {
 		if m.peers.left(id) {
-			return nil // by this call, as an earlier leader has done it
+			return nil // it was removed before
 		}
 		return m.unknown(id)
 	}
@@ -195,6 +211,8 @@ func (m *membership) replace(ctx context.Context, old string, by Member) error {
 			ErrRefused, old)
 	case !known && !m.peers.left(old) && !m.node.isMember(by.ID):
 		return m.unknown(old)
+	case known && string(have.Address) == by.RaftAddr && !m.node.isMember(by.ID):
+		return m.takePlace(ctx, have, by)
 	case known && have.Suffrage != raft.Voter:
 		if _, err := m.addStandby(ctx, by); err != nil {
 			return err
@@ -208,6 +226,22 @@ func (m *membership) replace(ctx context.Context, old string, by Member) error {
 		return nil // an earlier try has removed it
 	}
 	return m.remove(ctx, old)
+}
+
+// takePlace replaces a member by a server at the same address. The member cannot be there
+// any more, so it is removed first: raft has each address once.
+func (m *membership) takePlace(ctx context.Context, old raft.Server, by Member) error {
+	if err := m.founding.invite(ctx, by); err != nil {
+		return fmt.Errorf("%s at %s cannot join: %w", by.ID, by.RaftAddr, err)
+	}
+	if err := m.remove(ctx, string(old.ID)); err != nil {
+		return err
+	}
+	if old.Suffrage == raft.Voter {
+		return m.add(ctx, by)
+	}
+	_, err := m.addStandby(ctx, by)
+	return err
 }
 
 // unknown is the error about an id that no member has.

@@ -192,7 +192,7 @@ func (f *founders) memberIDs() (out []string) {
 }
 
 func TestAReplacementIsFinishedWhoeverDies(t *testing.T) {
-	for _, old := range []string{"follower", "leader", "dead"} {
+	for _, old := range []string{"follower", "leader", "dead", "wiped"} {
 		t.Run(old, func(t *testing.T) {
 			// The leader dies after so much of the replacement.
 			for _, after := range []time.Duration{
@@ -201,8 +201,14 @@ func TestAReplacementIsFinishedWhoeverDies(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f, lead := threeFounders(t)
 					defer f.stopAll()
-					f.newcomer(3, "h0:1", "h1:1", "h2:1")
 					gone := f.followers(lead)[0]
+					late := f.empty(3, "h0:1", "h1:1", "h2:1")
+					if old == "wiped" { // its successor is at its address
+						late.cfg.RaftListen = f.nodes[gone].cfg.RaftListen
+						late.cfg.Network = f.nodes[gone].cfg.Network
+						f.stop(gone, false)
+					}
+					f.start(3)
 					if old == "leader" {
 						gone = slices.Index(f.nodes, lead)
 					}
@@ -218,7 +224,7 @@ func TestAReplacementIsFinishedWhoeverDies(t *testing.T) {
 					pass(t, after)
 					f.stop(slices.Index(f.nodes, lead), false)
 					<-first
-					if old == "dead" { // two of three are away: no leader can go on
+					if old == "dead" || old == "wiped" { // two of three are away: none can lead
 						f.start(slices.Index(f.nodes, lead))
 					}
 					f.replaceUntilDone(id, by)
@@ -273,9 +279,16 @@ func TestARemovalThatIsRepeatedSucceeds(t *testing.T) {
 				t.Errorf("the second time: %v", err)
 			}
 		}
-		pass(t, 2*leftRecently)
-		if err := f.leader().RemoveMember(t.Context(), id); !errors.Is(err, ErrUnknownMember) {
-			t.Errorf("long after: %v", err)
+		pass(t, 5*time.Second)
+		f.stopAll()
+		for _, i := range []int{slices.Index(f.nodes, lead), follower[1]} {
+			f.start(i)
+		}
+		if err := f.leader().RemoveMember(t.Context(), id); err != nil {
+			t.Errorf("long after, when all have been restarted: %v", err)
+		}
+		if err := f.leader().RemoveMember(t.Context(), "n9"); !errors.Is(err, ErrUnknownMember) {
+			t.Errorf("a server that was no member: %v", err)
 		}
 	})
 }

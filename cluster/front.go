@@ -74,8 +74,8 @@ func (c *Cluster) AddStandby(ctx context.Context, m Member) error {
 }
 
 // RemoveMember removes a server from the membership. The leader does not remove itself:
-// it hands over and answers ErrNotLeader, for the caller to try again elsewhere. A member
-// that was removed a few minutes ago is removed again without an error.
+// it hands over and answers ErrNotLeader, for the caller to try again elsewhere. A server
+// that is known to have been a member once is removed again without an error.
 func (c *Cluster) RemoveMember(ctx context.Context, id string) error {
 	return c.membership.remove(ctx, id)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -44,7 +43,6 @@ type peers struct {
 	mu    sync.Mutex
 	addrs map[string]known // by server id
 	links map[string]*peerLink
-	gone  map[string]time.Time // members that were removed, and when
 }
 
 // known is what this server believes of another one.
@@ -67,7 +65,6 @@ func newPeers(
 	return &peers{
 		node: node, disks: disks, dialer: d, broken: broken, wake: wait.NewSignal(),
 		addrs: make(map[string]known), links: make(map[string]*peerLink),
-		gone: make(map[string]time.Time),
 	}
 }
 
@@ -276,10 +273,6 @@ func (p *peers) stop(keep map[string]bool) {
 		if !keep[id] {
 			gone = append(gone, l)
 			delete(p.links, id)
-			if keep != nil {
-				p.forgetGone()
-				p.gone[id] = time.Now()
-			}
 		}
 	}
 	p.mu.Unlock()
@@ -291,24 +284,11 @@ func (p *peers) stop(keep map[string]bool) {
 	}
 }
 
-// leftRecently is how long a removed member is remembered. A removal that is repeated
-// after its leader has died then has the answer that the first one would have had.
-const leftRecently = 10 * time.Minute
-
-// left reports whether a server was a member until a short time ago.
+// left reports whether a server is known to have been a member. The disks of members are
+// remembered for ever, also when they have left.
 func (p *peers) left(id string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.forgetGone()
 	// There is a link for as long as the newest membership was not looked at.
-	_, gone := p.gone[id]
-	return gone || p.links[id] != nil
-}
-
-func (p *peers) forgetGone() {
-	maps.DeleteFunc(p.gone, func(_ string, at time.Time) bool {
-		return time.Since(at) > leftRecently
-	})
+	return p.link(id) != nil || p.disks.Disk(id) != ""
 }
 
 // dial connects to a member.

@@ -45,6 +45,7 @@ type Cluster struct {
 	equality  *equality
 	gossip    *gossip // nil without Config.GossipListen
 	founding  *founding
+	former    *former
 	joining   *joining
 	waiting   *applicants
 
@@ -101,7 +102,11 @@ func Open(ctx context.Context, cfg Config, m Machine) (_ *Cluster, err error) {
 	if err := c.listen(); err != nil {
 		return nil, err
 	}
+	c.former = newFormer(c)
 	c.makeParts(m)
+	if err := c.former.load(); err != nil {
+		return nil, err
+	}
 	c.node.transport = c.openTransport()
 	if err := c.openRaft(); err != nil {
 		return nil, err
@@ -192,7 +197,10 @@ func (c *Cluster) listen() error {
 			// Without a directory nothing can be kept, the cluster's id neither.
 			return c.self.dir != nil && c.self.cluster() == "" && c.node.empty()
 		},
-		called: func(who greeting) { c.founding.called(who) },
+		called: func(who greeting) {
+			c.founding.called(who)
+			c.former.called(who)
+		},
 		goneBack: func(who meeting) {
 			if !c.peers.isMember(who) {
 				return
@@ -220,7 +228,7 @@ func (c *Cluster) makeParts(m Machine) {
 	c.equality = &equality{
 		background: &c.background, node: c.node, log: c.log, wake: wait.NewSignal(),
 	}
-	health := fitness{disk: disk, equality: c.equality}
+	health := fitness{disk: disk, equality: c.equality, former: c.former}
 	c.peers = newPeers(c.node, c.self.disks, c.streams, c.linkBroken)
 	for _, m := range c.cfg.Members {
 		c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
@@ -242,7 +250,7 @@ func (c *Cluster) makeParts(m Machine) {
 		leadership: c.leadership, health: disk, log: c.log, drain: c.proposer.drain,
 	}
 	c.reads = newReads(c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied,
-		c.equality)
+		health.refusal)
 	reporter := reporter{
 		node: c.node, self: c.self, fsm: c.fsm, health: disk, equality: c.equality,
 		started: time.Now(),
@@ -263,8 +271,8 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.founding = &founding{
 		members: c.founders, node: c.node, self: c.self, dialAs: c.peers.dialAs, log: c.log,
-		existing: c.cfg.ClusterID,
-		wake:     wait.NewSignal(), asked: make(map[string]bool), begun: time.Now(),
+		existing: c.cfg.ClusterID, former: c.former.reason,
+		wake: wait.NewSignal(), asked: make(map[string]bool), begun: time.Now(),
 	}
 	c.waiting = newApplicants(c.node, c.self)
 	c.membership = &membership{
@@ -272,7 +280,7 @@ func (c *Cluster) makeParts(m Machine) {
 		transfer: c.transfer, reporter: reporter, log: c.log, founding: c.founding,
 		changing: make(chan struct{}, 1),
 	}
-	c.snapshots = snapshots{node: c.node, self: c.self}
+	c.snapshots = snapshots{node: c.node, self: c.self, former: c.former.reason}
 	c.marks = &marks{node: c.node, disks: c.self.disks, log: c.log}
 	c.service = newService(c)
 	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}

@@ -140,6 +140,7 @@ func strangersStreams(claim greeting, secure *tls.Config) *streams {
 		self:     func() greeting { return claim },
 		admit:    func(meeting) refusalReason { return refusalReason{} },
 		isMember: func(string) bool { return false },
+		expected: func(string) string { return claim.Expects },
 	})
 }
 

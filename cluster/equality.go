@@ -74,7 +74,7 @@ func (d *divergence) Error() string {
 		"since each then makes its state anew of what is on its disk", d.index, d.other)
 }
 
-// sound reports whether this server may answer reads and lead.
+// sound reports whether nobody is known to have another state.
 func (e *equality) sound() bool { return e.verdict.Load() == nil }
 
 // diverged says why this server is out of service; "" when it is not.
@@ -359,19 +359,34 @@ func (e *equality) answer() []byte {
 	return e.fsm.points.encode()
 }
 
-// fitness is the verdict on this server: its disk, and the equality of its state.
+// fitness is the verdict on this server: its disk, the equality of its state, and that it
+// does not serve in the place of another cluster.
 type fitness struct {
 	disk     diskHealth
 	equality *equality
+	former   *former
 }
 
-// standing is fitness for an election. A server of which nobody knows whether it is right
-// may win one: it acts not as a leader, but those that come back get the log from it, and
-// then a majority can say who is right.
+// refusal is why this server answers nothing although its disk works, or nil.
+func (f fitness) refusal() error {
+	if why := f.former.reason(); why != "" {
+		return fmt.Errorf("%w: %s", ErrFormerMember, why)
+	}
+	if why := f.equality.diverged(); why != "" {
+		return fmt.Errorf("%w: %s", ErrDiverged, why)
+	}
+	return nil
+}
+
+func (f fitness) Works() bool { return f.disk.Works() && f.refusal() == nil }
+func (f fitness) Fit() bool   { return f.disk.Fit() && f.refusal() == nil }
+
+// standing is fitness for an election. A server of which nobody knows whether its state is
+// right may win one: it acts not as a leader, but those that come back get the log from it,
+// and then a majority can say who is right.
 type standing fitness
 
-func (s standing) Works() bool { return s.disk.Works() && !s.equality.wrong() }
-func (s standing) Fit() bool   { return s.disk.Fit() && !s.equality.wrong() }
+func (s standing) Works() bool { return s.disk.Works() && s.mayWin() }
+func (s standing) Fit() bool   { return s.disk.Fit() && s.mayWin() }
 
-func (f fitness) Works() bool { return f.disk.Works() && f.equality.sound() }
-func (f fitness) Fit() bool   { return f.disk.Fit() && f.equality.sound() }
+func (s standing) mayWin() bool { return !s.equality.wrong() && s.former.reason() == "" }

@@ -49,6 +49,9 @@ var (
 	ErrStale = errors.New("cluster: the state here is older than the disk")
 	// ErrDiverged: the state of this server is not that of the others; see Status.Diverged.
 	ErrDiverged = errors.New("cluster: the state here is not that of the other replicas")
+	// ErrFormerMember: this server was a member of another cluster, has lost its disk, and
+	// answers nothing.
+	ErrFormerMember = errors.New("cluster: this server was a member of another cluster")
 	// ErrUnknownMember: no member has this id.
 	ErrUnknownMember = errors.New("cluster: unknown member")
 	// ErrLastVoter: the only voter cannot be removed.

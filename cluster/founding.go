@@ -39,8 +39,9 @@ const (
 	foundingMaxPause = time.Second
 
 	// listenFirst is how long a server without others in its list waits for members of a
-	// cluster that it was in. They call each half second.
-	listenFirst = time.Second
+	// cluster that it was in. They call each half second, and a call that nobody hears lasts
+	// up to two seconds.
+	listenFirst = 3 * time.Second
 )
 
 // foundingQuestion asks a server what it would say to the founding of a cluster.
@@ -74,7 +75,8 @@ type founding struct {
 	wake wait.Signal // a server of the list has come
 
 	begun  time.Time                // of this server
-	caller atomic.Pointer[greeting] // a member of a cluster, which takes this server for one
+	caller atomic.Pointer[greeting] // a member of a cluster
+	former func() string            // why this server founds nothing alone, or ""
 
 	mu    sync.Mutex      // one promise at a time
 	asked map[string]bool // servers of the list that have asked
@@ -132,6 +134,9 @@ func (f *founding) try(ctx context.Context, members []Member) (reasons []string)
 	}
 	if len(members) == 1 && wait.Sleep(ctx, time.Until(f.begun.Add(listenFirst))) != nil {
 		return nil
+	}
+	if why := f.former(); len(members) == 1 && why != "" {
+		return []string{why}
 	}
 	if who := f.caller.Load(); len(members) == 1 && who != nil {
 		return []string{fmt.Sprintf("%s of cluster %s calls this server, which was a member of it "+

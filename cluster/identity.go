@@ -25,9 +25,9 @@ type identity struct {
 	dir       *datadir.Dir // nil without Config.DataDir
 	disks     *datadir.KnownDisks
 	clusterID atomic.Pointer[string]
-	changed   wait.Signal // clusterID has changed
-	learnt    func()      // called when the cluster's id became known
-	made      string      // the id that this server has made, "" if none
+	changed   wait.Signal            // clusterID has changed
+	learnt    func()                 // called when the cluster's id became known
+	made      atomic.Pointer[string] // the id that this server has made; nil if none
 
 	setting sync.Mutex // one setCluster at a time
 }
@@ -73,8 +73,12 @@ func (i *identity) read(cfg Config) (err error) {
 		return err
 	}
 	i.ended = strings.Join(ended, ",")
-	if i.made, err = i.dir.MadeCluster(); err != nil {
+	made, err := i.dir.MadeCluster()
+	if err != nil {
 		return err
+	}
+	if made != "" {
+		i.made.Store(&made)
 	}
 	cluster, err := i.dir.ClaimCluster(cfg.ClusterID)
 	i.clusterID.Store(&cluster)
@@ -108,7 +112,7 @@ func (i *identity) foundingID() (string, error) {
 	defer i.setting.Unlock()
 	have := i.cluster()
 	if have != "" {
-		if have != i.made {
+		if !i.madeCluster() {
 			return "", fmt.Errorf("%w: this server was invited to cluster %s, and founds none",
 				ErrClusterMismatch, have)
 		}
@@ -120,8 +124,14 @@ func (i *identity) foundingID() (string, error) {
 			return "", err
 		}
 	}
-	i.made = id
+	i.made.Store(&id)
 	return id, i.claim(id)
+}
+
+// madeCluster reports whether this server is of the cluster whose id it has made.
+func (i *identity) madeCluster() bool {
+	made := i.made.Load()
+	return made != nil && *made == i.cluster()
 }
 
 // setCluster is SetClusterID.

@@ -99,8 +99,7 @@ func TestServersTalkOverMutualTLS(t *testing.T) {
 			t.Fatalf("%s: %v", nd.ID(), err)
 		}
 	}
-	plain := newStreams(tcpNetwork{}, nil, nil, discardLogger(),
-		streamHooks{self: func() greeting { return greeting{ID: "x"} }})
+	plain := strangersStreams(greeting{ID: "x"}, nil)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if _, _, err := plain.dial(ctx, lead.cfg.RaftListen, tagPeer); err == nil {

@@ -73,18 +73,18 @@ type reads struct {
 	peers      *peers
 	leadership *leadership
 	applied    *progress
-	equality   *equality
+	refusal    func() error // why nothing is answered here, or nil
 
 	ofLeader, ofFollower rounds
 }
 
 func newReads(
 	ctx context.Context, background *group, node *raftNode, peers *peers,
-	leadership *leadership, applied *progress, equality *equality,
+	leadership *leadership, applied *progress, refusal func() error,
 ) *reads {
 	r := &reads{
 		ctx: ctx, background: background, node: node, peers: peers, leadership: leadership,
-		applied: applied, equality: equality,
+		applied: applied, refusal: refusal,
 	}
 	r.ofLeader.ask, r.ofLeader.ctx, r.ofLeader.wg = r.confirmLead, ctx, background
 	r.ofFollower.ask, r.ofFollower.ctx, r.ofFollower.wg = r.askLeader, ctx, background
@@ -179,8 +179,8 @@ func (r *reads) barrier(ctx context.Context) error {
 	delay := barrierRetryMin
 	for {
 		err := r.once(ctx)
-		if why := r.equality.diverged(); why != "" {
-			return fmt.Errorf("%w: %s", ErrDiverged, why)
+		if no := r.refusal(); no != nil {
+			return no
 		}
 		if err == nil {
 			return nil

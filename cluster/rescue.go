@@ -42,6 +42,9 @@ type SurvivorInfo struct {
 	LastContact  time.Time `json:"last_contact,omitzero"`
 	// GoneBack: the disk has less than it had then.
 	GoneBack bool `json:"gone_back,omitempty"`
+	// TakenFor says of which other cluster the server was a member before it lost its disk,
+	// as a member of that one says; "" if none does.
+	TakenFor string `json:"taken_for,omitempty"`
 }
 
 // Survivor is the data directory of a server whose cluster lost its majority. The
@@ -75,6 +78,14 @@ func OpenSurvivor(dataDir string) (_ *Survivor, err error) {
 	}
 	if s.info.ClusterID, err = s.dir.ClaimCluster(""); err != nil {
 		return nil, err
+	}
+	of, err := s.dir.FormerCluster()
+	if err != nil {
+		return nil, err
+	}
+	if of != nil && of.Own == s.info.ClusterID {
+		s.info.TakenFor = fmt.Sprintf("%s at %s of cluster %s takes this server for its member %s",
+			of.Server, of.RaftAddr, of.Cluster, of.Member)
 	}
 	if s.content, err = store.Read(dataDir, checkFrame); err != nil {
 		return nil, err
@@ -148,8 +159,13 @@ func (s *Survivor) Answering(ctx context.Context) (ids []string) {
 
 // CheckOthersGone fails with ErrMembersAnswer if other members answer. If they and this
 // server are a majority, it only has to be started. Otherwise an earlier rescue may have
-// made one of them the successor already: two would issue the same generations.
+// made one of them the successor already: two would issue the same generations. It fails
+// too if the server was a member of another cluster before, which has the state then.
 func (s *Survivor) CheckOthersGone(answering []string) error {
+	if s.info.TakenFor != "" {
+		return fmt.Errorf("%w: %s; if that one has the state, empty this data directory and add "+
+			"the server there under a new id", ErrMembersAnswer, s.info.TakenFor)
+	}
 	voters, alive := 0, 0
 	for _, m := range s.content.Members.Servers {
 		if m.Suffrage != raft.Voter {

@@ -26,6 +26,7 @@ type service struct {
 	leadership *leadership
 	equality   *equality
 	removal    *removal
+	former     *former
 	members    func() []MemberStatus
 	started    time.Time
 }
@@ -33,14 +34,15 @@ type service struct {
 func newService(c *Cluster) *service {
 	return &service{
 		node: c.node, disk: c.node.store.Health, leadership: c.leadership,
-		equality: c.equality, removal: c.removal, members: c.membership.list,
+		equality: c.equality, removal: c.removal, former: c.former, members: c.membership.list,
 		started: time.Now(),
 	}
 }
 
 // reason is "" while the server is in service.
 func (s *service) reason() string {
-	if why := cmp.Or(s.removal.reason(), s.equality.diverged()); why != "" {
+	why := cmp.Or(s.former.reason(), s.removal.reason(), s.equality.diverged())
+	if why != "" {
 		return why
 	}
 	if r := s.disk.Report(); !r.Fit && !r.Since.IsZero() && time.Since(r.Since) >= unfitLimit {
@@ -52,6 +54,9 @@ func (s *service) reason() string {
 // leaderless says for how long no leader has been known and which voters are missing, or
 // "" if one is known or was until a moment ago.
 func (s *service) leaderless(limit time.Duration) string {
+	if why := s.former.reason(); why != "" {
+		return "No leader: " + why
+	}
 	if s.node.leader() != "" {
 		return ""
 	}

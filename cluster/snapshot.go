@@ -68,8 +68,9 @@ type SavedState struct {
 
 // snapshots saves this server's state.
 type snapshots struct {
-	node *raftNode
-	self *identity
+	node   *raftNode
+	self   *identity
+	former func() string // why the state here is not that of the cluster, or ""
 }
 
 // saveTo is SnapshotTo.
@@ -84,6 +85,9 @@ func (s snapshots) saveTo(ctx context.Context, w io.Writer) error {
 
 // open is OpenSnapshot.
 func (s snapshots) open(ctx context.Context, mode SaveMode) (*SavedState, error) {
+	if why := s.former(); why != "" && mode == SaveNewest {
+		return nil, fmt.Errorf("%w: %s", ErrFormerMember, why)
+	}
 	r := s.node.raft()
 	last := r.LastIndex()
 	missing, err := s.awaitApplied(ctx, last, mode)

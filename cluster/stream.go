@@ -46,6 +46,8 @@ type greeting struct {
 	HTTP    string `json:"http,omitempty"`
 	Disk    string `json:"disk,omitempty"` // see datadir.KnownDisks
 	Level   uint64 `json:"level,omitempty"`
+	// Expects is the member that the dialer's membership has at the address that it dials.
+	Expects string `json:"expects,omitempty"`
 	// Ended are the clusters that ended when this server's was made of a survivor, with
 	// commas between them.
 	Ended string `json:"ended,omitempty"`
@@ -151,7 +153,8 @@ type streamHooks struct {
 	expected  func(addr string) string // which member is at an address, "" if none is known
 	servePeer func(net.Conn)
 	uninvited func() bool // this server has nothing, and is of no cluster yet
-	// called is called when a server of a cluster dials this one, which is of none.
+	// called is called when a server of another cluster dials this one, or of any cluster
+	// while this one is of none.
 	called func(who greeting)
 	// ended is called when the server that was dialed says that our cluster has ended, and
 	// goneBack when it says that our disk had more before. Both end this server, so whoever
@@ -295,7 +298,7 @@ func (s *streams) welcome(socket net.Conn) {
 // objection says why a server that dialed is turned away.
 func (s *streams) objection(c *conn, tag byte, who greeting, cluster string) refusalReason {
 	proved, why := s.proof(c, who.ID)
-	if cluster == "" && who.Cluster != "" && why == "" {
+	if who.Cluster != "" && who.Cluster != cluster && why == "" {
 		s.hooks.called(who)
 	}
 	switch {
@@ -370,7 +373,9 @@ func (s *streams) dial(ctx context.Context, addr string, tag byte) (*conn, greet
 }
 
 func (s *streams) greet(c *conn, addr string, tag byte) (greeting, error) {
-	if err := writeGreeting(c, append([]byte(preambleMagic), tag), s.hooks.self()); err != nil {
+	self := s.hooks.self()
+	self.Expects = s.hooks.expected(addr)
+	if err := writeGreeting(c, append([]byte(preambleMagic), tag), self); err != nil {
 		return greeting{}, err
 	}
 	var verdict [1]byte
@@ -384,7 +389,7 @@ func (s *streams) greet(c *conn, addr string, tag byte) (greeting, error) {
 		if why == "" && slices.Contains(strings.Split(who.Ended, ","), s.hooks.self().Cluster) {
 			s.hooks.ended(meeting{who, proved, addr})
 		}
-		s.warnOnce(who, "met a member of another cluster; check the configured addresses")
+		s.warnOnce(who, metForeigner(self.Expects))
 		return who, fmt.Errorf("%w: %s is of cluster %q", ErrClusterMismatch, who.ID, who.Cluster)
 	case verdict[0] != verdictWelcome:
 		s.warnOnce(who, "a peer refuses this server: "+who.Refusal)
@@ -402,6 +407,17 @@ func (s *streams) greet(c *conn, addr string, tag byte) (greeting, error) {
 		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, no.why)
 	}
 	return who, nil
+}
+
+// metForeigner says what an operator does about a server of another cluster. It may be where
+// ours has a member.
+func metForeigner(member string) string {
+	if member == "" {
+		return "met a member of another cluster; check the configured addresses"
+	}
+	return "met a member of another cluster at the address of " + member + ", which may have lost " +
+		"its disk; if so, replace it by an empty server with another id (storcon_cli cluster " +
+		"replace)"
 }
 
 func clientTLS(base *tls.Config, addr string) *tls.Config {

@@ -41,7 +41,7 @@ func (c *Cluster) allocate() error {
 		s := &specs[i]
 		s.id = fmt.Sprintf("c%d", i+1)
 		if b.Mode == Virtual {
-			s.http, s.raft = s.id+":80", s.id+":7000"
+			s.http, s.raft, s.raftListen = s.id+":80", s.id+":7000", s.id+":7000"
 		} else if err := s.locate(c.dir, ports[2*i], ports[2*i+1]); err != nil {
 			return err
 		}
@@ -49,6 +49,9 @@ func (c *Cluster) allocate() error {
 			if err := c.wire(s); err != nil {
 				return err
 			}
+		}
+		if b.Mode != Virtual && len(specs) == 1 {
+			s.raftListen = "127.0.0.1:0" // nobody calls it, so it need not wait for that
 		}
 		members = append(members, cluster.Member{ID: s.id, RaftAddr: s.raft})
 		url := "http://" + s.http + "/"

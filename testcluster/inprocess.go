@@ -46,7 +46,7 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 	r := &inProcess{gate: newGate(c.network.host(spec.id)), log: newLogTail(spec.logFile)}
 	cfg := app.Config{
 		Cluster: cluster.Config{
-			ID: spec.id, DataDir: spec.dataDir, RaftListen: spec.raft, Advertise: spec.raft,
+			ID: spec.id, DataDir: spec.dataDir, RaftListen: spec.raftListen, Advertise: spec.raft,
 			Members: spec.members, Timeouts: b.Raft,
 			SnapshotThreshold: b.Snapshots.Every, TrailingLogs: b.Snapshots.Trailing,
 		},

@@ -244,7 +244,65 @@ func (l *life) wipe() {
 	if l.rng.IntN(2) == 0 {
 		l.must("end", l.Kill(i))
 	}
-	l.replaceThis(id)
+	l.replaceLost(id)
+}
+
+// wipedAndFirst empties the disk of a member and starts it before all others, with flags
+// with which it founds a cluster alone. It serves nothing once another one is there.
+func (l *life) wipedAndFirst() {
+	id := l.pick()
+	i := l.members[id]
+	l.lost = id
+	l.tell("  wipe %s, and start it first", id)
+	l.gate.Lock() // nobody can know better than it while it is alone
+	for _, member := range l.ids() {
+		l.must("kill", l.Kill(l.members[member]))
+	}
+	l.empty(i)
+	l.set(i, "--join", "")
+	l.set(i, "--members", "")
+	from := l.mark(i)
+	l.restart(l.ctx, id)
+	l.pause(8 * time.Second) // it listens for three
+	for _, member := range l.ids() {
+		if member != id {
+			l.restart(l.ctx, member)
+		}
+	}
+	l.says(i, from, "it was a member of it and has lost its disk", "--join",
+		"cluster replace "+id+" NEW-ID")
+	l.tell("  it says: %s", lastLine(l.since(i, from)))
+	l.unready(i)
+	l.gate.Unlock()
+	l.replaceLost(id)
+}
+
+// replaceLost replaces a member that has lost its disk, elsewhere or where it was.
+func (l *life) replaceLost(old string) {
+	l.Helper()
+	if l.rng.IntN(2) == 0 {
+		l.replaceThis(old)
+		return
+	}
+	i := l.members[old]
+	id := fmt.Sprintf("c%d", l.next)
+	l.next++
+	l.tell("  %s takes the place of %s where that was", id, old)
+	if l.Running(i) {
+		l.must("end", l.Kill(i))
+	}
+	l.empty(i)
+	l.set(i, "--members", "")
+	l.set(i, "--server-id", id)
+	l.set(i, "--join", l.joinWhom(old))
+	l.must("start "+id, l.Restart(l.ctx, i))
+	_, err := l.via().Cluster().ReplaceMember(l.ctx, old,
+		neon.MemberAdd{ID: id, RaftAddr: l.argument(i, "--raft-advertise")})
+	l.must("replace "+old+" by "+id, err)
+	delete(l.members, old)
+	l.members[id] = i
+	l.gone = append(l.gone, old)
+	l.lost = ""
 }
 
 // older puts an older copy of its disk back to a member. It is refused, and replaced.

@@ -71,6 +71,7 @@ var happenings = []happening{
 	{"killed while added", 1, mostMembers - 1, 3, (*life).killedWhileAdded},
 	{"killed while replaced", 2, mostMembers, 3, (*life).killedWhileReplaced},
 	{"wipe", 3, mostMembers, 3, (*life).wipe},
+	{"wiped and first", 3, mostMembers, 3, (*life).wipedAndFirst},
 	{"older copy", 3, mostMembers, 3, (*life).older},
 	{"other flags", 1, mostMembers, 3, (*life).otherFlags},
 	{"contradiction", 1, mostMembers, 3, (*life).contradiction},

@@ -257,7 +257,8 @@ func readError(err error) error {
 		return &neon.Error{Code: neon.ShuttingDown, Msg: "Shutting down", Err: err}
 	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrPeerUnreachable):
 		return &neon.Error{Code: neon.NotLeader, Msg: "No leader confirms the read", Err: err}
-	case errors.Is(err, cluster.ErrDiverged): // the leader answers instead
+	case errors.Is(err, cluster.ErrDiverged), // the leader answers instead
+		errors.Is(err, cluster.ErrFormerMember):
 		return &neon.Error{
 			Code: neon.NotLeader, Msg: "This replica is out of service: " + err.Error(), Err: err,
 		}

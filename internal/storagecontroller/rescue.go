@@ -45,7 +45,8 @@ func newRescueCommand() *cobra.Command {
 		"`host:port` of the replica (default: the one that the old membership has)")
 	f.yes = cmd.Flags().Bool("yes", false, "do not ask")
 	f.force = cmd.Flags().Bool("force", false,
-		"also when the members that answer and this replica are a majority")
+		"also when the members that answer and this replica are a majority, or a member of another "+
+			"cluster takes this replica for one of its own")
 	f.output = outputFlag(cmd)
 	return cmd
 }
@@ -128,6 +129,9 @@ func describeRescue(w io.Writer, p app.RescuePlan) {
 	if p.GoneBack {
 		fmt.Fprintf(w, "THIS DISK HAS GONE BACK: it had entry %d and is an older copy.\n",
 			p.AppliedIndex)
+	}
+	if p.TakenFor != "" {
+		fmt.Fprintf(w, "THIS MAY BE THE WRONG STATE: %s.\n", p.TakenFor)
 	}
 	fmt.Fprintln(w, "LOST: every change that only the other members acknowledged, after the newest "+
 		"entry here.\nIf another survivor has a newer entry, rescue that one instead.")

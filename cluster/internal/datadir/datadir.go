@@ -8,6 +8,7 @@ package datadir
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +48,8 @@ const (
 	// madeFile has the id of the cluster, if this server has made it. An id that came from
 	// others, by a promise or an invitation, is not this server's to found a cluster under.
 	madeFile = "made_cluster"
+	// formerFile has the cluster of which the server was a member before it lost its disk.
+	formerFile = "former_cluster.json"
 )
 
 // maxEnded bounds the clusters that are remembered as ended.
@@ -99,12 +102,16 @@ func (d *Dir) read(name string) (string, error) {
 		return "", fmt.Errorf("cluster: %w", err)
 	}
 	s := strings.TrimSuffix(string(b), "\n")
-	if s == "" || len(s) > 200 ||
-		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if !isID(s) {
 		return "", Corrupt(filepath.Join(d.path, name),
 			fmt.Errorf("%d bytes that are no id", len(b)))
 	}
 	return s, nil
+}
+
+func isID(s string) bool {
+	return s != "" && len(s) <= 200 &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // write replaces a small file.
@@ -286,3 +293,43 @@ func (d *Dir) MadeCluster() (string, error) { return d.read(madeFile) }
 
 // SetMadeCluster remembers an id that this server has made. It comes before ClaimCluster.
 func (d *Dir) SetMadeCluster(id string) error { return d.write(madeFile, id) }
+
+// FormerCluster is the cluster of which a server was a member before it lost its disk.
+type FormerCluster struct {
+	Own      string `json:"own,omitempty"` // the cluster of the server since then, if any
+	Cluster  string `json:"cluster"`
+	Member   string `json:"member"` // its id there
+	Server   string `json:"server"` // the member that says so
+	RaftAddr string `json:"raft_addr"`
+}
+
+// Valid reports whether its parts are ids and an address. They come from other servers.
+func (f FormerCluster) Valid() bool {
+	return isID(f.Cluster) && isID(f.Member) && isID(f.Server) && isID(f.RaftAddr)
+}
+
+// FormerCluster is what SetFormerCluster has written; nil if there is nothing.
+func (d *Dir) FormerCluster() (*FormerCluster, error) {
+	name := filepath.Join(d.path, formerFile)
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	var f FormerCluster
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, Corrupt(name, err)
+	}
+	return &f, nil
+}
+
+// SetFormerCluster remembers that the server of this directory was a member elsewhere.
+func (d *Dir) SetFormerCluster(f FormerCluster) error {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return d.write(formerFile, string(b))
+}

@@ -3,16 +3,15 @@ package deletion
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/decide"
+	"quorate/internal/duty"
 	"quorate/internal/fanout"
 	"quorate/internal/split"
+	"quorate/internal/wait"
 	"quorate/scheduler"
 )
 
@@ -31,9 +30,10 @@ const (
 	shortestPause = time.Second
 	longestPause  = time.Minute
 
-	// resumeAtOnce bounds the deletions that are finished at one time: a pageserver
-	// that hangs must not hold up all of them.
-	resumeAtOnce = 16
+	// removeAtOnce bounds the deletions without a request that remove data at one time:
+	// those that try for the first time, and those that have failed, which are kept
+	// apart.
+	removeAtOnce = 16
 )
 
 // RemoteData removes what a tenant has in remote storage.
@@ -50,6 +50,8 @@ type Tenants struct {
 	logger      *slog.Logger
 
 	unfinished chan neon.TenantID // what a request could not finish
+	removals   chan struct{}      // held by those of Run that remove data
+	retries    chan struct{}      // the same, after a try that failed
 }
 
 // NewTenants makes a Tenants. Run finishes what requests and earlier leaders have left.
@@ -59,6 +61,7 @@ func NewTenants(
 	return &Tenants{
 		log: log, reconciler: r, pageservers: pageservers, logger: logger,
 		unfinished: make(chan neon.TenantID, keptUnfinished),
+		removals:   make(chan struct{}, removeAtOnce), retries: make(chan struct{}, removeAtOnce),
 	}
 }
 
@@ -165,90 +168,72 @@ func (t *Tenants) handOver(id neon.TenantID) {
 // Run finishes the deletions that earlier leaders and requests have
 // left, for as long as this replica leads. It returns when ctx ends.
 //
-// It looks for them now and then: a request that was given up before it knew that
+// Each deletion has its own retry, so that one that cannot go on holds up no other. Run
+// looks for them now and then: a request that was given up before it knew that
 // its deletion was recorded hands over nothing.
 func (t *Tenants) Run(ctx context.Context) {
-	todo := make(map[neon.TenantID]bool)
-	pause := shortestPause
-	var scanned time.Time
-	for scan := true; ctx.Err() == nil; {
-		if scan || time.Since(scanned) >= longestPause {
-			scanned = time.Now()
-			t.findDeletes(ctx, todo)
+	var deleting duty.Keyed[neon.TenantID]
+	defer deleting.Wait()
+	start := func(id neon.TenantID) {
+		deleting.Start(id, func() { t.drive(ctx, id) }, func() {})
+	}
+	tick := time.NewTicker(longestPause)
+	defer tick.Stop()
+	for missed := true; ctx.Err() == nil; {
+		if missed {
+			t.findDeletes(ctx, start)
 		}
-		for _, id := range t.resumeAll(ctx, todo) {
-			delete(todo, id)
-			pause = shortestPause
-		}
-		scan = t.await(ctx, todo, pause)
-		if len(todo) > 0 {
-			pause = min(2*pause, longestPause)
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			missed = true
+		case id := <-t.unfinished:
+			missed = len(t.unfinished) >= keptUnfinished-1
+			start(id)
 		}
 	}
 }
 
-// resumeAll tries every deletion once and lists those of which nothing is left.
-func (t *Tenants) resumeAll(
-	ctx context.Context, todo map[neon.TenantID]bool,
-) (over []neon.TenantID) {
-	var g errgroup.Group
-	var mu sync.Mutex
-	g.SetLimit(resumeAtOnce)
-	for id := range todo {
-		g.Go(func() error {
-			if t.resume(ctx, id) {
-				mu.Lock()
-				defer mu.Unlock()
-				over = append(over, id)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait()
-	return over
-}
-
-// await waits for a deletion to be handed over, or for the time of the next try or
-// look. It reports whether some may have been missed.
-func (t *Tenants) await(
-	ctx context.Context, todo map[neon.TenantID]bool, pause time.Duration,
-) (missed bool) {
-	if len(todo) == 0 {
-		pause = longestPause
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	case id := <-t.unfinished:
-		missed = len(t.unfinished) >= keptUnfinished-1
-		todo[id] = true
-		for range len(t.unfinished) {
-			todo[<-t.unfinished] = true
+// drive tries to finish one deletion until nothing is left of it.
+func (t *Tenants) drive(ctx context.Context, id neon.TenantID) {
+	lane := t.removals
+	for pause := shortestPause; !t.resume(ctx, id, lane); pause = min(2*pause, longestPause) {
+		if wait.Sleep(ctx, pause) != nil {
+			return
 		}
+		lane = t.retries
 	}
-	return missed
 }
 
-func (t *Tenants) findDeletes(ctx context.Context, todo map[neon.TenantID]bool) {
+func (t *Tenants) findDeletes(ctx context.Context, start func(neon.TenantID)) {
 	for tenant := range t.log.State().TenantsFrom(neon.TenantID{}) {
 		if ctx.Err() != nil {
 			return
 		}
 		if tenant.Deleting {
-			todo[tenant.ID] = true
+			start(tenant.ID)
 		}
 	}
 }
 
-// resume reports whether nothing is left to be done for a deletion.
-func (t *Tenants) resume(ctx context.Context, id neon.TenantID) bool {
+// resume reports whether nothing is left to be done for a deletion. It waits for the
+// locations first: only who removes data needs a place in a lane.
+func (t *Tenants) resume(ctx context.Context, id neon.TenantID, lane chan struct{}) bool {
 	s := t.log.State()
-	if tenant, ok := s.Tenant(id); !ok || !tenant.Deleting {
+	tenant, ok := s.Tenant(id)
+	if !ok || !tenant.Deleting {
 		return true
 	}
-	err := t.finishDelete(ctx, id, s.Index)
+	err := decide.Await(ctx, t.reconciler, s.Index, tenant.Shards()...)
+	if err == nil {
+		select {
+		case lane <- struct{}{}:
+			err = t.finishDelete(ctx, id, s.Index)
+			<-lane
+		case <-ctx.Done():
+			return false
+		}
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			t.logger.Info("Deletion of a tenant is not finished yet", "tenant", id.String(),

@@ -34,6 +34,7 @@ type fakePageservers struct {
 	wiped  []neon.NodeID
 	broken map[neon.NodeID]bool
 	wipe   func() // while a tenant's data is being removed
+	hangs  func(neon.TenantID) bool
 }
 
 func (f *fakePageservers) breakDown(n neon.NodeID, broken bool) {
@@ -48,7 +49,11 @@ func (f *fakePageservers) tries() int {
 	return len(f.wiped)
 }
 
-func (f *fakePageservers) TenantDelete(_ context.Context, n *fsm.Node, _ neon.TenantID) error {
+func (f *fakePageservers) TenantDelete(ctx context.Context, n *fsm.Node, id neon.TenantID) error {
+	if f.hangs != nil && f.hangs(id) {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.wiped = append(f.wiped, n.ID)
@@ -162,6 +167,52 @@ func TestDeletionEndsNoOtherOfTheSameTenant(t *testing.T) {
 	}
 	if tenant, ok := l.State().Tenant(tenantOne); !ok || !tenant.Deleting {
 		t.Errorf("%+v, %v", tenant, ok)
+	}
+}
+
+// TestDeletionsThatCannotGoOnHoldUpNoOther: neither those whose locations do not go, nor
+// those whose data cannot be removed.
+func TestDeletionsThatCannotGoOnHoldUpNoOther(t *testing.T) {
+	for _, stuck := range []string{"locations", "data"} {
+		synctest.Test(t, func(t *testing.T) {
+			l := fsmtest.NewFaulty(t)
+			l.AddNodes(t, 1, neon.MakeAZ("a"))
+			pageservers := &fakePageservers{}
+			reality := &fakeReconciler{}
+			tenants := newTenants(l, reality, pageservers)
+			begin := func(id neon.TenantID) {
+				create(l, id, 1)
+				l.Must(fsm.BeginDeleteTenant{ID: id})
+			}
+			isStuck := func(id neon.TenantID) bool { return id[0] == 2 }
+			if stuck == "locations" {
+				reality.await = func(ctx context.Context, _ uint64, ids []neon.ShardID) error {
+					if !isStuck(ids[0].Tenant) {
+						return nil
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				}
+			} else {
+				pageservers.hangs = isStuck
+			}
+			for n := range byte(200) {
+				begin(neon.TenantID{2, n})
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { tenants.Run(ctx) })
+			time.Sleep(time.Hour)
+			begin(tenantOne)
+			tenants.handOver(tenantOne)
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			if _, ok := l.State().Tenant(tenantOne); ok {
+				t.Errorf("%s: a deletion that could go on is not finished", stuck)
+			}
+			cancel()
+			running.Wait()
+		})
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 func (o *Outbox) send(id neon.TenantID, d *delivery) (acks []fsm.Ack, err error) {
 	body, acks, more := o.compose(o.Log.State(), id)
 	o.mu.Lock()
-	repeat, accepted := d.repeat, o.accepted[id]
+	repeat, accepted, again := d.repeat, o.accepted[id], d.failures > 0
 	send := body != nil && (len(acks) > 0 || repeat)
 	if send || body == nil {
 		delete(o.accepted, id)
@@ -26,7 +26,7 @@ func (o *Outbox) send(id neon.TenantID, d *delivery) (acks []fsm.Ack, err error)
 		return nil, nil
 	}
 	if repeat || !reflect.DeepEqual(body, accepted) {
-		if err := o.notify(body); err != nil {
+		if err := o.notify(body, again); err != nil {
 			return acks, err
 		}
 	}
@@ -43,14 +43,31 @@ func (o *Outbox) send(id neon.TenantID, d *delivery) (acks []fsm.Ack, err error)
 	return acks, err
 }
 
-func (o *Outbox) notify(body *neon.NotifyAttach) error {
-	select {
-	case o.permits <- struct{}{}:
-	case <-o.ctx.Done():
-		return context.Cause(o.ctx)
+// notify makes one call. What is tried again leaves others half of the calls: it may
+// hang each time.
+func (o *Outbox) notify(body *neon.NotifyAttach, again bool) error {
+	if again {
+		release, err := acquire(o.ctx, o.retries)
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
-	defer func() { <-o.permits }()
+	release, err := acquire(o.ctx, o.permits)
+	if err != nil {
+		return err
+	}
+	defer release()
 	return o.Hook.NotifyAttach(o.ctx, body)
+}
+
+func acquire(ctx context.Context, permits chan struct{}) (release func(), err error) {
+	select {
+	case permits <- struct{}{}:
+		return func() { <-permits }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // compose makes the body from the newest state. A shard whose newest generation

@@ -75,14 +75,19 @@ const (
 )
 
 // repeatedAtOnce bounds the tenants that are told what compute has acknowledged.
-// With a control plane that does not answer each of them keeps its sender.
-const repeatedAtOnce = 256
+// With a control plane that does not answer each of them keeps its sender, and its place
+// until it has failed placeAttempts times or is refused for good.
+const (
+	repeatedAtOnce = 256
+	placeAttempts  = 10
+)
 
 // Outbox delivers what the log says is owed to compute.
 type Outbox struct {
 	Deps
 	ctx     context.Context
-	permits chan struct{}
+	permits chan struct{} // for calls
+	retries chan struct{} // for calls after one that failed, and they need the others too
 	wg      sync.WaitGroup
 	tried   wait.Broadcast // a try or a delivery has ended
 
@@ -102,7 +107,7 @@ type delivery struct {
 	failures int         // in a row
 	tried    []fsm.Ack   // what the last try was about
 	hurry    wait.Signal // ends the pause before the next try
-	over     func()      // called in the end, unless nil
+	over     func()      // called once when nobody need wait for it any more, unless nil
 }
 
 // New makes an outbox that works until ctx ends. Close joins it.
@@ -112,6 +117,7 @@ func New(ctx context.Context, d Deps) *Outbox {
 		pending:  make(map[neon.TenantID]*delivery),
 		accepted: make(map[neon.TenantID]*neon.NotifyAttach),
 		permits:  make(chan struct{}, max(1, d.Calls)),
+		retries:  make(chan struct{}, max(1, d.Calls/2)),
 	}
 }
 
@@ -147,11 +153,17 @@ func (o *Outbox) start(id neon.TenantID, d *delivery) {
 	d.hurry = wait.NewSignal()
 	o.pending[id] = d
 	o.wg.Go(func() {
-		if d.over != nil {
-			defer d.over()
-		}
+		defer d.leave()
 		o.deliver(id, d)
 	})
+}
+
+// leave gives up the place of a delivery, if it has one. Only its sender calls it.
+func (d *delivery) leave() {
+	if d.over != nil {
+		d.over()
+		d.over = nil
+	}
 }
 
 // RepeatAll tells compute everything again, also what it has acknowledged. It
@@ -199,8 +211,12 @@ func (o *Outbox) deliver(id neon.TenantID, d *delivery) {
 			o.Listener.NotifyFailed(id, failures, err)
 		}
 		shortest := retryMin
-		if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
+		refusal := (*Refusal)(nil)
+		if errors.As(err, &refusal) {
 			shortest = max(refusedMin, refusal.Wait)
+		}
+		if failures >= placeAttempts || refusal != nil && refusal.Never {
+			d.leave()
 		}
 		pause = min(max(2*pause, shortest), max(shortest, retryMax))
 		if o.pause(id, d, pause) != nil {

@@ -25,14 +25,23 @@ type bench struct {
 	bodies  []*neon.NotifyAttach
 	answer  error
 	latency time.Duration
-	failed  []int // how many in a row, of each failure
+	hangs   func(neon.TenantID) bool // until its caller gives up, after ten seconds
+	refuses func(neon.TenantID) bool // for good
+	failed  []int                    // how many in a row, of each failure
 }
 
 func (b *bench) NotifyAttach(_ context.Context, body *neon.NotifyAttach) error {
 	b.mu.Lock()
 	b.bodies = append(b.bodies, body)
-	answer, latency := b.answer, b.latency
+	answer, latency, hangs, refuses := b.answer, b.latency, b.hangs, b.refuses
 	b.mu.Unlock()
+	if hangs != nil && hangs(body.Tenant) {
+		time.Sleep(10 * time.Second)
+		return context.DeadlineExceeded
+	}
+	if refuses != nil && refuses(body.Tenant) {
+		return &Refusal{Err: errors.New("403 Forbidden"), Never: true}
+	}
 	time.Sleep(latency)
 	return answer
 }
@@ -74,7 +83,7 @@ func (b *bench) owes(id neon.TenantID) bool {
 
 // create makes a tenant of two shards, attached on nodes 1 and 2.
 func (b *bench) create(n int) neon.TenantID {
-	id := neon.TenantID{byte(n)}
+	id := neon.TenantID{byte(n), byte(n >> 8)}
 	b.log.Must(b.t, fsm.CreateTenant{
 		ID: id, Count: 2, Stripe: 2048, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
 		Shards: []fsm.NewShard{{Attached: 1}, {Attached: 2}},
@@ -87,12 +96,15 @@ func (b *bench) create(n int) neon.TenantID {
 	return id
 }
 
-func within(t *testing.T, f func(*bench)) {
+func within(t *testing.T, f func(*bench)) { withCalls(t, 1, f) }
+
+// withCalls has a number of notifications under way at a time.
+func withCalls(t *testing.T, calls int, f func(*bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, log: fsmtest.NewLog(), away: map[neon.ShardNumber]bool{}}
 		b.log.AddNodes(t, 3, neon.AZ{})
 		ctx, cancel := context.WithCancel(t.Context())
-		b.Outbox = New(ctx, Deps{Log: b.log, Observed: b, Hook: b, Listener: b, Calls: 1})
+		b.Outbox = New(ctx, Deps{Log: b.log, Observed: b, Hook: b, Listener: b, Calls: calls})
 		f(b)
 		cancel()
 		b.Close()
@@ -193,6 +205,70 @@ func TestEverythingIsToldAgainOnDemand(t *testing.T) {
 		if b.sent() != 20 || b.Owed() != 0 {
 			b.t.Errorf("%d notifications, the second time too", b.sent())
 		}
+	})
+}
+
+// TestTenantsThatRefuseForGoodHoldUpNoRepetition: there are more of them than may be
+// told at a time, and none of them ever ends.
+func TestTenantsThatRefuseForGoodHoldUpNoRepetition(t *testing.T) {
+	withCalls(t, 32, func(b *bench) {
+		const refusing, others = repeatedAtOnce + 10, 40
+		told := make(map[neon.TenantID]int)
+		for n := range refusing + others {
+			b.Submit(b.create(n+1), Usual)
+		}
+		b.sent()
+		for tenant := range b.log.State().TenantsFrom(neon.TenantID{}) {
+			told[tenant.ID] = len(told)
+		}
+		b.set(func() {
+			b.bodies = nil
+			b.refuses = func(id neon.TenantID) bool { return told[id] < refusing }
+		})
+		var done sync.WaitGroup
+		done.Go(b.RepeatAll)
+		time.Sleep(10 * time.Minute)
+		b.sent()
+		again := make(map[neon.TenantID]bool)
+		b.set(func() {
+			for _, body := range b.bodies {
+				again[body.Tenant] = true
+			}
+			b.refuses = nil
+		})
+		if len(again) < refusing+others {
+			b.t.Errorf("%d of %d were told again", len(again), refusing+others)
+		}
+		time.Sleep(time.Minute)
+		done.Wait()
+		if b.Owed() != 0 {
+			b.t.Errorf("%d are owed", b.Owed())
+		}
+	})
+}
+
+// TestHooksThatHangLeaveRoomForNews: what has failed is tried again, and may not take
+// the calls that others need.
+func TestHooksThatHangLeaveRoomForNews(t *testing.T) {
+	withCalls(t, 32, func(b *bench) {
+		b.set(func() { b.hangs = func(id neon.TenantID) bool { return id[1] == 0 } })
+		for n := range 200 {
+			b.Submit(b.create(n+1), Usual)
+		}
+		time.Sleep(5 * time.Minute)
+		for n := range 20 {
+			id := b.create(256 + n)
+			b.Submit(id, Usual)
+			began := time.Now()
+			for b.sent(); b.owes(id) && time.Since(began) < time.Minute; b.sent() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			if took := time.Since(began); took > time.Second {
+				b.t.Errorf("compute was told after %s", took)
+			}
+		}
+		b.set(func() { b.hangs = nil })
+		time.Sleep(time.Minute)
 	})
 }
 

@@ -27,8 +27,22 @@ func timelineStories() []scenario {
 		Pageservers: 3, Maintenance: 200 * time.Millisecond,
 		Behaviour: simpageserver.Behaviour{Offload: true, ArchivalStep: 100 * time.Millisecond},
 	}
+	taking := testcluster.Builder{
+		Pageservers: 3, Safekeepers: 3, Behaviour: simpageserver.Behaviour{
+			Takes: map[simpageserver.Route]time.Duration{
+				simpageserver.RouteTimelineCreate: 3 * time.Second,
+				simpageserver.RouteTimelineDelete: 3 * time.Second,
+				simpageserver.RouteArchival:       3 * time.Second,
+				simpageserver.RouteDetachAncestor: 3 * time.Second,
+				simpageserver.RouteTenantDelete:   3 * time.Second,
+				simpageserver.RouteActivateImport: time.Second,
+			},
+			ImportTime: 2 * time.Second,
+		},
+	}
 	return []scenario{
 		{name: "timeline import", builder: b, run: importStory},
+		{name: "calls that go on without their leader", builder: taking, run: underWayStory},
 		{
 			name: "timeline deletion without a client", builder: slow,
 			run: abandonedDeletionStory,
@@ -113,6 +127,37 @@ func importStory(s *script) {
 	s.pass(5 * time.Second)
 	first()
 	second()
+	s.paidOff()
+}
+
+// underWayStory makes calls that take long, and that a dead leader leaves running. Its
+// successor is asked for the same by a client that knows nothing of it, and that must not
+// hear of it.
+func underWayStory(s *script) {
+	s.noConflict = true
+	two := []neon.ShardID{shardOf(0, 0, 2), shardOf(0, 1, 2)}
+	s.create(0, 2, neon.Attached(0))
+	s.step("create")
+	s.timeline(0, 0, -1, two...)
+	s.step("branch")
+	s.timeline(0, 1, 0, two...)
+	s.step("archive")
+	s.archive(1, neon.Archived, two...)
+	s.step("bring back")
+	s.archive(1, neon.Unarchived, two...)
+	s.step("detach")
+	s.do("detach from the ancestor", func(ctx context.Context, c *testcluster.Client) error {
+		var done neon.AncestorDetached
+		return c.Call(ctx, "PUT", fmt.Sprintf("/v1/tenant/%s/timeline/%s/detach_ancestor",
+			idOf(0), timelineOf(1)), nil, &done)
+	})
+	s.step("import")
+	s.beginImport(0, 2)
+	s.imported(0, 2, "")
+	s.step("delete a timeline")
+	s.deleteTimeline(0, 1)
+	s.step("delete the tenant")
+	s.deleteTenant(0)
 	s.paidOff()
 }
 

@@ -175,6 +175,7 @@ func (e *episode) describe() testcluster.Builder {
 			DownloadRate:     1 << 20, ReplayRate: 1 << 16, HeatmapDelay: time.Second,
 			DeleteTimeline: e.upTo(2 * time.Second),
 			SplitStage:     e.upTo(2 * time.Second),
+			Takes:          e.slowCalls(),
 		}
 	}
 	if e.rng.IntN(2) == 0 {
@@ -422,5 +423,16 @@ func (e *episode) persist(
 			e.stacks()
 			return
 		}
+	}
+}
+
+// slowCalls are calls that go on when a leader dies, and meet its successor.
+func (e *episode) slowCalls() map[simpageserver.Route]time.Duration {
+	return map[simpageserver.Route]time.Duration{
+		simpageserver.RouteTimelineCreate: e.upTo(time.Second),
+		simpageserver.RouteTimelineDelete: e.upTo(time.Second),
+		simpageserver.RouteArchival:       e.upTo(time.Second),
+		simpageserver.RouteTenantDelete:   e.upTo(time.Second),
+		simpageserver.RouteActivateImport: e.upTo(time.Second),
 	}
 }

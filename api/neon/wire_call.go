@@ -15,6 +15,10 @@ type ShardCall struct {
 	Path    string // below /v1/tenant/<shard>/, with the query
 	Body    any    // nil: the JSON null
 	Timeout time.Duration
+
+	// UnderWay is the status with which a pageserver says that it is at the same already;
+	// 0: none. Besides, 503 says so of every call.
+	UnderWay int
 }
 
 // Time limits of shard calls. The long ones copy data or wait for uploads. Pageservers
@@ -57,6 +61,7 @@ func ArchivalConfig(id TimelineID, req ArchivalRequest) ShardCall {
 	return ShardCall{
 		Label: "timeline_archival_config", Method: http.MethodPut,
 		Path: below(id, "archival_config"), Body: req, Timeout: longCall,
+		UnderWay: http.StatusConflict,
 	}
 }
 

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 
 	"quorate/api/neon"
@@ -119,7 +120,12 @@ func pin(req neon.TimelineCreateRequest, info neon.TimelineInfo) neon.TimelineCr
 func (t *Timelines) createOn(
 	ctx context.Context, o fanout.Owner, req neon.TimelineCreateRequest,
 ) (neon.TimelineInfo, error) {
-	info, err := t.Pageservers.TimelineCreate(ctx, &o.Node, o.Shard, req)
+	info, err := t.createAt(ctx, o, req)
+	if fanout.StatusOf(err) == http.StatusConflict {
+		if found, ok := t.branchOf(ctx, o, req); ok {
+			info, err = found, nil
+		}
+	}
 	if err != nil {
 		return info, err
 	}
@@ -130,10 +136,39 @@ func (t *Timelines) createOn(
 			continue
 		}
 		// The location may be removed at this moment, and then has no such tenant.
-		if _, err := t.Pageservers.TimelineCreate(ctx, &node, o.Shard, req); err != nil &&
+		beside := fanout.Owner{Shard: o.Shard, Node: node}
+		if _, err := t.createAt(ctx, beside, pin(req, info)); err != nil &&
 			fanout.StatusOf(err) != http.StatusNotFound {
 			return info, err
 		}
 	}
 	return info, nil
+}
+
+// createAt creates a timeline at one location. It waits for a creation that is under way
+// there already.
+func (t *Timelines) createAt(
+	ctx context.Context, o fanout.Owner, req neon.TimelineCreateRequest,
+) (info neon.TimelineInfo, err error) {
+	err = fanout.Settle(ctx, http.StatusTooManyRequests, func() (err error) {
+		info, err = t.Pageservers.TimelineCreate(ctx, &o.Node, o.Shard, req)
+		return err
+	})
+	return info, err
+}
+
+// branchOf finds the branch that a request wants and that exists. A branch without a start
+// begins where its ancestor ends at that moment. So a pageserver that is asked once more
+// takes it for another branch.
+func (t *Timelines) branchOf(
+	ctx context.Context, o fanout.Owner, req neon.TimelineCreateRequest,
+) (info neon.TimelineInfo, ok bool) {
+	if req.Branch == nil || req.Branch.StartLsn != nil {
+		return info, false
+	}
+	_, body, err := t.Pageservers.Call(ctx, &o.Node, o.Shard, neon.DescribeTimeline(req.Timeline))
+	if err != nil || json.Unmarshal(body, &info) != nil {
+		return info, false
+	}
+	return info, info.Ancestor != nil && *info.Ancestor == req.Branch.Ancestor
 }

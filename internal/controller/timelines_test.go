@@ -413,3 +413,68 @@ func TestATimelineRequestHasActedFromItsFirstCallOn(t *testing.T) {
 		t.Errorf("%v, acted %v", err, acted)
 	}
 }
+
+// A leader that died may have left the creation running on a pageserver.
+func TestACreationThatIsUnderWayIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		w.tenant(tenantOne, 2)
+		end := time.Now().Add(20 * time.Second)
+		w.calls.create = func(
+			_ neon.NodeID, _ neon.ShardID, req neon.TimelineCreateRequest,
+		) (neon.TimelineInfo, error) {
+			if time.Now().Before(end) {
+				return neon.TimelineInfo{}, &statusError{429, neon.Conflict, "in progress"}
+			}
+			return info(t, req.Timeline, ""), nil
+		}
+		timelines, _ := w.timelines()
+		if _, err := timelines.Create(t.Context(), tenantOne, neon.TimelineCreateRequest{
+			Timeline: timelineOne, Bootstrap: &neon.TimelineBootstrap{},
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A branch without a start begins where its ancestor ends. When it is asked for once more,
+// the ancestor has gone on, and the pageserver takes it for another branch.
+func TestABranchThatExistsIsFound(t *testing.T) {
+	ancestor, other := neon.TimelineID{2}, neon.TimelineID{3}
+	lsn := neon.Lsn(0x30)
+	for name, c := range map[string]struct {
+		branch  neon.TimelineBranch
+		existed string
+		ok      bool
+	}{
+		"the same":          {neon.TimelineBranch{Ancestor: ancestor}, ancestor.String(), true},
+		"of another":        {neon.TimelineBranch{Ancestor: ancestor}, other.String(), false},
+		"at a given LSN":    {neon.TimelineBranch{Ancestor: ancestor, StartLsn: &lsn}, ancestor.String(), false},
+		"nothing is to see": {neon.TimelineBranch{Ancestor: ancestor}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.tenant(tenantOne, 1)
+			w.calls.create = func(
+				neon.NodeID, neon.ShardID, neon.TimelineCreateRequest,
+			) (neon.TimelineInfo, error) {
+				return neon.TimelineInfo{}, &statusError{409, neon.Conflict, "it exists"}
+			}
+			w.calls.call = func(neon.NodeID, neon.ShardID, neon.ShardCall) (int, string, error) {
+				if c.existed == "" {
+					return 0, "", &statusError{404, neon.NotFound, "none"}
+				}
+				return 200, fmt.Sprintf(`{"timeline_id":"%s","last_record_lsn":"0/10",`+
+					`"pg_version":16,"ancestor_timeline_id":"%s","ancestor_lsn":"0/8"}`,
+					timelineOne, c.existed), nil
+			}
+			timelines, _ := w.timelines()
+			_, err := timelines.Create(t.Context(), tenantOne, neon.TimelineCreateRequest{
+				Timeline: timelineOne, Branch: &c.branch,
+			})
+			if (err == nil) != c.ok || !c.ok && neon.CodeOf(err) != neon.Conflict {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

@@ -173,7 +173,14 @@ func (t *Timelines) deleteOn(
 ) error {
 	statuses, errs := make([]int, len(owners)), make([]error, len(owners))
 	_ = fanout.Each(ctx, owners, func(ctx context.Context, i int, o fanout.Owner) error {
-		statuses[i], errs[i] = t.pageservers.TimelineDelete(ctx, &o.Node, o.Shard, timeline)
+		errs[i] = fanout.Settle(ctx, 0, func() (err error) {
+			statuses[i], err = t.pageservers.TimelineDelete(ctx, &o.Node, o.Shard, timeline)
+			return err
+		})
+		if fanout.StatusOf(errs[i]) == http.StatusConflict {
+			// The pageserver is at it already, maybe for a leader that has died.
+			statuses[i], errs[i] = http.StatusAccepted, nil
+		}
 		return nil
 	})
 	for i, err := range errs {
@@ -211,8 +218,6 @@ func deleteError(err error) error {
 	case status == http.StatusServiceUnavailable,
 		status == http.StatusPreconditionFailed && msg == missingTenant:
 		return &neon.Error{Code: neon.Unavailable, Msg: msg, Err: err}
-	case status == http.StatusConflict:
-		return &neon.Error{Code: neon.Conflict, Msg: msg, Err: err}
 	default:
 		return &neon.Error{Code: neon.Internal, Msg: msg, Err: err}
 	}

@@ -178,7 +178,6 @@ func TestAnswersOfPageserversBecomeErrorsForClients(t *testing.T) {
 		{answered{http.StatusServiceUnavailable, "starting"}, neon.Unavailable},
 		{answered{http.StatusPreconditionFailed, missingTenant}, neon.Unavailable},
 		{answered{http.StatusPreconditionFailed, "it has branches"}, neon.Internal},
-		{answered{http.StatusConflict, "in the middle of something"}, neon.Conflict},
 		{neon.Errorf(neon.Timeout, "no answer"), neon.Timeout},
 	} {
 		if got := neon.CodeOf(deleteError(c.err)); got != c.want {
@@ -285,6 +284,23 @@ func TestOneAtATimeDeletesATimeline(t *testing.T) {
 		wg.Wait()
 		if most > 1 || w.recorded() {
 			t.Errorf("%d ask the first shard at a time, recorded %v", most, w.recorded())
+		}
+	})
+}
+
+// A pageserver that is at the deletion already, for a leader that has died, says 409.
+func TestADeletionThatIsUnderWayIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTimelineWorld(t)
+		end := time.Now().Add(10 * time.Second)
+		w.shards.set(func(neon.ShardNumber) (int, error) {
+			if time.Now().Before(end) {
+				return 0, answered{http.StatusConflict, "deletion is in progress"}
+			}
+			return http.StatusNotFound, nil
+		})
+		if stage, err := w.delete(t.Context()); err != nil || stage != Done || w.recorded() {
+			t.Errorf("%d, %v, recorded %v", stage, err, w.recorded())
 		}
 	})
 }

@@ -73,8 +73,9 @@ type Reply struct {
 	Err    error
 }
 
-// Ask makes one call on all owners, some at a time, and waits for all of them: an
-// operation that some shards have begun must not be given up because of another.
+// Ask makes one call on all owners, some at a time, until each answer is final, and waits
+// for all of them: an operation that some shards have begun must not be given up because
+// of another.
 func Ask(ctx context.Context, to Caller, owners []Owner, call neon.ShardCall) []Reply {
 	replies := make([]Reply, len(owners))
 	permits := make(chan struct{}, atOnce)
@@ -84,7 +85,10 @@ func Ask(ctx context.Context, to Caller, owners []Owner, call neon.ShardCall) []
 		wg.Go(func() {
 			defer func() { <-permits }()
 			r := Reply{Owner: o}
-			r.Status, r.Body, r.Err = to.Call(ctx, &o.Node, o.Shard, call)
+			r.Err = Settle(ctx, call.UnderWay, func() (err error) {
+				r.Status, r.Body, err = to.Call(ctx, &o.Node, o.Shard, call)
+				return err
+			})
 			replies[i] = r
 		})
 	}

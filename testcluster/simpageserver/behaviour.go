@@ -45,6 +45,10 @@ type Behaviour struct {
 	// after which splits fail; SplitUntouched is never.
 	SplitStage   time.Duration
 	SplitFailsAt SplitStage
+	// Takes says how long some calls take: the creation and the deletion of a timeline, its
+	// archival, its detachment, its activation after an import, the deletion of a tenant.
+	// They go on when the caller is gone. The same call meanwhile is refused.
+	Takes map[Route]time.Duration
 	// DiskBytes is the size of the disk; zero means 1 TiB.
 	DiskBytes uint64
 	// Utilization, when set, rewrites what the pageserver is about to report.

@@ -22,6 +22,7 @@ type process struct {
 	authorize   func(token string) bool
 	maintenance time.Duration
 	faults      *faults
+	slow        underWay
 	launched    []string      // header value
 	ready       chan struct{} // closed when re-attached
 	ln          net.Listener

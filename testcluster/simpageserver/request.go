@@ -342,7 +342,7 @@ func (p *process) repeat(c *call, delay time.Duration) {
 // perform does the work of one call.
 func (p *process) perform(c *call) reply {
 	if h := p.handlers[c.route]; h != nil {
-		return h(c)
+		return p.slowly(c, h)
 	}
 	return fail(http.StatusNotFound, "page not found").reply()
 }

@@ -26,8 +26,9 @@ type calls struct {
 // callees are the nodes as those who call them see them.
 type callees interface {
 	// awaitListing reports whether the listing of a node is still to come in this
-	// term; it will wake the shard.
-	awaitListing(n neon.NodeID, id neon.ShardID) bool
+	// term; it will wake the shard. It is silent as long as the node does not answer
+	// its heartbeats.
+	awaitListing(n neon.NodeID, id neon.ShardID) (awaited, silent bool)
 
 	// onDown registers a cancel for the moment a node stops being available.
 	onDown(n neon.NodeID, cancel context.CancelFunc) (stop func())
@@ -39,7 +40,7 @@ type callees interface {
 }
 
 // execute carries out Look, Issue, Put and Move. errParked means that the task comes
-// back by itself, errListing that the listing of the node will wake it.
+// back by itself, errListing and silentError that the listing of the node will wake it.
 func (c *calls) execute(k *task, sc *plan.Scene, step plan.Step) error {
 	switch step.Kind {
 	case plan.Look:
@@ -77,7 +78,9 @@ func (c *calls) move(sc *plan.Scene, step plan.Step) error {
 // look asks one node about one shard. While the node is being listed the answer
 // is on its way already.
 func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
-	if c.nodes.awaitListing(step.Node, k.ID) {
+	if awaited, silent := c.nodes.awaitListing(step.Node, k.ID); silent {
+		return &silentError{step.Node}
+	} else if awaited {
 		return errListing
 	}
 	if !c.queue.Acquire(step.Node, k) {

@@ -6,6 +6,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/queue"
 	"quorate/scheduler"
 )
 
@@ -44,6 +45,10 @@ func (w *nodeWatch) probe(node fsm.Node) {
 		return
 	}
 	news := !e.probed || e.failing != (err != nil)
+	var told []neon.ShardID // who waits for the listing has to hear that it does not come soon
+	if err != nil && !e.failing {
+		told, e.waiting = e.waiting, nil
+	}
 	e.probed, e.failing = true, err != nil
 	e.due = now.Add(w.opts.HeartbeatInterval)
 	if err != nil {
@@ -55,6 +60,7 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	stale := now.Sub(e.listedAt) > e.relist &&
 		(!w.opts.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
 	w.mu.Unlock()
+	w.queue.Wake(queue.Normal, told...)
 	if news {
 		w.wakeRules() // the rules ask who answers
 	}

@@ -1,6 +1,8 @@
 package reconciler
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -31,6 +33,45 @@ func TestACallThatHangsDoesNotHoldAShardOfADeadNode(t *testing.T) {
 		if n := b.attachedOn(dead); n != 0 {
 			t.Fatalf("%d shards were not moved", n)
 		}
+		b.check()
+	})
+}
+
+// TestRequestsDoNotWaitForWhoIsSilent: a pageserver is dead, and there is no verdict yet.
+// The leader that has called it is refused at once, and so are the requests that wait for
+// that. Its successor has called nobody. It knows as much after the first heartbeat.
+func TestRequestsDoNotWaitForWhoIsSilent(t *testing.T) {
+	const soon = 200 * time.Millisecond
+	scenario(t, 4, func(b *bench) {
+		ids := b.create(10, 2, neon.Attached(1))
+		b.awaitIdle()
+		dead := b.busiest()
+		b.fleet.set(func() { b.fleet.down[dead] = true })
+		ask := func(who string, value int) {
+			for _, id := range ids {
+				conf, err := neon.ParseTenantConfig(fmt.Appendf(nil, `{"gc_horizon":%d}`, value),
+					neon.RejectUnknown)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tenant, _ := b.log.State().Tenant(id)
+				r := b.must(fsm.UpdateTenant{ID: id, Sequence: tenant.Sequence, Config: &conf})
+				begun := time.Now()
+				ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Second)
+				_ = b.now.Await(ctx, r.Index, tenant.Shards()...)
+				cancel()
+				if took := time.Since(begun); took > soon {
+					t.Errorf("%s: a request took %s", who, took)
+				}
+			}
+		}
+		ask("the leader", 1)
+		b.depose()
+		b.lead()
+		ask("its successor, at once", 2)
+		elapse(time.Second)
+		ask("its successor, later", 3)
+		elapse(b.opts.MaxOffline + 5*time.Second)
 		b.check()
 	})
 }

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"quorate/api/neon"
@@ -102,20 +103,29 @@ func (l *lister) parentOf(st *fsm.State, stray neon.ShardID, found map[neon.Shar
 	}
 }
 
+// silentError is a look at a location that waits for the listing of a node that does not
+// answer its heartbeats.
+type silentError struct{ node neon.NodeID }
+
+func (e *silentError) Error() string {
+	return fmt.Sprintf("node %d does not answer its heartbeats", e.node)
+}
+
 // awaitListing reports whether the listing of a node is still to come in this term;
-// the shard will be woken by it, or when the node goes down without one.
-func (w *nodeWatch) awaitListing(n neon.NodeID, id neon.ShardID) bool {
+// the shard will be woken by it, or when the node goes down without one. It is silent as
+// long as the node does not answer its heartbeats.
+func (w *nodeWatch) awaitListing(n neon.NodeID, id neon.ShardID) (awaited, silent bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := w.watch[n]
 	if e == nil || e.listErr != nil || !e.last.Available() {
-		return false
+		return false, false
 	}
 	if inc, ok := w.seen.ListedAt(n); ok && inc == e.last.Incarnation {
-		return false
+		return false, false
 	}
 	e.waiting = append(e.waiting, id)
-	return true
+	return true, e.failing
 }
 
 // activate lists a node on an operator's order and commits that it is active.

@@ -291,11 +291,19 @@ func (w *worker) notify(k *task, sc *plan.Scene, p *pass) (more bool) {
 func (w *worker) shortStep(k *task, sc *plan.Scene, step plan.Step) (more bool) {
 	logIfNotNotified(w.logger, sc, step)
 	err := w.calls.execute(k, sc, step)
+	var silent *silentError
 	switch {
 	case errors.Is(err, errParked):
 		return false
 	case errors.Is(err, errListing):
 		w.endAlarm(k)
+		w.queue.Finish(k)
+		return false
+	case errors.As(err, &silent):
+		// Whoever waits is not kept until the verdict. A leader that has called the node
+		// before would have been refused.
+		w.endAlarm(k)
+		w.wait.failed(k.ID, reconcileError(k.ID, err))
 		w.queue.Finish(k)
 		return false
 	case err != nil && w.queue.IsCancelled(k):

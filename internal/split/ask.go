@@ -2,6 +2,7 @@ package split
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -27,22 +28,25 @@ const (
 // parents' generations and the parents are not. Each pageserver is asked at most
 // once; a split whose answer was lost is recognised by what it left, unless the
 // answer took longer than a request may. The error is for the client.
+//
+// When one parent fails, no other one is begun. Those that are under way are waited for: a
+// pageserver goes on with what it has begun, and the roll-back waits for it anyway.
 func (p *Splitter) ask(ctx context.Context, sp fsm.Split) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	calls, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errgroup.WithContext(calls)
 	done := make(chan struct{})
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		p.watch(ctx, sp, done, cancel)
+		p.watch(calls, sp, done, cancel)
 	}()
 	if p.Failpoints.Armed("shard-split-post-remote-sleep") {
 		// The test that sets this looks at one that was split while the next was not.
 		g.SetLimit(1)
 	}
 	for _, parent := range sp.Parents {
-		g.Go(func() error { return p.askOne(ctx, sp, parent) })
+		g.Go(func() error { return p.askOne(ctx, calls, sp, parent) })
 	}
 	err := g.Wait()
 	close(done)
@@ -81,7 +85,10 @@ func (p *Splitter) watch(
 	}
 }
 
-func (p *Splitter) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitParent) error {
+// askOne has one parent split. What has no effect ends with ctx, the call with calls.
+func (p *Splitter) askOne(
+	ctx, calls context.Context, sp fsm.Split, parent fsm.SplitParent,
+) error {
 	node, ok := p.Log.State().Node(parent.Node)
 	if !ok || !node.Available() {
 		return neon.Errorf(neon.Conflict, "Failed to split %s: pageserver %s is not available",
@@ -103,9 +110,13 @@ func (p *Splitter) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitPar
 	if parent.Shard.Count.Shards() == 1 {
 		req.StripeSize = &sp.Stripe
 	}
-	children, asked := p.Pageservers.ShardSplit(ctx, &node, parent.Shard, req,
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	children, asked := p.Pageservers.ShardSplit(calls, &node, parent.Shard, req,
 		p.Options.RequestTimeout)
-	if asked != nil && p.Options.RequestTimeout > 0 && neon.CodeOf(asked) == neon.Timeout {
+	if answered(asked) ||
+		asked != nil && p.Options.RequestTimeout > 0 && neon.CodeOf(asked) == neon.Timeout {
 		return splitFailed(ctx, parent.Shard, asked)
 	}
 	if asked == nil {
@@ -133,6 +144,13 @@ func (p *Splitter) askOne(ctx context.Context, sp fsm.Split, parent fsm.SplitPar
 		return splitFailed(ctx, parent.Shard, err)
 	}
 	return neon.Errorf(neon.Conflict, "Failed to split %s: the pageserver has %s", parent.Shard, v)
+}
+
+// answered reports whether a pageserver has said that a split failed. Then it is rolled back
+// whatever is there: what a pageserver has called a failure it may undo.
+func answered(err error) bool {
+	var status interface{ HTTPStatus() int }
+	return errors.As(err, &status) && status.HTTPStatus() != 0
 }
 
 // splitFailed is the error of a split that failed on a pageserver, or, when it was

@@ -107,7 +107,7 @@ var allowed = map[string]struct {
 	},
 	"internal/duty": {nil, "runs what it knows nothing of"},
 	"internal/fanout": {
-		[]string{"fsm", "internal/decide", "internal/split", "api/neon"},
+		[]string{"fsm", "internal/decide", "internal/split", "internal/wait", "api/neon"},
 		"effects only through interfaces it declares",
 	},
 	"internal/membership": {

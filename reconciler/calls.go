@@ -21,6 +21,7 @@ type calls struct {
 	seen      *observed.Locations
 	queue     *shardQueue
 	nodes     callees
+	answers   *answers
 }
 
 // callees are the nodes as those who call them see them.
@@ -83,17 +84,24 @@ func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
 	} else if awaited {
 		return errListing
 	}
-	if !c.queue.Acquire(step.Node, k) {
+	if !c.queue.Acquire(k, k.Memory.basis, step.Node) {
 		return errParked
 	}
-	defer c.queue.Release(step.Node)
-	up, stop := c.whileUp(k, step.Node)
-	defer stop()
+	defer c.queue.Release(k, step.Node)
+	up, end := c.begin(k, sc, nodeCall{kind: looking}, step.Node)
+	if up.Err() != nil {
+		end(up.Err())
+		return fmt.Errorf("node %d is not available", step.Node)
+	}
 	ctx, cancel := context.WithTimeout(up, c.opts.LookTimeout)
 	defer cancel()
 	began := c.seen.Clock()
 	conf, found, err := c.locations.Location(ctx, sc.Node(step.Node), k.ID)
+	gone := up.Err() != nil
+	end(err)
 	switch {
+	case err != nil && gone:
+		return c.ctx.Err() // what to do now is decided anew
 	case err != nil:
 		return err
 	case !found:
@@ -110,10 +118,10 @@ func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
 // put makes a location be what the step says. The location is unknown from before
 // the call until an answer comes.
 func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
-	if !c.queue.Acquire(step.Node, k) {
+	if !c.queue.Acquire(k, k.Memory.basis, step.Node) {
 		return errParked
 	}
-	defer c.queue.Release(step.Node)
+	defer c.queue.Release(k, step.Node)
 	node := sc.Node(step.Node)
 	conf := step.Conf
 	if conf.Mode == "" {
@@ -125,42 +133,66 @@ func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
 	if step.Flush {
 		opts.Flush = c.opts.FlushBeforeMove
 	}
-	up, stop := c.whileUp(k, step.Node)
-	defer stop()
+	up, end := c.begin(k, sc, nodeCall{kind: changing, patience: opts.Flush}, step.Node)
 	if up.Err() != nil {
+		end(up.Err())
 		return fmt.Errorf("node %d is not available", step.Node)
 	}
 	ctx, cancel := context.WithTimeout(up, c.opts.PutTimeout)
 	defer cancel()
 	c.seen.BeginCall(k.ID, step.Node, conf.Generation)
 	err := c.locations.PutLocation(ctx, node, k.ID, body, opts)
+	gone := up.Err() != nil
+	end(err)
 	now, _ := c.log.State().Node(step.Node)
 	c.seen.EndCall(k.ID, step.Node, step.Conf, err == nil && now.Incarnation == node.Incarnation)
 	if err != nil {
 		c.nodes.doubt(step.Node)
 	}
-	if err != nil && up.Err() != nil {
-		return c.ctx.Err() // the node went down: what to do now is decided anew
+	if err != nil && gone {
+		return c.ctx.Err() // what to do now is decided anew
 	}
 	return err
 }
 
-// whileUp is the term's context. It also ends when one of some nodes, zero for none,
-// stops being available, or an operator cancels the work on the shard.
-func (c *calls) whileUp(k *task, nodes ...neon.NodeID) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(c.ctx)
+// begin is the beginning of calls like one about a shard to some nodes. The context is
+// that of the term. It also ends when one of the nodes stops being available, when an
+// operator cancels the work on the shard, and when a node does not answer and something
+// else was decided about the shard. What the nodes are believed to answer follows from
+// the error with which the calls end.
+func (c *calls) begin(
+	k *task, sc *plan.Scene, like nodeCall, nodes ...neon.NodeID,
+) (up context.Context, end func(error)) {
+	up, cancel := context.WithCancel(c.ctx)
 	c.queue.During(k, cancel)
-	var stops []func()
+	var ends []func(outcome)
 	for _, n := range nodes {
-		if n != 0 {
-			stops = append(stops, c.nodes.onDown(n, cancel))
-		}
+		stop := c.nodes.onDown(n, cancel)
+		call := like
+		call.node, call.shard, call.sequence, call.give = n, k.ID, sc.Shard.Sequence, cancel
+		note := c.note(k, call)
+		ends = append(ends, func(o outcome) { stop(); note(o) })
 	}
-	return ctx, func() {
+	return up, func(err error) {
 		c.queue.During(k, nil)
-		for _, stop := range stops {
-			stop()
+		for _, end := range ends {
+			end(outcomeOf(err, up.Err()))
 		}
 		cancel()
+	}
+}
+
+// note has a call judged by its outcome. A node has as many slots as it deserves.
+func (c *calls) note(k *task, call nodeCall) (end func(outcome)) {
+	c.answers.begin(&call)
+	return func(o outcome) {
+		c.answers.end(&call, o)
+		switch {
+		case call.kind >= judged:
+		case o == says:
+			c.queue.Answered(k, call.node)
+		case o == misses:
+			c.queue.Unanswered(k, call.node)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,8 +22,8 @@ func (m *mover) catchUp(ctx context.Context, sc *plan.Scene, step plan.Step) err
 	}
 	for len(want) > 0 {
 		if _, err := m.migrations.WaitLSN(ctx, sc.Node(step.Node), sc.Shard.ID, want,
-			10*time.Second); err != nil && ctx.Err() != nil {
-			return ctx.Err()
+			10*time.Second); errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("catching up of node %d: %w", step.Node, err)
 		}
 		have, err := m.migrations.Timelines(ctx, sc.Node(step.Node), sc.Shard.ID)
 		if err == nil && reached(have, want) {

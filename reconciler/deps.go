@@ -97,8 +97,10 @@ type Options struct {
 	HighWorkers   int // 256, for what an API call waits for
 	NormalWorkers int // 128
 	SlowWorkers   int // 256, for warming and catching up, which hold no other permit
-	PerNode       int // 64 calls at a time to one node, so that a slow one holds only these
-	HookCalls     int // 32 notifications at a time
+
+	FailoverWorkers int // 128, for shards that no pageserver serves
+	PerNode         int // 64 calls at a time to one node, and as many long steps
+	HookCalls       int // 32 notifications at a time
 
 	PutTimeout      time.Duration // 25 s
 	LookTimeout     time.Duration // 5 s
@@ -149,6 +151,7 @@ func (o Options) withDefaults() Options {
 	n(&o.HighWorkers, 256)
 	n(&o.NormalWorkers, 128)
 	n(&o.SlowWorkers, 256)
+	n(&o.FailoverWorkers, 128)
 	n(&o.PerNode, 64)
 	n(&o.HookCalls, 32)
 	d(&o.PutTimeout, 25*time.Second)

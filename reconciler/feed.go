@@ -19,6 +19,7 @@ type feed struct {
 	queue    *shardQueue
 	unplaced *unplaced
 	nodes    nodeChanges
+	answers  *answers
 	report   *report
 	metrics  Metrics
 
@@ -72,7 +73,7 @@ func (f *feed) pass(st *fsm.State, c fsm.Touched) {
 	for _, id := range c.Tenants {
 		if tenant, ok := st.Tenant(id); ok {
 			for _, shard := range tenant.Shards() {
-				f.queue.RecordChanged(shard, tenant.Sequence)
+				f.queue.RecordChanged(queue.Normal, shard, tenant.Sequence)
 			}
 		}
 	}
@@ -89,7 +90,12 @@ func (f *feed) pass(st *fsm.State, c fsm.Touched) {
 func (f *feed) shard(st *fsm.State, id neon.ShardID) {
 	if sh, ok := st.Shard(id); ok {
 		f.unplaced.note(st, &sh)
-		f.queue.RecordChanged(id, sh.Sequence)
+		priority := queue.Normal
+		if sh.AcknowledgedNode != 0 && unserved(st, &sh) {
+			priority = queue.Failover
+		}
+		f.queue.RecordChanged(priority, id, sh.Sequence)
+		f.answers.decided(id)
 		return
 	}
 	f.countReplaced(st, id)

@@ -32,6 +32,7 @@ type fleet struct {
 	down map[neon.NodeID]bool
 	// calls to it end when their callers give up
 	hung   neon.NodeID
+	stalls map[neon.NodeID]call          // of which these calls end so, and no others
 	deaf   neon.NodeID                   // answers no heartbeats
 	frozen time.Duration                 // how long heartbeats take that then fail
 	lists  map[neon.NodeID]time.Duration // how long they take to be listed
@@ -75,12 +76,26 @@ var errDown = errors.New("connection refused")
 var errRefused = errors.New("no space left on device")
 var errLost = errors.New("the answer was lost")
 
+// call is a set of kinds of calls to a pageserver.
+type call uint8
+
+const (
+	callPut call = 1 << iota
+	callLook
+	callList
+	callWarm  // heatmaps, downloads and their progress
+	callWrote // timelines, and waiting for their ends
+	callProbe
+
+	callsButProbes = callPut | callLook | callList | callWarm | callWrote
+)
+
 // enter is what every call begins with.
-func (f *fleet) enter(ctx context.Context, n neon.NodeID) error {
+func (f *fleet) enter(ctx context.Context, n neon.NodeID, kind call) error {
 	f.mu.Lock()
-	latency, hung := f.latency, f.hung
+	latency, hung := f.latency, f.hung == n || f.stalls[n]&kind != 0
 	f.mu.Unlock()
-	if n == hung && n != 0 {
+	if hung && n != 0 {
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -99,7 +114,7 @@ func (f *fleet) PutLocation(
 	ctx context.Context, node *fsm.Node, id neon.ShardID, c *neon.LocationConfig,
 	_ neon.LocationOptions,
 ) error {
-	if err := f.enter(ctx, node.ID); err != nil {
+	if err := f.enter(ctx, node.ID, callPut); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -163,7 +178,7 @@ func (f *fleet) Location(
 	if f.onLook != nil {
 		f.onLook(id)
 	}
-	if err := f.enter(ctx, node.ID); err != nil {
+	if err := f.enter(ctx, node.ID, callLook); err != nil {
 		return nil, false, err
 	}
 	f.mu.Lock()
@@ -178,7 +193,7 @@ func (f *fleet) Location(
 func (f *fleet) Locations(
 	ctx context.Context, node *fsm.Node,
 ) (list []neon.ListedLocation, err error) {
-	if err := f.enter(ctx, node.ID); err != nil {
+	if err := f.enter(ctx, node.ID, callList); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
@@ -212,13 +227,13 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 	if deaf {
 		return nil, errDown
 	}
-	return &neon.Utilization{MaxShardCount: 2500}, f.enter(ctx, node.ID)
+	return &neon.Utilization{MaxShardCount: 2500}, f.enter(ctx, node.ID, callProbe)
 }
 
 func (f *fleet) SecondaryDownload(
 	ctx context.Context, node *fsm.Node, _ neon.ShardID, atMost time.Duration,
 ) (bool, error) {
-	if err := f.enter(ctx, node.ID); err != nil {
+	if err := f.enter(ctx, node.ID, callWarm); err != nil {
 		return false, err
 	}
 	f.mu.Lock()
@@ -240,7 +255,7 @@ func (f *fleet) SecondaryDownload(
 func (f *fleet) SecondaryStatus(
 	ctx context.Context, node *fsm.Node, id neon.ShardID,
 ) (p neon.SecondaryProgress, err error) {
-	if err := f.enter(ctx, node.ID); err != nil {
+	if err := f.enter(ctx, node.ID, callWarm); err != nil {
 		return p, err
 	}
 	f.mu.Lock()
@@ -263,7 +278,7 @@ func (f *fleet) SecondaryStatus(
 
 func (f *fleet) HeatmapUpload(ctx context.Context, node *fsm.Node, _ neon.ShardID) error {
 	f.set(func() { f.heatmaps = append(f.heatmaps, node.ID) })
-	return f.enter(ctx, node.ID)
+	return f.enter(ctx, node.ID, callWarm)
 }
 
 func (f *fleet) Timelines(
@@ -275,19 +290,19 @@ func (f *fleet) Timelines(
 	if !ok {
 		has = map[neon.TimelineID]neon.Lsn{{1}: 100}
 	}
-	return has, f.enter(ctx, node.ID)
+	return has, f.enter(ctx, node.ID, callWrote)
 }
 
 func (f *fleet) WaitLSN(
 	ctx context.Context, node *fsm.Node, _ neon.ShardID, _ map[neon.TimelineID]neon.Lsn,
 	_ time.Duration,
 ) (bool, error) {
-	err := f.enter(ctx, node.ID)
+	err := f.enter(ctx, node.ID, callWrote)
 	return err == nil, err
 }
 
 func (f *fleet) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error {
-	if err := f.enter(ctx, 0); err != nil {
+	if err := f.enter(ctx, 0, 0); err != nil {
 		return err
 	}
 	f.mu.Lock()

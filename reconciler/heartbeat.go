@@ -32,7 +32,8 @@ func (w *nodeWatch) probeDue() {
 	}
 }
 
-// probe is one heartbeat and what follows from it.
+// probe is one heartbeat and what follows from it. The next one is not held up by a
+// listing that takes its time.
 func (w *nodeWatch) probe(node fsm.Node) {
 	ctx, cancel := context.WithTimeout(w.ctx, w.opts.ProbeTimeout)
 	u, err := w.prober.Utilization(ctx, &node)
@@ -59,25 +60,34 @@ func (w *nodeWatch) probe(node fsm.Node) {
 	}
 	stale := now.Sub(e.listedAt) > e.relist &&
 		(!w.opts.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
+	inc, listed := w.seen.ListedAt(node.ID)
+	e.busy = false
+	if err == nil && e.endListing == nil &&
+		(!listed || inc != node.Incarnation || !node.Available() || stale) {
+		ctx, cancel := context.WithCancel(w.ctx)
+		e.endListing = cancel
+		w.wg.Go(func() { w.take(ctx, e, node) })
+	}
 	w.mu.Unlock()
 	w.queue.Wake(queue.Normal, told...)
 	if news {
 		w.wakeRules() // the rules ask who answers
 	}
-	if err == nil {
-		if inc, ok := w.seen.ListedAt(node.ID); !ok || inc != node.Incarnation ||
-			!node.Available() || stale {
-			listed := w.list(&node) == nil
-			if !node.Available() && (listed || w.startedLongAgo(node.ID)) {
-				w.propose([]fsm.Verdict{{
-					Node: node.ID, From: node.Availability, To: neon.NodeActive,
-					Incarnation: node.Incarnation,
-				}})
-			}
-		}
+	w.progress.Notify()
+}
+
+// take lists a node, and proposes to use one that is not used.
+func (w *nodeWatch) take(ctx context.Context, e *watched, node fsm.Node) {
+	listed := w.list(ctx, &node) == nil
+	if !node.Available() && (listed || w.startedLongAgo(node.ID)) {
+		w.propose([]fsm.Verdict{{
+			Node: node.ID, From: node.Availability, To: neon.NodeActive,
+			Incarnation: node.Incarnation,
+		}})
 	}
 	w.mu.Lock()
-	e.busy = false
+	e.endListing()
+	e.endListing = nil
 	w.mu.Unlock()
 	w.progress.Notify()
 }
@@ -133,10 +143,11 @@ func (w *nodeWatch) propose(v []fsm.Verdict) {
 	}
 }
 
-// silent lists the schedulable nodes whose last heartbeats were not answered (one
-// that is lost on the way does not count), and reports whether every schedulable one
-// was asked in this term.
+// silent lists the nodes that do not answer calls, and the schedulable nodes whose last
+// heartbeats were not answered (one that is lost on the way does not count). It reports
+// whether every schedulable one was asked in this term.
 func (w *nodeWatch) silent() (ids []neon.NodeID, asked bool) {
+	ids = w.answers.unresponsive()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	asked = true
@@ -152,6 +163,9 @@ func (w *nodeWatch) silent() (ids []neon.NodeID, asked bool) {
 	}
 	return ids, asked
 }
+
+// unresponsive lists the nodes that do not answer calls.
+func (w *nodeWatch) unresponsive() []neon.NodeID { return w.answers.unresponsive() }
 
 // utilizations are what the last heartbeats that were answered said.
 func (w *nodeWatch) utilizations() map[neon.NodeID]*neon.Utilization {

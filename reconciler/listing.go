@@ -14,8 +14,8 @@ import (
 
 // list takes over the complete listing of a node, has removed what no tenant knows,
 // and wakes the shards that are not what they were thought to be.
-func (w *nodeWatch) list(node *fsm.Node) error {
-	ctx, cancel := context.WithTimeout(w.ctx, w.opts.PutTimeout)
+func (w *nodeWatch) list(wanted context.Context, node *fsm.Node) error {
+	ctx, cancel := context.WithTimeout(wanted, w.opts.PutTimeout)
 	defer cancel()
 	_, listed := w.seen.ListedAt(node.ID)
 	began := w.seen.Clock()
@@ -29,7 +29,9 @@ func (w *nodeWatch) list(node *fsm.Node) error {
 	w.mu.Lock()
 	e := w.watch[node.ID]
 	if e != nil {
-		e.listErr = err
+		if e.listErr = err; wanted.Err() != nil {
+			e.listErr = nil // it was not wanted any more
+		}
 		wake = append(wake, e.waiting...)
 		e.waiting = nil
 		if err == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -18,10 +19,14 @@ func (w *worker) longStep(k *task) {
 	step := *k.Memory.step
 	sc, ok := w.scene(w.log.State(), k)
 	var err error
-	// a node may have been deleted meanwhile
-	exists := func(n neon.NodeID) bool { return n == 0 || sc.Node(n) != nil }
-	if ok && w.ctx.Err() == nil && exists(step.Node) && exists(step.From) {
-		err = w.makeLongStep(k, sc, step)
+	// it may have been decided otherwise while the step waited for its turn
+	if ok && w.ctx.Err() == nil && plan.Next(sc) == step {
+		nodes := nodesOf(sc, step)
+		if !w.queue.Acquire(k, k.Memory.basis, nodes...) {
+			return
+		}
+		err = w.makeLongStep(k, sc, step, nodes)
+		w.queue.Release(k, nodes...)
 	}
 	if w.queue.IsCancelled(k) {
 		err = nil
@@ -45,19 +50,35 @@ func (w *worker) longStep(k *task) {
 	}
 }
 
-func (w *worker) makeLongStep(k *task, sc *plan.Scene, step plan.Step) (err error) {
-	ctx, stop := w.calls.whileUp(k, step.Node, step.From)
-	defer stop()
+// nodesOf are the nodes that a long step asks: the destination, and where the shard is.
+func nodesOf(sc *plan.Scene, step plan.Step) []neon.NodeID {
+	nodes := []neon.NodeID{step.Node}
+	for _, from := range []neon.NodeID{step.From, sc.Shard.Attached} {
+		if from != 0 && !slices.Contains(nodes, from) {
+			nodes = append(nodes, from)
+		}
+	}
+	return nodes
+}
+
+func (w *worker) makeLongStep(
+	k *task, sc *plan.Scene, step plan.Step, nodes []neon.NodeID,
+) (err error) {
+	ctx, end := w.calls.begin(k, sc, nodeCall{kind: stepping}, nodes...)
+	m := *w.mover
+	m.migrations = &questions{calls: w.calls, to: w.mover.migrations, task: k, scene: sc}
 	switch {
 	case step.Kind == plan.CatchUp:
-		err = w.mover.catchUp(ctx, sc, step)
+		err = m.catchUp(ctx, sc, step)
 	case sc.Shard.Attached == step.Node:
-		err = w.mover.warm(ctx, sc, step)
+		err = m.warm(ctx, sc, step)
 	default:
-		err = w.mover.prewarm(ctx, sc, step)
+		err = m.prewarm(ctx, sc, step)
 	}
-	if ctx.Err() != nil {
-		return nil // a node went down: what to do now is decided anew
+	gone := ctx.Err() != nil
+	end(err)
+	if gone {
+		return nil // what to do now is decided anew
 	}
 	return err
 }

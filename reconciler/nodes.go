@@ -44,6 +44,7 @@ type nodeWatch struct {
 	lister     *lister
 	queue      waker
 	report     *report
+	answers    *answers
 	began      time.Time
 
 	progress  wait.Broadcast // a probe has ended
@@ -66,7 +67,8 @@ type watched struct {
 	lastSuccess time.Time
 	since       time.Time // when the present availability was first seen here
 	due         time.Time
-	busy        bool // a probe or a listing is under way
+	busy        bool               // a probe is under way
+	endListing  context.CancelFunc // ends the listing under way; nil for none
 	probed      bool
 	failing     bool
 	failures    int   // in a row
@@ -83,12 +85,14 @@ type watched struct {
 func newNodeWatch(
 	ctx context.Context, d Deps, seen *observed.Locations, s *strays, r *report,
 ) *nodeWatch {
-	return &nodeWatch{
+	w := &nodeWatch{
 		ctx: ctx, opts: d.Options, log: d.Log, prober: d.Prober, failpoints: d.Failpoints,
 		logger: d.Logger, seen: seen, strays: s, report: r, began: time.Now(),
 		lister:    &lister{log: d.Log, locations: d.Locations},
 		rulesWake: wait.NewSignal(), watch: make(map[neon.NodeID]*watched),
 	}
+	w.answers = newAnswers(d, w.wakeRules)
+	return w
 }
 
 // run probes what is due and judges, until the term ends.
@@ -99,6 +103,7 @@ func (w *nodeWatch) run() {
 	for {
 		w.probeDue()
 		w.judge()
+		w.answers.look()
 		select {
 		case <-w.ctx.Done():
 			w.wg.Wait()
@@ -121,8 +126,10 @@ func (w *nodeWatch) changed() {
 	}
 	for _, id := range d.restarted {
 		w.seen.ForgetNode(id)
+		w.answers.forget(id)
 	}
 	for _, id := range d.woken {
+		w.answers.forget(id)
 		w.wakeNode(st, id)
 	}
 	w.queue.Wake(queue.Normal, d.stranded...)
@@ -153,6 +160,9 @@ func (w *nodeWatch) compare(st *fsm.State) (d differences) {
 	for id, e := range w.watch {
 		if !alive[id] {
 			e.cancelCalls()
+			if e.endListing != nil {
+				e.endListing()
+			}
 			delete(w.watch, id)
 			d.deleted = append(d.deleted, id)
 			d.stranded = append(d.stranded, e.waiting...)
@@ -178,6 +188,9 @@ func (w *nodeWatch) compareNode(st *fsm.State, n *fsm.Node, d *differences) {
 	if restarted {
 		d.restarted = append(d.restarted, n.ID)
 		e.listErr, e.due = nil, now
+		if e.endListing != nil {
+			e.endListing() // it would be one of the process that is gone
+		}
 	}
 	if last.Availability != n.Availability || restarted {
 		e.since = now
@@ -322,7 +335,8 @@ func (w *nodeWatch) firstRound() {
 		for id, e := range w.watch {
 			inc, ok := w.seen.ListedAt(id)
 			listed := ok && inc == e.last.Incarnation
-			complete = complete && e.probed && (e.failing || e.listErr != nil || listed && !e.busy)
+			complete = complete && e.probed &&
+				(e.failing || e.listErr != nil || listed && e.endListing == nil)
 		}
 		w.mu.Unlock()
 		if complete {

@@ -24,6 +24,7 @@ type rules struct {
 	logger     *slog.Logger
 	nodes      *nodeWatch
 	unplaced   *unplaced
+	notifies   bool // there is a compute hook
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
 }
 
@@ -33,6 +34,7 @@ func (r *rules) run() {
 	defer tick.Stop()
 	for {
 		r.evacuate()
+		r.relieve()
 		r.repair()
 		r.rehome()
 		select {
@@ -64,6 +66,33 @@ func (r *rules) evacuate() {
 				r.opts.EvacuationBatch)
 			if len(intents) > 0 && !r.takeAway(id, intents) {
 				return // the rule holds on: the next round tries again
+			}
+		}
+	}
+}
+
+// relieve gives the shards that serve nobody, since their nodes do not answer, to nodes
+// that do.
+func (r *rules) relieve() {
+	for _, id := range r.nodes.unresponsive() {
+		st := r.log.State()
+		loads, asked := r.nodes.answering()
+		if !asked {
+			return
+		}
+		sched := scheduler.New(st, loads)
+		var intents []fsm.Intent
+		for sh := range st.AttachedOn(id, neon.ShardID{}) {
+			if !r.notifies || !unserved(st, &sh) {
+				continue // it cannot be told whether it serves anybody
+			}
+			if in, ok := sched.FailOver(sh); ok {
+				intents = append(intents, in)
+			}
+		}
+		for batch := range slices.Chunk(intents, r.opts.EvacuationBatch) {
+			if !r.takeAway(id, batch) {
+				return
 			}
 		}
 	}

@@ -24,6 +24,9 @@ type scenes struct {
 type listings interface {
 	// unlisted names a node that may have anything, or is "".
 	unlisted(st *fsm.State) string
+
+	// unresponsive lists the nodes that do not answer calls.
+	unresponsive() []neon.NodeID
 }
 
 // of is the scene of a shard; false when the shard does not exist.
@@ -39,6 +42,7 @@ func (s *scenes) of(st *fsm.State, id neon.ShardID) (*plan.Scene, bool) {
 	if tenant.Deleting {
 		sc.MayHave = cmp.Or(s.nodes.unlisted(st), s.strays.ofTenant(st, id.Tenant))
 	}
+	sc.Unresponsive = s.nodes.unresponsive()
 	select {
 	case <-s.surveyed:
 	default:

@@ -37,6 +37,7 @@ type term struct {
 	report   *report
 	alarms   *alarms
 	limits   *warmLimits
+	answers  *answers
 
 	feed       *feed
 	rules      *rules
@@ -57,6 +58,7 @@ func newTerm(ctx context.Context, d Deps) *term {
 		log: d.Log, seen: t.seen, nodes: t.nodes, strays: t.strays, surveyed: t.ready,
 		notifies: d.Hook != nil,
 	}
+	t.answers = t.nodes.answers
 	t.outbox = outbox.New(ctx, outbox.Deps{
 		Log: d.Log, Observed: t.seen, Hook: d.Hook, Calls: d.Options.HookCalls,
 		Listener: &unnotified{
@@ -78,12 +80,14 @@ func (t *term) addWorkers(d Deps) {
 		wait: t.wait, report: t.report, alarms: t.alarms, limits: t.limits,
 	}
 	t.queue = queue.New(queue.Limits{
-		High: o.HighWorkers, Normal: o.NormalWorkers, Slow: o.SlowWorkers, PerNode: o.PerNode,
+		High: o.HighWorkers, Normal: o.NormalWorkers, Failover: o.FailoverWorkers,
+		Slow: o.SlowWorkers, PerNode: o.PerNode,
 	}, w.turn)
 	w.queue, t.nodes.queue, t.strays.queue = t.queue, t.queue, t.queue
+	t.answers.throttle = t.queue.Throttle
 	w.calls = &calls{
 		ctx: t.ctx, opts: o, log: d.Log, locations: d.Locations, seen: t.seen, queue: t.queue,
-		nodes: t.nodes,
+		nodes: t.nodes, answers: t.answers,
 	}
 	w.mover = &mover{
 		ctx: t.ctx, opts: o, log: d.Log, migrations: d.Migrations, logger: d.Logger, seen: t.seen,
@@ -96,11 +100,11 @@ func (t *term) addLoops(d Deps) {
 	commit := (&committer{ctx: t.ctx, log: d.Log, logger: d.Logger}).commit
 	t.feed = &feed{
 		log: d.Log, seen: t.seen, queue: t.queue, unplaced: t.unplaced, nodes: t.nodes,
-		report: t.report, metrics: d.Metrics, signal: wait.NewSignal(),
+		answers: t.answers, report: t.report, metrics: d.Metrics, signal: wait.NewSignal(),
 	}
 	t.rules = &rules{
 		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,
-		nodes: t.nodes, unplaced: t.unplaced, commit: commit,
+		nodes: t.nodes, unplaced: t.unplaced, commit: commit, notifies: d.Hook != nil,
 	}
 	t.optimiser = &optimiser{
 		ctx: t.ctx, opts: d.Options, log: d.Log, metrics: d.Metrics, logger: d.Logger,

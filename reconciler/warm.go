@@ -73,7 +73,7 @@ func (m *mover) prewarm(ctx context.Context, sc *plan.Scene, step plan.Step) err
 	if err != nil {
 		return fmt.Errorf("how warm node %d is: %w", step.Node, err)
 	}
-	if op == fsm.OperationNone && !m.warmEnough(sc, have, op) {
+	if op == fsm.OperationNone && !m.warmEnough(ctx, sc, have, op) {
 		m.logger.Info(fmt.Sprintf(
 			"Skipping migration of %s to %d because secondary isn't ready: %d of %d bytes",
 			sc.Shard.ID, step.Node, have.BytesDownloaded, have.BytesTotal))
@@ -87,7 +87,7 @@ func (m *mover) prewarm(ctx context.Context, sc *plan.Scene, step plan.Step) err
 		return nil // it was decided otherwise meanwhile
 	}
 	switch {
-	case m.warmEnough(sc, have, op), op == fsm.OperationFill, op == fsm.OperationDelete:
+	case m.warmEnough(ctx, sc, have, op), op == fsm.OperationFill, op == fsm.OperationDelete:
 		m.seen.SetWarm(sc.Shard.ID, step.Node)
 		return nil
 	case op == fsm.OperationDrain:
@@ -170,14 +170,14 @@ func (m *mover) download(
 
 // warmEnough reports whether a destination has enough for a move. A tenant without
 // timelines has nothing to download, and no heatmap either.
-func (m *mover) warmEnough(sc *plan.Scene, p neon.SecondaryProgress, op fsm.OperationKind) bool {
+func (m *mover) warmEnough(
+	ctx context.Context, sc *plan.Scene, p neon.SecondaryProgress, op fsm.OperationKind,
+) bool {
 	if p.HeatmapMtime == nil {
 		n := sc.Node(sc.Shard.Attached)
 		if n == nil || !n.Available() {
 			return false
 		}
-		ctx, cancel := context.WithTimeout(m.ctx, m.opts.LookTimeout)
-		defer cancel()
 		timelines, err := m.migrations.Timelines(ctx, n, sc.Shard.ID)
 		return err == nil && len(timelines) == 0
 	}

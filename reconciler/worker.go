@@ -54,11 +54,11 @@ type pass struct {
 // turn is a worker's turn with one shard.
 func (w *worker) turn(k *task) {
 	m := &k.Memory
-	m.beginTurn()
 	if m.step != nil {
 		w.longStep(k)
 		return
 	}
+	m.beginTurn()
 	m.acted = w.report.taken(k.ID) || m.acted
 	p := &pass{}
 	for w.advance(k, p) {

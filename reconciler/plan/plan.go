@@ -66,6 +66,10 @@ type Scene struct {
 	Failed   []neon.NodeID
 	Hopeless []neon.NodeID
 
+	// Unresponsive are the nodes that do not answer calls at present, though they may
+	// answer again. What can do without them is done first.
+	Unresponsive []neon.NodeID
+
 	// Notifies is set when there is a compute hook.
 	Notifies bool
 
@@ -138,7 +142,7 @@ func Next(s *Scene) Step {
 		}
 	}
 	if s.Shard.Attached != 0 && s.Owes() {
-		if step := s.warmSecondaries(); step.Kind != Done {
+		if step := s.warmSecondaries(s.responsive); step.Kind != Done {
 			return step // compute may take its time
 		}
 		return Step{Kind: Notify}
@@ -184,6 +188,10 @@ func Forced(o fsm.Operation) bool { return o.Kind == fsm.OperationDelete && o.Fo
 
 // tidies reports whether a node is one to tidy up, as far as this pass has seen.
 func (s *Scene) tidies(n neon.NodeID) bool { return s.up(n) && !slices.Contains(s.Failed, n) }
+
+// unresponsive reports whether a node does not answer calls; responsive is the contrary.
+func (s *Scene) unresponsive(n neon.NodeID) bool { return slices.Contains(s.Unresponsive, n) }
+func (s *Scene) responsive(n neon.NodeID) bool   { return !s.unresponsive(n) }
 
 // Owes reports whether compute has to be told of the newest generation.
 func (s *Scene) Owes() bool { return s.Notifies && s.Shard.OwesNotification() }
@@ -280,10 +288,12 @@ func (s *Scene) takeOver(at Sight) Step {
 // Origin is the reachable attached location with the highest generation outside
 // the intended node, and otherwise a reachable one that has to be looked at. A node
 // that answers nothing but heartbeats must not keep the shard from being served:
-// after a while it counts as one that cannot be reached.
+// after a while it counts as one that cannot be reached, and at once if compute does not
+// read there.
 func (s *Scene) Origin() (best, unknown neon.NodeID) {
 	consider := func(n neon.NodeID) {
-		if n == 0 || n == s.Shard.Attached || !s.up(n) || slices.Contains(s.Hopeless, n) {
+		if n == 0 || n == s.Shard.Attached || !s.up(n) || slices.Contains(s.Hopeless, n) ||
+			n != s.Shard.AcknowledgedNode && s.Notifies && s.unresponsive(n) {
 			return
 		}
 		switch at := s.On(n); {
@@ -335,12 +345,12 @@ func (s *Scene) cutOver() Step {
 	return Step{Kind: Put, Node: o}
 }
 
-// warmSecondaries creates the secondaries that are known to be missing. One that
-// is still attached is left to clearOthers, after compute was told.
-func (s *Scene) warmSecondaries() Step {
+// warmSecondaries creates the secondaries that are known to be missing, on some nodes. One
+// that is still attached is left to clearOthers, after compute was told.
+func (s *Scene) warmSecondaries(some func(neon.NodeID) bool) Step {
 	want := s.secondaryConf()
 	for _, n := range s.Shard.Secondary {
-		if at := s.On(n); s.tidies(n) && at.Known && !at.Attached() && at.Conf != want {
+		if at := s.On(n); some(n) && s.tidies(n) && at.Known && !at.Attached() && at.Conf != want {
 			return Step{Kind: Put, Node: n, Conf: want, Optional: true}
 		}
 	}
@@ -348,15 +358,29 @@ func (s *Scene) warmSecondaries() Step {
 }
 
 // clearOthers demotes and detaches what the intent does not name; one node that
-// fails does not keep the others from being tidied up. For a tenant that is being
-// deleted it also waits until nothing can be anywhere else.
+// fails does not keep the others from being tidied up, and those that do not answer come
+// last. For a tenant that is being deleted it also waits until nothing can be anywhere
+// else.
 func (s *Scene) clearOthers() Step {
-	if step := s.warmSecondaries(); step.Kind != Done {
+	for _, some := range []func(neon.NodeID) bool{s.responsive, s.unresponsive} {
+		if step := s.clearSome(some); step.Kind != Done {
+			return step
+		}
+	}
+	if s.Tenant.Deleting {
+		return s.nowhereElse()
+	}
+	return Step{Kind: Done}
+}
+
+// clearSome is clearOthers for some nodes.
+func (s *Scene) clearSome(some func(neon.NodeID) bool) Step {
+	if step := s.warmSecondaries(some); step.Kind != Done {
 		return step
 	}
 	for _, n := range s.Shard.Secondary {
 		switch at := s.On(n); {
-		case !s.tidies(n):
+		case !some(n), !s.tidies(n):
 		case at.Attached(), at.Failed:
 			// Compute does not use it, and the call costs no generation: after one that
 			// failed it is a call that has to succeed, whatever a look has found.
@@ -366,12 +390,9 @@ func (s *Scene) clearOthers() Step {
 		}
 	}
 	for _, n := range s.Elsewhere {
-		if at := s.On(n); s.tidies(n) && !s.Shard.Intends(n) && !at.Absent() {
+		if at := s.On(n); some(n) && s.tidies(n) && !s.Shard.Intends(n) && !at.Absent() {
 			return Step{Kind: Put, Node: n, Optional: true}
 		}
-	}
-	if s.Tenant.Deleting {
-		return s.nowhereElse()
 	}
 	return Step{Kind: Done}
 }

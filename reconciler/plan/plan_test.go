@@ -20,6 +20,7 @@ type world struct {
 	shard    fsm.Shard
 	down     map[neon.NodeID]bool
 	sick     map[neon.NodeID]bool // everything that is sent to it fails
+	silent   []neon.NodeID        // do not answer calls, as the leader knows
 	failed   []neon.NodeID        // in this pass
 	blame    map[neon.NodeID]int
 	real     map[neon.NodeID]Conf
@@ -38,7 +39,7 @@ const worldNodes = 4
 func (w *world) scene() *Scene {
 	sc := &Scene{
 		Tenant: w.tenant, Shard: w.shard, Fresh: w.fresh, Warm: w.warm, CaughtUp: w.caught,
-		Notifies: w.hook, Failed: w.failed,
+		Notifies: w.hook, Failed: w.failed, Unresponsive: w.silent,
 		Node: func(id neon.NodeID) *fsm.Node {
 			a := neon.NodeActive
 			if w.down[id] {
@@ -69,6 +70,7 @@ func (w *world) obey(step Step) {
 	if step.Node != 0 && w.down[step.Node] {
 		w.t.Fatalf("%s for node %d, which is down", step.Kind, step.Node)
 	}
+	w.waits(step)
 	if culprit := step.Node; w.sick[step.Node] || step.Kind == CatchUp && w.sick[step.From] {
 		if step.Kind == CatchUp {
 			culprit = step.From
@@ -99,6 +101,19 @@ func (w *world) obey(step Step) {
 		w.shard.Attached, w.shard.Secondary, w.shard.PreferredNode = step.Node, []neon.NodeID{
 			w.shard.Attached,
 		}, 0
+	}
+}
+
+// waits demands that a shard that is to be attached, or of which compute is to be told,
+// waits for no node that does not answer and that compute does not read from.
+func (w *world) waits(step Step) {
+	at := w.real[w.shard.Attached]
+	done := at.Mode == neon.AttachedSingle && at.Generation == w.shard.Generation &&
+		w.known[w.shard.Attached] && w.shard.ComputeAcknowledged
+	if w.hook && !done && step.Node != w.shard.Attached && slices.Contains(w.silent, step.Node) &&
+		step.Node != w.shard.AcknowledgedNode {
+		w.t.Fatalf("%s for node %d, which does not answer, before compute is told", step.Kind,
+			step.Node)
 	}
 }
 
@@ -139,6 +154,7 @@ func (w *world) notify() {
 		w.t.Fatalf("tells compute of node %d, which is %v", w.shard.GenNode, at)
 	}
 	w.notified, w.shard.ComputeAcknowledged = w.shard.GenNode, true
+	w.shard.AcknowledgedNode = w.shard.GenNode
 }
 
 func (w *world) put(step Step) {
@@ -209,6 +225,9 @@ func drawWorld(t *rapid.T) *world {
 	} else {
 		w.notified = node.Draw(t, "told")
 	}
+	if w.hook {
+		w.shard.AcknowledgedNode = w.notified
+	}
 	modes := []neon.LocationMode{
 		"", neon.Secondary, neon.AttachedSingle, neon.AttachedMulti, neon.AttachedStale,
 	}
@@ -218,6 +237,9 @@ func drawWorld(t *rapid.T) *world {
 		w.down[id] = id != w.shard.Attached && rapid.IntRange(0, 3).Draw(t, "down") == 0
 		w.sick[id] = id != w.shard.Attached && id != w.shard.PreferredNode &&
 			rapid.IntRange(0, 3).Draw(t, "sick") == 0
+		if rapid.IntRange(0, 3).Draw(t, "silent") == 0 {
+			w.silent = append(w.silent, id)
+		}
 		mode := rapid.SampledFrom(modes).Draw(t, "mode")
 		if mode == "" {
 			continue

@@ -1,8 +1,11 @@
 // Package queue hands shards that need attention to bounded pools of workers.
 //
 // A wake-up carries no data. Several for one shard merge, and a lost one is repeated
-// by the next change. At most one worker has a shard at a time. A node has a number
-// of slots for calls, so that a slow one holds only these.
+// by the next change. At most one worker has a shard at a time.
+//
+// A node that does not answer holds up nobody else. It has a number of slots for calls,
+// which get fewer as calls stay without an answer. The worker of a call that lasts
+// counts to the slots of the node, and not to its pool any more.
 //
 // The package does not know what the workers do. It makes no calls, reads no state
 // and decides nothing about a shard.
@@ -18,8 +21,9 @@ import (
 
 // Limits bound what is under way at a time.
 type Limits struct {
-	High, Normal, Slow int // workers of each pool
-	PerNode            int // calls to one node
+	High, Normal, Failover, Slow int // workers of each pool
+
+	PerNode int // short calls to one node, and, apart from these, long steps
 }
 
 // Queue hands shards to workers. M is what a worker remembers of a shard from one
@@ -34,9 +38,8 @@ type Queue[M any] struct {
 	mu      sync.Mutex
 	tasks   map[neon.ShardID]*Task[M]
 	ready   [pools]fifo[M]
-	running [pools]int
-	parked  map[neon.NodeID][]*Task[M]
-	slots   map[neon.NodeID]int
+	running [pools]int // without the workers whose calls last
+	slots   map[place]*slots[M]
 	closed  bool
 }
 
@@ -44,10 +47,11 @@ type Queue[M any] struct {
 // with Finish, Retry or Long, or with an Acquire that failed.
 func New[M any](l Limits, work func(*Task[M])) *Queue[M] {
 	return &Queue[M]{
-		tasks:   make(map[neon.ShardID]*Task[M]),
-		limit:   [pools]int{Normal: l.Normal, High: l.High, slow: l.Slow},
-		parked:  make(map[neon.NodeID][]*Task[M]),
-		slots:   make(map[neon.NodeID]int),
+		tasks: make(map[neon.ShardID]*Task[M]),
+		limit: [pools]int{
+			Normal: l.Normal, High: l.High, Failover: l.Failover, slow: l.Slow,
+		},
+		slots:   make(map[place]*slots[M]),
 		perNode: l.PerNode,
 		work:    work,
 	}
@@ -88,16 +92,22 @@ func (q *Queue[M]) wake(p Priority, id neon.ShardID) {
 }
 
 // RecordChanged wakes a shard whose record changed. A back-off goes on unless the
-// change is a newer decision: what the pass itself committed must not end it.
-func (q *Queue[M]) RecordChanged(id neon.ShardID, decision uint64) {
+// change is a newer decision: what the pass itself committed must not end it. A shard
+// that waits for a slot is looked at again after a newer decision, since it may not need
+// the slot any more.
+func (q *Queue[M]) RecordChanged(p Priority, id neon.ShardID, decision uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch t := q.tasks[id]; {
 	case t != nil && t.timer != nil && t.basis >= decision:
+	case t != nil && t.isParked() && decision > t.basis && !q.closed:
+		t.priority = max(t.priority, p)
+		q.resume(t)
 	case t != nil && t.taken():
 		t.again, t.newest = true, max(t.newest, decision)
+		t.priority = max(t.priority, p)
 	default:
-		q.wake(Normal, id)
+		q.wake(p, id)
 	}
 }
 
@@ -109,7 +119,12 @@ func (q *Queue[M]) start(pool Priority, t *Task[M]) {
 		return
 	}
 	q.running[pool]++
-	t.begin()
+	q.begin(pool, t)
+}
+
+// begin gives a task to a new worker, which counts to its pool already.
+func (q *Queue[M]) begin(pool Priority, t *Task[M]) {
+	t.begin(pool)
 	q.wg.Add(1)
 	go q.run(pool, t)
 }
@@ -126,15 +141,27 @@ func (q *Queue[M]) run(pool Priority, t *Task[M]) {
 func (q *Queue[M]) next(pool Priority) *Task[M] {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.closed {
-		for t := q.ready[pool].pop(); t != nil; t = q.ready[pool].pop() {
-			if t.queued && (pool == slow) == t.long {
-				t.begin()
-				return t
-			}
+	// there may be one worker too many, after a call that has lasted
+	if q.running[pool] <= q.limit[pool] {
+		if t := q.queued(pool); t != nil {
+			t.begin(pool)
+			return t
 		}
 	}
 	q.running[pool]--
+	return nil
+}
+
+// queued takes the task that a pool has to work on next; nil for none.
+func (q *Queue[M]) queued(pool Priority) *Task[M] {
+	if q.closed {
+		return nil
+	}
+	for t := q.ready[pool].pop(); t != nil; t = q.ready[pool].pop() {
+		if t.queued && (pool == slow) == t.long {
+			return t
+		}
+	}
 	return nil
 }
 

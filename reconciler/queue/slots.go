@@ -1,58 +1,181 @@
 package queue
 
 import (
+	"time"
+
 	"quorate/api/neon"
 )
 
-// Acquire takes a slot of a node. When there is none the task is parked and comes
-// back by itself, with the slot that was given back: the caller must return at once.
-func (q *Queue[M]) Acquire(n neon.NodeID, t *Task[M]) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if t.slot == n {
-		t.slot = 0
-		return true
-	}
-	q.handBack(t)
-	if q.slots[n] < q.perNode {
-		q.slots[n]++
-		return true
-	}
-	t.running, t.parked = false, true
-	q.parked[n] = append(q.parked[n], t)
-	q.changed.Notify()
-	return false
+// lasting is how long the worker of a short call counts to its pool. Whether the node is
+// busy or does not answer at all, others do not wait for it any longer.
+const lasting = time.Second
+
+// few stale entries of a list are not worth being cleared away.
+const few = 64
+
+// place is what slots are of: the short calls to a node, or the long steps on it.
+type place struct {
+	node neon.NodeID
+	long bool
 }
 
-// Release gives a slot back.
-func (q *Queue[M]) Release(n neon.NodeID) {
+// slots are those of one place. There are at most limit, which is from 1 to Limits.PerNode.
+type slots[M any] struct {
+	limit, used int
+	waiting     fifo[M] // also tasks that wait for something else by now
+	parked      int     // of those that wait
+}
+
+func (q *Queue[M]) at(p place) *slots[M] {
+	s := q.slots[p]
+	if s == nil {
+		s = &slots[M]{limit: q.perNode}
+		q.slots[p] = s
+	}
+	return s
+}
+
+// Acquire takes a slot for a task on each of some nodes: one for a long step if the task
+// makes one, else one for a short call. When a node has none the task is parked, and
+// comes back by itself, with the slot that was given back: the caller must return at once.
+// It also comes back after a decision newer than basis. Release ends it.
+func (q *Queue[M]) Acquire(t *Task[M], basis uint64, nodes ...neon.NodeID) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.release(n)
+	given := t.given
+	t.given = place{}
+	for _, n := range nodes {
+		p := place{n, t.long}
+		if s := q.at(p); s.used >= s.limit && p != given {
+			if given != (place{}) {
+				q.release(given)
+			}
+			q.park(t, basis, p)
+			return false
+		}
+	}
+	for _, n := range nodes {
+		if p := (place{n, t.long}); p == given {
+			given = place{}
+		} else {
+			q.at(p).used++
+		}
+	}
+	if given != (place{}) {
+		q.release(given)
+	}
+	if !t.long {
+		t.lasts = time.AfterFunc(lasting, func() { q.spare(t) })
+	}
+	return true
+}
+
+// park makes a task wait for a slot of a place.
+func (q *Queue[M]) park(t *Task[M], basis uint64, p place) {
+	t.running, t.parked, t.basis = false, p, basis
+	s := q.at(p)
+	s.parked++
+	if s.waiting.len() > 2*s.parked+few {
+		s.waiting.keep(func(t *Task[M]) bool { return t.parked == p })
+	}
+	s.waiting.push(t)
+	q.changed.Notify()
+}
+
+// spare makes the worker of a call that lasts count to its pool no more.
+func (q *Queue[M]) spare(t *Task[M]) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.lasts == nil || q.closed {
+		return
+	}
+	t.lasts, t.spare = nil, true
+	if next := q.queued(t.pool); next != nil {
+		q.begin(t.pool, next)
+		return
+	}
+	q.running[t.pool]--
+}
+
+// Release gives back what Acquire has taken.
+func (q *Queue[M]) Release(t *Task[M], nodes ...neon.NodeID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.lasts != nil {
+		t.lasts.Stop()
+		t.lasts = nil
+	}
+	if t.spare {
+		t.spare = false
+		q.running[t.pool]++
+	}
+	for _, n := range nodes {
+		q.release(place{n, t.long})
+	}
+}
+
+// Answered gives a node one more slot for calls like those of a task, up to the limit.
+func (q *Queue[M]) Answered(t *Task[M], n neon.NodeID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.at(place{n, t.long})
+	s.limit = min(s.limit+1, q.perNode)
+	q.grant(s, place{n, t.long})
+}
+
+// Unanswered takes half of the slots for calls like those of a task from a node that did
+// not answer one. One slot is left, so that it is found out when the node answers again.
+func (q *Queue[M]) Unanswered(t *Task[M], n neon.NodeID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.at(place{n, t.long})
+	s.limit = max(1, s.limit/2)
+}
+
+// Throttle takes all slots but one from a node.
+func (q *Queue[M]) Throttle(n neon.NodeID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.at(place{n, false}).limit, q.at(place{n, true}).limit = 1, 1
 }
 
 // handBack passes on a slot that a task was given while it was parked and then did
 // not need. Otherwise those that still wait would wait for ever.
 func (q *Queue[M]) handBack(t *Task[M]) {
-	if n := t.slot; n != 0 {
-		t.slot = 0
-		q.release(n)
+	if p := t.given; p != (place{}) {
+		t.given = place{}
+		q.release(p)
 	}
 }
 
-// release hands a slot to the task that waits for it longest, or frees it.
-func (q *Queue[M]) release(n neon.NodeID) {
-	waiting := q.parked[n]
-	if len(waiting) == 0 || q.closed {
-		q.slots[n]--
-		return
+// release frees a slot.
+func (q *Queue[M]) release(p place) {
+	s := q.at(p)
+	s.used--
+	q.grant(s, p)
+	if s.used == 0 && s.limit == q.perNode && s.parked == 0 {
+		delete(q.slots, p)
 	}
-	t := waiting[0]
-	if len(waiting) == 1 {
-		delete(q.parked, n)
-	} else {
-		q.parked[n] = waiting[1:]
+}
+
+// grant gives the free slots of a place to the tasks that wait for them longest.
+func (q *Queue[M]) grant(s *slots[M], p place) {
+	for s.parked > 0 && s.used < s.limit && !q.closed {
+		if t := s.waiting.pop(); t.parked == p {
+			s.used++
+			t.given = p
+			q.resume(t)
+		}
 	}
-	t.parked, t.slot = false, n
-	q.start(t.priority, t)
+}
+
+// resume gives a parked task to the workers again.
+func (q *Queue[M]) resume(t *Task[M]) {
+	q.at(t.parked).parked--
+	t.parked = place{}
+	pool := t.priority
+	if t.long {
+		pool = slow
+	}
+	q.start(pool, t)
 }

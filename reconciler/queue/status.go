@@ -65,11 +65,11 @@ func (q *Queue[M]) Status(id neon.ShardID) Status {
 	}
 }
 
-// Urgent reports whether an API call waits for a task.
+// Urgent reports whether an API call waits for a task, or its shard is not served.
 func (q *Queue[M]) Urgent(t *Task[M]) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return t.priority == High
+	return t.priority != Normal
 }
 
 // Changed returns a channel that is closed when the next turn of a worker has ended.
@@ -120,7 +120,7 @@ func (q *Queue[M]) Load() (l Load) {
 			l.Busy++
 		}
 		l.Size += one(!t.idle())
-		l.Queued += one(t.queued || t.parked)
+		l.Queued += one(t.queued || t.isParked())
 		l.Stuck += one(t.stuck())
 		l.Lengthy += one(t.long || t.cold || t.failures > 0)
 	}

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -12,9 +13,10 @@ type Priority uint8
 
 // The priorities.
 const (
-	Normal Priority = iota // background, failover
-	High                   // an API call waits for it
-	slow                   // one long step of either, in a pool of its own
+	Normal   Priority = iota // background
+	High                     // an API call waits for it
+	Failover                 // no pageserver serves it
+	slow                     // one long step of any, in a pool of its own
 	pools
 )
 
@@ -28,17 +30,20 @@ type Task[M any] struct {
 	Memory M
 
 	priority Priority
-	queued   bool // waits in a pool's queue
-	running  bool // a worker has it
-	parked   bool // waits for a slot of a node
-	long     bool // waits for, or makes, a long step
+	queued   bool     // waits in a pool's queue
+	running  bool     // a worker has it
+	parked   place    // where it waits for a slot
+	pool     Priority // of the worker that has it
+	long     bool     // waits for, or makes, a long step
 
 	again  bool   // woken while a worker had it
 	kicked bool   // woken by a caller of Wake, not only by a change of the record
 	newest uint64 // log index of the newest decision among those changes
 	basis  uint64 // log index of the newest decision that the last pass was based on
 
-	slot  neon.NodeID // a node of which it was given a slot that it has not used yet
+	given place       // where it was given a slot that it has not used yet
+	lasts *time.Timer // runs out when a call lasts
+	spare bool        // its worker does not count to the pool while the call lasts
 	timer *time.Timer // back-off under way
 
 	blocked  bool // its last pass found nothing that could be done
@@ -50,10 +55,10 @@ type Task[M any] struct {
 	stop      context.CancelFunc // ends the present call
 }
 
-// begin is the start of a turn of a worker.
-func (t *Task[M]) begin() {
+// begin is the start of a turn of a worker of a pool.
+func (t *Task[M]) begin(pool Priority) {
 	t.running, t.again, t.queued = true, false, false
-	t.kicked, t.newest = false, 0
+	t.kicked, t.newest, t.pool = false, 0, pool
 }
 
 // idle reports whether nothing can be done and no worker tries. A blocked task that
@@ -67,7 +72,10 @@ func (t *Task[M]) stuck() bool { return t.failures >= StuckAfter }
 func (t *Task[M]) waits() bool { return t.cold || t.stuck() }
 
 // taken reports whether a worker has the task, or it will get one without a wake-up.
-func (t *Task[M]) taken() bool { return t.running || t.parked || t.long }
+func (t *Task[M]) taken() bool { return t.running || t.isParked() || t.long }
+
+// isParked reports whether a task waits for a slot.
+func (t *Task[M]) isParked() bool { return t.parked != (place{}) }
 
 // fifo is a queue of tasks that does not shift its slice on every pop.
 type fifo[M any] struct {
@@ -88,4 +96,17 @@ func (f *fifo[M]) pop() *Task[M] {
 		f.items, f.head = f.items[:0], 0
 	}
 	return t
+}
+
+func (f *fifo[M]) len() int { return len(f.items) - f.head }
+
+// keep drops the tasks for which a condition does not hold, and repetitions.
+func (f *fifo[M]) keep(holds func(*Task[M]) bool) {
+	kept := make(map[*Task[M]]bool)
+	f.items = slices.DeleteFunc(slices.Delete(f.items, 0, f.head), func(t *Task[M]) bool {
+		drop := kept[t] || !holds(t)
+		kept[t] = true
+		return drop
+	})
+	f.head = 0
 }

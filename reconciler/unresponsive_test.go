@@ -1,0 +1,238 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/scheduler"
+)
+
+// configureAll changes the configuration of every tenant.
+func (b *bench) configureAll(config string) {
+	b.t.Helper()
+	conf, err := neon.ParseTenantConfig([]byte(config), neon.RejectUnknown)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var all []fsm.Tenant
+	for tenant := range b.log.State().TenantsFrom(neon.TenantID{}) {
+		all = append(all, tenant)
+	}
+	for _, tenant := range all {
+		b.must(fsm.UpdateTenant{ID: tenant.ID, Sequence: tenant.Sequence, Config: &conf})
+	}
+}
+
+// few begins a term with few workers, so that a test needs few shards.
+func (b *bench) few() {
+	b.depose()
+	b.opts.HighWorkers, b.opts.NormalWorkers, b.opts.SlowWorkers = 32, 16, 32
+	b.opts.PerNode = 8
+	b.lead()
+	b.awaitIdle()
+}
+
+// attachedTo lists the shards that are to be attached on a node.
+func (b *bench) attachedTo(n neon.NodeID) (ids []neon.ShardID) {
+	for sh := range b.log.State().AttachedOn(n, neon.ShardID{}) {
+		ids = append(ids, sh.ID)
+	}
+	return ids
+}
+
+// unserved counts the shards that no running pageserver has in their newest generation.
+func (b *bench) unserved(ids []neon.ShardID) (n int) {
+	b.fleet.mu.Lock()
+	defer b.fleet.mu.Unlock()
+	for _, id := range ids {
+		sh, _ := b.log.State().Shard(id)
+		c := b.fleet.at[sh.Attached][id]
+		if b.fleet.down[sh.Attached] || !c.Mode.Attached() || *c.Generation != sh.Generation {
+			n++
+		}
+	}
+	return n
+}
+
+// served waits until the shards are, and returns how long that took.
+func (b *bench) served(ids []neon.ShardID, atMost time.Duration) time.Duration {
+	began := time.Now()
+	for b.unserved(ids) > 0 && time.Since(began) < atMost {
+		elapse(100 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+// TestUnresponsiveNodesHoldUpNoEvacuation: pageservers that answer their heartbeats and
+// do not answer other calls hold the workers and the slots of none but themselves. The
+// shards of a dead node are served again as soon as without them.
+func TestUnresponsiveNodesHoldUpNoEvacuation(t *testing.T) {
+	for _, tt := range []struct {
+		nodes       int
+		secondaries int
+		calls       call
+	}{
+		{0, 0, callPut}, {1, 0, callPut}, {2, 0, callPut}, {4, 0, callPut},
+		{0, 1, callPut}, {2, 1, callPut}, {4, 1, callPut}, {3, 2, callPut},
+		{3, 1, callsButProbes},
+	} {
+		t.Run(fmt.Sprintf("%d nodes, %d secondaries, calls %b", tt.nodes, tt.secondaries,
+			tt.calls), func(t *testing.T) {
+			scenario(t, 8, func(b *bench) {
+				b.few()
+				b.create(400, 1, neon.Attached(tt.secondaries))
+				b.awaitIdle()
+				b.fleet.set(func() {
+					b.fleet.stalls = map[neon.NodeID]call{}
+					for n := range tt.nodes {
+						b.fleet.stalls[neon.NodeID(n+1)] = tt.calls
+					}
+				})
+				b.configureAll(`{"gc_horizon":7}`)
+				elapse(2 * time.Second)
+				was := b.attachedTo(8)
+				b.fleet.set(func() { b.fleet.down[8] = true })
+				took := b.served(was, 10*time.Minute)
+				t.Logf("%d shards were served again after %s", len(was), took)
+				if len(was) < 40 || took > b.opts.MaxOffline+2*time.Second {
+					t.Errorf("%d shards of a dead node were served again after %s, %d are not",
+						len(was), took, b.unserved(was))
+				}
+			})
+		})
+	}
+}
+
+// TestShardsAreTakenFromNodesThatDoNotAttachThem: nobody has called the nodes that do not
+// answer before, so that shards of a dead node are given to them. They do not stay there.
+func TestShardsAreTakenFromNodesThatDoNotAttachThem(t *testing.T) {
+	for _, secondaries := range []int{0, 1} {
+		scenario(t, 8, func(b *bench) {
+			b.few()
+			b.create(240, 1, neon.Attached(secondaries))
+			b.awaitIdle()
+			was := b.attachedTo(8)
+			b.fleet.set(func() {
+				b.fleet.stalls = map[neon.NodeID]call{1: callPut, 2: callPut, 3: callPut}
+				b.fleet.down[8] = true
+			})
+			took := b.served(was, 10*time.Minute)
+			t.Logf("%d shards were served again after %s", len(was), took)
+			if took > b.opts.MaxOffline+5*time.Second {
+				t.Errorf("with %d secondaries, %d shards were served again after %s, %d are not",
+					secondaries, len(was), took, b.unserved(was))
+			}
+			b.fleet.set(func() { b.fleet.stalls = nil })
+			elapse(2 * time.Minute)
+			b.awaitIdle()
+			b.check()
+		})
+	}
+}
+
+// TestUnresponsiveNodesHoldUpNoMoves: they take the workers of long steps as little.
+func TestUnresponsiveNodesHoldUpNoMoves(t *testing.T) {
+	for _, origin := range []bool{false, true} {
+		t.Run(fmt.Sprintf("origins %v", origin), func(t *testing.T) {
+			scenario(t, 8, func(b *bench) {
+				b.few()
+				b.create(400, 1, neon.Attached(1))
+				b.awaitIdle()
+				b.fleet.set(func() {
+					b.fleet.stalls = map[neon.NodeID]call{}
+					for n := range neon.NodeID(5) {
+						b.fleet.stalls[n+1] = callWarm | callWrote
+					}
+				})
+				bad := func(n neon.NodeID) bool { return n <= 5 }
+				var intents []fsm.Intent
+				var good fsm.Intent
+				sched := scheduler.New(b.log.State(), nil)
+				for sh := range b.log.State().ShardsFrom(neon.ShardID{}) {
+					from, to := sh.Attached, sh.Secondary[0]
+					if origin {
+						from, to = to, from
+					}
+					in, err := sched.Migrate(sh, sh.Secondary[0], scheduler.OverrideScheduler)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if bad(to) && bad(from) == false {
+						intents = append(intents, in)
+					} else if !bad(to) && !bad(from) {
+						good = in
+					}
+				}
+				b.must(fsm.SetIntents{Intents: intents})
+				elapse(2 * time.Second)
+				b.must(fsm.SetIntents{Intents: []fsm.Intent{good}})
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Minute)
+				defer cancel()
+				if err := b.now.Await(ctx, b.log.State().Index, good.Shard); err != nil {
+					t.Error(err)
+				}
+				t.Logf("beside %d others: %s", len(intents), time.Since(began))
+				if took := time.Since(began); len(intents) < 50 || took > 5*time.Second {
+					t.Errorf("a move between two sound nodes took %s beside %d others", took,
+						len(intents))
+				}
+				b.fleet.set(func() { b.fleet.stalls = nil })
+				b.awaitIdle()
+			})
+		})
+	}
+}
+
+// TestANodeThatAnswersAgainIsUsedAgain: what it has missed reaches it soon, and so does
+// new work.
+func TestANodeThatAnswersAgainIsUsedAgain(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.few()
+		b.create(90, 1, neon.Attached(1))
+		b.awaitIdle()
+		b.fleet.set(func() { b.fleet.stalls = map[neon.NodeID]call{1: callsButProbes} })
+		b.configureAll(`{"gc_horizon":7}`)
+		elapse(10 * time.Minute)
+		b.fleet.set(func() { b.fleet.stalls = nil })
+		elapse(40 * time.Second)
+		b.awaitIdle()
+		b.check()
+		b.fleet.set(func() {
+			for id, c := range b.fleet.at[1] {
+				if sh, _ := b.log.State().Shard(id); sh.Attached == 1 &&
+					string(c.TenantConf.JSON()) == "{}" {
+					t.Errorf("%s was not configured on node 1", id)
+				}
+			}
+		})
+		b.configureAll(`{"gc_horizon":8}`)
+		began := time.Now()
+		b.awaitIdle()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("an hour later a change took %s", took)
+		}
+	})
+}
+
+// TestAListingThatHangsHidesNoDeath: a node that does not answer a listing is asked for
+// signs of life nevertheless.
+func TestAListingThatHangsHidesNoDeath(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(30, 1, neon.Attached(0))
+		b.awaitIdle()
+		was := b.attachedTo(3)
+		b.fleet.set(func() { b.fleet.stalls = map[neon.NodeID]call{3: callList} })
+		elapse(relistInterval + 2*time.Second)
+		b.fleet.set(func() { b.fleet.deaf = 3 })
+		elapse(b.opts.MaxOffline + 3*time.Second)
+		if n := b.attachedOn(3); n != 0 {
+			t.Errorf("%d of %d shards are still on the dead node", n, len(was))
+		}
+		b.fleet.set(func() { b.fleet.down[3] = true })
+	})
+}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -96,8 +97,18 @@ func TestAWipedMemberIsNotAddedUnderItsId(t *testing.T) {
 		}
 		f.stop(i, true)
 		wiped.cfg.Disk, wiped.cfg.Members = clustertest.NewMemoryDisk(), nil
-		wiped.cfg.Join = []string{lead.cfg.RaftListen}
+		wiped.cfg.Join = []string{lead.cfg.RaftListen, "h9:1"}
+		var log lockedBuffer
+		wiped.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		f.start(i)
+		pass(t, 5*time.Second)
+		for _, want := range []string{
+			"another --server-id", "cluster replace " + wiped.cfg.ID + " NEW-ID", "cluster add NEW-ID",
+		} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("it does not say %q:\n%s", want, log.String())
+			}
+		}
 		err := lead.AddMember(t.Context(), wiped.member())
 		if !errors.Is(err, ErrRefused) {
 			t.Errorf("added with an empty disk: %v", err)

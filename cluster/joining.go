@@ -41,6 +41,13 @@ type applicationAnswer struct {
 	Members []Member `json:"members"`
 }
 
+// finding is what a server that waits has found out from the members that it was told of.
+type finding struct {
+	applicationAnswer
+	reasons []string // why some of them are of no use
+	taken   bool     // a member has the id of this server, and another disk
+}
+
 // joining waits for the invitation to a cluster.
 type joining struct {
 	addrs  []string
@@ -89,38 +96,35 @@ func (j *joining) run(ctx context.Context) {
 	tell("is a voter now")
 }
 
-// apply tells the members that this server is there. It returns the cluster that it found,
-// or why it found none.
-func (j *joining) apply(ctx context.Context) (found applicationAnswer, reasons []string) {
+// apply tells the members that this server is there.
+func (j *joining) apply(ctx context.Context) (f finding) {
 	answers := make([]applicationAnswer, len(j.addrs))
-	failures := make([]string, len(j.addrs))
+	failures := make([]error, len(j.addrs))
 	var wg sync.WaitGroup
 	for i, addr := range j.addrs {
 		wg.Go(func() {
-			var err error
-			if answers[i], err = j.ask(ctx, addr); err != nil {
-				failures[i] = fmt.Sprintf("%s: %v", addr, err)
-			}
+			answers[i], failures[i] = j.ask(ctx, addr)
 		})
 	}
 	wg.Wait()
-	for i := range j.addrs {
+	for i, addr := range j.addrs {
 		switch {
-		case failures[i] != "":
-			reasons = append(reasons, failures[i])
+		case failures[i] != nil:
+			f.reasons = append(f.reasons, fmt.Sprintf("%s: %v", addr, failures[i]))
+			f.taken = f.taken || errors.Is(failures[i], errOtherDisk)
 		case answers[i].Cluster == "":
-			reasons = append(reasons, j.addrs[i]+": it is of no cluster itself yet")
-		case foreign(found.Cluster, answers[i].Cluster):
-			reasons = append(reasons, fmt.Sprintf("%s is of cluster %s, and others of %s",
-				j.addrs[i], answers[i].Cluster, found.Cluster))
+			f.reasons = append(f.reasons, addr+": it is of no cluster itself yet")
+		case foreign(f.Cluster, answers[i].Cluster):
+			f.reasons = append(f.reasons, fmt.Sprintf("%s is of cluster %s, and others of %s", addr,
+				answers[i].Cluster, f.Cluster))
 		default:
-			found = answers[i]
+			f.applicationAnswer = answers[i]
 		}
 	}
-	if found.Cluster != "" {
-		j.tellOthers(ctx, found.Members)
+	if f.Cluster != "" {
+		j.tellOthers(ctx, f.Members)
 	}
-	return found, reasons
+	return f
 }
 
 // tellOthers tells the members that were not named, the leader among them.
@@ -157,26 +161,29 @@ func (j *joining) ask(ctx context.Context, addr string) (a applicationAnswer, er
 }
 
 // remind says what this server waits for, and what is to be done.
-func (j *joining) remind(found applicationAnswer, reasons []string) {
-	way := fmt.Sprintf("storcon_cli cluster add %s %s, or on the leader's machine "+
-		"storage_controller members add %s %s", j.self.id, j.self.advertise, j.self.id,
-		j.self.advertise)
-	if found.Cluster == "" {
-		way = "start the members, or correct --join, which takes their raft addresses"
-	}
-	text := strings.Join(reasons, "; ")
-	if !j.reminder.due(found.Cluster + "/" + text) {
+func (j *joining) remind(f finding) {
+	text := strings.Join(f.reasons, "; ")
+	if !j.reminder.due(fmt.Sprint(f.Cluster, "/", f.taken, "/", text)) {
 		return
 	}
-	if found.Cluster == "" {
-		j.log.Warn("waiting to join a cluster: no member answers", "for", text, "way_out", way)
-		return
+	switch {
+	case f.taken:
+		j.log.Warn("cannot join: a member has the id of this server, and another disk", "for", text,
+			"way_out", fmt.Sprintf("start this server with another --server-id; if it was that member "+
+				"and has lost its disk, have it take its place: storcon_cli cluster replace %s NEW-ID, "+
+				"else storcon_cli cluster add NEW-ID", j.self.id))
+	case f.Cluster == "":
+		j.log.Warn("waiting to join a cluster: no member answers", "for", text, "way_out",
+			"start the members, or correct --join, which takes their raft addresses")
+	default:
+		args := []any{"cluster", f.Cluster, "members", ids(f.Members), "way_out", fmt.Sprintf(
+			"storcon_cli cluster add %s %s, or on the leader's machine storage_controller members "+
+				"add %s %s", j.self.id, j.self.advertise, j.self.id, j.self.advertise)}
+		if text != "" {
+			args = append(args, "not_answering", text)
+		}
+		j.log.Warn("waiting for an invitation to the cluster", args...)
 	}
-	args := []any{"cluster", found.Cluster, "members", ids(found.Members), "way_out", way}
-	if text != "" {
-		args = append(args, "not_answering", text)
-	}
-	j.log.Warn("waiting for an invitation to the cluster", args...)
 }
 
 // contradiction returns an error if this server has the state of one cluster and was told

@@ -127,7 +127,9 @@ func (p *peers) admit(m meeting) refusalReason {
 		return refusalReason{why: err.Error()}
 	}
 	if !ok {
-		return refusalReason{why: "server " + m.ID + " is a member with another disk"}
+		return refusalReason{
+			otherDisk: true, why: "server " + m.ID + " is a member with another disk",
+		}
 	}
 	if had, back := p.disks.GoneBack(m.ID, datadir.Progress{
 		Disk: m.Disk, Run: m.Run, Term: m.Term, Index: m.Last,

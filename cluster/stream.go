@@ -36,7 +36,12 @@ const (
 	verdictRefused byte = 1
 )
 
-var errPreamble = errors.New("not a peer of this software")
+var (
+	errPreamble = errors.New("not a peer of this software")
+
+	// errOtherDisk is ErrRefused to a server since the member with its id has another disk.
+	errOtherDisk = fmt.Errorf("%w", ErrRefused)
+)
 
 // greeting tells who is at the other end.
 type greeting struct {
@@ -61,12 +66,15 @@ type greeting struct {
 	Refusal string `json:"refusal,omitempty"`
 	// GoneBack is set with it, if the disk of the dialer had more before.
 	GoneBack bool `json:"gone_back,omitempty"`
+	// OtherDisk is set with it, if the member with the dialer's id has another disk.
+	OtherDisk bool `json:"other_disk,omitempty"`
 }
 
 // refusalReason says why a server is refused; zero if it is welcome.
 type refusalReason struct {
-	why      string
-	goneBack bool // its disk had more before
+	why       string
+	goneBack  bool // its disk had more before
+	otherDisk bool // the member with its id has another one
 }
 
 // warning says what an operator does about the refused member.
@@ -75,7 +83,8 @@ func (r refusalReason) warning() string {
 		return "refused a member whose disk has gone back; remove it, then add it, empty, " +
 			"under a new id: " + r.why
 	}
-	return "refused a member that lost its disk; remove it, then add it under a new id"
+	return "refused a member that lost its disk; start it with another --server-id, and have it " +
+		"take the place of the old one (storcon_cli cluster replace)"
 }
 
 func writeGreeting(w io.Writer, head []byte, g greeting) error {
@@ -262,7 +271,7 @@ func (s *streams) welcome(socket net.Conn) {
 	}
 	answer := s.hooks.self()
 	no := s.objection(c, tag, who, answer.Cluster)
-	answer.Refusal, answer.GoneBack = no.why, no.goneBack
+	answer.Refusal, answer.GoneBack, answer.OtherDisk = no.why, no.goneBack, no.otherDisk
 	verdict := verdictWelcome
 	if answer.Refusal != "" {
 		verdict = verdictRefused
@@ -396,7 +405,11 @@ func (s *streams) greet(c *conn, addr string, tag byte) (greeting, error) {
 		if why == "" && who.GoneBack {
 			s.hooks.goneBack(meeting{who, proved, addr})
 		}
-		return who, fmt.Errorf("%w: %s: %s", ErrRefused, who.ID, who.Refusal)
+		class := ErrRefused
+		if who.OtherDisk {
+			class = errOtherDisk
+		}
+		return who, fmt.Errorf("%w: %s: %s", class, who.ID, who.Refusal)
 	}
 	if why != "" {
 		s.warnOnce(who, "met a server that its certificate does not name")

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,10 +29,10 @@ const (
 func (e *equality) vouch(ctx context.Context, index uint64) error {
 	limited, cancel := context.WithTimeout(ctx, vouchLimit)
 	defer cancel()
-	differs := ""
+	differs, q := "", question{self: e.node.id, least: index}
 	for try := 1; limited.Err() == nil; try++ {
 		moved := e.fsm.applied.moved.Changed()
-		q := question{self: e.node.id, least: index}
+		q.voters = nil
 		for _, s := range e.node.servers() {
 			if s.Suffrage == raft.Voter {
 				q.voters = append(q.voters, string(s.ID))
@@ -58,9 +59,19 @@ func (e *equality) vouch(ctx context.Context, index uint64) error {
 		return ErrClosed
 	case differs != "":
 		return fmt.Errorf("%w: not saved, since %s has another state than this server at or "+
-			"after entry %d, and no majority has this one", ErrDiverged, differs, index)
+			"after entry %d, and no majority has this one; %s", ErrDiverged, differs, index,
+			q.instead())
 	}
 	return nil
+}
+
+// instead says whose state can be saved.
+func (q *question) instead() string {
+	if d, _ := q.judge(); d != nil && d.confirmed {
+		return "a majority has that of " + strings.Join(d.sources, " and ") + ": save it there"
+	}
+	return "start the missing members, so that a majority can say whose is right, and save that of " +
+		"a replica that is in service then"
 }
 
 // pauseOrMoved ends when moved is closed, at the latest after examinePause.

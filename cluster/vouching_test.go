@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"io"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,8 +39,10 @@ func TestAWrongStateIsNotSavedForOthers(t *testing.T) {
 		acked = append(acked, "last")
 		time.Sleep(2 * time.Second)
 		lead.spoil()
-		if err := lead.node.raft().Snapshot().Error(); err == nil {
-			t.Error("a wrong state was saved")
+		err := lead.SnapshotTo(t.Context(), io.Discard)
+		if err == nil || !strings.Contains(err.Error(), right.cfg.ID+" has another state") ||
+			!strings.Contains(err.Error(), "start the missing members") {
+			t.Errorf("a wrong state was saved, or the way out is missing: %v", err)
 		}
 		tr.start(away)
 		time.Sleep(20 * time.Second)
@@ -49,6 +53,28 @@ func TestAWrongStateIsNotSavedForOthers(t *testing.T) {
 		tr.demandEqual(t, acked)
 		if err := lead.node.raft().Snapshot().Error(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A replica whose state is not saved says whose can be.
+func TestARefusalToSaveNamesThoseWhoAreRight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead := tr.leader()
+		for k := range 50 {
+			lead.mustPropose(t, seqRow(1, k))
+		}
+		wrong := tr.follower()
+		if err := wrong.ReadBarrier(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		pass(t, time.Second)
+		wrong.spoil()
+		err := wrong.SnapshotTo(t.Context(), io.Discard)
+		if err == nil || !strings.Contains(err.Error(), ": save it there") ||
+			!strings.Contains(err.Error(), lead.cfg.ID) {
+			t.Errorf("a wrong state was saved, or the way out is missing: %v", err)
 		}
 	})
 }

@@ -228,14 +228,14 @@ func (l *life) wipe() {
 	l.tell("  wipe %s", id)
 	l.must("kill", l.Kill(i))
 	l.empty(i)
-	from, says := l.mark(i), "another disk"
+	from, says := l.mark(i), "a member has the id of this server, and another disk"
 	if l.argument(i, "--join") != "" {
 		l.set(i, "--join", l.joinWhom(id)) // those that it joined may be gone
 	} else {
-		says = "was a member of it and has lost its disk"
+		says = "it was a member of it and has lost its disk"
 	}
 	l.restart(l.ctx, id)
-	l.says(i, from, says)
+	l.says(i, from, says, "another --server-id", "cluster replace "+id+" NEW-ID")
 	l.unready(i)
 	_, err := l.via().Cluster().AddMember(l.ctx,
 		neon.MemberAdd{ID: id, RaftAddr: l.argument(i, "--raft-advertise")})

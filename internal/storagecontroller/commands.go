@@ -88,7 +88,8 @@ func newSaveCommand() *cobra.Command {
 		"that was restarted does not know what was committed, so that its state is older: then\n" +
 		"nothing is saved, unless --stale is given. `rescue` uses all that is on the disk."
 	dir = dataDirFlag(cmd)
-	stale = cmd.Flags().Bool("stale", false, "also when entries on the disk would be missing")
+	stale = cmd.Flags().Bool("stale", false, "also when entries on the disk would be missing, or "+
+		"another cluster has this replica as its member")
 	output = outputFlag(cmd)
 	return cmd
 }

@@ -48,18 +48,20 @@ type fleet struct {
 	owners   map[neon.ShardID]map[neon.Generation]neon.NodeID
 	notified map[neon.ShardID]neon.NodeID
 	hookErr  error
-	notes    int     // notifications that came
-	flaky    float64 // share of calls whose answer is lost after they took effect
-	latency  time.Duration
-	puts     int
-	lag      uint64                    // what every secondary still has to download
-	lagOf    func(neon.ShardID) uint64 // instead, if set
-	slow     bool                      // downloads end without having everything
-	cut      int                       // downloads that their caller dropped
-	asked    int                       // slow downloads
-	heatmaps []neon.NodeID             // nodes that were asked for one
-	refuse   neon.NodeID               // a node that takes no new locations
-	mute     bool                      // no secondary has a heatmap
+	// of one tenant
+	hookErrOf func(neon.TenantID) error
+	notes     int     // notifications that came
+	flaky     float64 // share of calls whose answer is lost after they took effect
+	latency   time.Duration
+	puts      int
+	lag       uint64                    // what every secondary still has to download
+	lagOf     func(neon.ShardID) uint64 // instead, if set
+	slow      bool                      // downloads end without having everything
+	cut       int                       // downloads that their caller dropped
+	asked     int                       // slow downloads
+	heatmaps  []neon.NodeID             // nodes that were asked for one
+	refuse    neon.NodeID               // a node that takes no new locations
+	mute      bool                      // no secondary has a heatmap
 }
 
 func newFleet(t *testing.T, log *fsmtest.Log) *fleet {
@@ -311,6 +313,11 @@ func (f *fleet) NotifyAttach(ctx context.Context, body *neon.NotifyAttach) error
 	if f.hookErr != nil {
 		return f.hookErr
 	}
+	if f.hookErrOf != nil {
+		if err := f.hookErrOf(body.Tenant); err != nil {
+			return err
+		}
+	}
 	for _, s := range body.Shards {
 		for _, id := range []neon.ShardID{
 			{Tenant: body.Tenant, Number: s.Number, Count: neon.ShardCount(len(body.Shards))},
@@ -344,6 +351,8 @@ type bench struct {
 	term   uint64
 
 	watch *watch // nil: not looked at
+
+	refuses func(fsm.Intent) bool // by the log; guarded by the lock of the fleet
 
 	retell bool
 }
@@ -382,8 +391,9 @@ func (b *bench) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.term++
 	d := Deps{
-		Log: b.log, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet, Hook: b.hook,
-		Failpoints: b.points, Options: b.opts, Logger: slog.New(slog.DiscardHandler),
+		Log: stubborn{b.log, b}, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet,
+		Hook: b.hook, Failpoints: b.points, Options: b.opts,
+		Logger: slog.New(slog.DiscardHandler),
 	}
 	d.Retell = func() bool { return b.retell }
 	if b.metric != nil {

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -12,7 +13,7 @@ import (
 	"quorate/internal/decide"
 	"quorate/internal/failpoint"
 	"quorate/reconciler/observed"
-	"quorate/reconciler/queue"
+	"quorate/reconciler/outbox"
 	"quorate/scheduler"
 )
 
@@ -30,19 +31,35 @@ type operations struct {
 	seen       *observed.Locations
 	queue      *shardQueue
 	scenes     *scenes
+	outbox     troubled
 	loads      func() map[neon.NodeID]scheduler.Load
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
 	running    map[neon.NodeID]*operation
+}
+
+// troubled knows of which tenants compute cannot be told.
+type troubled interface {
+	Trouble(id neon.TenantID) outbox.Trouble
 }
 
 // operation is one operation under way.
 type operation struct {
 	fsm.Operation
 	node      neon.NodeID
-	plan      []neon.ShardID            // not looked at yet
-	moving    map[neon.ShardID]struct{} // on their way
-	looked    map[neon.ShardID]struct{} // by a drain: all that were ever planned
-	notBefore time.Time                 // until when there is nothing to plan
+	plan      []neon.ShardID             // not looked at yet
+	moving    map[neon.ShardID]time.Time // on their way, since when
+	looked    map[neon.ShardID]struct{}  // by a drain: all that were ever planned
+	obstacles map[neon.ShardID]obstacle  // what some of both cannot get over now
+	left      map[neon.ShardID]string    // settled: they stay where they are, and why
+	notBefore time.Time                  // until when there is nothing to plan
+}
+
+func newOperation(n *fsm.Node) *operation {
+	return &operation{
+		Operation: n.Operation, node: n.ID,
+		moving: make(map[neon.ShardID]time.Time), looked: make(map[neon.ShardID]struct{}),
+		obstacles: make(map[neon.ShardID]obstacle), left: make(map[neon.ShardID]string),
+	}
 }
 
 // verdict is what is to be done about one shard of an operation.
@@ -53,7 +70,16 @@ const (
 	waiting                 // it is on its way, or will be able to go
 	later                   // it has to be looked at anew in the next round
 	act                     // commit an intent
+	stays                   // nothing any more, though it is not where it should be
 )
+
+// opinion is a verdict with what belongs to it.
+type opinion struct {
+	verdict
+	intent   fsm.Intent    // to act
+	why      string        // it stays, or does not get on now; "" when it does
+	patience time.Duration // how long it may not get on for that; 0: it is known otherwise
+}
 
 // run works on all operations until the term ends. It begins when the nodes were
 // listed, so that it knows what is on them.
@@ -148,10 +174,7 @@ func (o *operations) follow(st *fsm.State) {
 			op.Operation = n.Operation
 			continue
 		}
-		op := &operation{
-			Operation: n.Operation, node: n.ID,
-			moving: make(map[neon.ShardID]struct{}), looked: make(map[neon.ShardID]struct{}),
-		}
+		op := newOperation(n)
 		o.begin(st, op)
 		o.running[n.ID] = op
 		o.logger.Info(title(op.Kind)+" background operation starting", "node", n.ID,
@@ -177,29 +200,33 @@ func title(k fsm.OperationKind) string {
 
 // begin plans an operation: which shards it has to look at. Those whose destination
 // was chosen before, and those that were seen on the node though they are meant to
-// be elsewhere, are on their way.
+// be elsewhere, are on their way. What was settled is not planned again.
 func (o *operations) begin(st *fsm.State, op *operation) {
+	now := time.Now()
 	if op.Kind == fsm.OperationFill {
 		op.plan = scheduler.New(st, o.loads()).Fill(op.node)
 		for sh := range st.SecondaryOn(op.node, neon.ShardID{}) {
 			if sh.PreferredNode == op.node {
-				op.moving[sh.ID] = struct{}{}
+				op.moving[sh.ID] = now
 			}
 		}
 		return
 	}
 	for sh := range st.NodeShards(op.node) {
+		_, settled := op.left[sh.ID]
 		switch {
+		case settled:
 		case sh.Attached == op.node && sh.PreferredNode != 0:
-			op.moving[sh.ID] = struct{}{}
+			op.moving[sh.ID] = now
 		case op.Kind == fsm.OperationDelete, sh.Attached == op.node, sh.GenNode == op.node:
 			op.plan = append(op.plan, sh.ID)
 			op.looked[sh.ID] = struct{}{}
 		}
 	}
 	for _, id := range o.seen.AttachedOn(op.node) {
-		if sh, ok := st.Shard(id); ok && sh.Attached != op.node {
-			op.moving[id] = struct{}{}
+		_, settled := op.left[id]
+		if sh, ok := st.Shard(id); ok && sh.Attached != op.node && !settled {
+			op.moving[id] = now
 		}
 	}
 }
@@ -220,23 +247,38 @@ func (o *operations) newcomers(op *operation) (ids []neon.ShardID) {
 func (o *operations) advance(st *fsm.State, op *operation, room int) {
 	sched := scheduler.New(st, o.loads())
 	var intents []fsm.Intent
-	consider := func(id neon.ShardID, begun bool) {
-		in, v := o.next(&look{st: st, sched: sched, op: op, id: id, begun: begun})
-		switch v {
+	consider := func(id neon.ShardID) {
+		_, begun := op.moving[id]
+		l := &look{st: st, sched: sched, op: op, id: id, begun: begun}
+		v := o.settle(l, o.next(l))
+		switch v.verdict {
 		case finished:
 			delete(op.moving, id)
+			delete(op.obstacles, id)
 			return
 		case later:
 			delete(op.moving, id)
 			op.plan = append(op.plan, id)
 			return
+		case stays:
+			delete(op.moving, id)
+			op.left[id] = v.why
+			o.logger.Info("shard stays where it is: "+v.why, "shard", id, "node", op.node)
+			if sh, ok := st.Shard(id); ok {
+				if in, ok := sched.GiveUp(sh); ok {
+					intents = append(intents, in)
+				}
+			}
+			return
 		case act:
-			intents = append(intents, in)
+			intents = append(intents, v.intent)
 		}
-		op.moving[id] = struct{}{}
+		if !begun {
+			op.moving[id] = time.Now()
+		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(op.moving), neon.ShardID.Compare) {
-		consider(id, true)
+		consider(id)
 	}
 	limit := len(op.moving) + room
 	for range len(op.plan) {
@@ -246,15 +288,18 @@ func (o *operations) advance(st *fsm.State, op *operation, room int) {
 		id := op.plan[0]
 		op.plan = op.plan[1:]
 		if _, under := op.moving[id]; !under {
-			consider(id, false)
+			consider(id)
 		}
 	}
-	if r := o.commit(intents); r != nil {
-		// What was refused has not begun: it is looked at again as new.
-		for _, id := range r {
-			delete(op.moving, id)
-			op.plan = append(op.plan, id)
+	// What was refused has not begun, or not been given up: it is looked at again as new.
+	for _, id := range o.commit(intents) {
+		x := op.refused(id)
+		if _, settled := op.left[id]; settled && x.lasts(o.opts.Stalled) {
+			continue
 		}
+		delete(op.moving, id)
+		delete(op.left, id)
+		op.plan = append(op.plan, id)
 	}
 }
 
@@ -267,14 +312,14 @@ type look struct {
 	begun bool // its move was begun before
 }
 
-func (o *operations) next(l *look) (fsm.Intent, verdict) {
+func (o *operations) next(l *look) opinion {
 	sh, ok := l.st.Shard(l.id)
 	tenant, ok2 := l.st.Tenant(l.id.Tenant)
 	if !ok || !ok2 || tenant.Deleting {
-		return fsm.Intent{}, finished
+		return opinion{}
 	}
 	if l.st.Splitting(tenant.ID) {
-		return fsm.Intent{}, later
+		return opinion{verdict: later, why: beingSplit, patience: splitPatience}
 	}
 	if n, _ := l.st.Node(l.op.node); l.op.Kind != fsm.OperationDelete && !n.Available() {
 		return o.abandonMove(l, sh)
@@ -291,13 +336,11 @@ func (o *operations) next(l *look) (fsm.Intent, verdict) {
 // abandonMove ends what is done about a shard for a node that is not available: what the
 // node has is evacuated as soon as another one can take it. The operation could not
 // be cancelled either.
-func (o *operations) abandonMove(l *look, sh fsm.Shard) (fsm.Intent, verdict) {
-	if sh.Attached == l.op.node || sh.PreferredNode == l.op.node {
-		if in, ok := l.sched.GiveUp(sh); ok {
-			return in, act
-		}
+func (o *operations) abandonMove(l *look, sh fsm.Shard) opinion {
+	if (sh.Attached == l.op.node) == (l.op.Kind == fsm.OperationFill) {
+		return opinion{}
 	}
-	return fsm.Intent{}, finished
+	return opinion{verdict: stays, why: fmt.Sprintf("node %d is not available", l.op.node)}
 }
 
 // pinned reports whether an operator forbade to move a tenant.
@@ -307,121 +350,113 @@ func pinned(t fsm.Tenant) bool {
 
 // nextDrain moves what is attached. Pinned tenants stay, and so do shards that
 // have nowhere to go or whose destination does not become warm.
-func (o *operations) nextDrain(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.Intent, verdict) {
+func (o *operations) nextDrain(l *look, tenant fsm.Tenant, sh fsm.Shard) opinion {
 	switch {
 	case sh.Attached != l.op.node:
-		return fsm.Intent{}, o.inPlace(l)
+		return o.inPlace(l, sh)
 	case pinned(tenant):
-		return fsm.Intent{}, finished
+		return opinion{verdict: stays, why: pinnedBy(tenant)}
 	case l.sched.UnderWay(sh):
-		return o.onItsWay(l, sh)
+		return o.onItsWay(sh)
 	case l.begun && sh.PreferredNode == 0:
-		return fsm.Intent{}, finished // it gave up
+		return opinion{verdict: stays, why: gaveUp}
+	}
+	if v, yes := o.hindered(sh); yes {
+		return v
 	}
 	if in, ok := l.sched.Leave(sh); ok {
-		return in, act
+		return opinion{verdict: act, intent: in}
 	}
-	o.logger.Info("shard stays where it is: there is no other node for it", "shard", sh.ID,
-		"node", l.op.node)
-	return fsm.Intent{}, finished
-}
-
-// onItsWay waits for a shard to be warm on its destination, unless nothing works
-// there.
-func (o *operations) onItsWay(l *look, sh fsm.Shard) (fsm.Intent, verdict) {
-	if o.queue.Status(sh.ID).Failures < queue.StuckAfter {
-		return fsm.Intent{}, waiting
-	}
-	if in, ok := l.sched.GiveUp(sh); ok {
-		return in, act
-	}
-	return fsm.Intent{}, finished
+	return opinion{verdict: stays, why: noOtherNode}
 }
 
 // nextFill brings a shard to the node that is filled.
-func (o *operations) nextFill(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.Intent, verdict) {
+func (o *operations) nextFill(l *look, tenant fsm.Tenant, sh fsm.Shard) opinion {
 	n, _ := l.st.Node(l.op.node)
 	switch {
 	case sh.Attached == l.op.node:
-		return fsm.Intent{}, o.inPlace(l)
-	case sh.Attached == 0, !sh.HasSecondary(l.op.node), pinned(tenant):
-		return fsm.Intent{}, finished
-	case !n.Schedulable() && sh.PreferredNode == l.op.node:
-		if in, ok := l.sched.GiveUp(sh); ok {
-			return in, act
-		}
-		return fsm.Intent{}, finished
+		return o.inPlace(l, sh)
+	case sh.Attached == 0, !sh.HasSecondary(l.op.node):
+		return opinion{}
+	case pinned(tenant):
+		return opinion{verdict: stays, why: pinnedBy(tenant)}
+	case !n.Schedulable():
+		return opinion{verdict: stays, why: fmt.Sprintf("node %d takes nothing", n.ID)}
 	case sh.PreferredNode == l.op.node:
-		return o.onItsWay(l, sh)
-	case !n.Schedulable(), l.begun, sh.PreferredNode != 0:
-		return fsm.Intent{}, finished
+		return o.onItsWay(sh)
+	case l.begun:
+		return opinion{verdict: stays, why: gaveUp}
+	case sh.PreferredNode != 0:
+		return opinion{}
+	}
+	if v, yes := o.hindered(sh); yes {
+		return v
 	}
 	in, err := l.sched.Prewarm(sh, l.op.node, scheduler.OverrideScheduler)
 	if err != nil {
-		return fsm.Intent{}, finished
+		return opinion{verdict: stays, why: err.Error()}
 	}
-	return in, act
+	return opinion{verdict: act, intent: in}
 }
 
-// nextDelete moves everything, whatever it takes and however long: a shard that
-// has nowhere to go holds the deletion up. Only stopped tenants are not touched;
+// nextDelete moves everything, cold or not. Only stopped tenants are not touched;
 // what they have on the node ends with it.
-func (o *operations) nextDelete(l *look, tenant fsm.Tenant, sh fsm.Shard) (fsm.Intent, verdict) {
+func (o *operations) nextDelete(l *look, tenant fsm.Tenant, sh fsm.Shard) opinion {
 	switch {
 	case tenant.Scheduling == neon.ShardStop:
-		return fsm.Intent{}, finished
+		return opinion{}
+	case sh.Attached == l.op.node && l.sched.UnderWay(sh):
+		return o.onItsWay(sh)
 	case sh.Attached == l.op.node:
-		if in, ok := l.sched.Leave(sh); ok {
-			return in, act
+		if v, yes := o.hindered(sh); yes {
+			return v
 		}
-		return fsm.Intent{}, waiting
+		if in, ok := l.sched.Leave(sh); ok {
+			return opinion{verdict: act, intent: in}
+		}
+		return opinion{verdict: waiting, why: noOtherNode, patience: o.opts.Stalled}
 	case sh.HasSecondary(l.op.node):
 		if in, ok := l.sched.LeaveSecondary(sh, l.op.node); ok {
-			return in, act
+			return opinion{verdict: act, intent: in}
 		}
-		return fsm.Intent{}, waiting
+		return opinion{verdict: waiting, why: noOtherNode, patience: o.opts.Stalled}
 	}
-	return fsm.Intent{}, o.inPlace(l)
-}
-
-// inPlace is finished once a shard is as its intent says, nothing of the move being
-// left to do.
-func (o *operations) inPlace(l *look) verdict {
-	if o.scenes.done(l.st, l.id) {
-		return finished
-	}
-	return waiting
+	return o.inPlace(l, sh)
 }
 
 // finish ends an operation that has nothing under way. A drain and a deletion look
-// once more whether anything came to the node meanwhile.
+// once more whether anything came to the node meanwhile. A deletion that leaves
+// something behind has failed.
 func (o *operations) finish(op *operation) {
 	if time.Now().Before(op.notBefore) {
 		return
 	}
-	var end fsm.Command = fsm.EndNodeOperation{Node: op.node, Begun: op.Begun, Ending: fsm.Finished}
+	end := fsm.EndNodeOperation{Node: op.node, Begun: op.Begun, Ending: fsm.Finished}
 	if op.Kind == fsm.OperationDrain {
 		if op.plan = o.newcomers(op); len(op.plan) > 0 {
 			return
 		}
 	}
-	if op.Kind == fsm.OperationDelete {
-		st := o.log.State()
-		o.begin(st, op)
-		op.plan = slices.DeleteFunc(op.plan, func(id neon.ShardID) bool {
-			tenant, _ := st.Tenant(id.Tenant)
-			return tenant.Scheduling == neon.ShardStop || tenant.Deleting
-		})
-		if len(op.plan) > 0 {
-			op.notBefore = time.Now().Add(o.opts.RetryMin)
-			return
-		}
-		if !o.beforeDelete() {
-			return
-		}
-		end = fsm.DeleteNode{Node: op.node, Begun: op.Begun}
+	o.lookAgain(op)
+	if op.Kind != fsm.OperationDelete {
+		o.end(op, end)
+		return
 	}
-	o.end(op, end)
+	st := o.log.State()
+	o.begin(st, op)
+	op.plan = slices.DeleteFunc(op.plan, func(id neon.ShardID) bool {
+		tenant, _ := st.Tenant(id.Tenant)
+		return tenant.Scheduling == neon.ShardStop || tenant.Deleting
+	})
+	switch {
+	case len(op.plan) > 0:
+		op.notBefore = time.Now().Add(o.opts.RetryMin)
+	case len(op.left) > 0:
+		end.Ending = fsm.Cancelled
+		o.end(op, end)
+	case o.beforeDelete():
+		o.end(op, fsm.DeleteNode{Node: op.node, Begun: op.Begun})
+	}
 }
 
 func (o *operations) end(op *operation, end fsm.Command) {
@@ -432,13 +467,21 @@ func (o *operations) end(op *operation, end fsm.Command) {
 		return
 	}
 	delete(o.running, op.node)
-	if e, ok := end.(fsm.EndNodeOperation); ok && e.Ending == fsm.Abandoned {
-		o.logger.Info(
-			title(op.Kind)+" background operation was interrupted by a restart of the node",
-			"node", op.node)
-		return
+	o.logger.Info(title(op.Kind)+" background operation "+op.outcome(end), "node", op.node,
+		"left", len(op.left), "named", op.named(namedInLog))
+}
+
+// outcome is how an operation has ended, in the words that clients know where they
+// know any.
+func (op *operation) outcome(end fsm.Command) string {
+	e, ok := end.(fsm.EndNodeOperation)
+	switch {
+	case ok && e.Ending == fsm.Abandoned:
+		return "was interrupted by a restart of the node"
+	case ok && op.Kind == fsm.OperationDelete:
+		return "failed: not everything can leave the node"
 	}
-	o.logger.Info(title(op.Kind)+" background operation completed successfully", "node", op.node)
+	return "completed successfully"
 }
 
 // force takes everything away from a node that is deleted by force, in batches and
@@ -450,26 +493,11 @@ func (o *operations) force(op *operation) {
 		if n, _ := st.Node(op.node); n.Operation != op.Operation {
 			return
 		}
-		sched := scheduler.New(st, o.loads())
-		var intents []fsm.Intent
-		for sh := range st.NodeShards(op.node) {
-			if tenant, _ := st.Tenant(sh.ID.Tenant); tenant.Scheduling == neon.ShardStop {
-				continue
-			}
-			in, ok := fsm.Intent{}, false
-			if sh.Attached == op.node {
-				in, ok = sched.FailOver(sh)
-			} else {
-				in, ok = sched.LeaveSecondary(sh, op.node)
-			}
-			if ok {
-				intents = append(intents, in)
-			}
-			if len(intents) >= o.opts.EvacuationBatch {
-				break
-			}
-		}
+		intents := o.forced(st, op)
 		refused := o.commit(intents)
+		for _, id := range refused {
+			op.refused(id)
+		}
 		switch {
 		case len(intents) == 0:
 			if o.beforeDelete() {
@@ -480,4 +508,29 @@ func (o *operations) force(op *operation) {
 			return // the next round tries again
 		}
 	}
+}
+
+// forced is one batch. What was refused for long is not in it.
+func (o *operations) forced(st *fsm.State, op *operation) (intents []fsm.Intent) {
+	sched := scheduler.New(st, o.loads())
+	for sh := range st.NodeShards(op.node) {
+		tenant, _ := st.Tenant(sh.ID.Tenant)
+		if x, ok := op.obstacles[sh.ID]; tenant.Scheduling == neon.ShardStop ||
+			ok && x.lasts(o.opts.Stalled) {
+			continue
+		}
+		in, ok := fsm.Intent{}, false
+		if sh.Attached == op.node {
+			in, ok = sched.FailOver(sh)
+		} else {
+			in, ok = sched.LeaveSecondary(sh, op.node)
+		}
+		if ok {
+			intents = append(intents, in)
+		}
+		if len(intents) >= o.opts.EvacuationBatch {
+			break
+		}
+	}
+	return intents
 }

@@ -105,6 +105,7 @@ type delivery struct {
 	repeat   bool // also what compute has acknowledged
 	attempts int
 	failures int         // in a row
+	err      error       // of the last try, unless it succeeded
 	tried    []fsm.Ack   // what the last try was about
 	hurry    wait.Signal // ends the pause before the next try
 	over     func()      // called once when nobody need wait for it any more, unless nil
@@ -238,7 +239,7 @@ func (o *Outbox) note(
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	d.attempts++
-	d.tried = acks
+	d.tried, d.err = acks, err
 	if err != nil {
 		d.failures++
 		d.waits = true
@@ -306,6 +307,28 @@ func (o *Outbox) Flush(ctx context.Context) (failing int) {
 		case <-ctx.Done():
 			return failing
 		}
+	}
+}
+
+// Trouble is what keeps compute from being told of a tenant.
+type Trouble struct {
+	Failures int  // tries that have failed, in a row
+	Never    bool // the last was refused for good
+	Why      string
+}
+
+// Trouble describes a tenant whose notification fails; it is zero for all others.
+func (o *Outbox) Trouble(id neon.TenantID) (t Trouble) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d := o.pending[id]
+	if d == nil || d.err == nil {
+		return t
+	}
+	refusal := (*Refusal)(nil)
+	return Trouble{
+		Failures: d.failures, Never: errors.As(d.err, &refusal) && refusal.Never,
+		Why: d.err.Error(),
 	}
 }
 

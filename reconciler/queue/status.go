@@ -48,6 +48,7 @@ func (q *Queue[M]) LastError(t *Task[M]) string {
 type Status struct {
 	Active    bool // a worker has it or will have it
 	Waits     bool // to be warm, or it is stuck
+	Blocked   bool // its last pass found nothing that could be done
 	Failures  int  // in a row
 	LastError string
 }
@@ -61,7 +62,8 @@ func (q *Queue[M]) Status(id neon.ShardID) Status {
 		return Status{}
 	}
 	return Status{
-		Active: !t.idle(), Waits: t.waits(), Failures: t.failures, LastError: t.lastErr,
+		Active: !t.idle(), Waits: t.waits(), Blocked: t.blocked, Failures: t.failures,
+		LastError: t.lastErr,
 	}
 }
 

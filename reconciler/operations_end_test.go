@@ -1,0 +1,261 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/fsm/fsmtest"
+	"quorate/reconciler/outbox"
+)
+
+// endless is something that keeps one shard from going where an operation wants it, for
+// good.
+type endless struct {
+	name  string
+	spoil func(b *bench, sh fsm.Shard)
+	mend  func(b *bench, sh fsm.Shard)
+	says  string // what the outcome says of it
+	fills bool   // it keeps no fill from anything
+}
+
+func refuseCompute(err error) func(*bench, fsm.Shard) {
+	return func(b *bench, sh fsm.Shard) {
+		b.fleet.set(func() {
+			b.fleet.hookErrOf = func(id neon.TenantID) error {
+				if id == sh.ID.Tenant {
+					return err
+				}
+				return nil
+			}
+		})
+	}
+}
+
+func tellCompute(b *bench, _ fsm.Shard) { b.fleet.set(func() { b.fleet.hookErrOf = nil }) }
+
+func (b *bench) refusePuts(refuses func(neon.NodeID, neon.ShardID) bool) {
+	b.fleet.set(func() {
+		b.fleet.onPut = func(n neon.NodeID, id neon.ShardID) error {
+			if refuses(n, id) {
+				return errRefused
+			}
+			return nil
+		}
+	})
+}
+
+func takePuts(b *bench, _ fsm.Shard) { b.fleet.set(func() { b.fleet.onPut = nil }) }
+
+// other is a node on which a shard should have nothing.
+func (b *bench) other(sh fsm.Shard) neon.NodeID {
+	for n := range b.log.State().Nodes() {
+		if !sh.Intends(n.ID) {
+			return n.ID
+		}
+	}
+	b.t.Fatal("there is no other node")
+	return 0
+}
+
+func endlesses() []endless {
+	return []endless{
+		{
+			"compute refuses for good",
+			refuseCompute(&outbox.Refusal{Err: errors.New("403 Forbidden"), Never: true}),
+			tellCompute, "403 Forbidden", false,
+		},
+		{
+			"compute does not answer", refuseCompute(errors.New("no answer")), tellCompute,
+			"no answer", false,
+		},
+		{
+			"a node holds a number ahead",
+			func(b *bench, sh fsm.Shard) {
+				n, g := b.other(sh), sh.Generation+1000
+				b.fleet.set(func() {
+					if b.fleet.at[n] == nil {
+						b.fleet.at[n] = map[neon.ShardID]neon.LocationConfig{}
+					}
+					b.fleet.at[n][sh.ID] = neon.LocationConfig{
+						Mode: neon.AttachedSingle, Generation: &g,
+					}
+				})
+				elapse(2 * time.Minute) // it is listed
+			},
+			func(b *bench, sh fsm.Shard) {
+				b.fleet.set(func() { delete(b.fleet.at[b.other(sh)], sh.ID) })
+				elapse(2 * time.Minute)
+			},
+			"newer than", false,
+		},
+		{
+			"no other node takes it",
+			func(b *bench, sh fsm.Shard) {
+				b.refusePuts(func(n neon.NodeID, id neon.ShardID) bool {
+					return id == sh.ID && n != sh.Attached
+				})
+			},
+			takePuts, errRefused.Error(), false,
+		},
+		{
+			"its node does not give it up",
+			func(b *bench, sh fsm.Shard) {
+				b.refusePuts(func(n neon.NodeID, id neon.ShardID) bool {
+					return id == sh.ID && n == sh.Attached
+				})
+			},
+			takePuts, errRefused.Error(), true,
+		},
+		{
+			"its tenant is being split",
+			func(b *bench, sh fsm.Shard) {
+				tenant, _ := b.log.State().Tenant(sh.ID.Tenant)
+				b.must(fsm.BeginSplit{
+					Tenant: tenant.ID, Sequence: tenant.Sequence, Count: 2, Stripe: 2048,
+					Parents: []fsm.SplitParent{{
+						Shard: sh.ID, Node: sh.GenNode, Generation: sh.Generation,
+					}},
+				})
+			},
+			func(b *bench, sh fsm.Shard) {
+				sp, _ := b.log.State().Split(sh.ID.Tenant)
+				b.must(fsm.AbortSplit{Tenant: sh.ID.Tenant, Began: sp.Began})
+				b.must(fsm.FinishAbortedSplit{Tenant: sh.ID.Tenant, Began: sp.Began})
+			},
+			"being split", true,
+		},
+		{
+			"the log refuses its move",
+			func(b *bench, sh fsm.Shard) {
+				b.fleet.set(func() {
+					b.refuses = func(in fsm.Intent) bool {
+						return in.Shard == sh.ID && in.PreferredNode != 0
+					}
+				})
+			},
+			func(b *bench, _ fsm.Shard) { b.fleet.set(func() { b.refuses = nil }) },
+			logRefuses, false,
+		},
+	}
+}
+
+// TestAnOperationEndsWhateverOneShardDoes: it says which one is left and why, and has
+// done all the others.
+func TestAnOperationEndsWhateverOneShardDoes(t *testing.T) {
+	for _, kind := range []fsm.OperationKind{
+		fsm.OperationDrain, fsm.OperationFill, fsm.OperationDelete,
+	} {
+		for _, x := range endlesses() {
+			t.Run(fmt.Sprintf("%s, %s", kind, x.name), func(t *testing.T) {
+				testEndless(t, kind, x)
+			})
+		}
+	}
+}
+
+func testEndless(t *testing.T, kind fsm.OperationKind, x endless) {
+	watching(t, 4, func(b *bench, w *watch) {
+		for _, id := range b.create(24, 1, neon.Attached(1)) {
+			b.pin(id) // or what was drained comes back by itself
+		}
+		b.awaitIdle()
+		n := b.busiest()
+		id := b.firstOn(n)
+		if kind == fsm.OperationFill { // what was drained comes back
+			b.begin(n, fsm.OperationDrain)
+			b.ended()
+			b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
+			id = b.toFill(n)
+		}
+		sh, _ := b.log.State().Shard(id)
+		x.spoil(b, sh)
+		begun := time.Now()
+		b.begin(n, kind)
+		b.endedWithin(15 * time.Minute)
+		line := w.last("background operation")
+		if kind == fsm.OperationFill && x.fills {
+			if !strings.Contains(line, "left=0") {
+				b.t.Errorf("the outcome is %s", line)
+			}
+		} else if !strings.Contains(line, id.String()) || !strings.Contains(line, x.says) {
+			b.t.Errorf("after %s the outcome is %s", time.Since(begun), line)
+		}
+		node, _ := b.log.State().Node(n)
+		left := b.attachedOn(n)
+		switch {
+		case node.Tombstone, node.Scheduling == neon.SchedulingDeleting:
+			b.t.Errorf("the node is %+v", node)
+		case kind == fsm.OperationFill && left == 0, kind != fsm.OperationFill && left > 1:
+			b.t.Errorf("%d are attached on node %d", left, n)
+		}
+		x.mend(b, sh)
+		b.awaitIdle()
+		b.check()
+	})
+}
+
+// last is the last line with a text.
+func (w *watch) last(text string) (line string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for l := range strings.Lines(w.log.String()) {
+		if strings.Contains(l, text) {
+			line = l
+		}
+	}
+	return line
+}
+
+// stubborn is a log that refuses some intents, as if the shard had changed each time.
+type stubborn struct {
+	*fsmtest.Log
+	b *bench
+}
+
+func (l stubborn) Propose(
+	ctx context.Context, id fsm.RequestID, c fsm.Command,
+) (fsm.Result, error) {
+	in, ok := c.(fsm.SetIntents)
+	l.b.fleet.mu.Lock()
+	refuses := l.b.refuses
+	l.b.fleet.mu.Unlock()
+	if ok && refuses != nil {
+		in.Intents = slices.Clone(in.Intents)
+		for i := range in.Intents {
+			if refuses(in.Intents[i]) {
+				in.Intents[i].Sequence++
+			}
+		}
+		c = in
+	}
+	return l.Log.Propose(ctx, id, c)
+}
+
+// toFill is a shard that a fill of a node would bring.
+func (b *bench) toFill(n neon.NodeID) neon.ShardID {
+	o := b.now.current.Load().operations
+	op := newOperation(&fsm.Node{ID: n, Operation: fsm.Operation{Kind: fsm.OperationFill}})
+	o.begin(b.log.State(), op)
+	if len(op.plan) < 2 {
+		b.t.Fatalf("a fill would bring %d shards", len(op.plan))
+	}
+	return op.plan[0]
+}
+
+// endedWithin waits, in virtual time, until no operation is left.
+func (b *bench) endedWithin(long time.Duration) {
+	b.t.Helper()
+	for began := time.Now(); operating(b.log.State()) > 0; elapse(time.Second) {
+		if time.Since(began) > long {
+			b.t.Errorf("an operation does not end within %s", long)
+			return
+		}
+	}
+}

@@ -77,6 +77,9 @@ func (c *checker) nodes() {
 		if !knownAvailability(n.Availability) {
 			c.fail("node %d has availability %q", n.ID, n.Availability)
 		}
+		if n.Silent < 0 || n.Silent != 0 && n.Availability == neon.NodeOffline {
+			c.fail("node %d is %s and silent since %d", n.ID, n.Availability, n.Silent)
+		}
 		if op := n.Operation; op.Kind != OperationNone &&
 			(op.Kind > OperationDelete || n.Tombstone ||
 				!op.Interrupted && n.Scheduling != op.Kind.during() || !op.Prior.Valid()) {

@@ -130,7 +130,34 @@ func (c SetNodeAvailability) apply(t *txn) Result {
 		if v.From != "" && (n.Availability != v.From || n.Incarnation != v.Incarnation) {
 			continue
 		}
-		n.Availability = v.To
+		n.Availability, n.Silent = v.To, 0
+		t.setNode(n)
+	}
+	return Result{}
+}
+
+// Silence says since when a node has not answered its heartbeats, in milliseconds since
+// 1970; 0 says that it answers again. It holds only for the same Incarnation.
+type Silence struct {
+	Node        neon.NodeID `cbor:"1,keyasint"`
+	Incarnation uint64      `cbor:"2,keyasint"`
+	Since       int64       `cbor:"3,keyasint"`
+}
+
+// NoteSilence has the next leader know which nodes do not answer, and since when. It is no
+// verdict. What does not hold any more, is known, or is about an Offline node is ignored.
+type NoteSilence struct {
+	Nodes []Silence `cbor:"1,keyasint"`
+}
+
+func (c NoteSilence) apply(t *txn) Result {
+	for _, s := range c.Nodes {
+		n, ok := t.Node(s.Node)
+		if !ok || n.Tombstone || n.Incarnation != s.Incarnation || s.Since < 0 ||
+			n.Availability == neon.NodeOffline || (n.Silent == 0) == (s.Since == 0) {
+			continue
+		}
+		n.Silent = s.Since
 		t.setNode(n)
 	}
 	return Result{}
@@ -176,7 +203,7 @@ func (c ReAttach) apply(t *txn) Result {
 	case neon.SchedulingDeleting:
 		n.Scheduling = neon.SchedulingPause
 	}
-	n.Availability = neon.NodeWarmingUp
+	n.Availability, n.Silent = neon.NodeWarmingUp, 0
 	n.Operation.Interrupted = n.Operation.Kind != OperationNone
 	n.Incarnation++
 	t.setNode(n)

@@ -188,6 +188,7 @@ func (c DeleteNode) apply(t *txn) Result {
 			c.Begun)
 	}
 	n.Tombstone, n.Availability, n.Operation = true, neon.NodeOffline, Operation{}
+	n.Silent = 0
 	t.setNode(n)
 	for _, s := range slices.Collect(t.NodeShards(c.Node)) {
 		if !s.Intends(c.Node) {

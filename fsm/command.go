@@ -95,6 +95,7 @@ var commands = map[Kind]reflect.Type{
 	41: reflect.TypeFor[EndNodeOperation](),
 	42: reflect.TypeFor[DeleteNode](),
 	43: reflect.TypeFor[ForgetTombstone](),
+	44: reflect.TypeFor[NoteSilence](),
 	50: reflect.TypeFor[AttachUnmanaged](),
 	51: reflect.TypeFor[DropTenant](),
 	52: reflect.TypeFor[SetPreferredAZs](),
@@ -141,6 +142,7 @@ func (BeginNodeOperation) kind() Kind { return 40 }
 func (EndNodeOperation) kind() Kind   { return 41 }
 func (DeleteNode) kind() Kind         { return 42 }
 func (ForgetTombstone) kind() Kind    { return 43 }
+func (NoteSilence) kind() Kind        { return 44 }
 func (AttachUnmanaged) kind() Kind    { return 50 }
 func (DropTenant) kind() Kind         { return 51 }
 func (SetPreferredAZs) kind() Kind    { return 52 }

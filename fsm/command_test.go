@@ -337,6 +337,40 @@ func TestVerdictsHoldOnlyForWhatWasJudged(t *testing.T) {
 	}
 }
 
+func TestSilenceEndsWithAnAnswerAVerdictAndARestart(t *testing.T) {
+	note := func(since int64, incarnation uint64) Command {
+		return NoteSilence{Nodes: []Silence{{Node: 1, Incarnation: incarnation, Since: since}}}
+	}
+	offline := SetNodeAvailability{Verdicts: []Verdict{{Node: 1, To: neon.NodeOffline}}}
+	for name, c := range map[string]struct {
+		then []Command
+		want int64
+	}{
+		"it lasts":            {[]Command{note(7, 0)}, 5},
+		"it answers":          {[]Command{note(0, 0)}, 0},
+		"a verdict":           {[]Command{offline}, 0},
+		"after the verdict":   {[]Command{offline, note(7, 0)}, 0},
+		"a restart":           {[]Command{ReAttach{Node: 1}}, 0},
+		"the one before":      {[]Command{ReAttach{Node: 1}, note(7, 0)}, 0},
+		"it was deleted":      {[]Command{DeleteNode{Node: 1}}, 0},
+		"no time":             {[]Command{note(0, 0), note(-1, 0)}, 0},
+		"it is another again": {[]Command{note(0, 0), note(9, 0)}, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := small(t)
+			for _, cmd := range append([]Command{note(5, 0)}, c.then...) {
+				s, _ = must(t, s, cmd)
+			}
+			if n, _ := s.Node(1); n.Silent != c.want {
+				t.Errorf("silent since %d, want %d", n.Silent, c.want)
+			}
+			if err := Check(s); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestReAttachEndsOperationsOfTheNode: operations that a restart ends are ended.
 func TestReAttachEndsOperationsOfTheNode(t *testing.T) {
 	for was, want := range map[neon.NodeScheduling]neon.NodeScheduling{

@@ -281,6 +281,15 @@ func (m *machine) issues(t *rapid.T) (items []Issue) {
 	return items
 }
 
+func (m *machine) noteSilence(t *rapid.T) Command {
+	id := drawNode.Draw(t, "node")
+	n, _ := m.s.Node(id)
+	return NoteSilence{Nodes: []Silence{{
+		Node: id, Incarnation: n.Incarnation + uint64(rapid.IntRange(0, 1).Draw(t, "restarted")),
+		Since: rapid.Int64Range(-1, 2).Draw(t, "since"),
+	}}}
+}
+
 func (m *machine) createTenant(t *rapid.T) Command {
 	c := CreateTenant{
 		ID: drawTenant.Draw(t, "tenant"), Count: drawCount.Draw(t, "count"),
@@ -361,6 +370,9 @@ func (m *machine) command(t *rapid.T) Command {
 			Node: drawNode.Draw(t, "node"), Scheduling: drawWish.Draw(t, "policy"),
 		}
 	case 4:
+		if rapid.Bool().Draw(t, "silence") {
+			return m.noteSilence(t)
+		}
 		return SetNodeAvailability{Verdicts: []Verdict{{
 			Node: drawNode.Draw(t, "node"), To: drawVerdict.Draw(t, "to"),
 			From: rapid.SampledFrom([]neon.NodeAvailability{"", neon.NodeActive}).Draw(t, "from"),

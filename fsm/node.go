@@ -31,6 +31,11 @@ type Node struct {
 	// the leader's own memory and never stand here.
 	Availability neon.NodeAvailability `cbor:"5,keyasint"`
 
+	// Silent is since when the node has not answered its heartbeats, in milliseconds since
+	// 1970, as the leader said that noticed it. 0: it answers, for all that is known. It
+	// keeps a new leader from giving the node all its time again.
+	Silent int64 `cbor:"10,keyasint,omitempty"`
+
 	// Tombstone marks a deleted node: its id may neither register nor re-attach.
 	Tombstone bool `cbor:"6,keyasint,omitempty"`
 

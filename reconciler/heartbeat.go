@@ -104,31 +104,84 @@ func (w *nodeWatch) startedLongAgo(n neon.NodeID) bool {
 }
 
 // judge proposes, in one command, that the nodes which did not answer for long
-// are Offline. A new leader gives every node the whole time again.
+// are Offline, and then says which have become silent, or answer again.
 func (w *nodeWatch) judge() {
 	now := time.Now()
 	var verdicts []fsm.Verdict
+	var silences []fsm.Silence
 	w.mu.Lock()
 	for id, e := range w.watch {
-		limit := w.opts.MaxOffline
-		from := w.began
-		if e.last.Availability == neon.NodeWarmingUp {
-			limit, from = w.opts.MaxWarmingUp, e.since
-		}
-		if e.lastSuccess.After(from) {
-			from = e.lastSuccess
-		}
-		if e.last.Availability != neon.NodeOffline && e.failures >= provingFailures &&
-			now.Sub(from) >= limit {
+		if now.Sub(w.silentSince(e)) >= w.patience(e) && e.failures >= provingFailures &&
+			e.last.Availability != neon.NodeOffline {
 			verdicts = append(verdicts, fsm.Verdict{
 				Node: id, From: e.last.Availability, To: neon.NodeOffline,
 				Incarnation: e.last.Incarnation,
 			})
+			continue
+		}
+		if s, ok := w.silence(e, now); ok {
+			silences = append(silences, s)
 		}
 	}
 	w.mu.Unlock()
 	if len(verdicts) > 0 {
 		w.propose(verdicts)
+	}
+	if len(silences) > 0 {
+		w.note(silences)
+	}
+}
+
+// patience is how long a node may be silent.
+func (w *nodeWatch) patience(e *watched) time.Duration {
+	if e.last.Availability == neon.NodeWarmingUp {
+		return w.opts.MaxWarmingUp
+	}
+	return w.opts.MaxOffline
+}
+
+// silentSince is the moment from which the silence of a node counts: its last answer, or
+// what an earlier leader has said of it. Without either it has the whole time from the
+// beginning of the term. The caller holds the lock.
+func (w *nodeWatch) silentSince(e *watched) time.Time {
+	from := w.began
+	if e.last.Availability == neon.NodeWarmingUp {
+		from = e.since
+	}
+	switch told := time.UnixMilli(e.last.Silent); {
+	case e.lastSuccess.After(from):
+		return e.lastSuccess
+	case e.last.Silent != 0 && e.lastSuccess.IsZero() && told.Before(from):
+		return told
+	}
+	return from
+}
+
+// noteInterval is the least time between two notes about one node, so that one that
+// answers every other time does not fill the log.
+const noteInterval = 5 * time.Second
+
+// silence is what the log has to be told about a node: that it has become silent, or that
+// it answers again. The caller holds the lock.
+func (w *nodeWatch) silence(e *watched, now time.Time) (s fsm.Silence, ok bool) {
+	silent := e.failures >= provingFailures
+	if e.last.Availability == neon.NodeOffline || silent == (e.last.Silent != 0) ||
+		!e.probed || !silent && e.failing || now.Sub(e.noted) < noteInterval {
+		return s, false
+	}
+	e.noted = now
+	s = fsm.Silence{Node: e.last.ID, Incarnation: e.last.Incarnation}
+	if silent {
+		s.Since = w.silentSince(e).UnixMilli()
+	}
+	return s, true
+}
+
+// note has the next leader know who is silent. It need not succeed.
+func (w *nodeWatch) note(silences []fsm.Silence) {
+	if _, err := w.log.Propose(w.ctx, fsm.RequestID{},
+		fsm.NoteSilence{Nodes: silences}); err != nil && w.ctx.Err() == nil {
+		w.logger.Info("the silence of nodes was not noted", "nodes", len(silences), "err", err)
 	}
 }
 

@@ -75,3 +75,50 @@ func TestRequestsDoNotWaitForWhoIsSilent(t *testing.T) {
 		b.check()
 	})
 }
+
+// TestTheVerdictDoesNotBeginAnewWithTheLeader: a node has been silent for most of its time
+// when the leader dies. Its successor asks it twice, and does not wait for all of it again.
+func TestTheVerdictDoesNotBeginAnewWithTheLeader(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		b.create(10, 2, neon.Attached(1))
+		b.awaitIdle()
+		dead := b.busiest()
+		b.fleet.set(func() { b.fleet.down[dead] = true })
+		elapse(b.opts.MaxOffline - time.Second)
+		if n, _ := b.log.State().Node(dead); n.Silent == 0 || n.Availability != neon.NodeActive {
+			t.Fatalf("it is %+v", n)
+		}
+		b.depose()
+		b.lead()
+		elapse(2 * time.Second)
+		if n, _ := b.log.State().Node(dead); n.Availability != neon.NodeOffline {
+			t.Errorf("two seconds after the change of the leader it is %+v", n)
+		}
+	})
+}
+
+// TestAnAnswerEndsASilence: also one that the leader before has noted.
+func TestAnAnswerEndsASilence(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		b.create(10, 2, neon.Attached(1))
+		b.awaitIdle()
+		node := b.busiest()
+		b.fleet.set(func() { b.fleet.down[node] = true })
+		elapse(b.opts.MaxOffline - time.Second)
+		b.depose()
+		b.fleet.set(func() { b.fleet.down[node] = false })
+		b.lead()
+		elapse(10 * time.Second)
+		if n, _ := b.log.State().Node(node); n.Silent != 0 || n.Availability != neon.NodeActive {
+			t.Errorf("it is %+v", n)
+		}
+		b.fleet.set(func() { b.fleet.down[node] = true })
+		elapse(2 * time.Second)
+		b.depose()
+		b.lead()
+		elapse(b.opts.MaxOffline - 4*time.Second)
+		if n, _ := b.log.State().Node(node); n.Availability != neon.NodeActive {
+			t.Error("it was given up for a silence that had ended")
+		}
+	})
+}

@@ -66,6 +66,7 @@ type watched struct {
 	last        fsm.Node // as of the last look at the state
 	lastSuccess time.Time
 	since       time.Time // when the present availability was first seen here
+	noted       time.Time // when the log was last told of its silence
 	due         time.Time
 	busy        bool               // a probe is under way
 	endListing  context.CancelFunc // ends the listing under way; nil for none

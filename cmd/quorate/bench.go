@@ -40,6 +40,8 @@ func newBenchFailoverCommand() *cobra.Command {
 	fs.IntVar(&o.Tenants, "tenants", 1000, "tenants that are written to")
 	fs.IntVar(&o.TenantShards, "shards", 1, "shards of each tenant")
 	fs.IntVar(&o.Pageservers, "pageservers", 3, "simulated pageservers")
+	fs.StringVar(&o.PageserverFault, "pageserver-fault", "",
+		"what one pageserver has all the time: dead, hanging or slow; each tenant has a location there")
 	return cmd
 }
 

@@ -24,6 +24,10 @@ type FailoverOptions struct {
 	RaftHeartbeat         time.Duration // 0: the controllers' default
 	Tenants, TenantShards int
 	Pageservers           int
+
+	// PageserverFault is what one pageserver has all the time: dead, hanging or slow.
+	// Empty: none.
+	PageserverFault string
 }
 
 // The targets of a failover.
@@ -60,18 +64,25 @@ type event struct {
 // not be measured.
 func Failover(ctx context.Context, o FailoverOptions) error {
 	o.say("%s", machine())
-	c, err := o.start(ctx, fleet{pageservers: o.Pageservers, builder: testcluster.Builder{
-		DiskFaults: true, Raft: raftTimeouts(o.RaftHeartbeat),
-	}})
+	if err := checkPageserverFault(o.PageserverFault); err != nil {
+		return err
+	}
+	b := testcluster.Builder{DiskFaults: true, Raft: raftTimeouts(o.RaftHeartbeat)}
+	policy := neon.Attached(0)
+	if o.PageserverFault != "" {
+		b.MaxOffline, policy = patience, neon.Attached(o.Pageservers-1)
+	}
+	c, err := o.start(ctx, fleet{pageservers: o.Pageservers, builder: b})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Stop() }()
 	if _, err := create(ctx, c, creation{
-		tenants: o.Tenants, shards: o.TenantShards, clients: 16, policy: neon.Attached(0),
+		tenants: o.Tenants, shards: o.TenantShards, clients: 16, policy: policy,
 	}); err != nil {
 		return err
 	}
+	injectPageserverFault(c, o.PageserverFault)
 	figures, err := o.events(ctx, c)
 	if err != nil {
 		return err
@@ -86,6 +97,9 @@ func Failover(ctx context.Context, o FailoverOptions) error {
 	title := fmt.Sprintf(
 		"Longest time without an acknowledged write, %d writes/s, 3 processes, fsync, one disk",
 		o.Rate)
+	if o.PageserverFault != "" {
+		title += ", one pageserver " + o.PageserverFault
+	}
 	if report(o.Out, title, figures) > 0 {
 		return ErrMissed
 	}

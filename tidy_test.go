@@ -207,7 +207,7 @@ var allowed = map[string]struct {
 
 	"testcluster/bench": {[]string{
 		"cluster", "fsm", "internal/controlsocket", "internal/wait", "testcluster", "api/client",
-		"api/neon",
+		"api/neon", "testcluster/simpageserver",
 	}, "measures controllers from outside, and the log and the state alone"},
 	"testcluster/testcontroller": {
 		[]string{"cluster", "cluster/clustertest", "internal/storagecontroller", "testcluster/spoil"},

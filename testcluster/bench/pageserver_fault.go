@@ -42,11 +42,14 @@ func injectPageserverFault(c *testcluster.Cluster, kind string) {
 	case pageserverDead:
 		n.Kill()
 	case pageserverHanging:
-		n.SetFaults(
-			simpageserver.Fault{Kind: simpageserver.FaultHang, Route: simpageserver.RouteLocationPut},
-			simpageserver.Fault{Kind: simpageserver.FaultHang, Route: simpageserver.RouteLocationGet},
-			simpageserver.Fault{Kind: simpageserver.FaultHang, Route: simpageserver.RouteLocationList},
-		)
+		var hang []simpageserver.Fault
+		for _, route := range []simpageserver.Route{
+			simpageserver.RouteLocationPut, simpageserver.RouteLocationGet,
+			simpageserver.RouteLocationList,
+		} {
+			hang = append(hang, simpageserver.Fault{Kind: simpageserver.FaultHang, Route: route})
+		}
+		n.SetFaults(hang...)
 	case pageserverSlow:
 		n.SetFaults(simpageserver.Fault{Kind: simpageserver.FaultDelay, Delay: slowAnswer})
 	}

@@ -321,6 +321,8 @@ func (r *replica) Await(ctx context.Context, _ uint64, _ ...neon.ShardID) error 
 
 func (r *replica) Kick(...neon.ShardID) {}
 
+func (r *replica) Silent() []neon.NodeID { return nil }
+
 func (r *replica) LimitWarming(neon.ShardID, *time.Duration, *time.Duration) {}
 
 func (r *replica) Cancel(ctx context.Context, id neon.ShardID) error { return r.Await(ctx, 0, id) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -111,10 +112,12 @@ func (c *chaos) toSecondaries() (intents []fsm.Intent) {
 		if len(intents) == chaosBatch {
 			break
 		}
-		if len(sh.Secondary) == 0 {
+		able := slices.DeleteFunc(slices.Clone(sh.Secondary),
+			func(n neon.NodeID) bool { return !sched.Takes(n) })
+		if len(able) == 0 {
 			continue
 		}
-		to := sh.Secondary[rand.IntN(len(sh.Secondary))]
+		to := able[rand.IntN(len(able))]
 		if in, err := sched.Migrate(sh, to, scheduler.OverrideScheduler); err == nil {
 			c.logger.Info("Injecting chaos: migrate", "shard", sh.ID, "from", sh.Attached, "to", to)
 			intents = append(intents, in)
@@ -131,9 +134,10 @@ func (c *chaos) elsewhere() []fsm.Intent {
 		return nil
 	}
 	sh := all[rand.IntN(len(all))]
+	sched := scheduler.New(st, c.loads())
 	var to []neon.NodeID
 	for n := range st.Nodes() {
-		if n.ID != sh.Attached && n.Schedulable() &&
+		if n.ID != sh.Attached && sched.Takes(n.ID) &&
 			(sh.PreferredAZ.IsZero() || n.AZ == sh.PreferredAZ) {
 			to = append(to, n.ID)
 		}
@@ -143,7 +147,7 @@ func (c *chaos) elsewhere() []fsm.Intent {
 			"shard", sh.ID)
 		return nil
 	}
-	in, err := scheduler.New(st, c.loads()).Prewarm(sh, to[rand.IntN(len(to))],
+	in, err := sched.Prewarm(sh, to[rand.IntN(len(to))],
 		scheduler.OverrideScheduler)
 	if err != nil {
 		return nil

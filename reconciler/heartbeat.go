@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -196,29 +197,34 @@ func (w *nodeWatch) propose(v []fsm.Verdict) {
 	}
 }
 
-// silent lists the nodes that do not answer calls, and the schedulable nodes whose last
-// heartbeats were not answered (one that is lost on the way does not count). It reports
-// whether every schedulable one was asked in this term.
-func (w *nodeWatch) silent() (ids []neon.NodeID, asked bool) {
-	ids = w.answers.unresponsive()
+// silent lists the nodes that are not judged and do not answer: neither calls, nor their
+// last heartbeats. One heartbeat that is lost on the way does not count.
+func (w *nodeWatch) silent() []neon.NodeID {
+	ids := w.answers.unresponsive()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	asked = true
 	limit := w.opts.HeartbeatInterval + w.opts.ProbeTimeout
 	for id, e := range w.watch {
-		if !e.last.Schedulable() {
-			continue
-		}
-		asked = asked && e.probed
-		if e.failing && time.Since(e.lastSuccess) > limit {
+		if e.last.Available() && e.failing && time.Since(e.lastSuccess) > limit &&
+			!slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}
-	return ids, asked
+	return ids
 }
 
-// unresponsive lists the nodes that do not answer calls.
-func (w *nodeWatch) unresponsive() []neon.NodeID { return w.answers.unresponsive() }
+// unasked lists the nodes that could take something and were not asked for a sign of
+// life in this term.
+func (w *nodeWatch) unasked() (ids []neon.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, e := range w.watch {
+		if e.last.Schedulable() && !e.probed {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
 
 // utilizations are what the last heartbeats that were answered said.
 func (w *nodeWatch) utilizations() map[neon.NodeID]*neon.Utilization {
@@ -233,7 +239,8 @@ func (w *nodeWatch) utilizations() map[neon.NodeID]*neon.Utilization {
 	return out
 }
 
-// loads are what the last heartbeats said, as the scheduler wants it.
+// loads are what the last heartbeats said, as the scheduler wants it. Nodes that do not
+// answer, or were not asked yet, take nothing that another one can take.
 func (w *nodeWatch) loads() map[neon.NodeID]scheduler.Load {
 	out := make(map[neon.NodeID]scheduler.Load)
 	for id, u := range w.utilizations() {
@@ -243,22 +250,19 @@ func (w *nodeWatch) loads() map[neon.NodeID]scheduler.Load {
 			Shards:     int(u.ShardCount), MaxShards: int(u.MaxShardCount),
 		}
 	}
+	for _, id := range append(w.silent(), w.unasked()...) {
+		l := out[id]
+		l.Silent = true
+		out[id] = l
+	}
 	return out
 }
 
-// answering are the loads for decisions that no client asked for: nodes that do not
-// answer their heartbeats take nothing. It is false as long as some node that could
+// answering are the loads for the rules. It is false as long as some node that could
 // take something was not asked in this term; that is about to change.
 func (w *nodeWatch) answering() (map[neon.NodeID]scheduler.Load, bool) {
-	silent, asked := w.silent()
-	if !asked {
+	if len(w.unasked()) > 0 {
 		return nil, false
 	}
-	loads := w.loads()
-	for _, id := range silent {
-		l := loads[id]
-		l.Silent = true
-		loads[id] = l
-	}
-	return loads, true
+	return w.loads(), true
 }

@@ -181,6 +181,15 @@ func (r *Reconciler) Loads() map[neon.NodeID]scheduler.Load {
 	return nil
 }
 
+// Silent lists the nodes that do not answer at present, though they are not judged for
+// it.
+func (r *Reconciler) Silent() []neon.NodeID {
+	if t := r.current.Load(); t != nil {
+		return t.nodes.silent()
+	}
+	return nil
+}
+
 // Utilization is what the last heartbeat of a node said.
 func (r *Reconciler) Utilization(id neon.NodeID) (neon.Utilization, bool) {
 	if t := r.current.Load(); t != nil {

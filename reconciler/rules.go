@@ -74,7 +74,7 @@ func (r *rules) evacuate() {
 // relieve gives the shards that serve nobody, since their nodes do not answer, to nodes
 // that do.
 func (r *rules) relieve() {
-	for _, id := range r.nodes.unresponsive() {
+	for _, id := range r.nodes.answers.unresponsive() {
 		st := r.log.State()
 		loads, asked := r.nodes.answering()
 		if !asked {

@@ -25,8 +25,8 @@ type listings interface {
 	// unlisted names a node that may have anything, or is "".
 	unlisted(st *fsm.State) string
 
-	// unresponsive lists the nodes that do not answer calls.
-	unresponsive() []neon.NodeID
+	// silent lists the nodes that do not answer.
+	silent() []neon.NodeID
 }
 
 // of is the scene of a shard; false when the shard does not exist.
@@ -42,7 +42,7 @@ func (s *scenes) of(st *fsm.State, id neon.ShardID) (*plan.Scene, bool) {
 	if tenant.Deleting {
 		sc.MayHave = cmp.Or(s.nodes.unlisted(st), s.strays.ofTenant(st, id.Tenant))
 	}
-	sc.Unresponsive = s.nodes.unresponsive()
+	sc.Silent = s.nodes.silent()
 	select {
 	case <-s.surveyed:
 	default:

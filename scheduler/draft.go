@@ -17,6 +17,10 @@ type draft struct {
 	secondary []neon.NodeID
 	preferred neon.NodeID
 	az        neon.AZ
+
+	// asked is set when a client has asked for the placement. It is not refused because
+	// of a silence: what no other node can take goes to one that does not answer.
+	asked bool
 }
 
 func (d *draft) holds(id neon.NodeID) bool {
@@ -84,7 +88,7 @@ func (d *draft) satisfyAttached(wanted int) bool {
 		d.preferred = 0
 	}
 	for d.counted() < wanted {
-		n, ok := d.fleet.pick(secondary, d)
+		n, ok := d.fresh(secondary)
 		if !ok {
 			return false
 		}
@@ -94,14 +98,42 @@ func (d *draft) satisfyAttached(wanted int) bool {
 	return true
 }
 
+// fresh is the best node that has no location of the shard and may take one.
+func (d *draft) fresh(r role) (neon.NodeID, bool) {
+	if n, ok := d.fleet.pick(r, d); ok || !d.asked {
+		return n, ok
+	}
+	return d.fleet.pickOf(d.fleet.mute, r, d)
+}
+
 // attach gives a draft an attached location: the best of its secondaries that is
 // schedulable, else a fresh node. Secondaries away from home come first, being
 // the ones that were kept for this; one at home is most likely being warmed.
 func (d *draft) attach() bool {
+	if d.promote(schedulable) {
+		return true
+	}
+	if n, ok := d.fleet.pick(attached, d); ok {
+		d.attached = n
+		return true
+	}
+	if !d.asked {
+		return false
+	}
+	if d.promote(silent) {
+		return true
+	}
+	n, ok := d.fleet.pickOf(d.fleet.mute, attached, d)
+	d.attached = n
+	return ok
+}
+
+// promote makes the best secondary on a node of a class the attached location.
+func (d *draft) promote(c class) bool {
 	var best Score
 	for _, id := range d.secondary {
 		n := d.fleet.node(id)
-		if n == nil || n.class != schedulable {
+		if n == nil || n.class != c {
 			continue
 		}
 		sc := Score{Zone: n.score(secondary, d.az).Zone, Node: id}
@@ -109,14 +141,12 @@ func (d *draft) attach() bool {
 			best = sc
 		}
 	}
-	if best.Node != 0 {
-		d.drop(best.Node)
-		d.attached = best.Node
-		return true
+	if best.Node == 0 {
+		return false
 	}
-	n, ok := d.fleet.pick(attached, d)
-	d.attached = n
-	return ok
+	d.drop(best.Node)
+	d.attached = best.Node
+	return true
 }
 
 // trim gives up secondaries until as many as wanted are counted: those that
@@ -150,7 +180,7 @@ func (d *draft) satisfySecondary() bool {
 	}
 	d.attached, d.preferred = 0, 0
 	if len(d.secondary) == 0 {
-		n, ok := d.fleet.pick(attached, d)
+		n, ok := d.fresh(attached)
 		if ok {
 			d.secondary = append(d.secondary, n)
 		}

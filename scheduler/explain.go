@@ -14,6 +14,7 @@ type Filter string
 const (
 	FilterOffline   Filter = "node is offline"
 	FilterWarmingUp Filter = "node is warming up"
+	FilterSilent    Filter = "node does not answer"
 	FilterPolicy    Filter = "scheduling policy of the node takes nothing new"
 	FilterOccupied  Filter = "node has a location of this shard"
 	FilterFull      Filter = "node is overloaded and others are not"
@@ -59,6 +60,8 @@ func explain(r *round, sh fsm.Shard) Explanation {
 			c.Rejected = FilterOffline
 		case node.Availability == neon.NodeWarmingUp:
 			c.Rejected = FilterWarmingUp
+		case n.class == silent:
+			c.Rejected = FilterSilent
 		case !node.Schedulable():
 			c.Rejected = FilterPolicy
 		case c.Held != neon.Detached:

@@ -14,7 +14,8 @@ type fleet struct {
 	nodes []node
 	index map[neon.NodeID]int
 	open  []int  // indices of the schedulable nodes
-	zones []zone // of the schedulable nodes, by name
+	mute  []int  // indices of those that would be, but do not answer
+	zones []zone // of the schedulable nodes, or those that would be, by name
 }
 
 // node is one pageserver with everything scores are made of, kept up to date as
@@ -37,10 +38,11 @@ type class uint8
 const (
 	schedulable class = iota
 	available         // reachable, but takes nothing new
+	silent            // takes nothing new, and may be unreachable
 	unreachable
 )
 
-// zone sums up the schedulable nodes of an availability zone.
+// zone sums up the nodes of an availability zone that may take something.
 type zone struct {
 	az    neon.AZ
 	nodes int
@@ -62,17 +64,32 @@ func newFleet(state *fsm.State, loads map[neon.NodeID]Load) *fleet {
 		n := &f.nodes[i]
 		n.disk = permillion(n.load.DiskWanted, n.load.DiskUsable)
 		n.refresh()
+		if node, _ := state.Node(n.id); n.class == silent && node.Schedulable() {
+			f.mute = append(f.mute, i)
+		}
 		if n.class == schedulable {
 			f.open = append(f.open, i)
-			if !n.az.IsZero() {
-				f.zones = append(f.zones, zone{az: n.az})
-			}
+		}
+	}
+	if len(f.open) > 0 {
+		f.divide(f.open)
+	} else {
+		f.divide(f.mute)
+	}
+	return f
+}
+
+// divide sums up the zones of some nodes.
+func (f *fleet) divide(nodes []int) {
+	for _, i := range nodes {
+		if n := &f.nodes[i]; !n.az.IsZero() {
+			f.zones = append(f.zones, zone{az: n.az})
 		}
 	}
 	slices.SortFunc(f.zones,
 		func(a, b zone) int { return strings.Compare(a.az.String(), b.az.String()) })
 	f.zones = slices.Compact(f.zones)
-	for _, i := range f.open {
+	for _, i := range nodes {
 		n := &f.nodes[i]
 		n.zone = slices.IndexFunc(f.zones, func(z zone) bool { return z.az == n.az })
 		if n.zone >= 0 {
@@ -80,17 +97,18 @@ func newFleet(state *fsm.State, loads map[neon.NodeID]Load) *fleet {
 			f.zones[n.zone].home += n.counts.Home
 		}
 	}
-	return f
 }
 
 func classOf(n *fsm.Node, l Load) class {
 	switch {
-	case n.Schedulable() && !l.Silent:
+	case !n.Available():
+		return unreachable
+	case l.Silent:
+		return silent
+	case n.Schedulable():
 		return schedulable
-	case n.Available():
-		return available
 	}
-	return unreachable
+	return available
 }
 
 // node finds a node that exists and is not deleted.
@@ -102,9 +120,12 @@ func (f *fleet) node(id neon.NodeID) *node {
 }
 
 // pick is the best schedulable node that has no location of the shard.
-func (f *fleet) pick(r role, d *draft) (neon.NodeID, bool) {
+func (f *fleet) pick(r role, d *draft) (neon.NodeID, bool) { return f.pickOf(f.open, r, d) }
+
+// pickOf is pick for some nodes.
+func (f *fleet) pickOf(nodes []int, r role, d *draft) (neon.NodeID, bool) {
 	var best Score
-	for _, i := range f.open {
+	for _, i := range nodes {
 		n := &f.nodes[i]
 		if d.holds(n.id) {
 			continue

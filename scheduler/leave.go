@@ -68,7 +68,8 @@ func (s *Scheduler) FailOver(sh fsm.Shard) (fsm.Intent, bool) {
 	return s.failOver(&sh)
 }
 
-// Arrive completes a move: the preferred node is the attached one from now on. The
+// Arrive completes a move, unless its destination does not answer: the preferred node is
+// the attached one from now on. The
 // node it was attached on counts as a secondary like the others, and those that
 // are worth least are given up until there are as many as wanted. A tenant that is
 // not optimised keeps it before all others: its operator may want to go back.
@@ -76,7 +77,7 @@ func (s *Scheduler) Arrive(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	p := sh.PreferredNode
 	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || p == 0 || !sh.HasSecondary(p) ||
-		s.node(p) == nil {
+		s.node(p) == nil || s.node(p).class >= silent {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)
@@ -116,8 +117,9 @@ func (s *Scheduler) GiveUp(sh fsm.Shard) (fsm.Intent, bool) {
 // error is a neon.Conflict for the first shard that could not. Tenants under Pause
 // or Stop are not asked for.
 func (s *Scheduler) MayLose(node neon.NodeID) error {
-	s.open = slices.DeleteFunc(s.open, func(i int) bool { return s.nodes[i].id == node })
-	if n := s.node(node); n != nil && n.class == schedulable {
+	is := func(i int) bool { return s.nodes[i].id == node }
+	s.open, s.mute = slices.DeleteFunc(s.open, is), slices.DeleteFunc(s.mute, is)
+	if n := s.node(node); n != nil && n.class != unreachable {
 		n.class = available
 	}
 	for sh := range s.state.NodeShards(node) {
@@ -126,6 +128,7 @@ func (s *Scheduler) MayLose(node neon.NodeID) error {
 			continue
 		}
 		d := s.take(&sh)
+		d.asked = true
 		if d.attached == node {
 			d.attached = 0
 		}

@@ -25,8 +25,8 @@ const (
 //
 // Errors are neon.Errors: NotFound for a shard of no tenant; BadRequest for a
 // node that does not exist and a tenant that is Detached; and, unless overridden,
-// PreconditionFailed for a node that is not available or has a worse score than
-// another. Moving a shard to where it is changes nothing (see Changes).
+// PreconditionFailed for a node that is not available, does not answer or has a worse
+// score than another. Moving a shard to where it is changes nothing (see Changes).
 func (s *Scheduler) Migrate(sh fsm.Shard, to neon.NodeID, override Override) (fsm.Intent, error) {
 	if err := s.mayMigrate(&sh, to, override); err != nil {
 		return fsm.Intent{}, err
@@ -90,6 +90,10 @@ func (s *Scheduler) mayMigrate(sh *fsm.Shard, to neon.NodeID, override Override)
 	if !n.Available() && override != OverrideScheduler {
 		return neon.Errorf(neon.PreconditionFailed, "Node %d (%s) is unavailable", to,
 			n.Addr.HTTPHost)
+	}
+	if at := s.node(to); at.class == silent && override != OverrideScheduler && sh.Attached != to {
+		return neon.Errorf(neon.PreconditionFailed,
+			"Node %d (%s) is unavailable: it does not answer", to, n.Addr.HTTPHost)
 	}
 	s.enter(sh.ID.Tenant)
 	if _, ok := s.state.Tenant(sh.ID.Tenant); !ok || s.tenant.Deleting {

@@ -11,7 +11,8 @@ import (
 // When there are too few nodes for the policy the error is a neon.Conflict whose
 // cause is ErrNoNodes or ErrNoFit, and the shards are nevertheless returned with
 // what could be placed: a caller may create the tenant and say so, and what is
-// missing is repaired as soon as there are nodes.
+// missing is repaired as soon as there are nodes. Nodes that do not answer take what no
+// other node can take.
 func (s *Scheduler) PlaceTenant(
 	id neon.TenantID, count neon.ShardCount, policy neon.Placement,
 ) ([]fsm.NewShard, error) {
@@ -20,7 +21,7 @@ func (s *Scheduler) PlaceTenant(
 	shards := make([]fsm.NewShard, count.Shards())
 	var first error
 	for i := range shards {
-		d := draft{fleet: s.fleet, secondary: s.scratch[:0], az: home}
+		d := draft{fleet: s.fleet, secondary: s.scratch[:0], az: home, asked: true}
 		if !d.satisfy(policy) && first == nil {
 			first = s.unplaced(neon.ShardID{Tenant: id, Number: neon.ShardNumber(i), Count: count})
 		}
@@ -61,6 +62,7 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 			continue
 		}
 		d := s.take(&sh)
+		d.asked = true
 		if !d.satisfy(policy) && first == nil {
 			first = s.unplaced(sh.ID)
 		}

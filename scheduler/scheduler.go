@@ -18,9 +18,10 @@ type Load struct {
 	// takes; DefaultMaxShards is used for zero.
 	Shards, MaxShards int
 
-	// Silent says that the node did not answer its last heartbeats. It is not judged
-	// for that yet, but nothing new is placed on it: nodes often die together, and
-	// not all are found out at once.
+	// Silent says that the node did not answer its last heartbeats, or does not answer
+	// calls. It is not judged for that yet, but nothing new is placed on it: nodes often
+	// die together, and not all are found out at once. Only what a client asks for goes
+	// there, when no other node can take it.
 	Silent bool
 }
 
@@ -53,6 +54,12 @@ func (s *Scheduler) Counts(id neon.NodeID) fsm.NodeCounts {
 		return n.counts
 	}
 	return s.state.Counts(id)
+}
+
+// Takes reports whether a node may take a location that no client has asked for.
+func (s *Scheduler) Takes(id neon.NodeID) bool {
+	n := s.node(id)
+	return n != nil && n.class == schedulable
 }
 
 // Changes reports whether an intent would change the shard that it was made for.

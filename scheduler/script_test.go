@@ -64,10 +64,12 @@ func TestScripts(t *testing.T) {
 //	nodes a:1,2 b:3              active nodes in zones (`-` for no zone)
 //	set 1 offline                availability or scheduling policy of a node
 //	load 1 disk=2.5 slots=100    utilisation of the disk, reported shards
+//	load 1 silent                it does not answer
 //	tenant 7 4 attached:1        create a tenant with a number of shards
 //	policy 7 secondary [Pause]   change its policies
 //	evacuate 1 / rehome 1 / repair
 //	migrate 7/0 3 [override]     likewise prewarm and secondary
+//	leave 7/0 / failover 7/0 / arrive 7/0
 //	show 7 / explain 7/0
 func (w *world) run(f []string) string {
 	w.t.Helper()
@@ -101,6 +103,8 @@ func (w *world) run(f []string) string {
 		w.repair()
 	case "migrate", "prewarm", "secondary":
 		return w.move(f)
+	case "leave", "failover", "arrive":
+		return w.propose(f[0], w.shard(f[1]))
 	case "show":
 		return w.show(tenant(f[1]))
 	case "explain":
@@ -153,6 +157,21 @@ func (w *world) move(f []string) string {
 	return changes + w.show(sh.ID.Tenant)
 }
 
+// propose makes one proposal for one shard, if there is any.
+func (w *world) propose(what string, sh fsm.Shard) string {
+	w.t.Helper()
+	s := w.scheduler()
+	by := map[string]func(fsm.Shard) (fsm.Intent, bool){
+		"leave": s.Leave, "failover": s.FailOver, "arrive": s.Arrive,
+	}[what]
+	in, ok := by(sh)
+	if !ok {
+		return "nothing is proposed\n"
+	}
+	w.commit(s, fsm.SetIntents{Intents: []fsm.Intent{in}})
+	return w.show(sh.ID.Tenant)
+}
+
 func (w *world) shard(s string) fsm.Shard {
 	w.t.Helper()
 	name, number, _ := strings.Cut(s, "/")
@@ -199,6 +218,8 @@ func parseLoad(f []string) (l Load) {
 		k, v, _ := strings.Cut(kv, "=")
 		x, _ := strconv.ParseFloat(v, 64)
 		switch k {
+		case "silent":
+			l.Silent = true
 		case "disk":
 			l.DiskWanted, l.DiskUsable = uint64(x*1e12), 1e12
 		case "slots":

@@ -21,9 +21,9 @@ func splitSecondaries(r *round, sp fsm.Split) [][]neon.NodeID {
 	for _, p := range sp.Parents {
 		for _, child := range sp.Children(p.Shard) {
 			r.put(&draft{attached: p.Node, az: zones[p.Shard]})
-			d := draft{attached: p.Node, az: zones[p.Shard]}
+			d := draft{fleet: r.fleet, attached: p.Node, az: zones[p.Shard], asked: true}
 			for len(d.secondary) < wanted {
-				n, ok := r.pick(secondary, &d)
+				n, ok := d.fresh(secondary)
 				if !ok {
 					break
 				}

@@ -24,6 +24,7 @@ import (
 // fakeReality has every shard where it should be at once, unless its fields say otherwise.
 // It notes what it is asked to do.
 type fakeReality struct {
+	silent      []neon.NodeID
 	await       func(ctx context.Context, index uint64, shards []neon.ShardID) error
 	cancel      func(context.Context, neon.ShardID) error
 	activate    func(context.Context, neon.NodeID) error
@@ -64,6 +65,8 @@ func (f *fakeReality) Kick(shards ...neon.ShardID) {
 	defer f.mu.Unlock()
 	f.kicked = append(f.kicked, shards...)
 }
+
+func (f *fakeReality) Silent() []neon.NodeID { return f.silent }
 
 func (f *fakeReality) Status(id neon.ShardID) decide.ShardStatus { return f.status[id] }
 

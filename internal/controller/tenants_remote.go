@@ -31,7 +31,7 @@ func (t *Tenants) TimeTravel(
 				return err
 			}
 			if node == nil && i == 0 {
-				node = fanout.AnyAvailable(s, nil)
+				node = fanout.AnyAvailable(s, t.Reality.Silent()...)
 			}
 			if node == nil {
 				return neon.Errorf(neon.Conflict, "Scheduling error: No pageservers found")
@@ -78,7 +78,7 @@ func (t *Tenants) Import(
 	if err != nil {
 		return resp, err
 	}
-	node := fanout.AnyAvailable(s, nil)
+	node := fanout.AnyAvailable(s, t.Reality.Silent()...)
 	if node == nil {
 		return resp, neon.Errorf(neon.BadRequest, "No nodes available")
 	}

@@ -30,6 +30,19 @@ func TestTimeTravelAsksForEveryShardThatEverWas(t *testing.T) {
 	})
 }
 
+func TestRemoteDataIsAskedOfAPageserverThatAnswers(t *testing.T) {
+	w := newWorld(t, 2)
+	w.detached(tenantOne)
+	w.reality.silent = []neon.NodeID{1}
+	if err := NewTenants(w.Deps).TimeTravel(t.Context(), tenantOne, neon.TimeTravel{},
+		[]neon.ShardCount{1}); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "calls", w.calls.took(), []string{
+		"shard 0 on 2: PUT time_travel_remote_storage?done_if_after=&travel_to=",
+	})
+}
+
 // What a pageserver writes to is not put back in time.
 func TestTimeTravelIsRefusedForATenantThatIsOnAPageserver(t *testing.T) {
 	travel := func(w *world) func(context.Context) error {

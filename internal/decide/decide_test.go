@@ -148,6 +148,8 @@ type recorder struct {
 
 func (r *recorder) Kick(shards ...neon.ShardID) { r.kicked = shards }
 
+func (r *recorder) Silent() []neon.NodeID { return nil }
+
 func (r *recorder) Await(ctx context.Context, _ uint64, _ ...neon.ShardID) error {
 	until, _ := ctx.Deadline()
 	r.limit = time.Until(until)

@@ -24,6 +24,10 @@ type Reconciler interface {
 
 	// Kick makes shards be looked at now, before all that no request waits for.
 	Kick(shards ...neon.ShardID)
+
+	// Silent lists the pageservers that do not answer at present, though they are not
+	// judged for it.
+	Silent() []neon.NodeID
 }
 
 // ShardStatus is what the leader can say of one shard beyond its record. It is empty on a

@@ -121,7 +121,7 @@ func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint
 func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
 	id := gone.ID
 	var failed error
-	avoid := make(map[neon.NodeID]bool)
+	avoid := t.reconciler.Silent()
 	for range removeTries {
 		// Another request may have finished the deletion, and the tenant been created
 		// again meanwhile, and even be attached while it is deleted again.
@@ -132,14 +132,14 @@ func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
 		if tenant, ok := s.Tenant(id); !ok || tenant.Sequence != gone.Sequence {
 			return nil
 		}
-		node := fanout.AnyAvailable(s, avoid)
+		node := fanout.AnyAvailable(s, avoid...)
 		if node == nil {
 			break
 		}
 		if failed = t.removeOn(ctx, node, id); failed == nil {
 			return nil
 		}
-		avoid[node.ID] = true
+		avoid = append(avoid, node.ID)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -18,7 +18,8 @@ import (
 
 // fakeReconciler is where everything is as it should be at once, unless told.
 type fakeReconciler struct {
-	await func(ctx context.Context, index uint64, shards []neon.ShardID) error
+	await  func(ctx context.Context, index uint64, shards []neon.ShardID) error
+	silent []neon.NodeID
 }
 
 func (f *fakeReconciler) Await(ctx context.Context, index uint64, shards ...neon.ShardID) error {
@@ -28,6 +29,8 @@ func (f *fakeReconciler) Await(ctx context.Context, index uint64, shards ...neon
 	return nil
 }
 func (f *fakeReconciler) Kick(...neon.ShardID) {}
+
+func (f *fakeReconciler) Silent() []neon.NodeID { return f.silent }
 
 type fakePageservers struct {
 	mu     sync.Mutex
@@ -317,4 +320,19 @@ func TestADeletionThatHangsHoldsUpNoOther(t *testing.T) {
 		cancel()
 		<-ended
 	})
+}
+
+// Any pageserver can remove remote data, so one that answers is asked.
+func TestDataIsRemovedByAPageserverThatAnswers(t *testing.T) {
+	l := fsmtest.NewFaulty(t)
+	l.AddNodes(t, 3, neon.MakeAZ("a"))
+	pageservers := &fakePageservers{}
+	reality := &fakeReconciler{silent: []neon.NodeID{1, 2}}
+	create(l, tenantOne, 1)
+	if err := newTenants(l, reality, pageservers).Delete(t.Context(), tenantOne); err != nil {
+		t.Error(err)
+	}
+	if !slices.Equal(pageservers.wiped, []neon.NodeID{3}) {
+		t.Errorf("asked %v", pageservers.wiped)
+	}
 }

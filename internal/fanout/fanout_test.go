@@ -152,15 +152,13 @@ func TestEachStopsAtTheFirstFailure(t *testing.T) {
 
 func TestANodeToAvoidIsTakenOnlyIfThereIsNoOther(t *testing.T) {
 	l := newLog(t)
-	avoid := map[neon.NodeID]bool{1: true, 2: true}
-	if n := AnyAvailable(l.State(), avoid); n == nil || n.ID != 3 {
+	if n := AnyAvailable(l.State(), 1, 2); n == nil || n.ID != 3 {
 		t.Errorf("got %v", n)
 	}
-	avoid[3] = true
-	if n := AnyAvailable(l.State(), avoid); n == nil {
+	if n := AnyAvailable(l.State(), 1, 2, 3); n == nil {
 		t.Error("got none")
 	}
-	if n := AnyAvailable(fsmtest.NewLog().State(), nil); n != nil {
+	if n := AnyAvailable(fsmtest.NewLog().State()); n != nil {
 		t.Errorf("got %v", n)
 	}
 }

@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"fmt"
+	"slices"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -60,12 +61,12 @@ func OwnerOf(s *fsm.State, tenant fsm.Tenant, sh fsm.Shard) (Owner, error) {
 
 // AnyAvailable finds a pageserver that should answer, one not to be avoided if there
 // is any.
-func AnyAvailable(s *fsm.State, avoid map[neon.NodeID]bool) (found *fsm.Node) {
+func AnyAvailable(s *fsm.State, avoid ...neon.NodeID) (found *fsm.Node) {
 	for n := range s.Nodes() {
 		if !n.Available() {
 			continue
 		}
-		if !avoid[n.ID] {
+		if !slices.Contains(avoid, n.ID) {
 			return n
 		}
 		found = n

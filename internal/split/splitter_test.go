@@ -134,7 +134,9 @@ func (f *splitter) AwaitTerm(context.Context) error { return nil }
 func (f *splitter) AwaitNoWorker(context.Context, ...neon.ShardID) error { return nil }
 func (f *splitter) Await(context.Context, uint64, ...neon.ShardID) error { return nil }
 func (f *splitter) Kick(...neon.ShardID)                                 {}
-func (f *splitter) Loads() map[neon.NodeID]scheduler.Load                { return nil }
+
+func (f *splitter) Silent() []neon.NodeID                 { return nil }
+func (f *splitter) Loads() map[neon.NodeID]scheduler.Load { return nil }
 
 var tenantOne = neon.TenantID{1}
 

@@ -66,9 +66,9 @@ type Scene struct {
 	Failed   []neon.NodeID
 	Hopeless []neon.NodeID
 
-	// Unresponsive are the nodes that do not answer calls at present, though they may
-	// answer again. What can do without them is done first.
-	Unresponsive []neon.NodeID
+	// Silent are the nodes that do not answer at present, though they may answer again.
+	// What can do without them is done first, and nothing is moved to them.
+	Silent []neon.NodeID
 
 	// Notifies is set when there is a compute hook.
 	Notifies bool
@@ -142,7 +142,7 @@ func Next(s *Scene) Step {
 		}
 	}
 	if s.Shard.Attached != 0 && s.Owes() {
-		if step := s.warmSecondaries(s.responsive); step.Kind != Done {
+		if step := s.warmSecondaries(s.answers); step.Kind != Done {
 			return step // compute may take its time
 		}
 		return Step{Kind: Notify}
@@ -189,9 +189,14 @@ func Forced(o fsm.Operation) bool { return o.Kind == fsm.OperationDelete && o.Fo
 // tidies reports whether a node is one to tidy up, as far as this pass has seen.
 func (s *Scene) tidies(n neon.NodeID) bool { return s.up(n) && !slices.Contains(s.Failed, n) }
 
-// unresponsive reports whether a node does not answer calls; responsive is the contrary.
-func (s *Scene) unresponsive(n neon.NodeID) bool { return slices.Contains(s.Unresponsive, n) }
-func (s *Scene) responsive(n neon.NodeID) bool   { return !s.unresponsive(n) }
+// silent reports whether a node does not answer; answers is the contrary.
+func (s *Scene) silent(n neon.NodeID) bool  { return slices.Contains(s.Silent, n) }
+func (s *Scene) answers(n neon.NodeID) bool { return !s.silent(n) }
+
+// unanswered is the step while a destination is silent.
+func unanswered(n neon.NodeID) Step {
+	return Step{Kind: Blocked, Node: n, Why: fmt.Sprintf("node %d does not answer", n)}
+}
 
 // Owes reports whether compute has to be told of the newest generation.
 func (s *Scene) Owes() bool { return s.Notifies && s.Shard.OwesNotification() }
@@ -257,7 +262,8 @@ func (s *Scene) attach() Step {
 
 // takeOver prepares a node that the newest generation was not issued to. While
 // the origin can be reached it is a live migration: the origin stops writing and
-// flushes, the destination warms up, and only then a generation is spent.
+// flushes, the destination warms up, and only then a generation is spent. The shard stays
+// where it is as long as the destination does not answer.
 func (s *Scene) takeOver(at Sight) Step {
 	d := s.Shard.Attached
 	o, unknown := s.Origin()
@@ -266,6 +272,9 @@ func (s *Scene) takeOver(at Sight) Step {
 	}
 	if o == 0 || s.Shard.GenNode == 0 {
 		return Step{Kind: Issue, Node: d}
+	}
+	if s.silent(d) {
+		return unanswered(d)
 	}
 	if !at.Known {
 		return Step{Kind: Look, Node: d}
@@ -293,7 +302,7 @@ func (s *Scene) takeOver(at Sight) Step {
 func (s *Scene) Origin() (best, unknown neon.NodeID) {
 	consider := func(n neon.NodeID) {
 		if n == 0 || n == s.Shard.Attached || !s.up(n) || slices.Contains(s.Hopeless, n) ||
-			n != s.Shard.AcknowledgedNode && s.Notifies && s.unresponsive(n) {
+			n != s.Shard.AcknowledgedNode && s.Notifies && s.silent(n) {
 			return
 		}
 		switch at := s.On(n); {
@@ -362,7 +371,7 @@ func (s *Scene) warmSecondaries(some func(neon.NodeID) bool) Step {
 // last. For a tenant that is being deleted it also waits until nothing can be anywhere
 // else.
 func (s *Scene) clearOthers() Step {
-	for _, some := range []func(neon.NodeID) bool{s.responsive, s.unresponsive} {
+	for _, some := range []func(neon.NodeID) bool{s.answers, s.silent} {
 		if step := s.clearSome(some); step.Kind != Done {
 			return step
 		}
@@ -452,6 +461,8 @@ func (s *Scene) followPreference() Step {
 	switch {
 	case p == 0, s.Shard.Attached == 0, p == s.Shard.Attached, !s.Shard.HasSecondary(p), !s.up(p):
 		return Step{Kind: Done}
+	case s.silent(p):
+		return unanswered(p)
 	case s.Warm != p:
 		return Step{Kind: Warm, Node: p}
 	}

@@ -77,7 +77,9 @@ type tally struct {
 	spoils                  int // of states
 	reads                   int
 	orders                  int           // long operations begun or cancelled
+	obstacles               int           // that refused for good
 	slowest                 time.Duration // from the end of the faults until all was well
+	longest                 time.Duration // until what was begun beside an obstacle had ended
 	notifications, location uint64
 }
 
@@ -91,15 +93,18 @@ func (t *tally) add(o tally) {
 	t.late += o.late
 	t.reads += o.reads
 	t.orders += o.orders
+	t.obstacles += o.obstacles
 	t.notifications += o.notifications
 	t.location += o.location
 	t.slowest = max(t.slowest, o.slowest)
+	t.longest = max(t.longest, o.longest)
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, slowest convergence %s",
+	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, %d things that refused for good, longest end beside one %s, slowest convergence %s",
 		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.spoils, t.rounds,
-		t.location, t.late, t.notifications, t.slowest.Round(time.Millisecond))
+		t.location, t.late, t.notifications, t.obstacles, t.longest.Round(time.Millisecond),
+		t.slowest.Round(time.Millisecond))
 }
 
 // episode is one cluster under work and faults.
@@ -227,6 +232,7 @@ func (e *episode) round(length time.Duration) {
 	trouble.Wait()
 	e.endFaults(e.stayDead())
 	wg.Wait()
+	e.live()
 	for _, n := range append(e.Fleet().Nodes(), nil) {
 		if n != nil && n.Running() {
 			continue

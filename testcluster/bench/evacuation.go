@@ -127,14 +127,15 @@ func crowd(
 	if err != nil {
 		return 0, err
 	}
-	if err := others(neon.SchedulingActive); err != nil {
-		return 0, err
-	}
 	if err := c.WaitQuiescent(ctx); err != nil {
 		return 0, err
 	}
 	if have := c.Fleet().Attached()[dying]; have != e.shards {
 		return 0, fmt.Errorf("%d of %d shards are on node %s", have, e.shards, dying)
+	}
+	// From here on shards begin to move to better places.
+	if err := others(neon.SchedulingActive); err != nil {
+		return 0, err
 	}
 	return float64(e.shards) / took.Seconds(), nil
 }

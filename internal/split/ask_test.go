@@ -85,3 +85,40 @@ func TestAFailureDropsNoRequestThatIsUnderWay(t *testing.T) {
 		}
 	})
 }
+
+// An operator sets a pageserver Offline that makes a split fail. The tenant is whole on the
+// others then, its secondaries too.
+func TestAnAbortedSplitLeavesOfflinePageservers(t *testing.T) {
+	for name, place := range map[string]fsm.Intent{
+		"attached there":  {Attached: 1, Secondary: []neon.NodeID{2}},
+		"secondary there": {Attached: 2, Secondary: []neon.NodeID{1}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p, f := splitWorld(t, 1, Options{})
+			parent := neon.ShardIDs(tenantOne, 1)[0]
+			sh, _ := p.Log.State().Shard(parent)
+			place.Shard, place.Sequence, place.Issue = parent, sh.Sequence, true
+			f.log.Must(fsm.SetIntents{Intents: []fsm.Intent{place}})
+			sh, _ = p.Log.State().Shard(parent)
+			f.locations[parent] = attachedAs(sh.Generation)
+			f.before = func(neon.ShardID) error {
+				f.log.Must(fsm.SetNodeAvailability{
+					Verdicts: []fsm.Verdict{{Node: 1, To: neon.NodeOffline}},
+				})
+				return said(500)
+			}
+			lead(t, p, func() {
+				_, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 2})
+				if neon.CodeOf(err) != neon.Conflict {
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+			sh, _ = p.Log.State().Shard(parent)
+			if sh.Attached == 1 || sh.Attached == 0 || len(sh.Secondary) != 1 ||
+				sh.HasSecondary(1) {
+				t.Errorf("%s: it is attached on %d, with secondaries on %v", name, sh.Attached,
+					sh.Secondary)
+			}
+		})
+	}
+}

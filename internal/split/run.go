@@ -184,10 +184,54 @@ func (p *Splitter) rollBack(ctx context.Context, sp fsm.Split) error {
 		return err
 	}
 	p.Logger.Info("Aborted shard split", "tenant", sp.Tenant.String())
+	p.resettle(ctx, sp)
 	for _, parent := range sp.Parents {
 		p.Reconciler.Kick(parent.Shard)
 	}
 	return nil
+}
+
+// resettle gives the shards of a split that was aborted other places for all that they have
+// on pageservers that are Offline. An operator who sets a pageserver Offline, to get out of
+// a split that it makes fail, does not wait for it to come back. It is done once and need
+// not succeed: what is attached there is moved away by any leader, and a secondary after
+// some time.
+func (p *Splitter) resettle(ctx context.Context, sp fsm.Split) {
+	for _, parent := range sp.Parents {
+		// The attached location first: its node may become a secondary by that.
+		for range 1 + maxOfflinePlaces {
+			in, ok := p.leaveOffline(parent.Shard)
+			if !ok || p.propose(ctx, fsm.SetIntents{Intents: []fsm.Intent{in}}) != nil {
+				break
+			}
+		}
+	}
+}
+
+// maxOfflinePlaces bounds the secondaries of one shard that are placed anew.
+const maxOfflinePlaces = 4
+
+// leaveOffline is the next intent that takes a shard from a pageserver that is Offline.
+func (p *Splitter) leaveOffline(id neon.ShardID) (fsm.Intent, bool) {
+	s := p.Log.State()
+	sh, ok := s.Shard(id)
+	if !ok {
+		return fsm.Intent{}, false
+	}
+	leave := scheduler.New(s, p.Reconciler.Loads()).Evacuate
+	for i, node := range append([]neon.NodeID{sh.Attached}, sh.Secondary...) {
+		if i > 0 {
+			leave = scheduler.New(s, p.Reconciler.Loads()).ReplaceSecondaries
+		}
+		if n, ok := s.Node(node); !ok || n.Availability != neon.NodeOffline {
+			continue
+		}
+		// One that cannot leave is passed over, and the next shard of the node is the first.
+		if found, _, _ := leave(node, id, 1); len(found) == 1 && found[0].Shard == id {
+			return found[0], true
+		}
+	}
+	return fsm.Intent{}, false
 }
 
 // remember keeps the reason of a split that is being rolled back, and says so in the

@@ -34,6 +34,10 @@ const maxEntry = 1 << 20
 // Log is a log that one process has for itself. All methods may be called at any
 // time.
 type Log struct {
+	// Proposing, when set, is called before each proposal. It is set before the log is
+	// used by several goroutines.
+	Proposing func(fsm.Command)
+
 	store   *fsm.Store
 	changed wait.Broadcast // the state has changed
 
@@ -55,6 +59,9 @@ func (l *Log) Propose(
 ) (fsm.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return fsm.Result{}, err
+	}
+	if l.Proposing != nil {
+		l.Proposing(c)
 	}
 	return l.Commit(id, c)
 }
@@ -87,6 +94,15 @@ func (l *Log) Must(t testing.TB, c fsm.Command) fsm.Result {
 		t.Fatalf("%T: %v", c, err)
 	}
 	return r
+}
+
+// Upgrade raises the level of the state to that of this version, as the leader does once
+// all members run it.
+func (l *Log) Upgrade(t testing.TB) {
+	t.Helper()
+	if l.State().AgreedLevel() < fsm.Level {
+		l.Must(t, fsm.SetLevel{Level: fsm.Level})
+	}
 }
 
 // AddNodes registers pageservers 1 to n in one zone, and finds them active.

@@ -46,7 +46,8 @@ func openSaved(r io.Reader) (*savedReader, error) {
 	if err := json.Unmarshal(head, &s.info); err != nil {
 		return nil, fmt.Errorf("%w: saved snapshot: %w", ErrCorrupt, err)
 	}
-	if s.info.Index == 0 || s.info.Term == 0 || s.info.StateSize < 0 {
+	if s.info.Index == 0 || s.info.Term == 0 || s.info.StateSize < 0 ||
+		s.info.Index > maxIndex || s.info.Term > maxTerm {
 		return nil, fmt.Errorf("%w: saved snapshot: impossible head", ErrCorrupt)
 	}
 	s.left = s.info.StateSize

@@ -3,8 +3,12 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"hash/crc32"
 	"io"
+	"math"
 	"strings"
 	"testing"
 )
@@ -121,6 +125,34 @@ func TestDamagedSavedSnapshotsAreRefused(t *testing.T) {
 		bad[at] ^= 0x20
 		if _, err := InspectSnapshot(bytes.NewReader(bad), nil); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("flipped at %d: %v", at, err)
+		}
+	}
+}
+
+// A saved snapshot whose numbers are near their end would leave a cluster without room.
+func TestSavedSnapshotsNearTheEndOfTheirNumbersAreRefused(t *testing.T) {
+	saved := savedSnapshot(t, "a")
+	size := binary.BigEndian.Uint32(saved[8:])
+	rest := saved[12+size : len(saved)-4]
+	for name, spoil := range map[string]func(*SnapshotInfo){
+		"index": func(i *SnapshotInfo) { i.Index = math.MaxUint64 - 1 },
+		"term":  func(i *SnapshotInfo) { i.Term = math.MaxUint64 - 1 },
+		"none":  func(*SnapshotInfo) {},
+	} {
+		var info SnapshotInfo
+		if err := json.Unmarshal(saved[12:12+size], &info); err != nil {
+			t.Fatal(err)
+		}
+		spoil(&info)
+		head, err := json.Marshal(info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := binary.BigEndian.AppendUint32(bytes.Clone(saved[:8]), uint32(len(head)))
+		b = append(append(b, head...), rest...)
+		b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+		if _, err := InspectSnapshot(bytes.NewReader(b), nil); errors.Is(err, ErrCorrupt) != (name != "none") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -49,8 +49,8 @@ type RegisterNode struct {
 }
 
 func (c RegisterNode) apply(t *txn) Result {
-	if c.ID == 0 {
-		return refuse(neon.BadRequest, "node id 0 is reserved")
+	if r := refuseBy(c.ID.Check()); r.Err != nil && (c.ID == 0 || t.bounded()) {
+		return r
 	}
 	if len(c.AZ.String()) > maxName || len(c.Addr.HTTPHost) > maxName ||
 		len(c.Addr.PGHost) > maxName || len(c.Addr.GRPCHost) > maxName {
@@ -175,6 +175,9 @@ func knownAvailability(a neon.NodeAvailability) bool {
 // A long operation on the node is interrupted, because its process is another one. A
 // deletion that was begun has to be begun again; the node is paused until then. A
 // split of such a shard that is not committed is aborted.
+//
+// A shard that has no number left is listed in Result.LeftOut. It does not keep the
+// others from being attached.
 type ReAttach struct {
 	Node neon.NodeID `cbor:"1,keyasint"`
 }
@@ -189,7 +192,7 @@ func (c ReAttach) apply(t *txn) Result {
 		return r
 	}
 	for s := range t.NodeShards(c.Node) {
-		if s.GenNode == c.Node && s.exhausted() {
+		if s.GenNode == c.Node && s.Exhausted() && !t.bounded() {
 			return refuse(neon.Internal, "generations of %s are used up", s.ID)
 		}
 	}
@@ -211,7 +214,13 @@ func (c ReAttach) apply(t *txn) Result {
 	for _, s := range own {
 		tenant, _ := t.Tenant(s.ID.Tenant)
 		loc := Location{Shard: s.ID, Mode: neon.Secondary, Stripe: tenant.Stripe}
-		if s.GenNode == c.Node {
+		switch {
+		case s.GenNode == c.Node && s.Exhausted():
+			r.LeftOut = append(r.LeftOut, s.ID)
+			if !s.HasSecondary(c.Node) {
+				continue
+			}
+		case s.GenNode == c.Node:
 			g := t.issue(s, c.Node)
 			loc.Mode, loc.Generation = neon.AttachedSingle, g.Generation
 			t.abortSplitOf(s.ID, "pageserver "+c.Node.String()+" has restarted")

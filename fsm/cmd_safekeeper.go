@@ -30,6 +30,9 @@ func (c UpsertSafekeeper) apply(t *txn) Result {
 	if c.ID == 0 {
 		return refuse(neon.BadRequest, "safekeeper id 0 is reserved")
 	}
+	if r := refuseBy(c.ID.Check()); r.Err != nil && t.bounded() {
+		return r
+	}
 	if len(c.Host) > maxName || len(c.Region) > maxName || len(c.AZ.String()) > maxName {
 		return refuse(neon.BadRequest, "a name of safekeeper %d has more than %d bytes", c.ID,
 			maxName)

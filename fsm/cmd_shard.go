@@ -30,7 +30,7 @@ func (c SetIntents) apply(t *txn) (r Result) {
 		tenant, _ := t.Tenant(in.Shard.Tenant)
 		issue := in.Issue && in.Attached != 0
 		if !ok || s.Sequence != in.Sequence || tenant.Deleting || t.Splitting(tenant.ID) ||
-			!t.fits(tenant.Policy, in) || issue && s.exhausted() {
+			!t.fits(tenant.Policy, in) || issue && s.Exhausted() {
 			r.Refused = append(r.Refused, in.Shard)
 			continue
 		}
@@ -63,7 +63,7 @@ func (c IssueGenerations) apply(t *txn) (r Result) {
 	for _, it := range c.Items {
 		s, ok := t.Shard(it.Shard)
 		if !ok || it.Node == 0 || s.Attached != it.Node || s.Generation != it.Generation ||
-			!t.isLive(it.Node) || t.Splitting(it.Shard.Tenant) || s.exhausted() {
+			!t.isLive(it.Node) || t.Splitting(it.Shard.Tenant) || s.Exhausted() {
 			r.Refused = append(r.Refused, it.Shard)
 			continue
 		}

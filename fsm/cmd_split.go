@@ -59,7 +59,8 @@ func (c BeginSplit) check(t *txn, splitting bool) Result {
 	case !neon.CanSplit(tenant.Count, c.Count):
 		return refuse(neon.BadRequest, "Cannot split %d shards into %d", tenant.Count.Shards(),
 			c.Count)
-	case c.Stripe == 0, tenant.Count.Shards() > 1 && c.Stripe != tenant.Stripe:
+	case c.Stripe == 0, c.Stripe > neon.MaxStripeSize && t.bounded(),
+		tenant.Count.Shards() > 1 && c.Stripe != tenant.Stripe:
 		return refuse(neon.BadRequest, "Cannot change the stripe size of tenant %s from %d to %d",
 			c.Tenant, tenant.Stripe, c.Stripe)
 	case len(c.Parents) != tenant.Count.Shards():
@@ -73,7 +74,7 @@ func (c BeginSplit) check(t *txn, splitting bool) Result {
 			s.Generation != p.Generation || !t.isLive(p.Node) {
 			return refuse(neon.Conflict, "Shard %s unexpectedly rescheduled during split", id)
 		}
-		if s.exhausted() {
+		if s.Exhausted() {
 			return refuse(neon.Internal, "generations of %s are used up", id)
 		}
 	}
@@ -172,7 +173,7 @@ func (c FinishAbortedSplit) apply(t *txn) (r Result) {
 	}
 	for _, p := range sp.Parents {
 		s, _ := t.Shard(p.Shard)
-		if s.Generation == p.Generation && s.Attached == p.Node && !s.exhausted() {
+		if s.Generation == p.Generation && s.Attached == p.Node && !s.Exhausted() {
 			r.Grants = append(r.Grants, t.issue(s, p.Node))
 		}
 	}

@@ -50,6 +50,12 @@ func (c CreateTenant) apply(t *txn) Result {
 	if r := tenant.wellFormed(); r.Err != nil {
 		return r
 	}
+	if r := t.checkFirst(c.ID, c.Generation); r.Err != nil {
+		return r
+	}
+	if r := refuseBy(c.Stripe.Check()); r.Err != nil && t.bounded() {
+		return r
+	}
 	ids := tenant.Shards()
 	for i, n := range c.Shards {
 		if len(n.PreferredAZ.String()) > maxName {
@@ -109,6 +115,11 @@ func (c UpdateTenant) apply(t *txn) Result {
 	}
 	if r := tenant.wellFormed(); r.Err != nil {
 		return r
+	}
+	if c.Generation != nil && t.bounded() {
+		if r := refuseBy(c.Generation.Check()); r.Err != nil {
+			return r
+		}
 	}
 	for _, in := range c.Intents {
 		s, ok := t.Shard(in.Shard)

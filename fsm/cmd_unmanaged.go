@@ -39,12 +39,17 @@ func (c AttachUnmanaged) apply(t *txn) (r Result) {
 	case c.Node != 0 && !t.isLive(c.Node):
 		return refuse(neon.NotFound, "Node %d not registered", c.Node)
 	}
+	if !known {
+		if r := t.checkFirst(tenant.ID, c.Generation); r.Err != nil {
+			return r
+		}
+	}
 	first, _ := t.firstGeneration(tenant.ID, c.Generation)
 	s, ok := t.Shard(c.Shard)
 	if !ok {
 		s.Generation = first
 	}
-	if c.Node != 0 && s.exhausted() {
+	if c.Node != 0 && s.Exhausted() {
 		return refuse(neon.Internal, "generations of %s are used up", c.Shard)
 	}
 	tenant.Policy = neon.Placement{}

@@ -42,11 +42,22 @@ type Result struct {
 
 	// ReAttached is the answer to a re-attach, by shard id.
 	ReAttached []Location
+
+	// LeftOut are the shards that a re-attach could not number: they have no number
+	// left. The pageserver drops them.
+	LeftOut []neon.ShardID
 }
 
 // refuse is the Result of a command that changes nothing.
 func refuse(code neon.Code, format string, args ...any) Result {
 	return Result{Err: neon.Errorf(code, format, args...)}
+}
+
+// refuseBy is the Result of a command that changes nothing because of a neon.Error, and
+// the empty one without an error.
+func refuseBy(err error) (r Result) {
+	errors.As(err, &r.Err)
+	return r
 }
 
 // Grant is one issued generation: Node alone may use Generation for Shard.

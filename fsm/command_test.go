@@ -166,9 +166,10 @@ func TestStaleItemsAreRefused(t *testing.T) {
 	}
 }
 
-// TestUsedUpGenerations: at the end of the numbers nothing wraps around, and what
-// is refused is refused whole.
-func TestUsedUpGenerations(t *testing.T) {
+// usedUp is a state in which one shard on node 1 has no number left, among others that
+// have.
+func usedUp(t *testing.T) (*State, neon.ShardID) {
+	t.Helper()
 	s := small(t)
 	first := neon.Generation(math.MaxUint32 - 1)
 	s, _ = must(t, s, CreateTenant{
@@ -180,19 +181,125 @@ func TestUsedUpGenerations(t *testing.T) {
 	if r.Grants[0].Generation != math.MaxUint32 {
 		t.Fatalf("granted %v", r.Grants)
 	}
+	return s, id
+}
+
+// TestUsedUpGenerations: at the end of the numbers nothing wraps around, and what
+// is refused is refused whole.
+func TestUsedUpGenerations(t *testing.T) {
+	s, id := usedUp(t)
 	sh, _ := s.Shard(id)
 	for _, c := range []Command{
 		IssueGenerations{Items: []Issue{{Shard: id, Node: 1, Generation: math.MaxUint32}}},
 		SetIntents{Intents: []Intent{{Shard: id, Sequence: sh.Sequence, Attached: 2, Issue: true}}},
-		ReAttach{Node: 1},
+		ReAttach{Node: 1}, // as the first version does
 	} {
 		next, r := Apply(s, s.Index+1, RequestID{}, c)
 		if r.Err == nil && len(r.Refused) != 1 || !sameRecords(s, next) {
 			t.Errorf("%#v: %+v\n%s", c, r, dump(next))
 		}
 	}
-	if _, err := Recover(s, "new"); err == nil {
-		t.Error("a recovery jumps past the end")
+}
+
+// One shard that has no number left keeps neither its pageserver from starting nor the
+// cluster from beginning again.
+func TestAShardWithoutNumbersHoldsNothingUp(t *testing.T) {
+	s, id := usedUp(t)
+	s, _ = must(t, s, SetLevel{Level: Level})
+	next, r := must(t, s, ReAttach{Node: 1})
+	if len(r.ReAttached) != 2 || len(r.Grants) != 2 || len(r.LeftOut) != 1 || r.LeftOut[0] != id {
+		t.Errorf("re-attached %v, left out %v", r.ReAttached, r.LeftOut)
+	}
+	if sh, _ := next.Shard(id); sh.Generation != math.MaxUint32 {
+		t.Errorf("it is in generation %d now", sh.Generation)
+	}
+	again, err := Recover(restored(t, next), "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sh := range again.ShardsFrom(neon.ShardID{}) {
+		was, _ := next.Shard(sh.ID)
+		if sh.ID != id && sh.Generation != was.Generation+RecoveryGap ||
+			sh.ID == id && !sh.Exhausted() {
+			t.Errorf("%s jumps from %d to %d", sh.ID, was.Generation, sh.Generation)
+		}
+	}
+	worn := *s
+	worn.Epoch = maxEpoch
+	if _, err := Recover(&worn, "new"); err == nil || !strings.Contains(err.Error(), "at most 32767 times") {
+		t.Errorf("recovered once too often: %v", err)
+	}
+}
+
+// Numbers near their end are refused at every entrance of the log.
+func TestNumbersNearTheirEndAreRefused(t *testing.T) {
+	s := small(t)
+	s, _ = must(t, s, UpsertSafekeeper{ID: 1, Host: "sk"})
+	create := func(g neon.Generation, stripe neon.StripeSize) CreateTenant {
+		return CreateTenant{
+			ID: modelTenant(2), Stripe: stripe, Policy: neon.Attached(0),
+			Scheduling: neon.ShardActive, Generation: g, Shards: []NewShard{{Attached: 1}},
+		}
+	}
+	onboarded := CreateTenant{
+		ID: modelTenant(3), Stripe: 1, Policy: neon.Placement{Kind: neon.PlaceSecondary},
+		Scheduling: neon.ShardActive, NoGeneration: true,
+		Shards: []NewShard{{Secondary: []neon.NodeID{1}}},
+	}
+	s, _ = must(t, s, onboarded)
+	tenant, _ := s.Tenant(modelTenant(3))
+	attach := func(g neon.Generation) Command {
+		return UpdateTenant{
+			ID: tenant.ID, Sequence: tenant.Sequence, Policy: new(neon.Attached(0)), Generation: &g,
+		}
+	}
+	unmanaged := func(g neon.Generation) Command {
+		return AttachUnmanaged{Shard: neon.Unsharded(modelTenant(4)), Node: 1, Generation: g}
+	}
+	whole, _ := s.Tenant(modelTenant(1))
+	split := BeginSplit{
+		Tenant: whole.ID, Sequence: whole.Sequence, Count: 4, Stripe: neon.MaxStripeSize + 1,
+	}
+	for _, c := range []struct{ ok, over Command }{
+		{create(neon.MaxGeneration, 1), create(neon.MaxGeneration+1, 1)},
+		{create(0, neon.MaxStripeSize), create(0, neon.MaxStripeSize+1)},
+		{create(0, 1), create(0, 0)},
+		{attach(neon.MaxGeneration), attach(neon.MaxGeneration + 1)},
+		{unmanaged(neon.MaxGeneration), unmanaged(neon.MaxGeneration + 1)},
+		{RegisterNode{ID: neon.MaxNodeID}, RegisterNode{ID: neon.MaxNodeID + 1}},
+		{UpsertSafekeeper{ID: neon.MaxNodeID}, UpsertSafekeeper{ID: neon.MaxNodeID + 1}},
+		{nil, split},
+	} {
+		if _, r := Apply(s, s.Index+1, RequestID{}, c.over); r.Err != nil && c.ok != nil {
+			t.Errorf("%#v is refused below the level: %v", c.over, r.Err)
+		}
+		up, _ := must(t, s, SetLevel{Level: Level})
+		if c.ok != nil {
+			must(t, up, c.ok)
+		}
+		next, r := Apply(up, up.Index+1, RequestID{}, c.over)
+		if neon.CodeOf(r.Err) != neon.BadRequest || !sameRecords(up, next) {
+			t.Errorf("%#v: %v", c.over, r.Err)
+		}
+	}
+}
+
+// A tenant whose earlier life has used too many numbers is created under another id.
+func TestATenantWhoseNumbersAreUsedUpIsNotCreatedAgain(t *testing.T) {
+	s, id := usedUp(t)
+	s, _ = must(t, s, SetLevel{Level: Level})
+	s, _ = must(t, s, DropTenant{ID: id.Tenant})
+	for _, c := range []Command{
+		CreateTenant{
+			ID: id.Tenant, Stripe: 1, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+			Shards: []NewShard{{Attached: 1}},
+		},
+		AttachUnmanaged{Shard: id, Node: 1},
+	} {
+		if next, r := Apply(s, s.Index+1, RequestID{}, c); r.Err == nil ||
+			!strings.Contains(r.Err.Error(), "create it under another id") || !sameRecords(s, next) {
+			t.Errorf("%#v: %v", c, r.Err)
+		}
 	}
 }
 

@@ -72,6 +72,26 @@ func (s *State) firstGeneration(
 	return g, false
 }
 
+// checkFirst refuses a tenant for which too few numbers would be left: because of the
+// number it is to count from, or of those that an earlier tenant of that id has used.
+func (s *State) checkFirst(id neon.TenantID, asked neon.Generation) Result {
+	if !s.bounded() {
+		return Result{}
+	}
+	if r := refuseBy(asked.Check()); r.Err != nil {
+		return r
+	}
+	if first, _ := s.firstGeneration(id, asked); first > neon.MaxGeneration {
+		return refuse(neon.PreconditionFailed,
+			"Generations of tenant %s are used up: create it under another id", id)
+	}
+	return Result{}
+}
+
+// bounded reports whether numbers from outside are checked. Below the level some member
+// may not do so.
+func (s *State) bounded() bool { return s.AgreedLevel() >= secondLevel }
+
 // generationFloor is the number from which a tenant without any history counts. After a
 // recovery it may have had one that the snapshot did not know.
 func (s *State) generationFloor() neon.Generation {

@@ -9,8 +9,15 @@ import (
 	"quorate/api/neon"
 )
 
-// firstLevel is that of the first version, and of a state that was never raised.
-const firstLevel = 1
+// The levels, and what came with each.
+const (
+	// firstLevel is that of the first version, and of a state that was never raised.
+	firstLevel = 1
+
+	// secondLevel bounds the numbers that come from outside, and leaves what has no
+	// number left out of a re-attach.
+	secondLevel = 2
+)
 
 // ErrNewerState is the error of a version that is older than the level of the cluster.
 // It must stop: it would apply differently what it does not know.

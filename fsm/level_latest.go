@@ -5,4 +5,4 @@ package fsm
 //
 // The constant is alone in this file, so that a test can put a later version's file in
 // its place when it builds the program.
-const Level = firstLevel
+const Level = secondLevel

@@ -3,6 +3,7 @@ package fsm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -19,8 +20,8 @@ func (later) Level() uint64 { return Level + 1 }
 func TestCommandsAboveTheAgreedLevelAreRefused(t *testing.T) {
 	s := small(t)
 	err := Admit(s, later{})
-	if neon.CodeOf(err) != neon.PreconditionFailed ||
-		!strings.Contains(err.Error(), "later needs feature level 2 and the cluster is at 1") {
+	want := fmt.Sprintf("later needs feature level %d and the cluster is at 1", Level+1)
+	if neon.CodeOf(err) != neon.PreconditionFailed || !strings.Contains(err.Error(), want) {
 		t.Errorf("admitted with %v", err)
 	}
 	if next, r := Apply(s, s.Index+1, RequestID{}, later{

@@ -74,6 +74,7 @@ func (m *machine) apply(t *rapid.T, id RequestID, c Command) Result {
 		t.Fatalf("%#v was refused and yet granted: %+v", c, r)
 	}
 	m.grants(t, before, after, r.Grants)
+	m.entered(t, before, after)
 	m.configurations(t, after)
 	m.imports(t, before, after)
 	if !r.Duplicate {
@@ -123,6 +124,25 @@ func (m *machine) grants(t *rapid.T, before, after *State, grants []Grant) {
 			(sh.Generation != was.Generation || sh.GenNode != was.GenNode) {
 			t.Fatalf("%s: %d@%d became %d@%d without a grant", sh.ID, was.Generation, was.GenNode,
 				sh.Generation, sh.GenNode)
+		}
+		return true
+	})
+}
+
+// entered demands that what comes from outside leaves numbers.
+func (m *machine) entered(t *rapid.T, before, after *State) {
+	after.shards.Scan(func(sh Shard) bool {
+		was, had := before.Shard(sh.ID)
+		_, split := before.Split(sh.ID.Tenant)
+		most := neon.MaxGeneration + 1 // issued in the same entry
+		switch {
+		case !before.bounded(), had && was.HasGeneration == sh.HasGeneration, !had && split:
+			return true
+		case had:
+			most = max(most, was.Generation)
+		}
+		if sh.Generation > most {
+			t.Fatalf("%s begins in generation %d", sh.ID, sh.Generation)
 		}
 		return true
 	})
@@ -221,7 +241,8 @@ var (
 		neon.SchedulingDraining, neon.SchedulingDeleting, "nonsense",
 	})
 	drawGeneration = rapid.SampledFrom([]neon.Generation{
-		0, 0, 0, 1, 7, math.MaxUint32 - 1, math.MaxUint32,
+		0, 0, 0, 1, 7, neon.MaxGeneration, neon.MaxGeneration + 1, math.MaxUint32 - 1,
+		math.MaxUint32,
 	})
 )
 

@@ -66,9 +66,9 @@ func (s *Shard) Intends(n neon.NodeID) bool {
 // newest generation is.
 func (s *Shard) OwesNotification() bool { return s.GenNode != 0 && !s.ComputeAcknowledged }
 
-// exhausted reports whether no number is left for the shard. Commands ask before
-// they change anything, so that a refusal changes nothing.
-func (s *Shard) exhausted() bool { return s.Generation == math.MaxUint32 }
+// Exhausted reports whether no number is left for the shard: it can never be attached
+// again. Commands ask before they change anything, so that a refusal changes nothing.
+func (s *Shard) Exhausted() bool { return s.Generation == math.MaxUint32 }
 
 // roles are the reasons a shard stands in the index of a node.
 type roles uint8

@@ -56,24 +56,45 @@ func (c *calls) execute(k *task, sc *plan.Scene, step plan.Step) error {
 	return fmt.Errorf("step %s is not for a worker", step.Kind)
 }
 
-// issue commits the next generation. A refusal means that the shard moved since
-// it was read, and the next turn will see how.
+// issue commits the next generation.
 func (c *calls) issue(sc *plan.Scene, step plan.Step) error {
-	_, err := c.log.Propose(c.ctx, fsm.RequestID{}, fsm.IssueGenerations{Items: []fsm.Issue{{
+	r, err := c.log.Propose(c.ctx, fsm.RequestID{}, fsm.IssueGenerations{Items: []fsm.Issue{{
 		Shard: sc.Shard.ID, Node: step.Node, Generation: sc.Shard.Generation,
 	}}})
-	return err
+	if err != nil {
+		return err
+	}
+	return c.refusal(sc, r)
 }
 
-// move commits that a warm secondary is the intended node from now on. A refusal
-// means that the shard moved since it was read.
+// refusal is an error if the log has refused a step although the shard is what it was
+// when the step was named: the same would be refused again. Otherwise the next step is
+// named anew.
+func (c *calls) refusal(sc *plan.Scene, r fsm.Result) error {
+	if len(r.Refused) == 0 {
+		return nil
+	}
+	st := c.log.State()
+	sh, _ := st.Shard(sc.Shard.ID)
+	tenant, _ := st.Tenant(sc.Tenant.ID)
+	if sh.Sequence != sc.Shard.Sequence || sh.Generation != sc.Shard.Generation ||
+		tenant.Sequence != sc.Tenant.Sequence || st.Splitting(tenant.ID) != sc.Frozen {
+		return nil
+	}
+	return fmt.Errorf("the log refuses it, for shard %s as of entry %d", sh.ID, st.Index)
+}
+
+// move commits that a warm secondary is the intended node from now on.
 func (c *calls) move(sc *plan.Scene, step plan.Step) error {
 	in, ok := scheduler.New(c.log.State(), c.nodes.loads()).Arrive(sc.Shard)
 	if !ok || in.Attached != step.Node {
 		return nil // it was decided otherwise meanwhile
 	}
-	_, err := c.log.Propose(c.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: []fsm.Intent{in}})
-	return err
+	r, err := c.log.Propose(c.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: []fsm.Intent{in}})
+	if err != nil {
+		return err
+	}
+	return c.refusal(sc, r)
 }
 
 // look asks one node about one shard. While the node is being listed the answer

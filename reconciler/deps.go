@@ -135,12 +135,12 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	d := func(v *time.Duration, def time.Duration) {
-		if *v == 0 {
+		if *v <= 0 {
 			*v = def
 		}
 	}
 	n := func(v *int, def int) {
-		if *v == 0 {
+		if *v <= 0 {
 			*v = def
 		}
 	}

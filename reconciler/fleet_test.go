@@ -344,7 +344,7 @@ type bench struct {
 	hook   outbox.Hook
 	points failpoint.Points
 	metric Metrics
-	mu     sync.Mutex // guards now against the subscription
+	mu     sync.Mutex // guards now and denies
 	now    *Reconciler
 	stop   context.CancelFunc
 	joined chan struct{}
@@ -353,6 +353,9 @@ type bench struct {
 	watch *watch // nil: not looked at
 
 	refuses func(fsm.Intent) bool // by the log; guarded by the lock of the fleet
+	// denies lists the shards for which the log refuses a command, whatever the state says;
+	// nil: none.
+	denies func(fsm.Command) []neon.ShardID
 
 	retell bool
 }
@@ -361,6 +364,12 @@ func newBench(t *testing.T, nodes int) *bench {
 	b := &bench{t: t, log: fsmtest.NewLog(), opts: Options{
 		HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second, MaxWarmingUp: 20 * time.Second,
 	}}
+	pace := &fsmtest.Pace{Size: b.size}
+	b.log.Proposing = func(c fsm.Command) {
+		if err := pace.Note(c); err != nil {
+			t.Error(err)
+		}
+	}
 	b.fleet = newFleet(t, b.log)
 	b.hook = b.fleet
 	b.log.Subscribe(func(s *fsm.State, c fsm.Touched) {
@@ -381,6 +390,42 @@ func newBench(t *testing.T, nodes int) *bench {
 	return b
 }
 
+// obstinate is the log of a bench, which denies what the bench wants it to.
+type obstinate struct {
+	stubborn
+	b *bench
+}
+
+func (l obstinate) Propose(
+	ctx context.Context, id fsm.RequestID, c fsm.Command,
+) (fsm.Result, error) {
+	l.b.mu.Lock()
+	denies := l.b.denies
+	l.b.mu.Unlock()
+	if denies != nil {
+		if denied := denies(c); len(denied) > 0 {
+			l.Proposing(c)
+			return fsm.Result{Refused: denied}, ctx.Err()
+		}
+	}
+	return l.stubborn.Propose(ctx, id, c)
+}
+
+func (b *bench) deny(f func(fsm.Command) []neon.ShardID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.denies = f
+}
+
+// size is the number of things in the state.
+func (b *bench) size() (n int) {
+	st := b.log.State()
+	for range st.Nodes() {
+		n++
+	}
+	return n + st.TenantCount() + st.ShardCount()
+}
+
 func (b *bench) must(c fsm.Command) fsm.Result {
 	b.t.Helper()
 	return b.log.Must(b.t, c)
@@ -391,8 +436,8 @@ func (b *bench) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.term++
 	d := Deps{
-		Log: stubborn{b.log, b}, Locations: b.fleet, Prober: b.fleet, Migrations: b.fleet,
-		Hook: b.hook, Failpoints: b.points, Options: b.opts,
+		Log: obstinate{stubborn{b.log, b}, b}, Locations: b.fleet, Prober: b.fleet,
+		Migrations: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	d.Retell = func() bool { return b.retell }

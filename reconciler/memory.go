@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"fmt"
 	"time"
 
 	"quorate/api/neon"
@@ -25,8 +26,9 @@ type memory struct {
 
 	// Of the present pass: the first optional step that failed, and the nodes on
 	// which such steps failed.
-	late    *failure
-	skipped []neon.NodeID
+	late      *failure
+	skipped   []neon.NodeID
+	proposals int // in the present turn
 
 	// nodeFailures are of nodes other than the intended one.
 	nodeFailures map[neon.NodeID]nodeFailures
@@ -45,7 +47,22 @@ type nodeFailures struct {
 }
 
 // beginTurn forgets what was of the last pass only.
-func (m *memory) beginTurn() { m.late, m.skipped = nil, nil }
+func (m *memory) beginTurn() { m.late, m.skipped, m.proposals = nil, nil, 0 }
+
+// mostProposals bounds the entries that one turn adds to the log. A pass takes one or
+// two. What takes more goes on after a pause.
+const mostProposals = 8
+
+// mayPropose counts the entries of a turn, and is an error when there are too many.
+func (m *memory) mayPropose(k plan.Kind) error {
+	if k != plan.Issue && k != plan.Move {
+		return nil
+	}
+	if m.proposals++; m.proposals > mostProposals {
+		return fmt.Errorf("it takes more than %d entries of the log", mostProposals)
+	}
+	return nil
+}
 
 // blame counts a failure on a node.
 func (m *memory) blame(n neon.NodeID) {

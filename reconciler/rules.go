@@ -25,6 +25,7 @@ type rules struct {
 	nodes      *nodeWatch
 	unplaced   *unplaced
 	notifies   bool // there is a compute hook
+	propose    func([]fsm.Intent) (fsm.Result, error)
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
 }
 
@@ -105,12 +106,14 @@ func (r *rules) takeAway(from neon.NodeID, intents []fsm.Intent) bool {
 			intents[i].Issue = false
 		}
 	}
-	res, err := r.log.Propose(r.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: intents})
+	res, err := r.propose(intents)
 	if err != nil {
 		return false
 	}
-	r.logger.Info("evacuating", "node", from, "shards", len(res.Grants),
-		"refused", len(res.Refused))
+	if len(res.Refused) < len(intents) {
+		r.logger.Info("evacuating", "node", from, "shards", len(res.Grants),
+			"refused", len(res.Refused))
+	}
 	return true
 }
 

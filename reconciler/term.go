@@ -97,14 +97,16 @@ func (t *term) addWorkers(d Deps) {
 
 // addLoops makes the parts that run by themselves.
 func (t *term) addLoops(d Deps) {
-	commit := (&committer{ctx: t.ctx, log: d.Log, logger: d.Logger}).commit
+	committer := newCommitter(t.ctx, d)
+	commit := committer.commit
 	t.feed = &feed{
 		log: d.Log, seen: t.seen, queue: t.queue, unplaced: t.unplaced, nodes: t.nodes,
 		answers: t.answers, report: t.report, metrics: d.Metrics, signal: wait.NewSignal(),
 	}
 	t.rules = &rules{
 		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,
-		nodes: t.nodes, unplaced: t.unplaced, commit: commit, notifies: d.Hook != nil,
+		nodes: t.nodes, unplaced: t.unplaced, propose: committer.propose, commit: commit,
+		notifies: d.Hook != nil,
 	}
 	t.optimiser = &optimiser{
 		ctx: t.ctx, opts: d.Options, log: d.Log, metrics: d.Metrics, logger: d.Logger,

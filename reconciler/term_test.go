@@ -16,6 +16,14 @@ import (
 func elapse(d time.Duration) { _ = wait.Sleep(context.Background(), d) }
 
 func scenario(t *testing.T, nodes int, f func(*bench)) {
+	oldScenario(t, nodes, func(b *bench) {
+		b.log.Upgrade(t)
+		f(b)
+	})
+}
+
+// oldScenario begins with the log of the first version.
+func oldScenario(t *testing.T, nodes int, f func(*bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nodes)
 		defer func() { b.depose() }()

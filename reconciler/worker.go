@@ -290,7 +290,10 @@ func (w *worker) notify(k *task, sc *plan.Scene, p *pass) (more bool) {
 // on, and the failure is told at its end.
 func (w *worker) shortStep(k *task, sc *plan.Scene, step plan.Step) (more bool) {
 	logIfNotNotified(w.logger, sc, step)
-	err := w.calls.execute(k, sc, step)
+	err := k.Memory.mayPropose(step.Kind)
+	if err == nil {
+		err = w.calls.execute(k, sc, step)
+	}
 	var silent *silentError
 	switch {
 	case errors.Is(err, errParked):

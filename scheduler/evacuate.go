@@ -18,8 +18,9 @@ import (
 // not, ReplaceSecondaries takes care.
 //
 // Tenants under Pause are moved too, since staying down is not what a pause is
-// for; tenants under Stop are not. With no schedulable node, and for a node that
-// is neither offline nor deleted, there are no intents.
+// for; tenants under Stop are not, nor are shards that have no generation left. With
+// no schedulable node, and for a node that is neither offline nor deleted, there are
+// no intents.
 func (s *Scheduler) Evacuate(
 	node neon.NodeID, from neon.ShardID, max int,
 ) (intents []fsm.Intent, next neon.ShardID, more bool) {
@@ -40,7 +41,8 @@ func (s *Scheduler) Evacuate(
 func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	t := &s.tenant
-	if s.held() || t.Scheduling == neon.ShardStop || t.Policy.Kind != neon.PlaceAttached {
+	if s.held() || t.Scheduling == neon.ShardStop || t.Policy.Kind != neon.PlaceAttached ||
+		sh.Exhausted() {
 		return fsm.Intent{}, false
 	}
 	d := s.take(sh)

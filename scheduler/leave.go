@@ -10,12 +10,13 @@ import (
 // Leave begins the move of a shard off the node it is attached on, which takes
 // nothing new any more: the shard gets a preferred node, as by Prewarm, which is
 // the best secondary that is schedulable, or else a fresh node. False means that
-// there is no such node, that the shard is not attached, or that it is on its way
-// to a node that can take it. Whether its tenant may be moved is not asked.
+// there is no such node, that the shard is not attached or has no generation left, or
+// that it is on its way to a node that can take it. Whether its tenant may be moved is
+// not asked.
 func (s *Scheduler) Leave(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || sh.Attached == 0 ||
-		s.UnderWay(sh) {
+		s.UnderWay(sh) || sh.Exhausted() {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)

@@ -26,9 +26,10 @@ const (
 // Errors are neon.Errors: NotFound for a shard of no tenant; BadRequest for a
 // node that does not exist and a tenant that is Detached; and, unless overridden,
 // PreconditionFailed for a node that is not available, does not answer or has a worse
-// score than another. Moving a shard to where it is changes nothing (see Changes).
+// score than another. A shard that has no generation left stays: PreconditionFailed
+// too. Moving a shard to where it is changes nothing (see Changes).
 func (s *Scheduler) Migrate(sh fsm.Shard, to neon.NodeID, override Override) (fsm.Intent, error) {
-	if err := s.mayMigrate(&sh, to, override); err != nil {
+	if err := s.mayAttach(&sh, to, override); err != nil {
 		return fsm.Intent{}, err
 	}
 	d := s.take(&sh)
@@ -55,7 +56,7 @@ func (s *Scheduler) Prewarm(sh fsm.Shard, to neon.NodeID, override Override) (fs
 		sh.Attached == 0 || sh.Attached == to {
 		return s.Migrate(sh, to, override)
 	}
-	if err := s.mayMigrate(&sh, to, override); err != nil {
+	if err := s.mayAttach(&sh, to, override); err != nil {
 		return fsm.Intent{}, err
 	}
 	d := s.take(&sh)
@@ -80,6 +81,17 @@ func (s *Scheduler) MigrateSecondary(sh fsm.Shard, to neon.NodeID) (fsm.Intent, 
 	}
 	s.put(&d)
 	return d.intent(&sh), nil
+}
+
+func (s *Scheduler) mayAttach(sh *fsm.Shard, to neon.NodeID, override Override) error {
+	if err := s.mayMigrate(sh, to, override); err != nil {
+		return err
+	}
+	if sh.Exhausted() && sh.Attached != to && s.tenant.Policy.Kind == neon.PlaceAttached {
+		return neon.Errorf(neon.PreconditionFailed,
+			"Shard %s cannot be attached anew: all its generations are used up", sh.ID)
+	}
+	return nil
 }
 
 func (s *Scheduler) mayMigrate(sh *fsm.Shard, to neon.NodeID, override Override) error {

@@ -56,7 +56,7 @@ func (m *improvement) improvable() bool {
 func (m *improvement) betterAttached() neon.NodeID {
 	sh := m.shard
 	from := m.node(sh.Attached)
-	if from == nil || from.class != schedulable {
+	if from == nil || from.class != schedulable || sh.Exhausted() {
 		return 0
 	}
 	m.take(sh)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quorate/cluster"
+	"quorate/fsm"
 	"quorate/reconciler"
 	"quorate/testcluster/simpageserver"
 )
@@ -81,6 +82,10 @@ type Builder struct {
 	// Tune, when set, changes the settings of the leader's work further. It has
 	// no effect on Processes.
 	Tune func(*reconciler.Options)
+
+	// Proposing, when set, is called with every command before a controller proposes it,
+	// and may hold it up. It has no effect on Processes.
+	Proposing func(context.Context, fsm.Command)
 
 	// Failpoints lets tests hold the controllers and make them fail. Processes have
 	// that by --dev.

@@ -55,7 +55,7 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 			Pageserver: c.Token("pageserverapi"), Safekeeper: c.Token("safekeeperdata"),
 			ControlPlane: c.Token("admin"),
 		},
-		Network: r.gate, Control: app.ControlNone, Granted: c.granted,
+		Network: r.gate, Control: app.ControlNone, Granted: c.granted, Proposing: b.Proposing,
 		ControlPlaneURL: c.controlPlane.url, TenantRateLimit: 1 << 20,
 		Resolve: func(context.Context, string) error { return nil },
 		Splits:  app.SplitOptions(b.Splits), DiskLoss: b.DiskLoss,

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 	"quorate/internal/controlsocket"
 	"quorate/testcluster"
 )
@@ -274,11 +275,11 @@ func TestUpgradeOneByOne(t *testing.T) {
 		if i == r.Controllers()-1 {
 			break
 		}
-		if got := r.level(); got != 1 {
+		if got := r.level(); got > fsm.Level {
 			t.Fatalf("the level is %d with an old member", got)
 		}
-		if text := r.setScheduling(i, neon.SchedulingPause); !strings.Contains(text,
-			"needs feature level 2 and the cluster is at 1") {
+		needs := fmt.Sprintf("needs feature level %d and the cluster is at ", fsm.Level+1)
+		if text := r.setScheduling(i, neon.SchedulingPause); !strings.Contains(text, needs) {
 			t.Fatalf("after %d upgrades the command is answered %q", i+1, text)
 		}
 		// A member that is away could come back as it was.
@@ -288,7 +289,7 @@ func TestUpgradeOneByOne(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-time.After(2 * time.Second) // the leader looks every second
-			if got := r.level(); got != 1 {
+			if got := r.level(); got != fsm.Level {
 				t.Fatalf("the level is %d with an old member away", got)
 			}
 			if err := r.Restart(r.ctx, last); err != nil {
@@ -296,7 +297,7 @@ func TestUpgradeOneByOne(t *testing.T) {
 			}
 		}
 	}
-	r.await("raised", func() bool { return r.level() == 2 })
+	r.await("raised", func() bool { return r.level() == fsm.Level+1 })
 	r.await("commanded", func() bool {
 		leader, err := r.WaitLeader(r.ctx)
 		return err == nil && r.setScheduling(leader, neon.SchedulingPause) == ""
@@ -327,7 +328,8 @@ func TestUpgradeOneByOne(t *testing.T) {
 	}
 	_ = r.Restart(r.ctx, 0) // it may live for a moment
 	r.await("refused", func() bool { return !r.Running(0) })
-	want := "the cluster has been upgraded beyond this version: it is at feature level 2, and this version knows up to 1; install the version of the other members"
+	want := fmt.Sprintf("the cluster has been upgraded beyond this version: it is at feature level %d, and this version knows up to %d; install the version of the other members",
+		fsm.Level+1, fsm.Level)
 	if !strings.Contains(r.Log(0), want) {
 		t.Errorf("the old version ended with\n%s", r.Log(0))
 	}

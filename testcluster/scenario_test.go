@@ -140,6 +140,7 @@ func play(t *testing.T, sc scenario, v variant, want *string) {
 	b := sc.builder
 	b.Mode, b.Controllers, b.Hook = v.mode, v.controllers, true
 	b.Seed = 1
+	b = paced(t, b)
 	s := &script{
 		T: t, kill: v.kill, rng: rand.New(rand.NewPCG(b.Seed, 42)), Cluster: testcluster.Run(t, b),
 	}

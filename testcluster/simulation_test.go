@@ -18,6 +18,7 @@ import (
 
 	"quorate/api/client"
 	"quorate/api/neon"
+	"quorate/fsm/fsmtest"
 	"quorate/reconciler"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
@@ -129,6 +130,9 @@ type episode struct {
 	whole chan struct{}
 
 	next int // number of the next tenant and timeline
+
+	pace    fsmtest.Pace
+	servers int // pageservers and safekeepers
 }
 
 func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
@@ -137,7 +141,9 @@ func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 		T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int),
 		deleted: make(map[neon.NodeID]func()), whole: make(chan struct{}, 1),
 	}
+	e.pace.Size = e.things
 	b := e.describe()
+	b.Proposing, e.servers = e.proposing, b.Pageservers+b.Safekeepers
 	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, %d safekeepers, heartbeats every %s, offline after %s, snapshots every %d entries",
 		seed, b.Controllers, b.Pageservers, b.Zones, b.Safekeepers, b.HeartbeatInterval,
 		b.MaxOffline, b.Snapshots.Every)

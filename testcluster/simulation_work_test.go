@@ -66,7 +66,7 @@ func (w *worker) one() {
 		return
 	}
 	t := w.mine[w.rng.IntN(len(w.mine))]
-	switch w.rng.IntN(40) {
+	switch w.rng.IntN(41) {
 	case 20, 21:
 		w.archive(ctx, c, t)
 	case 22:
@@ -113,6 +113,8 @@ func (w *worker) one() {
 		w.timelineCall(ctx, c, t)
 	case 39:
 		w.detach(ctx, c, t)
+	case 40:
+		w.chooseTooLarge(ctx, c)
 	}
 }
 
@@ -143,7 +145,9 @@ func (w *worker) create(ctx context.Context, c *testcluster.Client) {
 	count := []int{0, 1, 2, 4}[w.rng.IntN(4)]
 	p := neon.Attached(w.rng.IntN(2))
 	t := &simTenant{id: idOf(n), located: make(map[neon.TimelineID]located)}
-	req := neon.TenantCreateRequest{Tenant: neon.ShardID{Tenant: t.id}, Placement: &p}
+	req := neon.TenantCreateRequest{
+		Tenant: neon.ShardID{Tenant: t.id}, Placement: &p, Generation: w.firstGeneration(),
+	}
 	if count > 0 {
 		req.ShardParameters = &neon.ShardParameters{
 			Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize,

@@ -3,6 +3,7 @@ package neon
 import (
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -16,6 +17,21 @@ type TimelineID [16]byte
 // NodeID is the id of a pageserver or of a safekeeper. They are numbered separately.
 // Zero means that there is none: no node may register with it.
 type NodeID uint64
+
+// MaxNodeID is the largest id that a node may register with. Clients keep ids as signed
+// numbers.
+const MaxNodeID NodeID = math.MaxInt64
+
+// Check refuses an id that no node may have.
+func (n NodeID) Check() error {
+	switch {
+	case n == 0:
+		return Errorf(BadRequest, "node id 0 is reserved")
+	case n > MaxNodeID:
+		return Errorf(BadRequest, "node id %d is too large: at most %d can be used", n, MaxNodeID)
+	}
+	return nil
+}
 
 // ParseTenantID reads 32 hex digits of either case.
 func ParseTenantID(s string) (TenantID, error) {

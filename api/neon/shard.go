@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"math/bits"
 )
 
@@ -20,6 +21,21 @@ func (c ShardCount) Shards() int { return max(1, int(c)) }
 
 // StripeSize is the number of 8 KiB pages in one stripe.
 type StripeSize uint32
+
+// MaxStripeSize is the largest stripe size. Existing controllers keep no larger one.
+const MaxStripeSize StripeSize = math.MaxInt32
+
+// Check refuses a stripe size that no tenant may have.
+func (n StripeSize) Check() error {
+	switch {
+	case n == 0:
+		return Errorf(BadRequest, "stripe_size must not be zero")
+	case n > MaxStripeSize:
+		return Errorf(BadRequest, "stripe_size %d is too large: at most %d can be used", n,
+			MaxStripeSize)
+	}
+	return nil
+}
 
 // DefaultStripeSize is 16 MiB in pages, which is also the default of pageservers.
 const DefaultStripeSize StripeSize = 2048

@@ -157,7 +157,7 @@ func open(
 	}
 	a.replica = &Replica{
 		log: a.cluster, store: store, outdated: a.machine.outdate.Load, observe: recorder.Command,
-		leaderTimeout: cfg.LeaderTimeout,
+		leaderTimeout: cfg.LeaderTimeout, proposing: cfg.Proposing,
 	}
 	store.Subscribe(func(*fsm.State, fsm.Touched) { a.replica.changed.Notify() })
 	a.admin = clusteradmin.New(clusteradmin.Options{

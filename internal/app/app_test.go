@@ -155,7 +155,7 @@ func TestGrantsAreForeseen(t *testing.T) {
 		}
 	}
 	propose(fsm.CreateTenant{
-		ID: tenant, Policy: neon.Attached(0), Scheduling: neon.ShardStop,
+		ID: tenant, Stripe: 8, Policy: neon.Attached(0), Scheduling: neon.ShardStop,
 		Shards: []fsm.NewShard{{Attached: 1}},
 	})
 	propose(fsm.IssueGenerations{

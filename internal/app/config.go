@@ -98,6 +98,10 @@ type Config struct {
 	// any other goroutine can act on it. It is as expensive as Granted.
 	Foreseen func(*fsm.State)
 
+	// Proposing, when set, is called with every command before it is proposed, and may
+	// hold it up. It is for tests.
+	Proposing func(context.Context, fsm.Command)
+
 	// Machine, when set, is given the state machine and returns what the log drives in its
 	// place, for tests. The result should be a cluster.Digester as well.
 	Machine func(cluster.Machine) cluster.Machine

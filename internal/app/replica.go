@@ -144,7 +144,8 @@ type Replica struct {
 	// leaderTimeout bounds how long a read waits while no leader is known.
 	leaderTimeout time.Duration
 
-	observe func(fsm.Command, time.Duration, error) // of every command; nil: not called
+	observe   func(fsm.Command, time.Duration, error) // of every command; nil: not called
+	proposing func(context.Context, fsm.Command)      // before each; nil: not called
 }
 
 // State is the newest state this replica has applied. It may lag behind what
@@ -192,6 +193,9 @@ func (r *Replica) readBarrier(ctx context.Context) error {
 func (r *Replica) Propose(
 	ctx context.Context, id fsm.RequestID, c fsm.Command,
 ) (fsm.Result, error) {
+	if r.proposing != nil {
+		r.proposing(ctx, c)
+	}
 	begun := time.Now()
 	result, err := r.propose(ctx, id, c)
 	if r.observe != nil {

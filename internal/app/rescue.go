@@ -32,6 +32,9 @@ type Rescued struct {
 	NewServerID  string `json:"new_server_id"`
 	NewClusterID string `json:"new_cluster_id"`
 	Aside        string `json:"aside"` // the directory with the old content
+
+	// Exhausted are the shards for which the jump has left no generation.
+	Exhausted []string `json:"exhausted,omitempty"`
 }
 
 // OpenRescue locks a data directory and computes the state. It changes nothing.
@@ -79,6 +82,7 @@ func (r *Rescue) Do(serverID, raftAddr string) (Rescued, error) {
 	if err != nil {
 		return done, fmt.Errorf("rescue: %w", err)
 	}
+	done.Exhausted = exhausted(next)
 	done.Aside, err = r.survivor.Found(cluster.NewCluster{
 		ClusterID: done.NewClusterID, ServerID: serverID, RaftAddr: raftAddr,
 		State: fsm.SnapshotWriter{State: next},

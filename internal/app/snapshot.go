@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"quorate/api/neon"
 	"quorate/cluster"
 	"quorate/fsm"
 	"quorate/internal/snapshots"
@@ -40,7 +41,13 @@ func InspectSnapshot(r io.Reader) (s Snapshot, err error) {
 }
 
 // Restored says what RestoreSnapshot made.
-type Restored struct{ ServerID, ClusterID string }
+type Restored struct {
+	ServerID, ClusterID string
+
+	// Exhausted are the shards for which the jump has left no generation: they can never
+	// be attached again.
+	Exhausted []string
+}
 
 // RestoreSnapshot fills an empty data directory from a saved snapshot, as the
 // beginning of a new cluster: it is not known which generations the old one issued
@@ -66,12 +73,23 @@ func RestoreSnapshot(
 		if err != nil {
 			return nil, "", err
 		}
+		done.Exhausted = exhausted(next)
 		return fsm.SnapshotWriter{State: next}, clusterID, nil
 	}
 	if done.ServerID, err = cluster.RestoreDataDir(ctx, r, to); err != nil {
 		return Restored{}, fmt.Errorf("restore: %w", err)
 	}
 	return done, nil
+}
+
+// exhausted lists the shards that have no generation left.
+func exhausted(s *fsm.State) (ids []string) {
+	for sh := range s.ShardsFrom(neon.ShardID{}) {
+		if sh.Exhausted() {
+			ids = append(ids, sh.ID.String())
+		}
+	}
+	return ids
 }
 
 // openSaves prepares the directory of snapshots, if one is configured.

@@ -18,8 +18,8 @@ func NewNodes(d Deps) *Nodes { return &Nodes{d} }
 // Register adds a pageserver, or repeats or updates what is known of it. A host
 // name that is new must have an address.
 func (n *Nodes) Register(ctx context.Context, req neon.NodeRegister) error {
-	if req.ID == 0 {
-		return neon.Errorf(neon.BadRequest, "node id 0 is reserved")
+	if err := req.ID.Check(); err != nil {
+		return err
 	}
 	cmd := registerCommand(req)
 	s, err := n.Log.ReadState(ctx)

@@ -80,6 +80,10 @@ func TestRegistrationsAreRefusedWithoutATrace(t *testing.T) {
 		text string
 	}{
 		"id 0": {register(0), neon.BadRequest, "node id 0 is reserved"},
+		"an id that is too large": {
+			register(neon.MaxNodeID + 1), neon.BadRequest,
+			"node id 9223372036854775808 is too large: at most 9223372036854775807 can be used",
+		},
 		"a new node without a port for https": {
 			register(3), neon.PreconditionFailed,
 			"Node 3 has no https port, but use_https is enabled",

@@ -49,8 +49,8 @@ func createCommand(req neon.TenantCreateRequest) (fsm.CreateTenant, error) {
 		Scheduling: neon.ShardActive, Config: req.Config,
 	}
 	if p := req.ShardParameters; p != nil {
-		if p.StripeSize == 0 {
-			return c, neon.Errorf(neon.BadRequest, "stripe_size must not be zero")
+		if err := p.StripeSize.Check(); err != nil {
+			return c, err
 		}
 		c.Count, c.Stripe = p.Count, p.StripeSize
 	}
@@ -60,6 +60,7 @@ func createCommand(req neon.TenantCreateRequest) (fsm.CreateTenant, error) {
 	switch {
 	case req.Generation != nil:
 		c.Generation = *req.Generation
+		return c, c.Generation.Check()
 	case c.Policy.Kind == neon.PlaceSecondary:
 		c.NoGeneration = true
 	}

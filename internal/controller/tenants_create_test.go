@@ -129,6 +129,21 @@ func TestCreationsAreRefusedWithoutATrace(t *testing.T) {
 				ShardParameters: &neon.ShardParameters{Count: 2},
 			}, neon.BadRequest, "stripe_size must not be zero",
 		},
+		"too large a stripe": {
+			neon.TenantCreateRequest{
+				Tenant: neon.Unsharded(neon.TenantID{3}),
+				ShardParameters: &neon.ShardParameters{
+					Count: 2, StripeSize: neon.MaxStripeSize + 1,
+				},
+			}, neon.BadRequest,
+			"stripe_size 2147483648 is too large: at most 2147483647 can be used",
+		},
+		"too large a generation": {
+			neon.TenantCreateRequest{
+				Tenant: neon.Unsharded(neon.TenantID{3}), Generation: new(neon.MaxGeneration + 1),
+			}, neon.BadRequest,
+			"Generation 2147483648 is too large: at most 2147483647 can be taken over",
+		},
 		"another number of shards": {
 			neon.TenantCreateRequest{
 				Tenant:          neon.Unsharded(tenantOne),

@@ -108,8 +108,12 @@ func (t *Tenants) SetLocation(
 		if policy.Kind != neon.PlaceAttached {
 			c.Scheduling = new(neon.ShardActive)
 		}
-		if sh, ok := s.Shard(tenant.Shards()[0]); ok && !sh.HasGeneration {
+		if sh, ok := s.Shard(tenant.Shards()[0]); ok && !sh.HasGeneration &&
+			conf.Generation != nil {
 			c.Generation = conf.Generation
+			if err := c.Generation.Check(); err != nil {
+				return nil, err
+			}
 		}
 		unplaced = t.replace(s, tenant, &c)
 		if unchanged(tenant, c) && !hasUnmanaged(s, tenant) {
@@ -190,7 +194,7 @@ func (t *Tenants) located(
 
 // AttachHook numbers an attachment that a client makes on a pageserver itself, or
 // records a detach. Unknown shards are created. Nothing is sent to any pageserver. All
-// refusals are Internal.
+// refusals are Internal, but that of a generation that is too large.
 //
 // The entry has no request id: two attachments are two, even under one request id.
 func (t *Tenants) AttachHook(
@@ -205,6 +209,9 @@ func (t *Tenants) AttachHook(
 	}
 	if req.GenerationOverride != nil {
 		c.Generation = *req.GenerationOverride
+		if err := c.Generation.Check(); err != nil {
+			return resp, err
+		}
 	}
 	if req.Config != nil {
 		c.Config = *req.Config

@@ -310,3 +310,35 @@ func TestADroppedTenantLeavesNothingButItsNumber(t *testing.T) {
 		t.Errorf("a tenant of that id begins with %+v", sh)
 	}
 }
+
+// Numbers that leave too few are refused when a location or an attachment brings them.
+func TestChosenGenerationsLeaveEnough(t *testing.T) {
+	w := newWorld(t, 2)
+	tenants := NewTenants(w.Deps)
+	over := new(neon.MaxGeneration + 1)
+	bare := neon.TenantID{2}
+	w.log.Must(fsm.CreateTenant{
+		ID: bare, Stripe: 8, Policy: secondaryPolicy, NoGeneration: true,
+		Scheduling: neon.ShardActive, Shards: []fsm.NewShard{{Secondary: []neon.NodeID{1}}},
+	})
+	locate := func(id neon.TenantID) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := tenants.SetLocation(ctx, neon.Unsharded(id),
+				neon.LocationConfig{Mode: neon.AttachedSingle, Generation: over})
+			return err
+		}
+	}
+	w.refuses(neon.BadRequest, "Generation 2147483648 is too large", locate(tenantOne))
+	w.refuses(neon.BadRequest, "Generation 2147483648 is too large", locate(bare))
+	w.refuses(neon.BadRequest, "Generation 2147483648 is too large", func(ctx context.Context) error {
+		_, err := tenants.AttachHook(ctx, neon.AttachHookRequest{
+			Shard: neon.Unsharded(tenantOne), Node: new(neon.NodeID(1)), GenerationOverride: over,
+		})
+		return err
+	})
+	// A tenant that has a number keeps it, whatever the location says.
+	w.tenant(tenantOne, 1)
+	if err := locate(neon.TenantID{3})(t.Context()); neon.CodeOf(err) != neon.BadRequest {
+		t.Errorf("%v", err)
+	}
+}

@@ -93,10 +93,16 @@ func (t *Tenants) Import(
 	if len(scan.Shards) == 0 {
 		return resp, neon.Errorf(neon.NotFound, "No shards found")
 	}
-	return t.create(ctx, importCommand(id, scan))
+	c, err := importCommand(id, scan)
+	if err != nil {
+		return resp, err
+	}
+	return t.create(ctx, c)
 }
 
-func importCommand(id neon.TenantID, scan neon.RemoteScan) fsm.CreateTenant {
+// importCommand refuses a tenant that was attached in a generation so large that too few
+// are left.
+func importCommand(id neon.TenantID, scan neon.RemoteScan) (fsm.CreateTenant, error) {
 	c := fsm.CreateTenant{
 		ID: id, Stripe: unsplitStripe, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
 		At: time.Now().UnixMilli(),
@@ -114,5 +120,9 @@ func importCommand(id neon.TenantID, scan neon.RemoteScan) fsm.CreateTenant {
 			c.Stripe = *sh.StripeSize
 		}
 	}
-	return c
+	if err := c.Generation.Check(); err != nil {
+		return c, neon.Errorf(neon.PreconditionFailed,
+			"Remote data of tenant %s cannot be imported: %w", id, err)
+	}
+	return c, nil
 }

@@ -184,8 +184,13 @@ func TestImportsOfTenantsAreRefusedWithoutATrace(t *testing.T) {
 		code  neon.Code
 		text  string
 	}{
-		"no nodes":        {0, "", nil, neon.BadRequest, "No nodes available"},
-		"nothing found":   {1, `{"shards":[]}`, nil, neon.NotFound, "No shards found"},
+		"no nodes":      {0, "", nil, neon.BadRequest, "No nodes available"},
+		"nothing found": {1, `{"shards":[]}`, nil, neon.NotFound, "No shards found"},
+		"used up numbers": {
+			1, fmt.Sprintf(`{"shards":[{"tenant_shard_id":"%s","generation":4294967294,"stripe_size":null}]}`,
+				neon.Unsharded(tenantOne)), nil, neon.PreconditionFailed,
+			"cannot be imported: Generation 4294967294 is too large",
+		},
 		"a broken answer": {1, `{"shards":`, nil, neon.Internal, "error decoding body"},
 		"no answer": {
 			1, "", neon.Errorf(neon.Unavailable, "no answer"), neon.Unavailable, "no answer",

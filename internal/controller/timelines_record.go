@@ -36,6 +36,9 @@ func (t *Timelines) ImportRecord(
 		return neon.Errorf(neon.BadRequest, "tenant id or timeline id mismatch: url=%s, body=%s/%s",
 			ref, req.Tenant, req.Timeline)
 	}
+	if err := req.StartLsn.Check(); err != nil {
+		return err
+	}
 	// The entry has no request id: importing twice is the same as once.
 	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.ImportTimeline{
 		Tenant: req.Tenant, Timeline: req.Timeline, StartLsn: req.StartLsn, Set: req.Set,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -385,6 +386,11 @@ func TestLocateNamesTheSafekeepersOfATimeline(t *testing.T) {
 	w.refuses(neon.BadRequest, "tenant id or timeline id mismatch", func(ctx context.Context) error {
 		return timelines.ImportRecord(ctx, ref, neon.TimelineImportRequest{
 			Tenant: tenantOne, Timeline: neon.TimelineID{9},
+		})
+	})
+	w.refuses(neon.BadRequest, "LSN FFFFFFFF/FFFFFFFF is no position", func(ctx context.Context) error {
+		return timelines.ImportRecord(ctx, ref, neon.TimelineImportRequest{
+			Tenant: tenantOne, Timeline: timelineOne, StartLsn: math.MaxUint64,
 		})
 	})
 	if calls := w.calls.took(); len(calls) > 0 {

@@ -17,8 +17,12 @@ type Upcalls struct {
 // NewUpcalls makes an Upcalls.
 func NewUpcalls(d Deps) *Upcalls { return &Upcalls{Deps: d, nodes: NewNodes(d)} }
 
+// namedShards is how many shards a line of the log names at most.
+const namedShards = 16
+
 // ReAttach is the start of a pageserver. Every shard whose newest generation it
-// had been issued gets the next one, in one entry.
+// had been issued gets the next one, in one entry. One that has no number left is left
+// out.
 //
 // The entry has no request id: two starts of a process are two, even if a client gave them
 // one request id. To skip a number is harmless, to use one twice is not.
@@ -40,6 +44,10 @@ func (u *Upcalls) ReAttach(
 		u.Nodes.ReAttached(req.Node)
 	}
 	u.Logger.Info("Pageserver re-attached", "node", req.Node.String(), "shards", len(r.ReAttached))
+	if n := len(r.LeftOut); n > 0 {
+		u.Logger.Warn("Shards cannot be attached again: all their generations are used up",
+			"node", req.Node.String(), "number", n, "shards", r.LeftOut[:min(n, namedShards)])
+	}
 
 	resp.Tenants = make([]neon.ReAttachTenant, 0, len(r.ReAttached))
 	for _, l := range r.ReAttached {

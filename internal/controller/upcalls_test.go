@@ -1,7 +1,10 @@
 package controller
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -43,6 +46,29 @@ func TestAReAttachIssuesTheNextNumberOfEveryShard(t *testing.T) {
 	}
 	if n := len(w.reality.reAttached); n != 2 || w.reality.reAttached[1].node != 1 {
 		t.Errorf("the leader heard %+v", w.reality.reAttached)
+	}
+}
+
+// A shard that has no number left is left out of a re-attach, which says so.
+func TestAReAttachNamesWhatItLeavesOut(t *testing.T) {
+	w := newWorld(t, 1)
+	ids := w.tenant(tenantOne, 1)
+	used := neon.Unsharded(neon.TenantID{2})
+	w.log.Must(fsm.CreateTenant{ // as the first version takes it
+		ID: used.Tenant, Stripe: 8, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
+		Generation: math.MaxUint32 - 1, Shards: []fsm.NewShard{{Attached: 1}},
+	})
+	w.log.Attach(t, used.Tenant)
+	w.log.Upgrade(t)
+	var lines bytes.Buffer
+	w.Logger = slog.New(slog.NewTextHandler(&lines, nil))
+	resp, err := NewUpcalls(w.Deps).ReAttach(t.Context(), neon.ReAttachRequest{Node: 1})
+	if err != nil || len(resp.Tenants) != 1 || resp.Tenants[0].Shard != ids[0] {
+		t.Errorf("%+v, %v", resp, err)
+	}
+	if want := `level=WARN msg="Shards cannot be attached again: all their generations are used up" node=1 number=1 shards=[` +
+		used.String() + "]"; !strings.Contains(lines.String(), want) {
+		t.Errorf("it says %s", lines.String())
 	}
 }
 

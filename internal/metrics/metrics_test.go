@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -116,7 +117,11 @@ func TestGaugesAreComputedFromTheNewestState(t *testing.T) {
 		ID: neon.TenantID{2}, Policy: neon.Placement{Kind: neon.PlaceDetached},
 		Scheduling: neon.ShardActive, Shards: []fsm.NewShard{{}},
 	})
-	wantLines(t, reg,
+	log.Must(t, fsm.CreateTenant{
+		ID: neon.TenantID{3}, Policy: neon.Placement{Kind: neon.PlaceDetached},
+		Scheduling: neon.ShardActive, Generation: math.MaxUint32, Shards: []fsm.NewShard{{}},
+	})
+	wantLines(t, reg, `exhausted_tenant_shards 1`,
 		`leadership_status{status="leader"} 1`, `leadership_status{status="stepped_down"} 0`,
 		`pageserver_nodes 3`, `https_pageserver_nodes 1`,
 		`safekeeper_nodes 1`, `https_safekeeper_nodes 1`,

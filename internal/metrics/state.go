@@ -48,6 +48,8 @@ func stateDescs() map[string]*prometheus.Desc {
 	add("safekeeper_nodes", "Registered safekeepers")
 	add("https_safekeeper_nodes", "Registered safekeepers with a port for HTTPS")
 	add("schedule_az_violation", "Shards that are attached in another zone than they prefer")
+	add("exhausted_tenant_shards",
+		"Shards that can never be attached again: all their generations are used up")
 	add("safekeeper_reconciles_queued", "Operations that a safekeeper owes", "sk_az", "sk_node_id",
 		"sk_hostname")
 	add("leadership_status", "1 for what this replica is", "status")
@@ -95,7 +97,9 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge("safekeeper_reconciles_queued", owed, k.AZ.String(), k.ID.String(), k.Host)
 	}
-	gauge("schedule_az_violation", misplaced(st))
+	elsewhere, exhausted := misplaced(st)
+	gauge("schedule_az_violation", elsewhere)
+	gauge("exhausted_tenant_shards", exhausted)
 	gauge("safekeeper_nodes", keepers)
 	gauge("https_safekeeper_nodes", httpsKeepers)
 	gauge("tenant_shards", placed(st))
@@ -128,8 +132,9 @@ func placed(st *fsm.State) int {
 	return count
 }
 
-// misplaced counts the shards that are attached outside of the zone they prefer.
-func misplaced(st *fsm.State) (count int) {
+// misplaced counts the shards that are attached outside of the zone they prefer, and
+// those that can never be attached again.
+func misplaced(st *fsm.State) (elsewhere, exhausted int) {
 	zones := make(map[neon.NodeID]neon.AZ)
 	for n := range st.Nodes() {
 		zones[n.ID] = n.AZ
@@ -137,8 +142,11 @@ func misplaced(st *fsm.State) (count int) {
 	for sh := range st.ShardsFrom(neon.ShardID{}) {
 		if at, ok := zones[sh.Attached]; ok && sh.PreferredAZ != (neon.AZ{}) &&
 			sh.PreferredAZ != at {
-			count++
+			elsewhere++
+		}
+		if sh.Exhausted() {
+			exhausted++
 		}
 	}
-	return count
+	return elsewhere, exhausted
 }

@@ -3,6 +3,7 @@ package split
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -31,11 +32,21 @@ func (p *Splitter) clear(ctx context.Context, sp fsm.Split) (more bool, err erro
 		}
 		gone = append(gone, l)
 	}
-	if len(gone) > 0 {
-		failed = errors.Join(failed,
-			p.propose(ctx, fsm.ForgetLeftovers{Tenant: sp.Tenant, Leftovers: gone}))
+	for _, c := range forgetting(sp.Tenant, gone) {
+		failed = errors.Join(failed, p.propose(ctx, sp, c))
 	}
 	return false, failed
+}
+
+// leftoversPerEntry bounds an entry of the log to a quarter of what it takes.
+const leftoversPerEntry = 4096
+
+// forgetting is what records that leftovers are gone.
+func forgetting(id neon.TenantID, gone []fsm.Leftover) (all []fsm.ForgetLeftovers) {
+	for some := range slices.Chunk(gone, leftoversPerEntry) {
+		all = append(all, fsm.ForgetLeftovers{Tenant: id, Leftovers: some})
+	}
+	return all
 }
 
 // warm lets the secondaries of the children begin to download without waiting for

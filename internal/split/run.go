@@ -105,24 +105,18 @@ func (p *Splitter) forward(ctx context.Context, sp fsm.Split) error {
 	if err := p.Reconciler.AwaitNoWorker(ctx, parents...); err != nil {
 		return err
 	}
-	err := p.children(ctx, sp)
-	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		reason := err.Error() // of a pageserver, it may be longer than the log takes
-		abort := fsm.AbortSplit{
-			Tenant: sp.Tenant, Began: sp.Began, Code: neon.CodeOf(err),
-			Reason: reason[:min(len(reason), keptReason)],
-		}
-		p.had.forget(sp)
-		return p.propose(ctx, abort)
+	if err := p.children(ctx, sp); err != nil {
+		return p.abort(ctx, sp, err)
 	}
 	s := p.Log.State()
 	secondary := scheduler.New(s, p.Reconciler.Loads()).SplitSecondaries(sp)
-	if err := p.propose(ctx, fsm.CommitSplit{
+	err := p.propose(ctx, sp, fsm.CommitSplit{
 		Tenant: sp.Tenant, Began: sp.Began, Secondary: secondary, At: time.Now().UnixMilli(),
-	}); err != nil {
+	})
+	switch {
+	case errors.Is(err, &neon.Error{Code: neon.BadRequest}):
+		return p.abort(ctx, sp, err) // the log will never take it
+	case err != nil:
 		return err
 	}
 	s = p.Log.State()
@@ -136,6 +130,19 @@ func (p *Splitter) forward(ctx context.Context, sp fsm.Split) error {
 		p.warm(ctx, sp.Tenant)
 	}
 	return nil
+}
+
+// abort gives a split up because of an error.
+func (p *Splitter) abort(ctx context.Context, sp fsm.Split, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	reason := err.Error() // of a pageserver, it may be longer than the log takes
+	p.had.forget(sp)
+	return p.propose(ctx, sp, fsm.AbortSplit{
+		Tenant: sp.Tenant, Began: sp.Began, Code: neon.CodeOf(err),
+		Reason: reason[:min(len(reason), keptReason)],
+	})
 }
 
 // children makes all children, and has tests hold it before and after.
@@ -157,14 +164,19 @@ func mustSplit(s *fsm.State, id neon.TenantID) fsm.Split {
 	return sp
 }
 
-// propose takes a refusal for what it is: the record has moved, and the next look
-// tells how.
-func (p *Splitter) propose(ctx context.Context, c fsm.Command) error {
+// propose proposes a command that was decided on a record. A refusal means that the
+// record has moved, and the next look tells how. If it has not, the same would be
+// refused again: that is a failure.
+func (p *Splitter) propose(ctx context.Context, sp fsm.Split, c fsm.Command) error {
 	r, err := p.Log.Propose(ctx, fsm.RequestID{}, c)
-	if r.Err != nil && r.Err.Code == neon.Conflict {
-		return nil
+	if r.Err == nil || r.Err.Code != neon.Conflict {
+		return err
 	}
-	return err
+	if now, ok := p.Log.State().Split(sp.Tenant); ok && now.Began == sp.Began &&
+		now.Phase == sp.Phase {
+		return err
+	}
+	return nil
 }
 
 // rollBack removes the children wherever they may be, then unfreezes the tenant.
@@ -179,7 +191,7 @@ func (p *Splitter) rollBack(ctx context.Context, sp fsm.Split) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := p.propose(ctx,
+	if err := p.propose(ctx, sp,
 		fsm.FinishAbortedSplit{Tenant: sp.Tenant, Began: sp.Began}); err != nil {
 		return err
 	}
@@ -201,7 +213,11 @@ func (p *Splitter) resettle(ctx context.Context, sp fsm.Split) {
 		// The attached location first: its node may become a secondary by that.
 		for range 1 + maxOfflinePlaces {
 			in, ok := p.leaveOffline(parent.Shard)
-			if !ok || p.propose(ctx, fsm.SetIntents{Intents: []fsm.Intent{in}}) != nil {
+			if !ok {
+				break
+			}
+			if _, err := p.Log.Propose(ctx, fsm.RequestID{},
+				fsm.SetIntents{Intents: []fsm.Intent{in}}); err != nil {
 				break
 			}
 		}

@@ -216,6 +216,9 @@ func decideSplit(s *fsm.State, id neon.TenantID, req neon.ShardSplitRequest) (fs
 				"Attempted to change stripe size (ShardStripeSize(%d)->%d) on a tenant with multiple shards",
 				tenant.Stripe, *n)
 		}
+		if err := n.Check(); err != nil {
+			return nil, err
+		}
 		c.Stripe = *n
 	}
 	for sh := range s.TenantShards(id) {

@@ -179,6 +179,7 @@ func newRestoreCommand() *cobra.Command {
 				done.ClusterID)
 			fmt.Println(
 				"Generations were raised above all that can have been issued since the snapshot was saved.")
+			warnExhausted(os.Stdout, done.Exhausted)
 			return nil
 		})
 	cmd.Long = "Begin a new cluster from a saved snapshot, in an empty --data-dir.\n\n" +

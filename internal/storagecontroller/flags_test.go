@@ -141,6 +141,9 @@ func TestMistakesAreUsageErrors(t *testing.T) {
 		{"--listen=:0", "--members=a=h:1", "--server-id=b"},
 		{"--listen=:0", "--address-for-peers=nowhere"}, {"--listen=:0", "--gossip-key=%"},
 		{"--listen=:0", "--raft-tls-cert=x"}, {"--listen=:0", "--tenant-rate-limit=0"},
+		{"--listen=:0", "--reconciler-concurrency=-1"}, {"--listen=:0", "--bootstrap-expect=-1"},
+		{"--listen=:0", "--priority-reconciler-concurrency=-1"},
+		{"--listen=:0", "--safekeeper-reconciler-concurrency=-1"},
 	} {
 		if _, err := mustParse(t, args...).config(log); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v", args, err)

@@ -101,9 +101,18 @@ func rescue(ctx context.Context, f rescueFlags, in io.Reader, out, asides io.Wri
 	fmt.Fprintf(out, "rescued as server %s of the new cluster %s\n", done.NewServerID,
 		done.NewClusterID)
 	fmt.Fprintf(out, "the old content is in %s\n", done.Aside)
+	warnExhausted(out, done.Exhausted)
 	fmt.Fprintln(out, "Start the replica with its flags, then add empty replicas to it. "+
 		"Save a snapshot at once.")
 	return nil
+}
+
+// warnExhausted names the shards that can never be attached again.
+func warnExhausted(w io.Writer, shards []string) {
+	for _, id := range shards {
+		fmt.Fprintf(w, "LOST: all generations of shard %s are used up; it can never be attached "+
+			"again. Restore its data as another tenant.\n", id)
+	}
 }
 
 func describeRescue(w io.Writer, p app.RescuePlan) {

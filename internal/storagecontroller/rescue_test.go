@@ -31,6 +31,18 @@ func TestARescueSaysWhatMayBeLost(t *testing.T) {
 	}
 }
 
+func TestARestoreNamesTheShardsThatHaveNoGenerationLeft(t *testing.T) {
+	var out bytes.Buffer
+	warnExhausted(&out, nil)
+	if out.Len() > 0 {
+		t.Errorf("says %q of nothing", out.String())
+	}
+	warnExhausted(&out, []string{"abc"})
+	if !strings.Contains(out.String(), "LOST: all generations of shard abc are used up") {
+		t.Errorf("says %q", out.String())
+	}
+}
+
 func TestARescueIsConfirmedByTheIDOfTheCluster(t *testing.T) {
 	for _, tt := range []struct {
 		typed, id string

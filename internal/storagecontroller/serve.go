@@ -248,6 +248,19 @@ func (f *flags) check() error {
 		return fmt.Errorf(
 			"%w: --tenant-rate-limit and --timeline-safekeeper-count must be at least 1", errUsage)
 	}
+	for _, number := range []struct {
+		name  string
+		value int
+	}{
+		{"--reconciler-concurrency", f.concurrency},
+		{"--priority-reconciler-concurrency", f.priorityConcurrency},
+		{"--safekeeper-reconciler-concurrency", f.safekeeperConcurrency},
+		{"--bootstrap-expect", f.raft.expect},
+	} {
+		if number.value < 0 {
+			return fmt.Errorf("%w: %s must not be negative", errUsage, number.name)
+		}
+	}
 	if f.snapshotDir != "" && (f.snapshotEvery.std() < time.Second || f.snapshotKeep < 1) {
 		return fmt.Errorf("%w: --snapshot-every must be at least 1s and --snapshot-keep at least 1",
 			errUsage)

@@ -257,7 +257,16 @@ func (s *Scene) attach() Step {
 	}
 	// The number may have been used for an attachment that is gone, or it is held
 	// in the mode of a migration that was given up: only a new one is safe.
-	return Step{Kind: Issue, Node: d}
+	return s.issue(d)
+}
+
+// issue asks for the next generation for a node, unless there is none: nothing could
+// ever be attached in it.
+func (s *Scene) issue(n neon.NodeID) Step {
+	if s.Shard.Exhausted() {
+		return Step{Kind: Blocked, Node: n, Why: "all its generations are used up"}
+	}
+	return Step{Kind: Issue, Node: n}
 }
 
 // takeOver prepares a node that the newest generation was not issued to. While
@@ -267,11 +276,13 @@ func (s *Scene) attach() Step {
 func (s *Scene) takeOver(at Sight) Step {
 	d := s.Shard.Attached
 	o, unknown := s.Origin()
-	if unknown != 0 {
+	switch {
+	case s.Shard.Exhausted():
+		return s.issue(d) // the origin goes on serving
+	case unknown != 0:
 		return Step{Kind: Look, Node: unknown}
-	}
-	if o == 0 || s.Shard.GenNode == 0 {
-		return Step{Kind: Issue, Node: d}
+	case o == 0, s.Shard.GenNode == 0:
+		return s.issue(d)
 	}
 	if s.silent(d) {
 		return unanswered(d)
@@ -280,8 +291,7 @@ func (s *Scene) takeOver(at Sight) Step {
 		return Step{Kind: Look, Node: d}
 	}
 	if at.Attached() {
-		// an older attachment of its own: respawned with the new number
-		return Step{Kind: Issue, Node: d}
+		return s.issue(d) // an older attachment of its own: respawned with the new number
 	}
 	if at.Conf.Mode == neon.Secondary && s.Warm != d {
 		return Step{Kind: Warm, Node: d, From: o}
@@ -291,7 +301,7 @@ func (s *Scene) takeOver(at Sight) Step {
 		from.Mode = neon.AttachedStale // in the origin's own generation
 		return Step{Kind: Put, Node: o, Conf: from, Flush: true}
 	}
-	return Step{Kind: Issue, Node: d}
+	return s.issue(d)
 }
 
 // Origin is the reachable attached location with the highest generation outside
@@ -461,6 +471,8 @@ func (s *Scene) followPreference() Step {
 	switch {
 	case p == 0, s.Shard.Attached == 0, p == s.Shard.Attached, !s.Shard.HasSecondary(p), !s.up(p):
 		return Step{Kind: Done}
+	case s.Shard.Exhausted():
+		return s.issue(p) // it could not be taken over there
 	case s.silent(p):
 		return unanswered(p)
 	case s.Warm != p:

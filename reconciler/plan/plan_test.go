@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
@@ -331,6 +332,35 @@ func (w *world) reached(trace []string) {
 			w.t.Fatalf("node %d ends as %q, secondary wanted: %v\n%v", id, mode, want, trace)
 		}
 	}
+}
+
+// A shard that has no number left is never numbered, and what serves of it goes on
+// serving. Everything else about it is done.
+func TestPlannerDegradesNothingThatHasNoNumberLeft(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		last := w.shard.Generation
+		at := func(g neon.Generation) neon.Generation { return math.MaxUint32 - last + g }
+		w.shard.Generation, w.owner[at(last)] = at(last), w.shard.GenNode
+		for id, c := range w.real {
+			if c.Mode.Attached() {
+				c.Generation = at(c.Generation)
+				w.real[id] = c
+			}
+		}
+		for range 100 {
+			step := Next(w.scene())
+			switch {
+			case step.Kind == Done, step.Kind == Blocked:
+				return
+			case step.Kind == Issue, step.Kind == Move,
+				step.Kind == Put && step.Conf.Mode == neon.AttachedStale:
+				t.Fatalf("%s %d %s", step.Kind, step.Node, step.Conf.Mode)
+			}
+			w.obey(step)
+		}
+		t.Fatal("does not come to an end")
+	})
 }
 
 func TestPlannerFreezesAShardWhoseGenerationWasNeverIssued(t *testing.T) {

@@ -1,0 +1,48 @@
+package testcluster_test
+
+import (
+	"context"
+	"testing"
+
+	"quorate/fsm"
+	"quorate/fsm/fsmtest"
+	"quorate/internal/decide"
+	"quorate/testcluster"
+)
+
+// paced makes a test fail when a controller proposes without a pause. What a client
+// asks for is not counted: a story may ask as often as it likes in no time.
+func paced(t *testing.T, b testcluster.Builder) testcluster.Builder {
+	if b.Mode != testcluster.Virtual {
+		return b
+	}
+	p := &fsmtest.Pace{}
+	b.Proposing = func(ctx context.Context, c fsm.Command) {
+		if decide.RequestID(ctx) != (fsm.RequestID{}) {
+			return
+		}
+		if err := p.Note(c); err != nil {
+			t.Error(err)
+		}
+	}
+	return b
+}
+
+// proposing counts what the controllers of an episode propose, for their clients too. The
+// size of the fleet bounds it.
+func (e *episode) proposing(_ context.Context, c fsm.Command) {
+	if err := e.pace.Note(c); err != nil {
+		e.Errorf("seed %d: %v", e.seed, err)
+	}
+}
+
+// things is how many shards, timelines, nodes and safekeepers there may be at most.
+func (e *episode) things() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.servers + len(e.workers)*mostWild
+	for _, t := range e.tenants {
+		n += len(t.shards) + len(t.timelines)
+	}
+	return n
+}

@@ -150,6 +150,9 @@ type NoteSilence struct {
 	Nodes []Silence `cbor:"1,keyasint"`
 }
 
+// Level is the second: the first version knows nothing of silence.
+func (NoteSilence) Level() uint64 { return secondLevel }
+
 func (c NoteSilence) apply(t *txn) Result {
 	for _, s := range c.Nodes {
 		n, ok := t.Node(s.Node)

@@ -465,7 +465,7 @@ func TestSilenceEndsWithAnAnswerAVerdictAndARestart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := small(t)
-			for _, cmd := range append([]Command{note(5, 0)}, c.then...) {
+			for _, cmd := range append([]Command{SetLevel{Level: Level}, note(5, 0)}, c.then...) {
 				s, _ = must(t, s, cmd)
 			}
 			if n, _ := s.Node(1); n.Silent != c.want {

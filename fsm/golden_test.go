@@ -113,13 +113,7 @@ func history() []Command {
 	}, append(safekeeperHistory(tenant), unmanagedHistory(tenant, ids)...)...)
 	all = append(all, operationHistory(uint64(len(all)), a, addr)...)
 	all = append(all, workHistory(tenant)...)
-	return append(all,
-		SetLevel{Level: 1}, // refused
-		NoteSilence{Nodes: []Silence{
-			{Node: 6, Incarnation: 1, Since: 1700000000005},
-			{Node: 3, Incarnation: 9, Since: 1700000000006}, // ignored
-		}},
-	)
+	return append(all, SetLevel{Level: 1}) // refused
 }
 
 // operationHistory is what happens to nodes after the entry last.

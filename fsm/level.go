@@ -15,7 +15,7 @@ const (
 	firstLevel = 1
 
 	// secondLevel bounds the numbers that come from outside, and leaves what has no
-	// number left out of a re-attach.
+	// number left out of a re-attach. It knows since when nodes are silent.
 	secondLevel = 2
 )
 

@@ -180,8 +180,11 @@ func (w *nodeWatch) silence(e *watched, now time.Time) (s fsm.Silence, ok bool) 
 
 // note has the next leader know who is silent. It need not succeed.
 func (w *nodeWatch) note(silences []fsm.Silence) {
-	if _, err := w.log.Propose(w.ctx, fsm.RequestID{},
-		fsm.NoteSilence{Nodes: silences}); err != nil && w.ctx.Err() == nil {
+	c := fsm.NoteSilence{Nodes: silences}
+	if fsm.Admit(w.log.State(), c) != nil {
+		return // some member does not know it yet
+	}
+	if _, err := w.log.Propose(w.ctx, fsm.RequestID{}, c); err != nil && w.ctx.Err() == nil {
 		w.logger.Info("the silence of nodes was not noted", "nodes", len(silences), "err", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 )
 
 // One operation runs at a time as clients see it, and each answers in the words
@@ -38,6 +39,18 @@ func TestOperationsOnNodesAreBegunAndCancelled(t *testing.T) {
 		{
 			"GET", "/debug/v1/operation", "", 200,
 			`[{"node_id":1,"operation":"drain","force":false,"attached_at_start":0,"attached":0,"shards":0}]`,
+		},
+	})
+	r.operations = map[neon.NodeID]decide.OperationStatus{1: {
+		Waits: decide.Hindered{Count: 1, Named: []decide.HinderedShard{{Why: "it is split"}}},
+		Stays: decide.Hindered{Count: 20, Named: []decide.HinderedShard{{Why: "compute is deaf"}}},
+	}}
+	play(t, r, []step{
+		{
+			"GET", "/debug/v1/operation", "", 200,
+			`[{"node_id":1,"operation":"drain","force":false,"attached_at_start":0,"attached":0,"shards":0,` +
+				`"waits_for":{"count":1,"shards":[{"tenant_shard_id":"00000000000000000000000000000000","why":"it is split"}]},` +
+				`"stays":{"count":20,"shards":[{"tenant_shard_id":"00000000000000000000000000000000","why":"compute is deaf"}]}}]`,
 		},
 		{"PUT", "/control/v1/node/1/drain", "", 412, ongoing("drain 1")},
 		{"PUT", "/control/v1/node/2/fill", "", 412, ongoing("drain 1")},

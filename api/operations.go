@@ -4,6 +4,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
+	"quorate/internal/decide"
 )
 
 // operationHandler answers requests about long operations on pageservers: drain, fill
@@ -99,10 +100,22 @@ func (h operationHandler) list(c *call) (answer, error) {
 	for _, p := range all {
 		resp = append(resp, neon.NodeOperation{
 			Node: p.Node, Kind: p.Kind.String(), Force: p.Force, Total: p.Total,
-			Attached: p.Attached, Shards: p.Shards,
+			Attached: p.Attached, Shards: p.Shards, Waits: hindered(p.Waits),
+			Stays: hindered(p.Stays),
 		})
 	}
 	return reply(resp, err)
+}
+
+func hindered(h decide.Hindered) *neon.HinderedShards {
+	if h.Count == 0 {
+		return nil
+	}
+	out := &neon.HinderedShards{Count: h.Count}
+	for _, x := range h.Named {
+		out.Shards = append(out.Shards, neon.HinderedShard{Shard: x.Shard, Why: x.Why})
+	}
+	return out
 }
 
 // order reads which pageserver an operation is for, and on which terms.

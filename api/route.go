@@ -295,7 +295,7 @@ func operationRoutes(h operationHandler) []route {
 			label: "debug_v1_tombstone_delete", handle: h.forgetTombstone,
 		},
 		{
-			method: "GET", path: "/debug/v1/operation", scope: auth.Admin, duty: onAny,
+			method: "GET", path: "/debug/v1/operation", scope: auth.Admin,
 			label: "debug_v1_operation", handle: h.list,
 		},
 	}

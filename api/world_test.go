@@ -67,6 +67,7 @@ type replica struct {
 	leaderless   string
 	retired      bool
 	observed     map[neon.ShardID]map[neon.NodeID]*neon.LocationConfig
+	operations   map[neon.NodeID]decide.OperationStatus
 	attached     []neon.NodeID // re-attaches heard of
 	emptied      bool          // one of them without its disk
 }
@@ -335,6 +336,12 @@ func (r *replica) Status(id neon.ShardID) decide.ShardStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return decide.ShardStatus{Observed: r.observed[id]}
+}
+
+func (r *replica) Operation(n neon.NodeID) decide.OperationStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.operations[n]
 }
 
 func (r *replica) SeenOn(n neon.NodeID) (ids []neon.ShardID) {

@@ -3,11 +3,14 @@ package reconciler
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
+	"quorate/reconciler/outbox"
 	"quorate/reconciler/queue"
 	"quorate/scheduler"
 )
@@ -27,9 +30,6 @@ const (
 	// movePatience is how long a move may take in all, also if something happens again
 	// and again: it is far more than all its time limits together.
 	movePatience = 30 * time.Minute
-
-	// namedInLog bounds the shards that the line about the end of an operation names.
-	namedInLog = 5
 )
 
 // Reasons for which shards stay.
@@ -46,37 +46,52 @@ func pinnedBy(t fsm.Tenant) string {
 
 // obstacle is what a shard cannot get over.
 type obstacle struct {
-	since time.Time
-	why   string
+	since    time.Time
+	why      string
+	patience time.Duration // of the opinion
 }
 
 func (x obstacle) lasts(long time.Duration) bool { return time.Since(x.since) >= long }
 
 // meet notes what is in the way of a shard.
-func (op *operation) meet(id neon.ShardID, why string) obstacle {
+func (op *operation) meet(id neon.ShardID, why string, patience time.Duration) obstacle {
 	x, ok := op.obstacles[id]
-	if !ok {
+	if !ok || x.patience != patience {
 		x.since = time.Now()
 	}
-	x.why = why
+	x.why, x.patience = why, patience
 	op.obstacles[id] = x
 	return x
 }
 
-// refused notes that the log has refused an intent for a shard.
-func (op *operation) refused(id neon.ShardID) obstacle { return op.meet(id, logRefuses) }
+// refused notes that the log has refused an intent for a shard, and reports whether it
+// has for long.
+func (op *operation) refused(id neon.ShardID, long time.Duration) bool {
+	return op.meet(id, logRefuses, long).lasts(long)
+}
 
-// named lists up to that many of the shards that stay, with the reasons.
-func (op *operation) named(limit int) (list []string) {
-	ids := make([]neon.ShardID, 0, len(op.left))
-	for id := range op.left {
-		ids = append(ids, id)
+// status names what hinders the operation.
+func (op *operation) status() (s decide.OperationStatus) {
+	waits := make(map[neon.ShardID]string)
+	for id, x := range op.obstacles {
+		if _, settled := op.left[id]; !settled {
+			waits[id] = x.why
+		}
 	}
-	slices.SortFunc(ids, neon.ShardID.Compare)
-	for _, id := range ids[:min(limit, len(ids))] {
-		list = append(list, id.String()+": "+op.left[id])
+	return decide.OperationStatus{Waits: hindered(waits), Stays: hindered(op.left)}
+}
+
+// namedShards bounds the shards that are named of an operation: those with the lowest
+// ids.
+const namedShards = 16
+
+func hindered(why map[neon.ShardID]string) decide.Hindered {
+	h := decide.Hindered{Count: len(why)}
+	ids := slices.SortedFunc(maps.Keys(why), neon.ShardID.Compare)
+	for _, id := range ids[:min(namedShards, len(ids))] {
+		h.Named = append(h.Named, decide.HinderedShard{Shard: id, Why: why[id]})
 	}
-	return list
+	return h
 }
 
 // settle turns a verdict into "it stays" once the shard has not got on for long.
@@ -96,9 +111,11 @@ func (o *operations) settle(l *look, v opinion) opinion {
 		}
 		return v // whether it is refused again is seen then
 	}
-	if v.patience == 0 {
+	if v.why == "" {
 		delete(l.op.obstacles, l.id)
-	} else if x := l.op.meet(l.id, v.why); x.lasts(v.patience) {
+		return v
+	}
+	if x := l.op.meet(l.id, v.why, v.patience); v.patience > 0 && x.lasts(v.patience) {
 		return opinion{verdict: stays, why: v.why}
 	}
 	return v
@@ -122,7 +139,7 @@ func (o *operations) onItsWay(sh fsm.Shard) opinion {
 	if why := o.failing(sh); why != "" {
 		return opinion{verdict: stays, why: why}
 	}
-	return o.blocked(sh, waiting)
+	return o.slowed(sh, waiting)
 }
 
 // inPlace is finished once a shard is as its intent says, nothing of the move being
@@ -134,7 +151,7 @@ func (o *operations) inPlace(l *look, sh fsm.Shard) opinion {
 	}
 	why := o.failing(sh)
 	if why == "" {
-		return o.blocked(sh, waiting)
+		return o.slowed(sh, waiting)
 	}
 	if o.moved(l) {
 		return opinion{}
@@ -167,32 +184,45 @@ func (o *operations) failing(sh fsm.Shard) string {
 	if q := o.queue.Status(sh.ID); q.Failures >= queue.StuckAfter {
 		return fmt.Sprintf("it has failed %d times: %s", q.Failures, q.LastError)
 	}
-	t := o.outbox.Trouble(sh.ID.Tenant)
-	if t.Failures >= queue.StuckAfter || t.Never && t.Failures >= refusalsForGood {
-		return "compute cannot be told: " + t.Why
+	if t := o.outbox.Trouble(sh.ID.Tenant); forGood(t) {
+		return untold(t)
 	}
 	return ""
 }
 
-// blocked is a verdict about a shard for which nothing can be done at present, if that is
-// so.
-func (o *operations) blocked(sh fsm.Shard, v verdict) opinion {
-	if q := o.queue.Status(sh.ID); q.Blocked {
+// slowed is a verdict about a shard for which nothing can be done at present, or whose
+// calls fail, with the reason if that is so.
+func (o *operations) slowed(sh fsm.Shard, v verdict) opinion {
+	q, t := o.queue.Status(sh.ID), o.outbox.Trouble(sh.ID.Tenant)
+	switch {
+	case q.Blocked:
 		return opinion{verdict: v, why: q.LastError, patience: o.opts.Stalled}
+	case t.Failures > 0:
+		return opinion{verdict: v, why: untold(t)}
+	case q.Failures > 0:
+		return opinion{verdict: v, why: q.LastError}
 	}
 	return opinion{verdict: v}
 }
 
 // hindered is the verdict about a shard whose move should not be begun now, since it
-// would stop halfway.
+// would stop halfway. That calls fail where it is is no reason to leave it there.
 func (o *operations) hindered(sh fsm.Shard) (v opinion, yes bool) {
-	t := o.outbox.Trouble(sh.ID.Tenant)
-	switch {
-	case t.Failures >= queue.StuckAfter || t.Never && t.Failures >= refusalsForGood:
-		return opinion{verdict: stays, why: "compute cannot be told: " + t.Why}, true
-	case t.Failures > 0:
-		return opinion{verdict: later, why: "compute cannot be told: " + t.Why}, true
+	if t := o.outbox.Trouble(sh.ID.Tenant); t.Failures > 0 {
+		if forGood(t) {
+			return opinion{verdict: stays, why: untold(t)}, true
+		}
+		return opinion{verdict: later, why: untold(t)}, true
 	}
-	v = o.blocked(sh, later)
-	return v, v.why != ""
+	if q := o.queue.Status(sh.ID); q.Blocked {
+		return opinion{verdict: later, why: q.LastError, patience: o.opts.Stalled}, true
+	}
+	return v, false
 }
+
+// forGood reports whether compute will not be told, as far as anybody can know.
+func forGood(t outbox.Trouble) bool {
+	return t.Failures >= queue.StuckAfter || t.Never && t.Failures >= refusalsForGood
+}
+
+func untold(t outbox.Trouble) string { return "compute cannot be told: " + t.Why }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"quorate/api/neon"
@@ -21,7 +22,8 @@ import (
 // records. What it remembers is only which shards it has looked at: a successor
 // makes a plan anew from what is left to do.
 //
-// One goroutine works on them, so that nothing here needs a lock.
+// One goroutine works on them, so that nothing here needs a lock but what others ask
+// for.
 type operations struct {
 	ctx        context.Context
 	opts       Options
@@ -35,6 +37,9 @@ type operations struct {
 	loads      func() map[neon.NodeID]scheduler.Load
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
 	running    map[neon.NodeID]*operation
+
+	mu     sync.Mutex
+	status map[neon.NodeID]decide.OperationStatus // for others; guarded by mu
 }
 
 // troubled knows of which tenants compute cannot be told.
@@ -142,6 +147,7 @@ func (o *operations) round() {
 		before := len(op.moving)
 		o.advance(st, op, max(0, budget))
 		budget -= len(op.moving) - before
+		o.publish(op)
 		if len(op.plan) == 0 && len(op.moving) == 0 {
 			o.finish(op)
 		}
@@ -182,7 +188,7 @@ func (o *operations) follow(st *fsm.State) {
 	}
 	for id, op := range o.running {
 		if !alive[id] {
-			delete(o.running, id)
+			o.drop(op)
 			o.logger.Info(title(op.Kind)+" background operation was cancelled", "node", id)
 		}
 	}
@@ -293,8 +299,8 @@ func (o *operations) advance(st *fsm.State, op *operation, room int) {
 	}
 	// What was refused has not begun, or not been given up: it is looked at again as new.
 	for _, id := range o.commit(intents) {
-		x := op.refused(id)
-		if _, settled := op.left[id]; settled && x.lasts(o.opts.Stalled) {
+		long := op.refused(id, o.opts.Stalled)
+		if _, settled := op.left[id]; settled && long {
 			continue
 		}
 		delete(op.moving, id)
@@ -466,9 +472,33 @@ func (o *operations) end(op *operation, end fsm.Command) {
 		}
 		return
 	}
-	delete(o.running, op.node)
+	o.drop(op)
+	left := hindered(op.left)
 	o.logger.Info(title(op.Kind)+" background operation "+op.outcome(end), "node", op.node,
-		"left", len(op.left), "named", op.named(namedInLog))
+		"left", left.Count, "named", left.Named)
+}
+
+// drop forgets an operation that is over.
+func (o *operations) drop(op *operation) {
+	delete(o.running, op.node)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.status, op.node)
+}
+
+// publish tells others what hinders an operation.
+func (o *operations) publish(op *operation) {
+	s := op.status()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.status[op.node] = s
+}
+
+// of is what hinders the operation on a node.
+func (o *operations) of(n neon.NodeID) decide.OperationStatus {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.status[n]
 }
 
 // outcome is how an operation has ended, in the words that clients know where they
@@ -496,7 +526,7 @@ func (o *operations) force(op *operation) {
 		intents := o.forced(st, op)
 		refused := o.commit(intents)
 		for _, id := range refused {
-			op.refused(id)
+			op.refused(id, o.opts.Stalled)
 		}
 		switch {
 		case len(intents) == 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
+	"quorate/internal/decide"
 	"quorate/reconciler/outbox"
 )
 
@@ -196,6 +198,33 @@ func testEndless(t *testing.T, kind fsm.OperationKind, x endless) {
 			b.t.Errorf("%d are attached on node %d", left, n)
 		}
 		x.mend(b, sh)
+		b.awaitIdle()
+		b.check()
+	})
+}
+
+// TestAnOperationNamesWhatItWaitsFor: also while it still waits.
+func TestAnOperationNamesWhatItWaitsFor(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		b.create(24, 1, neon.Attached(1))
+		b.awaitIdle()
+		n := b.busiest()
+		id := b.firstOn(n)
+		sh, _ := b.log.State().Shard(id)
+		refuseCompute(errors.New("no answer"))(b, sh)
+		b.begin(n, fsm.OperationDrain)
+		elapse(10 * time.Second)
+		want := decide.Hindered{Count: 1, Named: []decide.HinderedShard{{
+			Shard: id, Why: "compute cannot be told: no answer",
+		}}}
+		if s := b.now.Operation(n); !reflect.DeepEqual(s.Waits, want) || s.Stays.Count != 0 {
+			b.t.Errorf("the drain says %+v", s)
+		}
+		tellCompute(b, sh)
+		b.endedWithin(time.Minute)
+		if s := b.now.Operation(n); s.Waits.Count+s.Stays.Count != 0 {
+			b.t.Errorf("afterwards it says %+v", s)
+		}
 		b.awaitIdle()
 		b.check()
 	})

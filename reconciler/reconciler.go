@@ -155,6 +155,15 @@ func (r *Reconciler) Status(id neon.ShardID) (s decide.ShardStatus) {
 	return s
 }
 
+// Operation describes the operation on a node; it is empty on a replica that does not
+// lead.
+func (r *Reconciler) Operation(n neon.NodeID) (s decide.OperationStatus) {
+	if t := r.current.Load(); t != nil {
+		s = t.operations.of(n)
+	}
+	return s
+}
+
 // unmanagedLocations is what is shown of a shard that others attach: that they do
 // what they said, whatever pageservers list meanwhile.
 func unmanagedLocations(s *plan.Scene) map[neon.NodeID]*neon.LocationConfig {

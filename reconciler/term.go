@@ -117,6 +117,7 @@ func (t *term) addLoops(d Deps) {
 		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,
 		seen: t.seen, queue: t.queue, scenes: t.scenes, outbox: t.outbox, loads: t.nodes.loads,
 		commit: commit, running: make(map[neon.NodeID]*operation),
+		status: make(map[neon.NodeID]decide.OperationStatus),
 	}
 	t.chaos = &chaos{
 		ctx: t.ctx, opts: d.Options.Chaos, log: d.Log, logger: d.Logger, loads: t.nodes.loads,

@@ -115,4 +115,22 @@ type NodeOperation struct {
 	Total    int    `json:"attached_at_start"` // attached shards when it was begun
 	Attached int    `json:"attached"`          // attached shards now
 	Shards   int    `json:"shards"`            // locations of either kind now
+
+	// Waits are shards that cannot get on now, and Stays those that will not get where
+	// the operation wants them, for which it waits no longer. Both are absent when there
+	// are none, and name at most 16 shards, those with the lowest ids.
+	Waits *HinderedShards `json:"waits_for,omitempty"`
+	Stays *HinderedShards `json:"stays,omitempty"`
+}
+
+// HinderedShards are shards that are not where an operation wants them.
+type HinderedShards struct {
+	Count  int                 `json:"count"`
+	Shards List[HinderedShard] `json:"shards"` // some of them
+}
+
+// HinderedShard is one of them, with the reason for people.
+type HinderedShard struct {
+	Shard ShardID `json:"tenant_shard_id"`
+	Why   string  `json:"why"`
 }

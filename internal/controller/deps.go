@@ -28,6 +28,9 @@ type Reality interface {
 
 	Status(id neon.ShardID) decide.ShardStatus
 
+	// Operation is what hinders the operation on a node.
+	Operation(node neon.NodeID) decide.OperationStatus
+
 	// SeenOn lists, in no order, the shards that were seen on a pageserver, or may be
 	// there, whether they should or not.
 	SeenOn(node neon.NodeID) []neon.ShardID

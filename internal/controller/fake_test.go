@@ -24,6 +24,7 @@ import (
 // fakeReality has every shard where it should be at once, unless its fields say otherwise.
 // It notes what it is asked to do.
 type fakeReality struct {
+	operations  map[neon.NodeID]decide.OperationStatus
 	silent      []neon.NodeID
 	await       func(ctx context.Context, index uint64, shards []neon.ShardID) error
 	cancel      func(context.Context, neon.ShardID) error
@@ -69,6 +70,8 @@ func (f *fakeReality) Kick(shards ...neon.ShardID) {
 func (f *fakeReality) Silent() []neon.NodeID { return f.silent }
 
 func (f *fakeReality) Status(id neon.ShardID) decide.ShardStatus { return f.status[id] }
+
+func (f *fakeReality) Operation(n neon.NodeID) decide.OperationStatus { return f.operations[n] }
 
 func (f *fakeReality) LimitWarming(id neon.ShardID, warm, request *time.Duration) {
 	f.limits = append(f.limits, warmLimit{id, warm, request})

@@ -285,9 +285,12 @@ type Progress struct {
 	Total    int // attached shards on the node when it was begun
 	Attached int // and now
 	Shards   int // locations of either kind now
+
+	decide.OperationStatus
 }
 
-// List describes every operation that runs, by node, from a linearizable read.
+// List describes every operation that runs, by node, from a linearizable read and from
+// what the leader knows beside it.
 func (o *Operations) List(ctx context.Context) (all []Progress, err error) {
 	s, err := o.Log.ReadState(ctx)
 	if err != nil {
@@ -298,7 +301,7 @@ func (o *Operations) List(ctx context.Context) (all []Progress, err error) {
 			c := s.Counts(n.ID)
 			all = append(all, Progress{
 				Node: n.ID, Kind: op.Kind, Force: op.Force, Total: op.Total, Attached: c.Attached,
-				Shards: c.Shards,
+				Shards: c.Shards, OperationStatus: o.Reality.Operation(n.ID),
 			})
 		}
 	}

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +49,10 @@ func TestOperationsAreRecordedWithThePolicyToReturnTo(t *testing.T) {
 		w := newWorld(t, 2)
 		w.tenant(tenantOne, 2)
 		w.schedule(1, c.prior)
+		hinders := decide.OperationStatus{Stays: decide.Hindered{
+			Count: 1, Named: []decide.HinderedShard{{Why: "compute is deaf"}},
+		}}
+		w.reality.operations = map[neon.NodeID]decide.OperationStatus{1: hinders}
 		o := NewOperations(w.Deps)
 		if err := c.begin(o, t.Context(), Order{Node: 1, Force: c.force}); err != nil {
 			t.Errorf("%s: %v", c.name, err)
@@ -61,9 +66,13 @@ func TestOperationsAreRecordedWithThePolicyToReturnTo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, c.name, all, []Progress{{
+		want := []Progress{{
 			Node: 1, Kind: c.kind, Force: c.force == ByForce, Total: 1, Attached: 1, Shards: 1,
-		}})
+			OperationStatus: hinders,
+		}}
+		if !reflect.DeepEqual(all, want) {
+			t.Errorf("%s: %+v, want %+v", c.name, all, want)
+		}
 		if err := o.Cancel(t.Context(), 1, c.kind); err != nil {
 			t.Errorf("%s: cancel: %v", c.name, err)
 		}

@@ -42,6 +42,25 @@ type ShardStatus struct {
 	Observed map[neon.NodeID]*neon.LocationConfig
 }
 
+// OperationStatus is what the leader can say of an operation on a node that runs. It is
+// empty on a replica that does not lead.
+type OperationStatus struct {
+	Waits Hindered // cannot get on now
+	Stays Hindered // are settled: they will not get where the operation wants them
+}
+
+// Hindered are some shards of an operation, with the reasons.
+type Hindered struct {
+	Count int
+	Named []HinderedShard // some of them
+}
+
+// HinderedShard is one of them.
+type HinderedShard struct {
+	Shard neon.ShardID
+	Why   string
+}
+
 // Await waits for shards for at most LongWait and returns how that went.
 func Await(ctx context.Context, r Reconciler, index uint64, shards ...neon.ShardID) error {
 	r.Kick(shards...)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -28,11 +29,23 @@ func (cfg *Config) foundsAlone() bool {
 	return len(cfg.Members) <= 1 && len(cfg.Join) == 0 && cfg.Expect == 0
 }
 
-// calledByOthers reports whether the members of a cluster that a server was in would find it
-// again: its port is always the same.
-func (cfg *Config) calledByOthers() bool {
-	_, port, err := net.SplitHostPort(cfg.RaftListen)
-	return cfg.DataDir != "" && err == nil && port != "0"
+// mayFound reports whether a server may take part in the founding of a cluster if it has
+// nothing.
+func (cfg *Config) mayFound() bool { return len(cfg.Join) == 0 || cfg.Expect > 0 }
+
+// listening is how long a server that has nothing listens before it takes part in a founding.
+// If its port is always the same, members of a cluster that it was in find it. Several servers
+// on one machine are a trial, and do not wait for that.
+func (cfg *Config) listening() time.Duration {
+	host, port, err := net.SplitHostPort(cfg.RaftListen)
+	ip := net.ParseIP(host)
+	switch {
+	case cfg.DataDir == "", err != nil, port == "0", !cfg.mayFound():
+		return 0
+	case !cfg.foundsAlone() && (host == "localhost" || ip != nil && ip.IsLoopback()):
+		return 0
+	}
+	return listenFirst
 }
 
 // bootstrap founds a cluster of one, if this server is configured alone and its disk is
@@ -67,8 +80,8 @@ func (n *raftNode) bootstrap(cfg Config, self *identity, rc *raft.Config) error 
 			"name its members to join it, or leave the cluster's id out to found a new one",
 			ErrClusterMismatch, cfg.ClusterID)
 	}
-	if cfg.calledByOthers() {
-		return nil // it listens first whether it was a member; see founding.go
+	if cfg.listening() > 0 {
+		return nil // whether it was a member; see founding.go
 	}
 	if _, err := self.foundingID(); err != nil {
 		if errors.Is(err, ErrClusterMismatch) {

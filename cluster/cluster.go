@@ -269,11 +269,7 @@ func (c *Cluster) makeParts(m Machine) {
 		c.equality.hear(l, r)
 		c.removal.hear(r)
 	}
-	c.founding = &founding{
-		members: c.founders, node: c.node, self: c.self, dialAs: c.peers.dialAs, log: c.log,
-		existing: c.cfg.ClusterID, former: c.former.reason,
-		wake: wait.NewSignal(), asked: make(map[string]bool), begun: time.Now(),
-	}
+	c.founding = newFounding(c)
 	c.waiting = newApplicants(c.node, c.self)
 	c.membership = &membership{
 		ctx: c.ctx, node: c.node, self: c.self, peers: c.peers, reads: c.reads,

@@ -14,12 +14,15 @@ const foundingIndex = 1
 
 // former finds out that this server was a member of another cluster, and has lost its disk.
 //
+// The members of that cluster dial this server, since their membership has a member at its
+// address, and their greeting says so. A server that has nothing founds none then, alone or
+// with others.
+//
 // A server that is configured alone founds a cluster if nobody is there who knows better.
 // When members of its former cluster come later, there are two clusters, and this one is
-// empty, or has only what came since. Those members dial this server, since their
-// membership has a member at its address, and their greeting says so. From then on this
-// server is out of service, also after a restart. It keeps what it has, for an operator to
-// decide: it may be that the others are mistaken.
+// empty, or has only what came since. From then on this server is out of service, also after
+// a restart. It keeps what it has, for an operator to decide: it may be that the others are
+// mistaken.
 //
 // A cluster that has had other members, or was made of a survivor or a saved snapshot, is not
 // concerned. What it has was decided about before, and members of the cluster that it was
@@ -28,7 +31,7 @@ type former struct {
 	self    *identity
 	node    *raftNode
 	members func() (at uint64, ids []string) // the newest membership that is committed
-	alone   bool                             // without state, this server founds alone
+	founds  bool                             // without state, this server founds a cluster
 	noticed func()                           // called when the answer of reason has changed
 	log     *slog.Logger
 
@@ -38,7 +41,7 @@ type former struct {
 
 func newFormer(c *Cluster) *former {
 	return &former{
-		self: c.self, node: c.node, alone: c.cfg.foundsAlone(), log: c.log,
+		self: c.self, node: c.node, founds: c.cfg.mayFound(), log: c.log,
 		members: func() (uint64, []string) { return c.fsm.members.now() },
 		noticed: func() {
 			c.leadership.refresh(fmt.Errorf("%w: %w", ErrLeadershipLost, ErrFormerMember))
@@ -94,31 +97,59 @@ func (f *former) tell() {
 // concerned reports whether this server has founded a cluster that has had no other member,
 // or is about to.
 func (f *former) concerned() bool {
-	switch made := f.self.madeCluster(); {
-	case f.node.empty():
-		return f.alone && (made || f.self.cluster() == "")
-	case made:
-		at, _ := f.members()
-		return at == foundingIndex && len(f.node.servers()) == 1
+	at, _ := f.members()
+	return loner{
+		empty: f.node.empty(), founds: f.founds, cluster: f.self.cluster(),
+		made: f.self.madeCluster(), at: at, members: len(f.node.servers()),
+	}.concerned()
+}
+
+// loner is what a server knows of itself that may have founded a cluster of one.
+type loner struct {
+	empty   bool // it has no entry
+	founds  bool // without any it founds a cluster
+	cluster string
+	made    bool   // it has made the cluster's id
+	at      uint64 // the index of the newest membership that is committed
+	members int    // in the newest one
+}
+
+func (k loner) concerned() bool {
+	if k.empty {
+		return k.founds && (k.made || k.cluster == "")
 	}
-	return false
+	return k.made && k.at == foundingIndex && k.members == 1
+}
+
+// elsewhere reports whether what a server has heard while it was of one cluster holds now.
+func elsewhere(then, now string, founds bool) bool {
+	return then == now && (now != "" || founds)
+}
+
+// cluster is the one that this server was a member of, and why that matters, or "".
+func (f *former) cluster() (id, why string) {
+	if why = f.reason(); why != "" {
+		id = f.of.Load().Cluster
+	}
+	return id, why
 }
 
 // reason says why this server must not be asked anything; "" while it may be.
 func (f *former) reason() string {
 	of := f.of.Load()
-	if of == nil || of.Own != f.self.cluster() || of.Own == "" && !f.alone {
+	if of == nil || !elsewhere(of.Own, f.self.cluster(), f.founds) {
 		return ""
 	}
-	did, mistaken := "founds none", ""
+	did := "founds none"
+	otherwise := "To give that cluster up instead, stop its members and empty this data directory"
 	if of.Own != "" {
 		did = "has founded cluster " + of.Own + " meanwhile, which is not that one"
-		mistaken = ". If that cluster is mistaken, and the state here is the right one: " +
+		otherwise = "If that cluster is mistaken, and the state here is the right one: " +
 			"storage_controller rescue --force"
 	}
 	return fmt.Sprintf("%s at %s of cluster %s takes this server for its member %s; it was a "+
 		"member of it and has lost its disk, and %s. Stop it, move its data directory away, start "+
 		"it with another --server-id and --join %s, and have it take the place of %s "+
-		"(storcon_cli cluster replace %s NEW-ID)%s", of.Server, of.RaftAddr, of.Cluster,
-		of.Member, did, of.RaftAddr, of.Member, of.Member, mistaken)
+		"(storcon_cli cluster replace %s NEW-ID). %s", of.Server, of.RaftAddr, of.Cluster,
+		of.Member, did, of.RaftAddr, of.Member, of.Member, otherwise)
 }

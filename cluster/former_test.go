@@ -119,6 +119,45 @@ func TestAWipedFounderThatStartsFirstServesNothing(t *testing.T) {
 	}
 }
 
+// A list of members need not have those who know that a server of it has lost its disk. They
+// call it all the same.
+func TestAWipedMemberFoundsNothingWithOthers(t *testing.T) {
+	for name, other := range map[string]string{
+		"it would found":    "n2",
+		"it would be asked": "a", // by the first of the list
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := lone(t)
+				defer f.stopAll()
+				f.newcomer(1, "h0:1")
+				if err := f.nodes[0].AddMember(t.Context(), f.nodes[1].member()); err != nil {
+					t.Fatal(err)
+				}
+				old := f.nodes[1].ClusterID()
+				f.stop(0, true)
+				fresh := f.empty(2)
+				fresh.cfg.ID = other
+				list := []Member{f.nodes[0].member(), fresh.member()}
+				for _, i := range []int{0, 2} {
+					f.nodes[i].cfg.Members = list
+					f.start(i)
+				}
+				pass(t, time.Minute)
+				for _, i := range []int{0, 2} {
+					if f.foundedAnew(i) || f.nodes[i].ClusterID() != "" {
+						t.Errorf("%s founded another cluster", f.nodes[i].cfg.ID)
+					}
+				}
+				if why := f.nodes[0].OutOfService(); !strings.Contains(why, old) ||
+					!strings.Contains(why, "cluster replace n0 NEW-ID") {
+					t.Errorf("no way out: %s", why)
+				}
+			})
+		})
+	}
+}
+
 // The way out that a wiped founder names, at the address that it had.
 func TestAWipedFounderIsReplacedAtItsAddress(t *testing.T) {
 	for _, standby := range []bool{false, true} {

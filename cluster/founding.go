@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,14 +34,17 @@ import (
 //
 // So a server whose disk was wiped founds nothing as long as one server of the list has
 // state, remembers, or cannot be asked. Every step can be repeated after a crash.
+//
+// A list need not be that of the cluster that a server was in before. So a server listens
+// before it takes part in a founding, and takes part in none if a member of a cluster calls
+// it that takes it for a member of that one; see former.go.
 
 const (
 	foundingPause    = 20 * time.Millisecond
 	foundingMaxPause = time.Second
 
-	// listenFirst is how long a server without others in its list waits for members of a
-	// cluster that it was in. They call each half second, and a call that nobody hears lasts
-	// up to two seconds.
+	// listenFirst is how long a server waits for members of a cluster that it was in. They
+	// call each half second, and a call that nobody hears lasts up to two seconds.
 	listenFirst = 3 * time.Second
 )
 
@@ -59,6 +63,8 @@ type foundingAnswer struct {
 	Cluster   string   `json:"cluster,omitempty"` // the cluster that it is of, or promised to be of
 	Members   []Member `json:"members"`           // its own list
 	OtherDisk bool     `json:"other_disk"`        // it knows the asking server with another disk
+	// Listening: it has started a moment ago, and promises nothing yet. It tells no list.
+	Listening bool `json:"listening,omitempty"`
 }
 
 // founding founds the cluster of the configured members, or waits until another
@@ -74,14 +80,23 @@ type founding struct {
 
 	wake wait.Signal // a server of the list has come
 
-	begun  time.Time                // of this server
-	caller atomic.Pointer[greeting] // a member of a cluster
-	former func() string            // why this server founds nothing alone, or ""
+	listened time.Time                // from then on it takes part
+	caller   atomic.Pointer[greeting] // a member of a cluster
+	former   func() (cluster, why string)
 
 	mu    sync.Mutex      // one promise at a time
 	asked map[string]bool // servers of the list that have asked
 
 	reminder reminder // of run only
+}
+
+func newFounding(c *Cluster) *founding {
+	return &founding{
+		members: c.founders, node: c.node, self: c.self, dialAs: c.peers.dialAs, log: c.log,
+		existing: c.cfg.ClusterID, former: c.former.cluster,
+		wake: wait.NewSignal(), asked: make(map[string]bool),
+		listened: time.Now().Add(c.cfg.listening()),
+	}
 }
 
 // sortedMembers returns the members in the order of their ids.
@@ -98,6 +113,9 @@ func (f *founding) called(who greeting) { f.caller.CompareAndSwap(nil, &who) }
 
 // run tries until this server has state, founded here or received from elsewhere.
 func (f *founding) run(ctx context.Context) {
+	if f.node.empty() && wait.Sleep(ctx, time.Until(f.listened)) != nil {
+		return
+	}
 	for pause := foundingPause; f.node.empty(); pause = min(2*pause, foundingMaxPause) {
 		if members := f.members(); len(members) > 0 {
 			f.remind(f.try(ctx, members))
@@ -132,11 +150,8 @@ func (f *founding) try(ctx context.Context, members []Member) (reasons []string)
 	if f.existing != "" {
 		return []string{"an invitation to cluster " + f.existing}
 	}
-	if len(members) == 1 && wait.Sleep(ctx, time.Until(f.begun.Add(listenFirst))) != nil {
-		return nil
-	}
-	if why := f.former(); len(members) == 1 && why != "" {
-		return []string{why}
+	if _, why := f.former(); why != "" {
+		return append([]string{why}, f.askAll(ctx, members, "")...)
 	}
 	if who := f.caller.Load(); len(members) == 1 && who != nil {
 		return []string{fmt.Sprintf("%s of cluster %s calls this server, which was a member of it "+
@@ -191,6 +206,8 @@ func (f *founding) askAll(ctx context.Context, members []Member, cluster string)
 // objection says why a server that answers so keeps others from founding, or "".
 func (a foundingAnswer) objection(members []Member, cluster string) string {
 	switch {
+	case a.Listening:
+		return "listens whether it was a member of a cluster"
 	case !a.Empty:
 		return "has state of cluster " + a.Cluster
 	case a.OtherDisk:
@@ -221,10 +238,12 @@ func (f *founding) answer(q foundingQuestion) (foundingAnswer, error) {
 		f.asked[q.ID] = true
 		f.wake.Set()
 	}
-	a, promise := founder{
+	k := founder{
 		empty: f.node.empty(), cluster: f.self.cluster(), members: f.members(),
-		disk: f.self.disks.Disk(q.ID),
-	}.answer(q)
+		disk: f.self.disks.Disk(q.ID), listening: time.Now().Before(f.listened),
+	}
+	k.former, _ = f.former()
+	a, promise := k.answer(q)
 	if promise {
 		if err := f.self.setCluster(q.Cluster); err != nil {
 			return a, err
@@ -240,14 +259,20 @@ type founder struct {
 	cluster string
 	members []Member
 	disk    string // of the server that asks, as it is known here; "" if it is not
+	former  string // the cluster that it was a member of before it lost its disk, or ""
+
+	listening bool // it may hear of that yet
 }
 
 // answer says so, and whether the server may promise what it is asked for. Then the
 // promise must be on its disk before the answer is given.
 func (k founder) answer(q foundingQuestion) (a foundingAnswer, promise bool) {
 	a = foundingAnswer{
-		Empty: k.empty, Cluster: k.cluster, Members: k.members,
-		OtherDisk: k.disk != "" && k.disk != q.Disk,
+		Empty: k.empty, Cluster: cmp.Or(k.cluster, k.former), Members: k.members,
+		OtherDisk: k.disk != "" && k.disk != q.Disk, Listening: k.empty && k.listening,
+	}
+	if a.Listening {
+		a.Members = nil
 	}
 	return a, q.Cluster != "" && a.objection(q.Members, q.Cluster) == ""
 }
@@ -280,16 +305,27 @@ type invitation struct {
 func (f *founding) accept(v invitation) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case v.ID != f.self.id || v.Cluster == "":
-		return fmt.Errorf("%w: %s", ErrOtherServer, f.self.id)
-	case f.self.cluster() == v.Cluster:
-		return nil
-	case !f.node.empty():
-		return fmt.Errorf("%w: %s has state of cluster %q; start it on an empty data directory",
-			ErrNotEmpty, f.self.id, f.self.cluster())
+	k := founder{empty: f.node.empty(), cluster: f.self.cluster()}
+	if err := k.accepts(f.self.id, v); err != nil {
+		return err
 	}
 	return f.self.setCluster(v.Cluster)
+}
+
+// accepts returns an error if a server with this id does not follow an invitation.
+func (k founder) accepts(id string, v invitation) error {
+	switch {
+	case v.ID != id || v.Cluster == "":
+		return fmt.Errorf("%w: %s", ErrOtherServer, id)
+	case k.cluster == v.Cluster:
+		return nil
+	case !k.empty:
+		return fmt.Errorf("%w: %s has state of cluster %q; start it on an empty data directory",
+			ErrNotEmpty, id, k.cluster)
+	case k.cluster != "":
+		return fmt.Errorf("%w: %s is of cluster %q", ErrClusterMismatch, id, k.cluster)
+	}
+	return nil
 }
 
 // invite makes a server that is to be added one of this cluster. It fails within

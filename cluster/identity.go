@@ -110,13 +110,8 @@ func (i *identity) cluster() string { return *i.clusterID.Load() }
 func (i *identity) foundingID() (string, error) {
 	i.setting.Lock()
 	defer i.setting.Unlock()
-	have := i.cluster()
-	if have != "" {
-		if !i.madeCluster() {
-			return "", fmt.Errorf("%w: this server was invited to cluster %s, and founds none",
-				ErrClusterMismatch, have)
-		}
-		return have, nil
+	if have := i.cluster(); have != "" {
+		return have, mayFound(have, i.madeCluster())
 	}
 	id := datadir.NewID()
 	if i.dir != nil {
@@ -126,6 +121,15 @@ func (i *identity) foundingID() (string, error) {
 	}
 	i.made.Store(&id)
 	return id, i.claim(id)
+}
+
+// mayFound returns an error if a server may not found a cluster under the id that it has.
+func mayFound(have string, made bool) error {
+	if made {
+		return nil
+	}
+	return fmt.Errorf("%w: this server was invited to cluster %s, and founds none",
+		ErrClusterMismatch, have)
 }
 
 // madeCluster reports whether this server is of the cluster whose id it has made.

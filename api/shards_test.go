@@ -181,7 +181,7 @@ func TestErrorsOfPageserversAreSpelledForEachOperation(t *testing.T) {
 			"PUT", timelinePath + "/archival_config", `{"state":"Unarchived"}`, 412,
 			`{"msg":"Precondition failed: ancestor is archived"}`,
 		}},
-		{refusal{409, "x"}, step{
+		{refusal{406, "x"}, step{
 			"PUT", timelinePath + "/archival_config", `{"state":"Unarchived"}`, 409,
 			`{"msg":"Conflict: ps: x"}`,
 		}},

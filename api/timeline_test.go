@@ -172,7 +172,6 @@ func TestTimelineIsDeletedOnShardZeroLast(t *testing.T) {
 		{503, "later"}:                       `503 {"msg":"later"}`,
 		{412, "Requested tenant is missing"}: `503 {"msg":"Requested tenant is missing"}`,
 		{412, "has children"}:                `500 {"msg":"has children"}`,
-		{409, "busy"}:                        `409 {"msg":"Conflict: busy"}`,
 	} {
 		w.calls.remove = func(neon.NodeID, neon.ShardID) (int, error) { return 0, err }
 		g := w.replicas[0].do("DELETE", "/v1/tenant/"+tenantA+"/timeline/"+timelineX, "")

@@ -268,17 +268,21 @@ var (
 	}
 )
 
+// With the race detector only the small explorations run: it fails in itself when one
+// goroutine takes so many steps. make scenarios runs all of them.
 func TestFoundingModel(t *testing.T) {
 	if listenFirst <= greetingTimeout+redialMax {
 		t.Error("a call may come after a server has listened")
 	}
-	for _, r := range []modelRules{
-		{wipes: 3},
-		{gossip: true, wipes: 2},
-		{adds: true, wipes: 1, changes: 1, flags: eitherWay},
-		{adds: true, wipes: 1, changes: 1, flags: otherLists},
-		{adds: true, wipes: 2, flags: eitherWay},
-	} {
+	rules := []modelRules{{wipes: 3}, {gossip: true, wipes: 2}, {adds: true, flags: eitherWay}}
+	if !raceDetector {
+		rules = append(rules,
+			modelRules{adds: true, wipes: 1, changes: 1, flags: eitherWay},
+			modelRules{adds: true, wipes: 1, changes: 1, flags: otherLists},
+			modelRules{adds: true, wipes: 2, flags: eitherWay},
+		)
+	}
+	for _, r := range rules {
 		states, wrong, way := explore(r)
 		if wrong != "" {
 			for _, m := range way {

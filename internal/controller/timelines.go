@@ -137,7 +137,7 @@ func (t *Timelines) createOn(
 		}
 		// The location may be removed at this moment, and then has no such tenant.
 		beside := fanout.Owner{Shard: o.Shard, Node: node}
-		if _, err := t.createAt(ctx, beside, pin(req, info)); err != nil &&
+		if _, err := t.createAt(ctx, beside, req); err != nil &&
 			fanout.StatusOf(err) != http.StatusNotFound {
 			return info, err
 		}

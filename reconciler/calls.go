@@ -71,24 +71,30 @@ func (c *calls) issue(sc *plan.Scene, step plan.Step) error {
 // when the step was named: the same would be refused again. Otherwise the next step is
 // named anew.
 func (c *calls) refusal(sc *plan.Scene, r fsm.Result) error {
-	if len(r.Refused) == 0 {
+	if len(r.Refused) == 0 || c.changed(sc) {
 		return nil
 	}
+	return fmt.Errorf("the log refuses it, for shard %s as of entry %d", sc.Shard.ID, r.Index)
+}
+
+// changed reports whether the shard or its tenant is not what it was when a step was named.
+func (c *calls) changed(sc *plan.Scene) bool {
 	st := c.log.State()
 	sh, _ := st.Shard(sc.Shard.ID)
 	tenant, _ := st.Tenant(sc.Tenant.ID)
-	if sh.Sequence != sc.Shard.Sequence || sh.Generation != sc.Shard.Generation ||
-		tenant.Sequence != sc.Tenant.Sequence || st.Splitting(tenant.ID) != sc.Frozen {
-		return nil
-	}
-	return fmt.Errorf("the log refuses it, for shard %s as of entry %d", sh.ID, st.Index)
+	return sh.Sequence != sc.Shard.Sequence || sh.Generation != sc.Shard.Generation ||
+		tenant.Sequence != sc.Tenant.Sequence || st.Splitting(tenant.ID) != sc.Frozen
 }
 
 // move commits that a warm secondary is the intended node from now on.
 func (c *calls) move(sc *plan.Scene, step plan.Step) error {
 	in, ok := scheduler.New(c.log.State(), c.nodes.loads()).Arrive(sc.Shard)
-	if !ok || in.Attached != step.Node {
+	if (!ok || in.Attached != step.Node) && c.changed(sc) {
 		return nil // it was decided otherwise meanwhile
+	}
+	if !ok || in.Attached != step.Node {
+		// The node has fallen silent or has no room. The same step would be named again.
+		return fmt.Errorf("node %d takes no shard at present", step.Node)
 	}
 	r, err := c.log.Propose(c.ctx, fsm.RequestID{}, fsm.SetIntents{Intents: []fsm.Intent{in}})
 	if err != nil {

@@ -76,15 +76,21 @@ func TestRequestsDoNotWaitForWhoIsSilent(t *testing.T) {
 	})
 }
 
+// silentNode creates tenants and has the node that serves most of them fall silent.
+func (b *bench) silentNode() neon.NodeID {
+	b.create(10, 2, neon.Attached(1))
+	b.awaitIdle()
+	n := b.busiest()
+	b.fleet.set(func() { b.fleet.down[n] = true })
+	elapse(b.opts.MaxOffline - time.Second)
+	return n
+}
+
 // TestTheVerdictDoesNotBeginAnewWithTheLeader: a node has been silent for most of its time
 // when the leader dies. Its successor asks it twice, and does not wait for all of it again.
 func TestTheVerdictDoesNotBeginAnewWithTheLeader(t *testing.T) {
 	scenario(t, 4, func(b *bench) {
-		b.create(10, 2, neon.Attached(1))
-		b.awaitIdle()
-		dead := b.busiest()
-		b.fleet.set(func() { b.fleet.down[dead] = true })
-		elapse(b.opts.MaxOffline - time.Second)
+		dead := b.silentNode()
 		if n, _ := b.log.State().Node(dead); n.Silent == 0 || n.Availability != neon.NodeActive {
 			t.Fatalf("it is %+v", n)
 		}
@@ -100,11 +106,7 @@ func TestTheVerdictDoesNotBeginAnewWithTheLeader(t *testing.T) {
 // TestAnAnswerEndsASilence: also one that the leader before has noted.
 func TestAnAnswerEndsASilence(t *testing.T) {
 	scenario(t, 4, func(b *bench) {
-		b.create(10, 2, neon.Attached(1))
-		b.awaitIdle()
-		node := b.busiest()
-		b.fleet.set(func() { b.fleet.down[node] = true })
-		elapse(b.opts.MaxOffline - time.Second)
+		node := b.silentNode()
 		b.depose()
 		b.fleet.set(func() { b.fleet.down[node] = false })
 		b.lead()

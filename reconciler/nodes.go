@@ -134,9 +134,13 @@ func (w *nodeWatch) changed() {
 		w.wakeNode(st, id)
 	}
 	w.queue.Wake(queue.Normal, d.stranded...)
-	for _, id := range append(d.woken, d.downed...) {
-		// Not only those that are meant to be there: what is left there can be taken
-		// away now, and migrations from there need not wait for compute any more.
+	// Not only the shards that are meant to be on a node: what else was seen there can be
+	// taken away once it is available, and migrations from there need not wait for compute
+	// any more once it is not.
+	for _, id := range d.woken {
+		w.queue.Wake(queue.Normal, w.seen.AnyOn(id)...)
+	}
+	for _, id := range d.downed {
 		w.queue.Wake(queue.Normal, w.seen.AttachedOn(id)...)
 	}
 	w.wakeRules()

@@ -36,18 +36,24 @@ func (l *refusing) Propose(
 	return l.Log.Propose(ctx, id, c)
 }
 
+// refusesCommits makes the log of a Splitter refuse the commits of its splits.
+func refusesCommits(t *testing.T, p *Splitter, code neon.Code, why string) *refusing {
+	log := &refusing{Log: p.Log, t: t, with: func(c fsm.Command) *neon.Error {
+		if _, ok := c.(fsm.CommitSplit); ok {
+			return neon.Errorf(code, "%s", why)
+		}
+		return nil
+	}}
+	p.Log = log
+	return log
+}
+
 // A split whose commit is refused for ever, for whatever reason, is tried again after a
 // pause, and one that the log cannot take is rolled back.
 func TestASplitWhoseCommitIsRefusedIsNoLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, _ := splitWorld(t, 2, Options{})
-		log := &refusing{Log: p.Log, t: t, with: func(c fsm.Command) *neon.Error {
-			if _, ok := c.(fsm.CommitSplit); ok {
-				return neon.Errorf(neon.Conflict, "no")
-			}
-			return nil
-		}}
-		p.Log = log
+		log := refusesCommits(t, p, neon.Conflict, "no")
 		lead(t, p, func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
@@ -62,13 +68,7 @@ func TestASplitWhoseCommitIsRefusedIsNoLoop(t *testing.T) {
 func TestASplitThatTheLogCannotTakeIsRolledBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, _ := splitWorld(t, 2, Options{})
-		log := &refusing{Log: p.Log, t: t, with: func(c fsm.Command) *neon.Error {
-			if _, ok := c.(fsm.CommitSplit); ok {
-				return neon.Errorf(neon.BadRequest, "The change is too large for one log entry")
-			}
-			return nil
-		}}
-		p.Log = log
+		log := refusesCommits(t, p, neon.BadRequest, "The change is too large for one log entry")
 		lead(t, p, func() {
 			_, err := p.Split(t.Context(), tenantOne, neon.ShardSplitRequest{Count: 4})
 			if err == nil || !strings.Contains(err.Error(), "too large") {

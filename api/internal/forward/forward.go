@@ -35,6 +35,11 @@ const (
 	// for with a new timeout.
 	workedAtIt = time.Second
 
+	// mostLeaders is how many leaders that have worked at a request may leave it behind
+	// before the time to find another one is no longer renewed. Who loses more of them
+	// over one request is better told than kept.
+	mostLeaders = 5
+
 	shortestPause = 5 * time.Millisecond
 	longestPause  = 100 * time.Millisecond
 )
@@ -169,6 +174,7 @@ func (f *Forwarder) forwardUntilDeadline(
 ) (*Response, error) {
 	deadline := time.Now().Add(f.o.LeaderTimeout)
 	unknown := neon.Classify(last) == neon.OutcomeUnknown || r.Acted()
+	leaders := 0
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		search, cancel := context.WithDeadline(ctx, deadline)
 		address, self, err := f.o.Leadership.Leader(search)
@@ -197,7 +203,8 @@ func (f *Forwarder) forwardUntilDeadline(
 			return resp, nil
 		}
 		last = err
-		if time.Since(began) > workedAtIt {
+		if time.Since(began) > workedAtIt && leaders < mostLeaders {
+			leaders++
 			deadline = time.Now().Add(f.o.LeaderTimeout)
 		}
 		unknown = unknown || neon.Classify(err) == neon.OutcomeUnknown || r.Acted()

@@ -320,3 +320,25 @@ func TestGivingUpForgetsNoUnknownOutcome(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Leaders that work at a request and are lost, one after another, renew the time to find
+// the next one only so often.
+func TestTriesEndAfterSomeLeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{leader: "http://leader"}
+		c.answer = func(*http.Request) (*http.Response, error) {
+			time.Sleep(2 * workedAtIt)
+			return nil, errors.New("connection reset")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		began := time.Now()
+		_, err := c.forwarder().Route(ctx, put(nil))
+		if neon.Classify(err) != neon.OutcomeUnknown {
+			t.Errorf("%v", err)
+		}
+		if took, n := time.Since(began), len(c.requests); took > time.Minute || n > mostLeaders+1 {
+			t.Errorf("it asked %d leaders in %s", n, took)
+		}
+	})
+}

@@ -54,7 +54,7 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 bench: build ## the figures of docs/performance.md, each with its command
 	$(BIN)/quorate bench --controller $(BIN)/storage_controller
 
-bench-failover: build ## write gaps over many kills, freezes, hung disks and hand-overs
+bench-failover: build ## write gaps over many kills, freezes, hung disks, cut links and hand-overs
 	$(GO) build -o $(BIN)/testcontroller ./testcluster/testcontroller
 	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller
 

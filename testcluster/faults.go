@@ -1,6 +1,10 @@
 package testcluster
 
-import "quorate/api/neon"
+import (
+	"errors"
+
+	"quorate/api/neon"
+)
 
 // faulty is a controller that things can be done to.
 type faulty interface {
@@ -87,7 +91,14 @@ func (f *faults) Partition(groups ...[]int) error {
 	return nil
 }
 
-// Heal ends Partition.
+// Cut lets nothing pass between two controllers, which both hear all the others. It
+// replaces what was cut between them and others.
+func (f *faults) Cut(i, j int) error {
+	a, b := f.victims[i], f.victims[j]
+	return errors.Join(a.block(b.raftAddr(), b.httpAddr()), b.block(a.raftAddr(), a.httpAddr()))
+}
+
+// Heal ends Partition and Cut.
 func (f *faults) Heal() error {
 	for _, v := range f.victims {
 		if err := v.block(); err != nil {

@@ -14,7 +14,7 @@ func newBenchFailoverCommand() *cobra.Command {
 	o := bench.FailoverOptions{}
 	cmd := &cobra.Command{
 		Use:   "bench-failover",
-		Short: "Measure the time without acknowledged writes around kills, freezes, hanging disks and hand-overs",
+		Short: "Measure the time without acknowledged writes around kills, freezes, hanging disks, cut links and hand-overs",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out = cmd.OutOrStdout()
@@ -31,6 +31,8 @@ func newBenchFailoverCommand() *cobra.Command {
 	fs.IntVar(&o.Disks, "disks", 10, "leaders whose disk is made to hang")
 	fs.IntVar(&o.HandOvers, "handovers", 20, "leaders to ask for stepping down")
 	fs.IntVar(&o.Stops, "stops", 10, "leaders to stop with SIGTERM")
+	fs.IntVar(&o.Cuts, "cuts", 10, "leaders to cut off from both others")
+	fs.IntVar(&o.Links, "links", 5, "leaders to cut off from one other")
 	fs.IntVar(&o.Rate, "rate", 200, "writes a second")
 	fs.DurationVar(&o.Heavy, "heavy", time.Minute,
 		"how long to count elections under heavy load; 1h for the whole proof")

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -18,6 +17,7 @@ type FailoverOptions struct {
 
 	Kills, Freezes, Disks int // leaders killed with SIGKILL, frozen, given a hanging disk
 	HandOvers, Stops      int // leaders asked to step down, stopped with SIGTERM
+	Cuts, Links           int // leaders cut off from both others, from one of them
 	Rate                  int // writes a second
 	Heavy                 time.Duration
 	HeavyClients          int
@@ -67,32 +67,37 @@ func Failover(ctx context.Context, o FailoverOptions) error {
 	if err := checkPageserverFault(o.PageserverFault); err != nil {
 		return err
 	}
-	b := testcluster.Builder{DiskFaults: true, Raft: raftTimeouts(o.RaftHeartbeat)}
-	policy := neon.Attached(0)
-	if o.PageserverFault != "" {
-		b.MaxOffline, policy = patience, neon.Attached(o.Pageservers-1)
-	}
-	c, err := o.start(ctx, fleet{pageservers: o.Pageservers, builder: b})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Stop() }()
-	if _, err := create(ctx, c, creation{
-		tenants: o.Tenants, shards: o.TenantShards, clients: 16, policy: policy,
-	}); err != nil {
-		return err
-	}
-	injectPageserverFault(c, o.PageserverFault)
-	figures, err := o.events(ctx, c)
-	if err != nil {
-		return err
-	}
-	if o.Heavy > 0 {
-		f, err := o.heavy(ctx, c)
+	var figures []figure
+	for _, part := range []struct {
+		wires  bool
+		wanted int
+		events func(context.Context, *testcluster.Cluster, *load) ([]figure, error)
+	}{
+		{false, o.Kills + o.Freezes + o.Disks + o.HandOvers + o.Stops, o.events},
+		{true, o.Cuts + o.Links, o.cuts},
+	} {
+		if part.wanted == 0 {
+			continue
+		}
+		found, err := o.with(ctx, part.wires,
+			func(ctx context.Context, c *testcluster.Cluster) ([]figure, error) {
+				return o.underLoad(ctx, c, part.events)
+			})
 		if err != nil {
 			return err
 		}
-		figures = append(figures, f)
+		figures = append(figures, found...)
+	}
+	if o.Heavy > 0 {
+		found, err := o.with(ctx, false,
+			func(ctx context.Context, c *testcluster.Cluster) ([]figure, error) {
+				f, err := o.heavy(ctx, c)
+				return []figure{f}, err
+			})
+		if err != nil {
+			return err
+		}
+		figures = append(figures, found...)
 	}
 	title := fmt.Sprintf(
 		"Longest time without an acknowledged write, %d writes/s, 3 processes, fsync, one disk",
@@ -106,43 +111,73 @@ func Failover(ctx context.Context, o FailoverOptions) error {
 	return nil
 }
 
-// events runs all rounds under one load and checks at the end that nothing that
-// was acknowledged is missing.
-func (o *FailoverOptions) events(
-	ctx context.Context, c *testcluster.Cluster,
-) (figures []figure, err error) {
-	l := startLoad(ctx, c, o.Rate, o.Tenants)
-	defer l.stop()
-	gap := func(e event, judge func(figure, durations) figure) error {
-		if e.count == 0 {
-			return nil
-		}
-		gaps, control, err := o.measure(ctx, c, l, e)
-		if err != nil {
-			return err
-		}
-		figures = append(figures, judge(spread(e.name, gaps), gaps).noting(
-			"without the event %s, at most %s", short(control.median()),
-			short(control.quantile(1))))
-		return nil
+// with measures on a cluster of its own, in which the links between the controllers can
+// be cut if there are wires.
+func (o *FailoverOptions) with(
+	ctx context.Context, wires bool,
+	measure func(context.Context, *testcluster.Cluster) ([]figure, error),
+) ([]figure, error) {
+	b := testcluster.Builder{
+		DiskFaults: true, Raft: raftTimeouts(o.RaftHeartbeat), Wires: wires,
 	}
-	err = errors.Join(
-		gap(event{"kill -9 of the leader", simple((*testcluster.Cluster).Kill), restart, o.Kills},
-			func(f figure, d durations) figure {
-				return f.want(fmt.Sprintf("median ≤ %s, p99 ≤ %s", killMedian, killP99),
-					d.median() <= killMedian && d.quantile(0.99) <= killP99)
-			}),
-		gap(event{
-			"SIGSTOP of the leader", simple((*testcluster.Cluster).Pause),
-			simple((*testcluster.Cluster).Resume), o.Freezes,
-		}, frozen),
-		gap(event{
-			"hanging disk of the leader", simple((*testcluster.Cluster).HangDisk),
-			simple((*testcluster.Cluster).HealDisk), o.Disks,
-		}, frozen),
-	)
+	policy := neon.Attached(0)
+	if o.PageserverFault != "" {
+		b.MaxOffline, policy = patience, neon.Attached(o.Pageservers-1)
+	}
+	c, err := o.start(ctx, fleet{pageservers: o.Pageservers, builder: b})
 	if err != nil {
 		return nil, err
+	}
+	defer func() { _ = c.Stop() }()
+	if _, err := create(ctx, c, creation{
+		tenants: o.Tenants, shards: o.TenantShards, clients: 16, policy: policy,
+	}); err != nil {
+		return nil, err
+	}
+	injectPageserverFault(c, o.PageserverFault)
+	return measure(ctx, c)
+}
+
+// underLoad has things happen under one load and checks at the end that nothing that was
+// acknowledged is missing.
+func (o *FailoverOptions) underLoad(
+	ctx context.Context, c *testcluster.Cluster,
+	happen func(context.Context, *testcluster.Cluster, *load) ([]figure, error),
+) ([]figure, error) {
+	l := startLoad(ctx, c, o.Rate, o.Tenants)
+	defer l.stop()
+	figures, err := happen(ctx, c, l)
+	if err != nil {
+		return nil, err
+	}
+	l.stop()
+	return append(figures, ledger(ctx, c, l)), nil
+}
+
+// events has leaders fail and go.
+func (o *FailoverOptions) events(
+	ctx context.Context, c *testcluster.Cluster, l *load,
+) (figures []figure, err error) {
+	for _, g := range []struct {
+		event
+		judge func(figure, durations) figure
+	}{
+		{event{"kill -9 of the leader", simple((*testcluster.Cluster).Kill), restart, o.Kills},
+			killed},
+		{event{
+			"SIGSTOP of the leader", simple((*testcluster.Cluster).Pause),
+			simple((*testcluster.Cluster).Resume), o.Freezes,
+		}, frozen},
+		{event{
+			"hanging disk of the leader", simple((*testcluster.Cluster).HangDisk),
+			simple((*testcluster.Cluster).HealDisk), o.Disks,
+		}, frozen},
+	} {
+		found, err := o.gaps(ctx, c, l, g.event, g.judge)
+		if err != nil {
+			return nil, err
+		}
+		figures = append(figures, found...)
 	}
 	for _, e := range []event{
 		{"step_down", stepDown, nothing, o.HandOvers},
@@ -157,8 +192,49 @@ func (o *FailoverOptions) events(
 		}
 		figures = append(figures, found...)
 	}
-	l.stop()
-	return append(figures, ledger(ctx, c, l)), nil
+	return figures, nil
+}
+
+// cuts has links between controllers fail. Clients and pageservers still reach them all.
+func (o *FailoverOptions) cuts(
+	ctx context.Context, c *testcluster.Cluster, l *load,
+) ([]figure, error) {
+	off := func(_ context.Context, c *testcluster.Cluster, i int) error {
+		return c.Partition([]int{i}, []int{(i + 1) % 3, (i + 2) % 3})
+	}
+	heal := func(_ context.Context, c *testcluster.Cluster, _ int) error { return c.Heal() }
+	link := func(_ context.Context, c *testcluster.Cluster, i int) error {
+		return c.Cut(i, (i+1)%3)
+	}
+	figures, err := o.gaps(ctx, c, l, event{"leader cut off from both others", off, heal, o.Cuts},
+		frozen)
+	if err != nil {
+		return nil, err
+	}
+	more, err := o.gaps(ctx, c, l, event{"leader cut off from one other", link, heal, o.Links},
+		frozen)
+	return append(figures, more...), err
+}
+
+// gaps measures the longest gaps of one kind of event.
+func (o *FailoverOptions) gaps(
+	ctx context.Context, c *testcluster.Cluster, l *load, e event,
+	judge func(figure, durations) figure,
+) ([]figure, error) {
+	if e.count == 0 {
+		return nil, nil
+	}
+	gaps, control, err := o.measure(ctx, c, l, e)
+	if err != nil {
+		return nil, err
+	}
+	return []figure{judge(spread(e.name, gaps), gaps).noting(
+		"without the event %s, at most %s", short(control.median()), short(control.quantile(1)))}, nil
+}
+
+func killed(f figure, d durations) figure {
+	return f.want(fmt.Sprintf("median ≤ %s, p99 ≤ %s", killMedian, killP99),
+		d.median() <= killMedian && d.quantile(0.99) <= killP99)
 }
 
 func restart(ctx context.Context, c *testcluster.Cluster, i int) error {

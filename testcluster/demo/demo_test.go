@@ -49,7 +49,12 @@ func TestShowEndsWell(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs real processes for ten seconds")
 	}
-	out := play(t, Options{Tenants: 30})
+	dir := occupied(t)
+	out := play(t, Options{Tenants: 30, Dir: dir})
+	unharmed(t, dir)
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left in the user's directory: %v, %v", left, err)
+	}
 	demand(t, out, "kill -9 for the leader", "each of 121 shards is attached exactly once",
 		"acknowledged writes is missing",
 		"from kill -9 of the leader to the next leader")
@@ -89,17 +94,33 @@ func TestShowLaunchesNeonsPrograms(t *testing.T) {
 	demand(t, out, "pageservers from "+bin, "each of 41 shards is attached exactly once")
 }
 
+// occupied makes a directory that has what could be a member's.
+func occupied(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "c1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "c1", "raft.db"), []byte("precious"),
+		0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// unharmed fails the test if a directory has not all that occupied has put there.
+func unharmed(t *testing.T, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "c1", "raft.db"))
+	if err != nil || string(text) != "precious" {
+		t.Fatalf("what was there: %q, %v", text, err)
+	}
+}
+
 // TestTheUsersDirectoryStays has a show end well, and one fail, in a directory that has
 // something in it.
 func TestTheUsersDirectoryStays(t *testing.T) {
-	dir := t.TempDir()
-	kept := filepath.Join(dir, "c1", "raft.db")
-	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(kept, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir := occupied(t)
 	for _, failure := range []error{nil, errors.New("failed")} {
 		var out bytes.Buffer
 		s := &show{opt: Options{Dir: dir, Out: &out}}
@@ -123,8 +144,6 @@ func TestTheUsersDirectoryStays(t *testing.T) {
 		if failure != nil && !strings.Contains(out.String(), own) {
 			t.Errorf("nobody is told of %s: %s", own, out.String())
 		}
-		if text, err := os.ReadFile(kept); err != nil || string(text) != "precious" {
-			t.Fatalf("what was there: %q, %v", text, err)
-		}
+		unharmed(t, dir)
 	}
 }

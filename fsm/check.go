@@ -15,11 +15,13 @@ import (
 func (s *State) reindex() {
 	var entries []nodeShard
 	s.counts, s.owned = make([]NodeCounts, len(s.nodes)), true
+	s.totals = Totals{}
+	s.tenants.Scan(func(t Tenant) bool { s.totals.Placed += t.placed(); return true })
 	s.shards.Scan(func(sh Shard) bool {
 		sh.nodes(func(n neon.NodeID) {
 			entries = append(entries, nodeShard{node: n, shard: sh.ID, roles: sh.rolesOn(n)})
 		})
-		s.count(&sh, +1)
+		s.tally(&sh, +1)
 		return true
 	})
 	slices.SortFunc(entries, func(a, b nodeShard) int {
@@ -35,6 +37,18 @@ func (s *State) reindex() {
 	s.byNode = tree(lessNodeShard)
 	for _, e := range entries {
 		s.byNode.Load(e)
+	}
+}
+
+// tally adds a shard to the counts of its nodes and to the totals. With by -1 it takes
+// the shard away.
+func (s *State) tally(sh *Shard, by int) {
+	s.count(sh, by)
+	if s.away(sh) {
+		s.totals.Elsewhere += by
+	}
+	if sh.Exhausted() {
+		s.totals.Exhausted += by
 	}
 }
 
@@ -134,6 +148,9 @@ func (c *checker) shard(s *Shard) {
 	if t.Policy.Kind == neon.PlaceDetached && len(s.Secondary) > 0 {
 		c.fail("shard %s has secondaries though detached", s.ID)
 	}
+	if s.PreferredNode != 0 && c.s.bounded() && !s.Intends(s.PreferredNode) {
+		c.fail("shard %s prefers node %d, where it has nothing", s.ID, s.PreferredNode)
+	}
 	for i, n := range s.Secondary {
 		if n == s.Attached || slices.Contains(s.Secondary[:i], n) {
 			c.fail("shard %s has node %d twice", s.ID, n)
@@ -152,6 +169,9 @@ func (c *checker) derived() {
 	fresh.reindex()
 	if !slices.Equal(fresh.counts, c.s.counts) {
 		c.fail("counts of nodes have drifted: %v, not %v", c.s.counts, fresh.counts)
+	}
+	if fresh.totals != c.s.totals {
+		c.fail("totals have drifted: %+v, not %+v", c.s.totals, fresh.totals)
 	}
 	if fresh.byNode.Len() != c.s.byNode.Len() {
 		c.fail("index of nodes has %d entries, not %d", c.s.byNode.Len(), fresh.byNode.Len())

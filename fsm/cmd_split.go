@@ -118,6 +118,7 @@ func (c CommitSplit) apply(t *txn) Result {
 			child := parent
 			child.ID, child.PreferredNode, child.Sequence = id, 0, t.Index
 			child.ComputeAcknowledged, child.AcknowledgedNode = false, p.Node
+			child.PriorNode = 0
 			child.Unmanaged = false
 			child.Unhealthy, child.ScrubbedAt = false, c.At
 			if int(id.Number) < len(c.Secondary) {

@@ -155,6 +155,7 @@ func (t *txn) applyPolicy(tenant Tenant, first *neon.Generation) {
 		}
 		if tenant.Policy.Kind != neon.PlaceAttached {
 			next.GenNode, next.ComputeAcknowledged, next.AcknowledgedNode = 0, false, 0
+			next.PriorNode = 0
 			next.Attached, next.PreferredNode = 0, 0
 		}
 		if tenant.Policy.Kind == neon.PlaceDetached {
@@ -232,9 +233,8 @@ func (c FinishDeleteTenant) apply(t *txn) Result {
 // forgetTenant forgets a tenant but for its numbers.
 func (t *txn) forgetTenant(tenant Tenant) {
 	t.forgetTenantWork(tenant.ID)
-	t.tenants.Delete(tenant)
+	t.deleteTenant(tenant)
 	t.splits.Delete(Split{Tenant: tenant.ID})
-	t.touched.Tenants = append(t.touched.Tenants, tenant.ID)
 	g := tenantTombstone{tenant: tenant.ID}
 	for _, id := range tenant.Shards() {
 		s, _ := t.Shard(id)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"quorate/api/neon"
 )
@@ -15,7 +16,8 @@ const (
 	firstLevel = 1
 
 	// secondLevel bounds the numbers that come from outside, and leaves what has no
-	// number left out of a re-attach. It knows since when nodes are silent.
+	// number left out of a re-attach. It knows since when nodes are silent, and where a
+	// shard was before. A shard prefers no node that it is not on.
 	secondLevel = 2
 )
 
@@ -53,7 +55,20 @@ func (c SetLevel) apply(t *txn) Result {
 		return refuse(neon.Internal, "%w", err)
 	}
 	t.level = c.Level
+	forgetVainPreferences(t)
 	return Result{}
+}
+
+// forgetVainPreferences brings the shards in line with the second level.
+func forgetVainPreferences(t *txn) {
+	for _, s := range slices.Collect(t.ShardsFrom(neon.ShardID{})) {
+		if last := s.PreferredNode; last != 0 {
+			if s.forgetVainPreference(); s.PreferredNode != last {
+				s.Sequence = t.Index
+				t.setShard(s)
+			}
+		}
+	}
 }
 
 // Admit refuses a command that may not go into the log of a cluster in state s. The

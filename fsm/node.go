@@ -205,6 +205,12 @@ func (t *nodeTable) remove(id neon.NodeID) {
 	}
 }
 
+// away reports whether a shard is attached in another zone than it prefers.
+func (t *nodeTable) away(s *Shard) bool {
+	i, ok := t.nodeIndex(s.Attached)
+	return ok && !s.PreferredAZ.IsZero() && s.PreferredAZ != t.nodes[i].AZ
+}
+
 // count adds the intended locations of a shard to the counts of their nodes. With
 // by -1 it takes them away.
 func (t *nodeTable) count(s *Shard, by int) {

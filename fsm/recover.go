@@ -35,7 +35,7 @@ func Recover(s *State, clusterID string) (*State, error) {
 	t.Leader = Leader{}
 	for _, sh := range slices.Collect(t.ShardsFrom(neon.ShardID{})) {
 		sh.Generation = jump(sh.Generation)
-		t.shards.Set(sh)
+		t.setShard(sh)
 	}
 	var tombstones []tenantTombstone
 	t.deletedTenants.values(func(g tenantTombstone) bool {

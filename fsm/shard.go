@@ -29,13 +29,19 @@ type Shard struct {
 	// while the tenant is not placed as Attached.
 	GenNode neon.NodeID
 
+	// PriorNode is the node that had the newest number before GenNode: what is attached
+	// beside GenNode is attached there. 0: there is none, or the number is of the first
+	// level, which did not note it.
+	PriorNode neon.NodeID
+
 	// Attached and Secondary are the intent: where the shard should be served
 	// from and where it should be kept warm. Attached is never in Secondary and
 	// Secondary has no duplicates. The slice is shared and must not be modified.
 	Attached  neon.NodeID
 	Secondary []neon.NodeID
 
-	// PreferredNode is where an operator asked the shard to move to; 0 for none.
+	// PreferredNode is where an operator asked the shard to move to; 0 for none. From
+	// the second level on the shard has a secondary there.
 	PreferredNode neon.NodeID
 	PreferredAZ   neon.AZ
 
@@ -69,6 +75,14 @@ func (s *Shard) OwesNotification() bool { return s.GenNode != 0 && !s.ComputeAck
 // Exhausted reports whether no number is left for the shard: it can never be attached
 // again. Commands ask before they change anything, so that a refusal changes nothing.
 func (s *Shard) Exhausted() bool { return s.Generation == math.MaxUint32 }
+
+// forgetVainPreference drops a preference for a node on which nothing is meant to be: it
+// leads nowhere, and would outlive the node.
+func (s *Shard) forgetVainPreference() {
+	if !s.Intends(s.PreferredNode) {
+		s.PreferredNode = 0
+	}
+}
 
 // roles are the reasons a shard stands in the index of a node.
 type roles uint8

@@ -13,7 +13,19 @@ type shardTable struct {
 	tenants table[Tenant]
 	shards  table[Shard]
 	byNode  *btree.BTreeG[nodeShard] // derived from shards
+	totals  Totals                   // derived from all tables
 }
+
+// Totals are numbers of shards, kept up to date by every command, so that nobody has to
+// walk the shards for them.
+type Totals struct {
+	Placed    int // of tenants that are not detached
+	Elsewhere int // attached in another zone than they prefer
+	Exhausted int // without a number left
+}
+
+// Totals are those of the whole state.
+func (t *shardTable) Totals() Totals { return t.totals }
 
 // nodeShard is one entry of the index from nodes to their shards.
 type nodeShard struct {
@@ -42,7 +54,9 @@ func newShardTable() shardTable {
 }
 
 func (t *shardTable) copy() shardTable {
-	return shardTable{tenants: t.tenants.copy(), shards: t.shards.copy(), byNode: t.byNode.Copy()}
+	c := *t
+	c.tenants, c.shards, c.byNode = t.tenants.copy(), t.shards.copy(), t.byNode.Copy()
+	return c
 }
 
 // Tenant finds a tenant, deleting ones included.

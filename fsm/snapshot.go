@@ -151,7 +151,7 @@ func appendShard(b []byte, s *Shard) []byte {
 	b, _ = s.ID.AppendBinary(b)
 	b = append(b, boolByte(
 		s.HasGeneration)|boolByte(s.ComputeAcknowledged)<<1|boolByte(s.Unmanaged)<<2|boolByte(
-		s.Unhealthy)<<3)
+		s.Unhealthy)<<3|boolByte(s.PriorNode != 0)<<4)
 	b = binary.AppendUvarint(b, uint64(s.Generation))
 	b = binary.AppendUvarint(b, uint64(s.AcknowledgedNode))
 	b = binary.AppendUvarint(b, uint64(s.GenNode))
@@ -163,7 +163,11 @@ func appendShard(b []byte, s *Shard) []byte {
 	for _, n := range s.Secondary {
 		b = binary.AppendUvarint(b, uint64(n))
 	}
-	return appendBytes(b, s.PreferredAZ.String())
+	b = appendBytes(b, s.PreferredAZ.String())
+	if s.PriorNode != 0 { // not in the first level, whose records end here
+		b = binary.AppendUvarint(b, uint64(s.PriorNode))
+	}
+	return b
 }
 
 func boolByte(v bool) byte {
@@ -318,6 +322,11 @@ func (d *decoder) shard() (s Shard) {
 		s.Secondary = append(s.Secondary, neon.NodeID(d.uvarint()))
 	}
 	s.PreferredAZ = neon.MakeAZ(string(d.bytes(maxName)))
+	if flags&16 != 0 {
+		if s.PriorNode = neon.NodeID(d.uvarint()); s.PriorNode == 0 {
+			d.fail(fmt.Errorf("shard %s was at no node before", s.ID))
+		}
+	}
 	return s
 }
 

@@ -74,6 +74,7 @@ func TestSoundChecksumOverUnsoundRecordsIsRefused(t *testing.T) {
 func TestCheckFindsDrift(t *testing.T) {
 	for name, damage := range map[string]func(*txn){
 		"counts":           func(w *txn) { w.own(); w.counts[0].Shards++ },
+		"totals":           func(w *txn) { w.totals.Placed++ },
 		"index entry lost": func(w *txn) { w.byNode.PopMin() },
 		"index entry too many": func(
 			w *txn,

@@ -44,5 +44,13 @@ func (t *Tenant) wellFormed() Result {
 	return Result{}
 }
 
+// placed is how many of its shards should be somewhere.
+func (t *Tenant) placed() int {
+	if t.Policy.Kind == neon.PlaceDetached {
+		return 0
+	}
+	return t.Count.Shards()
+}
+
 // Shards lists the ids of the tenant's shards by number.
 func (t *Tenant) Shards() []neon.ShardID { return neon.ShardIDs(t.ID, t.Count) }

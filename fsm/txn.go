@@ -86,21 +86,29 @@ func (t *txn) removeNode(id neon.NodeID) {
 
 func (t *txn) setTenant(n Tenant) {
 	n.Sequence = t.Index
-	t.tenants.Set(n)
+	last, _ := t.tenants.Set(n)
+	t.totals.Placed += n.placed() - last.placed()
+	t.touched.Tenants = append(t.touched.Tenants, n.ID)
+}
+
+// deleteTenant forgets the record of a tenant. The caller deletes its shards.
+func (t *txn) deleteTenant(n Tenant) {
+	last, _ := t.tenants.Delete(n)
+	t.totals.Placed -= last.placed()
 	t.touched.Tenants = append(t.touched.Tenants, n.ID)
 }
 
 // setShard inserts or replaces a shard and keeps the node index and the counts.
 func (t *txn) setShard(next Shard) {
 	last := t.putShard(next)
-	t.count(&last, -1)
-	t.count(&next, +1)
+	t.tally(&last, -1)
+	t.tally(&next, +1)
 	t.touched.Shards = append(t.touched.Shards, next.ID)
 }
 
 func (t *txn) deleteShard(id neon.ShardID) {
 	if last, had := t.removeShard(id); had {
-		t.count(&last, -1)
+		t.tally(&last, -1)
 		t.touched.Shards = append(t.touched.Shards, id)
 	}
 }
@@ -111,6 +119,9 @@ func (t *txn) issue(s Shard, node neon.NodeID) Grant {
 	s.Generation++
 	s.HasGeneration = true
 	if s.GenNode != node {
+		if t.bounded() {
+			s.PriorNode = s.GenNode
+		}
 		s.GenNode, s.ComputeAcknowledged = node, false
 	}
 	t.setShard(s)
@@ -120,7 +131,9 @@ func (t *txn) issue(s Shard, node neon.NodeID) Grant {
 // setIntent writes a decision on the place of a shard.
 func (t *txn) setIntent(s Shard, in Intent) {
 	s.Attached, s.Secondary = in.Attached, slices.Clip(in.Secondary)
-	s.PreferredNode = in.PreferredNode
+	if s.PreferredNode = in.PreferredNode; t.bounded() {
+		s.forgetVainPreference()
+	}
 	t.manage(&s)
 	s.Sequence = t.Index
 	t.setShard(s)

@@ -304,6 +304,41 @@ func TestANewLeaderLooksForTheOriginOfAMigration(t *testing.T) {
 	})
 }
 
+// A leader that has to number a destination anew, as its predecessor died before the
+// attachment, does not take the shard for one without an origin either.
+func TestANewLeaderAttachesBesideAnOriginThatItHasNotListed(t *testing.T) {
+	watching(t, 3, func(b *bench, w *watch) {
+		b.log.Upgrade(b.t)
+		b.create(1, 1, neon.Attached(0))
+		b.awaitIdle()
+		sh := first(b)
+		b.fleet.set(func() { b.fleet.hookErr = errors.New("busy") })
+		b.refusePuts(func(n neon.NodeID, _ neon.ShardID) bool { return n != sh.Attached })
+		to := migrate(b, sh)
+		elapse(5 * time.Second)
+		b.depose()
+		if now := first(b); now.GenNode != to || now.PriorNode != sh.Attached {
+			b.t.Fatalf("its number was not issued: %+v", now)
+		}
+		takePuts(b, sh)
+		b.fleet.set(
+			func() { b.fleet.lists = map[neon.NodeID]time.Duration{sh.Attached: 3 * time.Second} })
+		b.lead()
+		for range 100 {
+			elapse(100 * time.Millisecond)
+			b.fleet.set(func() {
+				if mode := b.fleet.at[to][sh.ID].Mode; mode == neon.AttachedSingle {
+					b.t.Errorf("it is %s beside its origin", mode)
+				}
+			})
+		}
+		b.fleet.set(func() { b.fleet.hookErr = nil })
+		elapse(11 * time.Second)
+		b.awaitIdle()
+		b.check()
+	})
+}
+
 // A look over everything tries at once what is owed to compute, and a tenant that
 // compute does not take is told to the operator.
 func TestOwedNotificationsAreTriedOnDemandAndToldWhenStuck(t *testing.T) {

@@ -3,7 +3,6 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"quorate/api/neon"
 	"quorate/fsm"
 )
 
@@ -97,12 +96,12 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge("safekeeper_reconciles_queued", owed, k.AZ.String(), k.ID.String(), k.Host)
 	}
-	elsewhere, exhausted := misplaced(st)
-	gauge("schedule_az_violation", elsewhere)
-	gauge("exhausted_tenant_shards", exhausted)
+	totals := st.Totals()
+	gauge("schedule_az_violation", totals.Elsewhere)
+	gauge("exhausted_tenant_shards", totals.Exhausted)
 	gauge("safekeeper_nodes", keepers)
 	gauge("https_safekeeper_nodes", httpsKeepers)
-	gauge("tenant_shards", placed(st))
+	gauge("tenant_shards", totals.Placed)
 	gauge("pageserver_nodes", nodes)
 	gauge("https_pageserver_nodes", https)
 	role := "stepped_down"
@@ -119,34 +118,4 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge("leadership_status", is, r)
 	}
-}
-
-// placed counts the shards of tenants that are not detached: those are records only.
-func placed(st *fsm.State) int {
-	count := st.ShardCount()
-	for t := range st.TenantsFrom(neon.TenantID{}) {
-		if t.Policy.Kind == neon.PlaceDetached {
-			count -= len(t.Shards())
-		}
-	}
-	return count
-}
-
-// misplaced counts the shards that are attached outside of the zone they prefer, and
-// those that can never be attached again.
-func misplaced(st *fsm.State) (elsewhere, exhausted int) {
-	zones := make(map[neon.NodeID]neon.AZ)
-	for n := range st.Nodes() {
-		zones[n.ID] = n.AZ
-	}
-	for sh := range st.ShardsFrom(neon.ShardID{}) {
-		if at, ok := zones[sh.Attached]; ok && sh.PreferredAZ != (neon.AZ{}) &&
-			sh.PreferredAZ != at {
-			elsewhere++
-		}
-		if sh.Exhausted() {
-			exhausted++
-		}
-	}
-	return elsewhere, exhausted
 }

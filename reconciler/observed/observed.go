@@ -127,6 +127,8 @@ func (o *Locations) Describe(sc *plan.Scene, nodeListed func(neon.NodeID, uint64
 	}
 	note(sc.Shard.Attached)
 	note(sc.Shard.GenNode)
+	note(sc.Shard.PriorNode)
+	note(sc.Shard.AcknowledgedNode)
 	for _, n := range sc.Shard.Secondary {
 		note(n)
 	}

@@ -308,7 +308,7 @@ func (s *Scene) takeOver(at Sight) Step {
 // the intended node, and otherwise a reachable one that has to be looked at. A node
 // that answers nothing but heartbeats must not keep the shard from being served:
 // after a while it counts as one that cannot be reached, and at once if compute does not
-// read there.
+// read there. Where the shard was before the log says, until the nodes were listed.
 func (s *Scene) Origin() (best, unknown neon.NodeID) {
 	consider := func(n neon.NodeID) {
 		if n == 0 || n == s.Shard.Attached || !s.up(n) || slices.Contains(s.Hopeless, n) ||
@@ -323,6 +323,11 @@ func (s *Scene) Origin() (best, unknown neon.NodeID) {
 		}
 	}
 	consider(s.Shard.GenNode)
+	if s.Shard.GenNode == s.Shard.Attached {
+		// A term that has just begun need not have seen anything yet of where it was.
+		consider(s.Shard.PriorNode)
+		consider(s.Shard.AcknowledgedNode)
+	}
 	for _, n := range s.Elsewhere {
 		consider(n)
 	}

@@ -26,6 +26,7 @@ type world struct {
 	blame    map[neon.NodeID]int
 	real     map[neon.NodeID]Conf
 	known    map[neon.NodeID]bool
+	met      map[neon.NodeID]bool // something was heard of them, or they were listed
 	spoilt   map[neon.NodeID]bool // the last call to it failed
 	owner    map[neon.Generation]neon.NodeID
 	fresh    neon.Generation
@@ -56,7 +57,7 @@ func (w *world) scene() *Scene {
 		},
 	}
 	for id := neon.NodeID(1); id <= worldNodes; id++ {
-		if !w.known[id] || w.real[id].Mode != "" {
+		if w.met[id] && (!w.known[id] || w.real[id].Mode != "") {
 			sc.Elsewhere = append(sc.Elsewhere, id)
 		}
 		if w.blame[id] >= 3 {
@@ -84,7 +85,7 @@ func (w *world) obey(step Step) {
 		if w.known[step.Node] {
 			w.t.Fatalf("looks at node %d, which is known", step.Node)
 		}
-		w.known[step.Node] = true
+		w.known[step.Node], w.met[step.Node] = true, true
 	case Issue:
 		w.issue(step.Node)
 	case Warm:
@@ -142,7 +143,7 @@ func (w *world) fail(step Step, culprit neon.NodeID) {
 		if rapid.Bool().Draw(w.t, "in effect") {
 			w.put(step)
 		}
-		w.known[step.Node], w.spoilt[step.Node] = false, true
+		w.known[step.Node], w.met[step.Node], w.spoilt[step.Node] = false, true, true
 	}
 	w.blame[culprit]++
 	if step.Optional {
@@ -162,6 +163,7 @@ func (w *world) issue(n neon.NodeID) {
 	w.shard.Generation++
 	w.owner[w.shard.Generation] = n
 	if w.shard.GenNode != n {
+		w.shard.PriorNode = w.shard.GenNode
 		w.shard.GenNode, w.shard.ComputeAcknowledged = n, false
 	}
 	w.fresh, w.caught = w.shard.Generation, 0
@@ -193,6 +195,9 @@ func (w *world) put(step Step) {
 			if !inPlace && w.fresh != g {
 				w.t.Fatalf("attaches node %d anew in the used generation %s", step.Node, g)
 			}
+			if step.Conf.Mode == neon.AttachedSingle && was.Mode != neon.AttachedSingle {
+				w.alone(step.Node)
+			}
 		}
 	} else if was.Mode.Attached() && w.shard.Attached != 0 {
 		if w.real[w.shard.Attached].Generation != w.shard.Generation ||
@@ -211,15 +216,36 @@ func (w *world) put(step Step) {
 	} else {
 		w.real[step.Node] = step.Conf
 	}
-	w.known[step.Node], w.spoilt[step.Node] = true, false
+	w.known[step.Node], w.met[step.Node], w.spoilt[step.Node] = true, true, false
+}
+
+// alone demands that a shard is attached nowhere else that can be reached, as far as the
+// log says where: a node that has it alone may delete what another one reads.
+func (w *world) alone(n neon.NodeID) {
+	for _, o := range []neon.NodeID{w.shard.PriorNode, w.shard.AcknowledgedNode} {
+		if o != 0 && o != n && w.real[o].Mode.Attached() && !w.down[o] && !w.sick[o] &&
+			!slices.Contains(w.silent, o) {
+			w.t.Fatalf("node %d gets it alone, and node %d has it as %v", n, o, w.real[o])
+		}
+	}
+}
+
+// list has the leader hear of all nodes, and reports whether that is new to it.
+func (w *world) list() (news bool) {
+	for id := neon.NodeID(1); id <= worldNodes; id++ {
+		if !w.met[id] {
+			w.met[id], w.known[id], news = true, true, true
+		}
+	}
+	return news
 }
 
 func drawWorld(t *rapid.T) *world {
 	w := &world{
 		t: t, down: map[neon.NodeID]bool{}, sick: map[neon.NodeID]bool{},
 		blame: map[neon.NodeID]int{}, real: map[neon.NodeID]Conf{}, known: map[neon.NodeID]bool{},
-		spoilt: map[neon.NodeID]bool{},
-		owner:  map[neon.Generation]neon.NodeID{}, hook: rapid.Bool().Draw(t, "hook"),
+		spoilt: map[neon.NodeID]bool{}, met: map[neon.NodeID]bool{},
+		owner: map[neon.Generation]neon.NodeID{}, hook: rapid.Bool().Draw(t, "hook"),
 	}
 	node := rapid.Custom(func(
 		t *rapid.T,
@@ -233,6 +259,9 @@ func drawWorld(t *rapid.T) *world {
 		GenNode:       node.Draw(t, "owner"), Attached: node.Draw(t, "attached"),
 	}
 	w.owner[w.shard.Generation] = w.shard.GenNode
+	if prior := node.Draw(t, "prior"); prior != w.shard.GenNode && w.shard.Generation > 1 {
+		w.shard.PriorNode = prior
+	}
 	if n := node.Draw(t, "secondary"); n != w.shard.Attached {
 		w.shard.Secondary = []neon.NodeID{n}
 	}
@@ -252,6 +281,7 @@ func drawWorld(t *rapid.T) *world {
 	}
 	for id := neon.NodeID(1); id <= worldNodes; id++ {
 		w.known[id] = rapid.Bool().Draw(t, "known")
+		w.met[id] = w.known[id] || rapid.Bool().Draw(t, "met")
 		w.spoilt[id] = rapid.Bool().Draw(t, "spoilt")
 		w.down[id] = id != w.shard.Attached && rapid.IntRange(0, 3).Draw(t, "down") == 0
 		w.sick[id] = id != w.shard.Attached && id != w.shard.PreferredNode &&
@@ -288,12 +318,15 @@ func TestPlannerReachesIntentFromAnySight(t *testing.T) {
 		for i := range 100 {
 			if slices.Contains(deaths, i) {
 				w.known, w.spoilt = map[neon.NodeID]bool{}, map[neon.NodeID]bool{}
-				w.failed, w.blame = nil, map[neon.NodeID]int{}
+				w.failed, w.blame, w.met = nil, map[neon.NodeID]int{}, map[neon.NodeID]bool{}
 				w.fresh, w.warm, w.caught = 0, 0, 0
 			}
 			step := Next(w.scene())
 			trace = append(trace,
 				fmt.Sprintf("%s %d %s", step.Kind, step.Node, step.Conf.Mode))
+			if step.Kind == Done && w.list() {
+				continue
+			}
 			if step.Kind == Done {
 				w.reached(trace)
 				return
@@ -366,6 +399,7 @@ func TestPlannerDegradesNothingThatHasNoNumberLeft(t *testing.T) {
 func TestPlannerFreezesAShardWhoseGenerationWasNeverIssued(t *testing.T) {
 	w := &world{
 		known:  map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true},
+		met:    map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true},
 		down:   map[neon.NodeID]bool{},
 		real:   map[neon.NodeID]Conf{2: {Mode: neon.AttachedSingle, Generation: 9}},
 		tenant: fsm.Tenant{Policy: neon.Attached(0), Scheduling: neon.ShardActive},
@@ -380,6 +414,7 @@ func TestPlannerLeavesEverythingAloneWithoutAPlace(t *testing.T) {
 	for _, policy := range []neon.Placement{neon.Attached(1), {Kind: neon.PlaceSecondary}} {
 		w := &world{
 			known:  map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true},
+			met:    map[neon.NodeID]bool{1: true, 2: true, 3: true, 4: true},
 			down:   map[neon.NodeID]bool{},
 			real:   map[neon.NodeID]Conf{2: {Mode: neon.AttachedSingle, Generation: 1}},
 			tenant: fsm.Tenant{Policy: policy, Scheduling: neon.ShardActive},

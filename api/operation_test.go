@@ -1,7 +1,9 @@
 package api
 
 import (
+	"encoding/json"
 	"testing"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -130,6 +132,54 @@ func TestOperationsOnNodesAreBegunAndCancelled(t *testing.T) {
 	})
 	if n, _ := r.State().Node(1); n.Scheduling != neon.SchedulingPause {
 		t.Errorf("a cancelled deletion leaves %s", n.Scheduling)
+	}
+}
+
+// How operations have ended is told of nodes that are gone too.
+func TestOperationsThatHaveEndedAreListed(t *testing.T) {
+	w := newWorld(t, setup{})
+	r := w.replicas[0]
+	w.addNodes(2)
+	w.log.Upgrade(t)
+	play(t, r, []step{
+		{"GET", "/debug/v1/operation?ended=true", "", 200, `[]`},
+		{
+			"GET", "/debug/v1/operation?ended=perhaps", "", 400,
+			`{"msg":"\"cannot parse query param ended: provided string was not ` +
+				"`true` or `false`" + `\""}`,
+		},
+		{"PUT", "/control/v1/node/1/drain", "", 202, `null`},
+	})
+	n, _ := r.State().Node(1)
+	if age := time.Since(time.UnixMilli(n.Operation.At)); age < 0 || age > time.Minute {
+		t.Errorf("it was begun %s ago", age)
+	}
+	w.must(fsm.EndNodeOperation{
+		Node: 1, Begun: n.Operation.Begun, Ending: fsm.Cancelled, At: 1700000000000,
+		Left: fsm.Left{Count: 20, Named: []fsm.LeftShard{{Why: "compute is deaf"}}},
+	})
+	began := n.Operation.Begun
+	w.must(fsm.BeginNodeOperation{
+		Node: 2, Kind: fsm.OperationDelete, Prior: neon.SchedulingActive, At: 1699999999000,
+	})
+	n, _ = r.State().Node(2)
+	w.must(fsm.DeleteNode{Node: 2, Begun: n.Operation.Begun, At: 1700000001000})
+	g := r.do("GET", "/debug/v1/operation?ended=true", "")
+	var all []neon.EndedNodeOperation
+	if err := json.Unmarshal([]byte(g.body), &all); err != nil || len(all) != 2 || began == 0 {
+		t.Fatalf("%s, %v", g.body, err)
+	}
+	all[1].BegunAt = nil
+	got, _ := json.Marshal(all)
+	want := `[{"node_id":2,"operation":"delete","force":false,"result":"completed",` +
+		`"begun_at":"2023-11-14T22:13:19Z","ended_at":"2023-11-14T22:13:21Z",` +
+		`"attached_at_start":0,"attached":0,"shards":0},` +
+		`{"node_id":1,"operation":"drain","force":false,"result":"cancelled","begun_at":null,` +
+		`"ended_at":"2023-11-14T22:13:20Z","attached_at_start":0,"attached":0,"shards":0,` +
+		`"left":{"count":20,"shards":[{"tenant_shard_id":"00000000000000000000000000000000",` +
+		`"why":"compute is deaf"}]}}]`
+	if string(got) != want {
+		t.Errorf("got\n%s, not\n%s", got, want)
 	}
 }
 

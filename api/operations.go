@@ -1,6 +1,8 @@
 package api
 
 import (
+	"time"
+
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/controller"
@@ -95,6 +97,12 @@ func (h operationHandler) forgetTombstone(c *call) (answer, error) {
 }
 
 func (h operationHandler) list(c *call) (answer, error) {
+	if ended, _, err := c.queryBool("ended"); err != nil || ended {
+		if err != nil {
+			return answer{}, err
+		}
+		return h.listEnded(c)
+	}
 	all, err := h.operations.List(c.ctx)
 	resp := []neon.NodeOperation{}
 	for _, p := range all {
@@ -105,6 +113,35 @@ func (h operationHandler) list(c *call) (answer, error) {
 		})
 	}
 	return reply(resp, err)
+}
+
+func (h operationHandler) listEnded(c *call) (answer, error) {
+	all, err := h.operations.Ended(c.ctx)
+	resp := []neon.EndedNodeOperation{}
+	for _, o := range all {
+		e := neon.EndedNodeOperation{
+			Node: o.Node, Kind: o.Kind.String(), Force: o.Force, Result: o.Ending.String(),
+			BegunAt: timeOrNull(o.BegunAt), EndedAt: timeOrNull(o.EndedAt), Total: o.Total,
+			Attached: o.Attached, Shards: o.Shards,
+		}
+		if o.Left.Count > 0 {
+			e.Left = &neon.HinderedShards{Count: o.Left.Count}
+			for _, x := range o.Left.Named {
+				e.Left.Shards = append(e.Left.Shards,
+					neon.HinderedShard{Shard: x.Shard, Why: x.Why})
+			}
+		}
+		resp = append(resp, e)
+	}
+	return reply(resp, err)
+}
+
+// timeOrNull is a Unix time in milliseconds, if it is known.
+func timeOrNull(ms int64) *time.Time {
+	if ms == 0 {
+		return nil
+	}
+	return new(time.UnixMilli(ms).UTC())
 }
 
 func hindered(h decide.Hindered) *neon.HinderedShards {

@@ -65,6 +65,7 @@ func Check(s *State) error {
 	c.sums()
 	c.safekeeping()
 	c.timelineWork()
+	checkOutcomes(c)
 	return errors.Join(c.errs...)
 }
 

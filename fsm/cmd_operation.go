@@ -57,6 +57,9 @@ type Operation struct {
 	// Interrupted is set when the process of the node was replaced. The node has its
 	// own policy again. The leader ends the operation.
 	Interrupted bool `cbor:"6,keyasint,omitempty"`
+
+	// At is the Unix time in milliseconds at which it was begun; 0: not known.
+	At int64 `cbor:"7,keyasint,omitempty"`
 }
 
 // BeginNodeOperation starts a long operation and sets the scheduling policy that
@@ -69,6 +72,20 @@ type BeginNodeOperation struct {
 	Force     bool                `cbor:"3,keyasint,omitempty"`
 	Prior     neon.NodeScheduling `cbor:"4,keyasint"`
 	Exclusive bool                `cbor:"5,keyasint,omitempty"`
+
+	// At is the Unix time in milliseconds.
+	At int64 `cbor:"6,keyasint,omitempty"`
+}
+
+// Level is the second with a time, which the first version does not know.
+func (c BeginNodeOperation) Level() uint64 { return levelWith(c.At != 0) }
+
+// levelWith is the second level for what has content of it, and else the first.
+func levelWith(newer bool) uint64 {
+	if newer {
+		return secondLevel
+	}
+	return firstLevel
 }
 
 func (c BeginNodeOperation) apply(t *txn) Result {
@@ -93,9 +110,10 @@ func (c BeginNodeOperation) apply(t *txn) Result {
 	if n.Operation.Kind != OperationNone && !n.Operation.Interrupted {
 		prior = n.Operation.Prior
 	}
+	recordOutcome(t, n, Outcome{Ending: Cancelled, EndedAt: c.At})
 	n.Operation = Operation{
 		Kind: c.Kind, Force: c.Force, Prior: prior, Begun: t.Index,
-		Total: t.Counts(c.Node).Attached,
+		Total: t.Counts(c.Node).Attached, At: c.At,
 	}
 	n.Scheduling = c.Kind.during()
 	t.setNode(n)
@@ -110,18 +128,37 @@ const (
 	Finished  Ending = iota // it did what it could
 	Cancelled               // an operator changed their mind
 	Abandoned               // it was interrupted
+	GaveUp                  // a deletion that leaves something behind
 )
 
+// String is the word that clients know the ending by.
+func (e Ending) String() string {
+	if e > GaveUp {
+		return "unknown"
+	}
+	return [...]string{"completed", "cancelled", "interrupted", "gave_up"}[e]
+}
+
 // EndNodeOperation ends the operation that was begun at an index. A finished drain
-// leaves the node waiting for its restart. A finished fill leaves it Active. A
-// cancelled operation returns the node to the policy it had, and its moves that have
-// not come to the cut-over are cancelled. An interrupted operation does not change the
-// policy, however it ends. Only DeleteNode finishes a deletion. The command is refused
-// as a Conflict when that operation is over.
+// leaves the node waiting for its restart. A finished fill leaves it Active. An
+// operation that is cancelled, or a deletion that gave up, returns the node to the policy
+// it had, and its moves that have not come to the cut-over are cancelled. An interrupted
+// operation does not change the policy, however it ends. Only DeleteNode finishes a
+// deletion. The command is refused as a Conflict when that operation is over.
 type EndNodeOperation struct {
 	Node   neon.NodeID `cbor:"1,keyasint"`
 	Begun  uint64      `cbor:"2,keyasint"`
 	Ending Ending      `cbor:"3,keyasint"`
+
+	// At is the Unix time in milliseconds, and Left what stays where it is, for the
+	// record of the outcome.
+	At   int64 `cbor:"4,keyasint,omitempty"`
+	Left Left  `cbor:"5,keyasint,omitzero"`
+}
+
+// Level is the second with what the first version has no record for.
+func (c EndNodeOperation) Level() uint64 {
+	return levelWith(c.At != 0 || c.Left.Count > 0 || c.Left.Named != nil || c.Ending == GaveUp)
 }
 
 func (c EndNodeOperation) apply(t *txn) Result {
@@ -134,10 +171,10 @@ func (c EndNodeOperation) apply(t *txn) Result {
 	case op.Kind == OperationNone || op.Begun != c.Begun:
 		return refuse(neon.Conflict, "node %d has no operation that was begun at %d", c.Node,
 			c.Begun)
-	case c.Ending > Abandoned, c.Ending == Abandoned && !op.Interrupted:
+	case c.Ending > GaveUp, c.Ending == Abandoned && !op.Interrupted:
 		return refuse(neon.BadRequest, "%s of node %d cannot end as %d", op.Kind, c.Node, c.Ending)
 	case op.Interrupted:
-	case c.Ending == Cancelled:
+	case c.Ending == Cancelled, c.Ending == GaveUp && op.Kind == OperationDelete:
 		n.Scheduling = op.Prior
 		cancelMoves(t, c.Node, op.Kind)
 	case c.Ending == Finished && op.Kind == OperationDrain:
@@ -147,6 +184,7 @@ func (c EndNodeOperation) apply(t *txn) Result {
 	default:
 		return refuse(neon.BadRequest, "%s of node %d cannot end as %d", op.Kind, c.Node, c.Ending)
 	}
+	recordOutcome(t, n, Outcome{Ending: c.Ending, EndedAt: c.At, Left: c.Left})
 	n.Operation = Operation{}
 	t.setNode(n)
 	return Result{}
@@ -175,6 +213,16 @@ func cancelMoves(t *txn, node neon.NodeID, kind OperationKind) {
 type DeleteNode struct {
 	Node  neon.NodeID `cbor:"1,keyasint"`
 	Begun uint64      `cbor:"2,keyasint,omitempty"`
+
+	// At is the Unix time in milliseconds, and Left what loses its place with the node,
+	// for the record of the outcome.
+	At   int64 `cbor:"3,keyasint,omitempty"`
+	Left Left  `cbor:"4,keyasint,omitzero"`
+}
+
+// Level is the second with what the first version has no record for.
+func (c DeleteNode) Level() uint64 {
+	return levelWith(c.At != 0 || c.Left.Count > 0 || c.Left.Named != nil)
 }
 
 func (c DeleteNode) apply(t *txn) Result {
@@ -187,6 +235,11 @@ func (c DeleteNode) apply(t *txn) Result {
 		return refuse(neon.Conflict, "node %d has no deletion that was begun at %d", c.Node,
 			c.Begun)
 	}
+	ending := Finished
+	if n.Operation.Kind != OperationDelete {
+		ending = Cancelled // another operation, and the node is dropped
+	}
+	recordOutcome(t, n, Outcome{Ending: ending, EndedAt: c.At, Left: c.Left})
 	n.Tombstone, n.Availability, n.Operation = true, neon.NodeOffline, Operation{}
 	n.Silent = 0
 	t.setNode(n)

@@ -21,7 +21,12 @@ const (
 	tagOp
 	tagImport
 	tagTimelineDelete
+	tagOutcome
 )
+
+// firstTables is how many tables DigestScheme 1 began with. One that came later counts
+// once it holds something, so that versions without it compute the same.
+const firstTables = 11
 
 // Digest is a hash of the whole state: two replicas that applied the same entries have
 // the same one, and two whose states differ have another one (but for one chance in
@@ -38,26 +43,29 @@ func (s *State) Digest() uint64 {
 		b = appendBytes(b, s.Leader.Address)
 		b = binary.AppendVarint(b, s.Leader.StartedAt)
 		b = binary.AppendUvarint(b, s.Leader.Term)
-		for _, sum := range s.sums() {
-			b = binary.LittleEndian.AppendUint64(b, sum)
+		for i, sum := range s.sums() {
+			if i < firstTables || sum != 0 {
+				b = binary.LittleEndian.AppendUint64(b, sum)
+			}
 		}
 		return b
 	})
 }
 
-func (s *State) sums() [11]uint64 {
+func (s *State) sums() [firstTables + 1]uint64 {
 	return [...]uint64{
 		s.nodeSum, s.tenants.sum, s.shards.sum, s.done.sum, s.deletedTenants.sum, s.splits.sum,
-		s.safekeeperSum, s.timelines.sum, s.ops.sum, s.imports.sum, s.deletes.sum,
+		s.safekeeperSum, s.timelines.sum, s.ops.sum, s.imports.sum, s.deletes.sum, s.outcomes.sum,
 	}
 }
 
 // walkedSums are the sums as they are found by walking over all records.
-func (s *State) walkedSums() [11]uint64 {
+func (s *State) walkedSums() [firstTables + 1]uint64 {
 	return [...]uint64{
 		sumOf(tagNode, s.nodes), s.tenants.walked(), s.shards.walked(), s.done.walked(),
 		s.deletedTenants.walked(), s.splits.walked(), sumOf(tagSafekeeper, s.safekeepers),
 		s.timelines.walked(), s.ops.walked(), s.imports.walked(), s.deletes.walked(),
+		s.outcomes.walked(),
 	}
 }
 

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"iter"
 	"math"
 
 	"quorate/api/neon"
@@ -97,3 +98,10 @@ func (s *State) bounded() bool { return s.AgreedLevel() >= secondLevel }
 func (s *State) generationFloor() neon.Generation {
 	return neon.Generation(min(s.Epoch, math.MaxUint32/RecoveryGap) * RecoveryGap)
 }
+
+// Outcomes yields the outcomes of operations, the oldest first.
+func (s *State) Outcomes() iter.Seq[Outcome] { return s.outcomes.values }
+
+// KeepsOutcomes reports whether the outcomes of operations are recorded. Below the level
+// some member may not know them.
+func (s *State) KeepsOutcomes() bool { return s.AgreedLevel() >= secondLevel }

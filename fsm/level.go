@@ -16,8 +16,9 @@ const (
 	firstLevel = 1
 
 	// secondLevel bounds the numbers that come from outside, and leaves what has no
-	// number left out of a re-attach. It knows since when nodes are silent, and where a
-	// shard was before. A shard prefers no node that it is not on.
+	// number left out of a re-attach. It knows since when nodes are silent, where a
+	// shard was before, and how operations on nodes have ended. A shard prefers no node that
+	// it is not on.
 	secondLevel = 2
 )
 

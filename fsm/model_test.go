@@ -246,6 +246,18 @@ var (
 	})
 )
 
+// drawAt is mostly no time, which the first level knows.
+var drawAt = rapid.SampledFrom([]int64{0, 0, 0, 1700000000000, -1})
+
+// left is mostly nothing.
+func (m *machine) left(t *rapid.T) (l Left) {
+	if rapid.IntRange(0, 3).Draw(t, "left") == 0 {
+		l.Count = rapid.IntRange(0, 2).Draw(t, "count")
+		l.Named = []LeftShard{{Shard: m.anyShard(t), Why: "\xff"}}
+	}
+	return l
+}
+
 // sequence is mostly the current one, sometimes an older or any other.
 func sequence(t *rapid.T, current uint64) uint64 {
 	if rapid.IntRange(0, 3).Draw(t, "stale") > 0 {
@@ -422,6 +434,7 @@ func (m *machine) command(t *rapid.T) Command {
 			Node: n.ID, Kind: OperationKind(rapid.IntRange(0, 4).Draw(t, "kind")),
 			Force:     rapid.IntRange(0, 3).Draw(t, "force") == 0,
 			Exclusive: rapid.Bool().Draw(t, "alone"),
+			At:        drawAt.Draw(t, "at"),
 			Prior: rapid.SampledFrom([]neon.NodeScheduling{
 				n.Scheduling, n.Scheduling, neon.SchedulingActive,
 			}).Draw(t, "prior"),
@@ -430,11 +443,15 @@ func (m *machine) command(t *rapid.T) Command {
 		n, _ := m.s.Node(drawNode.Draw(t, "node"))
 		return EndNodeOperation{
 			Node: n.ID, Begun: sequence(t, n.Operation.Begun),
-			Ending: Ending(rapid.IntRange(0, 3).Draw(t, "ending")),
+			Ending: Ending(rapid.IntRange(0, 4).Draw(t, "ending")),
+			At:     drawAt.Draw(t, "at"), Left: m.left(t),
 		}
 	case 16:
 		n, _ := m.s.Node(drawNode.Draw(t, "node"))
-		return DeleteNode{Node: n.ID, Begun: sequence(t, n.Operation.Begun)}
+		return DeleteNode{
+			Node: n.ID, Begun: sequence(t, n.Operation.Begun), At: drawAt.Draw(t, "at"),
+			Left: m.left(t),
+		}
 	case 17:
 		return ForgetTombstone{Node: drawNode.Draw(t, "node")}
 	case 18, 19:
@@ -501,6 +518,10 @@ func dump(s *State) string {
 			t.Sequence)
 	}
 	for sh := range s.ShardsFrom(neon.ShardID{}) {
+		if sh.PriorNode != 0 {
+			b = fmt.Appendf(b, "before node %d, node %d had the number of\n", sh.GenNode,
+				sh.PriorNode)
+		}
 		b = fmt.Appendf(b,
 			"shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d,%s notified=%v told=%d byhand=%v unhealthy=%v scrubbed=%d sequence=%d\n",
 			sh.ID, sh.Generation, sh.HasGeneration, sh.GenNode, sh.Attached, sh.Secondary,
@@ -524,6 +545,9 @@ func dump(s *State) string {
 		b = fmt.Appendf(b, "grave %s generation=%d\n", g.tenant, g.generation)
 		return true
 	})
+	for o := range s.Outcomes() {
+		b = fmt.Appendf(b, "outcome %+v\n", o)
+	}
 	return string(b)
 }
 

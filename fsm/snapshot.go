@@ -18,7 +18,8 @@ import (
 // all of its content. The content is a CBOR header with the counts and then, each in
 // order and as fixed binary: the tenants, the shards, the remembered requests, the
 // tombstones of tenants, the timelines, the operations that safekeepers owe, the
-// imports and the deletions. The index from nodes to shards is rebuilt on reading.
+// imports, the deletions and the outcomes of operations. The index from nodes to shards
+// is rebuilt on reading.
 const (
 	snapshotMagic  = "QUORATE"
 	snapshotFormat = 1
@@ -48,6 +49,8 @@ type snapshotHeader struct {
 
 	Imports int `cbor:"60,keyasint,omitempty"`
 	Deletes int `cbor:"61,keyasint,omitempty"`
+
+	Outcomes int `cbor:"62,keyasint,omitempty"`
 }
 
 // SnapshotWriter writes one State; it may run while newer states are made.
@@ -91,7 +94,7 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 		TenantTombstones: s.deletedTenants.byAge.Len(),
 		Safekeepers:      s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
 		Imports: s.imports.Len(), Deletes: s.deletes.Len(),
-		Splits: splits,
+		Splits: splits, Outcomes: s.outcomes.byAge.Len(),
 	})
 	if err != nil {
 		return err
@@ -117,6 +120,7 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 	s.ops.Scan(func(o SafekeeperOp) bool { b = appendOp(b, &o); return put() })
 	s.imports.Scan(func(i Import) bool { b = appendImport(b, &i); return put() })
 	s.deletes.Scan(func(t TimelineDelete) bool { b = appendTimelineDelete(b, &t); return put() })
+	s.outcomes.values(func(o Outcome) bool { b = appendOutcome(b, o); return put() })
 	if err != nil {
 		return err
 	}
@@ -267,6 +271,9 @@ func (d *decoder) state() *State {
 	}
 	d.safekeeping(s, &head)
 	d.timelineWork(s, &head)
+	for i := 0; i < head.Outcomes && d.err == nil; i++ {
+		s.outcomes.add(readOutcome(d))
+	}
 	if d.err == nil && (s.tenants.Len() != head.Tenants || s.shards.Len() != head.Shards) {
 		d.err = errRepeat
 	}
@@ -356,6 +363,15 @@ func (d *decoder) uvarint() (v uint64) {
 	if d.err == nil {
 		var err error
 		v, err = binary.ReadUvarint(d.r)
+		d.fail(err)
+	}
+	return v
+}
+
+func (d *decoder) varint() (v int64) {
+	if d.err == nil {
+		var err error
+		v, err = binary.ReadVarint(d.r)
 		d.fail(err)
 	}
 	return v

@@ -36,6 +36,7 @@ type State struct {
 
 	done           recent[request]
 	deletedTenants recent[tenantTombstone]
+	outcomes       recent[Outcome]
 }
 
 // Leader says who leads, for clients and for replicas that forward.
@@ -55,6 +56,7 @@ func NewState() *State {
 		timelineWorkTable: newTimelineWorkTable(),
 		done:              newRequests(),
 		deletedTenants:    newTenantTombstones(),
+		outcomes:          newOutcomes(),
 	}
 }
 
@@ -70,6 +72,7 @@ func (s *State) copy() State {
 	c.safekeeperTable = s.safekeeperTable.copy()
 	c.timelineWorkTable = s.timelineWorkTable.copy()
 	c.done, c.deletedTenants = s.done.copy(), s.deletedTenants.copy()
+	c.outcomes = s.outcomes.copy()
 	return c
 }
 

@@ -99,6 +99,9 @@ func (o *operations) settle(l *look, v opinion) opinion {
 	if v.verdict == finished || v.verdict == stays {
 		return v
 	}
+	if l.op.overdue != "" {
+		return opinion{verdict: stays, why: because(l.op.overdue, v.why)}
+	}
 	since, begun := l.op.moving[l.id]
 	if begun && time.Since(since) >= movePatience {
 		why := cmp.Or(v.why, o.queue.Status(l.id).LastError, "nothing")
@@ -119,6 +122,14 @@ func (o *operations) settle(l *look, v opinion) opinion {
 		return opinion{verdict: stays, why: v.why}
 	}
 	return v
+}
+
+// because adds what was in the way in the end.
+func because(why, last string) string {
+	if last == "" {
+		return why
+	}
+	return why + ", in the end it waited for: " + last
 }
 
 // lookAgain takes from those that stay the ones that have got there nevertheless.

@@ -57,6 +57,7 @@ type operation struct {
 	obstacles map[neon.ShardID]obstacle  // what some of both cannot get over now
 	left      map[neon.ShardID]string    // settled: they stay where they are, and why
 	notBefore time.Time                  // until when there is nothing to plan
+	overdue   string                     // why nothing is waited for any more, or ""
 }
 
 func newOperation(n *fsm.Node) *operation {
@@ -132,7 +133,7 @@ func (o *operations) round() {
 		op := o.running[id]
 		switch {
 		case op.Interrupted:
-			o.end(op, fsm.EndNodeOperation{Node: op.node, Begun: op.Begun, Ending: fsm.Abandoned})
+			o.end(op, fsm.Abandoned, op.left)
 			continue
 		case op.Force:
 			o.force(op)
@@ -251,6 +252,7 @@ func (o *operations) newcomers(op *operation) (ids []neon.ShardID) {
 
 // advance looks at what is under way and begins as many moves as there is room for.
 func (o *operations) advance(st *fsm.State, op *operation, room int) {
+	op.overdue = o.overdue(st, op)
 	sched := scheduler.New(st, o.loads())
 	var intents []fsm.Intent
 	consider := func(id neon.ShardID) {
@@ -437,7 +439,6 @@ func (o *operations) finish(op *operation) {
 	if time.Now().Before(op.notBefore) {
 		return
 	}
-	end := fsm.EndNodeOperation{Node: op.node, Begun: op.Begun, Ending: fsm.Finished}
 	if op.Kind == fsm.OperationDrain {
 		if op.plan = o.newcomers(op); len(op.plan) > 0 {
 			return
@@ -445,7 +446,7 @@ func (o *operations) finish(op *operation) {
 	}
 	o.lookAgain(op)
 	if op.Kind != fsm.OperationDelete {
-		o.end(op, end)
+		o.end(op, fsm.Finished, op.left)
 		return
 	}
 	st := o.log.State()
@@ -458,24 +459,10 @@ func (o *operations) finish(op *operation) {
 	case len(op.plan) > 0:
 		op.notBefore = time.Now().Add(o.opts.RetryMin)
 	case len(op.left) > 0:
-		end.Ending = fsm.Cancelled
-		o.end(op, end)
+		o.end(op, fsm.GaveUp, op.left)
 	case o.beforeDelete():
-		o.end(op, fsm.DeleteNode{Node: op.node, Begun: op.Begun})
+		o.end(op, fsm.Finished, o.remains(op))
 	}
-}
-
-func (o *operations) end(op *operation, end fsm.Command) {
-	if _, err := o.log.Propose(o.ctx, fsm.RequestID{}, end); err != nil {
-		if o.ctx.Err() == nil {
-			o.logger.Info("the end of an operation was not committed", "node", op.node, "err", err)
-		}
-		return
-	}
-	o.drop(op)
-	left := hindered(op.left)
-	o.logger.Info(title(op.Kind)+" background operation "+op.outcome(end), "node", op.node,
-		"left", left.Count, "named", left.Named)
 }
 
 // drop forgets an operation that is over.
@@ -501,19 +488,6 @@ func (o *operations) of(n neon.NodeID) decide.OperationStatus {
 	return o.status[n]
 }
 
-// outcome is how an operation has ended, in the words that clients know where they
-// know any.
-func (op *operation) outcome(end fsm.Command) string {
-	e, ok := end.(fsm.EndNodeOperation)
-	switch {
-	case ok && e.Ending == fsm.Abandoned:
-		return "was interrupted by a restart of the node"
-	case ok && op.Kind == fsm.OperationDelete:
-		return "failed: not everything can leave the node"
-	}
-	return "completed successfully"
-}
-
 // force takes everything away from a node that is deleted by force, in batches and
 // without waiting for anything, and deletes it. What no other node can take loses
 // its place with the node.
@@ -531,7 +505,7 @@ func (o *operations) force(op *operation) {
 		switch {
 		case len(intents) == 0:
 			if o.beforeDelete() {
-				o.end(op, fsm.DeleteNode{Node: op.node, Begun: op.Begun})
+				o.end(op, fsm.Finished, o.remains(op))
 			}
 			return
 		case len(refused) == len(intents):

@@ -230,6 +230,91 @@ func TestAnOperationNamesWhatItWaitsFor(t *testing.T) {
 	})
 }
 
+// TestAnOperationEndsHoweverOftenLeadersChange: an obstacle is timed by a leader, and none
+// leads for long enough. How the operation ended is in the log.
+func TestAnOperationEndsHoweverOftenLeadersChange(t *testing.T) {
+	results := map[fsm.OperationKind]fsm.Ending{
+		fsm.OperationDrain: fsm.Finished, fsm.OperationDelete: fsm.GaveUp,
+	}
+	for kind, result := range results {
+		scenario(t, 4, func(b *bench) {
+			b.log.Upgrade(b.t)
+			b.create(24, 1, neon.Attached(1))
+			b.awaitIdle()
+			n := b.busiest()
+			sh, _ := b.log.State().Shard(b.firstOn(n))
+			b.must(fsm.BeginSplit{
+				Tenant: sh.ID.Tenant, Sequence: sequenceOf(b, sh.ID.Tenant), Count: 2, Stripe: 2048,
+				Parents: []fsm.SplitParent{{
+					Shard: sh.ID, Node: sh.GenNode, Generation: sh.Generation,
+				}},
+			})
+			begun := time.Now()
+			b.must(fsm.BeginNodeOperation{
+				Node: n, Kind: kind, Prior: neon.SchedulingActive, At: begun.UnixMilli(),
+			})
+			for operating(b.log.State()) > 0 && time.Since(begun) < 2*time.Hour {
+				elapse(2 * time.Minute)
+				b.depose()
+				b.lead()
+			}
+			o := howEnded(b, n, kind)
+			if d := time.UnixMilli(o.EndedAt).Sub(begun); d > 65*time.Minute || d < movePatience {
+				b.t.Errorf("%s: it ended after %s", kind, d)
+			}
+			if o.Ending != result || o.Left.Count != 1 || o.Attached != 1 || o.Total < 2 ||
+				len(o.Left.Named) != 1 || o.Left.Named[0].Shard != sh.ID ||
+				!strings.Contains(o.Left.Named[0].Why, beingSplit) {
+				b.t.Errorf("%s: it ended as %+v", kind, o)
+			}
+		})
+	}
+}
+
+func sequenceOf(b *bench, id neon.TenantID) uint64 {
+	tenant, _ := b.log.State().Tenant(id)
+	return tenant.Sequence
+}
+
+func howEnded(b *bench, n neon.NodeID, kind fsm.OperationKind) fsm.Outcome {
+	b.t.Helper()
+	for o := range b.log.State().Outcomes() {
+		if o.Node == n && o.Kind == kind {
+			return o
+		}
+	}
+	b.t.Fatalf("no %s of node %d has ended", kind, n)
+	return fsm.Outcome{}
+}
+
+// TestADeletedNodeLeavesWordOfWhatLostItsPlace.
+func TestADeletedNodeLeavesWordOfWhatLostItsPlace(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		scenario(t, 3, func(b *bench) {
+			b.log.Upgrade(b.t)
+			ids := b.create(6, 1, neon.Attached(1))
+			b.awaitIdle()
+			n := b.busiest()
+			id := b.firstOn(n)
+			b.must(fsm.UpdateTenant{
+				ID: id.Tenant, Sequence: sequenceOf(b, id.Tenant),
+				Scheduling: new(neon.ShardStop),
+			})
+			b.must(fsm.BeginNodeOperation{
+				Node: n, Kind: fsm.OperationDelete, Prior: neon.SchedulingActive, Force: force,
+				At: time.Now().UnixMilli(),
+			})
+			b.endedWithin(5 * time.Minute)
+			o := howEnded(b, n, fsm.OperationDelete)
+			if node, _ := b.log.State().Node(n); !node.Tombstone || o.Ending != fsm.Finished ||
+				o.Force != force || o.Left.Count != 1 || o.Left.Named[0].Shard != id ||
+				!strings.Contains(o.Left.Named[0].Why, "Stop") {
+				b.t.Errorf("of %d tenants, force %v: it ended as %+v", len(ids), force, o)
+			}
+		})
+	}
+}
+
 // last is the last line with a text.
 func (w *watch) last(text string) (line string) {
 	w.mu.Lock()

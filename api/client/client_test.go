@@ -264,6 +264,10 @@ func TestNodeCallsAreSpelledAsControllersExpect(t *testing.T) {
 			"GET /debug/v1/operation", `[{"node_id":3,"operation":"fill"}]`,
 			func() error { return fails(all.Operations(ctx)) },
 		},
+		{
+			"GET /debug/v1/operation?ended=true", `[{"node_id":3,"operation":"fill"}]`,
+			func() error { return fails(all.EndedOperations(ctx)) },
+		},
 	})
 	k.answer = `{"id":3,"availability":"Active","scheduling":"Draining"}`
 	n, err := all.Get(ctx, 3)

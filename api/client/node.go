@@ -116,6 +116,13 @@ func (n Nodes) Operations(ctx context.Context) (list []neon.NodeOperation, err e
 	return list, n.c.Call(ctx, http.MethodGet, "/debug/v1/operation", nil, &list)
 }
 
+// EndedOperations lists how drains, fills and deletions have ended, the latest first.
+func (n Nodes) EndedOperations(
+	ctx context.Context,
+) (list []neon.EndedNodeOperation, err error) {
+	return list, n.c.Call(ctx, http.MethodGet, "/debug/v1/operation?ended=true", nil, &list)
+}
+
 // Tombstones lists the deleted pageservers. They may not register again.
 func (n Nodes) Tombstones(ctx context.Context) (list []neon.NodeDescribe, err error) {
 	return list, n.c.Call(ctx, http.MethodGet, "/debug/v1/tombstone", nil, &list)

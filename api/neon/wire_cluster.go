@@ -1,5 +1,7 @@
 package neon
 
+import "time"
+
 // Cluster is the answer of GET /control/v1/cluster/members. It has the members of the
 // Raft cluster as the replica that was asked sees them. Neon's own controller has no such
 // route.
@@ -121,6 +123,29 @@ type NodeOperation struct {
 	// are none, and name at most 16 shards, those with the lowest ids.
 	Waits *HinderedShards `json:"waits_for,omitempty"`
 	Stays *HinderedShards `json:"stays,omitempty"`
+}
+
+// EndedNodeOperation is how the last operation of its kind on a pageserver has ended, in the
+// answer of GET /debug/v1/operation?ended=true. The pageserver need not exist any more.
+type EndedNodeOperation struct {
+	Node  NodeID `json:"node_id"`
+	Kind  string `json:"operation"` // drain, fill or delete
+	Force bool   `json:"force"`
+
+	// Result is completed, cancelled, interrupted (by a restart of the pageserver) or
+	// gave_up (a deletion that would leave something behind).
+	Result string `json:"result"`
+
+	BegunAt *time.Time `json:"begun_at"` // null: not known
+	EndedAt *time.Time `json:"ended_at"`
+
+	Total    int `json:"attached_at_start"` // attached shards when it was begun
+	Attached int `json:"attached"`          // attached shards when it ended
+	Shards   int `json:"shards"`            // locations of either kind then
+
+	// Left are the shards that are not where the operation wanted them, or that have lost
+	// their place with their pageserver; absent when there are none.
+	Left *HinderedShards `json:"left,omitempty"`
 }
 
 // HinderedShards are shards that are not where an operation wants them.

@@ -3,6 +3,8 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -158,10 +160,18 @@ func (o *Operations) begin(
 		if err := allow(s, &n); err != nil {
 			return nil, err
 		}
-		c.Prior = n.Scheduling
+		c.Prior, c.At = n.Scheduling, timeOf(s)
 		return c, nil
 	})
 	return err
+}
+
+// timeOf is the time for what is recorded about an operation, as far as a state records it.
+func timeOf(s *fsm.State) int64 {
+	if s.KeepsOutcomes() {
+		return time.Now().UnixMilli()
+	}
+	return 0
 }
 
 // Cancel ends the operation of that kind on a node. The node gets back the policy that it
@@ -175,7 +185,9 @@ func (o *Operations) Cancel(ctx context.Context, id neon.NodeID, kind fsm.Operat
 		if kind != fsm.OperationDelete && !n.Available() {
 			return nil, unavailable(id)
 		}
-		c := fsm.EndNodeOperation{Node: id, Begun: n.Operation.Begun, Ending: fsm.Cancelled}
+		c := fsm.EndNodeOperation{
+			Node: id, Begun: n.Operation.Begun, Ending: fsm.Cancelled, At: timeOf(s),
+		}
 		if n.Operation.Kind == kind {
 			return c, nil
 		}
@@ -203,7 +215,7 @@ func (o *Operations) DeleteNow(ctx context.Context, id neon.NodeID) error {
 			return nil, err
 		}
 		return fsm.BeginNodeOperation{
-			Node: id, Kind: fsm.OperationDelete, Force: true, Prior: n.Scheduling,
+			Node: id, Kind: fsm.OperationDelete, Force: true, Prior: n.Scheduling, At: timeOf(s),
 		}, nil
 	})
 	if err != nil {
@@ -243,7 +255,7 @@ func (o *Operations) Drop(ctx context.Context, id neon.NodeID) error {
 		case n.Tombstone:
 			return nil, nil
 		}
-		return fsm.DeleteNode{Node: id}, nil
+		return fsm.DeleteNode{Node: id, At: timeOf(s)}, nil
 	})
 	return err
 }
@@ -305,5 +317,17 @@ func (o *Operations) List(ctx context.Context) (all []Progress, err error) {
 			})
 		}
 	}
+	return all, nil
+}
+
+// Ended lists how operations have ended, one of each kind for each node, the latest first,
+// from a linearizable read. Nodes that are gone are among them.
+func (o *Operations) Ended(ctx context.Context) ([]fsm.Outcome, error) {
+	s, err := o.Log.ReadState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Collect(s.Outcomes())
+	slices.Reverse(all)
 	return all, nil
 }

@@ -55,6 +55,7 @@ func (s operationCommands) all() []*cobra.Command {
 			"Start filling a pageserver; done when its scheduling policy is active", fill()),
 		s.cancel("cancel-fill", "Cancel filling a pageserver and wait until it is; may be retried",
 			fill()),
+		s.list(),
 	}
 }
 

@@ -1,0 +1,96 @@
+package reconciler
+
+import (
+	"fmt"
+	"time"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/internal/decide"
+)
+
+// end commits the end of an operation, with what is left of it.
+func (o *operations) end(op *operation, e fsm.Ending, why map[neon.ShardID]string) {
+	left := hindered(why)
+	if _, err := o.log.Propose(o.ctx, fsm.RequestID{}, o.ending(op, e, left)); err != nil {
+		if o.ctx.Err() == nil {
+			o.logger.Info("the end of an operation was not committed", "node", op.node, "err", err)
+		}
+		return
+	}
+	o.drop(op)
+	o.logger.Info(title(op.Kind)+" background operation "+op.outcome(e), "node", op.node,
+		"left", left.Count, "named", left.Named)
+}
+
+// ending is the command that ends an operation. A log of the first level has no place for
+// the outcome.
+func (o *operations) ending(op *operation, e fsm.Ending, left decide.Hindered) fsm.Command {
+	var at int64
+	var kept fsm.Left
+	if o.log.State().KeepsOutcomes() {
+		at, kept.Count = time.Now().UnixMilli(), left.Count
+		for _, x := range left.Named {
+			kept.Named = append(kept.Named, fsm.LeftShard{Shard: x.Shard, Why: x.Why})
+		}
+	} else if e == fsm.GaveUp {
+		e = fsm.Cancelled
+	}
+	if op.Kind == fsm.OperationDelete && e == fsm.Finished {
+		return fsm.DeleteNode{Node: op.node, Begun: op.Begun, At: at, Left: kept}
+	}
+	return fsm.EndNodeOperation{Node: op.node, Begun: op.Begun, Ending: e, At: at, Left: kept}
+}
+
+// outcome is how an operation has ended, in the words that clients know where they
+// know any.
+func (op *operation) outcome(e fsm.Ending) string {
+	switch e {
+	case fsm.Abandoned:
+		return "was interrupted by a restart of the node"
+	case fsm.GaveUp:
+		return "failed: not everything can leave the node"
+	}
+	return "completed successfully"
+}
+
+// remains is what loses its place with a node that is about to be deleted, and why.
+func (o *operations) remains(op *operation) map[neon.ShardID]string {
+	left := make(map[neon.ShardID]string)
+	st := o.log.State()
+	for sh := range st.NodeShards(op.node) {
+		tenant, _ := st.Tenant(sh.ID.Tenant)
+		if !sh.Intends(op.node) || tenant.Deleting {
+			continue
+		}
+		why := noOtherNode
+		if x, ok := op.obstacles[sh.ID]; ok {
+			why = x.why
+		} else if tenant.Scheduling == neon.ShardStop {
+			why = pinnedBy(tenant)
+		}
+		left[sh.ID] = why
+	}
+	return left
+}
+
+// overdue is why an operation begins nothing any more and waits for nothing, or "". An
+// obstacle is timed anew by each leader, and leaders may follow each other for good. So an
+// operation as a whole has as much time as its moves can take if each one lasts as long
+// as it may. There are no more than twice as many as shards were attached on the node, or
+// than a node has on average.
+func (o *operations) overdue(st *fsm.State, op *operation) string {
+	if op.At == 0 {
+		return ""
+	}
+	nodes := 1
+	for range st.Nodes() {
+		nodes++
+	}
+	moves := 2*op.Total + st.ShardCount()/nodes
+	limit := movePatience * time.Duration(2+moves/max(1, o.opts.OperationMoves))
+	if time.Since(time.UnixMilli(op.At)) < limit {
+		return ""
+	}
+	return fmt.Sprintf("the operation has lasted for %s", limit)
+}

@@ -126,9 +126,11 @@ type Options struct {
 
 	OptimiseInterval time.Duration // 20 s between looks for better places
 	OptimiseMoves    int           // 16 moves at work at a time
-	OptimiseScan     int           // 10000 shards looked at in one interval
-	ColdRetry        time.Duration // 5 s between looks at a destination that is not warm
-	LongReconcile    time.Duration // 120 s, beyond which the operator is told
+	// 8 of them from one node and to it, to make loads even; less than none: they are not
+	OptimisePerNode int
+	OptimiseScan    int           // 10000 shards looked at in one interval
+	ColdRetry       time.Duration // 5 s between looks at a destination that is not warm
+	LongReconcile   time.Duration // 120 s, beyond which the operator is told
 
 	Chaos Chaos
 }
@@ -175,6 +177,9 @@ func (o Options) withDefaults() Options {
 	d(&o.OptimiseInterval, 20*time.Second)
 	n(&o.OptimiseMoves, 16)
 	n(&o.OptimiseScan, 10000)
+	if o.OptimisePerNode == 0 {
+		o.OptimisePerNode = 8
+	}
 	d(&o.ColdRetry, 5*time.Second)
 	d(&o.LongReconcile, 120*time.Second)
 	return o

@@ -12,9 +12,10 @@ import (
 	"quorate/scheduler"
 )
 
-// optimiser looks for better places for shards that have all they need. In a large
-// cluster there is always something else to be done, so it does not wait for that to
-// end: it has a budget of moves at work, and what waits is not at work.
+// optimiser looks for better places for shards that have all they need, and then for moves
+// that make the loads of nodes even. In a large cluster there is always something else to be
+// done, so it does not wait for that to end: it has a budget of moves at work, and what
+// waits is not at work.
 type optimiser struct {
 	ctx      context.Context
 	opts     Options
@@ -26,7 +27,7 @@ type optimiser struct {
 	commit   func([]fsm.Intent) (refused []neon.ShardID)
 	notifies bool // there is a compute hook
 
-	mu     sync.Mutex
+	mu     sync.Mutex                // held while a plan is made
 	cursor neon.TenantID             // where the next pass goes on; guarded by mu
 	begun  map[neon.ShardID]struct{} // moves that have not ended; guarded by mu
 }
@@ -47,9 +48,14 @@ func (o *optimiser) run() {
 
 // pass proposes better places for the shards of some tenants, one of each, and
 // returns how many there are. It goes on where the last one ended, so that no
-// tenant is kept waiting by others whose moves take long.
+// tenant is kept waiting by others whose moves take long. What the budget leaves is for
+// even loads.
 func (o *optimiser) pass(scan int) int {
-	intents := o.plan(o.log.State(), scan)
+	better := o.propose(o.plan(o.log.State(), scan))
+	return better + o.propose(o.even(o.log.State()))
+}
+
+func (o *optimiser) propose(intents []fsm.Intent) int {
 	if len(intents) == 0 {
 		return 0
 	}
@@ -113,18 +119,34 @@ func (o *optimiser) plan(st *fsm.State, scan int) (intents []fsm.Intent) {
 	return intents
 }
 
+// even makes loads even, with as many moves as the budget has room for.
+func (o *optimiser) even(st *fsm.State) []fsm.Intent {
+	if o.opts.OptimisePerNode < 0 {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	intents := scheduler.New(st, o.loads()).Balance(scheduler.Balancing{
+		Moves: o.opts.OptimiseMoves - o.atWork(st), PerNode: o.opts.OptimisePerNode,
+		May:    func(id neon.ShardID) bool { return !o.failing(id) && !o.occupied(st, id.Tenant) },
+		AtWork: o.atWorkOn,
+	})
+	for _, in := range intents {
+		o.begun[in.Shard] = struct{}{}
+	}
+	return intents
+}
+
 // best is a proposal for one shard of a tenant of which no shard is moving. One for
 // which calls fail is left alone until they succeed, or it is stuck.
 func (o *optimiser) best(
 	st *fsm.State, sched *scheduler.Scheduler, tenant fsm.Tenant,
 ) (found fsm.Intent, ok bool) {
-	for sh := range st.TenantShards(tenant.ID) {
-		if o.moving(&sh) {
-			return fsm.Intent{}, false
-		}
+	if o.occupied(st, tenant.ID) {
+		return fsm.Intent{}, false
 	}
 	for sh := range st.TenantShards(tenant.ID) {
-		if q := o.queue.Status(sh.ID); q.Failures > 0 && !q.Waits {
+		if o.failing(sh.ID) {
 			continue
 		}
 		if in, ok := sched.Optimise(sh); ok {
@@ -134,6 +156,28 @@ func (o *optimiser) best(
 	return fsm.Intent{}, false
 }
 
+// failing reports whether calls for a shard fail.
+func (o *optimiser) failing(id neon.ShardID) bool {
+	q := o.queue.Status(id)
+	return q.Failures > 0 && !q.Waits
+}
+
+// atWorkOn reports whether a shard is being worked on.
+func (o *optimiser) atWorkOn(id neon.ShardID) bool {
+	q := o.queue.Status(id)
+	return q.Active && !q.Waits
+}
+
+// occupied reports whether a shard of a tenant is moving.
+func (o *optimiser) occupied(st *fsm.State, id neon.TenantID) bool {
+	for sh := range st.TenantShards(id) {
+		if o.moving(&sh) {
+			return true
+		}
+	}
+	return false
+}
+
 // moving reports whether the other shards of a tenant have to wait for one: while it
 // is at work, and while compute is not told of it, since their moves would stop at the
 // same place. One whose destination stays cold, or that is stuck, holds up no other.
@@ -141,11 +185,7 @@ func (o *optimiser) moving(sh *fsm.Shard) bool {
 	if o.notifies && sh.OwesNotification() {
 		return true
 	}
-	if sh.PreferredNode == 0 {
-		return false
-	}
-	q := o.queue.Status(sh.ID)
-	return q.Active && !q.Waits
+	return sh.PreferredNode != 0 && o.atWorkOn(sh.ID)
 }
 
 func compare(a, b neon.TenantID) int {

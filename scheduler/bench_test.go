@@ -96,3 +96,43 @@ func BenchmarkNew(b *testing.B) {
 		_ = w.scheduler()
 	}
 }
+
+// BenchmarkBalance looks for moves on 300 nodes with 100,000 shards: when there is
+// nothing to do, when one node has nothing, and when nodes differ in their bytes.
+func BenchmarkBalance(b *testing.B) {
+	const nodes, shards = 300, 100_000
+	w := newWorld(b)
+	for i := range nodes {
+		w.addNode(neon.NodeID(i+1), string(rune('a'+i%3)))
+	}
+	sizes := make(map[neon.ShardID]uint64)
+	for n := range shards / 200 {
+		t := fsm.CreateTenant{
+			ID: tenantID(n), Count: 200, Policy: neon.Attached(1), Scheduling: neon.ShardActive,
+		}
+		for i := range 200 {
+			at := (n*200 + i) % nodes
+			t.Shards = append(t.Shards, fsm.NewShard{
+				Attached: neon.NodeID(at + 1), PreferredAZ: neon.MakeAZ(string(rune('a' + at%3))),
+				Secondary: []neon.NodeID{neon.NodeID((at+1)%nodes + 1)},
+			})
+			sizes[neon.ShardID{Tenant: t.ID, Number: neon.ShardNumber(i), Count: 200}] =
+				uint64(1+at*7) << 28
+		}
+		w.apply(t)
+	}
+	look := func(name string, o Balancing, want bool) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for range b.N {
+				if n := len(w.scheduler().Balance(o)); (n > 0) != want {
+					b.Fatalf("%d moves", n)
+				}
+			}
+		})
+	}
+	look("even", unlimited(nil), false)
+	look("sizes", unlimited(sizes), true)
+	w.addNode(nodes+1, "a")
+	look("a new node", unlimited(nil), true)
+}

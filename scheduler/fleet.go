@@ -27,6 +27,7 @@ type node struct {
 	class    class
 	counts   fsm.NodeCounts
 	load     Load
+	share    int    // of the capacity, where the largest node has wholeShare
 	disk     uint64 // the part of the utilisation that is due to disk space
 	used     uint64 // utilisation
 	affinity int    // locations of the tenant under decision
@@ -45,9 +46,12 @@ const (
 // zone sums up the nodes of an availability zone that may take something.
 type zone struct {
 	az    neon.AZ
-	nodes int
+	share int // of the capacity, all its nodes together
 	home  int
 }
+
+// wholeShare is the share of the largest node.
+const wholeShare = 1000
 
 // newFleet takes the nodes of a state. It costs O(nodes), whatever the number of
 // shards.
@@ -71,12 +75,30 @@ func newFleet(state *fsm.State, loads map[neon.NodeID]Load) *fleet {
 			f.open = append(f.open, i)
 		}
 	}
-	if len(f.open) > 0 {
-		f.divide(f.open)
-	} else {
-		f.divide(f.mute)
+	takers := f.open
+	if len(takers) == 0 {
+		takers = f.mute
 	}
+	f.weigh(takers)
+	f.divide(takers)
 	return f
+}
+
+// weigh says how large some nodes are beside each other, by their disks. As long as any
+// of them has not told its size, they are all alike.
+func (f *fleet) weigh(nodes []int) {
+	var most uint64
+	known := true
+	for _, i := range nodes {
+		usable := f.nodes[i].load.DiskUsable
+		most, known = max(most, usable), known && usable > 0
+	}
+	for _, i := range nodes {
+		n := &f.nodes[i]
+		if n.share = wholeShare; known {
+			n.share = max(1, int(float64(n.load.DiskUsable)/float64(most)*wholeShare))
+		}
+	}
 }
 
 // divide sums up the zones of some nodes.
@@ -93,7 +115,7 @@ func (f *fleet) divide(nodes []int) {
 		n := &f.nodes[i]
 		n.zone = slices.IndexFunc(f.zones, func(z zone) bool { return z.az == n.az })
 		if n.zone >= 0 {
-			f.zones[n.zone].nodes++
+			f.zones[n.zone].share += n.share
 			f.zones[n.zone].home += n.counts.Home
 		}
 	}
@@ -138,11 +160,11 @@ func (f *fleet) pickOf(nodes []int, r role, d *draft) (neon.NodeID, bool) {
 }
 
 // homeZone chooses where a new tenant is at home: the zone with the fewest such
-// locations per schedulable node, the first by name among equals.
+// locations for the capacity of its schedulable nodes, the first by name among equals.
 func (f *fleet) homeZone() neon.AZ {
 	var best zone
 	for _, z := range f.zones {
-		if best.nodes == 0 || z.home*best.nodes < best.home*z.nodes {
+		if best.share == 0 || z.home*best.share < best.home*z.share {
 			best = z
 		}
 	}

@@ -17,13 +17,10 @@ type improvement struct {
 func (m *improvement) step() (fsm.Intent, bool) {
 	sh := m.shard
 	m.enter(sh.ID.Tenant)
-	t := &m.tenant
-	wanted := t.Policy.WantedSecondaries()
-	if m.held() || sh.Unmanaged || t.Scheduling != neon.ShardActive || sh.PreferredNode != 0 ||
-		len(sh.Secondary) != wanted {
+	if !m.settled(sh) {
 		return fsm.Intent{}, false
 	}
-	switch t.Policy.Kind {
+	switch m.tenant.Policy.Kind {
 	case neon.PlaceAttached:
 		if sh.Attached == 0 || !m.improvable() {
 			return fsm.Intent{}, false
@@ -36,6 +33,13 @@ func (m *improvement) step() (fsm.Intent, bool) {
 		return m.betterSecondary(attached)
 	}
 	return fsm.Intent{}, false
+}
+
+// settled reports whether a shard of the tenant under decision has all it needs, and may
+// be moved for its own good.
+func (r *round) settled(sh *fsm.Shard) bool {
+	return !r.held() && !sh.Unmanaged && r.tenant.Scheduling == neon.ShardActive &&
+		sh.PreferredNode == 0 && len(sh.Secondary) == r.tenant.Policy.WantedSecondaries()
 }
 
 // improvable is a cheap test that most shards fail: a shard that is alone on its

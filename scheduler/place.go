@@ -6,7 +6,7 @@ import (
 )
 
 // PlaceTenant places all shards of a new tenant, [i] being number i. Its home is
-// the zone with the fewest locations at home per node.
+// the zone with the fewest locations at home for its capacity.
 //
 // When there are too few nodes for the policy the error is a neon.Conflict whose
 // cause is ErrNoNodes or ErrNoFit, and the shards are nevertheless returned with

@@ -104,3 +104,26 @@ func (s *Scheduler) SplitSecondaries(sp fsm.Split) [][]neon.NodeID {
 func (s *Scheduler) Optimise(sh fsm.Shard) (fsm.Intent, bool) {
 	return (&improvement{round: &s.round, shard: &sh}).step()
 }
+
+// Balance proposes moves that make loads even: shards that have all they need get a
+// preferred node, as by Optimise. A plan begins at most o.Moves moves, and one of each
+// tenant.
+//
+// The fair share of a node is its part, by the size of its disk, of what its zone has. A
+// zone has the shards that are at home there; the others are shared out over all zones by
+// capacity. Nothing is moved while every node has its fair share by number, give or take 5
+// %, or two shards where that share is less than 20, to the next whole shard; and no more
+// bytes than 115 % of its fair share, or than that and 1 GiB. Bytes are looked at only when
+// nothing is to be moved by number.
+//
+// At rest a node has more than that only when a shard that it has is about as large as
+// what it has too much, or when what it has may not go: shards stay at home while any node
+// there is schedulable, go nowhere where more of their tenant is, and stay where their
+// operator has pinned them. Only schedulable nodes, which answer, are looked at, and none
+// takes anything that is overloaded.
+func (s *Scheduler) Balance(o Balancing) []fsm.Intent {
+	if len(s.open) < 2 || o.Moves <= 0 {
+		return nil
+	}
+	return newBalance(&s.round, o).plan()
+}

@@ -36,6 +36,7 @@ type flags struct {
 	ontoSafekeepers, httpsSafekeeper bool
 	diskLoss                         bool
 	maxSecondaryLag                  uint64
+	balanceMoves, balancePerNode     int
 	chaosInterval                    duration
 	chaosExit                        schedule
 
@@ -162,6 +163,10 @@ func (f *flags) registerWork(fs *pflag.FlagSet) {
 		"`schedule` (sec min hour day month weekday) of exits of the leader; with --chaos-interval")
 	fs.Uint64Var(&f.maxSecondaryLag, "max-secondary-lag-bytes", 0,
 		"largest lag of a secondary that a drain moves to; 0 is 256 MiB")
+	fs.IntVar(&f.balanceMoves, "optimise-moves", 16,
+		"shards moved at once to better places and to make the loads of pageservers even")
+	fs.IntVar(&f.balancePerNode, "optimise-moves-per-node", 8,
+		"how many of them may leave or come to one pageserver to make loads even (0: loads are not made even)")
 	durationVar(fs, &f.maxOffline, "max-offline-interval", 30*time.Second,
 		"silence after which a pageserver is offline")
 	durationVar(fs, &f.maxWarmingUp, "max-warming-up-interval", 300*time.Second,

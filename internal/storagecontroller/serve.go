@@ -195,8 +195,18 @@ func (f *flags) reconciler() reconciler.Options {
 		MaxWarmingUp:  f.maxWarmingUp.std(),
 		NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency,
 		MaxSecondaryLag: f.maxSecondaryLag, Chaos: f.chaos(),
-		LongReconcile: f.longReconcile.std(),
+		LongReconcile: f.longReconcile.std(), OptimiseMoves: f.balanceMoves,
+		OptimisePerNode: f.perNode(),
 	}
+}
+
+// perNode is how many moves at a time make the load of one node even: less than none
+// for 0.
+func (f *flags) perNode() int {
+	if f.balancePerNode == 0 {
+		return -1
+	}
+	return f.balancePerNode
 }
 
 // many tells whether there are other replicas.

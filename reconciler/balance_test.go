@@ -1,0 +1,170 @@
+package reconciler
+
+import (
+	"testing"
+	"time"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+)
+
+// createOn creates tenants of one shard that are attached on a node and at home in its
+// zone, with a secondary in another zone.
+func (b *bench) createOn(n neon.NodeID, count int) {
+	b.t.Helper()
+	st := b.log.State()
+	node, _ := st.Node(n)
+	var others []neon.NodeID
+	for other := range st.Nodes() {
+		if other.AZ != node.AZ {
+			others = append(others, other.ID)
+		}
+	}
+	for i := range count {
+		b.must(fsm.CreateTenant{
+			ID: neon.TenantID{0xbb, byte(n), byte(i >> 8), byte(i)}, Stripe: 2048,
+			Policy: neon.Attached(1), Scheduling: neon.ShardActive,
+			Shards: []fsm.NewShard{{
+				Attached: n, Secondary: others[i%len(others):][:1], PreferredAZ: node.AZ,
+			}},
+		})
+	}
+}
+
+// backAfterRestart is what a pageserver does that was drained: its process ends, starts again and
+// re-attaches, and the node is used again.
+func (b *bench) backAfterRestart(n neon.NodeID, after time.Duration) {
+	b.t.Helper()
+	b.fleet.set(func() { b.fleet.down[n] = true })
+	elapse(after)
+	b.fleet.set(func() { b.fleet.down[n] = false })
+	b.must(fsm.ReAttach{Node: n})
+	b.now.ReAttached(n)
+	elapse(3 * time.Second)
+	b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
+}
+
+// numbers are the attached shards of every node.
+func (b *bench) numbers() map[neon.NodeID]int {
+	got := make(map[neon.NodeID]int)
+	for n := range b.log.State().Nodes() {
+		got[n.ID] = b.attachedOn(n.ID)
+	}
+	return got
+}
+
+// awaitEven waits until every node has between least and most shards, and demands that
+// then nothing moves any more.
+func (b *bench) awaitEven(least, most int, limit time.Duration) {
+	b.t.Helper()
+	out := func() (ids []neon.NodeID) {
+		for id, n := range b.numbers() {
+			if n < least || n > most {
+				ids = append(ids, id)
+			}
+		}
+		return ids
+	}
+	began := time.Now()
+	for len(out()) > 0 {
+		if elapse(time.Second); time.Since(began) > limit {
+			b.t.Errorf("after %s nodes %v do not have %d to %d shards: %v", limit, out(), least,
+				most, b.numbers())
+			return
+		}
+	}
+	b.t.Logf("even after %s: %v", time.Since(began), b.numbers())
+	b.awaitIdle()
+	b.check()
+	before := b.log.State().Hash()
+	elapse(10 * time.Minute)
+	if b.log.State().Hash() != before {
+		b.t.Errorf("it does not rest: %v", b.numbers())
+	}
+}
+
+// TestAFleetBecomesEvenAgain: whatever has made it lopsided, and whoever leads.
+func TestAFleetBecomesEvenAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil       func(b *bench)
+		least, most int
+	}{
+		"two nodes drained, restarted and filled": {func(b *bench) {
+			for _, n := range []neon.NodeID{1, 2} {
+				b.begin(n, fsm.OperationDrain)
+				b.ended()
+				b.backAfterRestart(n, 80*time.Second)
+				b.begin(n, fsm.OperationFill)
+				b.ended()
+			}
+		}, 19, 21},
+		"a node died and came back": {func(b *bench) {
+			b.fleet.set(func() { b.fleet.down[1] = true })
+			elapse(10 * time.Minute)
+			b.backAfterRestart(1, time.Second)
+		}, 19, 21},
+		"a new node": {func(b *bench) {
+			b.must(fsm.RegisterNode{
+				ID: 7, Addr: fsm.NodeAddr{HTTPHost: "h", HTTPPort: 7}, AZ: neon.MakeAZ("az-1"),
+			})
+		}, 11, 21},
+		"a new node, and leaders that change": {func(b *bench) {
+			b.must(fsm.RegisterNode{
+				ID: 7, Addr: fsm.NodeAddr{HTTPHost: "h", HTTPPort: 7}, AZ: neon.MakeAZ("az-1"),
+			})
+			for range 4 {
+				elapse(21 * time.Second)
+				b.depose()
+				b.lead()
+			}
+		}, 11, 21},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, 6, func(b *bench) {
+				for n := range neon.NodeID(6) {
+					b.createOn(n+1, 20)
+				}
+				b.awaitIdle()
+				b.check()
+				c.spoil(b)
+				b.awaitEven(c.least, c.most, 15*time.Minute)
+			})
+		})
+	}
+}
+
+// TestMakingEvenKeepsToItsBudget: no more moves are at work at a time for a node.
+func TestMakingEvenKeepsToItsBudget(t *testing.T) {
+	scenario(t, 6, func(b *bench) {
+		b.depose()
+		b.opts.OptimiseInterval, b.opts.OptimisePerNode = time.Second, 4
+		b.lead()
+		b.createOn(2, 60)
+		b.fleet.set(func() { b.fleet.slow = true }) // a download takes five seconds
+		most := 0
+		for range 5 * 60 {
+			elapse(time.Second)
+			most = max(most, b.preferring())
+		}
+		if most > 4 || most < 3 {
+			b.t.Errorf("%d shards were being moved at a time", most)
+		}
+		if n := b.numbers(); n[2] > 31 || n[5] < 29 {
+			b.t.Errorf("nodes have %v", n)
+		}
+	})
+}
+
+// TestLoadsAreLeftAloneWhenSaid: with no moves for a node nothing is made even.
+func TestLoadsAreLeftAloneWhenSaid(t *testing.T) {
+	scenario(t, 6, func(b *bench) {
+		b.depose()
+		b.opts.OptimisePerNode = -1
+		b.lead()
+		b.createOn(1, 60)
+		elapse(10 * time.Minute)
+		if n := b.attachedOn(1); n != 60 {
+			b.t.Errorf("%d shards of 60 are there", n)
+		}
+	})
+}

@@ -112,8 +112,8 @@ var allowed = map[string]struct {
 	},
 	"internal/membership": {
 		[]string{
-			"fsm", "internal/decide", "internal/failpoint", "internal/safekeeping", "internal/wait",
-			"api/neon",
+			"fsm", "internal/decide", "internal/duty", "internal/failpoint", "internal/safekeeping",
+			"internal/wait", "api/neon",
 		}, "effects only through interfaces it declares",
 	},
 	"internal/imports": {

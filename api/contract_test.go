@@ -416,6 +416,7 @@ var additions = []string{
 	"GET /debug/v1/cluster", "GET /debug/v1/explain/:tenant_shard_id", "GET /debug/v1/operation",
 	"GET /control/v1/cluster/members", "POST /control/v1/cluster/members",
 	"DELETE /control/v1/cluster/members/:member_id",
+	"PUT /control/v1/safekeeper/:safekeeper_id/gone",
 	"POST /control/v1/cluster/members/:member_id/replace", "PUT /control/v1/cluster/transfer",
 }
 

@@ -320,6 +320,10 @@ func safekeeperRoutes(h safekeeperHandler) []route {
 			scope: auth.Admin, label: "v1_safekeeper_scheduling_policy",
 			handle: h.setScheduling,
 		},
+		{
+			method: "PUT", path: "/control/v1/safekeeper/:safekeeper_id/gone", scope: auth.Admin,
+			label: "v1_safekeeper_gone", handle: h.settle,
+		},
 	}
 }
 

@@ -38,6 +38,7 @@ func init() {
 		"POST /control/v1/safekeeper/:safekeeper_id")
 	wantScopes[auth.Admin] = append(wantScopes[auth.Admin],
 		"POST /control/v1/safekeeper/:safekeeper_id/scheduling_policy",
+		"PUT /control/v1/safekeeper/:safekeeper_id/gone",
 		"GET /debug/v1/tenant/:tenant_id/timeline/:timeline_id/locate")
 }
 
@@ -172,6 +173,40 @@ func TestSafekeepersAreRegisteredDescribedAndConfigured(t *testing.T) {
 	secure := newWorld(t, setup{options: controller.Options{UseHTTPSSafekeepers: true}})
 	secure.replicas[0].do("POST", path+"/1", upsert(1)+`}`).want(t, 412,
 		`{"msg":"Precondition failed: cannot upsert safekeeper 1: https is enabled, but https port is not specified"}`)
+}
+
+// One that is gone for good does not come back, and is waited for no more.
+func TestASafekeeperThatIsGoneIsSettled(t *testing.T) {
+	w := newWorld(t, setup{})
+	r := w.replicas[0]
+	w.addSafekeepers(2)
+	const path = "/control/v1/safekeeper/1"
+	r.do("PUT", path+"/gone", "").want(t, 412,
+		`{"msg":"Precondition failed: SettleSafekeeper needs feature level 2 and the cluster is at 1: `+
+			`all its members must run a version that knows it"}`)
+	w.log.Upgrade(t)
+	again := `{"msg":"Conflict: safekeeper 1 is gone for good: register it under another id"}`
+	play(t, r, []step{
+		{"PUT", "/control/v1/safekeeper/9/gone", "", 404, `{"msg":"NotFound: unknown instance id"}`},
+		{
+			"PUT", path + "/gone", "", 412,
+			`{"msg":"Precondition failed: safekeeper 1 is Active and not decomissioned"}`,
+		},
+		{
+			"POST", path + "/scheduling_policy", `{"scheduling_policy":"Decomissioned"}`, 200,
+			`null`,
+		},
+		{"PUT", path + "/gone", "", 200, `null`},
+		{"PUT", path + "/gone", "", 200, `null`},
+		{"POST", path, upsert(1) + `}`, 409, again},
+		{"POST", path + "/scheduling_policy", `{"scheduling_policy":"Active"}`, 409, again},
+	})
+	if g := r.do("GET", path, ""); !strings.Contains(g.body, `"gone":true`) {
+		t.Errorf("it is described as %s", g.body)
+	}
+	if g := r.do("GET", "/control/v1/safekeeper/2", ""); strings.Contains(g.body, "gone") {
+		t.Errorf("another one is described as %s", g.body)
+	}
 }
 
 func TestTimelinesArePutOntoSafekeepers(t *testing.T) {

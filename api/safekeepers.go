@@ -47,3 +47,11 @@ func (h safekeeperHandler) setScheduling(c *call) (answer, error) {
 	}
 	return done(h.safekeepers.SetScheduling(c.ctx, id, req.Scheduling))
 }
+
+func (h safekeeperHandler) settle(c *call) (answer, error) {
+	id, err := c.safekeeper()
+	if err != nil {
+		return answer{}, err
+	}
+	return done(h.safekeepers.Settle(c.ctx, id))
+}

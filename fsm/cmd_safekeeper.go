@@ -14,7 +14,8 @@ const maxMembers = 255
 const lastGeneration = neon.SafekeeperGeneration(math.MaxInt32)
 
 // UpsertSafekeeper adds a safekeeper, which starts as Activating, or updates all
-// but the scheduling policy of a known one.
+// but the scheduling policy of a known one. It is refused as a Conflict for one that is
+// Gone.
 type UpsertSafekeeper struct {
 	ID        neon.NodeID `cbor:"1,keyasint"`
 	Region    string      `cbor:"2,keyasint"`
@@ -43,6 +44,9 @@ func (c UpsertSafekeeper) apply(t *txn) Result {
 		HTTPPort:  c.HTTPPort,
 		HTTPSPort: c.HTTPSPort, AZ: c.AZ, Scheduling: neon.SafekeeperActivating,
 	}
+	if old.Gone {
+		return gone(c.ID)
+	}
 	if known {
 		next.Scheduling, next.Sequence = old.Scheduling, old.Sequence
 	}
@@ -69,9 +73,60 @@ func (c SetSafekeeperScheduling) apply(t *txn) Result {
 	if !ok {
 		return refuse(neon.NotFound, "safekeeper %d is not registered", c.Safekeeper)
 	}
+	if k.Gone && k.Scheduling != c.To {
+		return gone(k.ID)
+	}
 	if k.Scheduling != c.To && (c.From == "" || c.From == k.Scheduling) {
 		k.Scheduling = c.To
 		t.setSafekeeper(k)
+	}
+	return Result{}
+}
+
+// gone refuses what would bring a safekeeper back that was declared gone. What it was told to
+// drop is forgotten, so what it has must never be taken for a copy again.
+func gone(id neon.NodeID) Result {
+	return refuse(neon.Conflict, "safekeeper %d is gone for good: register it under another id", id)
+}
+
+// SettleSafekeeper declares a safekeeper gone. What it owes is settled, and deleted
+// timelines that only waited for it are forgotten. It is refused unless the safekeeper is
+// decommissioned, and while a timeline is on it. Repeating it is accepted.
+type SettleSafekeeper struct {
+	Safekeeper neon.NodeID `cbor:"1,keyasint"`
+}
+
+// Level is the second: the first version knows no safekeeper that is gone.
+func (SettleSafekeeper) Level() uint64 { return secondLevel }
+
+func (c SettleSafekeeper) apply(t *txn) Result {
+	k, ok := t.Safekeeper(c.Safekeeper)
+	switch {
+	case !ok:
+		return refuse(neon.NotFound, "safekeeper %d is not registered", c.Safekeeper)
+	case k.Gone:
+		return Result{}
+	case k.Scheduling != neon.SafekeeperDecomissioned:
+		return refuse(neon.PreconditionFailed, "safekeeper %d is %s and not decomissioned", k.ID,
+			k.Scheduling)
+	}
+	on, first := 0, neon.TimelineRef{}
+	for tl := range t.Timelines() {
+		if tl.Member(k.ID) && !tl.Deleted {
+			if on++; on == 1 {
+				first = tl.Ref()
+			}
+		}
+	}
+	if on > 0 {
+		return refuse(neon.PreconditionFailed,
+			"%d timelines are on safekeeper %d, such as %s: migrate them first", on, k.ID, first)
+	}
+	k.Gone = true
+	t.setSafekeeper(k)
+	for _, op := range slices.Collect(t.SafekeeperOps(k.ID, SafekeeperOp{})) {
+		t.ops.Delete(op)
+		t.forgetIfDone(op.Tenant, op.Timeline)
 	}
 	return Result{}
 }
@@ -97,7 +152,11 @@ func (t *txn) setTimeline(tl Timeline) {
 	t.timelines.Set(tl)
 }
 
+// owe records what a safekeeper has to do, unless it is gone.
 func (t *txn) owe(op SafekeeperOp) {
+	if k, _ := t.Safekeeper(op.Safekeeper); k.Gone {
+		return
+	}
 	t.ops.Set(op)
 	t.touched.Safekeepers = append(t.touched.Safekeepers, op.Safekeeper)
 }

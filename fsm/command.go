@@ -122,6 +122,7 @@ var commands = map[Kind]reflect.Type{
 	32: reflect.TypeFor[AbortSplit](),
 	33: reflect.TypeFor[FinishAbortedSplit](),
 	34: reflect.TypeFor[ForgetLeftovers](),
+	35: reflect.TypeFor[SettleSafekeeper](),
 }
 
 func (SetCluster) kind() Kind          { return 1 }
@@ -163,6 +164,7 @@ func (CommitSplit) kind() Kind        { return 31 }
 func (AbortSplit) kind() Kind         { return 32 }
 func (FinishAbortedSplit) kind() Kind { return 33 }
 func (ForgetLeftovers) kind() Kind    { return 34 }
+func (SettleSafekeeper) kind() Kind   { return 35 }
 
 func (BeginImport) kind() Kind          { return 60 }
 func (UpdateImport) kind() Kind         { return 61 }

@@ -184,6 +184,12 @@ func secondHistory() []Command {
 			ID: neon.TenantID{2}, Policy: neon.Attached(0), Scheduling: neon.ShardActive,
 			Generation: neon.MaxGeneration + 1, Shards: []NewShard{{Attached: 1}},
 		},
+		UpsertSafekeeper{ID: 1, Host: "sk"},
+		UpsertSafekeeper{ID: 2, Host: "sk"},
+		CreateTimeline{Tenant: tenant, Timeline: neon.TimelineID{1}, Set: []neon.NodeID{1, 2}},
+		DeleteTimeline{Tenant: tenant, Timeline: neon.TimelineID{1}},
+		SetSafekeeperScheduling{Safekeeper: 2, To: neon.SafekeeperDecomissioned},
+		SettleSafekeeper{Safekeeper: 2},
 	)
 	return all
 }

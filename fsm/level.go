@@ -17,8 +17,8 @@ const (
 
 	// secondLevel bounds the numbers that come from outside, and leaves what has no
 	// number left out of a re-attach. It knows since when nodes are silent, where a
-	// shard was before, and how operations on nodes have ended. A shard prefers no node that
-	// it is not on.
+	// shard was before, how operations on nodes have ended, and which safekeepers are gone. A
+	// shard prefers no node that it is not on.
 	secondLevel = 2
 )
 

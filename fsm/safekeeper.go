@@ -22,6 +22,10 @@ type Safekeeper struct {
 
 	Scheduling neon.SafekeeperScheduling `cbor:"9,keyasint"`
 
+	// Gone marks one that will never come back. It owes nothing, is in the set of no
+	// timeline but deleted ones, and its id is not used again.
+	Gone bool `cbor:"11,keyasint,omitempty"`
+
 	// Sequence is the log index of the last change to this record.
 	Sequence uint64 `cbor:"10,keyasint"`
 }
@@ -262,8 +266,11 @@ func (s *safekeeperTable) checkSet(tenant neon.TenantID, set []neon.NodeID) Resu
 		if slices.Contains(set[:i], id) {
 			return refuse(neon.BadRequest, "duplicate safekeeper id in the set %v", set)
 		}
-		if _, ok := s.Safekeeper(id); !ok {
+		switch k, ok := s.Safekeeper(id); {
+		case !ok:
 			return refuse(neon.Conflict, "safekeeper %d is not registered", id)
+		case k.Gone:
+			return refuse(neon.Conflict, "safekeeper %d is gone", id)
 		}
 		if _, owes := s.SafekeeperOp(id, tenant, neon.TimelineID{}); owes {
 			return refuse(neon.Conflict, "safekeeper %d has still to delete an earlier tenant %s",

@@ -71,7 +71,9 @@ func (m *machine) safekeeping(t *rapid.T) Command {
 		"tenant"), modelTimeline(rapid.IntRange(1, 2).Draw(t, "timeline"))
 	tl, _ := m.s.Timeline(tenant, id)
 	generation := neon.SafekeeperGeneration(sequence(t, uint64(tl.Generation)))
-	switch rapid.IntRange(0, 11).Draw(t, "safekeeping") {
+	switch rapid.IntRange(0, 12).Draw(t, "safekeeping") {
+	case 12:
+		return SettleSafekeeper{Safekeeper: drawKeeper.Draw(t, "safekeeper")}
 	case 0:
 		return SetSafekeeperScheduling{
 			Safekeeper: drawKeeper.Draw(t, "safekeeper"), To: drawUse.Draw(t, "to"),
@@ -287,7 +289,12 @@ func safekeeperHistory(tenant neon.TenantID) []Command {
 
 func dumpSafekeeping(b []byte, s *State) []byte {
 	for k := range s.Safekeepers() {
-		b = fmt.Appendf(b, "safekeeper %+v\n", *k)
+		b = fmt.Appendf(b, "safekeeper {ID:%d Region:%s Version:%d Host:%s Port:%d HTTPPort:%d "+
+			"HTTPSPort:%d AZ:%s Scheduling:%s Sequence:%d}\n", k.ID, k.Region, k.Version, k.Host,
+			k.Port, k.HTTPPort, k.HTTPSPort, k.AZ, k.Scheduling, k.Sequence)
+		if k.Gone {
+			b = fmt.Appendf(b, "safekeeper %d is gone\n", k.ID)
+		}
 	}
 	for t := range s.Timelines() {
 		b = fmt.Appendf(b,

@@ -79,6 +79,9 @@ func (c *checker) safekeeping() {
 		if !k.Scheduling.Valid() {
 			c.fail("safekeeper %d has scheduling policy %q", k.ID, k.Scheduling)
 		}
+		if k.Gone && k.Scheduling != neon.SafekeeperDecomissioned {
+			c.fail("safekeeper %d is gone and %s", k.ID, k.Scheduling)
+		}
 	}
 	c.s.timelines.Scan(func(t Timeline) bool { c.timeline(&t); return len(c.errs) < 32 })
 	c.s.ops.Scan(func(o SafekeeperOp) bool { c.op(&o); return len(c.errs) < 32 })
@@ -94,7 +97,7 @@ func (c *checker) timeline(t *Timeline) {
 	for _, set := range [][]neon.NodeID{t.Set, t.NewSet} {
 		seen := make(map[neon.NodeID]bool)
 		for _, id := range set {
-			if _, ok := c.s.Safekeeper(id); !ok || seen[id] {
+			if k, ok := c.s.Safekeeper(id); !ok || seen[id] || k.Gone && !t.Deleted {
 				c.fail("timeline %s has the safekeepers %v", t.ID, set)
 			}
 			seen[id] = true
@@ -117,8 +120,8 @@ func (c *checker) timeline(t *Timeline) {
 }
 
 func (c *checker) op(o *SafekeeperOp) {
-	if _, ok := c.s.Safekeeper(o.Safekeeper); !ok {
-		c.fail("safekeeper %d owes something and is not registered", o.Safekeeper)
+	if k, ok := c.s.Safekeeper(o.Safekeeper); !ok || k.Gone {
+		c.fail("safekeeper %d owes something and is not registered, or gone", o.Safekeeper)
 	}
 	if o.WholeTenant() {
 		if o.Kind != OpDelete {

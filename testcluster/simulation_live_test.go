@@ -91,7 +91,17 @@ func (e *episode) obstruct(ctx context.Context) (x obstacle, ok bool) {
 		refusal.Kind = simpageserver.FaultHang
 	}
 	x = obstacle{tenant: t.id, node: node.ID(), end: func() { node.SetFaults() }}
-	switch e.rng.IntN(3) {
+	kind := e.rng.IntN(4)
+	if *simObstacle >= 0 {
+		kind = *simObstacle
+	}
+	if kind == 3 {
+		if y, ok := e.untold(ctx, t); ok {
+			y.node = node.ID()
+			return y, ok
+		}
+	}
+	switch kind {
 	case 0: // a location of which no tenant knows
 		e.next++
 		refusal.Shard = shardOf(e.next, 0, 0)
@@ -124,16 +134,20 @@ func (e *episode) obstruct(ctx context.Context) (x obstacle, ok bool) {
 	return x, true
 }
 
+func (e *episode) replaceLeader(ctx context.Context) {
+	i, err := e.KillLeader(ctx)
+	if err == nil {
+		err = e.Restart(ctx, i)
+	}
+	if err != nil {
+		e.Errorf("seed %d: replace the leader: %v", e.seed, err)
+	}
+}
+
 // shake makes a new leader, which knows nothing, and restarts a pageserver.
 func (e *episode) shake(ctx context.Context, x obstacle) {
 	if e.rng.IntN(3) > 0 {
-		i, err := e.KillLeader(ctx)
-		if err == nil {
-			err = e.Restart(ctx, i)
-		}
-		if err != nil {
-			e.Errorf("seed %d: replace the leader: %v", e.seed, err)
-		}
+		e.replaceLeader(ctx)
 	}
 	if n := e.Fleet().Node(x.node); e.rng.IntN(3) == 0 && n.Running() {
 		n.Kill()

@@ -28,6 +28,8 @@ var (
 	simHours = flag.Float64("sim.hours", 0.05, "virtual hours that TestSimulation runs")
 	simSeed  = flag.Uint64("sim.seed", 1,
 		"seed of the first episode of TestSimulation; the next ones count up")
+	simObstacle = flag.Int("sim.obstacle", -1,
+		"what refuses for good in each round: 0 to 3, as in episode.obstruct; -1: drawn")
 )
 
 const (

@@ -291,6 +291,7 @@ func TestOtherCallsAreSpelledAsControllersExpect(t *testing.T) {
 			"POST " + keeper + `/3/scheduling_policy {"scheduling_policy":"Pause"}`, "null",
 			func() error { return keepers.SetScheduling(ctx, 3, neon.SafekeeperPause) },
 		},
+		{"PUT " + keeper + "/3/gone", "null", func() error { return keepers.Settle(ctx, 3) }},
 		{"GET /ready", "", func() error { return cluster.Ready(ctx) }},
 		{"GET /status", "{}", func() error { return cluster.Status(ctx) }},
 		{"GET /control/v1/leader", "null", func() error { return fails(cluster.Leader(ctx)) }},

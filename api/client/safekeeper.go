@@ -38,3 +38,8 @@ func (s Safekeepers) SetScheduling(
 	return s.c.Call(ctx, http.MethodPost, safekeeperPath(id)+"/scheduling_policy",
 		neon.SafekeeperPolicyRequest{Scheduling: to}, nil)
 }
+
+// Settle declares a decommissioned safekeeper gone for good. Only Quorate knows this.
+func (s Safekeepers) Settle(ctx context.Context, id neon.NodeID) error {
+	return s.c.Call(ctx, http.MethodPut, safekeeperPath(id)+"/gone", nil, nil)
+}

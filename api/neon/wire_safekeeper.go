@@ -73,6 +73,9 @@ type SafekeeperDescribe struct {
 	HTTPSPort  *uint16              `json:"https_port"`
 	AZ         string               `json:"availability_zone_id"`
 	Scheduling SafekeeperScheduling `json:"scheduling_policy"`
+
+	// Gone: it was declared gone for good. Absent otherwise; Neon's own controller has it not.
+	Gone bool `json:"gone,omitempty"`
 }
 
 // SafekeeperPolicyRequest is the body of POST …/safekeeper/:id/scheduling_policy.

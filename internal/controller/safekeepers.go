@@ -47,6 +47,7 @@ func describeSafekeeper(k *fsm.Safekeeper) neon.SafekeeperDescribe {
 		ID: k.ID, Region: k.Region, Version: k.Version, Host: k.Host, Port: k.Port,
 		HTTPPort:  k.HTTPPort,
 		HTTPSPort: portOrNull(k.HTTPSPort), AZ: k.AZ.String(), Scheduling: k.Scheduling,
+		Gone: k.Gone,
 	}
 }
 
@@ -89,6 +90,21 @@ func (k *Safekeepers) SetScheduling(
 			return nil, nil
 		}
 		return fsm.SetSafekeeperScheduling{Safekeeper: id, To: to}, nil
+	})
+	return err
+}
+
+// Settle declares a decommissioned safekeeper gone for good: it is not waited for any more.
+func (k *Safekeepers) Settle(ctx context.Context, id neon.NodeID) error {
+	_, err := decide.Commit(ctx, k.Log, func(s *fsm.State) (fsm.Command, error) {
+		sk, ok := s.Safekeeper(id)
+		switch {
+		case !ok:
+			return nil, neon.Errorf(neon.NotFound, "unknown instance id")
+		case sk.Gone:
+			return nil, nil
+		}
+		return fsm.SettleSafekeeper{Safekeeper: id}, nil
 	})
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 )
 
 func upsert(id int64) neon.SafekeeperUpsert {
@@ -54,6 +55,25 @@ func TestSafekeepersAreRegisteredAndUpdated(t *testing.T) {
 	}
 	if len(w.log.Proposed()) != proposed {
 		t.Error("a policy that is set already was proposed")
+	}
+}
+
+func TestASafekeeperIsSettledOnce(t *testing.T) {
+	w := newWorld(t, 0)
+	w.log.Upgrade(t)
+	k := NewSafekeepers(w.Deps)
+	w.refuses(neon.NotFound, "unknown instance id", func(ctx context.Context) error {
+		return k.Settle(ctx, 1)
+	})
+	w.log.Must(fsm.UpsertSafekeeper{ID: 1})
+	w.log.Must(fsm.SetSafekeeperScheduling{Safekeeper: 1, To: neon.SafekeeperDecomissioned})
+	for range 2 {
+		if err := k.Settle(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d, err := k.Describe(t.Context(), 1); err != nil || !d.Gone {
+		t.Errorf("%+v, %v", d, err)
 	}
 }
 

@@ -27,6 +27,9 @@ type fakeSafekeepers struct {
 	down map[string]bool // by the first words of what is asked
 	at   map[neon.NodeID]neon.Lsn
 	load map[neon.NodeID]safekeeping.Load
+	deaf map[neon.TimelineID]bool // compute is never told of their safekeepers
+	// ahead is what a safekeeper says that it has instead of what it is given, if set
+	ahead neon.SafekeeperGeneration
 }
 
 func (f *fakeSafekeepers) note(format string, args ...any) error {
@@ -74,6 +77,7 @@ func (f *fakeSafekeepers) SwitchMembership(
 ) (neon.MembershipSwitched, error) {
 	f.mu.Lock()
 	at := f.at[sk.ID]
+	conf.Generation = max(conf.Generation, f.ahead)
 	f.mu.Unlock()
 	return neon.MembershipSwitched{Current: conf, LastLogTerm: 1, FlushLsn: at},
 		f.note("switch %d to %d", sk.ID, conf.Generation)
@@ -85,7 +89,14 @@ func (f *fakeSafekeepers) ExcludeTimeline(
 	return f.note("exclude %d", sk.ID)
 }
 
-func (f *fakeSafekeepers) NotifySafekeepers(_ context.Context, n neon.NotifySafekeepers) error {
+func (f *fakeSafekeepers) NotifySafekeepers(ctx context.Context, n neon.NotifySafekeepers) error {
+	f.mu.Lock()
+	deaf := f.deaf[n.Timeline]
+	f.mu.Unlock()
+	if deaf {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
 	return f.note("tell compute of %d in %d", len(n.Safekeepers), n.Generation)
 }
 

@@ -44,12 +44,16 @@ func (m *Migrator) Migrate(
 	ctx context.Context, ref neon.TimelineRef, want []neon.NodeID,
 ) error {
 	var joint neon.SafekeeperGeneration // that of the migration once we have seen it
+	var last progress
 	for range decide.Tries {
 		s, err := m.Log.ReadState(ctx)
 		if err != nil {
 			return err
 		}
 		tl, err := m.checkTarget(s, ref, want)
+		if err == nil {
+			err = last.failed(&tl)
+		}
 		switch {
 		case err != nil:
 			return err
@@ -76,10 +80,10 @@ func (m *Migrator) Migrate(
 				err = m.fail(ctx, "sk-migration-after-step-3")
 			}
 		}
-		if err != nil && neon.CodeOf(err) != neon.Conflict {
+		if err = last.made(&tl, err); err != nil {
 			return err
 		}
-		if err != nil && ctx.Err() != nil {
+		if last.conflict != nil && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
@@ -136,12 +140,16 @@ func list(ids []neon.NodeID) string {
 // Abort takes a migration back, unless it has been committed. Without one
 // it only sees to it that all safekeepers know the configuration.
 func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
+	var last progress
 	for range decide.Tries {
 		s, err := m.Log.ReadState(ctx)
 		if err != nil {
 			return err
 		}
 		tl, err := findTimeline(s, ref)
+		if err == nil {
+			err = last.failed(&tl)
+		}
 		switch {
 		case err != nil:
 			return err
@@ -157,7 +165,7 @@ func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 				Verdict: fsm.MembershipAbort,
 			})
 		}
-		if err != nil && neon.CodeOf(err) != neon.Conflict {
+		if err = last.made(&tl, err); err != nil {
 			return err
 		}
 	}

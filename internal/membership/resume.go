@@ -2,11 +2,14 @@ package membership
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/decide"
+	"quorate/internal/duty"
+	"quorate/internal/wait"
 )
 
 const (
@@ -25,6 +28,13 @@ const (
 
 	// resumeTimeout bounds one try for one timeline.
 	resumeTimeout = 2 * time.Minute
+
+	// resumedAtOnce bounds the migrations that are tried at one time: those that are tried
+	// for the first time, and those that have failed, which are kept apart. A try has its
+	// place for placeTime. After that it is waiting for somebody, and takes no place from
+	// those who are not.
+	resumedAtOnce = 64
+	placeTime     = 5 * time.Second
 )
 
 // waiting is a timeline in the middle of a migration, as this leader first saw it.
@@ -33,41 +43,51 @@ type waiting struct {
 	since    time.Time
 }
 
+// places are what tries have to have to begin.
+type places chan struct{}
+
+// take waits for a place. It is given back after placeTime, or earlier by release.
+func (p places) take(ctx context.Context) (release func(), err error) {
+	select {
+	case p <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	back := sync.OnceFunc(func() { <-p })
+	late := time.AfterFunc(placeTime, back)
+	return func() { late.Stop(); back() }, nil
+}
+
 // Run carries on the migrations of timelines between safekeepers that
 // earlier leaders and requests have left, for as long as this replica leads. It
 // returns when ctx ends.
+//
+// Each migration has its own retry, so that one that cannot go on holds up no other.
 func (m *Migrator) Run(ctx context.Context) {
+	var resuming duty.Keyed[neon.TimelineRef]
+	defer resuming.Wait()
+	first, again := make(places, resumedAtOnce), make(places, resumedAtOnce)
+	start := func(ref neon.TimelineRef) {
+		resuming.Start(ref, func() { m.drive(ctx, ref, first, again) }, func() {})
+	}
 	tick := time.NewTicker(scanInterval)
 	defer tick.Stop()
 	left := m.unpublished(ctx, nil)
-	retry := make(map[neon.TimelineRef]bool) // found at the beginning of the term
 	for ref := range left {
-		retry[ref] = true
+		start(ref)
 	}
-	for pause := shortestPause; ; {
-		for ref := range retry {
-			if m.resume(ctx, ref) {
-				delete(retry, ref)
-				pause = shortestPause
-			}
-		}
-		var again <-chan time.Time
-		if len(retry) > 0 {
-			again = time.After(pause)
-			pause = min(2*pause, longestPause)
-		}
+	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-again:
 		case <-tick.C:
-			left = m.unpublished(ctx, left)
-			for ref, w := range left {
-				tl, ok := m.Log.State().Timeline(ref.Tenant, ref.Timeline)
-				if age := time.Since(w.since); ok &&
-					(age >= jointTimeout || !tl.Joint() && age >= scanInterval) {
-					retry[ref] = true
-				}
+		}
+		left = m.unpublished(ctx, left)
+		for ref, w := range left {
+			tl, ok := m.Log.State().Timeline(ref.Tenant, ref.Timeline)
+			if age := time.Since(w.since); ok &&
+				(age >= jointTimeout || !tl.Joint() && age >= scanInterval) {
+				start(ref)
 			}
 		}
 	}
@@ -95,20 +115,41 @@ func (m *Migrator) unpublished(
 	return now
 }
 
+// drive carries one migration on until nothing is left to be done.
+func (m *Migrator) drive(ctx context.Context, ref neon.TimelineRef, first, again places) {
+	lane := first
+	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
+		release, err := lane.take(ctx)
+		if err != nil {
+			return
+		}
+		done := m.resume(ctx, ref)
+		release()
+		if done || wait.Sleep(ctx, pause) != nil {
+			return
+		}
+		lane = again
+	}
+}
+
 // resume reports whether nothing is left to be done for a timeline.
 func (m *Migrator) resume(ctx context.Context, ref neon.TimelineRef) bool {
 	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
 	defer cancel()
+	var last progress
 	for range decide.Tries {
 		s, err := m.Log.ReadState(ctx)
 		if err != nil {
-			return ctx.Err() != nil
+			return false
 		}
 		tl, ok := s.Timeline(ref.Tenant, ref.Timeline)
 		if !ok || tl.Deleted || tl.MigrationDone() {
 			return true
 		}
-		if err = m.carryOn(ctx, s, &tl); err != nil && neon.CodeOf(err) != neon.Conflict {
+		if err = last.failed(&tl); err == nil {
+			err = last.made(&tl, m.carryOn(ctx, s, &tl))
+		}
+		if err != nil {
 			if ctx.Err() == nil {
 				m.Logger.Info("A migration between safekeepers is not finished yet",
 					"timeline", ref.String(), "err", err)
@@ -124,4 +165,29 @@ func (m *Migrator) carryOn(ctx context.Context, s *fsm.State, tl *fsm.Timeline) 
 		return m.advance(ctx, s, tl)
 	}
 	return m.publish(ctx, s, tl)
+}
+
+// progress tells a conflict that comes from having been overtaken, after which one looks
+// again, from one that would come again: the record is the same then. The zero value is
+// ready to use.
+type progress struct {
+	sequence uint64
+	conflict error
+}
+
+// made notes how a step ended that was based on a record. An error other than a conflict is
+// returned.
+func (p *progress) made(tl *fsm.Timeline, err error) error {
+	if p.sequence, p.conflict = tl.Sequence, nil; neon.CodeOf(err) == neon.Conflict {
+		p.conflict, err = err, nil
+	}
+	return err
+}
+
+// failed is the conflict that the last step ended with, if nothing has changed since.
+func (p *progress) failed(tl *fsm.Timeline) error {
+	if tl.Sequence == p.sequence {
+		return p.conflict
+	}
+	return nil
 }

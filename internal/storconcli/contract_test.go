@@ -26,7 +26,7 @@ func newTestRoot() *cobra.Command {
 var ownFlags = []string{"--output", "--request-timeout", "--version", "--help"}
 
 // ownCommands are additions, for the replicas of Quorate.
-var ownCommands = []string{"cluster", "node-operations"}
+var ownCommands = []string{"cluster", "node-operations", "safekeeper-gone"}
 
 // ownFlagsOfSome are additions too.
 var ownFlagsOfSome = []string{"--concurrent"}

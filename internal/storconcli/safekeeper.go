@@ -40,6 +40,15 @@ type safekeeper struct {
 	HTTPSPort  *int32      `json:"https_port"`
 	AZ         string      `json:"availability_zone_id"`
 	Scheduling string      `json:"scheduling_policy"`
+	Gone       bool        `json:"gone,omitempty"` // only Quorate says so
+}
+
+// use is how a safekeeper is used, in a word or two.
+func (k *safekeeper) use() string {
+	if k.Gone {
+		return "gone"
+	}
+	return strings.ToLower(k.Scheduling)
 }
 
 // safekeeperCommands are about safekeepers and the timelines on them.
@@ -47,7 +56,7 @@ type safekeeperCommands struct{ *session }
 
 func (s safekeeperCommands) all() []*cobra.Command {
 	return []*cobra.Command{
-		s.list(), s.setScheduling(), s.downloadHeatmapLayers(),
+		s.list(), s.setScheduling(), s.settle(), s.downloadHeatmapLayers(),
 		s.locate(), s.migrate(), s.abortMigration(),
 	}
 }
@@ -68,7 +77,7 @@ func (s safekeeperCommands) list() *cobra.Command {
 					g.add(sk.ID.String(), strconv.FormatInt(sk.Version, 10), sk.Host,
 						strconv.Itoa(int(sk.Port)),
 						strconv.Itoa(int(sk.HTTPPort)), sk.AZ,
-						k.unusual(strings.ToLower(sk.Scheduling)))
+						k.unusual(sk.use()))
 				}
 				return g.render(k)
 			})
@@ -90,6 +99,23 @@ func (s safekeeperCommands) setScheduling() *cobra.Command {
 	needNode(cmd, &id)
 	need(cmd, "scheduling-policy", &r.Scheduling, parseSafekeeperScheduling, "The policy")
 	complete(cmd, "scheduling-policy", slices.Sorted(maps.Keys(safekeeperSchedulings))...)
+	return cmd
+}
+
+// settle makes the command for a safekeeper that will not come back. Only Quorate has it.
+func (s safekeeperCommands) settle() *cobra.Command {
+	var id neon.NodeID
+	cmd := s.leaf("safekeeper-gone",
+		"Wait no more for a decommissioned safekeeper, whose id is not used again",
+		func(ctx context.Context) error {
+			if err := s.client.put(ctx, fmt.Sprintf("control/v1/safekeeper/%s/gone", id),
+				nil); err != nil {
+				return err
+			}
+			return s.out.sentence(map[string]neon.NodeID{"gone": id},
+				"Safekeeper %s is gone for good, and owes nothing any more", id)
+		})
+	needNode(cmd, &id)
 	return cmd
 }
 

@@ -130,6 +130,9 @@ func (s *safekeepers) CheckSafekeepers(now *fsm.State) error {
 		}
 	}
 	for _, n := range s.keepers.Nodes() {
+		if k, _ := now.Safekeeper(n.ID()); k.Gone {
+			continue // nobody asks it for anything
+		}
 		if n.Count() != want[n.ID()] {
 			errs = append(errs, fmt.Errorf(
 				"safekeeper %s has %d timelines and is in the sets of %d", n.ID(), n.Count(),

@@ -16,6 +16,7 @@ func safekeeperStories() []scenario {
 		{name: "timelines on safekeepers", builder: b, run: onSafekeepersStory},
 		{name: "safekeeper down", builder: b, run: safekeeperDownStory},
 		{name: "safekeeper membership", builder: b, run: membershipStory},
+		{name: "safekeeper gone for good", builder: b, run: safekeeperGoneStory},
 		{name: "safekeepers of a deleted tenant", builder: b, run: tenantOffSafekeepersStory},
 	}
 }
@@ -122,6 +123,47 @@ func tenantOffSafekeepersStory(s *script) {
 	s.deleteTenant(0)
 	s.step("the last safekeeper")
 	s.startSafekeeper(3)
+	s.paidOff()
+}
+
+// safekeeperGoneStory loses a safekeeper for good. What it owes is waited for until an operator
+// says so, and its id does not come back.
+func safekeeperGoneStory(s *script) {
+	s.create(0, 0, neon.Attached(0))
+	s.create(1, 0, neon.Attached(0))
+	s.step("create")
+	set := s.placed(0, 0)
+	s.placed(0, 1)
+	s.placed(1, 2)
+	lost := set[0]
+	s.step("one is lost")
+	s.stopSafekeeper(lost)
+	s.do("decommission it", func(ctx context.Context, c *testcluster.Client) error {
+		return c.Safekeepers().SetScheduling(ctx, lost, neon.SafekeeperDecomissioned)
+	})
+	s.step("timelines leave it")
+	var rest []neon.NodeID
+	for id := neon.NodeID(1); id <= 4; id++ {
+		if id != lost {
+			rest = append(rest, id)
+		}
+	}
+	s.migrateSafekeepers(0, 0, rest...)
+	s.deleteTimeline(0, 1)
+	s.deleteTenant(1)
+	s.step("it is gone")
+	settle := func(ctx context.Context, c *testcluster.Client) error {
+		return c.Safekeepers().Settle(ctx, lost)
+	}
+	s.do("declare it gone", settle)
+	s.paidOff()
+	s.step("it comes back")
+	s.startSafekeeper(lost)
+	s.do("declare it gone again", settle)
+	err := s.Client().Safekeepers().SetScheduling(s.within(), lost, neon.SafekeeperActive)
+	if err == nil {
+		s.Errorf("a safekeeper that is gone is used again")
+	}
 	s.paidOff()
 }
 

@@ -57,11 +57,12 @@ func (e *episode) live() {
 	e.tally.obstacles++
 	e.mu.Unlock()
 	e.shake(ctx, x)
-	e.orderAround(ctx, x)
+	begun := e.orderAround(ctx, x)
 	e.deleteBeside(ctx, x)
 	e.demandEnd(ctx, "beside something that refuses for good", func(s *fsm.State) error {
 		return errors.Join(operationsRun(s), e.nodesAreUsed(s), e.othersAreServed(s, x))
 	})
+	e.demandOutcomes(ctx, x, begun)
 	e.demandReason(ctx, x)
 	e.demandCalm(ctx, x)
 }
@@ -157,8 +158,9 @@ func (e *episode) shake(ctx context.Context, x obstacle) {
 	}
 }
 
-// orderAround begins operations on pageservers, also where the obstacle is.
-func (e *episode) orderAround(ctx context.Context, x obstacle) {
+// orderAround begins operations on pageservers, also where the obstacle is. It returns the
+// pageservers with those that have not ended at once.
+func (e *episode) orderAround(ctx context.Context, x obstacle) (begun []fsm.Node) {
 	for range 1 + e.rng.IntN(2) {
 		nodes := e.Fleet().Nodes()
 		id := nodes[e.rng.IntN(len(nodes))].ID()
@@ -174,6 +176,35 @@ func (e *episode) orderAround(ctx context.Context, x obstacle) {
 		try, cancel := context.WithTimeout(ctx, opLimit)
 		e.workers[0].count(c.Call(try, http.MethodPut, path, nil, nil)) // it may be refused
 		cancel()
+	}
+	if s, err := e.newestState(ctx); err == nil {
+		for n := range s.Nodes() {
+			if n.Operation.Kind != fsm.OperationNone {
+				begun = append(begun, *n)
+			}
+		}
+	}
+	return begun
+}
+
+// demandOutcomes demands that the log says how operations have ended, and of a deletion that
+// gave up what it left.
+func (e *episode) demandOutcomes(ctx context.Context, x obstacle, begun []fsm.Node) {
+	s, err := e.newestState(ctx)
+	if err != nil || e.Failed() {
+		return
+	}
+	ended := make(map[uint64]fsm.Outcome)
+	for o := range s.Outcomes() {
+		ended[o.Begun] = o
+	}
+	for _, n := range begun {
+		o, ok := ended[n.Operation.Begun]
+		if !ok || o.Node != n.ID || o.Kind != n.Operation.Kind || o.EndedAt < o.BegunAt ||
+			o.Ending == fsm.Cancelled || o.Ending == fsm.GaveUp && o.Left.Count == 0 {
+			e.Errorf("seed %d, round %d: %s: %s of node %s has ended as %+v", e.seed,
+				e.tally.rounds, x.what, n.Operation.Kind, n.ID, o)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 func (s *State) reindex() {
 	var entries []nodeShard
 	s.counts, s.owned = make([]NodeCounts, len(s.nodes)), true
+	s.countOps()
 	s.totals = Totals{}
 	s.tenants.Scan(func(t Tenant) bool { s.totals.Placed += t.placed(); return true })
 	s.shards.Scan(func(sh Shard) bool {
@@ -170,6 +171,9 @@ func (c *checker) derived() {
 	fresh.reindex()
 	if !slices.Equal(fresh.counts, c.s.counts) {
 		c.fail("counts of nodes have drifted: %v, not %v", c.s.counts, fresh.counts)
+	}
+	if !slices.Equal(fresh.owed, c.s.owed) {
+		c.fail("what safekeepers owe has drifted: %v, not %v", c.s.owed, fresh.owed)
 	}
 	if fresh.totals != c.s.totals {
 		c.fail("totals have drifted: %+v, not %+v", c.s.totals, fresh.totals)

@@ -78,7 +78,7 @@ func (c BeginMembership) apply(t *txn) Result {
 	t.setTimeline(tl)
 	// A new member that has still to delete an old copy gets a new copy anyway.
 	for _, id := range without(c.NewSet, tl.Set) {
-		t.ops.Delete(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline})
+		t.dropOp(SafekeeperOp{Safekeeper: id, Tenant: c.Tenant, Timeline: c.Timeline})
 	}
 	return Result{}
 }

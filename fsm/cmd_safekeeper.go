@@ -125,7 +125,7 @@ func (c SettleSafekeeper) apply(t *txn) Result {
 	k.Gone = true
 	t.setSafekeeper(k)
 	for _, op := range slices.Collect(t.SafekeeperOps(k.ID, SafekeeperOp{})) {
-		t.ops.Delete(op)
+		t.dropOp(op)
 		t.forgetIfDone(op.Tenant, op.Timeline)
 	}
 	return Result{}
@@ -142,6 +142,7 @@ func (t *txn) setSafekeeper(k Safekeeper) {
 		t.safekeepers[i] = k
 	} else {
 		t.safekeepers = slices.Insert(t.safekeepers, i, k)
+		t.owed = slices.Insert(slices.Clone(t.owed), i, 0)
 	}
 	t.touched.Safekeepers = append(t.touched.Safekeepers, k.ID)
 }
@@ -157,7 +158,7 @@ func (t *txn) owe(op SafekeeperOp) {
 	if k, _ := t.Safekeeper(op.Safekeeper); k.Gone {
 		return
 	}
-	t.ops.Set(op)
+	t.putOp(op)
 	t.touched.Safekeepers = append(t.touched.Safekeepers, op.Safekeeper)
 }
 
@@ -240,7 +241,7 @@ func (c FinishSafekeeperOps) apply(t *txn) Result {
 		if !ok || owed != op {
 			continue
 		}
-		t.ops.Delete(op)
+		t.dropOp(op)
 		t.touched.Safekeepers = append(t.touched.Safekeepers, op.Safekeeper)
 		t.forgetIfDone(op.Tenant, op.Timeline)
 	}
@@ -287,7 +288,7 @@ func (t *txn) deleteTenantTimelines(tenant neon.TenantID) {
 	for i := range t.safekeepers {
 		id, has := t.safekeepers[i].ID, false
 		for _, tl := range gone {
-			_, owed := t.ops.Delete(SafekeeperOp{Safekeeper: id, Tenant: tenant, Timeline: tl.ID})
+			owed := t.dropOp(SafekeeperOp{Safekeeper: id, Tenant: tenant, Timeline: tl.ID})
 			has = has || owed || tl.Member(id)
 		}
 		if has {

@@ -47,7 +47,7 @@ var digested = []struct {
 }
 
 // derived are the fields of the state that are made of others.
-var derived = []string{"byNode", "counts", "owned", "totals", "nodeSum", "safekeeperSum"}
+var derived = []string{"byNode", "counts", "owned", "totals", "owed", "nodeSum", "safekeeperSum"}
 
 // openRequest and openTombstone are the records whose fields reflection may not set.
 type (

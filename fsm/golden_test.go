@@ -244,6 +244,29 @@ func testGolden(t *testing.T, dir string) {
 	}
 }
 
+// TestTheFirstLevelIsWrittenAsItWas: members of the first version read what this one writes
+// until all of them know the second level.
+func TestTheFirstLevelIsWrittenAsItWas(t *testing.T) {
+	dir := t.TempDir()
+	writeGolden(t, dir, history())
+	for _, name := range []string{"log", "snapshot"} {
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(filepath.Join("testdata", "v1", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "snapshot" { // how it is compressed does not matter
+			got, want = unpacked(t, got), unpacked(t, want)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("the %s is written in another way", name)
+		}
+	}
+}
+
 func writeGolden(t *testing.T, dir string, commands []Command) {
 	t.Helper()
 	var log []byte

@@ -148,6 +148,7 @@ func compareOps(a, b SafekeeperOp) int {
 type safekeeperTable struct {
 	safekeepers   []Safekeeper // by id; replaced, never modified
 	safekeeperSum uint64       // of their hashes
+	owed          []int        // how many ops each owes; derived; replaced, never modified
 	timelines     table[Timeline]
 	ops           table[SafekeeperOp]
 }
@@ -252,6 +253,47 @@ func (s *safekeeperTable) members(set []neon.NodeID) neon.List[neon.SafekeeperMe
 	return list
 }
 
+// Owed is how many operations a safekeeper owes.
+func (s *safekeeperTable) Owed(id neon.NodeID) int {
+	if i, ok := s.safekeeperIndex(id); ok {
+		return s.owed[i]
+	}
+	return 0
+}
+
+// putOp inserts or replaces an operation.
+func (s *safekeeperTable) putOp(op SafekeeperOp) {
+	if _, had := s.ops.Set(op); !had {
+		s.countOp(op.Safekeeper, +1)
+	}
+}
+
+// dropOp forgets an operation and reports whether it was there.
+func (s *safekeeperTable) dropOp(op SafekeeperOp) (had bool) {
+	if _, had = s.ops.Delete(op); had {
+		s.countOp(op.Safekeeper, -1)
+	}
+	return had
+}
+
+func (s *safekeeperTable) countOp(id neon.NodeID, by int) {
+	if i, ok := s.safekeeperIndex(id); ok {
+		s.owed = slices.Clone(s.owed)
+		s.owed[i] += by
+	}
+}
+
+// countOps counts all operations anew.
+func (s *safekeeperTable) countOps() {
+	s.owed = make([]int, len(s.safekeepers))
+	s.ops.Scan(func(op SafekeeperOp) bool {
+		if i, ok := s.safekeeperIndex(op.Safekeeper); ok {
+			s.owed[i]++
+		}
+		return true
+	})
+}
+
 // SafekeeperOpCount is how many operations all safekeepers owe.
 func (s *safekeeperTable) SafekeeperOpCount() int { return s.ops.Len() }
 
@@ -307,7 +349,7 @@ func (s *safekeeperTable) forgetIfDone(tenant neon.TenantID, id neon.TimelineID)
 // has replaced.
 func (s *safekeeperTable) forgetOps(tl Timeline) {
 	for i := range s.safekeepers {
-		s.ops.Delete(SafekeeperOp{
+		s.dropOp(SafekeeperOp{
 			Safekeeper: s.safekeepers[i].ID, Tenant: tl.Tenant, Timeline: tl.ID,
 		})
 	}

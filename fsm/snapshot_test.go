@@ -75,6 +75,7 @@ func TestCheckFindsDrift(t *testing.T) {
 	for name, damage := range map[string]func(*txn){
 		"counts":           func(w *txn) { w.own(); w.counts[0].Shards++ },
 		"totals":           func(w *txn) { w.totals.Placed++ },
+		"owed":             func(w *txn) { w.owed = append(w.owed, 1) },
 		"index entry lost": func(w *txn) { w.byNode.PopMin() },
 		"index entry too many": func(
 			w *txn,

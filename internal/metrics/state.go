@@ -90,11 +90,7 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		if k.HTTPSPort != 0 {
 			httpsKeepers++
 		}
-		owed := 0
-		for range st.SafekeeperOps(k.ID, fsm.SafekeeperOp{}) {
-			owed++
-		}
-		gauge("safekeeper_reconciles_queued", owed, k.AZ.String(), k.ID.String(), k.Host)
+		gauge("safekeeper_reconciles_queued", st.Owed(k.ID), k.AZ.String(), k.ID.String(), k.Host)
 	}
 	totals := st.Totals()
 	gauge("schedule_az_violation", totals.Elsewhere)

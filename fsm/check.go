@@ -150,19 +150,30 @@ func (c *checker) shard(s *Shard) {
 	if t.Policy.Kind == neon.PlaceDetached && len(s.Secondary) > 0 {
 		c.fail("shard %s has secondaries though detached", s.ID)
 	}
-	if s.PreferredNode != 0 && c.s.bounded() && !s.Intends(s.PreferredNode) {
-		c.fail("shard %s prefers node %d, where it has nothing", s.ID, s.PreferredNode)
-	}
 	for i, n := range s.Secondary {
 		if n == s.Attached || slices.Contains(s.Secondary[:i], n) {
 			c.fail("shard %s has node %d twice", s.ID, n)
 		}
 	}
+	c.move(s)
 	s.nodes(func(n neon.NodeID) {
 		if node, ok := c.s.Node(n); !ok || node.Tombstone && s.Intends(n) {
 			c.fail("shard %s refers to node %d, which does not exist", s.ID, n)
 		}
 	})
+}
+
+// move verifies that a move can still arrive.
+func (c *checker) move(s *Shard) {
+	p := s.PreferredNode
+	if n, _ := c.s.Node(p); c.s.KnowsBasis() && p != 0 &&
+		(!s.HasSecondary(p) || !n.Takes() && !s.Insisted) {
+		c.fail("shard %s is to move to node %d, which is %s, with secondaries on %v", s.ID, p,
+			n.Scheduling, s.Secondary)
+	}
+	if s.Insisted && p == 0 {
+		c.fail("shard %s moves nowhere, and an operator insists on that", s.ID)
+	}
 }
 
 // derived compares the index and the counts with ones made anew.

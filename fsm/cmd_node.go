@@ -161,7 +161,7 @@ func (c NoteSilence) apply(t *txn) Result {
 			continue
 		}
 		n.Silent = s.Since
-		t.setNode(n)
+		t.noteNode(n)
 	}
 	return Result{}
 }

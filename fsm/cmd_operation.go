@@ -199,8 +199,7 @@ func cancelMoves(t *txn, node neon.NodeID, kind OperationKind) {
 	}
 	for _, s := range slices.Collect(moving) {
 		if s.PreferredNode != 0 && (kind != OperationFill || s.PreferredNode == node) {
-			s.PreferredNode, s.Sequence = 0, t.Index
-			t.setShard(s)
+			endMove(t, s)
 		}
 	}
 }
@@ -254,7 +253,7 @@ func (c DeleteNode) apply(t *txn) Result {
 		s.Secondary = slices.DeleteFunc(slices.Clone(s.Secondary),
 			func(id neon.NodeID) bool { return id == c.Node })
 		if s.PreferredNode == c.Node {
-			s.PreferredNode = 0
+			s.PreferredNode, s.Insisted = 0, false
 		}
 		t.manage(&s)
 		s.Sequence = t.Index

@@ -61,7 +61,8 @@ func (c CreateTenant) apply(t *txn) Result {
 		if len(n.PreferredAZ.String()) > maxName {
 			return refuse(neon.BadRequest, "the zone of %s has more than %d bytes", ids[i], maxName)
 		}
-		if !t.fits(c.Policy, Intent{Shard: ids[i], Attached: n.Attached, Secondary: n.Secondary}) {
+		in := Intent{Shard: ids[i], Attached: n.Attached, Secondary: n.Secondary}
+		if !t.fits(c.Policy, in) || !welcome(t, &Shard{}, &in) {
 			return refuse(neon.Conflict, "placement of %s does not hold any more", ids[i])
 		}
 	}
@@ -104,6 +105,7 @@ func (c UpdateTenant) apply(t *txn) Result {
 	if tenant.Sequence != c.Sequence {
 		return refuse(neon.Conflict, "tenant %s was changed by somebody else", c.ID)
 	}
+	was := tenant.Scheduling
 	if c.Policy != nil {
 		tenant.Policy = *c.Policy
 	}
@@ -124,7 +126,7 @@ func (c UpdateTenant) apply(t *txn) Result {
 	for _, in := range c.Intents {
 		s, ok := t.Shard(in.Shard)
 		if !ok || in.Shard.Tenant != c.ID || s.Sequence != in.Sequence ||
-			!t.fits(tenant.Policy, in) {
+			!t.fits(tenant.Policy, in) || !holds(t, in.Basis, &s) || !welcome(t, &s, &in) {
 			return refuse(neon.Conflict, "placement of %s does not hold any more", in.Shard)
 		}
 	}
@@ -137,8 +139,14 @@ func (c UpdateTenant) apply(t *txn) Result {
 		s, _ := t.Shard(in.Shard)
 		t.setIntent(s, in)
 	}
+	if t.KnowsBasis() {
+		endMovesOf(t, tenant, was)
+	}
 	return Result{}
 }
+
+// Level is the second with what the first version does not know.
+func (c UpdateTenant) Level() uint64 { return levelOf(c.Intents) }
 
 // applyPolicy brings the shards of a tenant in line with its policy: a policy that is
 // not Attached has no owner of the newest generation, and one that is Detached
@@ -156,7 +164,7 @@ func (t *txn) applyPolicy(tenant Tenant, first *neon.Generation) {
 		if tenant.Policy.Kind != neon.PlaceAttached {
 			next.GenNode, next.ComputeAcknowledged, next.AcknowledgedNode = 0, false, 0
 			next.PriorNode = 0
-			next.Attached, next.PreferredNode = 0, 0
+			next.Attached, next.PreferredNode, next.Insisted = 0, 0, false
 		}
 		if tenant.Policy.Kind == neon.PlaceDetached {
 			next.Secondary = nil

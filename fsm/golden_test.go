@@ -190,6 +190,18 @@ func secondHistory() []Command {
 		DeleteTimeline{Tenant: tenant, Timeline: neon.TimelineID{1}},
 		SetSafekeeperScheduling{Safekeeper: 2, To: neon.SafekeeperDecomissioned},
 		SettleSafekeeper{Safekeeper: 2},
+		SetNodeAvailability{Verdicts: []Verdict{{Node: 1, To: neon.NodeActive}}},
+		SetNodeScheduling{Node: 1, Scheduling: neon.SchedulingPause},
+		SetIntents{Intents: []Intent{{
+			Shard: id, Sequence: 14, Attached: 2, Secondary: []neon.NodeID{1}, PreferredNode: 1,
+			Basis: &Basis{Generation: 2, Tenant: 8}, Insisted: true,
+		}}},
+		IssueGenerations{Items: []Issue{
+			{Shard: id, Node: 2, Generation: 2, Basis: &Basis{Generation: 2, Tenant: 8}},
+			{Shard: id, Node: 2, Generation: 3, Basis: &Basis{ // refused
+				Generation: 3, Tenant: 8, Lost: 1, LostSequence: 18,
+			}},
+		}},
 	)
 	return all
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 
 	"quorate/api/neon"
 )
@@ -17,8 +16,9 @@ const (
 
 	// secondLevel bounds the numbers that come from outside, and leaves what has no
 	// number left out of a re-attach. It knows since when nodes are silent, where a
-	// shard was before, how operations on nodes have ended, and which safekeepers are gone. A
-	// shard prefers no node that it is not on.
+	// shard was before, how operations on nodes have ended, which safekeepers are gone,
+	// what decisions were based on, and what operators insist on. A shard moves only to
+	// where it has a secondary.
 	secondLevel = 2
 )
 
@@ -55,21 +55,12 @@ func (c SetLevel) apply(t *txn) Result {
 	if err := checkLevel(c.Level); err != nil { // cannot happen, see Readable
 		return refuse(neon.Internal, "%w", err)
 	}
+	before := t.KnowsBasis()
 	t.level = c.Level
-	forgetVainPreferences(t)
-	return Result{}
-}
-
-// forgetVainPreferences brings the shards in line with the second level.
-func forgetVainPreferences(t *txn) {
-	for _, s := range slices.Collect(t.ShardsFrom(neon.ShardID{})) {
-		if last := s.PreferredNode; last != 0 {
-			if s.forgetVainPreference(); s.PreferredNode != last {
-				s.Sequence = t.Index
-				t.setShard(s)
-			}
-		}
+	if !before && t.KnowsBasis() {
+		endEarlierMoves(t)
 	}
+	return Result{}
 }
 
 // Admit refuses a command that may not go into the log of a cluster in state s. The

@@ -75,6 +75,8 @@ func (m *machine) apply(t *rapid.T, id RequestID, c Command) Result {
 	}
 	m.grants(t, before, after, r.Grants)
 	m.entered(t, before, after)
+	m.arrivals(t, before, after, c)
+	m.numbered(t, before, c, r)
 	m.configurations(t, after)
 	m.imports(t, before, after)
 	if !r.Duplicate {
@@ -159,13 +161,14 @@ func (m *machine) current(t *rapid.T, before *State, c Command, r Result) {
 	case SetIntents:
 		for _, in := range c.Intents {
 			sh, ok := before.Shard(in.Shard)
-			stale(in.Shard, !ok || sh.Sequence != in.Sequence || before.Splitting(in.Shard.Tenant))
+			stale(in.Shard, !ok || sh.Sequence != in.Sequence ||
+				before.Splitting(in.Shard.Tenant) || baseless(before, in.Basis, sh))
 		}
 	case IssueGenerations:
 		for _, it := range c.Items {
 			sh, ok := before.Shard(it.Shard)
 			stale(it.Shard, !ok || sh.Attached != it.Node || sh.Generation != it.Generation ||
-				before.Splitting(it.Shard.Tenant))
+				before.Splitting(it.Shard.Tenant) || baseless(before, it.Basis, sh))
 		}
 	case EndNodeOperation:
 		if n, _ := before.Node(c.Node); r.Err == nil &&
@@ -178,7 +181,8 @@ func (m *machine) current(t *rapid.T, before *State, c Command, r Result) {
 			t.Fatalf("%#v was accepted for %+v", c, tenant)
 		}
 		for _, in := range c.Intents {
-			if sh, _ := before.Shard(in.Shard); r.Err == nil && sh.Sequence != in.Sequence {
+			if sh, _ := before.Shard(in.Shard); r.Err == nil &&
+				(sh.Sequence != in.Sequence || baseless(before, in.Basis, sh)) {
 				t.Fatalf("%#v was accepted for %+v", c, sh)
 			}
 		}
@@ -287,6 +291,8 @@ func (m *machine) intent(t *rapid.T, id neon.ShardID) Intent {
 		Shard: id, Sequence: sequence(t, sh.Sequence), Attached: drawNode.Draw(t, "attached"),
 		Secondary:     drawNodes(t, 2),
 		PreferredNode: drawNode.Draw(t, "preferred"), Issue: rapid.Bool().Draw(t, "issue"),
+		Basis:    m.basis(t, sh),
+		Insisted: m.s.KnowsBasis() && rapid.Bool().Draw(t, "insisted"),
 	}
 }
 
@@ -296,22 +302,6 @@ func (m *machine) intents(t *rapid.T, most int) []Intent {
 	) Intent {
 		return m.intent(t, m.anyShard(t))
 	}), 0, most).Draw(t, "intents")
-}
-
-func (m *machine) issues(t *rapid.T) (items []Issue) {
-	for range rapid.IntRange(0, 3).Draw(t, "items") {
-		id := m.anyShard(t)
-		sh, _ := m.s.Shard(id)
-		it := Issue{Shard: id, Node: sh.Attached, Generation: sh.Generation}
-		if rapid.IntRange(0, 3).Draw(t, "wrong node") == 0 {
-			it.Node = drawNode.Draw(t, "node")
-		}
-		if rapid.IntRange(0, 3).Draw(t, "stale") == 0 {
-			it.Generation = drawGeneration.Draw(t, "generation")
-		}
-		items = append(items, it)
-	}
-	return items
 }
 
 func (m *machine) noteSilence(t *rapid.T) Command {
@@ -522,10 +512,14 @@ func dump(s *State) string {
 			b = fmt.Appendf(b, "before node %d, node %d had the number of\n", sh.GenNode,
 				sh.PriorNode)
 		}
+		insisted := ""
+		if sh.Insisted {
+			insisted = "!"
+		}
 		b = fmt.Appendf(b,
-			"shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d,%s notified=%v told=%d byhand=%v unhealthy=%v scrubbed=%d sequence=%d\n",
+			"shard %s generation=%d,%v@%d attached=%d secondary=%v preferred=%d%s,%s notified=%v told=%d byhand=%v unhealthy=%v scrubbed=%d sequence=%d\n",
 			sh.ID, sh.Generation, sh.HasGeneration, sh.GenNode, sh.Attached, sh.Secondary,
-			sh.PreferredNode, sh.PreferredAZ,
+			sh.PreferredNode, insisted, sh.PreferredAZ,
 			sh.ComputeAcknowledged, sh.AcknowledgedNode, sh.Unmanaged, sh.Unhealthy, sh.ScrubbedAt,
 			sh.Sequence)
 	}

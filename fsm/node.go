@@ -46,7 +46,7 @@ type Node struct {
 	// there is none.
 	Operation Operation `cbor:"9,keyasint,omitzero"`
 
-	// Sequence is the log index of the last change to this record.
+	// Sequence is the log index of the last change to this record, but for Silent.
 	Sequence uint64 `cbor:"8,keyasint"`
 }
 
@@ -54,9 +54,11 @@ type Node struct {
 func (n *Node) Available() bool { return n.Availability == neon.NodeActive && !n.Tombstone }
 
 // Schedulable reports whether new locations may be placed on the node.
-func (n *Node) Schedulable() bool {
-	return n.Available() &&
-		(n.Scheduling == neon.SchedulingActive || n.Scheduling == neon.SchedulingFilling)
+func (n *Node) Schedulable() bool { return n.Available() && n.Takes() }
+
+// Takes reports whether the scheduling policy of the node lets it take new locations.
+func (n *Node) Takes() bool {
+	return n.Scheduling == neon.SchedulingActive || n.Scheduling == neon.SchedulingFilling
 }
 
 // NodeCounts are how many intended locations a node has, kept up to date by

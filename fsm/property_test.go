@@ -139,7 +139,7 @@ func cancelMove(s *Shard, n Node, index uint64) {
 		moves = s.PreferredNode == n.ID && s.HasSecondary(n.ID)
 	}
 	if moves {
-		s.PreferredNode, s.Sequence = 0, index
+		s.PreferredNode, s.Insisted, s.Sequence = 0, false, index
 	}
 }
 

@@ -40,10 +40,15 @@ type Shard struct {
 	Attached  neon.NodeID
 	Secondary []neon.NodeID
 
-	// PreferredNode is where an operator asked the shard to move to; 0 for none. From
-	// the second level on the shard has a secondary there.
+	// PreferredNode is where the shard is to move to once it is warm there; 0 for none. From
+	// the second level on it has a secondary there.
 	PreferredNode neon.NodeID
 	PreferredAZ   neon.AZ
+
+	// Insisted is set while an operator has asked for the move to PreferredNode: it may
+	// arrive there whatever the policies of the node and of the tenant are. Whatever is
+	// decided later ends it.
+	Insisted bool
 
 	// Unmanaged is set while a client attaches and detaches this shard on pageservers
 	// itself. The shard is numbered and validated as any other. Otherwise the leader
@@ -75,14 +80,6 @@ func (s *Shard) OwesNotification() bool { return s.GenNode != 0 && !s.ComputeAck
 // Exhausted reports whether no number is left for the shard: it can never be attached
 // again. Commands ask before they change anything, so that a refusal changes nothing.
 func (s *Shard) Exhausted() bool { return s.Generation == math.MaxUint32 }
-
-// forgetVainPreference drops a preference for a node on which nothing is meant to be: it
-// leads nowhere, and would outlive the node.
-func (s *Shard) forgetVainPreference() {
-	if !s.Intends(s.PreferredNode) {
-		s.PreferredNode = 0
-	}
-}
 
 // roles are the reasons a shard stands in the index of a node.
 type roles uint8

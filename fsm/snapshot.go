@@ -155,7 +155,7 @@ func appendShard(b []byte, s *Shard) []byte {
 	b, _ = s.ID.AppendBinary(b)
 	b = append(b, boolByte(
 		s.HasGeneration)|boolByte(s.ComputeAcknowledged)<<1|boolByte(s.Unmanaged)<<2|boolByte(
-		s.Unhealthy)<<3|boolByte(s.PriorNode != 0)<<4)
+		s.Unhealthy)<<3|boolByte(s.PriorNode != 0)<<4|boolByte(s.Insisted)<<5)
 	b = binary.AppendUvarint(b, uint64(s.Generation))
 	b = binary.AppendUvarint(b, uint64(s.AcknowledgedNode))
 	b = binary.AppendUvarint(b, uint64(s.GenNode))
@@ -312,7 +312,7 @@ func (d *decoder) shard() (s Shard) {
 	d.fail(s.ID.UnmarshalBinary(id[:]))
 	flags := d.byte()
 	s.HasGeneration, s.ComputeAcknowledged = flags&1 != 0, flags&2 != 0
-	s.Unmanaged, s.Unhealthy = flags&4 != 0, flags&8 != 0
+	s.Unmanaged, s.Unhealthy, s.Insisted = flags&4 != 0, flags&8 != 0, flags&32 != 0
 	s.Generation = neon.Generation(d.uvarint())
 	s.AcknowledgedNode = neon.NodeID(d.uvarint())
 	s.GenNode = neon.NodeID(d.uvarint())

@@ -63,6 +63,11 @@ func NewState() *State {
 // AgreedLevel is the level that all members know. Commands above it are refused.
 func (s *State) AgreedLevel() uint64 { return max(s.level, firstLevel) }
 
+// KnowsBasis reports whether decisions are held against what they were based on, and
+// moves that were begun against what was decided since. Below the level some member
+// would not do so.
+func (s *State) KnowsBasis() bool { return s.AgreedLevel() >= secondLevel }
+
 // copy makes a State that can be changed without changing s, or the reverse.
 func (s *State) copy() State {
 	c := *s

@@ -20,6 +20,11 @@ type Tenant struct {
 	Sequence uint64
 }
 
+// Pinned reports whether an operator has forbidden to move the shards of a tenant.
+func (t *Tenant) Pinned() bool {
+	return t.Scheduling == neon.ShardPause || t.Scheduling == neon.ShardStop
+}
+
 // These are the limits of a snapshot. A record that exceeds them is refused before it
 // gets into the state.
 const (

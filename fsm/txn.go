@@ -71,9 +71,19 @@ func (t *txn) run(index uint64, id RequestID, c Command) Result {
 	return r
 }
 
-// setNode inserts or replaces a node.
+// setNode inserts or replaces a node. What was to move to it stays where it is once it
+// takes nothing any more.
 func (t *txn) setNode(n Node) {
+	last, _ := t.Node(n.ID)
 	n.Sequence = t.Index
+	t.noteNode(n)
+	if t.KnowsBasis() && last.Takes() && !n.Takes() {
+		endMovesTo(t, n.ID)
+	}
+}
+
+// noteNode writes what nothing is decided on: the Sequence stays as it is.
+func (t *txn) noteNode(n Node) {
 	t.nodeTable.put(n)
 	t.touched.Nodes = append(t.touched.Nodes, n.ID)
 }
@@ -131,9 +141,7 @@ func (t *txn) issue(s Shard, node neon.NodeID) Grant {
 // setIntent writes a decision on the place of a shard.
 func (t *txn) setIntent(s Shard, in Intent) {
 	s.Attached, s.Secondary = in.Attached, slices.Clip(in.Secondary)
-	if s.PreferredNode = in.PreferredNode; t.bounded() {
-		s.forgetVainPreference()
-	}
+	prefer(t, &s, &in)
 	t.manage(&s)
 	s.Sequence = t.Index
 	t.setShard(s)

@@ -34,7 +34,11 @@ func TestAMoveToWhatTakesNothingIsAFailure(t *testing.T) {
 		b.must(fsm.SetIntents{Intents: []fsm.Intent{in}})
 		sh = first(b)
 		tenant, _ := b.log.State().Tenant(sh.ID.Tenant)
-		sc := &plan.Scene{Tenant: tenant, Shard: sh}
+		st := b.log.State()
+		sc := &plan.Scene{Tenant: tenant, Shard: sh, Node: func(id neon.NodeID) *fsm.Node {
+			n, _ := st.Node(id)
+			return &n
+		}}
 		c := &calls{ctx: t.Context(), log: b.log, nodes: burdened{
 			load: map[neon.NodeID]scheduler.Load{to: {Silent: true}},
 		}}

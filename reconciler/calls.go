@@ -58,38 +58,57 @@ func (c *calls) execute(k *task, sc *plan.Scene, step plan.Step) error {
 
 // issue commits the next generation.
 func (c *calls) issue(sc *plan.Scene, step plan.Step) error {
-	r, err := c.log.Propose(c.ctx, fsm.RequestID{}, fsm.IssueGenerations{Items: []fsm.Issue{{
-		Shard: sc.Shard.ID, Node: step.Node, Generation: sc.Shard.Generation,
-	}}})
+	it := fsm.Issue{Shard: sc.Shard.ID, Node: step.Node, Generation: sc.Shard.Generation}
+	if c.log.State().KnowsBasis() {
+		it.Basis = basisOfStep(sc, step)
+	}
+	r, err := c.log.Propose(c.ctx, fsm.RequestID{}, fsm.IssueGenerations{Items: []fsm.Issue{it}})
 	if err != nil {
 		return err
 	}
-	return c.refusal(sc, r)
+	return c.refusal(sc, step, r)
 }
 
-// refusal is an error if the log has refused a step although the shard is what it was
-// when the step was named: the same would be refused again. Otherwise the next step is
-// named anew.
-func (c *calls) refusal(sc *plan.Scene, r fsm.Result) error {
-	if len(r.Refused) == 0 || c.changed(sc) {
+// basisOfStep is what a step was decided on. A holder of the newest generation that
+// cannot be called hands nothing over, as long as that is so.
+func basisOfStep(sc *plan.Scene, step plan.Step) *fsm.Basis {
+	b := &fsm.Basis{Generation: sc.Shard.Generation, Tenant: sc.Tenant.Sequence}
+	if n := sc.Node(sc.Shard.GenNode); n != nil && n.ID != step.Node && !n.Available() {
+		b.Lost, b.LostSequence = n.ID, n.Sequence
+	}
+	return b
+}
+
+// refusal is an error if the log has refused a step although all that it was decided on is
+// what it was then: the same would be refused again. Otherwise the next step is named
+// anew.
+func (c *calls) refusal(sc *plan.Scene, step plan.Step, r fsm.Result) error {
+	if len(r.Refused) == 0 || c.changed(sc, step) {
 		return nil
 	}
 	return fmt.Errorf("the log refuses it, for shard %s as of entry %d", sc.Shard.ID, r.Index)
 }
 
-// changed reports whether the shard or its tenant is not what it was when a step was named.
-func (c *calls) changed(sc *plan.Scene) bool {
+// changed reports whether the shard, its tenant or a node of the step is not what it was
+// when the step was named.
+func (c *calls) changed(sc *plan.Scene, step plan.Step) bool {
 	st := c.log.State()
 	sh, _ := st.Shard(sc.Shard.ID)
 	tenant, _ := st.Tenant(sc.Tenant.ID)
+	changed := func(id neon.NodeID) bool {
+		was := sc.Node(id)
+		now, _ := st.Node(id)
+		return was != nil && was.Sequence != now.Sequence
+	}
 	return sh.Sequence != sc.Shard.Sequence || sh.Generation != sc.Shard.Generation ||
-		tenant.Sequence != sc.Tenant.Sequence || st.Splitting(tenant.ID) != sc.Frozen
+		tenant.Sequence != sc.Tenant.Sequence || st.Splitting(tenant.ID) != sc.Frozen ||
+		changed(step.Node) || changed(sc.Shard.GenNode)
 }
 
 // move commits that a warm secondary is the intended node from now on.
 func (c *calls) move(sc *plan.Scene, step plan.Step) error {
 	in, ok := scheduler.New(c.log.State(), c.nodes.loads()).Arrive(sc.Shard)
-	if (!ok || in.Attached != step.Node) && c.changed(sc) {
+	if (!ok || in.Attached != step.Node) && c.changed(sc, step) {
 		return nil // it was decided otherwise meanwhile
 	}
 	if !ok || in.Attached != step.Node {
@@ -100,7 +119,7 @@ func (c *calls) move(sc *plan.Scene, step plan.Step) error {
 	if err != nil {
 		return err
 	}
-	return c.refusal(sc, r)
+	return c.refusal(sc, step, r)
 }
 
 // look asks one node about one shard. While the node is being listed the answer

@@ -25,16 +25,31 @@ type committer struct {
 	refused map[neon.ShardID]refusal
 }
 
-// refusal is of an intent that was based on a record with that sequence.
+// refusal is of an intent that was based on that. Whatever is based on something else is
+// another decision, which does not wait.
 type refusal struct {
 	sequence uint64
+	basis    fsm.Basis
 	pause    time.Duration
 	until    time.Time
 }
 
-// Pauses after refusals.
+// sameAs reports whether an intent is based on what the refused one was.
+func (r *refusal) sameAs(in *fsm.Intent) bool {
+	return r.sequence == in.Sequence && r.basis == basisOf(in)
+}
+
+func basisOf(in *fsm.Intent) (b fsm.Basis) {
+	if in.Basis != nil {
+		b = *in.Basis
+	}
+	return b
+}
+
+// Pauses after refusals. The first is short: what was refused may be about a shard that
+// nobody serves.
 const (
-	refusedMin = time.Second
+	refusedMin = 100 * time.Millisecond
 	refusedMax = 5 * time.Minute
 )
 
@@ -84,7 +99,7 @@ func (c *committer) propose(intents []fsm.Intent) (all fsm.Result, err error) {
 func fitting(intents []fsm.Intent) int {
 	left := entryBytes
 	for i := range intents {
-		left -= 64 + 9*len(intents[i].Secondary) // a number takes up to nine bytes
+		left -= 112 + 9*len(intents[i].Secondary) // a number takes up to nine bytes
 		if left < 0 && i > 0 {
 			return i
 		}
@@ -98,7 +113,7 @@ func (c *committer) due(intents []fsm.Intent) (now []fsm.Intent, not []neon.Shar
 	defer c.mu.Unlock()
 	for _, in := range intents {
 		r, ok := c.refused[in.Shard]
-		if ok && r.sequence == in.Sequence && time.Now().Before(r.until) {
+		if ok && r.sameAs(&in) && time.Now().Before(r.until) {
 			not = append(not, in.Shard)
 			continue
 		}
@@ -111,14 +126,14 @@ func (c *committer) due(intents []fsm.Intent) (now []fsm.Intent, not []neon.Shar
 func (c *committer) note(intents []fsm.Intent, refused []neon.ShardID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	based := make(map[neon.ShardID]uint64, len(intents))
-	for _, in := range intents {
-		based[in.Shard] = in.Sequence
+	based := make(map[neon.ShardID]*fsm.Intent, len(intents))
+	for i := range intents {
+		based[intents[i].Shard] = &intents[i]
 	}
 	for _, id := range refused {
 		r := c.refused[id]
-		if r.sequence != based[id] {
-			r = refusal{sequence: based[id]}
+		if in := based[id]; in != nil && !r.sameAs(in) {
+			r = refusal{sequence: in.Sequence, basis: basisOf(in)}
 		}
 		r.pause = min(max(refusedMin, 2*r.pause), refusedMax)
 		r.until = time.Now().Add(r.pause)

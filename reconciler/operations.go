@@ -51,20 +51,22 @@ type troubled interface {
 type operation struct {
 	fsm.Operation
 	node      neon.NodeID
-	plan      []neon.ShardID             // not looked at yet
-	moving    map[neon.ShardID]time.Time // on their way, since when
-	looked    map[neon.ShardID]struct{}  // by a drain: all that were ever planned
-	obstacles map[neon.ShardID]obstacle  // what some of both cannot get over now
-	left      map[neon.ShardID]string    // settled: they stay where they are, and why
-	notBefore time.Time                  // until when there is nothing to plan
-	overdue   string                     // why nothing is waited for any more, or ""
+	plan      []neon.ShardID               // not looked at yet
+	moving    map[neon.ShardID]time.Time   // on their way, since when
+	to        map[neon.ShardID]neon.NodeID // where those of a drain were to move
+	looked    map[neon.ShardID]struct{}    // by a drain: all that were ever planned
+	obstacles map[neon.ShardID]obstacle    // what some of both cannot get over now
+	left      map[neon.ShardID]string      // settled: they stay where they are, and why
+	notBefore time.Time                    // until when there is nothing to plan
+	overdue   string                       // why nothing is waited for any more, or ""
 }
 
 func newOperation(n *fsm.Node) *operation {
 	return &operation{
 		Operation: n.Operation, node: n.ID,
-		moving: make(map[neon.ShardID]time.Time), looked: make(map[neon.ShardID]struct{}),
-		obstacles: make(map[neon.ShardID]obstacle), left: make(map[neon.ShardID]string),
+		moving: make(map[neon.ShardID]time.Time), to: make(map[neon.ShardID]neon.NodeID),
+		looked: make(map[neon.ShardID]struct{}), obstacles: make(map[neon.ShardID]obstacle),
+		left: make(map[neon.ShardID]string),
 	}
 }
 
@@ -224,7 +226,7 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 		switch {
 		case settled:
 		case sh.Attached == op.node && sh.PreferredNode != 0:
-			op.moving[sh.ID] = now
+			op.moving[sh.ID], op.to[sh.ID] = now, sh.PreferredNode
 		case op.Kind == fsm.OperationDelete, sh.Attached == op.node, sh.GenNode == op.node:
 			op.plan = append(op.plan, sh.ID)
 			op.looked[sh.ID] = struct{}{}
@@ -280,6 +282,7 @@ func (o *operations) advance(st *fsm.State, op *operation, room int) {
 			return
 		case act:
 			intents = append(intents, v.intent)
+			op.to[id] = v.intent.PreferredNode
 		}
 		if !begun {
 			op.moving[id] = time.Now()
@@ -351,22 +354,18 @@ func (o *operations) abandonMove(l *look, sh fsm.Shard) opinion {
 	return opinion{verdict: stays, why: fmt.Sprintf("node %d is not available", l.op.node)}
 }
 
-// pinned reports whether an operator forbade to move a tenant.
-func pinned(t fsm.Tenant) bool {
-	return t.Scheduling == neon.ShardPause || t.Scheduling == neon.ShardStop
-}
-
 // nextDrain moves what is attached. Pinned tenants stay, and so do shards that
-// have nowhere to go or whose destination does not become warm.
+// have nowhere to go or whose destination does not become warm. One whose destination
+// takes nothing any more gets another one.
 func (o *operations) nextDrain(l *look, tenant fsm.Tenant, sh fsm.Shard) opinion {
 	switch {
 	case sh.Attached != l.op.node:
 		return o.inPlace(l, sh)
-	case pinned(tenant):
+	case tenant.Pinned():
 		return opinion{verdict: stays, why: pinnedBy(tenant)}
 	case l.sched.UnderWay(sh):
 		return o.onItsWay(sh)
-	case l.begun && sh.PreferredNode == 0:
+	case l.begun && sh.PreferredNode == 0 && l.sched.Takes(l.op.to[l.id]):
 		return opinion{verdict: stays, why: gaveUp}
 	}
 	if v, yes := o.hindered(sh); yes {
@@ -386,7 +385,7 @@ func (o *operations) nextFill(l *look, tenant fsm.Tenant, sh fsm.Shard) opinion 
 		return o.inPlace(l, sh)
 	case sh.Attached == 0, !sh.HasSecondary(l.op.node):
 		return opinion{}
-	case pinned(tenant):
+	case tenant.Pinned():
 		return opinion{verdict: stays, why: pinnedBy(tenant)}
 	case !n.Schedulable():
 		return opinion{verdict: stays, why: fmt.Sprintf("node %d takes nothing", n.ID)}

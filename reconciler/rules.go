@@ -27,24 +27,43 @@ type rules struct {
 	notifies   bool // there is a compute hook
 	propose    func([]fsm.Intent) (fsm.Result, error)
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
+
+	refused bool // something of the present round, which is to be decided again
 }
 
-// run applies the rules at every change of a node, and every few seconds.
+// run applies the rules at every change of a node, and every few seconds. What was decided
+// on something that has changed meanwhile is refused. The shard may be served nowhere, so
+// that the next round comes soon, and later only if that does not help.
 func (r *rules) run() {
-	tick := time.NewTicker(r.opts.RepairInterval)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
+	var pause time.Duration
 	for {
-		r.evacuate()
-		r.relieve()
-		r.repair()
-		r.rehome()
 		select {
 		case <-r.ctx.Done():
 			return
 		case <-r.nodes.rulesWake:
 		case <-tick.C:
 		}
+		next := r.opts.RepairInterval
+		if r.round() {
+			pause = min(max(r.opts.RetryMin, 2*pause), next)
+			next = pause
+		} else {
+			pause = 0
+		}
+		tick.Reset(next)
 	}
+}
+
+// round applies all rules once, and reports whether something was refused.
+func (r *rules) round() bool {
+	r.refused = false
+	r.evacuate()
+	r.relieve()
+	r.repair()
+	r.rehome()
+	return r.refused
 }
 
 // evacuate moves every shard that is attached on an offline node, a batch per log
@@ -110,6 +129,7 @@ func (r *rules) takeAway(from neon.NodeID, intents []fsm.Intent) bool {
 	if err != nil {
 		return false
 	}
+	r.refused = r.refused || len(res.Refused) > 0
 	if len(res.Refused) < len(intents) {
 		r.logger.Info("evacuating", "node", from, "shards", len(res.Grants),
 			"refused", len(res.Refused))
@@ -144,7 +164,9 @@ func (r *rules) repair() {
 				}
 			}
 		}
-		r.commit(intents)
+		if len(r.commit(intents)) > 0 {
+			r.refused = true
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 // are not counted until it is put down.
 type draft struct {
 	fleet *fleet
+	state *fsm.State // of a shard that exists
 
 	attached  neon.NodeID
 	secondary []neon.NodeID
@@ -32,12 +33,21 @@ func (d *draft) drop(id neon.NodeID) {
 	d.secondary = slices.DeleteFunc(d.secondary, func(n neon.NodeID) bool { return n == id })
 }
 
-// intent is the proposal that turns a shard into a draft.
-func (d *draft) intent(sh *fsm.Shard) fsm.Intent {
-	return fsm.Intent{
+// intent is the proposal that turns a shard into a draft. It says what it was based on.
+func (d *draft) intent(sh *fsm.Shard) fsm.Intent { return d.takeAway(sh, 0) }
+
+// takeAway is the intent of a draft because of a node that the shard is taken from: it does
+// not hold once that node is another than it was.
+func (d *draft) takeAway(sh *fsm.Shard, lost neon.NodeID) fsm.Intent {
+	in := fsm.Intent{
 		Shard: sh.ID, Sequence: sh.Sequence, Attached: d.attached,
 		Secondary: append([]neon.NodeID(nil), d.secondary...), PreferredNode: d.preferred,
+		Basis: fsm.BasisOf(d.state, sh, lost),
 	}
+	if !slices.Contains(d.secondary, d.preferred) {
+		in.PreferredNode = 0 // it could not become warm there
+	}
+	return in
 }
 
 func (d *draft) differs(sh *fsm.Shard) bool {
@@ -84,7 +94,7 @@ func (d *draft) satisfyAttached(wanted int) bool {
 	if d.attached == 0 && !d.attach() {
 		return false
 	}
-	if d.preferred == d.attached {
+	if !slices.Contains(d.secondary, d.preferred) {
 		d.preferred = 0
 	}
 	for d.counted() < wanted {
@@ -110,7 +120,7 @@ func (d *draft) fresh(r role) (neon.NodeID, bool) {
 // schedulable, else a fresh node. Secondaries away from home come first, being
 // the ones that were kept for this; one at home is most likely being warmed.
 func (d *draft) attach() bool {
-	if d.promote(schedulable) {
+	if d.promote(d.fleet.open) {
 		return true
 	}
 	if n, ok := d.fleet.pick(attached, d); ok {
@@ -120,7 +130,7 @@ func (d *draft) attach() bool {
 	if !d.asked {
 		return false
 	}
-	if d.promote(silent) {
+	if d.promote(d.fleet.mute) {
 		return true
 	}
 	n, ok := d.fleet.pickOf(d.fleet.mute, attached, d)
@@ -128,14 +138,15 @@ func (d *draft) attach() bool {
 	return ok
 }
 
-// promote makes the best secondary on a node of a class the attached location.
-func (d *draft) promote(c class) bool {
+// promote makes the best secondary on one of some nodes the attached location.
+func (d *draft) promote(nodes []int) bool {
 	var best Score
 	for _, id := range d.secondary {
-		n := d.fleet.node(id)
-		if n == nil || n.class != c {
+		i, ok := d.fleet.index[id]
+		if !ok || !slices.Contains(nodes, i) {
 			continue
 		}
+		n := &d.fleet.nodes[i]
 		sc := Score{Zone: n.score(secondary, d.az).Zone, Node: id}
 		if best.Node == 0 || sc.Compare(best) < 0 {
 			best = sc

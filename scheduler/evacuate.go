@@ -61,7 +61,7 @@ func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 		d.secondary = append(d.secondary, dead)
 	}
 	s.put(&d)
-	in := d.intent(sh)
+	in := d.takeAway(sh, dead)
 	in.Issue = true
 	return in, true
 }
@@ -91,7 +91,7 @@ func (s *Scheduler) ReplaceSecondaries(
 func (s *Scheduler) rehome(sh *fsm.Shard, dead neon.NodeID) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	t := &s.tenant
-	if s.held() || frozen(t) || t.Policy.Kind == neon.PlaceDetached {
+	if s.held() || t.Pinned() || t.Policy.Kind == neon.PlaceDetached {
 		return fsm.Intent{}, false
 	}
 	d := s.take(sh)
@@ -101,7 +101,7 @@ func (s *Scheduler) rehome(sh *fsm.Shard, dead neon.NodeID) (fsm.Intent, bool) {
 	if d.counted() > t.Policy.WantedSecondaries() {
 		d.drop(dead)
 		s.put(&d)
-		return d.intent(sh), true
+		return d.takeAway(sh, dead), true
 	}
 	r := secondary
 	if t.Policy.Kind == neon.PlaceSecondary {
@@ -114,5 +114,5 @@ func (s *Scheduler) rehome(sh *fsm.Shard, dead neon.NodeID) (fsm.Intent, bool) {
 	}
 	d.secondary[slices.Index(d.secondary, dead)] = n
 	s.put(&d)
-	return d.intent(sh), true
+	return d.takeAway(sh, dead), true
 }

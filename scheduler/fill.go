@@ -40,7 +40,7 @@ func (f *filling) consider(sh *fsm.Shard) {
 	r.enter(sh.ID.Tenant)
 	from := r.node(sh.Attached)
 	switch {
-	case r.held(), frozen(&r.tenant), r.tenant.Policy.Kind != neon.PlaceAttached, from == nil:
+	case r.held(), r.tenant.Pinned(), r.tenant.Policy.Kind != neon.PlaceAttached, from == nil:
 	case sh.PreferredNode == f.to.id:
 		f.under++
 		f.given[sh.ID.Tenant]++

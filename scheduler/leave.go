@@ -56,7 +56,7 @@ func (s *Scheduler) LeaveSecondary(sh fsm.Shard, node neon.NodeID) (fsm.Intent, 
 	d := s.take(&sh)
 	d.drop(node)
 	s.put(&d)
-	return d.intent(&sh), true
+	return d.takeAway(&sh, node), true
 }
 
 // FailOver attaches a shard elsewhere at once, with a generation in the same
@@ -69,16 +69,18 @@ func (s *Scheduler) FailOver(sh fsm.Shard) (fsm.Intent, bool) {
 	return s.failOver(&sh)
 }
 
-// Arrive completes a move, unless its destination does not answer: the preferred node is
-// the attached one from now on. The
-// node it was attached on counts as a secondary like the others, and those that
+// Arrive completes a move, as far as it would still be begun: the preferred node is the
+// attached one from now on. False means that the node does not answer or takes nothing, or
+// that the tenant is pinned; an operator may have insisted on the latter two.
+//
+// The node it was attached on counts as a secondary like the others, and those that
 // are worth least are given up until there are as many as wanted. A tenant that is
 // not optimised keeps it before all others: its operator may want to go back.
 func (s *Scheduler) Arrive(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
 	p := sh.PreferredNode
 	if s.held() || s.tenant.Policy.Kind != neon.PlaceAttached || p == 0 || !sh.HasSecondary(p) ||
-		s.node(p) == nil || s.node(p).class >= silent {
+		!s.mayArrive(&sh) {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)
@@ -96,6 +98,22 @@ func (s *Scheduler) Arrive(sh fsm.Shard) (fsm.Intent, bool) {
 	d.trim(s.tenant.Policy.WantedSecondaries())
 	s.put(&d)
 	return d.intent(&sh), true
+}
+
+// mayArrive reports whether the preferred node of a shard may take it now. Below the level
+// nothing says on what an operator insists.
+func (s *Scheduler) mayArrive(sh *fsm.Shard) bool {
+	switch n := s.node(sh.PreferredNode); {
+	case n == nil, n.class >= silent:
+		return false
+	case sh.Insisted, !s.state.KnowsBasis():
+		return true
+	case n.class != schedulable:
+		return false
+	}
+	// Only who deletes a node moves pinned tenants.
+	from, _ := s.state.Node(sh.Attached)
+	return !s.tenant.Pinned() || from.Operation.Kind == fsm.OperationDelete
 }
 
 // GiveUp ends a move that did not come about: the shard stays where it is, and a
@@ -125,7 +143,7 @@ func (s *Scheduler) MayLose(node neon.NodeID) error {
 	}
 	for sh := range s.state.NodeShards(node) {
 		s.enter(sh.ID.Tenant)
-		if s.tenant.Deleting || frozen(&s.tenant) || !sh.Intends(node) {
+		if s.tenant.Deleting || s.tenant.Pinned() || !sh.Intends(node) {
 			continue
 		}
 		d := s.take(&sh)

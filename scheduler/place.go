@@ -57,7 +57,7 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 	var intents []fsm.Intent
 	var first error
 	for sh := range s.state.TenantShards(tenant.ID) {
-		if frozen(&tenant) && (policy.Kind == neon.PlaceAttached ||
+		if tenant.Pinned() && (policy.Kind == neon.PlaceAttached ||
 			policy.Kind == neon.PlaceSecondary && sh.Attached == 0) {
 			continue
 		}
@@ -86,7 +86,7 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 // over.
 func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 	s.enter(sh.ID.Tenant)
-	if len(s.open) == 0 || s.held() || frozen(&s.tenant) && !s.nowhere(&sh) {
+	if len(s.open) == 0 || s.held() || s.tenant.Pinned() && !s.nowhere(&sh) {
 		return fsm.Intent{}, false
 	}
 	d := s.take(&sh)
@@ -96,9 +96,4 @@ func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 		return fsm.Intent{}, false
 	}
 	return d.intent(&sh), true
-}
-
-// frozen reports whether an operator forbade to schedule a tenant.
-func frozen(t *fsm.Tenant) bool {
-	return t.Scheduling == neon.ShardPause || t.Scheduling == neon.ShardStop
 }

@@ -97,6 +97,12 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"repair":  m.repairAll,
 		"migrate": m.migrateAny,
+		"arrive":  m.arriveAny,
+		"upgrade": func(t *rapid.T) {
+			if !m.state.KnowsBasis() {
+				m.apply(fsm.SetLevel{Level: fsm.Level})
+			}
+		},
 	}
 }
 
@@ -165,7 +171,7 @@ func (m *machine) repairAll(t *rapid.T) {
 	}
 	for sh := range m.state.ShardsFrom(neon.ShardID{}) {
 		tenant, _ := m.state.Tenant(sh.ID.Tenant)
-		if frozen(&tenant) {
+		if tenant.Pinned() {
 			if tenant.Scheduling == neon.ShardPause && tenant.Policy.Kind == neon.PlaceAttached &&
 				sh.Attached == 0 {
 				t.Fatalf("%s of a paused tenant is served nowhere", sh.ID)
@@ -210,6 +216,23 @@ func (m *machine) migrateAny(t *rapid.T) {
 		}
 		m.commit(s, fsm.SetIntents{}) // a refusal leaves the counts alone
 		return
+	}
+	in.Insisted = m.state.KnowsBasis()
+	m.commit(s, fsm.SetIntents{Intents: []fsm.Intent{in}})
+}
+
+// arriveAny ends a move, and demands that it could have been begun now.
+func (m *machine) arriveAny(t *rapid.T) {
+	sh := rapid.SampledFrom(m.shards(m.anyTenant(t))).Draw(t, "shard")
+	tenant, _ := m.state.Tenant(sh.ID.Tenant)
+	s := m.scheduler()
+	in, ok := s.Arrive(sh)
+	if !ok {
+		return
+	}
+	if n, _ := m.state.Node(in.Attached); m.state.KnowsBasis() && !sh.Insisted &&
+		(!n.Schedulable() || tenant.Pinned()) {
+		t.Fatalf("%+v arrives on %+v", sh, n)
 	}
 	m.commit(s, fsm.SetIntents{Intents: []fsm.Intent{in}})
 }

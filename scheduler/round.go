@@ -65,8 +65,8 @@ func (r *round) take(sh *fsm.Shard) draft {
 	r.enter(sh.ID.Tenant)
 	r.scratch = append(r.scratch[:0], sh.Secondary...)
 	d := draft{
-		fleet: r.fleet, attached: sh.Attached, secondary: r.scratch, preferred: sh.PreferredNode,
-		az: sh.PreferredAZ,
+		fleet: r.fleet, state: r.state, attached: sh.Attached, secondary: r.scratch,
+		preferred: sh.PreferredNode, az: sh.PreferredAZ,
 	}
 	r.count(&d, -1)
 	return d

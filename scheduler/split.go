@@ -9,7 +9,7 @@ import (
 func splitSecondaries(r *round, sp fsm.Split) [][]neon.NodeID {
 	r.enter(sp.Tenant)
 	wanted := r.tenant.Policy.WantedSecondaries()
-	if frozen(&r.tenant) || wanted == 0 {
+	if r.tenant.Pinned() || wanted == 0 {
 		return nil
 	}
 	zones := make(map[neon.ShardID]neon.AZ)

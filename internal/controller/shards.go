@@ -76,7 +76,9 @@ func (h *Shards) MigrateSecondary(
 
 type mover func(*scheduler.Scheduler, fsm.Shard) (fsm.Intent, error)
 
-// move commits the intent that a mover decides on.
+// move commits the intent that a mover decides on. An operator insists on it: it was
+// accepted although the node takes nothing, or the tenant is pinned, so that it is not
+// held against that later either.
 func (h *Shards) move(
 	ctx context.Context, id neon.ShardID, req neon.MigrateRequest, choose mover,
 ) (uint64, error) {
@@ -95,6 +97,7 @@ func (h *Shards) move(
 		if err != nil || !scheduler.Changes(sh, in) {
 			return nil, err
 		}
+		in.Insisted = s.KnowsBasis()
 		return fsm.SetIntents{Intents: []fsm.Intent{in}}, nil
 	})
 }
@@ -106,7 +109,8 @@ func describeNode(n neon.NodeID) string {
 	return n.String()
 }
 
-// unmoved is the intent of a shard as it is, without a preferred node.
+// unmoved is the intent of a shard as it is, without a preferred node. It is right
+// whatever else has changed.
 func unmoved(sh fsm.Shard) fsm.Intent {
 	return fsm.Intent{
 		Shard: sh.ID, Sequence: sh.Sequence, Attached: sh.Attached, Secondary: sh.Secondary,

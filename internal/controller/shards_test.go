@@ -36,6 +36,31 @@ func TestAGracefulMigrationIsAnsweredWhenItIsBegun(t *testing.T) {
 	}
 }
 
+// An operator's order is carried out whatever the policies are that it was given against.
+func TestAnOperatorInsistsOnAMigration(t *testing.T) {
+	for _, upgraded := range []bool{true, false} {
+		w := newWorld(t, 2)
+		if upgraded {
+			w.log.Upgrade(t)
+		}
+		id := w.tenant(tenantOne, 1)[0]
+		w.log.Must(fsm.SetNodeScheduling{Node: 2, Scheduling: neon.SchedulingPause})
+		h := NewShards(w.Deps)
+		for _, prewarm := range []bool{true, false} {
+			if err := h.Migrate(t.Context(), id, neon.MigrateRequest{
+				Node: 2, Config: neon.MigrationConfig{Prewarm: prewarm},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			sh := w.shard(id)
+			if prewarm && (sh.PreferredNode != 2 || sh.Insisted != upgraded) ||
+				!prewarm && sh.Attached != 2 {
+				t.Errorf("upgraded %v, prewarm %v: %+v", upgraded, prewarm, sh)
+			}
+		}
+	}
+}
+
 // To migrate a shard to where it is takes back a move that was begun.
 func TestAMigrationToWhereAShardIsTakesItsMoveBack(t *testing.T) {
 	w := newWorld(t, 2)

@@ -156,7 +156,8 @@ func (a *autopilot) remove(ctx context.Context, id string) error {
 		return err
 	}
 	a.log.Warn("removed a member that was gone", "member", id, "silent_for", silence, "way_out",
-		"to have it back, add it on an empty data directory")
+		"to have it back, start it with an empty data directory and another --server-id, with "+
+			"--join, and add it")
 	return nil
 }
 

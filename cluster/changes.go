@@ -264,21 +264,31 @@ func (m *membership) voters() (out []string) {
 	return out
 }
 
-// answers reports whether the standing connection to a member is up.
+// answers reports whether a member answers now.
 func (m *membership) answers(id string) bool {
 	l := m.peers.link(id)
-	return id == m.node.id || l != nil && l.up()
+	return id == m.node.id || l != nil && l.answers()
+}
+
+// takesPart reports whether a member answers, and can write what it is sent: a majority
+// that counts one whose disk hangs commits nothing.
+func (m *membership) takesPart(id string) bool {
+	if id == m.node.id {
+		return true
+	}
+	r := m.peers.report(id)
+	return m.answers(id) && (r == nil || !r.Sick && r.Diverged == "" && !r.Empty)
 }
 
 // checkMajority refuses voters of whom no majority answers: the change to them would
 // be the last thing that the cluster does.
 func (m *membership) checkMajority(voters []string) error {
-	silent := slices.DeleteFunc(slices.Clone(voters), m.answers)
+	silent := slices.DeleteFunc(slices.Clone(voters), m.takesPart)
 	if live := len(voters) - len(silent); live > len(voters)/2 {
 		return nil
 	}
-	return fmt.Errorf("%w: of the %d voters after it, %s would not answer; "+
-		"start them, or remove those first that are gone for good",
+	return fmt.Errorf("%w: of the %d voters after it, %s would not answer, or not write; "+
+		"start or mend them, or remove those first that are gone for good",
 		ErrNoMajority, len(voters), strings.Join(silent, ", "))
 }
 

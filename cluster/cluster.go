@@ -188,10 +188,12 @@ func (c *Cluster) listen() error {
 	}
 	c.node.addr = c.self.advertise
 	c.streams = newStreams(c.cfg.Network, c.cfg.TLS, listener, c.log, streamHooks{
-		self:      c.greeting,
-		admit:     func(m meeting) refusalReason { return c.peers.admit(m) },
-		isMember:  c.node.isMember,
-		expected:  func(addr string) string { return c.peers.expected(addr) },
+		self:     c.greeting,
+		admit:    func(m meeting) refusalReason { return c.peers.admit(m) },
+		isMember: c.node.isMember,
+		expected: func(addr string) string {
+			return cmp.Or(c.peers.expected(addr), c.self.predecessor(addr))
+		},
 		servePeer: func(conn net.Conn) { c.answers.serve(conn) },
 		uninvited: func() bool {
 			// Without a directory nothing can be kept, the cluster's id neither.
@@ -253,8 +255,9 @@ func (c *Cluster) makeParts(m Machine) {
 		health.refusal)
 	reporter := reporter{
 		node: c.node, self: c.self, fsm: c.fsm, health: disk, equality: c.equality,
-		started: time.Now(),
+		started: time.Now(), opened: c.leadership.opened,
 	}
+	c.fsm.members.kept = c.node.store.Snapshots()
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
 	c.fsm.vouch = func(index uint64) error { return c.equality.vouch(c.ctx, index) }
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
@@ -320,7 +323,7 @@ func (c *Cluster) openRaft() error {
 		return c.startError(err)
 	}
 	c.node.running.Store(r) // at once: raft stands for election soon, however slow the disk is
-	c.fsm.members.load(s.Snapshots())
+	c.fsm.members.load()
 	if l, err := s.Snapshots().List(); err == nil && len(l) > 0 {
 		c.fsm.snapshotBytes.Store(l[0].Size)
 	}
@@ -377,6 +380,8 @@ func (c *Cluster) run() {
 	}
 	c.background.Go(func() { c.founding.run(c.ctx) })
 	c.background.Go(func() { c.joining.run(c.ctx) })
+	before := predecessors{node: c.node, self: c.self, peers: c.peers, streams: c.streams}
+	c.background.Go(func() { before.run(c.ctx) })
 	c.background.Go(func() { c.lag.run(c.ctx) })
 	c.background.Go(func() { c.absence.run(c.ctx) })
 	c.background.Go(func() { c.repeats.Run(c.ctx) })
@@ -410,6 +415,7 @@ func membershipMoved(c *Cluster) func() {
 	return func() {
 		c.peers.wake.Set()
 		c.leadership.changed.Notify()
+		c.removal.look()
 	}
 }
 

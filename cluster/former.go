@@ -150,6 +150,7 @@ func (f *former) reason() string {
 	return fmt.Sprintf("%s at %s of cluster %s takes this server for its member %s; it was a "+
 		"member of it and has lost its disk, and %s. Stop it, move its data directory away, start "+
 		"it with another --server-id and --join %s, and have it take the place of %s "+
-		"(storcon_cli cluster replace %s NEW-ID). %s", of.Server, of.RaftAddr, of.Cluster,
+		"(storcon_cli cluster replace %s NEW-ID, or cluster add if it is no member any more). %s",
+		of.Server, of.RaftAddr, of.Cluster,
 		of.Member, did, of.RaftAddr, of.Member, of.Member, otherwise)
 }

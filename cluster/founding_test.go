@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -251,36 +252,58 @@ func TestAnEmptyDiskDoesNotFoundANamedCluster(t *testing.T) {
 	}
 }
 
-// The removal of a healthy voter while another is dead would end the cluster.
+// The removal of a healthy voter while another is dead, or does not answer, would end the
+// cluster. A connection to a host that is gone without a word stays up for long.
 func TestNoChangeTakesTheLiveMajorityAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFounders(t)
-		defer f.stopAll()
-		for i := range 3 {
-			f.start(i)
+	for name, lose := range map[string]func(f *founders, i int){
+		"dead":    func(f *founders, i int) { f.stop(i, false) },
+		"cut off": func(f *founders, i int) { f.net.Partition([]string{fmt.Sprintf("h%d", i)}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, lead := threeFounders(t)
+				defer f.stopAll()
+				lead.mustPropose(t, "a")
+				others := f.followers(lead)
+				healthy, lost := f.nodes[others[0]].cfg.ID, others[1]
+				lose(f, lost)
+				pass(t, 5*time.Second)
+				err := lead.RemoveMember(t.Context(), healthy)
+				if !errors.Is(err, ErrNoMajority) {
+					t.Fatalf("removed the other living voter: %v", err)
+				}
+				if err := lead.RemoveMember(t.Context(), f.nodes[lost].cfg.ID); err != nil {
+					t.Fatal(err)
+				}
+				if err := lead.RemoveMember(t.Context(), healthy); err != nil {
+					t.Fatal(err)
+				}
+				lead.mustPropose(t, "b")
+				f.net.Heal()
+			})
+		})
+	}
+}
+
+// A member that is connected, and says that it cannot take part, counts for no majority.
+func TestWhoSaysThatItCannotWriteIsNoMajority(t *testing.T) {
+	p := &peers{links: map[string]*peerLink{}}
+	m := &membership{node: &raftNode{id: "a"}, peers: p}
+	for name, c := range map[string]struct {
+		report peerReport
+		refuse bool
+	}{
+		"well": {peerReport{}, false}, "sick": {peerReport{Sick: true}, true},
+		"diverged": {peerReport{Diverged: "it differs"}, true}, "empty": {peerReport{Empty: true}, true},
+	} {
+		l := &link{id: "b", out: newOutbox()}
+		l.seen.Store(time.Now().UnixNano())
+		l.report.Store(&c.report)
+		p.links["b"] = &peerLink{link: l}
+		if err := m.checkMajority([]string{"a", "b"}); errors.Is(err, ErrNoMajority) != c.refuse {
+			t.Errorf("%s: %v", name, err)
 		}
-		lead := f.leader()
-		lead.mustPropose(t, "a")
-		var healthy, dead int
-		for i, nd := range f.nodes {
-			if nd != lead {
-				healthy, dead = dead, i
-			}
-		}
-		f.stop(dead, false)
-		pass(t, 5*time.Second)
-		err := lead.RemoveMember(t.Context(), f.nodes[healthy].cfg.ID)
-		if !errors.Is(err, ErrNoMajority) {
-			t.Fatalf("removed the other living voter: %v", err)
-		}
-		if err := lead.RemoveMember(t.Context(), f.nodes[dead].cfg.ID); err != nil {
-			t.Fatal(err)
-		}
-		if err := lead.RemoveMember(t.Context(), f.nodes[healthy].cfg.ID); err != nil {
-			t.Fatal(err)
-		}
-		lead.mustPropose(t, "b")
-	})
+	}
 }
 
 // A server that lost its log has forgotten its votes and entries, whatever else of its

@@ -250,6 +250,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.points.forget()
 	f.note(index)
 	f.applied.reset(index)
+	f.members.load()
 	f.changed()
 	return nil
 }

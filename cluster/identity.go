@@ -20,7 +20,11 @@ type identity struct {
 	httpAddr  string
 	level     uint64
 	ended     string // see greeting
-	version   string
+
+	// predecessors were members of the cluster that this one was made of a survivor of.
+	predecessors []datadir.Predecessor
+
+	version string
 
 	dir       *datadir.Dir // nil without Config.DataDir
 	disks     *datadir.KnownDisks
@@ -73,6 +77,9 @@ func (i *identity) read(cfg Config) (err error) {
 		return err
 	}
 	i.ended = strings.Join(ended, ",")
+	if i.predecessors, err = i.dir.Predecessors(); err != nil {
+		return err
+	}
 	made, err := i.dir.MadeCluster()
 	if err != nil {
 		return err

@@ -211,13 +211,15 @@ func (j *joining) contradiction(ctx context.Context) error {
 		}
 		if foreign(who.Cluster, j.self.cluster()) {
 			return fmt.Errorf("%w: this server has state of cluster %s and is to join %s, of which "+
-				"%s at %s is: start it on an empty data directory, or without --join",
+				"%s at %s is: if its state is the right one, start it without --join; to give it "+
+				"up, move the data directory away first",
 				ErrClusterMismatch, j.self.cluster(), who.Cluster, who.ID, addr)
 		}
 	}
 	j.log.Warn("has state already: --join is ignored", "because", "no member is at "+
 		strings.Join(j.addrs, ", "), "cluster", j.self.cluster(), "way_out",
-		"correct --join; to join another cluster, start on an empty data directory")
+		"correct --join; to join another cluster and give this state up, move the data "+
+			"directory away first")
 	return nil
 }
 

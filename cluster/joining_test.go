@@ -136,7 +136,7 @@ func TestAServerWithAStateJoinsNoOtherCluster(t *testing.T) {
 		cfg.Join = []string{"h9:1", "h0:1"}
 		begun := time.Now()
 		c, err := Open(context.Background(), cfg, &ledger{})
-		if !errors.Is(err, ErrClusterMismatch) || !strings.Contains(err.Error(), "empty data dir") {
+		if !errors.Is(err, ErrClusterMismatch) || !strings.Contains(err.Error(), "without --join") {
 			t.Errorf("started with the state of another cluster: %v", err)
 		}
 		if c != nil {

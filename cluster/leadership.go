@@ -187,6 +187,21 @@ func (l *leadership) openTerm(now *lead) bool {
 	return true
 }
 
+// opened reports whether this server leads and has opened its term: all entries of earlier
+// terms are applied.
+func (l *leadership) opened() bool {
+	now, _ := l.watch()
+	if now == nil {
+		return false
+	}
+	select {
+	case <-now.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // run is RunWhileLeader.
 func (l *leadership) run(ctx context.Context, f func(context.Context, uint64) error) error {
 	var last *lead

@@ -143,6 +143,12 @@ func (l *link) up() bool {
 	return l.out != nil
 }
 
+// answers reports whether the peer has given an answer a moment ago. A connection to a
+// host that is gone without a word stays up for minutes.
+func (l *link) answers() bool {
+	return l.up() && time.Since(time.Unix(0, l.seen.Load())) <= silentAfter
+}
+
 // call sends one question and waits for its answer.
 func (l *link) call(ctx context.Context, kind byte, body []byte) ([]byte, error) {
 	l.mu.Lock()

@@ -100,7 +100,7 @@ func (m *membership) list() []MemberStatus {
 			if seen := l.seen.Load(); seen != 0 {
 				st.LastContact = time.Since(time.Unix(0, seen))
 			}
-			st.Connected = l.up() && st.LastContact >= 0 && st.LastContact <= silentAfter
+			st.Connected = l.answers()
 			who := m.peers.greeting(id)
 			if st.Version = who.Version; st.Connected {
 				st.Level = who.Level

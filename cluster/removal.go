@@ -20,6 +20,7 @@ type removal struct {
 	mu      sync.Mutex
 	with    uint64 // the newest committed membership with this server
 	without uint64 // and the newest without it
+	by      string // the leader that has told of that
 	removed bool
 }
 
@@ -33,8 +34,20 @@ func (r *removal) hear(report peerReport) {
 	if slices.Contains(report.Members, r.id) {
 		r.with = max(r.with, report.MembersAt)
 	} else {
-		r.without = max(r.without, report.MembersAt)
+		r.without, r.by = max(r.without, report.MembersAt), report.ID
 	}
+	r.judge()
+}
+
+// look compares what the leaders have said with a membership that was just applied here.
+func (r *removal) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.judge()
+}
+
+// judge finds out whether this server was removed. The caller holds the lock.
+func (r *removal) judge() {
 	newest := r.with
 	if at, members := r.members(); slices.Contains(members, r.id) {
 		newest = max(newest, at)
@@ -44,7 +57,8 @@ func (r *removal) hear(report peerReport) {
 	switch {
 	case r.removed && !was:
 		r.log.Warn("this server was removed from the cluster and does nothing more; stop it. "+
-			"Empty its data directory before it is added again", "by", report.ID)
+			"To have it back, start it with an empty data directory and another --server-id, "+
+			"with --join, and add it", "by", r.by)
 	case was && !r.removed:
 		r.log.Info("this server is a member of the cluster again")
 	}
@@ -66,6 +80,8 @@ func (r *removal) reason() string {
 // committedMembers is the newest membership that is committed, as far as this server has
 // applied it. Raft tells the newest one only, and not its index.
 type committedMembers struct {
+	kept raft.SnapshotStore
+
 	mu  sync.Mutex
 	at  uint64
 	ids []string
@@ -99,8 +115,11 @@ func (c *committedMembers) now() (at uint64, ids []string) {
 
 // load takes the membership of the newest snapshot. What is in the log comes with the
 // entries.
-func (c *committedMembers) load(kept raft.SnapshotStore) {
-	if list, err := kept.List(); err == nil && len(list) > 0 {
+func (c *committedMembers) load() {
+	if c.kept == nil {
+		return
+	}
+	if list, err := c.kept.List(); err == nil && len(list) > 0 {
 		c.set(list[0].ConfigurationIndex, list[0].Configuration)
 	}
 }

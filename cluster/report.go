@@ -3,6 +3,8 @@ package cluster
 import (
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"quorate/cluster/internal/store"
 )
 
@@ -32,7 +34,8 @@ type peerReport struct {
 	Wrong    bool    `json:"wrong,omitempty"`
 
 	// Members are the ids of the newest membership that is committed, and MembersAt its
-	// index.
+	// index. A leader that has not applied all that was committed before its term does not
+	// know it, and tells none.
 	MembersAt uint64   `json:"members_at,omitempty"`
 	Members   []string `json:"members,omitempty"`
 }
@@ -45,6 +48,7 @@ type reporter struct {
 	health   *store.Health
 	equality *equality
 	started  time.Time
+	opened   func() bool // this server leads, and has applied all that was committed before
 }
 
 func (r reporter) report() peerReport {
@@ -52,9 +56,13 @@ func (r reporter) report() peerReport {
 	disk := r.health.Report()
 	r.fsm.look()
 	scheme, points := r.fsm.points.newest()
+	state, opened := r.node.raft().State(), r.opened()
 	membersAt, members := r.fsm.members.now()
+	if state == raft.Leader && !opened {
+		membersAt, members = 0, nil
+	}
 	return peerReport{
-		ID: r.node.id, State: r.node.raft().State().String(), Term: r.node.raft().CurrentTerm(),
+		ID: r.node.id, State: state.String(), Term: r.node.raft().CurrentTerm(),
 		Disk: r.self.disk, Run: r.self.run, Held: r.node.appliedOnDisk(),
 		LastTerm: lastTerm, LastIndex: lastIndex, AppliedIndex: r.fsm.applied.index(),
 		Sick: !disk.Fit, SickReason: disk.Reason, Empty: lastIndex == 0,

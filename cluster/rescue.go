@@ -267,6 +267,10 @@ func (s *Survivor) Found(n NewCluster) (aside string, err error) {
 	if s.info.ClusterID != "" {
 		ended = append(ended, s.info.ClusterID)
 	}
+	before, err := s.predecessors(addr)
+	if err != nil {
+		return "", err
+	}
 	var head bytes.Buffer
 	if err := (&fsmSnapshot{index: s.content.Last, state: nothing{}}).write(&head); err != nil {
 		return "", err
@@ -275,7 +279,8 @@ func (s *Survivor) Found(n NewCluster) (aside string, err error) {
 	return filepath.Join(s.dir.Path(), aside), s.dir.Replace(datadir.Replacement{
 		Aside: aside, Others: []string{store.LogFile, store.MarkFile, store.SnapshotDir},
 		Build: func(made *datadir.Dir) error {
-			if err := made.SetEndedClusters(ended); err != nil {
+			if err := errors.Join(made.SetEndedClusters(ended),
+				made.SetPredecessors(before)); err != nil {
 				return err
 			}
 			return beginWithSnapshot(made, id, n.ClusterID, raft.SnapshotMeta{
@@ -290,6 +295,27 @@ func (s *Survivor) Found(n NewCluster) (aside string, err error) {
 			})
 		},
 	})
+}
+
+// predecessors are the members that the new cluster leaves behind, also those of an earlier
+// rescue. One that is at the address of the new cluster's only member is gone.
+func (s *Survivor) predecessors(own string) ([]datadir.Predecessor, error) {
+	before, err := s.dir.Predecessors()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range s.info.Members {
+		before = append(before, datadir.Predecessor(m))
+	}
+	var all []datadir.Predecessor
+	for i, p := range before {
+		later := slices.ContainsFunc(before[i+1:],
+			func(o datadir.Predecessor) bool { return o.RaftAddr == p.RaftAddr })
+		if p.RaftAddr != own && p.ID != s.info.ServerID && !later {
+			all = append(all, p)
+		}
+	}
+	return all[max(0, len(all)-maxServers):], nil
 }
 
 // nothing is an empty state.

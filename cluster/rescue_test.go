@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -160,5 +162,60 @@ func TestASecondSurvivorIsNotRescuedBesideTheFirst(t *testing.T) {
 			err != nil && !strings.Contains(err.Error(), c.way) {
 			t.Errorf("%v: %v", c.answering, err)
 		}
+	}
+}
+
+// TestAWipedFounderServesNothingBesideTheRescued: the survivor of a cluster that was founded
+// alone is not its founder. That one comes back with an empty disk and its flags.
+func TestAWipedFounderServesNothingBesideTheRescued(t *testing.T) {
+	for _, first := range []string{"survivor", "founder"} {
+		t.Run(first+" first", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := lone(t)
+				defer f.stopAll()
+				for i := 1; i <= 2; i++ {
+					f.newcomer(i, "h0:1")
+					if err := f.nodes[0].AddMember(t.Context(), f.nodes[i].member()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				f.nodes[0].mustPropose(t, "acknowledged")
+				pass(t, time.Second)
+				f.stop(1, false)
+				f.stop(0, true)
+				f.stop(2, true)
+				f.rescue(1)
+				rescued, founder := f.nodes[1], f.nodes[0]
+				if first == "founder" {
+					f.start(0)
+					pass(t, 10*time.Second)
+					_, err := Open(t.Context(), rescued.cfg, &ledger{})
+					if err == nil || !strings.Contains(err.Error(), "start it without --join") {
+						t.Fatalf("its flags would have it join the wrong cluster: %v", err)
+					}
+					rescued.cfg.Join = nil
+				}
+				f.start(1)
+				pass(t, 5*time.Second)
+				if first == "survivor" {
+					f.start(0)
+				}
+				pass(t, 10*time.Second)
+				if founder.OutOfService() == "" {
+					t.Errorf("it serves %v", founder.machine.all())
+				}
+				if err := rescued.OutOfService(); err != "" || !rescued.IsLeader() {
+					t.Errorf("the rescued one is out of service: %s", err)
+				}
+				f.stop(0, true)
+				again := f.newcomer(0, "h1:1")
+				if err := rescued.AddMember(t.Context(), again.member()); err != nil {
+					t.Fatal(err)
+				}
+				if why := again.OutOfService(); why != "" {
+					t.Errorf("a member again: %s", why)
+				}
+			})
+		})
 	}
 }

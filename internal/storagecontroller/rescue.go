@@ -81,7 +81,8 @@ func rescue(ctx context.Context, f rescueFlags, in io.Reader, out, asides io.Wri
 	defer r.Close()
 	if !*f.force {
 		if err := r.CheckOthersGone(ctx); err != nil {
-			return fmt.Errorf("%w (or use --force)", err)
+			return fmt.Errorf("%w. Use --force only if you know that none of them was rescued, or "+
+				"has the state", err)
 		}
 	}
 	plan := r.Plan()

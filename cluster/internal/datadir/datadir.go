@@ -48,6 +48,9 @@ const (
 	// madeFile has the id of the cluster, if this server has made it. An id that came from
 	// others, by a promise or an invitation, is not this server's to found a cluster under.
 	madeFile = "made_cluster"
+	// predecessorsFile has the members of the cluster that this one was made of a survivor of.
+	predecessorsFile = "predecessors.json"
+
 	// formerFile has the cluster of which the server was a member before it lost its disk.
 	formerFile = "former_cluster.json"
 )
@@ -332,4 +335,35 @@ func (d *Dir) SetFormerCluster(f FormerCluster) error {
 		return err
 	}
 	return d.write(formerFile, string(b))
+}
+
+// Predecessor is a member of the cluster from a survivor of which another one was made.
+type Predecessor struct {
+	ID       string `json:"id"`
+	RaftAddr string `json:"raft_addr"`
+}
+
+// Predecessors are what SetPredecessors has written; none if there is nothing.
+func (d *Dir) Predecessors() (all []Predecessor, err error) {
+	name := filepath.Join(d.path, predecessorsFile)
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, Corrupt(name, err)
+	}
+	return all, nil
+}
+
+// SetPredecessors remembers who was a member before.
+func (d *Dir) SetPredecessors(all []Predecessor) error {
+	b, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return d.write(predecessorsFile, string(b))
 }

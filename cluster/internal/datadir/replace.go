@@ -30,7 +30,7 @@ const (
 // come from its users.
 var ownFiles = []string{
 	serverIDFile, clusterIDFile, diskIDFile, logMadeFile, endedFile, knownDisksFile,
-	progressFile, madeFile, formerFile,
+	progressFile, madeFile, formerFile, predecessorsFile,
 }
 
 // Replacement says how to replace what is in a directory.

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -167,4 +168,74 @@ func TestLoadsAreLeftAloneWhenSaid(t *testing.T) {
 			b.t.Errorf("%d shards of 60 are there", n)
 		}
 	})
+}
+
+// TestLargeShardsAreSpread: nodes with as many shards as the others, of which one has all the
+// large ones; a node that does not say its sizes is not taken for an empty one.
+func TestLargeShardsAreSpread(t *testing.T) {
+	scenario(t, 6, func(b *bench) {
+		for n := range neon.NodeID(6) {
+			b.createOn(n+1, 20)
+		}
+		b.fleet.set(func() {
+			b.fleet.bytes = make(map[neon.ShardID]uint64)
+			for sh := range b.log.State().AttachedOn(1, neon.ShardID{}) {
+				b.fleet.bytes[sh.ID] = 10 << 30
+			}
+			for sh := range b.log.State().AttachedOn(4, neon.ShardID{}) {
+				b.fleet.bytes[sh.ID] = 2 << 30
+			}
+		})
+		elapse(15 * time.Minute)
+		held := func(n neon.NodeID) (sum uint64) {
+			for sh := range b.log.State().AttachedOn(n, neon.ShardID{}) {
+				sum += b.fleet.bytes[sh.ID] >> 30
+			}
+			return sum
+		}
+		if one := held(1); one > 138 || one < 102 {
+			b.t.Errorf("node 1 has %d GiB, node 4 %d", one, held(4))
+		}
+		b.awaitEven(19, 21, time.Second)
+	})
+}
+
+// TestAFillTakesItsShare: also what has no secondary there. What had to be copied and does
+// not get warm stays where it is, and is named.
+func TestAFillTakesItsShare(t *testing.T) {
+	for name, lag := range map[string]uint64{"warm": 0, "cold": 11 << 30} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, 6, func(b *bench) {
+				b.depose()
+				b.opts.OptimisePerNode = -1
+				b.lead()
+				for n := range neon.NodeID(6) {
+					b.createOn(n+1, 20)
+				}
+				b.awaitIdle()
+				b.begin(1, fsm.OperationDrain)
+				b.ended()
+				b.backAfterRestart(1, 80*time.Second)
+				b.awaitIdle()
+				b.fleet.set(func() { b.fleet.lag = lag })
+				b.begin(1, fsm.OperationFill)
+				b.ended()
+				want := map[neon.NodeID]int{1: 20, 2: 20, 3: 20, 4: 20, 5: 20, 6: 20}
+				if lag > 0 {
+					want[1], want[4] = 0, 40
+				}
+				if got := b.numbers(); !maps.Equal(got, want) {
+					b.t.Errorf("nodes have %v", got)
+				}
+				for o := range b.log.State().Outcomes() {
+					if o.Kind == fsm.OperationFill && (o.Left.Count == 20) != (lag > 0) {
+						b.t.Errorf("%d shards are said to stay", o.Left.Count)
+					}
+				}
+				b.fleet.set(func() { b.fleet.lag = 0 })
+				b.awaitIdle()
+				b.check()
+			})
+		})
+	}
 }

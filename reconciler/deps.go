@@ -34,6 +34,13 @@ type Prober interface {
 	Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilization, error)
 }
 
+// Sizes asks a node for the sizes of what is attached there.
+type Sizes interface {
+	TopTenants(
+		ctx context.Context, node *fsm.Node, req neon.TopTenantsRequest,
+	) ([]neon.TopTenant, error)
+}
+
 // Migrations are the slow calls of a live migration.
 type Migrations interface {
 	// SecondaryDownload warms a secondary for at most wait and reports whether it
@@ -129,6 +136,7 @@ type Options struct {
 	// 8 of them from one node and to it, to make loads even; less than none: they are not
 	OptimisePerNode int
 	OptimiseScan    int           // 10000 shards looked at in one interval
+	SizeInterval    time.Duration // 1 min between questions for the sizes of shards
 	ColdRetry       time.Duration // 5 s between looks at a destination that is not warm
 	LongReconcile   time.Duration // 120 s, beyond which the operator is told
 
@@ -180,6 +188,7 @@ func (o Options) withDefaults() Options {
 	if o.OptimisePerNode == 0 {
 		o.OptimisePerNode = 8
 	}
+	d(&o.SizeInterval, time.Minute)
 	d(&o.ColdRetry, 5*time.Second)
 	d(&o.LongReconcile, 120*time.Second)
 	return o
@@ -192,6 +201,7 @@ type Deps struct {
 	Locations  Locations
 	Prober     Prober
 	Migrations Migrations
+	Sizes      Sizes // nil: the sizes of shards are not known
 	Hook       outbox.Hook
 	Failpoints failpoint.Points // nil: none
 	Metrics    Metrics

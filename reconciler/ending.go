@@ -20,7 +20,7 @@ func (o *operations) end(op *operation, e fsm.Ending, why map[neon.ShardID]strin
 	}
 	o.drop(op)
 	o.logger.Info(title(op.Kind)+" background operation "+op.outcome(e), "node", op.node,
-		"left", left.Count, "named", left.Named)
+		"moved", op.moved, "left", left.Count, "named", left.Named)
 }
 
 // ending is the command that ends an operation. A log of the first level has no place for

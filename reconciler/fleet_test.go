@@ -62,6 +62,8 @@ type fleet struct {
 	heatmaps  []neon.NodeID             // nodes that were asked for one
 	refuse    neon.NodeID               // a node that takes no new locations
 	mute      bool                      // no secondary has a heatmap
+	disks     map[neon.NodeID]uint64
+	bytes     map[neon.ShardID]uint64 // what an attached shard has
 }
 
 func newFleet(t *testing.T, log *fsmtest.Log) *fleet {
@@ -221,6 +223,10 @@ func (f *fleet) Locations(
 func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilization, error) {
 	f.mu.Lock()
 	deaf, frozen := f.deaf == node.ID, f.frozen
+	u := &neon.Utilization{MaxShardCount: 2500}
+	if disk, ok := f.disks[node.ID]; ok {
+		u.FreeSpaceBytes, u.DiskUsablePct = disk, 100
+	}
 	f.mu.Unlock()
 	if frozen > 0 {
 		_ = wait.Sleep(context.Background(), frozen) // the caller stands still too
@@ -229,7 +235,23 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 	if deaf {
 		return nil, errDown
 	}
-	return &neon.Utilization{MaxShardCount: 2500}, f.enter(ctx, node.ID, callProbe)
+	return u, f.enter(ctx, node.ID, callProbe)
+}
+
+func (f *fleet) TopTenants(
+	ctx context.Context, node *fsm.Node, _ neon.TopTenantsRequest,
+) (list []neon.TopTenant, err error) {
+	if err := f.enter(ctx, node.ID, callList); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, c := range f.at[node.ID] {
+		if c.Mode.Attached() {
+			list = append(list, neon.TopTenant{Shard: id, ResidentSize: f.bytes[id]})
+		}
+	}
+	return list, nil
 }
 
 func (f *fleet) SecondaryDownload(
@@ -437,7 +459,7 @@ func (b *bench) lead() {
 	b.term++
 	d := Deps{
 		Log: obstinate{stubborn{b.log, b}, b}, Locations: b.fleet, Prober: b.fleet,
-		Migrations: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts,
+		Migrations: b.fleet, Sizes: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	d.Retell = func() bool { return b.retell }

@@ -57,6 +57,7 @@ type operation struct {
 	looked    map[neon.ShardID]struct{}    // by a drain: all that were ever planned
 	obstacles map[neon.ShardID]obstacle    // what some of both cannot get over now
 	left      map[neon.ShardID]string      // settled: they stay where they are, and why
+	moved     int                          // shards that have come or gone, under this leader
 	notBefore time.Time                    // until when there is nothing to plan
 	overdue   string                       // why nothing is waited for any more, or ""
 }
@@ -263,6 +264,9 @@ func (o *operations) advance(st *fsm.State, op *operation, room int) {
 		v := o.settle(l, o.next(l))
 		switch v.verdict {
 		case finished:
+			if begun {
+				op.moved++
+			}
 			delete(op.moving, id)
 			delete(op.obstacles, id)
 			return
@@ -383,7 +387,7 @@ func (o *operations) nextFill(l *look, tenant fsm.Tenant, sh fsm.Shard) opinion 
 	switch {
 	case sh.Attached == l.op.node:
 		return o.inPlace(l, sh)
-	case sh.Attached == 0, !sh.HasSecondary(l.op.node):
+	case sh.Attached == 0:
 		return opinion{}
 	case tenant.Pinned():
 		return opinion{verdict: stays, why: pinnedBy(tenant)}

@@ -24,13 +24,25 @@ type optimiser struct {
 	logger   *slog.Logger
 	queue    *shardQueue
 	loads    func() map[neon.NodeID]scheduler.Load
+	sizes    func(*fsm.State) map[neon.ShardID]uint64
 	commit   func([]fsm.Intent) (refused []neon.ShardID)
 	notifies bool // there is a compute hook
 
-	mu     sync.Mutex                // held while a plan is made
-	cursor neon.TenantID             // where the next pass goes on; guarded by mu
-	begun  map[neon.ShardID]struct{} // moves that have not ended; guarded by mu
+	mu     sync.Mutex                 // held while a plan is made
+	cursor neon.TenantID              // where the next pass goes on; guarded by mu
+	begun  map[neon.ShardID]struct{}  // moves that have not ended; guarded by mu
+	left   map[neon.ShardID]departure // for even loads, lately; guarded by mu
 }
+
+// departure is when a shard began to leave a node.
+type departure struct {
+	from neon.NodeID
+	at   time.Time
+}
+
+// noReturn is how long a shard does not go back because of its size: what is measured may
+// change by the move itself.
+const noReturn = time.Hour
 
 // run looks for better places in intervals until the term ends.
 func (o *optimiser) run() {
@@ -126,13 +138,22 @@ func (o *optimiser) even(st *fsm.State) []fsm.Intent {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	left := make(map[neon.ShardID]neon.NodeID)
+	for id, d := range o.left {
+		if left[id] = d.from; time.Since(d.at) >= noReturn {
+			delete(o.left, id)
+			delete(left, id)
+		}
+	}
 	intents := scheduler.New(st, o.loads()).Balance(scheduler.Balancing{
+		Sizes: o.sizes(st), Left: left,
 		Moves: o.opts.OptimiseMoves - o.atWork(st), PerNode: o.opts.OptimisePerNode,
 		May:    func(id neon.ShardID) bool { return !o.failing(id) && !o.occupied(st, id.Tenant) },
 		AtWork: o.atWorkOn,
 	})
 	for _, in := range intents {
 		o.begun[in.Shard] = struct{}{}
+		o.left[in.Shard] = departure{in.Attached, time.Now()}
 	}
 	return intents
 }

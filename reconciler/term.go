@@ -42,6 +42,7 @@ type term struct {
 	feed       *feed
 	rules      *rules
 	optimiser  *optimiser
+	sizes      *sizes
 	operations *operations
 	chaos      *chaos
 }
@@ -108,10 +109,15 @@ func (t *term) addLoops(d Deps) {
 		nodes: t.nodes, unplaced: t.unplaced, propose: committer.propose, commit: commit,
 		notifies: d.Hook != nil,
 	}
+	t.sizes = &sizes{
+		ctx: t.ctx, opts: d.Options, log: d.Log, asker: d.Sizes, logger: d.Logger,
+		told: make(map[neon.NodeID]map[neon.ShardID]uint64),
+	}
 	t.optimiser = &optimiser{
 		ctx: t.ctx, opts: d.Options, log: d.Log, metrics: d.Metrics, logger: d.Logger,
 		queue: t.queue, loads: t.nodes.loads, commit: commit, notifies: d.Hook != nil,
-		begun: make(map[neon.ShardID]struct{}),
+		begun: make(map[neon.ShardID]struct{}), left: make(map[neon.ShardID]departure),
+		sizes: t.sizes.known,
 	}
 	t.operations = &operations{
 		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,
@@ -131,7 +137,7 @@ func (t *term) run(repeat bool) {
 	var wg sync.WaitGroup
 	for _, loop := range []func(){
 		func() { t.feed.run(t.ctx) }, t.nodes.run, t.rules.run, t.operations.run, t.optimiser.run,
-		t.chaos.run, t.strays.run,
+		t.chaos.run, t.strays.run, t.sizes.run,
 	} {
 		wg.Go(loop)
 	}

@@ -64,8 +64,9 @@ const warmRequest = 5 * time.Second
 
 // prewarm lets the preferred node download while the shard is served where it
 // is, so it has time. A destination that is not warm enough in the end is treated
-// as the purpose of the move demands: a drain leaves the shard where it is, a
-// fill and a deletion move it nevertheless, and every other move waits on.
+// as the purpose of the move demands: a drain leaves the shard where it is, and so does a
+// fill that had to make the secondary; a fill of a secondary that was there and a deletion
+// move it nevertheless, and every other move waits on.
 func (m *mover) prewarm(ctx context.Context, sc *plan.Scene, step plan.Step) error {
 	until := time.Now().Add(m.opts.WarmTimeout)
 	op := purpose(sc, step.Node)
@@ -87,10 +88,11 @@ func (m *mover) prewarm(ctx context.Context, sc *plan.Scene, step plan.Step) err
 		return nil // it was decided otherwise meanwhile
 	}
 	switch {
-	case m.warmEnough(ctx, sc, have, op), op == fsm.OperationFill, op == fsm.OperationDelete:
+	case m.warmEnough(ctx, sc, have, op), op == fsm.OperationFill && !madeFor(sc),
+		op == fsm.OperationDelete:
 		m.seen.SetWarm(sc.Shard.ID, step.Node)
 		return nil
-	case op == fsm.OperationDrain:
+	case op == fsm.OperationDrain, op == fsm.OperationFill:
 		return m.giveUp(sc, step.Node)
 	}
 	return errCold
@@ -128,10 +130,15 @@ type loading struct {
 // secondary that it had to make, but does not let one hold it up that has been there
 // and is behind.
 func (m *mover) stallTimeout(sc *plan.Scene, op fsm.OperationKind) time.Duration {
-	if op == fsm.OperationDrain && len(sc.Shard.Secondary) <= sc.Tenant.Policy.WantedSecondaries() {
+	if op == fsm.OperationDrain && !madeFor(sc) {
 		return min(m.opts.Stalled, warmRequest)
 	}
 	return m.opts.Stalled
+}
+
+// madeFor reports whether a shard has a secondary more than wanted, for its move.
+func madeFor(sc *plan.Scene) bool {
+	return len(sc.Shard.Secondary) > sc.Tenant.Policy.WantedSecondaries()
 }
 
 // download makes the destination download until it has everything, does not get

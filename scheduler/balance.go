@@ -69,6 +69,7 @@ type balance struct {
 	at      []int     // indices into holders by index of the node, -1 for none
 	parts   []portion // of the zones; 0 is that of the nodes without a zone
 	moved   map[neon.TenantID]bool
+	filled  *holder // the only one that takes; nil: all do
 	intents []fsm.Intent
 }
 
@@ -78,6 +79,7 @@ type holder struct {
 	load, fair  [measures]float64
 	least, most float64 // by number
 	moving      int     // moves at work, in both directions
+	closed      bool    // it takes nothing
 	listed      bool
 	shards      []fsm.Shard // that may be moved away
 	spent       [3]bool     // nothing more leaves it, by way
@@ -109,7 +111,10 @@ func newBalance(r *round, o Balancing) *balance {
 	for _, i := range r.open {
 		n := &r.nodes[i]
 		b.at[i] = len(b.holders)
-		b.holders = append(b.holders, holder{node: n})
+		at, _ := r.state.Node(n.id)
+		b.holders = append(b.holders, holder{
+			node: n, closed: at.Scheduling == neon.SchedulingFilling, // the operation sees to that
+		})
 		b.parts[n.zone+1].share += float64(n.share)
 	}
 	return b
@@ -126,13 +131,18 @@ func (b *balance) holder(id neon.NodeID) *holder {
 	return nil
 }
 
-// census counts what the nodes have, and says what each of them should have.
+// census counts what the nodes have.
 func (b *balance) census() {
 	for sh := range b.state.ShardsFrom(neon.ShardID{}) {
 		if sh.Attached != 0 {
 			b.note(&sh)
 		}
 	}
+	b.share()
+}
+
+// share says what each node should have.
+func (b *balance) share() {
 	for m := range measures {
 		b.divide(m)
 	}
@@ -249,9 +259,20 @@ func (b *balance) sorted(m measure) []*holder {
 		list[i] = &b.holders[i]
 	}
 	slices.SortStableFunc(list, func(x, y *holder) int {
-		return cmp.Compare(y.load[m]*x.fair[m], x.load[m]*y.fair[m])
+		return cmp.Compare(y.relative(m), x.relative(m))
 	})
 	return list
+}
+
+// relative is what a node has for its fair share.
+func (h *holder) relative(m measure) float64 {
+	switch {
+	case h.fair[m] > 0:
+		return h.load[m] / h.fair[m]
+	case h.load[m] > 0:
+		return math.Inf(+1)
+	}
+	return 1
 }
 
 // busy reports whether a node has no room for some more moves.
@@ -285,7 +306,7 @@ func (b *balance) takers(from *holder, list []*holder, w way) (tos []*holder) {
 	for _, to := range slices.Backward(list) {
 		has := to.load[byNumber]
 		if (has < to.least || over && has < to.most && (w == copied || has < to.fair[byNumber])) &&
-			to != from && to.used < Overloaded && !b.busy(to, 1) {
+			to != from && !to.closed && to.used < Overloaded && !b.busy(to, 1) {
 			tos = append(tos, to)
 		}
 	}
@@ -321,8 +342,8 @@ func (b *balance) list(h *holder) {
 	}
 	h.listed = true
 	for sh := range b.state.AttachedOn(h.id, neon.ShardID{}) {
-		if b.enter(sh.ID.Tenant); b.settled(&sh) && b.tenant.Policy.Kind == neon.PlaceAttached &&
-			!sh.Exhausted() && (h.az == sh.PreferredAZ || !b.livesIn(sh.PreferredAZ)) {
+		if b.enter(sh.ID.Tenant); b.mayLeave(&sh) &&
+			(h.az == sh.PreferredAZ || !b.livesIn(sh.PreferredAZ)) {
 			h.shards = append(h.shards, sh)
 		}
 	}
@@ -356,12 +377,18 @@ func (b *balance) first(sh *fsm.Shard, from *holder, tos []*holder, w way) int {
 
 // move begins a move.
 func (b *balance) move(sh *fsm.Shard, from, to *holder) {
+	id := sh.ID
 	b.intents = append(b.intents, (&improvement{round: b.round, shard: sh}).prefer(to.id))
-	b.moved[sh.ID.Tenant] = true
-	for m, load := range [measures]float64{1, float64(b.Sizes[sh.ID])} {
-		from.load[m] -= load
+	b.moved[id.Tenant] = b.filled == nil
+	for m, load := range [measures]float64{1, float64(b.Sizes[id])} {
 		to.load[m] += load
+		if from != nil {
+			from.load[m] -= load
+		}
 	}
-	from.moving++
 	to.moving++
+	if from != nil {
+		from.moving++
+		from.shards = slices.DeleteFunc(from.shards, func(sh fsm.Shard) bool { return sh.ID == id })
+	}
 }

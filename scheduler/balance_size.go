@@ -36,10 +36,10 @@ func (b *balance) even() bool {
 		}
 		tried := 0
 		for _, to := range slices.Backward(list) {
-			if to.load[bySize] >= to.fair[bySize] || tried == sizeTakers {
+			if to.relative(bySize) >= 1 || tried == sizeTakers {
 				break
 			}
-			if to.used >= Overloaded || b.busy(to, 1) {
+			if to.closed || to.used >= Overloaded || b.busy(to, 1) {
 				continue
 			}
 			tried++

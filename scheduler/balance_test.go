@@ -322,3 +322,38 @@ func TestNodesAndZonesHaveWhatTheirDisksAreFor(t *testing.T) {
 		t.Errorf("zones of 6 and 10 TiB became the home of %v tenants", homes)
 	}
 }
+
+// A fill brings the fair share: what has a secondary there first, and else what has none.
+// Pinned tenants stay; those that are not optimised come.
+func TestAFillBringsTheFairShare(t *testing.T) {
+	w := newWorld(t)
+	for id, zone := range []string{"a", "a", "b", "b"} {
+		w.addNode(neon.NodeID(id+1), zone)
+	}
+	for n := range 40 {
+		w.put(n+1, "a", neon.Attached(1), 2, neon.NodeID(3+n%2))
+	}
+	for n := range 5 {
+		w.put(n+101, "a", neon.Attached(1), 2, 1)
+		w.put(n+201, "a", neon.Attached(1), 3, 1) // away from home
+		_ = w.update(tenantID(n+101), neon.Attached(1), neon.ShardEssential)
+		_ = w.update(tenantID(n+1), neon.Attached(1), neon.ShardPause)
+	}
+	plan := w.scheduler().Fill(1)
+	if len(plan) != 25 {
+		t.Fatalf("a fill brings %d shards", len(plan))
+	}
+	for i, id := range plan {
+		sh, _ := w.state.Shard(id)
+		tenant, _ := w.state.Tenant(id.Tenant)
+		if (i < 10) != sh.HasSecondary(1) || (i < 5) != (sh.Attached == 3) ||
+			tenant.Scheduling == neon.ShardPause {
+			t.Errorf("number %d is %+v", i, sh)
+		}
+	}
+	for _, id := range []neon.NodeID{2, 9} {
+		if plan := w.scheduler().Fill(id); len(plan) > 0 {
+			t.Errorf("a fill of node %d brings %d shards", id, len(plan))
+		}
+	}
+}

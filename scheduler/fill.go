@@ -1,99 +1,66 @@
 package scheduler
 
 import (
-	"cmp"
-	"slices"
+	"math"
 
 	"quorate/api/neon"
 	"quorate/fsm"
 )
 
-// fill makes the plan for a node.
-func fill(r *round, node neon.NodeID) []neon.ShardID {
-	to := r.node(node)
-	if to == nil || to.class != schedulable {
+// fill makes the plan for a node. It is a balance in which only that node takes, and the
+// others give what they have beyond their fair shares.
+func fill(r *round, node neon.NodeID) (plan []neon.ShardID) {
+	if n := r.node(node); n == nil || n.class != schedulable {
 		return nil
 	}
-	f := filling{
-		r: r, to: to, free: make(map[neon.NodeID][]neon.ShardID),
-		given: make(map[neon.TenantID]int),
+	b := newBalance(r, Balancing{Moves: math.MaxInt, PerNode: math.MaxInt})
+	b.census()
+	b.filled = b.holder(node)
+	b.homeward()
+	for i := range b.holders {
+		h := &b.holders[i]
+		h.closed, h.least, h.most = true, h.fair[byNumber], math.Inf(+1)
 	}
-	for sh := range r.state.SecondaryOn(node, neon.ShardID{}) {
-		f.consider(&sh)
+	to := b.filled
+	to.closed, to.least = false, math.Floor(to.fair[byNumber]+1e-6)
+	for b.level() {
+		continue
 	}
-	f.level()
-	return f.plan
+	for _, in := range b.intents {
+		plan = append(plan, in.Shard)
+	}
+	return plan
 }
 
-// filling is the making of one plan.
-type filling struct {
-	r     *round
-	to    *node
-	plan  []neon.ShardID
-	under int // on their way already
-	free  map[neon.NodeID][]neon.ShardID
-	given map[neon.TenantID]int // attached, or to be attached, on the node
-}
-
-func (f *filling) consider(sh *fsm.Shard) {
-	r := f.r
-	r.enter(sh.ID.Tenant)
-	from := r.node(sh.Attached)
-	switch {
-	case r.held(), r.tenant.Pinned(), r.tenant.Policy.Kind != neon.PlaceAttached, from == nil:
-	case sh.PreferredNode == f.to.id:
-		f.under++
-		f.given[sh.ID.Tenant]++
-	case sh.PreferredNode != 0:
-	case sh.PreferredAZ.IsZero(), !r.severalZones():
-		f.free[sh.Attached] = append(f.free[sh.Attached], sh.ID)
-	case sh.PreferredAZ == f.to.az && from.az != f.to.az:
-		f.plan = append(f.plan, sh.ID)
-		f.given[sh.ID.Tenant]++
-	}
-}
-
-// level plans moves from the nodes with the most attached shards until the node
-// has its share.
-func (f *filling) level() {
-	total := 0
-	donors := make([]*node, 0, len(f.r.nodes))
-	for i := range f.r.nodes {
-		n := &f.r.nodes[i]
-		total += n.counts.Attached
-		if n.class != unreachable {
-			donors = append(donors, n)
+// homeward plans what is at home in the node's zone, is attached outside it, and has a
+// secondary on the node.
+func (b *balance) homeward() {
+	to := b.filled
+	for sh := range b.state.SecondaryOn(to.id, neon.ShardID{}) {
+		b.enter(sh.ID.Tenant)
+		from := b.node(sh.Attached)
+		if from == nil || from.az == to.az || sh.PreferredAZ != to.az || to.az.IsZero() ||
+			!b.mayLeave(&sh) {
+			continue
+		}
+		h := b.holder(sh.Attached)
+		b.move(&sh, h, to)
+		b.parts[to.zone+1].bound[byNumber]++
+		if h != nil {
+			b.parts[h.zone+1].bound[byNumber]--
 		}
 	}
-	share := total / len(f.r.nodes)
-	slices.SortFunc(donors, func(a, b *node) int {
-		return cmp.Or(cmp.Compare(b.counts.Attached, a.counts.Attached), cmp.Compare(a.id, b.id))
-	})
-	need := share - f.to.counts.Attached - f.under - len(f.plan)
-	for _, n := range donors {
-		take := min(need, n.counts.Attached-share)
-		for _, id := range f.free[n.id] {
-			if take <= 0 {
-				break
-			}
-			if f.mayGive(id) {
-				f.plan = append(f.plan, id)
-				f.given[id.Tenant]++
-				take--
-				need--
-			}
-		}
-	}
+	b.share()
 }
 
-// mayGive reports whether a tenant has not given its share of one node yet. What it
-// has attached there counts, so that a plan made again asks for no more.
-func (f *filling) mayGive(id neon.ShardID) bool {
-	has := f.given[id.Tenant]
-	for sh := range f.r.state.TenantShards(id.Tenant) {
-		if sh.Attached == f.to.id {
-			has++
-		}
+// mayLeave reports whether a shard of the tenant under decision may be moved. A node that
+// is filled gets back what a drain has taken away, also what is not optimised.
+func (b *balance) mayLeave(sh *fsm.Shard) bool {
+	if b.tenant.Policy.Kind != neon.PlaceAttached || sh.Exhausted() {
+		return false
 	}
-	return has < max(1, id.Count.Shards()/len(f.r.nodes))
+	if b.filled == nil {
+		return b.settled(sh)
+	}
+	return !b.held() && !b.tenant.Pinned() && !sh.Unmanaged && sh.PreferredNode == 0
 }

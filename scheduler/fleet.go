@@ -51,7 +51,7 @@ type zone struct {
 }
 
 // wholeShare is the share of the largest node.
-const wholeShare = 1000
+const wholeShare = 1 << 20
 
 // newFleet takes the nodes of a state. It costs O(nodes), whatever the number of
 // shards.
@@ -169,11 +169,6 @@ func (f *fleet) homeZone() neon.AZ {
 		}
 	}
 	return best.az
-}
-
-// severalZones reports whether the nodes are in more than one zone.
-func (f *fleet) severalZones() bool {
-	return slices.ContainsFunc(f.nodes, func(n node) bool { return n.az != f.nodes[0].az })
 }
 
 // roomy reports whether a candidate for a further location is not overloaded.

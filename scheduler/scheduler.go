@@ -68,12 +68,11 @@ func Changes(sh fsm.Shard, in fsm.Intent) bool {
 	return in.Issue || d.differs(&sh)
 }
 
-// Fill lists the shards that should be attached on a node which came back, and
-// that have a secondary there: first those that are at home in the node's zone and
-// attached outside it, then, as long as the node has fewer attached shards than
-// its share, those without a home, and in a cluster of one zone any, from the
-// nodes that have the most. A tenant gives at most its share of one node. Shards
-// on their way to the node already are not listed, but count.
+// Fill lists the shards that should be attached on a node which came back: first those that
+// are at home in the node's zone, are attached outside it, and have a secondary on the node;
+// then, as long as the node has less than its fair share (see Balance), others that may
+// come, from the nodes that have the most for their share, those with a secondary on the
+// node first. Shards on their way to the node already are not listed, but count.
 func (s *Scheduler) Fill(node neon.NodeID) []neon.ShardID { return fill(&s.round, node) }
 
 // Explain scores every node for a shard. Nothing is proposed.

@@ -102,7 +102,7 @@ type calls struct {
 func (a *App) newReconciler(c calls, recorder *metrics.Recorder) *reconciler.Reconciler {
 	deps := reconciler.Deps{
 		Log: a.replica, Locations: c.pageservers, Prober: c.pageservers,
-		Migrations: c.pageservers, Hook: c.hooks.attach,
+		Migrations: c.pageservers, Sizes: c.pageservers, Hook: c.hooks.attach,
 		Metrics: recorder, Options: a.cfg.Reconciler, Logger: a.log,
 		Ended: func(r *reconciler.Reconciler) {
 			debug := controller.NewDebug(controller.Deps{Log: a.replica, Reality: r})

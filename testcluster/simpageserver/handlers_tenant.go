@@ -118,8 +118,11 @@ func (h *tenantHandler) top(c *call) reply {
 		return failf(http.StatusBadRequest, "Json parse error: %v", err).reply()
 	}
 	metric := func(t neon.TopTenant) uint64 {
-		if req.Order == neon.ByMaxLogicalSizePerShard {
+		switch req.Order {
+		case neon.ByMaxLogicalSizePerShard:
 			return t.MaxLogicalSizePerShard
+		case neon.ByResidentSize:
+			return t.ResidentSize
 		}
 		return t.MaxLogicalSize
 	}
@@ -130,7 +133,7 @@ func (h *tenantHandler) top(c *call) reply {
 				req.ShardsLT != nil && id.Count.Shards() >= req.ShardsLT.Shards() {
 				continue
 			}
-			t := neon.TopTenant{Shard: id}
+			t := neon.TopTenant{Shard: id, ResidentSize: core.store.shardBytes}
 			if id.Number == 0 {
 				t.MaxLogicalSize = core.store.logicalSize(id.Tenant)
 				n := uint64(id.Count.Shards())

@@ -139,7 +139,7 @@ func TestErrorsOfTheLogTellWhatHappened(t *testing.T) {
 func TestGrantsAreForeseen(t *testing.T) {
 	var early []fsm.Grant
 	var a *App
-	seen := make(chan bool, 1)
+	seen := make(chan bool, 100)
 	granted := func(g fsm.Grant) {
 		sh, _ := a.Replica().State().Shard(g.Shard)
 		seen <- sh.Generation < g.Generation
@@ -154,8 +154,9 @@ func TestGrantsAreForeseen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	propose(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: 1, To: neon.NodeActive}}})
 	propose(fsm.CreateTenant{
-		ID: tenant, Stripe: 8, Policy: neon.Attached(0), Scheduling: neon.ShardStop,
+		ID: tenant, Stripe: 8, Policy: neon.Attached(0), Scheduling: neon.ShardPause,
 		Shards: []fsm.NewShard{{Attached: 1}},
 	})
 	propose(fsm.IssueGenerations{

@@ -380,6 +380,8 @@ type bench struct {
 	denies func(fsm.Command) []neon.ShardID
 
 	retell bool
+
+	migrations Migrations // nil: those of the fleet
 }
 
 func newBench(t *testing.T, nodes int) *bench {
@@ -461,6 +463,9 @@ func (b *bench) lead() {
 		Log: obstinate{stubborn{b.log, b}, b}, Locations: b.fleet, Prober: b.fleet,
 		Migrations: b.fleet, Sizes: b.fleet, Hook: b.hook, Failpoints: b.points, Options: b.opts,
 		Logger: slog.New(slog.DiscardHandler),
+	}
+	if b.migrations != nil {
+		d.Migrations = b.migrations
 	}
 	d.Retell = func() bool { return b.retell }
 	if b.metric != nil {

@@ -67,6 +67,7 @@ func (w *worker) makeLongStep(
 	ctx, end := w.calls.begin(k, sc, nodeCall{kind: stepping}, nodes...)
 	m := *w.mover
 	m.migrations = &questions{calls: w.calls, to: w.mover.migrations, task: k, scene: sc}
+	m.baseline = &k.Memory.baseline
 	switch {
 	case step.Kind == plan.CatchUp:
 		err = m.catchUp(ctx, sc, step)

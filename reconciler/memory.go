@@ -24,6 +24,8 @@ type memory struct {
 	passed string     // the failpoint before the next step
 	alarm  *alarm     // of a reconcile under way
 
+	baseline baseline // of a live migration
+
 	// Of the present pass: the first optional step that failed, and the nodes on
 	// which such steps failed.
 	late      *failure

@@ -16,12 +16,13 @@ import (
 )
 
 // mover makes the long steps of moves: warming and catching up. It has no state of
-// its own.
+// its own: what is to be remembered of a shard is in its task.
 type mover struct {
 	ctx        context.Context
 	opts       Options
 	log        decide.Log
 	migrations Migrations
+	baseline   *baseline // of the shard that is moved
 	logger     *slog.Logger
 	seen       *observed.Locations
 	limits     *warmLimits

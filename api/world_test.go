@@ -332,6 +332,8 @@ func (r *replica) AwaitTerm(context.Context) error { return nil }
 
 func (r *replica) AwaitNoWorker(context.Context, ...neon.ShardID) error { return nil }
 
+func (r *replica) Detach(context.Context, *fsm.Node, neon.ShardID) error { return nil }
+
 func (r *replica) Status(id neon.ShardID) decide.ShardStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -145,24 +145,24 @@ func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
 	conf, found, err := c.locations.Location(ctx, sc.Node(step.Node), k.ID)
 	gone := up.Err() != nil
 	end(err)
+	var seen *plan.Conf
 	switch {
 	case err != nil && gone:
 		return c.ctx.Err() // what to do now is decided anew
 	case err != nil:
 		return err
 	case !found:
-		c.seen.Looked(k.ID, step.Node, &plan.Conf{}, began)
-		return nil
-	case conf == nil:
-		c.seen.Looked(k.ID, step.Node, nil, began)
+		seen = &plan.Conf{}
+	case conf != nil:
+		seen = plan.ConfOf(conf)
+	}
+	if settled := c.seen.Looked(k.ID, step.Node, seen, began); !settled || seen == nil {
 		return fmt.Errorf("node %d is changing the location", step.Node)
 	}
-	c.seen.Looked(k.ID, step.Node, plan.ConfOf(conf), began)
 	return nil
 }
 
-// put makes a location be what the step says. The location is unknown from before
-// the call until an answer comes.
+// put makes a location be what the step says.
 func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
 	if !c.queue.Acquire(k, k.Memory.basis, step.Node) {
 		return errParked
@@ -186,17 +186,43 @@ func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
 	}
 	ctx, cancel := context.WithTimeout(up, c.opts.PutTimeout)
 	defer cancel()
-	c.seen.BeginCall(k.ID, step.Node, conf.Generation)
-	err := c.locations.PutLocation(ctx, node, k.ID, body, opts)
+	err := c.configure(ctx, node, change{k.ID, step.Conf, body, opts})
 	gone := up.Err() != nil
 	end(err)
-	now, _ := c.log.State().Node(step.Node)
-	c.seen.EndCall(k.ID, step.Node, step.Conf, err == nil && now.Incarnation == node.Incarnation)
-	if err != nil {
-		c.nodes.doubt(step.Node)
-	}
 	if err != nil && gone {
 		return c.ctx.Err() // what to do now is decided anew
+	}
+	return err
+}
+
+// change is what one call makes of a location.
+type change struct {
+	shard neon.ShardID
+	conf  plan.Conf
+	body  *neon.LocationConfig
+	opts  neon.LocationOptions
+}
+
+// configure makes the call that changes a location. The location is unknown from before the
+// call until an answer that nothing else can have overtaken. No other code makes such calls.
+func (c *calls) configure(ctx context.Context, node *fsm.Node, to change) error {
+	c.seen.BeginCall(to.shard, node.ID, to.conf.Generation)
+	err := c.locations.PutLocation(ctx, node, to.shard, to.body, to.opts)
+	now, _ := c.log.State().Node(node.ID)
+	c.seen.EndCall(to.shard, node.ID, to.conf, err == nil && now.Incarnation == node.Incarnation)
+	if err != nil {
+		c.nodes.doubt(node.ID)
+	}
+	return err
+}
+
+// detach removes a location of a shard that no tenant has, for somebody who has no task. A
+// worker may be making a call for the same shard, if a tenant gets it meanwhile.
+func (c *calls) detach(ctx context.Context, node *fsm.Node, id neon.ShardID) error {
+	err := c.configure(ctx, node,
+		change{shard: id, body: &neon.LocationConfig{Mode: neon.Detached}})
+	if _, exists := c.log.State().Shard(id); err == nil && !exists {
+		c.seen.ForgetShard(id)
 	}
 	return err
 }

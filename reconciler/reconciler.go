@@ -239,6 +239,16 @@ func (r *Reconciler) AwaitNoWorker(ctx context.Context, shards ...neon.ShardID) 
 	return neon.Errorf(neon.Timeout, "Timeout waiting for the workers of %s", shards[0])
 }
 
+// Detach removes a location of a shard that no tenant has any more, or has yet. What is
+// believed of the location follows from the call, as it does for the workers' own.
+func (r *Reconciler) Detach(ctx context.Context, node *fsm.Node, id neon.ShardID) error {
+	t := r.current.Load()
+	if t == nil {
+		return errNoTerm
+	}
+	return t.calls.detach(ctx, node, id)
+}
+
 // Cancel ends what a worker is doing about a shard and waits for that end. Its
 // error is Internal when the work was cut short, since the shard is then not as it
 // should be, and Timeout when it does not end. Nil means that nothing was going on,

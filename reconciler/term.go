@@ -38,6 +38,7 @@ type term struct {
 	alarms   *alarms
 	limits   *warmLimits
 	answers  *answers
+	calls    *calls
 
 	feed       *feed
 	rules      *rules
@@ -90,6 +91,7 @@ func (t *term) addWorkers(d Deps) {
 		ctx: t.ctx, opts: o, log: d.Log, locations: d.Locations, seen: t.seen, queue: t.queue,
 		nodes: t.nodes, answers: t.answers,
 	}
+	t.calls = w.calls
 	w.mover = &mover{
 		ctx: t.ctx, opts: o, log: d.Log, migrations: d.Migrations, logger: d.Logger, seen: t.seen,
 		limits: t.limits, loads: t.nodes.loads,

@@ -368,7 +368,8 @@ func TestTransportErrors(t *testing.T) {
 			neon.Unavailable, true, false,
 		},
 	} {
-		err := c.Detach(tc.ctx, tc.to, testShard(t))
+		err := c.PutLocation(tc.ctx, tc.to, testShard(t),
+			&neon.LocationConfig{Mode: neon.Detached}, neon.LocationOptions{})
 		var e *TransportError
 		if !errors.As(err, &e) {
 			t.Errorf("%s: error %v", tc.name, err)

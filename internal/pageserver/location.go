@@ -48,12 +48,6 @@ func (c *Client) PutLocation(
 	return err
 }
 
-// Detach removes a location. It succeeds when there is none.
-func (c *Client) Detach(ctx context.Context, node *fsm.Node, shard neon.ShardID) error {
-	return c.PutLocation(ctx, node, shard, &neon.LocationConfig{Mode: neon.Detached},
-		neon.LocationOptions{})
-}
-
 // Location returns the configuration of one location. found is false when the pageserver
 // does not have it. conf is nil, with found, while the pageserver is changing it.
 func (c *Client) Location(

@@ -288,10 +288,19 @@ func (p *Splitter) removeChildren(ctx context.Context, sp fsm.Split, parent fsm.
 	return failed
 }
 
+// detachOne removes a location of a shard that is no more, or not yet. One that a tenant
+// has again is left alone.
 func (p *Splitter) detachOne(ctx context.Context, node *fsm.Node, id neon.ShardID) error {
 	ctx, cancel := context.WithTimeout(ctx, detachTime)
 	defer cancel()
-	return p.Pageservers.Detach(ctx, node, id)
+	s, err := p.Log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
+	if _, exists := s.Shard(id); exists {
+		return nil
+	}
+	return p.Reconciler.Detach(ctx, node, id)
 }
 
 func (p *Splitter) see(

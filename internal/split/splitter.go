@@ -29,9 +29,6 @@ type Pageservers interface {
 		ctx context.Context, node *fsm.Node, shard neon.ShardID,
 	) (conf *neon.LocationConfig, found bool, err error)
 
-	// Detach removes a location; it is no error if there is none.
-	Detach(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
-
 	// TimelineIDs lists the timelines of an attached location, offloaded ones
 	// included.
 	TimelineIDs(ctx context.Context, node *fsm.Node, shard neon.ShardID) ([]neon.TimelineID, error)
@@ -65,6 +62,10 @@ type Reconciler interface {
 
 	// AwaitNoWorker waits until no worker is in the middle of a call for the shards.
 	AwaitNoWorker(ctx context.Context, shards ...neon.ShardID) error
+
+	// Detach removes a location of a shard that no tenant has. It is no error if there is
+	// none.
+	Detach(ctx context.Context, node *fsm.Node, shard neon.ShardID) error
 
 	// Loads are what the pageservers last said about their fullness.
 	Loads() map[neon.NodeID]scheduler.Load

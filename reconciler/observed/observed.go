@@ -44,6 +44,7 @@ type location struct {
 	known  bool
 	failed bool   // the last call failed
 	calls  int32  // calls under way that may change it
+	mixed  bool   // several calls were under way at a time, and some still are
 	at     uint64 // clock of the last change
 	conf   plan.Conf
 }
@@ -155,13 +156,15 @@ func (o *Locations) BeginCall(id neon.ShardID, n neon.NodeID, g neon.Generation)
 	}
 	l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, o.now()
 	l.calls++
+	l.mixed = l.mixed || l.calls > 1
 	if sh.fresh == g {
 		sh.fresh = 0 // from here on the number may be in use
 	}
 }
 
 // EndCall records the answer. Without success, or when the node's process changed
-// meanwhile, the location stays unknown.
+// meanwhile, the location stays unknown. So it does after calls that were under way at the
+// same time, whose effects may have come in any order.
 func (o *Locations) EndCall(id neon.ShardID, n neon.NodeID, conf plan.Conf, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -169,7 +172,9 @@ func (o *Locations) EndCall(id neon.ShardID, n neon.NodeID, conf plan.Conf, ok b
 	l := o.locate(sh, n)
 	l.calls = max(0, l.calls-1)
 	l.at = o.now()
-	if !ok || l.calls > 0 {
+	mixed := l.mixed
+	l.mixed = mixed && l.calls > 0
+	if !ok || mixed {
 		l.known, l.failed, l.conf = false, !ok, plan.Conf{}
 		return
 	}
@@ -178,23 +183,27 @@ func (o *Locations) EndCall(id neon.ShardID, n neon.NodeID, conf plan.Conf, ok b
 }
 
 // Looked records the answer of a look that began at a clock reading, unless a
-// call has touched the location since, or the answer is of an earlier process.
-func (o *Locations) Looked(id neon.ShardID, n neon.NodeID, conf *plan.Conf, began uint64) {
+// call has touched the location since, or the answer is of an earlier process. It is
+// false while a call is under way: another look would say as little.
+func (o *Locations) Looked(
+	id neon.ShardID, n neon.NodeID, conf *plan.Conf, began uint64,
+) (settled bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.forgot[n] > began {
-		return
+		return true
 	}
 	sh := o.shard(id)
 	l := o.locate(sh, n)
 	if l.calls > 0 || l.at > began {
-		return
+		return l.calls == 0
 	}
 	l.at = o.now()
 	l.known, l.conf = conf != nil, plan.Conf{}
 	if conf != nil {
 		l.conf = *conf
 	}
+	return true
 }
 
 // CuttingOver lists the shards that are attached beside their origins, as far as is

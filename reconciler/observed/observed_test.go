@@ -52,6 +52,35 @@ func TestSeenIsUnknownFromBeforeACallUntilItsAnswer(t *testing.T) {
 	}
 }
 
+// After calls that were under way at the same time nobody knows which had its effect last.
+func TestCallsAtTheSameTimeLeaveALocationUnknown(t *testing.T) {
+	s, id := New(), shard1
+	attached := plan.Conf{Mode: neon.AttachedSingle, Generation: 4}
+	for _, last := range []plan.Conf{{}, attached} {
+		s.BeginCall(id, 5, 4)
+		s.BeginCall(id, 5, 0)
+		s.EndCall(id, 5, attached, true)
+		if at := sightOf(s, id, 5); at.Known {
+			t.Errorf("known while the other one is under way: %v", at)
+		}
+		if s.Looked(id, 5, &attached, s.Clock()) {
+			t.Error("a look is said to have settled it meanwhile")
+		}
+		s.EndCall(id, 5, last, true)
+		if at := sightOf(s, id, 5); at.Known {
+			t.Errorf("known though the first may have come last: %v", at)
+		}
+		if !s.Looked(id, 5, &attached, s.Clock()) || !sightOf(s, id, 5).Attached() {
+			t.Error("a look after both is not believed")
+		}
+		s.BeginCall(id, 5, 0)
+		s.EndCall(id, 5, plan.Conf{}, true)
+		if at := sightOf(s, id, 5); !at.Absent() {
+			t.Errorf("after a call alone: %v", at)
+		}
+	}
+}
+
 // An answer that was under way while a call was made says nothing about after it.
 func TestSeenIgnoresAnswersOlderThanACall(t *testing.T) {
 	s, id := New(), shard1

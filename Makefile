@@ -6,7 +6,7 @@ PKGS := ./...
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test cover contract scenarios sim life race fuzz bench bench-failover lint vuln tidy check clean
+.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-failover lint vuln tidy check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ scenarios: ## every story of testcluster in every variant (make test has the usu
 
 sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)
 	$(GO) test ./testcluster -run 'TestSimulation' -count=1 -timeout 60m -args -sim.hours=$(or $(HOURS),2) -sim.seed=$(or $(SEED),1)
+
+fleets: ## the table and the picture of docs/balance.md, of fleets of 2 to 300 pageservers in virtual time
+	$(GO) test ./reconciler -run '^TestFleets$$' -count=1 -timeout 30m -v -args -fleets.all -fleets.dir=$(CURDIR)/docs
 
 life: ## processes that come, go and die under load, and lose nothing (ROUNDS=rounds, SEED=seed)
 	$(GO) test ./testcluster -run 'TestLifeOfACluster' -count=1 -timeout 60m -v -args -life.rounds=$(or $(ROUNDS),200) -life.seed=$(or $(SEED),1)

@@ -289,7 +289,11 @@ func (b *balance) level() bool {
 			if from.spent[w] || from.load[byNumber] <= from.least || b.busy(from, 1) {
 				continue
 			}
-			if sh, to := b.choose(from, b.takers(from, list, w), w); to != nil {
+			tos := b.takers(from, list, w)
+			if len(tos) == 0 {
+				continue
+			}
+			if sh, to := b.choose(from, tos, w); to != nil {
 				b.move(sh, from, to)
 				return true
 			}

@@ -106,17 +106,17 @@ func BenchmarkBalance(b *testing.B) {
 		w.addNode(neon.NodeID(i+1), string(rune('a'+i%3)))
 	}
 	sizes := make(map[neon.ShardID]uint64)
-	for n := range shards / 200 {
+	for n := range shards / 4 {
 		t := fsm.CreateTenant{
-			ID: tenantID(n), Count: 200, Policy: neon.Attached(1), Scheduling: neon.ShardActive,
+			ID: tenantID(n), Count: 4, Policy: neon.Attached(1), Scheduling: neon.ShardActive,
 		}
-		for i := range 200 {
-			at := (n*200 + i) % nodes
+		for i := range 4 {
+			at := (n*4 + i) % nodes
 			t.Shards = append(t.Shards, fsm.NewShard{
 				Attached: neon.NodeID(at + 1), PreferredAZ: neon.MakeAZ(string(rune('a' + at%3))),
 				Secondary: []neon.NodeID{neon.NodeID((at+1)%nodes + 1)},
 			})
-			sizes[neon.ShardID{Tenant: t.ID, Number: neon.ShardNumber(i), Count: 200}] =
+			sizes[neon.ShardID{Tenant: t.ID, Number: neon.ShardNumber(i), Count: 4}] =
 				uint64(1+at*7) << 28
 		}
 		w.apply(t)

@@ -47,6 +47,8 @@ func (e *episode) live() {
 		return operationsRun(s)
 	})
 	e.restorePolicies(ctx)
+	e.trouble(ctx)
+	e.restorePolicies(ctx)
 	x, ok := e.obstruct(ctx)
 	if !ok || e.Failed() {
 		return

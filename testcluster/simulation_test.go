@@ -83,6 +83,8 @@ type tally struct {
 	obstacles               int           // that refused for good
 	slowest                 time.Duration // from the end of the faults until all was well
 	longest                 time.Duration // until what was begun beside an obstacle had ended
+	deaths, silences        int           // beside pageservers that hang, before decisions
+	slowestFailOver         time.Duration // from a verdict, beside pageservers that hang
 	notifications, location uint64
 }
 
@@ -101,12 +103,16 @@ func (t *tally) add(o tally) {
 	t.location += o.location
 	t.slowest = max(t.slowest, o.slowest)
 	t.longest = max(t.longest, o.longest)
+	t.deaths += o.deaths
+	t.silences += o.silences
+	t.slowestFailOver = max(t.slowestFailOver, o.slowestFailOver)
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, %d things that refused for good, longest end beside one %s, slowest convergence %s",
+	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, %d things that refused for good, longest end beside one %s, %d deaths beside nodes that hang, slowest failover there %s, %d silences, slowest convergence %s",
 		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.spoils, t.rounds,
 		t.location, t.late, t.notifications, t.obstacles, t.longest.Round(time.Millisecond),
+		t.deaths, t.slowestFailOver.Round(time.Millisecond), t.silences,
 		t.slowest.Round(time.Millisecond))
 }
 
@@ -118,6 +124,8 @@ type episode struct {
 	rng       *rand.Rand // of the episode's own goroutine
 	workers   []*worker
 	behaviour simpageserver.Behaviour
+
+	heartbeat, maxOffline time.Duration // of pageservers
 
 	mu       sync.Mutex
 	tally    tally
@@ -146,6 +154,7 @@ func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 	e.pace.Size = e.things
 	b := e.describe()
 	b.Proposing, e.servers = e.proposing, b.Pageservers+b.Safekeepers
+	e.heartbeat, e.maxOffline = b.HeartbeatInterval, b.MaxOffline
 	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, %d safekeepers, heartbeats every %s, offline after %s, snapshots every %d entries",
 		seed, b.Controllers, b.Pageservers, b.Zones, b.Safekeepers, b.HeartbeatInterval,
 		b.MaxOffline, b.Snapshots.Every)
@@ -200,14 +209,18 @@ func (e *episode) describe() testcluster.Builder {
 	e.behaviour.Offload, e.behaviour.ArchivalStep, e.behaviour.ImportTime = e.rng.IntN(
 		3) > 0, e.upTo(200*time.Millisecond), e.upTo(20*time.Second)
 	b.Behaviour = e.behaviour
-	rehome := time.Minute + e.upTo(10*time.Minute)
+	few, rehome := false, time.Minute+e.upTo(10*time.Minute)
 	b.Tune = func(o *reconciler.Options) {
 		o.MaxWarmingUp = 30 * time.Second // the default is as long as the time to converge
 		o.RehomeSecondary = rehome
+		if few {
+			fewWorkers(o)
+		}
 	}
 	if e.rng.IntN(3) > 0 {
 		b.Safekeepers = 3 + e.rng.IntN(3)
 	}
+	few = e.rng.IntN(2) == 0
 	return b
 }
 

@@ -10,7 +10,7 @@ import (
 // status, in one table.
 type Code string
 
-// The classes. Pageservers and existing clients know all of them but OutcomeUnknown.
+// The classes. Pageservers and existing clients know all but the last three.
 const (
 	BadRequest         Code = "bad_request"
 	Unauthorized       Code = "unauthorized"
@@ -26,6 +26,8 @@ const (
 	ShuttingDown       Code = "shutting_down"
 	NotLeader          Code = "not_leader"
 	OutcomeUnknown     Code = "outcome_unknown" // the write may have happened
+	InProgress         Code = "in_progress"     // the same request is being carried out
+	Unprocessable      Code = "unprocessable"
 )
 
 // Error is an error with a class. Clients see Msg. Err is the cause, which errors.Is and

@@ -11,6 +11,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/internal/fanout"
 )
 
@@ -38,7 +39,7 @@ func asIs(r fanout.Reply) error { return r.Err }
 func (t *Timelines) Archive(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.ArchivalRequest,
 ) error {
-	_, err := t.askAll(ctx, id, neon.ArchivalConfig(timeline, req), func(r fanout.Reply) error {
+	return t.once(ctx, id, neon.ArchivalConfig(timeline, req), func(r fanout.Reply) error {
 		if fanout.StatusOf(r.Err) == http.StatusPreconditionFailed {
 			return &neon.Error{
 				Code: neon.PreconditionFailed, Msg: fanout.MessageOf(r.Err), Err: r.Err,
@@ -46,7 +47,17 @@ func (t *Timelines) Archive(
 		}
 		return r.Err
 	})
-	return err
+}
+
+// once is askAll for a call that another one can undo: a try that follows one which was
+// done must not undo that again.
+func (t *Timelines) once(
+	ctx context.Context, id neon.TenantID, call neon.ShardCall, spell func(fanout.Reply) error,
+) error {
+	return decide.Once(ctx, t.Log, func() error {
+		_, err := t.askAll(ctx, id, call, spell)
+		return err
+	})
 }
 
 // DetachAncestor makes a timeline independent of its ancestor on all shards. They must
@@ -99,8 +110,7 @@ func detachError(r fanout.Reply) error {
 func (t *Timelines) ChangeGC(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, verb neon.GCVerb,
 ) error {
-	_, err := t.askAll(ctx, id, neon.ChangeGC(timeline, verb), asIs)
-	return err
+	return t.once(ctx, id, neon.ChangeGC(timeline, verb), asIs)
 }
 
 // LeaseLSN keeps a position of a timeline readable on all shards.

@@ -74,14 +74,12 @@ func (t *Tenants) Delete(ctx context.Context, id neon.TenantID) error {
 		return err
 	}
 	index, err := decide.Commit(ctx, t.log, func(s *fsm.State) (fsm.Command, error) {
-		tenant, ok := s.Tenant(id)
+		_, ok := s.Tenant(id)
 		switch {
 		case !ok && !anyNode(s):
 			return nil, neon.Errorf(neon.BadRequest, "No AZ with nodes found to load tenant")
 		case !ok:
 			return nil, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
-		case tenant.Deleting:
-			return nil, nil
 		}
 		return fsm.BeginDeleteTenant{ID: id}, nil
 	})
@@ -95,10 +93,11 @@ func (t *Tenants) Delete(ctx context.Context, id neon.TenantID) error {
 	return nil
 }
 
-// finishDelete takes a recorded deletion to its end from wherever it is.
+// finishDelete takes a deletion that was recorded up to an index to its end from wherever
+// it is.
 func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint64) error {
 	tenant, ok := t.log.State().Tenant(id)
-	if !ok || !tenant.Deleting {
+	if !ok || !tenant.Deleting || tenant.Sequence > index {
 		return nil
 	}
 	if err := decide.Await(ctx, t.reconciler, index, tenant.Shards()...); err != nil {

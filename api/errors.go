@@ -39,8 +39,6 @@ var rules = map[neon.Code]rule{
 	neon.OutcomeUnknown: {
 		status: http.StatusServiceUnavailable, prefix: "Outcome unknown: ", retry: true,
 	},
-	neon.InProgress:    {status: http.StatusConflict, prefix: "Conflict: ", retry: true},
-	neon.Unprocessable: {status: http.StatusUnprocessableEntity},
 }
 
 // retryAfter is the value of the Retry-After header, in seconds.

@@ -5,7 +5,6 @@ import (
 
 	"quorate/api/auth"
 	"quorate/api/neon"
-	"quorate/internal/decide"
 )
 
 // memberRoutes are ours: Neon's controller has no members.
@@ -55,7 +54,6 @@ type Membership interface {
 type memberHandler struct {
 	view    func(ctx context.Context) neon.Cluster
 	members Membership
-	log     decide.Log
 }
 
 // list answers on every replica, with or without a leader: whoever asks may want to know
@@ -67,12 +65,7 @@ func (h memberHandler) add(c *call) (answer, error) {
 	if err := c.decode(&req); err != nil {
 		return answer{}, err
 	}
-	out := neon.MemberAdded{ID: req.ID, RaftAddr: req.RaftAddr}
-	err := decide.Once(c.ctx, h.log, func() (err error) {
-		out, err = h.members.Add(c.ctx, req)
-		return err
-	})
-	return reply(out, err)
+	return reply(h.members.Add(c.ctx, req))
 }
 
 func (h memberHandler) remove(c *call) (answer, error) {
@@ -80,7 +73,7 @@ func (h memberHandler) remove(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return done(decide.Once(c.ctx, h.log, func() error { return h.members.Remove(c.ctx, id) }))
+	return done(h.members.Remove(c.ctx, id))
 }
 
 func (h memberHandler) replace(c *call) (answer, error) {
@@ -92,12 +85,7 @@ func (h memberHandler) replace(c *call) (answer, error) {
 	if err := c.decode(&req); err != nil {
 		return answer{}, err
 	}
-	out := neon.MemberAdded{ID: req.ID, RaftAddr: req.RaftAddr}
-	err = decide.Once(c.ctx, h.log, func() (err error) {
-		out, err = h.members.Replace(c.ctx, id, req)
-		return err
-	})
-	return reply(out, err)
+	return reply(h.members.Replace(c.ctx, id, req))
 }
 
 func (h memberHandler) transfer(c *call) (answer, error) {

@@ -183,6 +183,23 @@ func TestOperationsThatHaveEndedAreListed(t *testing.T) {
 	}
 }
 
+// The retry of a request is answered as the request was, whatever it began.
+func TestRetriedOrdersAreRecognised(t *testing.T) {
+	w := newWorld(t, setup{})
+	r := w.replicas[0]
+	w.addNodes(2)
+	for range 2 {
+		r.do("PUT", "/control/v1/node/1/drain", "", "X-Request-Id", "go").want(t, 202, `null`)
+	}
+	for range 2 {
+		r.do("DELETE", "/control/v1/node/1/drain", "", "X-Request-Id", "stop").want(t, 202, `null`)
+	}
+	r.do("PUT", "/control/v1/node/1/drain", "", "X-Request-Id", "again").want(t, 202, `null`)
+	r.do("PUT", "/control/v1/node/1/drain", "", "X-Request-Id", "go").
+		want(t, 412,
+			`{"msg":"Precondition failed: Background operation already ongoing for node: drain 1"}`)
+}
+
 func TestDeletedNodesAreTombstones(t *testing.T) {
 	w := newWorld(t, setup{})
 	r := w.replicas[0]

@@ -85,7 +85,6 @@ type Options struct {
 	Readiness  Readiness
 	Cluster    func() neon.Cluster // for GET /debug/v1/cluster
 	State      func() *fsm.State   // newest local state, for the gauges
-	Log        decide.Log          // for requests that come more than once
 
 	// Members is Cluster with every change that was made before the call, if there is a
 	// leader.
@@ -116,8 +115,6 @@ type Server struct {
 	auth      *auth.Verifier // nil: no authentication
 	bodies    bodyPools
 	limiter   *limiter
-	log       decide.Log
-	keys      *keys
 	forwarder *forward.Forwarder
 	readiness Readiness
 	metrics   *metrics.Recorder
@@ -138,7 +135,6 @@ func New(o Options) *Server {
 			Leadership: o.Leadership, Ready: o.Readiness.Ready, Peers: o.Peers,
 			Count: o.Metrics.Forwarded, LeaderTimeout: o.LeaderTimeout,
 		}),
-		log: o.Log, keys: newKeys(o.Log),
 		readiness: o.Readiness, metrics: o.Metrics, logger: o.Logger,
 		unknown: route{
 			scope: auth.Any, duty: here, silent: "not a route", body: defaultBody,
@@ -162,7 +158,7 @@ func newHandlers(o Options) handlers {
 		scrape:      scrapeHandler{newScrape(o.Registry)},
 		profiles:    profileHandler{profile.New()},
 		upcalls:     upcallHandler{o.Upcalls},
-		members:     memberHandler{o.Members, o.Membership, o.Log},
+		members:     memberHandler{o.Members, o.Membership},
 		nodes:       nodeHandler{o.Nodes},
 		operations:  operationHandler{o.Operations},
 		safekeepers: safekeeperHandler{o.Safekeepers},
@@ -291,17 +287,14 @@ func (s *Server) route(c *call) (a answer, err error) {
 	if c.route.duty == here {
 		return s.serveHere(c)
 	}
-	r := forward.Request{
+	if c.request.Method != http.MethodGet {
+		c.ctx = decide.WithRequest(c.ctx, requestKey(c))
+	}
+	resp, err := s.forwarder.Route(c.ctx, forward.Request{
 		HTTP: c.request, Body: c.body, OnAnyReplica: c.route.duty != onLeader,
-		Handle: func(try int) (err error) { a, err = s.try(c, try); return err },
+		Handle: func() (err error) { a, err = s.serveHere(c); return err },
 		Acted:  func() bool { return decide.HasActed(c.ctx) },
-	}
-	if c.writes() {
-		if err := s.prepare(c, &r); err != nil {
-			return a, err
-		}
-	}
-	resp, err := s.forwarder.Route(c.ctx, r)
+	})
 	if resp != nil {
 		c.answered = true
 		return answer{

@@ -10,7 +10,7 @@ import (
 
 // What a split that needs no pageserver, or is refused before one is asked, answers.
 func TestSplitsAreAnsweredAsClientsExpect(t *testing.T) {
-	w := newWorld(t, setup{}).upgraded()
+	w := newWorld(t, setup{})
 	w.addNodes(2)
 	path := "/control/v1/tenant/" + tenantA + "/shard_split"
 	play(t, w.replicas[0], []step{
@@ -55,7 +55,7 @@ func TestSplitsAreAnsweredAsClientsExpect(t *testing.T) {
 		409, conflict)
 	first := func() got {
 		return w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantB+`"}`,
-			keyHeader, "first")
+			"X-Request-Id", "first")
 	}
 	first()
 	splitIn2(t, w, tenantID(t, tenantB))

@@ -62,7 +62,6 @@ type replica struct {
 	propose  func(next func() (fsm.Result, error)) (fsm.Result, error) // nil: next
 	await    func(context.Context) error
 	notReady bool
-	behind   *fsm.State // what State returns until it reads; nil: the newest
 
 	outOfService string
 	leaderless   string
@@ -159,7 +158,7 @@ func newOptions(r *replica, s setup) Options {
 		Timelines:   controller.NewTimelines(deps, creator, r.imports),
 		Debug:       controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
-		Leadership:  r, Readiness: r, State: r.State, Log: r,
+		Leadership:  r, Readiness: r, State: r.State,
 		Cluster: func() neon.Cluster {
 			return neon.Cluster{
 				ID: "c", Server: fmt.Sprint(r.at), Members: []neon.ClusterMember{},
@@ -235,12 +234,7 @@ func (r *replica) Propose(
 	return next()
 }
 
-func (r *replica) State() *fsm.State {
-	if r.behind != nil {
-		return r.behind
-	}
-	return r.log.State()
-}
+func (r *replica) State() *fsm.State { return r.log.State() }
 
 func (r *replica) Changed() <-chan struct{} { return r.log.Changed() }
 
@@ -248,7 +242,6 @@ func (r *replica) ReadState(context.Context) (*fsm.State, error) {
 	if l, _ := r.leads(); l < 0 {
 		return nil, errFollows
 	}
-	r.behind = nil
 	return r.log.State(), nil
 }
 

@@ -181,16 +181,9 @@ func knownAvailability(a neon.NodeAvailability) bool {
 //
 // A shard that has no number left is listed in Result.LeftOut. It does not keep the
 // others from being attached.
-//
-// Incarnation, unless it is 0, is that which begins with the start. The command is refused
-// as a Conflict when it is another one.
 type ReAttach struct {
-	Node        neon.NodeID `cbor:"1,keyasint"`
-	Incarnation uint64      `cbor:"2,keyasint,omitempty"`
+	Node neon.NodeID `cbor:"1,keyasint"`
 }
-
-// Level says that versions before the second level know of no incarnation here.
-func (c ReAttach) Level() uint64 { return levelWith(c.Incarnation != 0) }
 
 func (c ReAttach) apply(t *txn) Result {
 	n, r := t.liveNode(c.Node)
@@ -200,9 +193,6 @@ func (c ReAttach) apply(t *txn) Result {
 				c.Node)
 		}
 		return r
-	}
-	if c.Incarnation != 0 && c.Incarnation != n.Incarnation+1 {
-		return refuse(neon.Conflict, "Node %d has started since", c.Node)
 	}
 	for s := range t.NodeShards(c.Node) {
 		if s.GenNode == c.Node && s.Exhausted() && !t.bounded() {

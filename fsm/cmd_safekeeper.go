@@ -258,11 +258,7 @@ type DeleteTimeline struct {
 }
 
 func (c DeleteTimeline) apply(t *txn) Result {
-	ref := neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline}
-	t.forgetWork(ref)
-	if t.AgreedLevel() >= secondLevel {
-		t.deletedTimelines.add(timelineTombstone{ref: ref, index: t.Index})
-	}
+	t.forgetWork(neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline})
 	tl, ok := t.Timeline(c.Tenant, c.Timeline)
 	if !ok || tl.Deleted {
 		return Result{}

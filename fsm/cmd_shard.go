@@ -57,7 +57,6 @@ func (c SetIntents) apply(t *txn) (r Result) {
 		}
 	}
 	t.touched.Grants = append(t.touched.Grants, r.Grants...)
-	r.idle = len(r.Refused) == len(c.Intents) && t.bounded()
 	return r
 }
 

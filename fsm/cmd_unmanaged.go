@@ -19,14 +19,7 @@ type AttachUnmanaged struct {
 	Generation neon.Generation   `cbor:"3,keyasint,omitempty"`
 	Config     neon.TenantConfig `cbor:"4,keyasint"`
 	At         int64             `cbor:"5,keyasint,omitempty"`
-
-	// Sequence, unless it is 0, is that of the shard record. The command is refused as a
-	// Conflict when that moved.
-	Sequence uint64 `cbor:"6,keyasint,omitempty"`
 }
-
-// Level says that versions before the second level know of no sequence here.
-func (c AttachUnmanaged) Level() uint64 { return levelWith(c.Sequence != 0) }
 
 func (c AttachUnmanaged) apply(t *txn) (r Result) {
 	tenant, known := t.Tenant(c.Shard.Tenant)
@@ -53,9 +46,6 @@ func (c AttachUnmanaged) apply(t *txn) (r Result) {
 	}
 	first, _ := t.firstGeneration(tenant.ID, c.Generation)
 	s, ok := t.Shard(c.Shard)
-	if c.Sequence != 0 && c.Sequence != s.Sequence {
-		return refuse(neon.Conflict, "placement of %s does not hold any more", c.Shard)
-	}
 	if !ok {
 		s.Generation = first
 	}

@@ -43,10 +43,6 @@ type Result struct {
 	// ReAttached is the answer to a re-attach, by shard id.
 	ReAttached []Location
 
-	// idle is set when nothing was changed, without a refusal of the whole. From the second
-	// level on such a command does not count as the one of its request.
-	idle bool
-
 	// LeftOut are the shards that a re-attach could not number: they have no number
 	// left. The pageserver drops them.
 	LeftOut []neon.ShardID
@@ -105,10 +101,6 @@ var commands = map[Kind]reflect.Type{
 	27: reflect.TypeFor[BeginMembership](),
 	28: reflect.TypeFor[EndMembership](),
 	29: reflect.TypeFor[AckMembership](),
-
-	70: reflect.TypeFor[SetPeerSecret](),
-	71: reflect.TypeFor[NoteRequest](),
-	72: reflect.TypeFor[BeginKeyed](),
 
 	40: reflect.TypeFor[BeginNodeOperation](),
 	41: reflect.TypeFor[EndNodeOperation](),
@@ -173,10 +165,6 @@ func (AbortSplit) kind() Kind         { return 32 }
 func (FinishAbortedSplit) kind() Kind { return 33 }
 func (ForgetLeftovers) kind() Kind    { return 34 }
 func (SettleSafekeeper) kind() Kind   { return 35 }
-
-func (SetPeerSecret) kind() Kind { return 70 }
-func (NoteRequest) kind() Kind   { return 71 }
-func (BeginKeyed) kind() Kind    { return 72 }
 
 func (BeginImport) kind() Kind          { return 60 }
 func (UpdateImport) kind() Kind         { return 61 }

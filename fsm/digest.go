@@ -22,8 +22,6 @@ const (
 	tagImport
 	tagTimelineDelete
 	tagOutcome
-	tagKeyed
-	tagTimelineTombstone
 )
 
 // firstTables is how many tables DigestScheme 1 began with. One that came later counts
@@ -45,9 +43,6 @@ func (s *State) Digest() uint64 {
 		b = appendBytes(b, s.Leader.Address)
 		b = binary.AppendVarint(b, s.Leader.StartedAt)
 		b = binary.AppendUvarint(b, s.Leader.Term)
-		if len(s.PeerSecret) > 0 {
-			b = appendBytes(b, s.PeerSecret)
-		}
 		for i, sum := range s.sums() {
 			if i < firstTables || sum != 0 {
 				b = binary.LittleEndian.AppendUint64(b, sum)
@@ -57,21 +52,20 @@ func (s *State) Digest() uint64 {
 	})
 }
 
-func (s *State) sums() [firstTables + 3]uint64 {
+func (s *State) sums() [firstTables + 1]uint64 {
 	return [...]uint64{
 		s.nodeSum, s.tenants.sum, s.shards.sum, s.done.sum, s.deletedTenants.sum, s.splits.sum,
 		s.safekeeperSum, s.timelines.sum, s.ops.sum, s.imports.sum, s.deletes.sum, s.outcomes.sum,
-		s.keyed.sum, s.deletedTimelines.sum,
 	}
 }
 
 // walkedSums are the sums as they are found by walking over all records.
-func (s *State) walkedSums() [firstTables + 3]uint64 {
+func (s *State) walkedSums() [firstTables + 1]uint64 {
 	return [...]uint64{
 		sumOf(tagNode, s.nodes), s.tenants.walked(), s.shards.walked(), s.done.walked(),
 		s.deletedTenants.walked(), s.splits.walked(), sumOf(tagSafekeeper, s.safekeepers),
 		s.timelines.walked(), s.ops.walked(), s.imports.walked(), s.deletes.walked(),
-		s.outcomes.walked(), s.keyed.walked(), s.deletedTimelines.walked(),
+		s.outcomes.walked(),
 	}
 }
 

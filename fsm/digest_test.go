@@ -39,12 +39,6 @@ var digested = []struct {
 		s.deletedTenants.add(tenantTombstone{tenant: g.Tenant, generation: g.Generation})
 	}},
 	{"outcomes", Outcome{}, func(s *State, r any) { s.outcomes.add(r.(Outcome)) }},
-	{"keyed", KeyedRequest{}, func(s *State, r any) { s.keyed.add(r.(KeyedRequest)) }},
-	{"deletedTimelines", openTimelineTombstone{}, func(s *State, r any) {
-		g := r.(openTimelineTombstone)
-		s.deletedTimelines.add(timelineTombstone{ref: g.Ref, index: g.Index})
-	}},
-	{"PeerSecret", []byte(nil), func(s *State, r any) { s.PeerSecret = r.([]byte) }},
 	{"Leader", Leader{}, func(s *State, r any) { s.Leader = r.(Leader) }},
 	{"Index", uint64(0), func(s *State, r any) { s.Index = r.(uint64) }},
 	{"ClusterID", "", func(s *State, r any) { s.ClusterID = r.(string) }},
@@ -55,7 +49,7 @@ var digested = []struct {
 // derived are the fields of the state that are made of others.
 var derived = []string{"byNode", "counts", "owned", "totals", "owed", "nodeSum", "safekeeperSum"}
 
-// openRequest and the tombstones are the records whose fields reflection may not set.
+// openRequest and openTombstone are the records whose fields reflection may not set.
 type (
 	openRequest struct {
 		ID    RequestID
@@ -65,10 +59,6 @@ type (
 	openTombstone struct {
 		Tenant     neon.TenantID
 		Generation neon.Generation
-	}
-	openTimelineTombstone struct {
-		Ref   neon.TimelineRef
-		Index uint64
 	}
 )
 
@@ -124,9 +114,8 @@ func TestEveryPartOfTheStateIsInTheDigest(t *testing.T) {
 		t.Errorf("%d of the fields %v are left", found, known)
 	}
 	if n := reflect.TypeOf(request{}).NumField() +
-		reflect.TypeOf(tenantTombstone{}).NumField() +
-		reflect.TypeOf(timelineTombstone{}).NumField(); n != 7 {
-		t.Error("the records that reflection may set have not all fields")
+		reflect.TypeOf(tenantTombstone{}).NumField(); n != 5 {
+		t.Error("openRequest and openTombstone have not all fields")
 	}
 }
 
@@ -244,7 +233,6 @@ func TestCheckFindsADigestThatHasDrifted(t *testing.T) {
 		func(w *txn) { w.safekeeperSum++ }, func(w *txn) { w.timelines.sum++ },
 		func(w *txn) { w.ops.sum++ }, func(w *txn) { w.imports.sum++ },
 		func(w *txn) { w.deletes.sum++ }, func(w *txn) { w.outcomes.sum++ },
-		func(w *txn) { w.keyed.sum++ }, func(w *txn) { w.deletedTimelines.sum++ },
 	} {
 		w := begin(small(t))
 		before := w.Digest()

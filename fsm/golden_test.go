@@ -203,23 +203,7 @@ func secondHistory() []Command {
 			}},
 		}},
 	)
-	return append(all, requestHistory(id)...)
-}
-
-// requestHistory is what requests leave that have no other command, or are tried again.
-func requestHistory(id neon.ShardID) []Command {
-	secret := make([]byte, PeerSecretSize)
-	secret[0] = 1
-	return []Command{
-		SetPeerSecret{Secret: secret},
-		SetPeerSecret{Secret: secret}, // refused
-		BeginKeyed{Key: RequestID{9}, Print: [16]byte{8}, At: 1700000000004},
-		BeginKeyed{Key: RequestID{9}, Print: [16]byte{7}, At: 1700000000005}, // refused
-		NoteRequest{},
-		ReAttach{Node: 1, Incarnation: 1}, // refused
-		ReAttach{Node: 1, Incarnation: 2},
-		AttachUnmanaged{Shard: id, Node: 2, Sequence: 1}, // refused
-	}
+	return all
 }
 
 // goldens are the histories by the directory of their files. Those of the level that is not

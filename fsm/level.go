@@ -18,8 +18,7 @@ const (
 	// number left out of a re-attach. It knows since when nodes are silent, where a
 	// shard was before, how operations on nodes have ended, which safekeepers are gone,
 	// what decisions were based on, and what operators insist on. A shard moves only to
-	// where it has a secondary. It knows the secret of the members, requests under keys and
-	// which timelines were deleted.
+	// where it has a secondary.
 	secondLevel = 2
 )
 

@@ -374,9 +374,6 @@ func (m *machine) command(t *rapid.T) Command {
 	if rapid.IntRange(0, 5).Draw(t, "timeline work") == 0 {
 		return m.timelineWork(t)
 	}
-	if rapid.IntRange(0, 15).Draw(t, "request") == 0 {
-		return m.requestCommand(t)
-	}
 	if rapid.IntRange(0, 31).Draw(t, "upgrade") == 0 {
 		return SetLevel{Level: rapid.Uint64Range(0, Level+1).Draw(t, "level")}
 	}
@@ -404,7 +401,7 @@ func (m *machine) command(t *rapid.T) Command {
 			From: rapid.SampledFrom([]neon.NodeAvailability{"", neon.NodeActive}).Draw(t, "from"),
 		}}}
 	case 5:
-		return m.anyReAttach(t)
+		return ReAttach{Node: drawNode.Draw(t, "node")}
 	case 6, 7:
 		return m.createTenant(t)
 	case 8, 9:
@@ -538,7 +535,6 @@ func dump(s *State) string {
 		b = fmt.Appendf(b, "request %x kind=%d index=%d\n", q.id, q.kind, q.index)
 		return true
 	})
-	b = dumpRequests(b, s)
 	s.deletedTenants.values(func(g tenantTombstone) bool {
 		b = fmt.Appendf(b, "grave %s generation=%d\n", g.tenant, g.generation)
 		return true

@@ -55,15 +55,12 @@ func (m *machine) step(t *rapid.T) {
 	if rapid.Bool().Draw(t, "named") {
 		binary.BigEndian.PutUint64(id[:], m.index+1)
 	}
-	if k, keyed := m.keyed(t); keyed {
-		id = k
-	}
 	c := m.command(t)
 	r := m.apply(t, id, c)
 	if r.Duplicate {
 		t.Fatalf("%#v is no duplicate", c)
 	}
-	if r.Err == nil && id != (RequestID{}) && !r.idle {
+	if r.Err == nil && id != (RequestID{}) {
 		m.named = append(m.named, named{id, c, r.Index})
 	}
 }

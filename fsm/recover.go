@@ -33,7 +33,6 @@ func Recover(s *State, clusterID string) (*State, error) {
 	t.ClusterID = clusterID
 	t.Epoch++
 	t.Leader = Leader{}
-	t.PeerSecret = nil // the leader makes another one
 	for _, sh := range slices.Collect(t.ShardsFrom(neon.ShardID{})) {
 		sh.Generation = jump(sh.Generation)
 		t.setShard(sh)

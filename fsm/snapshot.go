@@ -18,8 +18,8 @@ import (
 // all of its content. The content is a CBOR header with the counts and then, each in
 // order and as fixed binary: the tenants, the shards, the remembered requests, the
 // tombstones of tenants, the timelines, the operations that safekeepers owe, the
-// imports, the deletions, the outcomes of operations, the requests under keys and the
-// tombstones of timelines. The index from nodes to shards is rebuilt on reading.
+// imports, the deletions and the outcomes of operations. The index from nodes to shards
+// is rebuilt on reading.
 const (
 	snapshotMagic  = "QUORATE"
 	snapshotFormat = 1
@@ -41,10 +41,6 @@ type snapshotHeader struct {
 	Requests         int    `cbor:"8,keyasint"`
 	TenantTombstones int    `cbor:"9,keyasint"`
 	Level            uint64 `cbor:"10,keyasint,omitempty"`
-
-	PeerSecret         []byte `cbor:"11,keyasint,omitempty"`
-	Keyed              int    `cbor:"12,keyasint,omitempty"`
-	TimelineTombstones int    `cbor:"13,keyasint,omitempty"`
 
 	Splits      []Split      `cbor:"30,keyasint,omitempty"`
 	Safekeepers []Safekeeper `cbor:"20,keyasint,omitempty"`
@@ -99,8 +95,6 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 		Safekeepers:      s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
 		Imports: s.imports.Len(), Deletes: s.deletes.Len(),
 		Splits: splits, Outcomes: s.outcomes.byAge.Len(),
-		PeerSecret: s.PeerSecret, Keyed: s.keyed.byAge.Len(),
-		TimelineTombstones: s.deletedTimelines.byAge.Len(),
 	})
 	if err != nil {
 		return err
@@ -127,11 +121,6 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 	s.imports.Scan(func(i Import) bool { b = appendImport(b, &i); return put() })
 	s.deletes.Scan(func(t TimelineDelete) bool { b = appendTimelineDelete(b, &t); return put() })
 	s.outcomes.values(func(o Outcome) bool { b = appendOutcome(b, o); return put() })
-	s.keyed.values(func(k KeyedRequest) bool { b = appendKeyed(b, k); return put() })
-	s.deletedTimelines.values(func(g timelineTombstone) bool {
-		b = appendTimelineTombstone(b, g)
-		return put()
-	})
 	if err != nil {
 		return err
 	}
@@ -145,16 +134,6 @@ func appendBytes[T string | []byte](b []byte, s T) []byte {
 func appendRequest(b []byte, q request) []byte {
 	b = binary.AppendUvarint(append(b, q.id[:]...), uint64(q.kind))
 	return binary.AppendUvarint(b, q.index)
-}
-
-func appendKeyed(b []byte, k KeyedRequest) []byte {
-	b = append(append(b, k.Key[:]...), k.Print[:]...)
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(k.At)), k.Done)
-}
-
-func appendTimelineTombstone(b []byte, g timelineTombstone) []byte {
-	b = append(append(b, g.ref.Tenant[:]...), g.ref.Timeline[:]...)
-	return binary.AppendUvarint(b, g.index)
 }
 
 func appendTombstone(b []byte, g tenantTombstone) []byte {
@@ -265,7 +244,7 @@ func (d *decoder) state() *State {
 	s.Index, s.ClusterID, s.Epoch = head.Index, head.ClusterID, head.Epoch
 	s.Leader, s.nodes = head.Leader, head.Nodes
 	s.nodeSum = sumOf(tagNode, s.nodes)
-	s.level, s.PeerSecret = head.Level, head.PeerSecret
+	s.level = head.Level
 	for _, sp := range head.Splits {
 		s.splits.Set(sp)
 	}
@@ -292,34 +271,14 @@ func (d *decoder) state() *State {
 	}
 	d.safekeeping(s, &head)
 	d.timelineWork(s, &head)
-	d.histories(s, &head)
+	for i := 0; i < head.Outcomes && d.err == nil; i++ {
+		s.outcomes.add(readOutcome(d))
+	}
 	if d.err == nil && (s.tenants.Len() != head.Tenants || s.shards.Len() != head.Shards) {
 		d.err = errRepeat
 	}
 	s.reindex()
 	return s
-}
-
-// histories reads how operations have ended, and what is remembered for requests that are
-// repeated or late.
-func (d *decoder) histories(s *State, head *snapshotHeader) {
-	for i := 0; i < head.Outcomes && d.err == nil; i++ {
-		s.outcomes.add(readOutcome(d))
-	}
-	for i := 0; i < head.Keyed && d.err == nil; i++ {
-		k := KeyedRequest{}
-		d.fill(k.Key[:])
-		d.fill(k.Print[:])
-		k.At, k.Done = int64(d.uvarint()), d.uvarint()
-		s.keyed.add(k)
-	}
-	for i := 0; i < head.TimelineTombstones && d.err == nil; i++ {
-		g := timelineTombstone{}
-		d.fill(g.ref.Tenant[:])
-		d.fill(g.ref.Timeline[:])
-		g.index = d.uvarint()
-		s.deletedTimelines.add(g)
-	}
 }
 
 func (d *decoder) tenant() (t Tenant) {

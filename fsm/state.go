@@ -26,10 +26,6 @@ type State struct {
 	// Leader is the replica that last took up its duties.
 	Leader Leader
 
-	// PeerSecret is what members prove to each other that they are members. It is empty
-	// below the second level.
-	PeerSecret []byte
-
 	level uint64 // see AgreedLevel; 0: the first
 
 	nodeTable
@@ -38,11 +34,9 @@ type State struct {
 	safekeeperTable
 	timelineWorkTable
 
-	done             recent[request]
-	keyed            recent[KeyedRequest]
-	deletedTenants   recent[tenantTombstone]
-	deletedTimelines recent[timelineTombstone]
-	outcomes         recent[Outcome]
+	done           recent[request]
+	deletedTenants recent[tenantTombstone]
+	outcomes       recent[Outcome]
 }
 
 // Leader says who leads, for clients and for replicas that forward.
@@ -61,10 +55,8 @@ func NewState() *State {
 		safekeeperTable:   newSafekeeperTable(),
 		timelineWorkTable: newTimelineWorkTable(),
 		done:              newRequests(),
-		keyed:             newKeyed(),
 		deletedTenants:    newTenantTombstones(),
 		outcomes:          newOutcomes(),
-		deletedTimelines:  newTimelineTombstones(),
 	}
 }
 
@@ -86,7 +78,6 @@ func (s *State) copy() State {
 	c.timelineWorkTable = s.timelineWorkTable.copy()
 	c.done, c.deletedTenants = s.done.copy(), s.deletedTenants.copy()
 	c.outcomes = s.outcomes.copy()
-	c.keyed, c.deletedTimelines = s.keyed.copy(), s.deletedTimelines.copy()
 	return c
 }
 

@@ -53,8 +53,10 @@ func Apply(s *State, index uint64, id RequestID, c Command) (*State, Result) {
 
 func (t *txn) run(index uint64, id RequestID, c Command) Result {
 	t.Index = index
-	if first, seen := t.before(id, c.kind()); seen {
-		return Result{Index: first, Duplicate: true}
+	if id != (RequestID{}) {
+		if q, seen := t.done.find(request{id: id, kind: c.kind()}); seen {
+			return Result{Index: q.index, Duplicate: true}
+		}
 	}
 	var r Result
 	if err := Admit(&t.State, c); err != nil {
@@ -63,23 +65,10 @@ func (t *txn) run(index uint64, id RequestID, c Command) Result {
 		r = c.apply(t)
 	}
 	r.Index = index
-	if r.Err == nil && !r.idle {
-		t.remember(id, c.kind())
+	if r.Err == nil && id != (RequestID{}) {
+		t.done.add(request{id: id, kind: c.kind(), index: index})
 	}
 	return r
-}
-
-// remember notes that a command was applied under a request id.
-func (t *txn) remember(id RequestID, kind Kind) {
-	if id == (RequestID{}) {
-		return
-	}
-	if k, keyed := t.Keyed(id); keyed {
-		k.Done = t.Index
-		t.keyed.add(k)
-		return
-	}
-	t.done.add(request{id: id, kind: kind, index: t.Index})
 }
 
 // setNode inserts or replaces a node. What was to move to it stays where it is once it

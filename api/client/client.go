@@ -145,9 +145,6 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 		Method: method, Token: c.opts.Token, Limit: maxAnswer,
 		Header: http.Header{"X-Request-Id": {requestID()}},
 	}
-	if c.opts.Retry != nil && method != http.MethodGet {
-		r.Header["Idempotency-Key"] = []string{requestID()}
-	}
 	if in != nil {
 		text, err := json.Marshal(in)
 		if err != nil {

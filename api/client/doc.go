@@ -20,10 +20,9 @@
 // # Trying again
 //
 // A call is one request, unless Options.Retry says that it is to be tried again.
-// All tries of a call have the same X-Request-Id, and those of a call that may be tried
-// again the same Idempotency-Key, by which the controller recognises what was done already:
-// such a call is carried out once, also when it writes. A caller that calls a method anew
-// wants something new.
+// All tries of a call have the same X-Request-Id, by which replicas recognise what
+// was done already: a call that is tried again is carried out once, also when it
+// writes. A caller that calls a method anew wants something new.
 //
 // # Limits
 //

@@ -23,27 +23,22 @@ const (
 	longestPause  = time.Second
 )
 
-// RetryUnavailable tries again as long as no replica answers, or the answer is 503, or 409
-// since an earlier try is still being carried out,
+// RetryUnavailable tries again as long as no replica answers, or the answer is 503,
 // until the context of the call ends: another replica may answer, or a successor of
 // the leader. It waits as long as the answer's Retry-After asks, and else from 10 ms
 // up to 1 s, twice as long each time.
 //
 // An answer that broke off, or that cannot be decoded, counts as none.
 func RetryUnavailable(f Failure) (pause time.Duration, again bool) {
-	var s *StatusError
-	errors.As(f.Err, &s)
-	switch status := StatusOf(f.Err); {
-	case status == 0, status == http.StatusServiceUnavailable:
-	case status == http.StatusConflict && s.RetryAfter > 0: // an earlier try still runs
-	default:
+	if status := StatusOf(f.Err); status != 0 && status != http.StatusServiceUnavailable {
 		return 0, false
 	}
 	pause = longestPause
 	if doublings := f.Tries - 1; doublings < 7 {
 		pause = min(shortestPause<<max(doublings, 0), longestPause)
 	}
-	if s != nil && s.RetryAfter > 0 {
+	var s *StatusError
+	if errors.As(f.Err, &s) && s.RetryAfter > 0 {
 		pause = s.RetryAfter
 	}
 	return pause, true

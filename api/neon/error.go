@@ -10,7 +10,7 @@ import (
 // status, in one table.
 type Code string
 
-// The classes. Pageservers and existing clients know all but the last three.
+// The classes. Pageservers and existing clients know all of them but OutcomeUnknown.
 const (
 	BadRequest         Code = "bad_request"
 	Unauthorized       Code = "unauthorized"
@@ -26,8 +26,6 @@ const (
 	ShuttingDown       Code = "shutting_down"
 	NotLeader          Code = "not_leader"
 	OutcomeUnknown     Code = "outcome_unknown" // the write may have happened
-	InProgress         Code = "in_progress"     // the same request is being carried out
-	Unprocessable      Code = "unprocessable"
 )
 
 // Error is an error with a class. Clients see Msg. Err is the cause, which errors.Is and

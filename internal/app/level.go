@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
 	"time"
 
 	"quorate/cluster"
@@ -27,7 +26,6 @@ func (w *leaderWork) raiseLevel(ctx context.Context) {
 				w.log.Info("raising the feature level again", "level", all, "err", err)
 			}
 		}
-		w.giveSecret(ctx)
 		if wait.Sleep(ctx, levelPoll) != nil {
 			return
 		}
@@ -45,18 +43,4 @@ func commonLevel(members []cluster.MemberStatus) uint64 {
 		least = min(least, m.Level)
 	}
 	return least
-}
-
-// giveSecret gives the members the secret with which they prove that a request comes from
-// one of them, once all of them know of it.
-func (w *leaderWork) giveSecret(ctx context.Context) {
-	s := w.replica.State()
-	c := fsm.SetPeerSecret{Secret: make([]byte, fsm.PeerSecretSize)}
-	if len(s.PeerSecret) > 0 || fsm.Admit(s, c) != nil {
-		return
-	}
-	_, _ = rand.Read(c.Secret) // never fails
-	if _, err := w.replica.Propose(ctx, fsm.RequestID{}, c); err != nil && ctx.Err() == nil {
-		w.log.Info("giving the members a secret again", "err", err)
-	}
 }

@@ -149,7 +149,7 @@ func (a *App) newAPI(
 		Leadership: a.leadership, Readiness: a.readiness,
 		LeaderTimeout: a.cfg.LeaderTimeout,
 		Cluster:       a.admin.View, Members: a.admin.List, Membership: a.admin,
-		State: a.replica.State, Log: a.replica,
+		State: a.replica.State,
 		Peers: a.outgoing.pooled(), PublicKey: a.cfg.PublicKey,
 		RatePerSec: a.cfg.TenantRateLimit,
 		Registry:   registry, Metrics: recorder, Logger: a.log,

@@ -11,7 +11,6 @@ import (
 
 	"quorate/api/neon"
 	"quorate/cluster"
-	"quorate/fsm"
 	"quorate/internal/decide"
 )
 
@@ -198,7 +197,7 @@ func TestAChangeThatALeaderBeganMayBeDone(t *testing.T) {
 	for leader, acted := range map[string]bool{"c1": true, "c2": false} {
 		f := two()
 		f.err, f.status.Leader = cluster.ErrNotLeader, leader
-		ctx := decide.WithRequest(t.Context(), fsm.RequestID{1})
+		ctx := decide.WithRequest(t.Context(), [32]byte{1})
 		if err := New(Options{Cluster: f}).Remove(ctx, "c1"); neon.Classify(err) != neon.NotLeader {
 			t.Errorf("got %v", err)
 		}

@@ -155,8 +155,7 @@ func TestRetryOfALostAnswerIsRecognised(t *testing.T) {
 	l := fsmtest.NewFaulty(t)
 	l.AddNodes(t, 1, neon.MakeAZ("a"))
 	tenants := NewTenants(newDeps(l, &fakeReality{}, &fakePageservers{}))
-	ctx := decide.WithRequest(t.Context(), fsm.RequestID{7})
-	decide.Repeat(ctx)
+	ctx := decide.WithRequest(t.Context(), [32]byte{7})
 	lost := neon.Errorf(neon.OutcomeUnknown, "lost")
 	l.After = func(fsm.Command) error { return lost }
 	req := neon.TenantCreateRequest{Tenant: neon.Unsharded(tenantOne)}
@@ -169,8 +168,6 @@ func TestRetryOfALostAnswerIsRecognised(t *testing.T) {
 		t.Errorf("%+v, %v, %d shards", resp, err, l.State().ShardCount())
 	}
 
-	ctx = decide.WithRequest(t.Context(), fsm.RequestID{8})
-	decide.Repeat(ctx)
 	conf, _ := neon.TenantConfig{}.With("gc_horizon", []byte("5"))
 	l.After = func(fsm.Command) error { return lost }
 	if err := tenants.SetConfig(ctx, tenantOne, conf); !errors.Is(err, lost) {

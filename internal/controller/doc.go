@@ -3,7 +3,7 @@
 // and wait for as long as the answer promises. The package keeps no state of its own, so
 // a request may be begun on one leader and be finished by the next.
 //
-// A decision that turns out to be stale is refused by the log and made again. A try of a
-// request that an earlier try has carried out is answered as done, whatever has become of
-// it since. Package decide has the rules.
+// A decision that turns out to be stale is refused by the log and made again. A
+// request that the log recognises as done is answered from the state. If the state does
+// not show its effect, it is done again without a request id.
 package controller

@@ -36,7 +36,8 @@ func (n *Nodes) Register(ctx context.Context, req neon.NodeRegister) error {
 			return err
 		}
 	}
-	_, err = n.Log.Propose(ctx, decide.RequestID(ctx), cmd)
+	// The entry has no request id: registering twice is the same as once.
+	_, err = n.Log.Propose(ctx, fsm.RequestID{}, cmd)
 	return err
 }
 
@@ -127,19 +128,12 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Ot
 	if err != nil {
 		return err
 	}
-	if _, done := decide.Done(ctx, before); done {
-		return nil
-	}
 	if what, runs := ongoing(before, req.ID, others); runs {
 		return neon.Errorf(neon.PreconditionFailed,
 			"Ongoing background operation forbids configuring: %s", what)
 	}
 	if req.Scheduling != nil {
-		part := ctx
-		if req.Availability != nil {
-			part = decide.Part(ctx, "scheduling")
-		}
-		if err := n.setScheduling(part, req.ID, *req.Scheduling); err != nil {
+		if err := n.setScheduling(ctx, req.ID, *req.Scheduling); err != nil {
 			return err
 		}
 	}
@@ -155,10 +149,9 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Ot
 		return nil
 	}
 	if *req.Availability == neon.NodeActive {
-		return decide.Once(ctx, n.Log,
-			func() error { return n.Deps.Nodes.ActivateNode(ctx, req.ID) })
+		return n.Deps.Nodes.ActivateNode(ctx, req.ID)
 	}
-	_, err = n.Log.Propose(ctx, decide.RequestID(ctx), fsm.SetNodeAvailability{
+	_, err = n.Log.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{
 		Verdicts: []fsm.Verdict{{Node: req.ID, To: *req.Availability}},
 	})
 	return err

@@ -202,28 +202,25 @@ func TestOperationsRunConcurrentlyForClientsThatExpectThat(t *testing.T) {
 func TestARepeatedOrderFindsItsOwnOperation(t *testing.T) {
 	w := newWorld(t, 2)
 	o := NewOperations(w.Deps)
-	ctx := decide.WithRequest(t.Context(), fsm.RequestID{1})
+	ctx := decide.WithRequest(t.Context(), [32]byte{1})
 	lost := neon.Errorf(neon.OutcomeUnknown, "lost")
 	w.log.After = func(fsm.Command) error { return lost }
 	if err := o.Drain(ctx, Order{Node: 1}); neon.CodeOf(err) != neon.OutcomeUnknown {
 		t.Fatal(err)
 	}
 	w.log.After = nil
-	decide.Repeat(ctx)
 	begun := w.node(1).Operation.Begun
 	if err := o.Drain(ctx, Order{Node: 1}); err != nil || w.node(1).Operation.Begun != begun {
 		t.Errorf("%v, begun at %d and %d", err, begun, w.node(1).Operation.Begun)
 	}
 	w.refuses(neon.PreconditionFailed, "already ongoing", func(context.Context) error {
-		return o.Drain(decide.WithRequest(t.Context(), fsm.RequestID{2}), Order{Node: 1})
+		return o.Drain(decide.WithRequest(t.Context(), [32]byte{2}), Order{Node: 1})
 	})
-	ctx = decide.WithRequest(t.Context(), fsm.RequestID{3})
 	w.log.After = func(fsm.Command) error { return lost }
 	if err := o.Cancel(ctx, 1, fsm.OperationDrain); neon.CodeOf(err) != neon.OutcomeUnknown {
 		t.Fatal(err)
 	}
 	w.log.After = nil
-	decide.Repeat(ctx)
 	w.begin(1, fsm.OperationFill) // another client was faster than the second try
 	proposed := len(w.log.Proposed())
 	if err := o.Cancel(ctx, 1, fsm.OperationDrain); err != nil {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/decide"
 )
 
 // One entry of the log names at most so many shards. An entry is at most 1 MiB, also when
@@ -39,17 +37,14 @@ func (t *Tenants) SetPreferredAZs(
 		}
 		items = append(items, it)
 	}
-	n := 0
 	for batch := range slices.Chunk(items, zonesPerEntry) {
-		n++
-		id := decide.RequestID(decide.Part(ctx, strconv.Itoa(n)))
-		_, err := t.Log.Propose(ctx, id, fsm.SetPreferredAZs{Items: batch})
+		r, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.SetPreferredAZs{Items: batch})
 		if err != nil {
 			return resp, err
 		}
-		s := t.Log.State()
 		for _, it := range batch {
-			if _, known := s.Shard(it.Shard); known {
+			if _, unknown := slices.BinarySearchFunc(r.Refused, it.Shard,
+				neon.ShardID.Compare); !unknown {
 				resp.Updated = append(resp.Updated, it.Shard)
 			}
 		}
@@ -61,16 +56,15 @@ func (t *Tenants) SetPreferredAZs(
 // storage. Unknown shards are ignored.
 func (t *Tenants) SetHealth(ctx context.Context, req neon.MetadataHealthUpdate) error {
 	at := time.Now().UnixMilli()
-	var all []fsm.SetMetadataHealth
 	for batch := range slices.Chunk(req.Healthy, healthPerEntry) {
-		all = append(all, fsm.SetMetadataHealth{Healthy: batch, At: at})
+		if _, err := t.Log.Propose(ctx, fsm.RequestID{},
+			fsm.SetMetadataHealth{Healthy: batch, At: at}); err != nil {
+			return err
+		}
 	}
 	for batch := range slices.Chunk(req.Unhealthy, healthPerEntry) {
-		all = append(all, fsm.SetMetadataHealth{Unhealthy: batch, At: at})
-	}
-	for n, c := range all {
-		id := decide.RequestID(decide.Part(ctx, strconv.Itoa(n)))
-		if _, err := t.Log.Propose(ctx, id, c); err != nil {
+		if _, err := t.Log.Propose(ctx, fsm.RequestID{},
+			fsm.SetMetadataHealth{Unhealthy: batch, At: at}); err != nil {
 			return err
 		}
 	}

@@ -72,7 +72,8 @@ func (k *Safekeepers) Upsert(ctx context.Context, id neon.NodeID, req neon.Safek
 	if req.HTTPSPort != nil {
 		c.HTTPSPort = *req.HTTPSPort
 	}
-	_, err := k.Log.Propose(ctx, decide.RequestID(ctx), c)
+	// The entry has no request id: registering twice is the same as once.
+	_, err := k.Log.Propose(ctx, fsm.RequestID{}, c)
 	return err
 }
 

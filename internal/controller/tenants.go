@@ -25,7 +25,8 @@ func NewTenants(d Deps) *Tenants {
 
 // Create adds a tenant and waits for its shards to be attached. It succeeds even if that
 // takes longer. A tenant that exists is not changed, and its placement is returned. The
-// error is Conflict when it has another number of shards. A tenant that cannot be placed is created
+// error is Conflict when it has another number of shards, unless the request repeats one
+// that was made before the tenant was split. A tenant that cannot be placed is created
 // nevertheless, and placed when there is room. Then the error is Conflict too.
 func (t *Tenants) Create(
 	ctx context.Context, req neon.TenantCreateRequest,
@@ -78,7 +79,8 @@ func (t *Tenants) create(
 			if tenant.Deleting {
 				return nil, neon.Errorf(neon.Conflict, "Tenant %s is being deleted", cmd.ID)
 			}
-			if tenant.Count.Shards() != cmd.Count.Shards() {
+			if _, mine := s.Done(decide.RequestID(ctx), cmd); !mine &&
+				tenant.Count.Shards() != cmd.Count.Shards() {
 				return nil, neon.Errorf(neon.Conflict,
 					"Tenant %s already exists with a different shard count", cmd.ID)
 			}

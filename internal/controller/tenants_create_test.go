@@ -171,7 +171,7 @@ func TestCreationsAreRefusedWithoutATrace(t *testing.T) {
 func TestARepeatedCreationFindsASplitTenant(t *testing.T) {
 	w := newWorld(t, 1)
 	tenants := NewTenants(w.Deps)
-	ctx := decide.WithRequest(t.Context(), fsm.RequestID{1})
+	ctx := decide.WithRequest(t.Context(), [32]byte{1})
 	req := neon.TenantCreateRequest{Tenant: neon.Unsharded(tenantOne)}
 	if _, err := tenants.Create(ctx, req); err != nil {
 		t.Fatal(err)
@@ -185,7 +185,6 @@ func TestARepeatedCreationFindsASplitTenant(t *testing.T) {
 	})
 	sp, _ := w.log.State().Split(tenantOne)
 	w.log.Must(fsm.CommitSplit{Tenant: tenantOne, Began: sp.Began})
-	decide.Repeat(ctx)
 	resp, err := tenants.Create(ctx, req)
 	if err != nil || len(resp.Shards) != 2 {
 		t.Errorf("%+v, %v", resp, err)

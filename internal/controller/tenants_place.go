@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"errors"
-	"strconv"
 	"time"
 
 	"quorate/api/neon"
@@ -195,8 +194,9 @@ func (t *Tenants) located(
 
 // AttachHook numbers an attachment that a client makes on a pageserver itself, or
 // records a detach. Unknown shards are created. Nothing is sent to any pageserver. All
-// refusals are Internal, but that of a generation that is too large. A further try of the
-// same request gets another number, unless somebody has attached the shard since.
+// refusals are Internal, but that of a generation that is too large.
+//
+// The entry has no request id: two attachments are two, even under one request id.
 func (t *Tenants) AttachHook(
 	ctx context.Context, req neon.AttachHookRequest,
 ) (resp neon.AttachHookResponse, err error) {
@@ -219,15 +219,7 @@ func (t *Tenants) AttachHook(
 	if err := split.AwaitEnd(ctx, t.Log, req.Shard.Tenant); err != nil {
 		return resp, asInternal(err)
 	}
-	part, attached, err := lastAttachment(ctx, t.Log)
-	switch {
-	case err != nil:
-		return resp, err
-	case attached != 0 && c.Node == 0:
-		return resp, nil
-	}
-	c.Sequence = attached
-	r, err := t.Log.Propose(ctx, decide.RequestID(part), c)
+	r, err := t.Log.Propose(ctx, fsm.RequestID{}, c)
 	if err != nil {
 		return resp, asInternal(err)
 	}
@@ -237,28 +229,6 @@ func (t *Tenants) AttachHook(
 	t.Logger.Info("Attachment by a client", "shard", req.Shard.String(), "node", c.Node.String(),
 		"generation", resp.Generation)
 	return resp, nil
-}
-
-// lastAttachment finds the entry by which the last of the earlier tries has attached a
-// shard, 0 if none has, and the part of the request that the next one is.
-func lastAttachment(
-	ctx context.Context, log decide.Log,
-) (next context.Context, index uint64, err error) {
-	if !decide.Repeated(ctx) {
-		return ctx, 0, nil
-	}
-	s, err := log.ReadState(ctx)
-	if err != nil {
-		return ctx, 0, err
-	}
-	next = ctx
-	for n := 2; ; n++ {
-		last, done := decide.Done(next, s)
-		if !done {
-			return next, index, nil
-		}
-		index, next = last, decide.Part(ctx, "again "+strconv.Itoa(n))
-	}
 }
 
 // asInternal makes a refusal an Internal error: clients of such a route know no others.

@@ -78,9 +78,6 @@ func (t *Tenants) Import(
 	if err != nil {
 		return resp, err
 	}
-	if _, done := decide.Done(ctx, s); done {
-		return placement(s, id, false), nil
-	}
 	node := fanout.AnyAvailable(s, t.Reality.Silent()...)
 	if node == nil {
 		return resp, neon.Errorf(neon.BadRequest, "No nodes available")

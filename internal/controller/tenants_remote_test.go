@@ -15,7 +15,7 @@ func TestTimeTravelAsksForEveryShardThatEverWas(t *testing.T) {
 	w := newWorld(t, 1)
 	w.detached(tenantOne)
 	counts := []neon.ShardCount{2, 0, 2}
-	ctx := decide.WithRequest(t.Context(), fsm.RequestID{1})
+	ctx := decide.WithRequest(t.Context(), [32]byte{1})
 	if err := NewTenants(w.Deps).TimeTravel(ctx, tenantOne,
 		neon.TimeTravel{To: "then", DoneIfAfter: "later"}, counts); err != nil {
 		t.Fatal(err)

@@ -3,11 +3,9 @@ package controller
 import (
 	"context"
 	"encoding/json"
-	"math"
 	"net/http"
 
 	"quorate/api/neon"
-	"quorate/internal/decide"
 	"quorate/internal/fanout"
 	"quorate/internal/membership"
 )
@@ -51,14 +49,7 @@ func (t *Timelines) Create(
 	if err := t.delay(ctx, "tenant-create-timeline-shared-lock"); err != nil {
 		return resp, err
 	}
-	if err := t.mayCreate(ctx, id, req, math.MaxUint64); err != nil {
-		return resp, err
-	}
-	begun, err := decide.Begin(ctx, t.Log)
-	if err != nil {
-		return resp, err
-	}
-	if err := t.mayCreate(ctx, id, req, begun); err != nil {
+	if err := t.mayCreate(ctx, id, req); err != nil {
 		return resp, err
 	}
 	err = fanout.Mutate(ctx, t.Log, id, func(owners []fanout.Owner) error {
@@ -73,11 +64,10 @@ func (t *Timelines) Create(
 			return err
 		})
 	})
-	if err != nil {
-		return resp, err
-	}
 	readOnly := req.Branch != nil && req.Branch.ReadOnly
 	switch {
+	case err != nil:
+		return resp, err
 	case req.Import != nil:
 		// Where its log begins is known only at the end of the import.
 		err = t.imports.Begin(ctx, neon.TimelineRef{Tenant: id, Timeline: req.Timeline})
@@ -85,25 +75,17 @@ func (t *Timelines) Create(
 		resp.Safekeepers, err = t.safekeepers.Create(ctx,
 			membership.Timeline{Tenant: id, Info: resp.Info, Writable: !readOnly})
 	}
-	if err != nil {
-		return resp, err
-	}
-	return resp, t.mayCreate(ctx, id, req, begun)
+	return resp, err
 }
 
 // mayCreate refuses a timeline that is being deleted, and a branch of one. Some shards may
-// have begun to delete it and others not, so they would answer differently. It refuses one
-// that was deleted since the creation was begun, in whichever try: some shards may have
-// created it before that, and others after it.
+// have begun to delete it and others not, so they would answer differently.
 func (t *Timelines) mayCreate(
-	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest, begun uint64,
+	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
 ) error {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return err
-	}
-	if _, ok := s.Tenant(id); !ok {
-		return neon.Errorf(neon.NotFound, "Tenant not found")
 	}
 	involved := []neon.TimelineID{req.Timeline}
 	if req.Branch != nil {
@@ -113,9 +95,6 @@ func (t *Timelines) mayCreate(
 		ref := neon.TimelineRef{Tenant: id, Timeline: tl}
 		if _, going := s.TimelineDelete(ref); going {
 			return neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
-		}
-		if ended, ok := s.TimelineDeleted(ref); ok && ended > begun {
-			return neon.Errorf(neon.Conflict, "timeline %s was deleted meanwhile", ref)
 		}
 	}
 	return nil

@@ -11,7 +11,6 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/decide"
 	"quorate/internal/fanout"
 )
 
@@ -39,7 +38,7 @@ func asIs(r fanout.Reply) error { return r.Err }
 func (t *Timelines) Archive(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.ArchivalRequest,
 ) error {
-	return t.once(ctx, id, neon.ArchivalConfig(timeline, req), func(r fanout.Reply) error {
+	_, err := t.askAll(ctx, id, neon.ArchivalConfig(timeline, req), func(r fanout.Reply) error {
 		if fanout.StatusOf(r.Err) == http.StatusPreconditionFailed {
 			return &neon.Error{
 				Code: neon.PreconditionFailed, Msg: fanout.MessageOf(r.Err), Err: r.Err,
@@ -47,17 +46,7 @@ func (t *Timelines) Archive(
 		}
 		return r.Err
 	})
-}
-
-// once is askAll for a call that another one can undo: a try that follows one which was
-// done must not undo that again.
-func (t *Timelines) once(
-	ctx context.Context, id neon.TenantID, call neon.ShardCall, spell func(fanout.Reply) error,
-) error {
-	return decide.Once(ctx, t.Log, func() error {
-		_, err := t.askAll(ctx, id, call, spell)
-		return err
-	})
+	return err
 }
 
 // DetachAncestor makes a timeline independent of its ancestor on all shards. They must
@@ -110,7 +99,8 @@ func detachError(r fanout.Reply) error {
 func (t *Timelines) ChangeGC(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, verb neon.GCVerb,
 ) error {
-	return t.once(ctx, id, neon.ChangeGC(timeline, verb), asIs)
+	_, err := t.askAll(ctx, id, neon.ChangeGC(timeline, verb), asIs)
+	return err
 }
 
 // LeaseLSN keeps a position of a timeline readable on all shards.

@@ -5,7 +5,6 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/decide"
 )
 
 // Locate says which safekeepers a timeline is on, from a linearizable read.
@@ -40,7 +39,8 @@ func (t *Timelines) ImportRecord(
 	if err := req.StartLsn.Check(); err != nil {
 		return err
 	}
-	_, err := t.Log.Propose(ctx, decide.RequestID(ctx), fsm.ImportTimeline{
+	// The entry has no request id: importing twice is the same as once.
+	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.ImportTimeline{
 		Tenant: req.Tenant, Timeline: req.Timeline, StartLsn: req.StartLsn, Set: req.Set,
 	})
 	return err

@@ -405,7 +405,7 @@ func TestATimelineRequestHasActedFromItsFirstCallOn(t *testing.T) {
 	w.tenant(tenantOne, 1)
 	timelines, _ := w.timelines()
 	acted := false
-	ctx := decide.WithRequest(t.Context(), fsm.RequestID{1})
+	ctx := decide.WithRequest(t.Context(), [32]byte{1})
 	w.calls.create = func(
 		neon.NodeID, neon.ShardID, neon.TimelineCreateRequest,
 	) (neon.TimelineInfo, error) {

@@ -2,11 +2,9 @@ package controller
 
 import (
 	"context"
-	"strconv"
 
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/decide"
 )
 
 // Upcalls answers the pageservers: which locations they have to hold when they start, and
@@ -25,15 +23,18 @@ const namedShards = 16
 // ReAttach is the start of a pageserver. Every shard whose newest generation it
 // had been issued gets the next one, in one entry. One that has no number left is left
 // out.
+//
+// The entry has no request id: two starts of a process are two, even if a client gave them
+// one request id. To skip a number is harmless, to use one twice is not.
 func (u *Upcalls) ReAttach(
 	ctx context.Context, req neon.ReAttachRequest,
 ) (resp neon.ReAttachResponse, err error) {
 	if req.Register != nil {
-		if err := u.nodes.Register(decide.Part(ctx, "register"), *req.Register); err != nil {
+		if err := u.nodes.Register(ctx, *req.Register); err != nil {
 			return resp, err
 		}
 	}
-	r, err := u.start(ctx, req.Node)
+	r, err := u.Log.Propose(ctx, fsm.RequestID{}, fsm.ReAttach{Node: req.Node})
 	if err != nil {
 		return resp, err
 	}
@@ -57,50 +58,6 @@ func (u *Upcalls) ReAttach(
 		resp.Tenants = append(resp.Tenants, t)
 	}
 	return resp, nil
-}
-
-// start numbers what a pageserver that starts has to attach. A further try of the same
-// request numbers it once more, since the answer to the one before may be lost: to skip a
-// number is harmless. But it does so only if the pageserver has not started again since.
-// The numbers of that start would be taken from it, and nobody would use the new ones.
-func (u *Upcalls) start(ctx context.Context, node neon.NodeID) (r fsm.Result, err error) {
-	for range decide.Tries {
-		s, err := u.Log.ReadState(ctx)
-		if err != nil {
-			return r, err
-		}
-		n, _ := s.Node(node)
-		c := fsm.ReAttach{Node: node, Incarnation: n.Incarnation + 1}
-		if fsm.Admit(s, c) != nil {
-			return u.Log.Propose(ctx, fsm.RequestID{}, fsm.ReAttach{Node: node})
-		}
-		if startedSince(ctx, s, n.Incarnation) {
-			break
-		}
-		r, err = u.Log.Propose(ctx, decide.RequestID(startOf(ctx, c.Incarnation)), c)
-		if neon.CodeOf(err) != neon.Conflict || err == nil {
-			return r, err
-		}
-	}
-	return r, neon.Errorf(neon.Conflict, "Node %d has started again since", node)
-}
-
-// rememberedStarts is how many starts a further try looks back.
-const rememberedStarts = 8
-
-// startedSince reports whether a pageserver started again after an earlier try had numbered
-// what it has to attach.
-func startedSince(ctx context.Context, s *fsm.State, incarnation uint64) bool {
-	for back := range min(incarnation, rememberedStarts) {
-		if _, ours := decide.Done(startOf(ctx, incarnation-back), s); ours {
-			return back > 0
-		}
-	}
-	return false
-}
-
-func startOf(ctx context.Context, incarnation uint64) context.Context {
-	return decide.Part(ctx, "start "+strconv.FormatUint(incarnation, 10))
 }
 
 // Validate says of each shard whether the generation is the newest. The state is

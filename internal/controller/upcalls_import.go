@@ -6,7 +6,6 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/decide"
 	"quorate/internal/imports"
 )
 
@@ -50,7 +49,8 @@ func (u *Upcalls) ReportImport(ctx context.Context, req neon.ImportStatusReport)
 	if len(req.Status.Error) > keptError {
 		req.Status.Error = strings.ToValidUTF8(req.Status.Error[:keptError], "")
 	}
-	_, err := u.Log.Propose(ctx, decide.RequestID(ctx), fsm.UpdateImport{
+	// The entry has no request id: reporting twice is the same as once.
+	_, err := u.Log.Propose(ctx, fsm.RequestID{}, fsm.UpdateImport{
 		Shard: req.Shard, Timeline: req.Timeline, Generation: req.Generation, Status: req.Status,
 	})
 	if err == nil && req.Status.Terminal() {

@@ -18,13 +18,11 @@ type Decision func(s *fsm.State) (fsm.Command, error)
 // Commit decides and proposes until the log takes it. The index is that of the
 // state in which the wish is fulfilled.
 //
-// What an earlier try of the request has done is not done again, whatever has become of it
-// since. Then nothing is decided, and the index is that of its entry. A request, or a part
-// of one, commits once.
+// A command that is recognised as done proves that it was done, not that it still
+// holds: a client may have used one request id for several requests. So the
+// decision is made once more, on a state that holds the command. If there is still
+// something to change, it is proposed without a name.
 func Commit(ctx context.Context, log Log, decide Decision) (uint64, error) {
-	if index, done, err := Earlier(ctx, log); done || err != nil {
-		return index, err
-	}
 	id := RequestID(ctx)
 	var refused error
 	for range Tries {
@@ -38,10 +36,11 @@ func Commit(ctx context.Context, log Log, decide Decision) (uint64, error) {
 			refused = err
 		case err != nil:
 			return 0, err
+		case r.Duplicate:
+			id = fsm.RequestID{}
 		case len(r.Refused) > 0:
-			if _, kept := log.State().Done(id); kept { // below the second level
-				id = fsm.RequestID{}
-			}
+			// The entry was taken and remembered, but not for everything.
+			id = fsm.RequestID{}
 			refused = neon.Errorf(neon.Conflict, "placement of %s does not hold any more",
 				r.Refused[0])
 		default:

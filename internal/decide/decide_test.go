@@ -100,123 +100,20 @@ func (l conflictingLog) Propose(
 	return fsm.Result{Err: l.err}, l.err
 }
 
-// Whatever has become of it since.
-func TestWhatAnEarlierTryHasDoneIsNotDoneAgain(t *testing.T) {
+// One request id may stand for several requests of a careless client.
+func TestACommandThatWasDoneBeforeIsProposedAgainIfItDoesNotHold(t *testing.T) {
 	l := newLog(t)
-	ctx := WithRequest(t.Context(), fsm.RequestID{7})
-	first, err := Commit(ctx, l, mustExist)
-	if err != nil {
+	ctx := WithRequest(t.Context(), [32]byte{7})
+	if _, err := Commit(ctx, l, mustExist); err != nil {
 		t.Fatal(err)
 	}
-	old := l.State()
 	l.Must(fsm.BeginDeleteTenant{ID: tenantOne})
 	l.Must(fsm.FinishDeleteTenant{ID: tenantOne})
-	l.Lag(old)
-	again := WithRequest(t.Context(), fsm.RequestID{7})
-	Repeat(again)
-	if index, err := Commit(again, l, mustExist); err != nil || index != first {
-		t.Errorf("at %d and %d, %v", first, index, err)
-	}
-	// Also when nobody knows that it is a further try: the log does.
-	if index, err := Commit(ctx, l, mustExist); err != nil || index != first {
-		t.Errorf("at %d and %d, %v", first, index, err)
-	}
-	if _, ok := l.State().Tenant(tenantOne); ok {
-		t.Error("the tenant is back")
-	}
-	if _, err := Commit(WithRequest(t.Context(), fsm.RequestID{8}), l, mustExist); err != nil {
+	if _, err := Commit(ctx, l, mustExist); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := l.State().Tenant(tenantOne); !ok {
-		t.Error("another request came to nothing")
-	}
-	Repeat(again)
-	down := errors.New("no majority")
-	l.FailReads(down)
-	if _, err := Commit(again, l, mustExist); !errors.Is(err, down) {
-		t.Errorf("not known to be done, and %v", err)
-	}
-}
-
-func TestPartsOfARequestHaveNamesOfTheirOwn(t *testing.T) {
-	ctx := WithRequest(t.Context(), fsm.RequestID{1})
-	names := map[fsm.RequestID]bool{RequestID(ctx): true}
-	for _, part := range []context.Context{
-		Part(ctx, "a"), Part(ctx, "b"), Part(Under(ctx, fsm.RequestID{1}, 1), "a"),
-		Part(Under(ctx, fsm.RequestID{1}, 2), "a"),
-	} {
-		names[RequestID(part)] = true
-		if Repeated(part) || HasActed(part) {
-			t.Error("nothing was done")
-		}
-	}
-	if len(names) != 5 {
-		t.Errorf("%d names", len(names))
-	}
-	Acted(Part(ctx, "a"))
-	Repeat(Part(ctx, "a"))
-	if !HasActed(ctx) || !Repeated(ctx) || !Repeated(Part(ctx, "b")) {
-		t.Error("what is known of a part is not known of the request")
-	}
-	if nobody := Under(Part(t.Context(), "a"), fsm.RequestID{1}, 0); RequestID(
-		nobody) != (fsm.RequestID{}) {
-		t.Error("work of nobody has a name")
-	}
-}
-
-func TestWhatIsNotedIsRunOnce(t *testing.T) {
-	l := newLog(t)
-	l.Upgrade(t)
-	runs, broken := 0, errors.New("broken")
-	run := func() error { runs++; return nil }
-	ctx := WithRequest(t.Context(), fsm.RequestID{1})
-	if err := Once(ctx, l, func() error { return broken }); !errors.Is(err, broken) {
-		t.Errorf("got %v", err)
-	}
-	Repeat(ctx)
-	for range 2 {
-		if err := Once(ctx, l, run); err != nil || runs != 1 {
-			t.Errorf("%v after %d runs", err, runs)
-		}
-	}
-	if n := len(l.Proposed()); n != 1 {
-		t.Errorf("noted %d times", n)
-	}
-	for range 2 { // work of nobody
-		if err := Once(t.Context(), l, run); err != nil {
-			t.Error(err)
-		}
-	}
-	if n := len(l.Proposed()); n != 1 || runs != 3 {
-		t.Errorf("%d runs, noted %d times", runs, n)
-	}
-}
-
-// Whatever came between two tries is seen by the second.
-func TestTheBeginOfARequestIsThatOfItsFirstTry(t *testing.T) {
-	l := newLog(t)
-	below, err := Begin(WithRequest(t.Context(), fsm.RequestID{1}), l)
-	if err != nil || below != l.State().Index || len(l.Proposed()) > 0 {
-		t.Errorf("%d, %v", below, err)
-	}
-	l.Upgrade(t)
-	ctx := WithRequest(t.Context(), fsm.RequestID{1})
-	first, err := Begin(ctx, l)
-	if err != nil || first != l.State().Index {
-		t.Errorf("%d, %v", first, err)
-	}
-	if _, done := l.State().Done(RequestID(ctx)); done {
-		t.Error("it is done and has begun")
-	}
-	create, _ := mustExist(l.State())
-	l.Must(create)
-	if again, err := Begin(ctx, l); err != nil || again != first {
-		t.Errorf("%d and %d, %v", first, again, err)
-	}
-	down := errors.New("no majority")
-	l.FailReads(down)
-	if _, err := Begin(t.Context(), l); !errors.Is(err, down) {
-		t.Errorf("got %v", err)
+		t.Error("the second request came to nothing")
 	}
 }
 
@@ -228,9 +125,9 @@ func TestARequestHasOneNameAndRemembersThatItActed(t *testing.T) {
 	if HasActed(t.Context()) {
 		t.Error("no request has acted")
 	}
-	ctx := WithRequest(t.Context(), fsm.RequestID{1})
-	if RequestID(ctx) != RequestID(WithRequest(t.Context(), fsm.RequestID{1})) ||
-		RequestID(ctx) == RequestID(WithRequest(t.Context(), fsm.RequestID{2})) {
+	ctx := WithRequest(t.Context(), [32]byte{1})
+	if RequestID(ctx) != RequestID(WithRequest(t.Context(), [32]byte{1})) ||
+		RequestID(ctx) == RequestID(WithRequest(t.Context(), [32]byte{2})) {
 		t.Error("names do not follow the key")
 	}
 	if HasActed(ctx) {

@@ -74,12 +74,14 @@ func (t *Tenants) Delete(ctx context.Context, id neon.TenantID) error {
 		return err
 	}
 	index, err := decide.Commit(ctx, t.log, func(s *fsm.State) (fsm.Command, error) {
-		_, ok := s.Tenant(id)
+		tenant, ok := s.Tenant(id)
 		switch {
 		case !ok && !anyNode(s):
 			return nil, neon.Errorf(neon.BadRequest, "No AZ with nodes found to load tenant")
 		case !ok:
 			return nil, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
+		case tenant.Deleting:
+			return nil, nil
 		}
 		return fsm.BeginDeleteTenant{ID: id}, nil
 	})
@@ -93,11 +95,10 @@ func (t *Tenants) Delete(ctx context.Context, id neon.TenantID) error {
 	return nil
 }
 
-// finishDelete takes a deletion that was recorded up to an index to its end from wherever
-// it is.
+// finishDelete takes a recorded deletion to its end from wherever it is.
 func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint64) error {
 	tenant, ok := t.log.State().Tenant(id)
-	if !ok || !tenant.Deleting || tenant.Sequence > index {
+	if !ok || !tenant.Deleting {
 		return nil
 	}
 	if err := decide.Await(ctx, t.reconciler, index, tenant.Shards()...); err != nil {

@@ -14,7 +14,6 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
-	"quorate/internal/decide"
 )
 
 // fakeReconciler is where everything is as it should be at once, unless told.
@@ -335,63 +334,5 @@ func TestDataIsRemovedByAPageserverThatAnswers(t *testing.T) {
 	}
 	if !slices.Equal(pageservers.wiped, []neon.NodeID{3}) {
 		t.Errorf("asked %v", pageservers.wiped)
-	}
-}
-
-// again is a further try of a request.
-func again(t *testing.T, request byte) context.Context {
-	ctx := decide.WithRequest(t.Context(), fsm.RequestID{request})
-	decide.Repeat(ctx)
-	return ctx
-}
-
-// The leader did it all and died before it answered. The tenant that another client has
-// created since is another one, whatever its id.
-func TestAFurtherTryOfADeletionDeletesNoOtherTenant(t *testing.T) {
-	l := fsmtest.NewFaulty(t)
-	l.AddNodes(t, 1, neon.MakeAZ("a"))
-	l.Upgrade(t)
-	pageservers := &fakePageservers{}
-	tenants := newTenants(l, &fakeReconciler{}, pageservers)
-	create(l, tenantOne, 1)
-	// Two clients delete the tenant at the same time, and neither hears of it.
-	l.Must(fsm.BeginDeleteTenant{ID: tenantOne})
-	if err := tenants.Delete(decide.WithRequest(t.Context(), fsm.RequestID{1}),
-		tenantOne); err != nil {
-		t.Fatal(err)
-	}
-	create(l, tenantOne, 1)
-	wiped := pageservers.tries()
-	if err := tenants.Delete(again(t, 1), tenantOne); err != nil {
-		t.Error(err)
-	}
-	if tenant, ok := l.State().Tenant(tenantOne); !ok || tenant.Deleting ||
-		pageservers.tries() != wiped {
-		t.Errorf("the new tenant is %+v after %d removals", tenant, pageservers.tries()-wiped)
-	}
-	// While it is being deleted by others, too.
-	l.Must(fsm.BeginDeleteTenant{ID: tenantOne})
-	if err := tenants.Delete(again(t, 1), tenantOne); err != nil || pageservers.tries() != wiped {
-		t.Errorf("%d removals, %v", pageservers.tries()-wiped, err)
-	}
-	if err := tenants.Delete(again(t, 2), tenantOne); err != nil || l.State().TenantCount() != 0 {
-		t.Errorf("what was not done is not done: %v", err)
-	}
-}
-
-// What an earlier try has begun is waited for.
-func TestAFurtherTryOfADeletionFinishesIt(t *testing.T) {
-	l := fsmtest.NewFaulty(t)
-	l.AddNodes(t, 1, neon.MakeAZ("a"))
-	l.Upgrade(t)
-	pageservers := &fakePageservers{broken: map[neon.NodeID]bool{1: true}}
-	tenants := newTenants(l, &fakeReconciler{}, pageservers)
-	create(l, tenantOne, 1)
-	if err := tenants.Delete(again(t, 1), tenantOne); err == nil {
-		t.Fatal("deleted")
-	}
-	pageservers.breakDown(1, false)
-	if err := tenants.Delete(again(t, 1), tenantOne); err != nil || l.State().TenantCount() != 0 {
-		t.Errorf("%d tenants, %v", l.State().TenantCount(), err)
 	}
 }

@@ -67,11 +67,9 @@ func NewTimelines(
 func (t *Timelines) Delete(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
 ) (Stage, error) {
-	ref := neon.TimelineRef{Tenant: id, Timeline: timeline}
 	begun := time.Now()
-	var recorded uint64
 	for pause := firstPause; ; pause = nextPause {
-		stage, err := t.deleteOnce(ctx, ref, &recorded)
+		stage, err := t.deleteOnce(ctx, id, timeline)
 		if err != nil || stage == Done || time.Since(begun)+pause > waitLimit {
 			return stage, err
 		}
@@ -84,18 +82,29 @@ func (t *Timelines) Delete(
 // deleteOnce deletes a timeline, or asks how far that is: on all shards but the first,
 // then, when they have nothing left, on the first, and only then on safekeepers. It
 // is recorded before any pageserver hears of it, so that the leader finishes what
-// no client asks after any more, unless all pageservers refuse. A request wants one
-// deletion: recorded is the index of its entry, 0 before.
+// no client asks after any more, unless all pageservers refuse.
 func (t *Timelines) deleteOnce(
-	ctx context.Context, ref neon.TimelineRef, recorded *uint64,
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
 ) (Stage, error) {
+	ref := neon.TimelineRef{Tenant: id, Timeline: timeline}
 	for range decide.Tries {
-		d, over, err := t.record(ctx, ref, recorded)
-		switch {
-		case err != nil:
+		s, err := t.log.ReadState(ctx)
+		if err != nil {
 			return Runs, err
-		case over:
-			return Done, nil
+		}
+		if _, err := fanout.Owners(s, id); err != nil {
+			return Runs, err
+		}
+		d, ok := s.TimelineDelete(ref)
+		if !ok {
+			t.logger.Info("Deleting timeline " + ref.String())
+			// The entry is named by nothing: recording it twice is the same as once.
+			_, err := t.log.Propose(ctx, fsm.RequestID{},
+				fsm.BeginDeleteTimeline{Tenant: id, Timeline: timeline})
+			if err != nil {
+				return Runs, err
+			}
+			d, _ = t.log.State().TimelineDelete(ref) // if it is over already, the pass says so
 		}
 		stage, err := t.deletePass(ctx, d)
 		if !errors.Is(err, errOver) {
@@ -104,52 +113,6 @@ func (t *Timelines) deleteOnce(
 	}
 	return Runs, neon.Errorf(neon.Conflict,
 		"others delete timeline %s at the same time, please retry", ref)
-}
-
-// record finds the deletion that a request wants, or records it. It is over when the
-// timeline was deleted since the request has recorded it, in whichever try: a timeline
-// that is there then is another one. One that was taken back is recorded anew.
-func (t *Timelines) record(
-	ctx context.Context, ref neon.TimelineRef, recorded *uint64,
-) (d fsm.TimelineDelete, over bool, err error) {
-	s, err := t.log.ReadState(ctx)
-	if err != nil {
-		return d, false, err
-	}
-	if *recorded != 0 && deletedSince(s, ref, *recorded) {
-		return d, true, nil
-	}
-	d, going := s.TimelineDelete(ref)
-	if going && *recorded != 0 {
-		return d, false, nil
-	}
-	id := decide.RequestID(ctx)
-	if *recorded != 0 {
-		id = fsm.RequestID{}
-	}
-	if !decide.Repeated(ctx) {
-		if _, err := fanout.Owners(s, ref.Tenant); err != nil {
-			return d, false, err
-		}
-	}
-	if !going {
-		t.logger.Info("Deleting timeline " + ref.String())
-	}
-	// One that is recorded already is recorded for this request too.
-	r, err := t.log.Propose(ctx, id,
-		fsm.BeginDeleteTimeline{Tenant: ref.Tenant, Timeline: ref.Timeline})
-	if err != nil {
-		return d, false, err
-	}
-	*recorded = r.Index
-	s = t.log.State()
-	d, _ = s.TimelineDelete(ref) // if it was taken back already, the pass says so
-	return d, deletedSince(s, ref, *recorded), nil
-}
-
-func deletedSince(s *fsm.State, ref neon.TimelineRef, index uint64) bool {
-	ended, ok := s.TimelineDeleted(ref)
-	return ok && ended > index
 }
 
 // errOver is returned when the deletion was ended meanwhile, one way or the other.

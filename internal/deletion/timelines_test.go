@@ -13,7 +13,6 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
-	"quorate/internal/decide"
 	"quorate/internal/duty"
 )
 
@@ -302,64 +301,6 @@ func TestADeletionThatIsUnderWayIsWaitedFor(t *testing.T) {
 		})
 		if stage, err := w.delete(t.Context()); err != nil || stage != Done || w.recorded() {
 			t.Errorf("%d, %v, recorded %v", stage, err, w.recorded())
-		}
-	})
-}
-
-// A timeline that is there after the deletion is another one.
-func TestAFurtherTryOfADeletionDeletesNoOtherTimeline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTimelineWorld(t)
-		w.Upgrade(t)
-		w.shards.set(func(neon.ShardNumber) (int, error) { return http.StatusNotFound, nil })
-		if stage, err := w.delete(decide.WithRequest(t.Context(),
-			fsm.RequestID{1})); err != nil || stage != Done {
-			t.Fatalf("%d, %v", stage, err)
-		}
-		w.shards.calls()
-		asked := len(w.shards.calls())
-		stage, err := w.delete(again(t, 1))
-		if err != nil || stage != Done || len(w.shards.calls()) != asked {
-			t.Errorf("%d, %v, asked %v", stage, err, w.shards.calls())
-		}
-	})
-}
-
-// The request asks again and again, while others delete the timeline and create it anew.
-func TestADeletionThatOthersHaveFinishedIsOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTimelineWorld(t)
-		w.Upgrade(t)
-		asked := 0
-		w.shards.set(func(neon.ShardNumber) (int, error) {
-			asked++
-			return http.StatusAccepted, nil
-		})
-		time.AfterFunc(firstPause/2, func() {
-			w.Must(fsm.DeleteTimeline{
-				Tenant: timelineOne.Tenant, Timeline: timelineOne.Timeline,
-			})
-		})
-		stage, err := w.delete(t.Context())
-		if err != nil || stage != Done || asked != 3 || w.recorded() {
-			t.Errorf("%d, %v, asked %d times", stage, err, asked)
-		}
-	})
-}
-
-// What all pageservers refused, for one request, is asked for by another.
-func TestADeletionThatWasTakenBackIsRecordedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTimelineWorld(t)
-		w.Upgrade(t)
-		w.shards.set(func(neon.ShardNumber) (int, error) { return http.StatusAccepted, nil })
-		time.AfterFunc(firstPause/2, func() {
-			d, _ := w.State().TimelineDelete(timelineOne)
-			w.Must(fsm.CancelDeleteTimeline(d))
-			w.shards.set(func(neon.ShardNumber) (int, error) { return http.StatusNotFound, nil })
-		})
-		if stage, err := w.delete(again(t, 1)); err != nil || stage != Done || w.recorded() {
-			t.Errorf("%d, %v", stage, err)
 		}
 	})
 }

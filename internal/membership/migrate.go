@@ -54,7 +54,6 @@ func (m *Migrator) Migrate(
 		if err == nil {
 			err = last.failed(&tl)
 		}
-		_, begun := decide.Done(ctx, s)
 		switch {
 		case err != nil:
 			return err
@@ -69,15 +68,12 @@ func (m *Migrator) Migrate(
 			err = m.publish(ctx, s, &tl)
 		case slices.Equal(tl.Set, want):
 			return nil
-		case begun:
-			return neon.Errorf(neon.Conflict,
-				"the migration of timeline %s is over, and it was aborted or moved again", ref)
 		case joint != 0:
 			return neon.Errorf(neon.Conflict, "the migration of timeline %s was aborted", ref)
 		default:
 			m.Logger.Info("migrating timeline to new safekeeper set", "timeline", ref.String(),
 				"from", list(tl.Set), "to", list(want))
-			_, err = m.Log.Propose(ctx, decide.RequestID(ctx), fsm.BeginMembership{
+			_, err = m.Log.Propose(ctx, fsm.RequestID{}, fsm.BeginMembership{
 				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation, NewSet: want,
 			})
 			if err == nil {
@@ -154,12 +150,9 @@ func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 		if err == nil {
 			err = last.failed(&tl)
 		}
-		_, aborted := decide.Done(ctx, s)
 		switch {
 		case err != nil:
 			return err
-		case aborted && tl.Joint(): // another migration
-			return nil
 		case !tl.Joint() && (acknowledged(&tl) || len(tl.Set) == 0):
 			return nil
 		case !tl.Joint():
@@ -167,7 +160,7 @@ func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 		default:
 			m.Logger.Info("aborting timeline migration", "timeline", ref.String(),
 				"stays", list(tl.Set), "not", list(tl.NewSet))
-			_, err = m.Log.Propose(ctx, decide.RequestID(ctx), fsm.EndMembership{
+			_, err = m.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
 				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation,
 				Verdict: fsm.MembershipAbort,
 			})

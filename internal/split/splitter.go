@@ -249,7 +249,7 @@ func (p *Splitter) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, 
 		switch {
 		case !ok:
 			return nil, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
-		case tenant.Count.Shards() >= count.Shards(): // it may have been split again
+		case tenant.Count.Shards() == count.Shards():
 			return tenant.Shards(), nil
 		case recorded && sp.Phase == fsm.SplitAborting:
 			return nil, neon.Errorf(sp.Code, "%s", sp.Reason)

@@ -6,8 +6,8 @@
 //   - A request is forwarded at most once: a replica that another one has forwarded a
 //     request to either answers it or refuses it.
 //   - Only the replica that the client talks to repeats a request. It is the same every
-//     time. A header that only members can make says which try of which request it is, so
-//     that a leader recognises what an earlier try has done.
+//     time, with the same request id, so that a leader recognises what an earlier one
+//     has done.
 //   - No error says that nothing happened if something may have happened.
 //
 // The package must not know routes, tokens or resources.
@@ -103,25 +103,11 @@ type Request struct {
 	// OnAnyReplica says that this replica may answer although it does not lead.
 	OnAnyReplica bool
 
-	// Try is the number of the first try; 0: 1.
-	Try int
-
-	// Handle answers the request on this replica. It may be called more than once. When
-	// the number of the try is not 1, an earlier try may have done what was asked for.
-	Handle func(try int) error
-
-	// Seal is the TryHeader of a try for another replica. Nil, or an empty result: none.
-	Seal func(ctx context.Context, try int) string
+	// Handle answers the request on this replica. It may be called more than once.
+	Handle func() error
 
 	// Acted reports whether Handle has changed something, or may have.
 	Acted func() bool
-}
-
-func (r *Request) seal(ctx context.Context, try int) string {
-	if r.Seal == nil {
-		return ""
-	}
-	return r.Seal(ctx, try)
 }
 
 // Response is the answer of the leader.
@@ -152,7 +138,7 @@ func saysNothingHappened(err error) bool {
 func (f *Forwarder) serveOrForward(ctx context.Context, r Request) (*Response, error) {
 	last := error(errNoLeader)
 	if r.OnAnyReplica || f.o.Leadership.IsLeader() {
-		err := r.Handle(max(r.Try, 1))
+		err := r.Handle()
 		if err == nil || !f.retriable(ctx, err) {
 			return nil, err
 		}
@@ -187,7 +173,7 @@ func (f *Forwarder) forwardUntilDeadline(
 	ctx context.Context, r Request, last error,
 ) (*Response, error) {
 	deadline := time.Now().Add(f.o.LeaderTimeout)
-	unknown, try := neon.Classify(last) == neon.OutcomeUnknown || r.Acted(), 1
+	unknown := neon.Classify(last) == neon.OutcomeUnknown || r.Acted()
 	leaders := 0
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		search, cancel := context.WithDeadline(ctx, deadline)
@@ -199,13 +185,10 @@ func (f *Forwarder) forwardUntilDeadline(
 		if err != nil {
 			break
 		}
-		if unknown {
-			try++
-		}
 		var resp *Response
 		began := time.Now()
 		if self {
-			err = r.Handle(try)
+			err = r.Handle()
 			if errors.Is(err, ErrLeaderless) {
 				last = err // it tells nothing of what an earlier leader may have done
 				break
@@ -214,7 +197,7 @@ func (f *Forwarder) forwardUntilDeadline(
 				return nil, err
 			}
 		} else {
-			resp, err = f.forwardOnce(ctx, r, try, address)
+			resp, err = f.forwardOnce(ctx, r, address)
 		}
 		if err == nil {
 			return resp, nil
@@ -243,10 +226,10 @@ func (f *Forwarder) forwardUntilDeadline(
 // another try makes sense: NotLeader when nothing happened there, OutcomeUnknown when
 // that is not known.
 func (f *Forwarder) forwardOnce(
-	ctx context.Context, r Request, try int, address string,
+	ctx context.Context, r Request, address string,
 ) (*Response, error) {
 	ctx, cancel := f.o.Leadership.While(ctx, address)
-	req, err := copyRequest(ctx, r, try, address)
+	req, err := copyRequest(ctx, r, address)
 	if err != nil {
 		cancel()
 		return nil, neon.Errorf(neon.NotLeader, "Failed to convert request: %w", err)

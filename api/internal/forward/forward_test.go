@@ -81,11 +81,10 @@ func put(err error) Request {
 	r := httptest.NewRequest("PUT", "/v1/x%2Fy?a=1&b=%2F", nil)
 	r.Header = http.Header{
 		"X-Request-Id": {"id"}, "Connection": {"X-Gone"}, "X-Gone": {"1"}, RetryHeader: {"x"},
-		TryHeader: {"x"},
 	}
 	return Request{
 		HTTP: r, Body: []byte("body"),
-		Handle: func(int) error { return err }, Acted: func() bool { return false },
+		Handle: func() error { return err }, Acted: func() bool { return false },
 	}
 }
 
@@ -104,7 +103,7 @@ func TestFollowersForwardARequestUnchanged(t *testing.T) {
 		t.Errorf("forwarded %s %s %s", r.Method, r.URL, body)
 	}
 	if !Forwarded(r) || r.Header.Get("X-Request-Id") != "id" || r.Header.Get("X-Gone") != "" ||
-		r.Header.Get(RetryHeader) != "" || r.Header.Get(TryHeader) != "" || r.UserAgent() != "" {
+		r.Header.Get(RetryHeader) != "" || r.UserAgent() != "" {
 		t.Errorf("headers %v", r.Header)
 	}
 	if c.counts["ok"] != 1 {
@@ -122,7 +121,7 @@ func TestReplicasAnswerWhatTheyMay(t *testing.T) {
 			len(c.requests) > 0 {
 			t.Errorf("%s: %v, %v, %d requests", name, resp, err, len(c.requests))
 		}
-		r.Handle = func(int) error { return neon.Errorf(neon.NotFound, "absent") }
+		r.Handle = func() error { return neon.Errorf(neon.NotFound, "absent") }
 		if _, err := c.forwarder().Route(t.Context(), r); neon.CodeOf(err) != neon.NotFound {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -314,7 +313,7 @@ func TestGivingUpForgetsNoUnknownOutcome(t *testing.T) {
 		return nil, errors.New("connection reset")
 	}
 	r := put(nil)
-	r.Handle = func(int) error {
+	r.Handle = func() error {
 		return &neon.Error{Code: neon.NotLeader, Msg: "No leader for 5s", Err: ErrLeaderless}
 	}
 	if _, err := c.forwarder().Route(t.Context(), r); neon.Classify(err) != neon.OutcomeUnknown {

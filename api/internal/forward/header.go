@@ -21,9 +21,7 @@ const (
 func Forwarded(r *http.Request) bool { return r.Header.Get(HopHeader) != "" }
 
 // copyRequest copies a request for the replica at an address.
-func copyRequest(
-	ctx context.Context, r Request, try int, address string,
-) (*http.Request, error) {
+func copyRequest(ctx context.Context, r Request, address string) (*http.Request, error) {
 	base, err := url.Parse(strings.TrimSuffix(address, "/"))
 	if err != nil {
 		return nil, err
@@ -41,10 +39,6 @@ func copyRequest(
 	}
 	req.Header = EndToEnd(from.Header)
 	req.Header.Del(RetryHeader)
-	req.Header.Del(TryHeader)
-	if seal := r.seal(ctx, try); seal != "" {
-		req.Header.Set(TryHeader, seal)
-	}
 	req.Header.Set(HopHeader, "1")
 	if req.Header["User-Agent"] == nil {
 		req.Header["User-Agent"] = []string{""} // otherwise net/http adds its own

@@ -188,6 +188,28 @@ func (l *life) unready(i int) {
 	})
 }
 
+// removeBesideSilent would leave no majority: of two voters one does not answer.
+func (l *life) removeBesideSilent() {
+	leader := l.leader()
+	silent := l.pick(leader)
+	healthy := l.pick(leader, silent)
+	l.tell("  freeze %s, and remove %s", silent, healthy)
+	l.must("freeze", l.Pause(l.members[silent]))
+	// It counts as connected until it has missed three reports.
+	l.await("the silence is noticed", time.Minute, func() error {
+		view, err := l.of(leader).Cluster().Members(l.ctx)
+		for _, m := range view.Members {
+			if m.ID == silent && m.Connected {
+				return fmt.Errorf("%s is connected", silent)
+			}
+		}
+		return err
+	})
+	l.refused("a healthy one", l.of(leader).Cluster().RemoveMember(l.ctx, healthy),
+		http.StatusPreconditionFailed, silent+" would not answer")
+	l.must("thaw", l.Resume(l.members[silent]))
+}
+
 func (l *life) replace() {
 	old := l.pick()
 	l.replaceThis(old)

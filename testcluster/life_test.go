@@ -75,6 +75,7 @@ var happenings = []happening{
 	{"older copy", 3, mostMembers, 3, (*life).older},
 	{"other flags", 1, mostMembers, 3, (*life).otherFlags},
 	{"contradiction", 1, mostMembers, 3, (*life).contradiction},
+	{"remove beside a silent one", 3, 3, 2, (*life).removeBesideSilent},
 	{"wrong commands", 1, mostMembers, 2, (*life).wrongCommands},
 	{"kill the leader", 1, mostMembers, 3, (*life).killLeader},
 	{"kill one", 1, mostMembers, 3, (*life).killOne},

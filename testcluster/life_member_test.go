@@ -162,7 +162,7 @@ func (l *life) removeThis(id string) {
 	delete(l.members, id)
 	if l.rng.IntN(2) == 0 {
 		l.says(i, from, "was removed from the cluster", "stop it",
-			"Empty its data directory before it is added again")
+			"start it with an empty data directory and another --server-id")
 		l.unready(i)
 		if l.rng.IntN(2) == 0 {
 			l.tell("  and comes back")

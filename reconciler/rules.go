@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"quorate/api/neon"
@@ -28,7 +29,8 @@ type rules struct {
 	propose    func([]fsm.Intent) (fsm.Result, error)
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
 
-	refused bool // something of the present round, which is to be decided again
+	// refused is set when something is to be decided again. Requests evacuate too.
+	refused atomic.Bool
 }
 
 // run applies the rules at every change of a node, and every few seconds. What was decided
@@ -58,12 +60,12 @@ func (r *rules) run() {
 
 // round applies all rules once, and reports whether something was refused.
 func (r *rules) round() bool {
-	r.refused = false
+	r.refused.Store(false)
 	r.evacuate()
 	r.relieve()
 	r.repair()
 	r.rehome()
-	return r.refused
+	return r.refused.Load()
 }
 
 // evacuate moves every shard that is attached on an offline node, a batch per log
@@ -129,7 +131,9 @@ func (r *rules) takeAway(from neon.NodeID, intents []fsm.Intent) bool {
 	if err != nil {
 		return false
 	}
-	r.refused = r.refused || len(res.Refused) > 0
+	if len(res.Refused) > 0 {
+		r.refused.Store(true)
+	}
 	if len(res.Refused) < len(intents) {
 		r.logger.Info("evacuating", "node", from, "shards", len(res.Grants),
 			"refused", len(res.Refused))
@@ -165,7 +169,7 @@ func (r *rules) repair() {
 			}
 		}
 		if len(r.commit(intents)) > 0 {
-			r.refused = true
+			r.refused.Store(true)
 		}
 	}
 }

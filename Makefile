@@ -37,7 +37,7 @@ contract: ## every row of the contract with existing clients ticked by a test, a
 
 scenarios: ## every story of testcluster in every variant (make test has the usual three), every state of a founding, and fleets that become even
 	$(GO) test ./cluster -run '^TestFoundingModel$$' -count=1 -timeout 10m
-	$(GO) test ./reconciler -run '^TestFleets$$|^TestAFleetBecomesEvenAgain$$' -count=1 -timeout 10m
+	$(GO) test ./reconciler -count=1 -timeout 10m
 	$(GO) test ./testcluster -run '^TestScenarios$$' -count=1 -timeout 30m -args -scenarios.all
 
 sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)

@@ -20,7 +20,7 @@ build: ## build the binaries into bin/
 run: build ## three controllers and six pageservers; kill a pageserver, then the leader, and watch (ONCE=1 exits)
 	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(filter-out 0,$(ONCE)),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
 
-test: ## all tests with the race detector
+test: ## all tests, with the race detector but for the reconciler
 	@mkdir -p $(BIN)
 	@set -o pipefail; $(GO) test -race -cover -shuffle=on -timeout 20m $$($(GO) list $(PKGS) | grep -v '^quorate/reconciler$$') | tee $(BIN)/test.log
 	@set -o pipefail; $(GO) test -cover -shuffle=on -timeout 20m ./reconciler | tee -a $(BIN)/test.log # ThreadSanitizer crashes there
@@ -29,7 +29,7 @@ cover: ## every package is covered by its own tests: 70 % at least, as the last 
 	@test -s $(BIN)/test.log || $(MAKE) --no-print-directory test
 	$(GO) run ./internal/covercheck $(BIN)/test.log
 
-race: test ## the same: tests always run with the race detector
+race: test ## the same
 
 contract: ## every row of the contract with existing clients ticked by a test, and the count
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \

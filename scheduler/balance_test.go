@@ -175,18 +175,7 @@ func TestBalancingComesToRestWithinItsBounds(t *testing.T) {
 // and what Optimise measures does not grow.
 func TestBalancingAndOptimisingComeToRest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t)
-		for id := range neon.NodeID(rapid.IntRange(2, 7).Draw(t, "nodes")) {
-			w.addNode(id+1, zonesDrawn.Draw(t, "zone"))
-		}
-		nodes := w.countNodes()
-		for n := range rapid.IntRange(1, 12).Draw(t, "tenants") {
-			count := rapid.SampledFrom([]neon.ShardCount{0, 1, 4, 8}).Draw(t, "count")
-			_ = w.create(tenantID(n+1), count, placements.Draw(t, "policy"))
-		}
-		for range rapid.IntRange(0, 12).Draw(t, "disorder") {
-			w.disturb(t, nodes)
-		}
+		w, nodes := disordered(t, 12)
 		for id := range neon.NodeID(nodes) {
 			switch rapid.IntRange(0, 7).Draw(t, "state") {
 			case 0:

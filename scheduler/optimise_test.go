@@ -60,23 +60,29 @@ func (w *world) locations() (n int) {
 	return n
 }
 
+// disordered is a world of some nodes and tenants, and what operators have made of it.
+func disordered(t *rapid.T, mostTenants int) (w *world, nodes int) {
+	w = newWorld(t)
+	for id := range neon.NodeID(rapid.IntRange(2, 7).Draw(t, "nodes")) {
+		w.addNode(id+1, zonesDrawn.Draw(t, "zone"))
+	}
+	nodes = w.countNodes()
+	for n := range rapid.IntRange(1, mostTenants).Draw(t, "tenants") {
+		count := rapid.SampledFrom([]neon.ShardCount{0, 1, 4, 8}).Draw(t, "count")
+		_ = w.create(tenantID(n+1), count, placements.Draw(t, "policy"))
+	}
+	for range rapid.IntRange(0, 12).Draw(t, "disorder") {
+		w.disturb(t, nodes)
+	}
+	return w, nodes
+}
+
 // Whatever the shards' places and the states of the nodes were, optimising comes to
 // rest in a bounded number of steps, and then neither repairs nor anything that only
 // fluctuates make it begin again.
 func TestOptimisingComesToRest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t)
-		for id := range neon.NodeID(rapid.IntRange(2, 7).Draw(t, "nodes")) {
-			w.addNode(id+1, zonesDrawn.Draw(t, "zone"))
-		}
-		nodes := w.countNodes()
-		for n := range rapid.IntRange(1, 4).Draw(t, "tenants") {
-			count := rapid.SampledFrom([]neon.ShardCount{0, 1, 4, 8}).Draw(t, "count")
-			_ = w.create(tenantID(n+1), count, placements.Draw(t, "policy"))
-		}
-		for range rapid.IntRange(0, 12).Draw(t, "disorder") {
-			w.disturb(t, nodes)
-		}
+		w, nodes := disordered(t, 4)
 		full := make(map[neon.NodeID]bool)
 		for id := range neon.NodeID(nodes) {
 			switch rapid.IntRange(0, 7).Draw(t, "state") {

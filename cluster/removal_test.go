@@ -35,7 +35,7 @@ func TestARestartIsNoRemoval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := lone(t)
 		defer f.stopAll()
-		for range 2000 {
+		for range 200 {
 			f.nodes[0].mustPropose(t, "a")
 		}
 		for i := 1; i <= 2; i++ {
@@ -49,7 +49,7 @@ func TestARestartIsNoRemoval(t *testing.T) {
 			f.stop(i, false)
 		}
 		for i := range 3 {
-			f.startSlow(i, time.Millisecond) // two seconds in all
+			f.startSlow(i, 10*time.Millisecond) // two seconds in all
 		}
 		replayed := false
 		for range 1000 {

@@ -3,6 +3,9 @@ SHELL := /bin/bash
 GO ?= go
 BIN := bin
 PKGS := ./...
+# The race detector of Go 1.26 crashes in the bubbles of synctest (golang/go#78156), that of
+# 1.27 does not. Where the module proxy has it not, tests run without one.
+RACE_GO := go1.27.4
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
@@ -20,10 +23,11 @@ build: ## build the binaries into bin/
 run: build ## three controllers and six pageservers; kill a pageserver, then the leader, and watch (ONCE=1 exits)
 	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(filter-out 0,$(ONCE)),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
 
-test: ## all tests, with the race detector but for the reconciler
+test: ## all tests, with the race detector
 	@mkdir -p $(BIN)
-	@set -o pipefail; $(GO) test -race -cover -shuffle=on -timeout 20m $$($(GO) list $(PKGS) | grep -v '^quorate/reconciler$$') | tee $(BIN)/test.log
-	@set -o pipefail; $(GO) test -cover -shuffle=on -timeout 20m ./reconciler | tee -a $(BIN)/test.log # ThreadSanitizer crashes there
+	@set -o pipefail; export GOTOOLCHAIN=$(RACE_GO) race=-race; \
+	  $(GO) version || { echo "$(RACE_GO) cannot be fetched: no race detector"; GOTOOLCHAIN=auto race=; }; \
+	  $(GO) test $$race -cover -shuffle=on -timeout 20m $(PKGS) | tee $(BIN)/test.log
 
 cover: ## every package is covered by its own tests: 70 % at least, as the last `make test` has measured
 	@test -s $(BIN)/test.log || $(MAKE) --no-print-directory test
@@ -36,9 +40,8 @@ contract: ## every row of the contract with existing clients ticked by a test, a
 	CONTRACT_TICKS=$$dir $(GO) test -count=1 -run "Contract|Failpoint" $$(git grep -l '"quorate/internal/contract"' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's,^,./,') && ok=yes; \
 	$(GO) run ./internal/contract/count $$dir && test "$$ok" = yes
 
-scenarios: ## every story of testcluster in every variant (make test has the usual three), every state of a founding, and fleets that become even
+scenarios: ## every story of testcluster in every variant (make test has the usual three), and every state of a founding
 	$(GO) test ./cluster -run '^TestFoundingModel$$' -count=1 -timeout 10m
-	$(GO) test ./reconciler -count=1 -timeout 10m
 	$(GO) test ./testcluster -run '^TestScenarios$$' -count=1 -timeout 30m -args -scenarios.all
 
 sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)

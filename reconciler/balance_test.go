@@ -86,7 +86,6 @@ func (b *bench) awaitEven(least, most int, limit time.Duration) {
 
 // TestAFleetBecomesEvenAgain: whatever has made it lopsided, and whoever leads.
 func TestAFleetBecomesEvenAgain(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	for name, c := range map[string]struct {
 		spoil       func(b *bench)
 		least, most int

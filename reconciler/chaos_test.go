@@ -10,7 +10,6 @@ import (
 // Chaos moves what is not pinned, ends only the leader, at its time, and leaves
 // nothing behind.
 func TestChaosDisturbsAndDoesNoHarm(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	scenario(t, 6, func(b *bench) {
 		ids := b.create(40, 1, neon.Attached(1))
 		b.create(20, 2, neon.Attached(0))

@@ -40,7 +40,6 @@ func TestAShardWithoutNumbersIsLeftInPeace(t *testing.T) {
 
 // Nor is it when its pageserver dies, or is deleted.
 func TestAShardWithoutNumbersIsNotEvacuatedAgainAndAgain(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	oldScenario(t, 3, func(b *bench) {
 		b.exhausted(1)
 		b.create(10, 1, neon.Attached(1))
@@ -96,7 +95,6 @@ func TestAShardWithoutNumbersIsLeftOutOfAReAttach(t *testing.T) {
 // What the log goes on refusing, for whatever reason, is proposed less and less often,
 // and said to have failed.
 func TestARefusalThatPersistsIsAFailure(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	id := neon.ShardID{Tenant: neon.TenantID{0xee}, Count: 1}
 	generation := func(c fsm.Command) bool {
 		_, ok := c.(fsm.IssueGenerations)

@@ -51,7 +51,6 @@ const (
 // TestFleets makes the table of docs/balance.md: whatever happens to a fleet, it comes to
 // rest within the bounds, within a time.
 func TestFleets(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	nodes := []int{2, 6}
 	if *fleetsAll {
 		nodes = []int{2, 6, 30, 300}
@@ -284,14 +283,5 @@ func (f *fleetTest) draw(path string) {
 	slices.Sort(lines[2 : len(lines)-2]) // maps have no order
 	if err := os.WriteFile(path, []byte(strings.Join(lines, "")), 0o644); err != nil {
 		f.t.Fatal(err)
-	}
-}
-
-// tooLongForTheRaceDetector skips a test that has more steps of one goroutine than the race
-// detector can count. `make scenarios` runs it without that.
-func tooLongForTheRaceDetector(t *testing.T) {
-	t.Helper()
-	if raceDetector {
-		t.Skip("too many steps for the race detector")
 	}
 }

@@ -151,7 +151,6 @@ func endlesses() []endless {
 // TestAnOperationEndsWhateverOneShardDoes: it says which one is left and why, and has
 // done all the others.
 func TestAnOperationEndsWhateverOneShardDoes(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	for _, kind := range []fsm.OperationKind{
 		fsm.OperationDrain, fsm.OperationFill, fsm.OperationDelete,
 	} {
@@ -234,7 +233,6 @@ func TestAnOperationNamesWhatItWaitsFor(t *testing.T) {
 // TestAnOperationEndsHoweverOftenLeadersChange: an obstacle is timed by a leader, and none
 // leads for long enough. How the operation ended is in the log.
 func TestAnOperationEndsHoweverOftenLeadersChange(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	results := map[fsm.OperationKind]fsm.Ending{
 		fsm.OperationDrain: fsm.Finished, fsm.OperationDelete: fsm.GaveUp,
 	}

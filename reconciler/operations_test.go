@@ -51,7 +51,6 @@ func (b *bench) preferring() (n int) {
 // A drain empties the node, whether shards have secondaries or not, wherever in it
 // the leader is replaced, and fill brings the share back.
 func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	for _, kill := range []time.Duration{0, 1, 5, 20, 60, 120, 300, 500, 900} {
 		scenario(t, 4, func(b *bench) {
 			b.create(40, 1, neon.Attached(1))
@@ -93,7 +92,6 @@ func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
 // A graceful deletion moves everything, secondaries included, and only then makes
 // a tombstone; by force it waits for nothing. Neither leaves anything behind.
 func TestDeletionEndsInATombstoneWhereverTheLeaderDies(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	for _, force := range []bool{false, true} {
 		for _, kill := range []time.Duration{0, 1, 5, 20, 60, 120, 300, 500, 900} {
 			scenario(t, 4, func(b *bench) {
@@ -386,7 +384,6 @@ func TestADrainWaitsNoLongerThanItShould(t *testing.T) {
 
 // A plan that is taken up by another leader does not exceed the budget.
 func TestASuccessorKeepsToTheBudget(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	scenario(t, 3, func(b *bench) {
 		b.create(600, 1, neon.Attached(1))
 		b.awaitIdle()
@@ -442,7 +439,6 @@ func TestOperationsShareOneBudget(t *testing.T) {
 // Moves for the good of a shard wait until the destination is warm, and what waits
 // does not keep others from being moved.
 func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	scenario(t, 6, func(b *bench) {
 		b.create(100, 1, neon.Attached(1))
 		b.awaitIdle()
@@ -478,7 +474,6 @@ func TestShardsGoHomeWhenItIsWarmThere(t *testing.T) {
 // However many destinations stay cold, they keep no other shard from going home, and
 // cause little work.
 func TestColdDestinationsHoldUpNobodyElse(t *testing.T) {
-	tooLongForTheRaceDetector(t)
 	scenario(t, 6, func(b *bench) {
 		b.create(400, 1, neon.Attached(1))
 		b.awaitIdle()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
 )
 
 // Changes of the membership. Each of them can be repeated, by this leader or the next
@@ -126,7 +128,7 @@ func (m *membership) promote(ctx context.Context, id string) error {
 	if m.node.isVoter(id) {
 		return nil
 	}
-	if err := m.checkMajority(append(m.voters(), id)); err != nil {
+	if err := m.checkMajority(ctx, append(m.voters(), id)); err != nil {
 		return fmt.Errorf("give %s a vote: %w", id, err)
 	}
 	have, known := m.node.find(id)
@@ -181,7 +183,7 @@ func (m *membership) remove(ctx context.Context, id string) error {
 		return fmt.Errorf("%w: %s; the state would go with it. Add another member first; to end "+
 			"the cluster, stop it", ErrLastVoter, id)
 	}
-	if err := m.checkMajority(left); err != nil {
+	if err := m.checkMajority(ctx, left); err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	if id == m.node.id {
@@ -280,16 +282,21 @@ func (m *membership) takesPart(id string) bool {
 	return m.answers(id) && (r == nil || !r.Sick && r.Diverged == "" && !r.Empty)
 }
 
-// checkMajority refuses voters of whom no majority answers: the change to them would
-// be the last thing that the cluster does.
-func (m *membership) checkMajority(voters []string) error {
-	silent := slices.DeleteFunc(slices.Clone(voters), m.takesPart)
-	if live := len(voters) - len(silent); live > len(voters)/2 {
-		return nil
+// checkMajority refuses voters of whom no majority takes part: the change to them would
+// be the last thing that the cluster does. What they have last said of themselves may be
+// old, and a link be new: so they have time to say it once more.
+func (m *membership) checkMajority(ctx context.Context, voters []string) error {
+	for began := time.Now(); ; {
+		silent := slices.DeleteFunc(slices.Clone(voters), m.takesPart)
+		if live := len(voters) - len(silent); live > len(voters)/2 {
+			return nil
+		}
+		if time.Since(began) > 2*reportInterval || wait.Sleep(ctx, catchUpPause) != nil {
+			return fmt.Errorf("%w: of the %d voters after it, %s would not answer, or not write; "+
+				"start or mend them, or remove those first that are gone for good",
+				ErrNoMajority, len(voters), strings.Join(silent, ", "))
+		}
 	}
-	return fmt.Errorf("%w: of the %d voters after it, %s would not answer, or not write; "+
-		"start or mend them, or remove those first that are gone for good",
-		ErrNoMajority, len(voters), strings.Join(silent, ", "))
 }
 
 // change waits for the end of a change of the membership.

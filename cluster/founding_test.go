@@ -285,10 +285,9 @@ func TestNoChangeTakesTheLiveMajorityAway(t *testing.T) {
 	}
 }
 
-// A member that is connected, and says that it cannot take part, counts for no majority.
+// A member that is connected, and says that it cannot take part, counts for no majority,
+// until it says something else.
 func TestWhoSaysThatItCannotWriteIsNoMajority(t *testing.T) {
-	p := &peers{links: map[string]*peerLink{}}
-	m := &membership{node: &raftNode{id: "a"}, peers: p}
 	for name, c := range map[string]struct {
 		report peerReport
 		refuse bool
@@ -296,13 +295,27 @@ func TestWhoSaysThatItCannotWriteIsNoMajority(t *testing.T) {
 		"well": {peerReport{}, false}, "sick": {peerReport{Sick: true}, true},
 		"diverged": {peerReport{Diverged: "it differs"}, true}, "empty": {peerReport{Empty: true}, true},
 	} {
-		l := &link{id: "b", out: newOutbox()}
-		l.seen.Store(time.Now().UnixNano())
-		l.report.Store(&c.report)
-		p.links["b"] = &peerLink{link: l}
-		if err := m.checkMajority([]string{"a", "b"}); errors.Is(err, ErrNoMajority) != c.refuse {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &link{id: "b", out: newOutbox()}
+				m := &membership{
+					node:  &raftNode{id: "a"},
+					peers: &peers{links: map[string]*peerLink{"b": {link: l}}},
+				}
+				check := func() error {
+					l.seen.Store(time.Now().Add(2 * reportInterval).UnixNano())
+					return m.checkMajority(t.Context(), []string{"a", "b"})
+				}
+				l.report.Store(&c.report)
+				if err := check(); errors.Is(err, ErrNoMajority) != c.refuse {
+					t.Error(err)
+				}
+				time.AfterFunc(reportInterval, func() { l.report.Store(&peerReport{}) })
+				if err := check(); err != nil {
+					t.Errorf("a moment before it takes part: %v", err)
+				}
+			})
+		})
 	}
 }
 

@@ -27,7 +27,7 @@ test: ## all tests, with the race detector
 	@mkdir -p $(BIN)
 	@set -o pipefail; export GOTOOLCHAIN=$(RACE_GO) race=-race; \
 	  $(GO) version || { echo "$(RACE_GO) cannot be fetched: no race detector"; GOTOOLCHAIN=auto race=; }; \
-	  $(GO) test $$race -cover -shuffle=on -timeout 20m $(PKGS) | tee $(BIN)/test.log
+	  $(GO) test $$race -cover -shuffle=on -timeout 40m $(PKGS) | tee $(BIN)/test.log
 
 cover: ## every package is covered by its own tests: 70 % at least, as the last `make test` has measured
 	@test -s $(BIN)/test.log || $(MAKE) --no-print-directory test

@@ -173,7 +173,15 @@ func (m *membership) remove(ctx context.Context, id string) error {
 	}
 	defer done()
 	if !m.node.isMember(id) {
-		if m.peers.left(id) {
+		forgotten, err := m.self.before.forget(id)
+		switch {
+		case err != nil:
+			return fmt.Errorf("forget %s, of the cluster that was rescued: %w", id, err)
+		case forgotten:
+			m.log.Info("its address is free: it was a member of the cluster that was rescued",
+				"member", id)
+			return nil
+		case m.peers.left(id):
 			return nil // it was removed before
 		}
 		return m.unknown(id)
@@ -183,7 +191,8 @@ func (m *membership) remove(ctx context.Context, id string) error {
 		return fmt.Errorf("%w: %s; the state would go with it. Add another member first; to end "+
 			"the cluster, stop it", ErrLastVoter, id)
 	}
-	if err := m.checkMajority(ctx, left); err != nil {
+	// One that takes no part is missing already: without it no more answers are needed.
+	if err := m.checkMajority(ctx, left); err != nil && m.node.isVoter(id) && m.takesPart(id) {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	if id == m.node.id {

@@ -192,7 +192,7 @@ func (c *Cluster) listen() error {
 		admit:    func(m meeting) refusalReason { return c.peers.admit(m) },
 		isMember: c.node.isMember,
 		expected: func(addr string) string {
-			return cmp.Or(c.peers.expected(addr), c.self.predecessor(addr))
+			return cmp.Or(c.peers.expected(addr), c.self.before.at(addr))
 		},
 		servePeer: func(conn net.Conn) { c.answers.serve(conn) },
 		uninvited: func() bool {

@@ -145,7 +145,8 @@ func (f *former) reason() string {
 	if of.Own != "" {
 		did = "has founded cluster " + of.Own + " meanwhile, which is not that one"
 		otherwise = "If that cluster is mistaken, and the state here is the right one: " +
-			"storage_controller rescue --force"
+			"storcon_cli cluster remove " + of.Member + " there, if that still takes this address for " +
+			"its own, and storage_controller rescue --force here"
 	}
 	return fmt.Sprintf("%s at %s of cluster %s takes this server for its member %s; it was a "+
 		"member of it and has lost its disk, and %s. Stop it, move its data directory away, start "+

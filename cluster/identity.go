@@ -21,9 +21,7 @@ type identity struct {
 	level     uint64
 	ended     string // see greeting
 
-	// predecessors were members of the cluster that this one was made of a survivor of.
-	predecessors []datadir.Predecessor
-
+	before  bequest // who was a member of the cluster that this one was made of
 	version string
 
 	dir       *datadir.Dir // nil without Config.DataDir
@@ -77,7 +75,7 @@ func (i *identity) read(cfg Config) (err error) {
 		return err
 	}
 	i.ended = strings.Join(ended, ",")
-	if i.predecessors, err = i.dir.Predecessors(); err != nil {
+	if err := i.before.load(i.dir); err != nil {
 		return err
 	}
 	made, err := i.dir.MadeCluster()

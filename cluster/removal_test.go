@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"quorate/internal/wait"
 )
 
 // slow takes time for what it applies, as a machine does that replays a long log.
@@ -85,4 +87,33 @@ func TestAMemberAgainIsNotRemoved(t *testing.T) {
 	if why := r.reason(); why != "" || told != 2 {
 		t.Errorf("a member of entry 9: %q, told %d times", why, told)
 	}
+}
+
+// A voter is gone for good, and the disk of another one hangs for a moment now and then. The
+// majority writes, but with the one that is gone: so that must be removable, or there is no way
+// out: no other server can get a vote either.
+func TestAMemberThatIsGoneIsRemovedBesideOneThatIsUnwell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &founders{startMemory(t, 3)}
+		lead := f.leader()
+		others := f.followers(lead)
+		unwell, gone := f.nodes[others[0]], f.nodes[others[1]]
+		f.stop(others[1], false)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		defer func() { cancel(); <-ended }()
+		go func() {
+			defer close(ended)
+			for wait.Sleep(ctx, 500*time.Millisecond) == nil {
+				unwell.disk.Hang()
+				_ = wait.Sleep(ctx, 900*time.Millisecond)
+				unwell.disk.Resume()
+			}
+		}()
+		pass(t, 10*time.Second)
+		lead.mustPropose(t, "the majority writes")
+		if err := lead.RemoveMember(t.Context(), gone.cfg.ID); err != nil {
+			t.Errorf("while all writes are acknowledged: %v", err)
+		}
+	})
 }

@@ -13,10 +13,10 @@ const (
 	// keptOutcomes bounds the outcomes that are remembered, also of nodes that are gone.
 	keptOutcomes = 1024
 
-	// MaxNamed bounds the shards that are named of an operation, and maxWhy the bytes
+	// MaxNamed bounds the shards that are named of an operation, and MaxWhy the bytes
 	// of each reason.
 	MaxNamed = 16
-	maxWhy   = 512
+	MaxWhy   = 512
 )
 
 // Outcome is how the last operation of its kind on a node has ended. It is kept after the
@@ -58,7 +58,7 @@ func (l Left) bounded() Left {
 	l.Count = max(l.Count, len(l.Named))
 	l.Named = slices.Clone(l.Named[:min(MaxNamed, len(l.Named))])
 	for i := range l.Named {
-		l.Named[i].Why = l.Named[i].Why[:min(maxWhy, len(l.Named[i].Why))]
+		l.Named[i].Why = l.Named[i].Why[:min(MaxWhy, len(l.Named[i].Why))]
 	}
 	return l
 }
@@ -118,7 +118,7 @@ func readOutcome(d *decoder) (o Outcome) {
 		var x LeftShard
 		d.fill(id[:])
 		d.fail(x.Shard.UnmarshalBinary(id[:]))
-		x.Why = string(d.bytes(maxWhy))
+		x.Why = string(d.bytes(MaxWhy))
 		o.Left.Named = append(o.Left.Named, x)
 	}
 	return o

@@ -53,7 +53,7 @@ func TestHowAnOperationEndedIsKept(t *testing.T) {
 		if !reflect.DeepEqual(o, want) {
 			t.Errorf("%s ended as %+v, not %+v", kind, o, want)
 		}
-		if len(o.Left.Named) != MaxNamed || len(o.Left.Named[0].Why) != maxWhy {
+		if len(o.Left.Named) != MaxNamed || len(o.Left.Named[0].Why) != MaxWhy {
 			t.Errorf("%d are named", len(o.Left.Named))
 		}
 	}

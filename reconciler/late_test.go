@@ -231,3 +231,52 @@ func TestADrainFindsAnotherDestination(t *testing.T) {
 		b.check()
 	})
 }
+
+// The deletion of a node is cancelled while the leader decides on the moves. What gets into the
+// log after that must not be carried out: the moves of a cancelled operation are cancelled.
+func TestAMoveThatComesAfterItsOperationWasCancelledIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind   fsm.OperationKind
+		paused bool
+	}{
+		"drain":                        {fsm.OperationDrain, false},
+		"deletion":                     {fsm.OperationDelete, false},
+		"deletion, of a paused tenant": {fsm.OperationDelete, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, 3, func(b *bench) {
+				id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}
+				b.awaitIdle()
+				if c.paused {
+					b.schedule(id.Tenant, neon.ShardPause)
+				} else {
+					b.schedule(id.Tenant, neon.ShardEssential)
+				}
+				sh, _ := b.log.State().Shard(id)
+				n := sh.Attached
+				happened := b.meanwhile(func(c fsm.Command) bool {
+					in, ok := c.(fsm.SetIntents)
+					return ok && slices.ContainsFunc(in.Intents,
+						func(in fsm.Intent) bool { return in.PreferredNode != 0 })
+				}, func() {
+					node, _ := b.log.State().Node(n)
+					b.must(fsm.EndNodeOperation{
+						Node: n, Begun: node.Operation.Begun, Ending: fsm.Cancelled,
+					})
+				})
+				b.begin(n, c.kind)
+				elapse(20 * time.Minute)
+				if !happened.Load() {
+					t.Fatal("nothing was cancelled")
+				}
+				now, _ := b.log.State().Shard(id)
+				q := b.now.Status(id)
+				if now.Attached != n || now.PreferredNode != 0 || q.Failures > 0 {
+					t.Errorf("20 minutes later it is on node %d, was on %d, and is to move to %d; "+
+						"failed %d times: %s", now.Attached, n, now.PreferredNode, q.Failures,
+						q.LastError)
+				}
+			})
+		})
+	}
+}

@@ -89,7 +89,8 @@ func hindered(why map[neon.ShardID]string) decide.Hindered {
 	h := decide.Hindered{Count: len(why)}
 	ids := slices.SortedFunc(maps.Keys(why), neon.ShardID.Compare)
 	for _, id := range ids[:min(namedShards, len(ids))] {
-		h.Named = append(h.Named, decide.HinderedShard{Shard: id, Why: why[id]})
+		w := why[id] // as an answer had it, of whatever length
+		h.Named = append(h.Named, decide.HinderedShard{Shard: id, Why: w[:min(fsm.MaxWhy, len(w))]})
 	}
 	return h
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -371,5 +372,30 @@ func (b *bench) endedWithin(long time.Duration) {
 			b.t.Errorf("an operation does not end within %s", long)
 			return
 		}
+	}
+}
+
+// An operation ends, however much a pageserver says about why it refuses something. An answer
+// may have 1 MiB, and nothing of it is cut off on the way to the entry.
+func TestAnOperationEndsHoweverLongTheReasonsAre(t *testing.T) {
+	log := fsmtest.NewLog()
+	log.Upgrade(t)
+	log.Must(t, fsm.RegisterNode{ID: 1, Addr: fsm.NodeAddr{HTTPHost: "h", HTTPPort: 1}})
+	log.Must(t, fsm.BeginNodeOperation{
+		Node: 1, Kind: fsm.OperationDrain, Prior: neon.SchedulingActive, At: 1,
+	})
+	n, _ := log.State().Node(1)
+	o := &operations{
+		ctx: t.Context(), log: log, logger: slog.New(slog.DiscardHandler),
+		running: make(map[neon.NodeID]*operation),
+		status:  make(map[neon.NodeID]decide.OperationStatus),
+	}
+	why := make(map[neon.ShardID]string)
+	for i := range 16 {
+		why[neon.Unsharded(neon.TenantID{byte(i + 1)})] = strings.Repeat("x", 80<<10)
+	}
+	o.end(newOperation(&n), fsm.Finished, why)
+	if operating(log.State()) > 0 {
+		t.Error("it does not end")
 	}
 }

@@ -33,7 +33,7 @@ func (s *Scheduler) Leave(sh fsm.Shard) (fsm.Intent, bool) {
 		d.secondary = append(d.secondary, d.preferred)
 	}
 	s.put(&d)
-	return d.intent(&sh), true
+	return d.takeAway(&sh, sh.Attached), true
 }
 
 // UnderWay reports whether a shard is being warmed on a node that can take it.

@@ -125,6 +125,7 @@ type Options struct {
 	StartScanTimeout time.Duration // 15 s for the listing of all nodes at the start of a term
 
 	OperationInterval time.Duration // 250 ms between looks at the operations on nodes
+	OperationPause    time.Duration // 5 ms from the end of a move to the look that begins the next
 	OperationMoves    int           // 64 shards under way at a time for all of them together
 	// 30 s without progress: a move for an operation waits no longer to be warm
 	Stalled time.Duration
@@ -177,6 +178,7 @@ func (o Options) withDefaults() Options {
 	n(&o.EvacuationBatch, 1000)
 	d(&o.StartScanTimeout, 15*time.Second)
 	d(&o.OperationInterval, 250*time.Millisecond)
+	d(&o.OperationPause, 5*time.Millisecond)
 	n(&o.OperationMoves, 64)
 	d(&o.Stalled, 30*time.Second)
 	if o.MaxSecondaryLag == 0 {

@@ -13,6 +13,7 @@ import (
 	"quorate/fsm"
 	"quorate/internal/decide"
 	"quorate/internal/failpoint"
+	"quorate/internal/wait"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/outbox"
 	"quorate/scheduler"
@@ -36,6 +37,7 @@ type operations struct {
 	outbox     troubled
 	loads      func() map[neon.NodeID]scheduler.Load
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
+	arrived    wait.Signal // a shard, of an operation or not, is as its record says
 	running    map[neon.NodeID]*operation
 
 	mu     sync.Mutex
@@ -104,6 +106,12 @@ func (o *operations) run() {
 		o.round()
 		select {
 		case <-tick.C:
+		case <-o.arrived:
+			// One move that ends makes room for another. What ends together is looked at
+			// together.
+			if len(o.running) > 0 && wait.Sleep(o.ctx, o.opts.OperationPause) != nil {
+				return
+			}
 		case <-o.ctx.Done():
 			return
 		}

@@ -89,6 +89,26 @@ func TestDrainAndFillEndTheSameWhereverTheLeaderDies(t *testing.T) {
 	}
 }
 
+// The end of a move begins the next: an operation is as fast as what it moves, however rarely
+// it is looked at.
+func TestAnOperationDoesNotWaitForAClock(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		b.create(800, 1, neon.Attached(1))
+		b.awaitIdle()
+		n := b.busiest()
+		for _, kind := range []fsm.OperationKind{fsm.OperationDrain, fsm.OperationFill} {
+			before, began := b.attachedOn(n), time.Now()
+			b.begin(n, kind)
+			b.ended()
+			moves := max(b.attachedOn(n)-before, before-b.attachedOn(n))
+			if took := time.Since(began); moves < 180 || took > time.Second {
+				b.t.Errorf("%s: %d moves took %s", kind, moves, took)
+			}
+			b.must(fsm.SetNodeScheduling{Node: n, Scheduling: neon.SchedulingActive})
+		}
+	})
+}
+
 // A graceful deletion moves everything, secondaries included, and only then makes
 // a tombstone; by force it waits for nothing. Neither leaves anything behind.
 func TestDeletionEndsInATombstoneWhereverTheLeaderDies(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"quorate/fsm"
 	"quorate/internal/decide"
 	"quorate/internal/failpoint"
+	"quorate/internal/wait"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/outbox"
 	"quorate/reconciler/plan"
@@ -39,6 +40,8 @@ type worker struct {
 	report *report
 	alarms *alarms
 	limits *warmLimits
+
+	arrived wait.Signal
 }
 
 // submitter delivers what compute is owed.
@@ -229,6 +232,7 @@ func (w *worker) end(k *task, st *fsm.State, sc *plan.Scene, step plan.Step) {
 		w.inOrder(k, st)
 		w.wait.done(k.ID, st.Index)
 		w.queue.Finish(k)
+		w.arrived.Set()
 		return
 	}
 	if w.queue.LastError(k) != step.Why {

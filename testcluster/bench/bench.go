@@ -37,6 +37,7 @@ func parts() []part {
 		}},
 		{"evacuation-1000", "Evacuation of 1,000 shards", evacuationPart(1000)},
 		{"evacuation-10000", "Evacuation of 10,000 shards", evacuationPart(10000)},
+		{"operations", "Drain and fill", operationsPart},
 		{"hanging", "Beside pageservers that hang", besideHangingPart},
 		{"scale", "Restart, memory and idling",
 			func(ctx context.Context, o *BenchOptions) ([]figure, error) {

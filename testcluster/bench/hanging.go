@@ -68,7 +68,7 @@ func besideHangingPart(ctx context.Context, o *BenchOptions) (figures []figure, 
 		"10,000 shards of a dead pageserver, 3 of 10 others hang: verdict → all served",
 		short(done.Sub(verdict))).want("≤ "+besideHanging.String(),
 		done.Sub(verdict) <= besideHanging))
-	took, err := drainEnds(ctx, c, began)
+	took, err := operationEnds(ctx, c, drained, neon.SchedulingDraining, began)
 	if err != nil {
 		return nil, err
 	}
@@ -126,19 +126,4 @@ func served(ctx context.Context, c *testcluster.Cluster, evacuated int) error {
 		}
 		return n >= evacuated+drainedCount
 	})
-}
-
-// drainEnds waits for the end of the drain and says how long it took.
-func drainEnds(
-	ctx context.Context, c *testcluster.Cluster, began time.Time,
-) (time.Duration, error) {
-	for {
-		n, err := c.Client().Nodes().Get(ctx, drained)
-		if err == nil && n.Scheduling != neon.SchedulingDraining {
-			return time.Since(began), nil
-		}
-		if err := wait.Sleep(ctx, 100*time.Millisecond); err != nil {
-			return 0, fmt.Errorf("the drain does not end: %w", err)
-		}
-	}
 }

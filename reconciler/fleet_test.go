@@ -518,7 +518,16 @@ func (b *bench) create(n int, count neon.ShardCount, policy neon.Placement) (ids
 
 func (b *bench) createAs(id neon.TenantID, count neon.ShardCount, policy neon.Placement) {
 	b.t.Helper()
-	shards, err := scheduler.New(b.log.State(), nil).PlaceTenant(id, count, policy)
+	b.createBy(nil, id, count, policy)
+}
+
+// createBy places a tenant by some loads.
+func (b *bench) createBy(
+	loads map[neon.NodeID]scheduler.Load, id neon.TenantID, count neon.ShardCount,
+	policy neon.Placement,
+) {
+	b.t.Helper()
+	shards, err := scheduler.New(b.log.State(), loads).PlaceTenant(id, count, policy)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -171,6 +171,39 @@ func TestBalancingComesToRestWithinItsBounds(t *testing.T) {
 	})
 }
 
+// Whatever the disks: where tenants are placed, nothing is to be moved by number afterwards.
+// What a node's death leaves is placed so too.
+func TestPlacementKeepsToTheFairShares(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		zones := rapid.IntRange(1, 3).Draw(t, "zones")
+		nodes := rapid.IntRange(2*zones, 12).Draw(t, "nodes")
+		for id := range neon.NodeID(nodes) {
+			w.addNode(id+1, string(rune('a'+int(id)%zones)))
+			disk := rapid.Uint64Range(1, 4).Draw(t, "disk") << 40
+			w.loads[id+1] = Load{
+				DiskUsable: disk, DiskWanted: rapid.Uint64Range(0, disk).Draw(t, "wanted"),
+			}
+		}
+		policy := rapid.SampledFrom([]neon.Placement{neon.Attached(0), neon.Attached(1)}).Draw(t,
+			"policy")
+		for n := range rapid.IntRange(0, 300).Draw(t, "tenants") {
+			if err := w.create(tenantID(n+1), 0, policy); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.checkEven(nil)
+		if intents := w.scheduler().Balance(unlimited(nil)); len(intents) > 0 {
+			t.Fatalf("%d shards are moved at once", len(intents))
+		}
+		if policy.WantedSecondaries() == 0 {
+			w.judge(1, neon.NodeOffline)
+			w.evacuate(1, 10)
+			w.checkEven(nil)
+		}
+	})
+}
+
 // Balancing and optimising undo nothing of each other, also for tenants of many shards,
 // and what Optimise measures does not grow.
 func TestBalancingAndOptimisingComeToRest(t *testing.T) {

@@ -28,6 +28,7 @@ type node struct {
 	counts   fsm.NodeCounts
 	load     Load
 	share    int    // of the capacity, where the largest node has wholeShare
+	unit     uint64 // by how much one shard fills it, where it is a million for the largest
 	disk     uint64 // the part of the utilisation that is due to disk space
 	used     uint64 // utilisation
 	affinity int    // locations of the tenant under decision
@@ -61,7 +62,7 @@ func newFleet(state *fsm.State, loads map[neon.NodeID]Load) *fleet {
 		f.index[n.ID] = len(f.nodes)
 		f.nodes = append(f.nodes, node{
 			id: n.ID, az: n.AZ, zone: -1, class: classOf(n, loads[n.ID]),
-			counts: state.Counts(n.ID), load: loads[n.ID],
+			counts: state.Counts(n.ID), load: loads[n.ID], unit: permillion(1, 1),
 		})
 	}
 	for i := range f.nodes {
@@ -98,6 +99,7 @@ func (f *fleet) weigh(nodes []int) {
 		if n.share = wholeShare; known {
 			n.share = max(1, int(float64(n.load.DiskUsable)/float64(most)*wholeShare))
 		}
+		n.unit = permillion(wholeShare, uint64(n.share))
 	}
 }
 

@@ -361,8 +361,7 @@ func TestScoresAreATotalOrder(t *testing.T) {
 	some := func() Score {
 		return Score{
 			Overloaded: r.IntN(2) == 0, Zone: uint8(r.IntN(3)), Affinity: r.IntN(2),
-			Utilisation: r.Uint64N(2),
-			Count:       r.IntN(2), Node: neon.NodeID(r.IntN(3)),
+			Filled: r.Uint64N(2), Utilisation: r.Uint64N(2), Node: neon.NodeID(r.IntN(3)),
 		}
 	}
 	for range 20_000 {

@@ -35,12 +35,14 @@ type Score struct {
 	// Affinity is how many locations of the tenant's other shards the node has.
 	Affinity int
 
+	// Filled is how many attached shards the node has for its capacity, with half of one
+	// more, in millionths of what the largest node would have; for a secondary, how many
+	// locations that are not at home in the node's zone. So nodes are filled to their fair
+	// shares (see Balance).
+	Filled uint64
+
 	// Utilisation is the fuller of disk and shard slots, in millionths.
 	Utilisation uint64
-
-	// Count is how many attached shards the node has; for a secondary, how many
-	// locations that are not at home in the node's zone.
-	Count int
 
 	Node neon.NodeID
 }
@@ -57,10 +59,10 @@ func (a Score) Compare(b Score) int {
 		return cmp.Compare(a.Zone, b.Zone)
 	case a.Affinity != b.Affinity:
 		return cmp.Compare(a.Affinity, b.Affinity)
+	case a.Filled != b.Filled:
+		return cmp.Compare(a.Filled, b.Filled)
 	case a.Utilisation != b.Utilisation:
 		return cmp.Compare(a.Utilisation, b.Utilisation)
-	case a.Count != b.Count:
-		return cmp.Compare(a.Count, b.Count)
 	}
 	return cmp.Compare(a.Node, b.Node)
 }
@@ -76,8 +78,8 @@ func (a Score) worthMoving(b Score) bool {
 }
 
 func (a Score) String() string {
-	s := fmt.Sprintf("zone=%d affinity=%d utilisation=%d count=%d", a.Zone, a.Affinity,
-		a.Utilisation, a.Count)
+	s := fmt.Sprintf("zone=%d affinity=%d filled=%.1f utilisation=%d", a.Zone, a.Affinity,
+		float64(a.Filled)/1e6, a.Utilisation)
 	if a.Overloaded {
 		s += " overloaded"
 	}
@@ -87,8 +89,9 @@ func (a Score) String() string {
 func (n *node) score(r role, home neon.AZ) Score {
 	sc := Score{
 		Overloaded: n.used >= Overloaded, Zone: 1, Affinity: n.affinity, Utilisation: n.used,
-		Count: n.counts.Attached, Node: n.id,
+		Node: n.id,
 	}
+	count := n.counts.Attached
 	if !home.IsZero() && !n.az.IsZero() {
 		if (n.az == home) == (r == attached) {
 			sc.Zone = 0
@@ -97,9 +100,16 @@ func (n *node) score(r role, home neon.AZ) Score {
 		}
 	}
 	if r == secondary {
-		sc.Count = n.counts.Shards - n.counts.Home
+		count = n.counts.Shards - n.counts.Home
 	}
+	sc.Filled = n.filled(count)
 	return sc
+}
+
+// filled is how far a number of locations fills a node for its share. Half of one more
+// makes rounding favour neither large nor small nodes.
+func (n *node) filled(count int) uint64 {
+	return uint64(2*max(count, 0)+1) * n.unit / 2
 }
 
 // refresh recomputes the utilisation. A location that was proposed counts at

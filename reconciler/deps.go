@@ -121,7 +121,10 @@ type Options struct {
 	RepairInterval  time.Duration // 5 s between tries to place what could not be placed
 	EvacuationBatch int           // 1000 shards per log entry, about 60 KB
 	// list a node again only for some time after a call to it has failed
-	RelistInDoubt    bool
+	RelistInDoubt bool
+	// how long an attached location that was taken away while its node restarted is left to
+	// whoever has done that; 0: it is attached again at once
+	Vanished         time.Duration
 	StartScanTimeout time.Duration // 15 s for the listing of all nodes at the start of a term
 
 	OperationInterval time.Duration // 250 ms between looks at the operations on nodes
@@ -143,6 +146,10 @@ type Options struct {
 
 	Chaos Chaos
 }
+
+// BesideNeonLocal is for controllers beside neon_local. There are test suites that change
+// pageservers by hand, and want to find what they left.
+func (o *Options) BesideNeonLocal() { o.RelistInDoubt, o.Vanished = true, 30*time.Second }
 
 func (o Options) withDefaults() Options {
 	d := func(v *time.Duration, def time.Duration) {

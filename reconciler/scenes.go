@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"cmp"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -18,6 +19,7 @@ type scenes struct {
 	strays   *strays
 	surveyed <-chan struct{} // closed after the first look at the nodes
 	notifies bool            // there is a compute hook
+	vanished time.Duration   // see Options
 }
 
 // listings knows which nodes were listed.
@@ -49,7 +51,20 @@ func (s *scenes) of(st *fsm.State, id neon.ShardID) (*plan.Scene, bool) {
 		sc.Surveying = true
 	}
 	s.describe(st, sc)
+	sc.Vanished = s.takenAway(st, sc)
 	return sc, true
+}
+
+// takenAway is the node from which the shard has vanished a short time ago, unless something
+// was decided about the shard since then.
+func (s *scenes) takenAway(st *fsm.State, sc *plan.Scene) neon.NodeID {
+	id, at := s.seen.Vanished(sc.Shard.ID)
+	n, ok := st.Node(id)
+	if id == 0 || !ok || time.Since(at) >= s.vanished ||
+		max(sc.Shard.Sequence, sc.Tenant.Sequence) > n.Sequence {
+		return 0
+	}
+	return id
 }
 
 // ofStray is the scene of a shard that does not exist.

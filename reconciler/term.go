@@ -60,7 +60,7 @@ func newTerm(ctx context.Context, d Deps) *term {
 	t.nodes = newNodeWatch(ctx, d, t.seen, t.strays, t.report)
 	t.scenes = &scenes{
 		log: d.Log, seen: t.seen, nodes: t.nodes, strays: t.strays, surveyed: t.ready,
-		notifies: d.Hook != nil,
+		notifies: d.Hook != nil, vanished: d.Options.Vanished,
 	}
 	t.answers = t.nodes.answers
 	t.outbox = outbox.New(ctx, outbox.Deps{

@@ -59,6 +59,9 @@ func TestFlagsOfNeonLocalAreTaken(t *testing.T) {
 		r.HeartbeatInterval != 100*time.Millisecond {
 		t.Errorf("intervals are %v, %v and %v", r.MaxOffline, r.MaxWarmingUp, r.HeartbeatInterval)
 	}
+	if r.Vanished == 0 || !r.RelistInDoubt || mustParse(t).reconciler().Vanished != 0 {
+		t.Errorf("what is changed by hand is left for %v", r.Vanished)
+	}
 	if cfg.HTTP.Listen != "127.0.0.1:1234" || cfg.HTTP.Address != "http://127.0.0.1:1234/" ||
 		cfg.PageserverScheme != "https" ||
 		!cfg.DiskLoss || cfg.Tokens.Pageserver != "a" || cfg.CAFile != "/r/rootCA.crt" {

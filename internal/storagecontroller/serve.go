@@ -61,8 +61,6 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 	cfg.Cluster.Disk, cfg.Machine = seams.Disk, seams.Machine
 	cfg.ControlRoutes = seams.ControlRoutes
 	if f.shared() {
-		// Beside neon_local there are test suites that change pageservers by hand.
-		cfg.Reconciler.RelistInDoubt = true
 		entry := instance.EnterWhenFree
 		if f.candidate {
 			entry = instance.EnterAsCandidate
@@ -190,7 +188,7 @@ func (f *flags) serving(certificates *serve.Certificates) serve.Config {
 
 // reconciler are the settings of the leader's work.
 func (f *flags) reconciler() reconciler.Options {
-	return reconciler.Options{
+	o := reconciler.Options{
 		HeartbeatInterval: f.heartbeat.std(), MaxOffline: f.maxOffline.std(),
 		MaxWarmingUp:  f.maxWarmingUp.std(),
 		NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency,
@@ -198,6 +196,10 @@ func (f *flags) reconciler() reconciler.Options {
 		LongReconcile: f.longReconcile.std(), OptimiseMoves: f.balanceMoves,
 		OptimisePerNode: f.perNode(),
 	}
+	if f.repoDir != "" {
+		o.BesideNeonLocal()
+	}
+	return o
 }
 
 // perNode is how many moves at a time make the load of one node even: less than none

@@ -11,6 +11,7 @@ package observed
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -35,6 +36,11 @@ type shardSeen struct {
 	fresh     neon.Generation
 	warm      neon.NodeID
 	caughtUp  neon.NodeID
+
+	// gone is the node that had the shard attached when its process ended, and did not have
+	// it any more when it was listed afterwards, at goneAt; 0 for none.
+	gone   neon.NodeID
+	goneAt time.Time
 }
 
 // location is what is known of a shard on a node. Where there is none, the shard
@@ -43,6 +49,7 @@ type location struct {
 	node   neon.NodeID
 	known  bool
 	failed bool   // the last call failed
+	had    bool   // it was attached when the node's process ended, and not seen since
 	calls  int32  // calls under way that may change it
 	mixed  bool   // several calls were under way at a time, and some still are
 	at     uint64 // clock of the last change
@@ -155,6 +162,9 @@ func (o *Locations) BeginCall(id neon.ShardID, n neon.NodeID, g neon.Generation)
 		sh.warm = 0 // what was downloaded once is gone
 	}
 	l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, o.now()
+	if l.had = false; sh.gone == n {
+		sh.gone = 0
+	}
 	l.calls++
 	l.mixed = l.mixed || l.calls > 1
 	if sh.fresh == g {
@@ -199,7 +209,7 @@ func (o *Locations) Looked(
 		return l.calls == 0
 	}
 	l.at = o.now()
-	l.known, l.conf = conf != nil, plan.Conf{}
+	l.known, l.conf, l.had = conf != nil, plan.Conf{}, false
 	if conf != nil {
 		l.conf = *conf
 	}
@@ -270,7 +280,11 @@ func (o *Locations) ClearNode(n neon.NodeID) {
 	o.forgetNode(n)
 	delete(o.ever, n)
 	for _, sh := range o.shards {
-		if l := sh.find(n); l != nil && l.calls == 0 {
+		l := sh.find(n)
+		if l == nil {
+			continue
+		}
+		if l.had = false; l.calls == 0 {
 			o.remove(sh, n)
 		}
 	}
@@ -281,6 +295,7 @@ func (o *Locations) forgetNode(n neon.NodeID) {
 	o.forgot[n] = o.now()
 	for _, sh := range o.shards {
 		if l := sh.find(n); l != nil {
+			l.had = l.had || l.known && l.conf.Mode.Attached()
 			l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, o.now()
 		}
 		if sh.warm == n {
@@ -300,7 +315,9 @@ func (o *Locations) DropNode(n neon.NodeID) {
 	delete(o.listed, n)
 	delete(o.ever, n)
 	for _, sh := range o.shards {
-		o.remove(sh, n)
+		if o.remove(sh, n); sh.gone == n {
+			sh.gone = 0
+		}
 	}
 	delete(o.on, n)
 }
@@ -390,13 +407,27 @@ func (o *Locations) unlisted(
 		if _, there := found[id]; l == nil || there || l.calls > 0 || l.at > began {
 			continue
 		}
+		if l.had {
+			sh.gone, sh.goneAt = n, time.Now()
+		}
 		o.remove(sh, n)
 		dropped = append(dropped, id)
-		if len(sh.locations) == 0 && sh.fresh == 0 {
+		if len(sh.locations) == 0 && sh.fresh == 0 && sh.gone == 0 {
 			delete(o.shards, id)
 		}
 	}
 	return dropped
+}
+
+// Vanished is the node that had a shard attached when its process ended, and did not have it
+// any more when it was listed afterwards, and the time of that listing; 0 for none.
+func (o *Locations) Vanished(id neon.ShardID) (n neon.NodeID, at time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if sh := o.shards[id]; sh != nil {
+		n, at = sh.gone, sh.goneAt
+	}
+	return n, at
 }
 
 // ListedAt is the incarnation of a node whose listing is complete; false when the

@@ -128,6 +128,45 @@ func TestSeenForgetsANodeWhoseProcessChanged(t *testing.T) {
 	}
 }
 
+func TestWhatVanishedWhileANodeRestartedIsNoted(t *testing.T) {
+	attached := map[neon.ShardID]*plan.Conf{shard1: &single}
+	for name, tt := range map[string]struct {
+		between func(*Locations)
+		found   map[neon.ShardID]*plan.Conf
+		want    neon.NodeID
+	}{
+		"it is gone":          {want: 5},
+		"it restarted twice":  {between: func(s *Locations) { s.ForgetNode(5) }, want: 5},
+		"it is there":         {found: attached},
+		"its disk is empty":   {between: func(s *Locations) { s.ClearNode(5) }},
+		"the node is deleted": {between: func(s *Locations) { s.DropNode(5) }},
+		"a call meanwhile": {between: func(s *Locations) {
+			s.BeginCall(shard1, 5, 4)
+			s.EndCall(shard1, 5, single, false)
+		}},
+	} {
+		s := New()
+		s.List(5, 0, s.Clock(), attached)
+		s.List(5, 0, s.Clock(), nil)
+		if n, _ := s.Vanished(shard1); n != 0 {
+			t.Errorf("%s: noted without a restart", name)
+		}
+		s.List(5, 0, s.Clock(), attached)
+		s.ForgetNode(5)
+		if tt.between != nil {
+			tt.between(s)
+		}
+		s.List(5, 1, s.Clock(), tt.found)
+		if n, at := s.Vanished(shard1); n != tt.want || (n != 0) == at.IsZero() {
+			t.Errorf("%s: from node %d at %v, want %d", name, n, at, tt.want)
+		}
+		s.BeginCall(shard1, 5, 4)
+		if n, _ := s.Vanished(shard1); n != 0 {
+			t.Errorf("%s: noted after it was attached again", name)
+		}
+	}
+}
+
 func TestEntriesOfEachNodeAreCounted(t *testing.T) {
 	s := New()
 	shards := neon.ShardIDs(neon.TenantID{7}, 8)

@@ -51,6 +51,10 @@ type Scene struct {
 	// then a location may exist that was not seen.
 	Surveying bool
 
+	// Vanished is the node from which somebody has taken the attached location away while
+	// the node restarted, and who may be about to do more; 0 for none.
+	Vanished neon.NodeID
+
 	// Fresh is the generation that was issued in this term and that no call has
 	// carried yet; only such a number may start an attachment.
 	Fresh neon.Generation
@@ -254,6 +258,9 @@ func (s *Scene) attach() Step {
 		return Step{Kind: Done}
 	case s.Fresh == s.Shard.Generation:
 		return s.begin()
+	case s.Vanished == d && at.Absent():
+		return Step{Kind: Blocked, Node: d, Why: fmt.Sprintf(
+			"its location on node %d was taken away while the node restarted", d)}
 	}
 	// The number may have been used for an attachment that is gone, or it is held
 	// in the mode of a migration that was given up: only a new one is safe.

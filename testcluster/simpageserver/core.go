@@ -142,8 +142,9 @@ func (c *core) finish(now time.Duration, ch *locationChange) transition {
 	case ch.mode == modeSecondary:
 		s.since, s.have, s.gen = now, had, 0
 	default:
+		replaced := s.mode.attached() // which is never queued
 		c.spawn(now, ch.shard, s, ch.gen)
-		if ch.lazy {
+		if ch.lazy && !replaced {
 			s.lazy, s.since = true, s.since+c.behave.LazyActivation
 		}
 	}

@@ -164,6 +164,20 @@ func TestSlotInProgressIsNullAndConflicts(t *testing.T) {
 	w.silent()
 }
 
+// An attachment waits for its turn only where nothing was attached.
+func TestAnAttachmentThatReplacesAnotherIsNotLazy(t *testing.T) {
+	w := newWorld(t, Options{Behaviour: Behaviour{LazyActivation: time.Hour}})
+	n := w.node(1)
+	for _, want := range []State{Attaching, Active} {
+		g := w.auth.grant(shardOf(0), 1)
+		w.want(200, n, "PUT", locationPath(shardOf(0))+"?lazy=true", conf(neon.AttachedSingle, g))
+		if v, _ := n.Location(shardOf(0)); v.State != want {
+			t.Errorf("in generation %s it is %s", g, v.State)
+		}
+	}
+	w.silent()
+}
+
 func TestActivationTakesTimeAfterTheReply(t *testing.T) {
 	w := newWorld(t, Options{Behaviour: Behaviour{Activation: 150 * time.Millisecond}})
 	n := w.node(1)

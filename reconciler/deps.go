@@ -120,6 +120,8 @@ type Options struct {
 	RehomeSecondary time.Duration // 10 min after its node went offline a secondary is placed anew
 	RepairInterval  time.Duration // 5 s between tries to place what could not be placed
 	EvacuationBatch int           // 1000 shards per log entry, about 60 KB
+	// 5 min that a tenant which was put to Secondary keeps a second copy
+	KeepSecondary time.Duration
 	// list a node again only for some time after a call to it has failed
 	RelistInDoubt bool
 	// how long an attached location that was taken away while its node restarted is left to
@@ -182,6 +184,7 @@ func (o Options) withDefaults() Options {
 	d(&o.RetryMax, 10*time.Second)
 	d(&o.RehomeSecondary, 10*time.Minute)
 	d(&o.RepairInterval, 5*time.Second)
+	d(&o.KeepSecondary, 5*time.Minute)
 	n(&o.EvacuationBatch, 1000)
 	d(&o.StartScanTimeout, 15*time.Second)
 	d(&o.OperationInterval, 250*time.Millisecond)

@@ -150,9 +150,10 @@ func (r *rules) offline() (ids []neon.NodeID) {
 	return ids
 }
 
-// repair places what lacks a location, as far as there are nodes.
+// repair places what lacks a location, as far as there are nodes, and gives up what is not
+// wanted. A tenant that was put to Secondary keeps a second copy for a while.
 func (r *rules) repair() {
-	ids := r.unplaced.list()
+	ids := r.unplaced.list(r.opts.KeepSecondary)
 	loads, asked := r.nodes.answering()
 	if !asked {
 		return

@@ -1,21 +1,24 @@
 package reconciler
 
 import (
-	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
 )
 
-// unplaced is the set of shards whose intent lacks what their policy wants.
+// unplaced is the set of shards whose intent is not what their policy wants.
 type unplaced struct {
-	mu     sync.Mutex
-	shards map[neon.ShardID]struct{}
+	mu sync.Mutex
+
+	// shards have since when they have a copy to spare, because their tenants were put to
+	// Secondary. The time is zero for all others.
+	shards map[neon.ShardID]time.Time
 }
 
-func newUnplaced() *unplaced { return &unplaced{shards: make(map[neon.ShardID]struct{})} }
+func newUnplaced() *unplaced { return &unplaced{shards: make(map[neon.ShardID]time.Time)} }
 
 // note adds or removes a shard, as its record says.
 func (u *unplaced) note(st *fsm.State, sh *fsm.Shard) {
@@ -23,12 +26,16 @@ func (u *unplaced) note(st *fsm.State, sh *fsm.Shard) {
 	attach := tenant.Policy.Kind == neon.PlaceAttached && sh.Attached == 0
 	lacks := ok && !sh.Unmanaged &&
 		(attach || len(sh.Secondary) != tenant.Policy.WantedSecondaries())
+	spare := tenant.Policy.Kind == neon.PlaceSecondary && len(sh.Secondary) > 1
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if lacks {
-		u.shards[sh.ID] = struct{}{}
-	} else {
+	switch {
+	case !lacks:
 		delete(u.shards, sh.ID)
+	case !spare:
+		u.shards[sh.ID] = time.Time{}
+	case u.shards[sh.ID].IsZero():
+		u.shards[sh.ID] = time.Now()
 	}
 }
 
@@ -38,11 +45,18 @@ func (u *unplaced) forget(id neon.ShardID) {
 	delete(u.shards, id)
 }
 
-// list is the set in order.
-func (u *unplaced) list() []neon.ShardID {
+// list is the set in order, without those that have had a copy to spare for less than some
+// time.
+func (u *unplaced) list(spare time.Duration) (ids []neon.ShardID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(u.shards), neon.ShardID.Compare)
+	for id, since := range u.shards {
+		if time.Since(since) >= spare {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, neon.ShardID.Compare)
+	return ids
 }
 
 // freed reports whether one of some tenants, which have changed, has shards in the

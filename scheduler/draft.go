@@ -180,14 +180,13 @@ func (d *draft) trim(wanted int) {
 	}
 }
 
-// satisfySecondary leaves one warm location and nothing attached. The one kept is
-// reachable if any is, in the home zone if any is, and else the one that was
-// attached; a fresh one is chosen like an attached location, so that activating
-// the tenant attaches it at home.
+// satisfySecondary leaves nothing attached, and one warm location, with another one to spare
+// if there is one: see keepOne. The first is reachable if any is, in the home zone if any is,
+// and else the one that was attached; a fresh one is chosen like an attached location, so
+// that activating the tenant attaches it at home.
 func (d *draft) satisfySecondary() bool {
-	demoted := d.attached
-	if demoted != 0 {
-		d.secondary = append(d.secondary, demoted)
+	if d.attached != 0 {
+		d.secondary = slices.Insert(d.secondary, 0, d.attached)
 	}
 	d.attached, d.preferred = 0, 0
 	if len(d.secondary) == 0 {
@@ -197,16 +196,33 @@ func (d *draft) satisfySecondary() bool {
 		}
 		return ok
 	}
-	keep := slices.MinFunc(d.secondary, func(a, b neon.NodeID) int {
+	gone := func(id neon.NodeID) int { return bit(d.fleet.node(id).class == unreachable) }
+	slices.SortStableFunc(d.secondary, func(a, b neon.NodeID) int {
 		x, y := d.fleet.node(a), d.fleet.node(b)
-		return cmp.Or(
-			cmp.Compare(bit(x.class == unreachable), bit(y.class == unreachable)),
-			cmp.Compare(x.score(attached, d.az).Zone, y.score(attached, d.az).Zone),
-			cmp.Compare(bit(a != demoted), bit(b != demoted)),
-			cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(gone(a), gone(b)),
+			cmp.Compare(x.score(attached, d.az).Zone, y.score(attached, d.az).Zone))
 	})
-	d.secondary = append(d.secondary[:0], keep)
+	d.secondary = d.secondary[:min(len(d.secondary), 2)]
+	if gone(d.secondary[len(d.secondary)-1]) > 0 {
+		d.keepOne()
+	}
 	return true
+}
+
+// keepOne gives up the copy that a tenant which was put to Secondary has to spare. Whoever
+// attaches the tenant again soon has its secondary as well.
+func (d *draft) keepOne() { d.secondary = d.secondary[:min(len(d.secondary), 1)] }
+
+// wake attaches a shard of a tenant that was put to Secondary where that was best: on the
+// first node that takes it.
+func (d *draft) wake() {
+	for _, id := range d.secondary {
+		if n := d.fleet.node(id); n != nil && n.class == schedulable {
+			d.drop(id)
+			d.attached = id
+			return
+		}
+	}
 }
 
 // demote makes the old attached node a secondary if any are wanted, and keeps

@@ -47,7 +47,8 @@ func (s *Scheduler) Assume(id neon.TenantID, shards []fsm.NewShard) {
 // Replace decides anew, under a policy, all shards of a tenant that exists, and
 // returns the intents that differ from what is. It is for the change of a policy:
 // an attached location is kept wherever it is, a missing one is made of the best
-// secondary, and secondaries are added or given up to be as many as wanted.
+// secondary, and secondaries are added or given up to be as many as wanted. A tenant that
+// is put to Secondary keeps one to spare, which Repair gives up.
 //
 // tenant.Scheduling is what it will be after the change. With Pause or Stop
 // nothing is decided except for what is attached under a policy that allows no
@@ -63,6 +64,9 @@ func (s *Scheduler) Replace(tenant fsm.Tenant, policy neon.Placement) ([]fsm.Int
 		}
 		d := s.take(&sh)
 		d.asked = true
+		if policy.Kind == neon.PlaceAttached && s.tenant.Policy.Kind == neon.PlaceSecondary {
+			d.wake()
+		}
 		if !d.satisfy(policy) && first == nil {
 			first = s.unplaced(sh.ID)
 		}
@@ -91,6 +95,9 @@ func (s *Scheduler) Repair(sh fsm.Shard) (fsm.Intent, bool) {
 	}
 	d := s.take(&sh)
 	d.satisfy(s.tenant.Policy)
+	if s.tenant.Policy.Kind == neon.PlaceSecondary {
+		d.keepOne()
+	}
 	s.put(&d)
 	if !d.differs(&sh) {
 		return fsm.Intent{}, false

@@ -23,6 +23,7 @@ func TestAPolicyChangesTheIntentsInOneEntry(t *testing.T) {
 		"a secondary more": {neon.Attached(0), neon.Attached(1), true, 1},
 		"a secondary less": {neon.Attached(1), neon.Attached(0), true, 0},
 		"secondary only":   {neon.Attached(0), secondaryPolicy, false, 1},
+		"one to spare":     {neon.Attached(1), secondaryPolicy, false, 2},
 		"detached":         {neon.Attached(1), detachedPolicy, false, 0},
 		"attached again":   {detachedPolicy, neon.Attached(0), true, 0},
 	} {

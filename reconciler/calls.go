@@ -9,6 +9,7 @@ import (
 	"quorate/internal/decide"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/plan"
+	"quorate/reconciler/queue"
 	"quorate/scheduler"
 )
 
@@ -130,7 +131,7 @@ func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
 	} else if awaited {
 		return errListing
 	}
-	if !c.queue.Acquire(k, k.Memory.basis, step.Node) {
+	if !c.queue.Acquire(k, queue.Looks, k.Memory.basis, step.Node) {
 		return errParked
 	}
 	defer c.queue.Release(k, step.Node)
@@ -164,7 +165,7 @@ func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
 
 // put makes a location be what the step says.
 func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
-	if !c.queue.Acquire(k, k.Memory.basis, step.Node) {
+	if !c.queue.Acquire(k, queue.Changes, k.Memory.basis, step.Node) {
 		return errParked
 	}
 	defer c.queue.Release(k, step.Node)

@@ -106,7 +106,7 @@ type Options struct {
 	SlowWorkers   int // 256, for warming and catching up, which hold no other permit
 
 	FailoverWorkers int // 128, for shards that no pageserver serves
-	PerNode         int // 64 calls at a time to one node, and as many long steps
+	PerNode         int // 64 calls of a kind at a time to one node, and as many long steps
 	HookCalls       int // 32 notifications at a time
 
 	PutTimeout      time.Duration // 25 s

@@ -22,7 +22,7 @@ func (w *worker) longStep(k *task) {
 	// it may have been decided otherwise while the step waited for its turn
 	if ok && w.ctx.Err() == nil && plan.Next(sc) == step {
 		nodes := nodesOf(sc, step)
-		if !w.queue.Acquire(k, k.Memory.basis, nodes...) {
+		if !w.queue.Acquire(k, queue.Steps, k.Memory.basis, nodes...) {
 			return
 		}
 		err = w.makeLongStep(k, sc, step, nodes)

@@ -134,6 +134,31 @@ func TestShardsAreTakenFromNodesThatDoNotAttachThem(t *testing.T) {
 	}
 }
 
+// TestCallsThatHangHoldUpNoLooks: a node that answers looks and hangs on every change of a
+// location has few slots for changes. Looks do not wait for these.
+func TestCallsThatHangHoldUpNoLooks(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		b.create(40, 1, neon.Attached(1))
+		b.awaitIdle()
+		b.few() // a leader that has issued no number has to look after a call that failed
+		b.fleet.set(func() { b.fleet.stalls = map[neon.NodeID]call{1: callPut} })
+		b.configureAll(`{"gc_horizon":7}`)
+		elapse(time.Minute)
+		looks := 0
+		b.fleet.onLook = func(neon.ShardID) { b.fleet.set(func() { looks++ }) }
+		elapse(15 * time.Minute)
+		b.fleet.set(func() {
+			if looks < 10 {
+				t.Errorf("there were %d looks", looks)
+			}
+			b.fleet.stalls = nil
+		})
+		elapse(time.Minute)
+		b.awaitIdle()
+		b.check()
+	})
+}
+
 // TestUnresponsiveNodesHoldUpNoMoves: they take the workers of long steps as little.
 func TestUnresponsiveNodesHoldUpNoMoves(t *testing.T) {
 	for _, origin := range []bool{false, true} {

@@ -3,9 +3,9 @@
 // A wake-up carries no data. Several for one shard merge, and a lost one is repeated
 // by the next change. At most one worker has a shard at a time.
 //
-// A node that does not answer holds up nobody else. It has a number of slots for calls,
-// which get fewer as calls stay without an answer. The worker of a call that lasts
-// counts to the slots of the node, and not to its pool any more.
+// A node that does not answer holds up nobody else. It has a number of slots for calls of
+// each kind, which get fewer as calls of that kind stay without an answer. The worker of a
+// call that lasts counts to the slots of the node, and not to its pool any more.
 //
 // The package does not know what the workers do. It makes no calls, reads no state
 // and decides nothing about a shard.
@@ -23,7 +23,7 @@ import (
 type Limits struct {
 	High, Normal, Failover, Slow int // workers of each pool
 
-	PerNode int // short calls to one node, and, apart from these, long steps
+	PerNode int // calls of each Kind to one node
 }
 
 // Queue hands shards to workers. M is what a worker remembers of a shard from one

@@ -137,7 +137,7 @@ func TestQueueParksForASlotAndComesBack(t *testing.T) {
 		done, inside := 0, 0
 		var q *Queue[record]
 		q = New(small, func(k *Task[record]) {
-			if !q.Acquire(k, 0, 7) {
+			if !q.Acquire(k, Changes, 0, 7) {
 				return
 			}
 			mu.Lock()
@@ -268,14 +268,14 @@ func TestASlotThatIsNotNeededIsPassedOn(t *testing.T) {
 				case shardN(4):
 					q.Retry(k, 0, time.Hour)
 				default:
-					if q.Acquire(k, 0, 8) {
+					if q.Acquire(k, Changes, 0, 8) {
 						q.Release(k, 8)
 						q.Finish(k)
 					}
 				}
 				return
 			}
-			if !q.Acquire(k, 0, 7) {
+			if !q.Acquire(k, Changes, 0, 7) {
 				return
 			}
 			if k.ID == shardN(1) {

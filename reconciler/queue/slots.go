@@ -13,10 +13,22 @@ const lasting = time.Second
 // few stale entries of a list are not worth being cleared away.
 const few = 64
 
-// place is what slots are of: the short calls to a node, or the long steps on it.
+// Kind is a kind of calls. A node may answer one and not another, so that each has slots of
+// its own.
+type Kind uint8
+
+// The kinds of calls.
+const (
+	Changes Kind = iota // short calls that change something
+	Looks               // short calls that only look
+	Steps               // the questions of a long step
+	kinds
+)
+
+// place is what slots are of: one kind of calls to a node.
 type place struct {
 	node neon.NodeID
-	long bool
+	kind Kind
 }
 
 // slots are those of one place. There are at most limit, which is from 1 to Limits.PerNode.
@@ -35,17 +47,17 @@ func (q *Queue[M]) at(p place) *slots[M] {
 	return s
 }
 
-// Acquire takes a slot for a task on each of some nodes: one for a long step if the task
-// makes one, else one for a short call. When a node has none the task is parked, and
-// comes back by itself, with the slot that was given back: the caller must return at once.
-// It also comes back after a decision newer than basis. Release ends it.
-func (q *Queue[M]) Acquire(t *Task[M], basis uint64, nodes ...neon.NodeID) bool {
+// Acquire takes a slot for calls of a kind for a task on each of some nodes. When a node has
+// none the task is parked, and comes back by itself, with the slot that was given back: the
+// caller must return at once. It also comes back after a decision newer than basis. Release
+// ends it.
+func (q *Queue[M]) Acquire(t *Task[M], kind Kind, basis uint64, nodes ...neon.NodeID) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	given := t.given
-	t.given = place{}
+	t.given, t.kind = place{}, kind
 	for _, n := range nodes {
-		p := place{n, t.long}
+		p := place{n, kind}
 		if s := q.at(p); s.used >= s.limit && p != given {
 			if given != (place{}) {
 				q.release(given)
@@ -55,7 +67,7 @@ func (q *Queue[M]) Acquire(t *Task[M], basis uint64, nodes ...neon.NodeID) bool 
 		}
 	}
 	for _, n := range nodes {
-		if p := (place{n, t.long}); p == given {
+		if p := (place{n, kind}); p == given {
 			given = place{}
 		} else {
 			q.at(p).used++
@@ -64,7 +76,7 @@ func (q *Queue[M]) Acquire(t *Task[M], basis uint64, nodes ...neon.NodeID) bool 
 	if given != (place{}) {
 		q.release(given)
 	}
-	if !t.long {
+	if kind != Steps {
 		t.lasts = time.AfterFunc(lasting, func() { q.spare(t) })
 	}
 	return true
@@ -110,7 +122,7 @@ func (q *Queue[M]) Release(t *Task[M], nodes ...neon.NodeID) {
 		q.running[t.pool]++
 	}
 	for _, n := range nodes {
-		q.release(place{n, t.long})
+		q.release(place{n, t.kind})
 	}
 }
 
@@ -118,9 +130,10 @@ func (q *Queue[M]) Release(t *Task[M], nodes ...neon.NodeID) {
 func (q *Queue[M]) Answered(t *Task[M], n neon.NodeID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.at(place{n, t.long})
+	p := place{n, t.kind}
+	s := q.at(p)
 	s.limit = min(s.limit+1, q.perNode)
-	q.grant(s, place{n, t.long})
+	q.grant(s, p)
 }
 
 // Unanswered takes half of the slots for calls like those of a task from a node that did
@@ -128,15 +141,17 @@ func (q *Queue[M]) Answered(t *Task[M], n neon.NodeID) {
 func (q *Queue[M]) Unanswered(t *Task[M], n neon.NodeID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.at(place{n, t.long})
+	s := q.at(place{n, t.kind})
 	s.limit = max(1, s.limit/2)
 }
 
-// Throttle takes all slots but one from a node.
+// Throttle takes all slots but one of each kind from a node.
 func (q *Queue[M]) Throttle(n neon.NodeID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.at(place{n, false}).limit, q.at(place{n, true}).limit = 1, 1
+	for kind := range kinds {
+		q.at(place{n, kind}).limit = 1
+	}
 }
 
 // handBack passes on a slot that a task was given while it was parked and then did

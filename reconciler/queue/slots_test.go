@@ -2,6 +2,7 @@ package queue
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,7 +35,7 @@ func (c *callers) work(k *Task[record]) {
 	c.mu.Lock()
 	n := c.node(k.ID)
 	c.mu.Unlock()
-	if !c.queue.Acquire(k, 0, n) {
+	if !c.queue.Acquire(k, Changes, 0, n) {
 		return
 	}
 	c.count(n, +1)
@@ -125,6 +126,10 @@ func TestSlotsShrinkWithoutAnswersAndGrowWithThem(t *testing.T) {
 			c.queue.Unanswered(k, 1)
 		}
 		inside(1, "after many")
+		for range 20 {
+			c.queue.Answered(&Task[record]{kind: Looks}, 1)
+		}
+		inside(1, "after answers of another kind")
 		c.queue.Answered(k, 1)
 		inside(2, "after an answer")
 		for range 20 {
@@ -132,6 +137,39 @@ func TestSlotsShrinkWithoutAnswersAndGrowWithThem(t *testing.T) {
 		}
 		inside(8, "after many")
 		c.queue.Close()
+	})
+}
+
+// A node that hangs on changes is looked at nevertheless.
+func TestAChangeThatHangsHoldsUpNoLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var looked atomic.Bool
+		var q *Queue[record]
+		q = New(Limits{Normal: 4, PerNode: 1}, func(k *Task[record]) {
+			kind, takes := Changes, time.Hour
+			if k.ID == onNode(1, 1) {
+				kind, takes = Looks, time.Millisecond
+			}
+			if !q.Acquire(k, kind, 0, 1) {
+				return
+			}
+			time.Sleep(takes)
+			looked.Store(looked.Load() || kind == Looks)
+			q.Release(k, 1)
+			q.Finish(k)
+		})
+		q.Wake(Normal, onNode(1, 0))
+		time.Sleep(time.Millisecond)
+		q.Wake(Normal, onNode(1, 1))
+		time.Sleep(time.Second)
+		if !looked.Load() {
+			t.Error("it waits for the change")
+		}
+		time.Sleep(time.Hour)
+		q.Close()
+		if len(q.slots) != 0 {
+			t.Errorf("slots are left: %v", q.slots)
+		}
 	})
 }
 
@@ -207,7 +245,7 @@ func TestLongStepsTakeTheSlotsOfAllTheirNodes(t *testing.T) {
 			}
 			a := neon.NodeID(k.ID.Tenant[0])
 			b := a%3 + 1
-			if !q.Acquire(k, 0, a, b) {
+			if !q.Acquire(k, Steps, 0, a, b) {
 				return
 			}
 			count := func(by int) {

@@ -41,6 +41,7 @@ type Task[M any] struct {
 	newest uint64 // log index of the newest decision among those changes
 	basis  uint64 // log index of the newest decision that the last pass was based on
 
+	kind  Kind        // of the calls that it has, or waits for, a slot for
 	given place       // where it was given a slot that it has not used yet
 	lasts *time.Timer // runs out when a call lasts
 	spare bool        // its worker does not count to the pool while the call lasts

@@ -60,6 +60,11 @@ type Operation struct {
 
 	// At is the Unix time in milliseconds at which it was begun; 0: not known.
 	At int64 `cbor:"7,keyasint,omitempty"`
+
+	// Progress is the Unix time in milliseconds at which a shard has come or gone, as far as
+	// it was noted; 0: not since it was begun. It keeps a new leader from giving what is in
+	// the way all its time again.
+	Progress int64 `cbor:"8,keyasint,omitempty"`
 }
 
 // BeginNodeOperation starts a long operation and sets the scheduling policy that
@@ -117,6 +122,30 @@ func (c BeginNodeOperation) apply(t *txn) Result {
 	}
 	n.Scheduling = c.Kind.during()
 	t.setNode(n)
+	return Result{}
+}
+
+// NoteProgress says when the operation that was begun at an index has got on. What is about
+// another operation, or is known, is ignored.
+type NoteProgress struct {
+	Node  neon.NodeID `cbor:"1,keyasint"`
+	Begun uint64      `cbor:"2,keyasint"`
+
+	// At is the Unix time in milliseconds.
+	At int64 `cbor:"3,keyasint"`
+}
+
+// Level is the second: the first version knows nothing of progress.
+func (NoteProgress) Level() uint64 { return secondLevel }
+
+func (c NoteProgress) apply(t *txn) Result {
+	n, ok := t.Node(c.Node)
+	if op := n.Operation; !ok || op.Kind == OperationNone || op.Begun != c.Begun ||
+		c.At <= op.Progress {
+		return Result{}
+	}
+	n.Operation.Progress = c.At
+	t.noteNode(n)
 	return Result{}
 }
 

@@ -203,7 +203,12 @@ func secondHistory() []Command {
 			}},
 		}},
 	)
-	return all
+	return append(all,
+		BeginNodeOperation{
+			Node: 2, Kind: OperationDrain, Prior: neon.SchedulingActive, At: 1700000000004,
+		},
+		NoteProgress{Node: 2, Begun: uint64(len(all) + 1), At: 1700000000005},
+	)
 }
 
 // goldens are the histories by the directory of their files. Those of the level that is not

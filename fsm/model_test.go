@@ -431,6 +431,12 @@ func (m *machine) command(t *rapid.T) Command {
 		}
 	case 15:
 		n, _ := m.s.Node(drawNode.Draw(t, "node"))
+		if rapid.IntRange(0, 3).Draw(t, "progress") == 0 {
+			return NoteProgress{
+				Node: n.ID, Begun: sequence(t, n.Operation.Begun),
+				At: rapid.Int64Range(-1, 3).Draw(t, "at"),
+			}
+		}
 		return EndNodeOperation{
 			Node: n.ID, Begun: sequence(t, n.Operation.Begun),
 			Ending: Ending(rapid.IntRange(0, 4).Draw(t, "ending")),

@@ -92,6 +92,38 @@ func TestARestartInterruptsTheOperationOnTheNode(t *testing.T) {
 }
 
 // Who relies on being alone is refused while another node has an operation.
+// TestProgressIsOfOneOperation: it is not that of the one before, and does not go back.
+func TestProgressIsOfOneOperation(t *testing.T) {
+	s, begun := begin1(t, OperationDrain)
+	s, _ = must(t, s, SetLevel{Level: Level})
+	first, _ := s.Node(1)
+	for _, c := range []struct {
+		note NoteProgress
+		want int64
+	}{
+		{NoteProgress{Node: 1, Begun: begun, At: 5}, 5},
+		{NoteProgress{Node: 1, Begun: begun, At: 4}, 5},
+		{NoteProgress{Node: 1, Begun: begun - 1, At: 9}, 5},
+		{NoteProgress{Node: 2, At: 9}, 5},
+		{NoteProgress{Node: 9, Begun: begun, At: 9}, 5},
+		{NoteProgress{Node: 1, Begun: begun, At: 7}, 7},
+	} {
+		s, _ = must(t, s, c.note)
+		n, _ := s.Node(1)
+		if n.Operation.Progress != c.want || n.Sequence != first.Sequence {
+			t.Errorf("after %+v: %+v", c.note, n)
+		}
+		if other, _ := s.Node(2); other.Operation != (Operation{}) {
+			t.Errorf("after %+v: %+v", c.note, other)
+		}
+	}
+	s, _ = must(t, s, EndNodeOperation{Node: 1, Begun: begun, Ending: Cancelled})
+	s, _ = must(t, s, NoteProgress{Node: 1, Begun: begun, At: 9})
+	if n, _ := s.Node(1); n.Operation != (Operation{}) {
+		t.Errorf("afterwards: %+v", n)
+	}
+}
+
 func TestAnOperationMayDemandToBeAlone(t *testing.T) {
 	s, begun := begin1(t, OperationDrain)
 	c := BeginNodeOperation{

@@ -1,7 +1,6 @@
 package reconciler
 
 import (
-	"fmt"
 	"time"
 
 	"quorate/api/neon"
@@ -72,25 +71,4 @@ func (o *operations) remains(op *operation) map[neon.ShardID]string {
 		left[sh.ID] = why
 	}
 	return left
-}
-
-// overdue is why an operation begins nothing any more and waits for nothing, or "". An
-// obstacle is timed anew by each leader, and leaders may follow each other for good. So an
-// operation as a whole has as much time as its moves can take if each one lasts as long
-// as it may. There are no more than twice as many as shards were attached on the node, or
-// than a node has on average.
-func (o *operations) overdue(st *fsm.State, op *operation) string {
-	if op.At == 0 {
-		return ""
-	}
-	nodes := 1
-	for range st.Nodes() {
-		nodes++
-	}
-	moves := 2*op.Total + st.ShardCount()/nodes
-	limit := movePatience * time.Duration(2+moves/max(1, o.opts.OperationMoves))
-	if time.Since(time.UnixMilli(op.At)) < limit {
-		return ""
-	}
-	return fmt.Sprintf("the operation has lasted for %s", limit)
 }

@@ -110,7 +110,7 @@ func (o *operations) settle(l *look, v opinion) opinion {
 			movePatience, why)}
 	}
 	if x, ok := l.op.obstacles[l.id]; v.verdict == act {
-		if ok && x.why == logRefuses && x.lasts(o.opts.Stalled) {
+		if ok && x.why == logRefuses && l.op.settles(x, o.opts.Stalled) {
 			return opinion{verdict: stays, why: x.why}
 		}
 		return v // whether it is refused again is seen then
@@ -119,7 +119,7 @@ func (o *operations) settle(l *look, v opinion) opinion {
 		delete(l.op.obstacles, l.id)
 		return v
 	}
-	if x := l.op.meet(l.id, v.why, v.patience); v.patience > 0 && x.lasts(v.patience) {
+	if x := l.op.meet(l.id, v.why, v.patience); l.op.settles(x, v.patience) {
 		return opinion{verdict: stays, why: v.why}
 	}
 	return v

@@ -39,6 +39,7 @@ type operations struct {
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
 	arrived    wait.Signal // a shard, of an operation or not, is as its record says
 	running    map[neon.NodeID]*operation
+	began      time.Time // when this leader began with them
 
 	mu     sync.Mutex
 	status map[neon.NodeID]decide.OperationStatus // for others; guarded by mu
@@ -62,11 +63,12 @@ type operation struct {
 	moved     int                          // shards that have come or gone, under this leader
 	notBefore time.Time                    // until when there is nothing to plan
 	overdue   string                       // why nothing is waited for any more, or ""
+	headway
 }
 
 func newOperation(n *fsm.Node) *operation {
 	return &operation{
-		Operation: n.Operation, node: n.ID,
+		Operation: n.Operation, node: n.ID, headway: headwayOf(n.Operation),
 		moving: make(map[neon.ShardID]time.Time), to: make(map[neon.ShardID]neon.NodeID),
 		looked: make(map[neon.ShardID]struct{}), obstacles: make(map[neon.ShardID]obstacle),
 		left: make(map[neon.ShardID]string),
@@ -100,6 +102,7 @@ func (o *operations) run() {
 	case <-o.ctx.Done():
 		return
 	}
+	o.began = time.Now()
 	tick := time.NewTicker(o.opts.OperationInterval)
 	defer tick.Stop()
 	for {
@@ -159,6 +162,7 @@ func (o *operations) round() {
 		before := len(op.moving)
 		o.advance(st, op, max(0, budget))
 		budget -= len(op.moving) - before
+		o.noteProgress(op)
 		o.publish(op)
 		if len(op.plan) == 0 && len(op.moving) == 0 {
 			o.finish(op)
@@ -193,6 +197,7 @@ func (o *operations) follow(st *fsm.State) {
 			continue
 		}
 		op := newOperation(n)
+		op.handedOn = op.At != 0 && time.UnixMilli(op.At).Before(o.began)
 		o.begin(st, op)
 		o.running[n.ID] = op
 		o.logger.Info(title(op.Kind)+" background operation starting", "node", n.ID,
@@ -274,6 +279,7 @@ func (o *operations) advance(st *fsm.State, op *operation, room int) {
 		case finished:
 			if begun {
 				op.moved++
+				op.gotOn = time.Now()
 			}
 			delete(op.moving, id)
 			delete(op.obstacles, id)
@@ -531,7 +537,7 @@ func (o *operations) forced(st *fsm.State, op *operation) (intents []fsm.Intent)
 	for sh := range st.NodeShards(op.node) {
 		tenant, _ := st.Tenant(sh.ID.Tenant)
 		if x, ok := op.obstacles[sh.ID]; tenant.Scheduling == neon.ShardStop ||
-			ok && x.lasts(o.opts.Stalled) {
+			ok && op.settles(x, o.opts.Stalled) {
 			continue
 		}
 		in, ok := fsm.Intent{}, false

@@ -15,6 +15,7 @@ import (
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
 	"quorate/internal/decide"
+	"quorate/internal/wait"
 	"quorate/reconciler/outbox"
 )
 
@@ -231,6 +232,25 @@ func TestAnOperationNamesWhatItWaitsFor(t *testing.T) {
 	})
 }
 
+// beginAt begins an operation as a client does now.
+func (b *bench) beginAt(n neon.NodeID, kind fsm.OperationKind) (begun time.Time) {
+	b.t.Helper()
+	begun = time.Now()
+	b.must(fsm.BeginNodeOperation{
+		Node: n, Kind: kind, Prior: neon.SchedulingActive, At: begun.UnixMilli(),
+	})
+	return begun
+}
+
+// succeed has leaders follow each other until no operation is left, or for a limited time.
+func (b *bench) succeed(each, limit time.Duration) {
+	for begun := time.Now(); operating(b.log.State()) > 0 && time.Since(begun) < limit; {
+		elapse(each)
+		b.depose()
+		b.lead()
+	}
+}
+
 // TestAnOperationEndsHoweverOftenLeadersChange: an obstacle is timed by a leader, and none
 // leads for long enough. How the operation ended is in the log.
 func TestAnOperationEndsHoweverOftenLeadersChange(t *testing.T) {
@@ -238,38 +258,127 @@ func TestAnOperationEndsHoweverOftenLeadersChange(t *testing.T) {
 		fsm.OperationDrain: fsm.Finished, fsm.OperationDelete: fsm.GaveUp,
 	}
 	for kind, result := range results {
+		for _, x := range endlesses() {
+			t.Run(fmt.Sprintf("%s, %s", kind, x.name), func(t *testing.T) {
+				scenario(t, 4, func(b *bench) {
+					b.create(24, 1, neon.Attached(1))
+					b.awaitIdle()
+					n := b.busiest()
+					sh, _ := b.log.State().Shard(b.firstOn(n))
+					x.spoil(b, sh)
+					begun := b.beginAt(n, kind)
+					b.succeed(20*time.Second, 2*time.Hour)
+					o := howEnded(b, n, kind)
+					if d := time.UnixMilli(o.EndedAt).Sub(begun); d > handedPatience+time.Minute {
+						b.t.Errorf("it ended after %s", d)
+					}
+					if o.Ending != result || o.Left.Count != 1 || o.Attached > 1 || o.Total < 2 ||
+						len(o.Left.Named) != 1 || o.Left.Named[0].Shard != sh.ID ||
+						!strings.Contains(o.Left.Named[0].Why, x.says) {
+						b.t.Errorf("it ended as %+v", o)
+					}
+				})
+			})
+		}
+	}
+}
+
+// cold is a fleet whose secondaries lack nearly everything until a moment, and whose
+// downloads are slow until then.
+type cold struct {
+	*fleet
+	until func(neon.ShardID) time.Time
+}
+
+func (f cold) SecondaryDownload(
+	ctx context.Context, node *fsm.Node, id neon.ShardID, atMost time.Duration,
+) (bool, error) {
+	done, err := f.fleet.SecondaryDownload(ctx, node, id, atMost)
+	if err == nil && time.Now().Before(f.until(id)) {
+		return false, wait.Sleep(ctx, atMost)
+	}
+	return done, err
+}
+
+func (f cold) SecondaryStatus(
+	ctx context.Context, node *fsm.Node, id neon.ShardID,
+) (neon.SecondaryProgress, error) {
+	p, err := f.fleet.SecondaryStatus(ctx, node, id)
+	if err == nil && time.Now().Before(f.until(id)) {
+		p.BytesDownloaded /= 10
+	}
+	return p, err
+}
+
+// TestWhatTakesItsTimeIsWaitedForByAllLeaders: no leader lives for as long as the moves of a
+// drain take, and nothing is in their way. They arrive. If they do not within half an hour
+// the drain ends nevertheless.
+func TestWhatTakesItsTimeIsWaitedForByAllLeaders(t *testing.T) {
+	for _, tt := range []struct {
+		cold, ends time.Duration
+		arrives    bool
+	}{
+		{12 * time.Minute, 14 * time.Minute, true},
+		{5 * time.Hour, movePatience + time.Minute, false},
+	} {
 		scenario(t, 4, func(b *bench) {
-			b.log.Upgrade(b.t)
-			b.create(24, 1, neon.Attached(1))
+			for _, id := range b.create(24, 1, neon.Attached(1)) {
+				b.pin(id)
+			}
 			b.awaitIdle()
 			n := b.busiest()
-			sh, _ := b.log.State().Shard(b.firstOn(n))
-			b.must(fsm.BeginSplit{
-				Tenant: sh.ID.Tenant, Sequence: sequenceOf(b, sh.ID.Tenant), Count: 2, Stripe: 2048,
-				Parents: []fsm.SplitParent{{
-					Shard: sh.ID, Node: sh.GenNode, Generation: sh.Generation,
-				}},
-			})
-			begun := time.Now()
-			b.must(fsm.BeginNodeOperation{
-				Node: n, Kind: kind, Prior: neon.SchedulingActive, At: begun.UnixMilli(),
-			})
-			for operating(b.log.State()) > 0 && time.Since(begun) < 2*time.Hour {
-				elapse(2 * time.Minute)
-				b.depose()
-				b.lead()
-			}
-			o := howEnded(b, n, kind)
-			if d := time.UnixMilli(o.EndedAt).Sub(begun); d > 65*time.Minute || d < movePatience {
-				b.t.Errorf("%s: it ended after %s", kind, d)
-			}
-			if o.Ending != result || o.Left.Count != 1 || o.Attached != 1 || o.Total < 2 ||
-				len(o.Left.Named) != 1 || o.Left.Named[0].Shard != sh.ID ||
-				!strings.Contains(o.Left.Named[0].Why, beingSplit) {
-				b.t.Errorf("%s: it ended as %+v", kind, o)
+			warm := time.Now().Add(tt.cold)
+			b.migrations = cold{b.fleet, func(neon.ShardID) time.Time { return warm }}
+			b.depose()
+			b.lead()
+			b.awaitIdle()
+			begun := b.beginAt(n, fsm.OperationDrain)
+			b.succeed(4*time.Second, 6*time.Hour)
+			o := howEnded(b, n, fsm.OperationDrain)
+			if d := time.UnixMilli(o.EndedAt).Sub(begun); d > tt.ends ||
+				(o.Left.Count == 0) != tt.arrives {
+				b.t.Errorf("cold for %s: it ended after %s as %+v", tt.cold, d, o)
 			}
 		})
 	}
+}
+
+// TestAnOperationThatGetsOnGivesNothingUpSoon: leaders change, and what one finds in the way
+// goes away soon. An operation that has got on a short time ago waits for it, though it was
+// begun long ago.
+func TestAnOperationThatGetsOnGivesNothingUpSoon(t *testing.T) {
+	const each = 2 * time.Minute
+	scenario(t, 4, func(b *bench) {
+		b.create(24, 1, neon.Attached(1))
+		b.awaitIdle()
+		n := b.busiest()
+		were := b.attachedTo(n)
+		slices.SortFunc(were, neon.ShardID.Compare)
+		begun := time.Now()
+		b.depose()
+		b.opts.OperationMoves = 1
+		b.migrations = cold{b.fleet, func(id neon.ShardID) time.Time { // one after another
+			return begun.Add(time.Duration(slices.Index(were, id)+1) * each)
+		}}
+		b.lead()
+		b.awaitIdle()
+		b.beginAt(n, fsm.OperationDrain)
+		b.succeed(4*time.Second, time.Duration(len(were))*each-each/2)
+		if len(were) < 5 || b.attachedOn(n) != 1 {
+			t.Fatalf("of %d there are %d left", len(were), b.attachedOn(n))
+		}
+		b.fleet.set(func() {
+			b.fleet.stalls = map[neon.NodeID]call{
+				1: callWarm, 2: callWarm, 3: callWarm, 4: callWarm,
+			}
+		})
+		elapse(20 * time.Second)
+		b.fleet.set(func() { b.fleet.stalls = nil })
+		b.succeed(time.Minute, 10*time.Minute)
+		if o := howEnded(b, n, fsm.OperationDrain); o.Left.Count != 0 {
+			t.Errorf("it ended as %+v", o)
+		}
+	})
 }
 
 func sequenceOf(b *bench, id neon.TenantID) uint64 {

@@ -171,6 +171,9 @@ func (c *checker) move(s *Shard) {
 		c.fail("shard %s is to move to node %d, which is %s, with secondaries on %v", s.ID, p,
 			n.Scheduling, s.Secondary)
 	}
+	if (s.PlacedOn != 0) != (s.PlacedAt > 0) {
+		c.fail("shard %s was placed on node %d at %d", s.ID, s.PlacedOn, s.PlacedAt)
+	}
 	if s.Insisted && p == 0 {
 		c.fail("shard %s moves nowhere, and an operator insists on that", s.ID)
 	}

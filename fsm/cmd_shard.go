@@ -25,6 +25,9 @@ type Intent struct {
 	// Insisted says that an operator has asked for it, whatever the policies of the node and
 	// of the tenant are.
 	Insisted bool `cbor:"8,keyasint,omitempty"`
+
+	// At is the Unix time in milliseconds of what an operator has asked for.
+	At int64 `cbor:"9,keyasint,omitempty"`
 }
 
 // SetIntents moves the intents of many shards, each on its own condition: the

@@ -117,7 +117,7 @@ func (c CommitSplit) apply(t *txn) Result {
 		for _, id := range sp.Children(p.Shard) {
 			child := parent
 			child.ID, child.PreferredNode, child.Sequence = id, 0, t.Index
-			child.Insisted = false
+			child.Insisted, child.PlacedOn, child.PlacedAt = false, 0, 0
 			child.ComputeAcknowledged, child.AcknowledgedNode = false, p.Node
 			child.PriorNode = 0
 			child.Unmanaged = false

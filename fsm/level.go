@@ -17,8 +17,8 @@ const (
 	// secondLevel bounds the numbers that come from outside, and leaves what has no
 	// number left out of a re-attach. It knows since when nodes are silent, where a
 	// shard was before, when operations on nodes got on and how they have ended, which
-	// safekeepers are gone, what decisions were based on, and what operators insist on. A
-	// shard moves only to where it has a secondary.
+	// safekeepers are gone, what decisions were based on, what operators insist on, and
+	// where they have placed shards. A shard moves only to where it has a secondary.
 	secondLevel = 2
 )
 

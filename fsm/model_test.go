@@ -293,6 +293,7 @@ func (m *machine) intent(t *rapid.T, id neon.ShardID) Intent {
 		PreferredNode: drawNode.Draw(t, "preferred"), Issue: rapid.Bool().Draw(t, "issue"),
 		Basis:    m.basis(t, sh),
 		Insisted: m.s.KnowsBasis() && rapid.Bool().Draw(t, "insisted"),
+		At:       rapid.Int64Range(-1, 5).Draw(t, "at"),
 	}
 }
 
@@ -517,6 +518,9 @@ func dump(s *State) string {
 		if sh.PriorNode != 0 {
 			b = fmt.Appendf(b, "before node %d, node %d had the number of\n", sh.GenNode,
 				sh.PriorNode)
+		}
+		if sh.PlacedOn != 0 {
+			b = fmt.Appendf(b, "placed on node %d at %d\n", sh.PlacedOn, sh.PlacedAt)
 		}
 		insisted := ""
 		if sh.Insisted {

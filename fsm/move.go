@@ -40,6 +40,9 @@ func prefer(t *txn, s *Shard, in *Intent) {
 		s.PreferredNode = 0 // nothing could become warm
 	}
 	s.Insisted = insisted && s.PreferredNode != 0
+	if goal := s.Goal(); in.Insisted && in.At > 0 && goal != 0 {
+		s.PlacedOn, s.PlacedAt = goal, in.At
+	}
 }
 
 // endMove makes a shard stay where it is, unless it has come to the cut-over. A secondary

@@ -194,3 +194,46 @@ func TestAnOperatorInsistsUntilSomethingElseIsDecided(t *testing.T) {
 		t.Errorf("to a node that is deleted: %+v", now)
 	}
 }
+
+// Where an operator has wanted a shard last is kept, and since when, whatever is decided
+// later. The children of a split are placed by nobody.
+func TestWhereAnOperatorHasPlacedAShardIsKept(t *testing.T) {
+	s, _ := must(t, small(t), SetLevel{Level: Level})
+	set := func(in Intent) Shard {
+		t.Helper()
+		sh, _ := s.Shard(shard0)
+		in.Shard, in.Sequence = shard0, sh.Sequence
+		s, _ = must(t, s, SetIntents{Intents: []Intent{in}})
+		sh, _ = s.Shard(shard0)
+		return sh
+	}
+	for _, c := range []struct {
+		what string
+		in   Intent
+		on   neon.NodeID
+		at   int64
+	}{
+		{"by the leader", Intent{Attached: 2, Secondary: []neon.NodeID{1}, At: 3}, 0, 0},
+		{"by hand", Intent{Attached: 3, Secondary: []neon.NodeID{1}, Insisted: true, At: 5}, 3, 5},
+		{"elsewhere", Intent{Attached: 1, Secondary: []neon.NodeID{3}}, 3, 5},
+		{"warmed by hand", Intent{
+			Attached: 1, Secondary: []neon.NodeID{2}, PreferredNode: 2, Insisted: true, At: 7,
+		}, 2, 7},
+		{"arrived", Intent{Attached: 2, Secondary: []neon.NodeID{1}}, 2, 7},
+		{"nobody knows when", Intent{Attached: 1, Insisted: true}, 2, 7},
+	} {
+		if sh := set(c.in); sh.PlacedOn != c.on || sh.PlacedAt != c.at {
+			t.Errorf("%s: %+v", c.what, sh)
+		}
+	}
+	restored(t, s)
+	s, _ = must(t, s, ReAttach{Node: 1})
+	s, _ = splitOf(t, s)
+	sp, _ := s.Split(shard0.Tenant)
+	s, _ = must(t, s, CommitSplit{Tenant: sp.Tenant, Began: sp.Began})
+	for _, sh := range shardsOf(s, shard0.Tenant) {
+		if sh.PlacedOn != 0 || sh.PlacedAt != 0 {
+			t.Errorf("a child of a split: %+v", sh)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -50,6 +51,11 @@ type Shard struct {
 	// decided later ends it.
 	Insisted bool
 
+	// PlacedOn is where an operator has wanted the shard last, and PlacedAt the Unix time in
+	// milliseconds; 0: nowhere yet, or at the first level. It may be elsewhere since.
+	PlacedOn neon.NodeID
+	PlacedAt int64
+
 	// Unmanaged is set while a client attaches and detaches this shard on pageservers
 	// itself. The shard is numbered and validated as any other. Otherwise the leader
 	// leaves it alone, until a command decides about its place or its configuration.
@@ -72,6 +78,9 @@ func (s *Shard) HasSecondary(n neon.NodeID) bool { return slices.Contains(s.Seco
 func (s *Shard) Intends(n neon.NodeID) bool {
 	return n != 0 && s.Attached == n || s.HasSecondary(n)
 }
+
+// Goal is the node that the shard is attached on, or is to be once its move has ended.
+func (s *Shard) Goal() neon.NodeID { return cmp.Or(s.PreferredNode, s.Attached) }
 
 // OwesNotification reports whether compute still has to be told where the shard's
 // newest generation is.

@@ -155,7 +155,8 @@ func appendShard(b []byte, s *Shard) []byte {
 	b, _ = s.ID.AppendBinary(b)
 	b = append(b, boolByte(
 		s.HasGeneration)|boolByte(s.ComputeAcknowledged)<<1|boolByte(s.Unmanaged)<<2|boolByte(
-		s.Unhealthy)<<3|boolByte(s.PriorNode != 0)<<4|boolByte(s.Insisted)<<5)
+		s.Unhealthy)<<3|boolByte(s.PriorNode != 0)<<4|boolByte(s.Insisted)<<5|boolByte(
+		s.PlacedOn != 0)<<6)
 	b = binary.AppendUvarint(b, uint64(s.Generation))
 	b = binary.AppendUvarint(b, uint64(s.AcknowledgedNode))
 	b = binary.AppendUvarint(b, uint64(s.GenNode))
@@ -170,6 +171,10 @@ func appendShard(b []byte, s *Shard) []byte {
 	b = appendBytes(b, s.PreferredAZ.String())
 	if s.PriorNode != 0 { // not in the first level, whose records end here
 		b = binary.AppendUvarint(b, uint64(s.PriorNode))
+	}
+	if s.PlacedOn != 0 {
+		b = binary.AppendUvarint(b, uint64(s.PlacedOn))
+		b = binary.AppendUvarint(b, uint64(s.PlacedAt))
 	}
 	return b
 }
@@ -332,6 +337,12 @@ func (d *decoder) shard() (s Shard) {
 	if flags&16 != 0 {
 		if s.PriorNode = neon.NodeID(d.uvarint()); s.PriorNode == 0 {
 			d.fail(fmt.Errorf("shard %s was at no node before", s.ID))
+		}
+	}
+	if flags&64 != 0 {
+		s.PlacedOn, s.PlacedAt = neon.NodeID(d.uvarint()), int64(d.uvarint())
+		if s.PlacedOn == 0 || s.PlacedAt <= 0 {
+			d.fail(fmt.Errorf("shard %s was placed nowhere", s.ID))
 		}
 	}
 	return s

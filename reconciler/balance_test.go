@@ -7,6 +7,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/scheduler"
 )
 
 // createOn creates tenants of one shard that are attached on a node and at home in its
@@ -132,6 +133,57 @@ func TestAFleetBecomesEvenAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhatAnOperatorHasPlacedStays: for an hour, whoever leads. Others move in its stead.
+func TestWhatAnOperatorHasPlacedStays(t *testing.T) {
+	scenario(t, 6, func(b *bench) {
+		for n := range neon.NodeID(6) {
+			b.createOn(n+1, 20)
+		}
+		b.awaitIdle()
+		var placed []neon.ShardID
+		for sh := range b.log.State().AttachedOn(1, neon.ShardID{}) {
+			if placed = append(placed, sh.ID); len(placed) == 15 {
+				break
+			}
+		}
+		sched := scheduler.New(b.log.State(), b.now.Loads())
+		var intents []fsm.Intent
+		for i, id := range placed {
+			sh, _ := b.log.State().Shard(id)
+			move := sched.Prewarm
+			if i%2 == 0 {
+				move = sched.Migrate
+			}
+			in, err := move(sh, 4, scheduler.OverrideScheduler)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			in.Insisted, in.At = true, time.Now().UnixMilli()
+			intents = append(intents, in)
+		}
+		b.must(fsm.SetIntents{Intents: intents})
+		there := func() (n int) {
+			for _, id := range placed {
+				if sh, _ := b.log.State().Shard(id); sh.Attached == 4 {
+					n++
+				}
+			}
+			return n
+		}
+		elapse(time.Minute)
+		for range 9 {
+			if n := there(); n != len(placed) {
+				b.t.Fatalf("%d shards of %d are where they were placed: %v", n, len(placed),
+					b.numbers())
+			}
+			elapse(6 * time.Minute)
+			b.depose()
+			b.lead()
+		}
+		b.awaitEven(19, 21, 10*time.Minute)
+	})
 }
 
 // TestMakingEvenKeepsToItsBudget: no more moves are at work at a time for a node.

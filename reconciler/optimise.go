@@ -41,7 +41,7 @@ type departure struct {
 }
 
 // noReturn is how long a shard does not go back because of its size: what is measured may
-// change by the move itself.
+// change by the move itself. For as long it stays where an operator has placed it.
 const noReturn = time.Hour
 
 // run looks for better places in intervals until the term ends.
@@ -148,7 +148,9 @@ func (o *optimiser) even(st *fsm.State) []fsm.Intent {
 	intents := scheduler.New(st, o.loads()).Balance(scheduler.Balancing{
 		Sizes: o.sizes(st), Left: left,
 		Moves: o.opts.OptimiseMoves - o.atWork(st), PerNode: o.opts.OptimisePerNode,
-		May:    func(id neon.ShardID) bool { return !o.failing(id) && !o.occupied(st, id.Tenant) },
+		May: func(id neon.ShardID) bool {
+			return !o.failing(id) && !o.occupied(st, id.Tenant) && !placed(st, id)
+		},
 		AtWork: o.atWorkOn,
 	})
 	for _, in := range intents {
@@ -175,6 +177,14 @@ func (o *optimiser) best(
 		}
 	}
 	return fsm.Intent{}, false
+}
+
+// placed reports whether an operator has wanted a shard lately where it is. The log has it,
+// so that it holds whoever leads.
+func placed(st *fsm.State, id neon.ShardID) bool {
+	sh, _ := st.Shard(id)
+	return sh.PlacedOn != 0 && sh.PlacedOn == sh.Goal() &&
+		time.Since(time.UnixMilli(sh.PlacedAt)) < noReturn
 }
 
 // failing reports whether calls for a shard fail.

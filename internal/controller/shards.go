@@ -97,7 +97,9 @@ func (h *Shards) move(
 		if err != nil || !scheduler.Changes(sh, in) {
 			return nil, err
 		}
-		in.Insisted = s.KnowsBasis()
+		if s.KnowsBasis() {
+			in.Insisted, in.At = true, time.Now().UnixMilli()
+		}
 		return fsm.SetIntents{Intents: []fsm.Intent{in}}, nil
 	})
 }

@@ -57,6 +57,10 @@ func TestAnOperatorInsistsOnAMigration(t *testing.T) {
 				!prewarm && sh.Attached != 2 {
 				t.Errorf("upgraded %v, prewarm %v: %+v", upgraded, prewarm, sh)
 			}
+			if at := time.UnixMilli(sh.PlacedAt); upgraded &&
+				(sh.PlacedOn != 2 || time.Since(at) > time.Hour) {
+				t.Errorf("placed on node %d at %d", sh.PlacedOn, sh.PlacedAt)
+			}
 		}
 	}
 }

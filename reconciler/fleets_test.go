@@ -42,10 +42,10 @@ type counted struct {
 func (c counted) Optimised(n int) { *c.n += n }
 
 // interval is the time between two samples, and calm how long nothing must have moved at
-// rest: three looks of the optimiser.
+// rest: a node that has fallen twice is steady again by then.
 const (
 	interval = 5 * time.Second
-	calm     = 75 * time.Second
+	calm     = 2*firstDoubt + time.Minute
 )
 
 // TestFleets makes the table of docs/balance.md: whatever happens to a fleet, it comes to

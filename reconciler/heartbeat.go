@@ -258,6 +258,11 @@ func (w *nodeWatch) loads() map[neon.NodeID]scheduler.Load {
 		l.Silent = true
 		out[id] = l
 	}
+	for _, id := range w.unsteady() {
+		l := out[id]
+		l.Unsteady = true
+		out[id] = l
+	}
 	return out
 }
 

@@ -65,8 +65,9 @@ type waker interface {
 type watched struct {
 	last        fsm.Node // as of the last look at the state
 	lastSuccess time.Time
-	since       time.Time // when the present availability was first seen here
-	noted       time.Time // when the log was last told of its silence
+	since       time.Time   // when the present availability was first seen here
+	falls       []time.Time // when it was lost or restarted, in the last hour
+	noted       time.Time   // when the log was last told of its silence
 	due         time.Time
 	busy        bool               // a probe is under way
 	endListing  context.CancelFunc // ends the listing under way; nil for none
@@ -201,6 +202,7 @@ func (w *nodeWatch) compareNode(st *fsm.State, n *fsm.Node, d *differences) {
 		e.since = now
 	}
 	if last.Available() && (!n.Available() || restarted) {
+		e.fell(now)
 		e.cancelCalls()
 		d.downed = append(d.downed, n.ID)
 		d.stranded, e.waiting = append(d.stranded, e.waiting...), nil

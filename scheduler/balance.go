@@ -113,7 +113,9 @@ func newBalance(r *round, o Balancing) *balance {
 		b.at[i] = len(b.holders)
 		at, _ := r.state.Node(n.id)
 		b.holders = append(b.holders, holder{
-			node: n, closed: at.Scheduling == neon.SchedulingFilling, // the operation sees to that
+			node: n,
+			// An operation sees to what is filled.
+			closed: at.Scheduling == neon.SchedulingFilling || n.load.Unsteady,
 		})
 		b.parts[n.zone+1].share += float64(n.share)
 	}

@@ -45,7 +45,8 @@ func (w *world) mayGo(in fsm.Intent, left map[neon.ShardID]neon.NodeID) {
 	sh, _ := w.state.Shard(in.Shard)
 	from, _ := w.state.Node(sh.Attached)
 	to, _ := w.state.Node(in.PreferredNode)
-	if !to.Schedulable() || w.loads[to.ID].Silent || in.Attached != sh.Attached || in.Issue {
+	if l := w.loads[to.ID]; !to.Schedulable() || l.Silent || l.Unsteady ||
+		in.Attached != sh.Attached || in.Issue {
 		w.t.Fatalf("%+v goes to %+v: %+v", sh, to, in)
 	}
 	if from.AZ == sh.PreferredAZ && to.AZ != from.AZ {
@@ -219,6 +220,7 @@ func TestBalancingAndOptimisingComeToRest(t *testing.T) {
 				w.replaceSecondaries(id+1, 10)
 				if rapid.Bool().Draw(t, "back") {
 					w.judge(id+1, neon.NodeActive)
+					w.loads[id+1] = Load{Unsteady: rapid.Bool().Draw(t, "lately")}
 				}
 			}
 		}

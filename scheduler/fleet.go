@@ -14,6 +14,7 @@ type fleet struct {
 	nodes []node
 	index map[neon.NodeID]int
 	open  []int  // indices of the schedulable nodes
+	firm  []int  // indices of those of them that are not unsteady
 	mute  []int  // indices of those that would be, but do not answer
 	zones []zone // of the schedulable nodes, or those that would be, by name
 }
@@ -74,6 +75,9 @@ func newFleet(state *fsm.State, loads map[neon.NodeID]Load) *fleet {
 		}
 		if n.class == schedulable {
 			f.open = append(f.open, i)
+			if !n.load.Unsteady {
+				f.firm = append(f.firm, i)
+			}
 		}
 	}
 	takers := f.open

@@ -69,7 +69,7 @@ func (m *improvement) betterAttached() neon.NodeID {
 	best := Score{}
 	for _, id := range sh.Secondary {
 		n := m.node(id)
-		if n == nil || n.class != schedulable {
+		if n == nil || n.class != schedulable || n.load.Unsteady {
 			continue
 		}
 		sc := n.score(attached, sh.PreferredAZ)
@@ -80,7 +80,7 @@ func (m *improvement) betterAttached() neon.NodeID {
 	if best.Node != 0 && m.isHome(best.Node) {
 		return best.Node
 	}
-	id, ok := m.pick(attached,
+	id, ok := m.pickOf(m.firm, attached,
 		&draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ})
 	if !ok || !m.isHome(id) {
 		return 0
@@ -129,7 +129,7 @@ func (m *improvement) betterSecondary(r role) (fsm.Intent, bool) {
 	sh := m.shard
 	d := m.take(sh)
 	held := draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ}
-	id, ok := m.pick(r, &held)
+	id, ok := m.pickOf(m.firm, r, &held)
 	if ok {
 		better := m.node(id).score(r, sh.PreferredAZ)
 		for i, old := range sh.Secondary {

@@ -32,10 +32,24 @@ func (w *world) optimise(limit int) (steps int) {
 		if len(intents) == 0 {
 			return steps
 		}
+		for _, in := range intents {
+			w.steady(in)
+		}
 		w.commit(s, fsm.SetIntents{Intents: intents})
 		w.arrive()
 		if steps += len(intents); steps > limit {
 			w.t.Fatalf("still optimising after %d steps: %+v", steps, intents)
+		}
+	}
+}
+
+// steady demands that a better place is on no node that has come back only lately.
+func (w *world) steady(in fsm.Intent) {
+	w.t.Helper()
+	sh, _ := w.state.Shard(in.Shard)
+	for _, id := range append(in.Secondary, in.Attached) {
+		if !sh.Intends(id) && w.loads[id].Unsteady {
+			w.t.Fatalf("%+v goes to node %d, which is unsteady: %+v", sh, id, in)
 		}
 	}
 }

@@ -23,6 +23,11 @@ type Load struct {
 	// die together, and not all are found out at once. Only what a client asks for goes
 	// there, when no other node can take it.
 	Silent bool
+
+	// Unsteady says that the node has come back only lately. It takes what has to be
+	// somewhere, but nothing is moved there for a better place or an even load: when it
+	// goes away again that was in vain.
+	Unsteady bool
 }
 
 // DefaultMaxShards is the number of shards a pageserver is assumed to take when

@@ -1,0 +1,50 @@
+package reconciler
+
+import (
+	"slices"
+	"time"
+
+	"quorate/api/neon"
+)
+
+// A node that was lost, or restarted, is steady again after firstDoubt. With every further
+// time in the last fallsCount that doubles. What is moved there for an even load, or for a
+// better place, would have to leave it with each fall.
+const (
+	firstDoubt = 5 * time.Minute
+	fallsCount = time.Hour
+	mostFalls  = 5 // beyond which it doubles no more
+)
+
+// fell notes that a node that was available is not any more, or is another process. The
+// caller holds the lock.
+func (e *watched) fell(now time.Time) {
+	e.falls = slices.DeleteFunc(e.falls,
+		func(at time.Time) bool { return now.Sub(at) >= fallsCount })
+	e.falls = append(e.falls, now)
+}
+
+// unsteady reports whether a node is not to be counted on yet. One that was not seen to
+// fall, by this leader, is. The caller holds the lock.
+func (e *watched) unsteady(now time.Time) bool {
+	n := 0
+	for _, at := range e.falls {
+		if now.Sub(at) < fallsCount {
+			n++
+		}
+	}
+	return n > 0 && now.Sub(e.since) < firstDoubt<<(min(n, mostFalls)-1)
+}
+
+// unsteady lists the nodes that are not to be counted on yet.
+func (w *nodeWatch) unsteady() (ids []neon.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	for id, e := range w.watch {
+		if e.unsteady(now) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

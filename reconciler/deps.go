@@ -141,6 +141,7 @@ type Options struct {
 	OptimiseMoves    int           // 16 moves at work at a time
 	// 8 of them from one node and to it, to make loads even; less than none: they are not
 	OptimisePerNode int
+	Disks           Disks
 	OptimiseScan    int           // 10000 shards looked at in one interval
 	SizeInterval    time.Duration // 1 min between questions for the sizes of shards
 	ColdRetry       time.Duration // 5 s between looks at a destination that is not warm
@@ -200,6 +201,7 @@ func (o Options) withDefaults() Options {
 	if o.OptimisePerNode == 0 {
 		o.OptimisePerNode = 8
 	}
+	o.Disks = o.Disks.WithDefaults()
 	d(&o.SizeInterval, time.Minute)
 	d(&o.ColdRetry, 5*time.Second)
 	d(&o.LongReconcile, 120*time.Second)

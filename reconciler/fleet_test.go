@@ -19,7 +19,6 @@ import (
 	"quorate/internal/wait"
 	"quorate/reconciler/outbox"
 	"quorate/reconciler/plan"
-	"quorate/scheduler"
 )
 
 // fleet is a set of pageservers that obey the rules of generations and fail the
@@ -64,6 +63,7 @@ type fleet struct {
 	mute      bool                      // no secondary has a heatmap
 	disks     map[neon.NodeID]uint64
 	bytes     map[neon.ShardID]uint64 // what an attached shard has
+	other     map[neon.NodeID]uint64  // what else is on disks; nil: nothing is told
 }
 
 func newFleet(t *testing.T, log *fsmtest.Log) *fleet {
@@ -226,6 +226,13 @@ func (f *fleet) Utilization(ctx context.Context, node *fsm.Node) (*neon.Utilizat
 	u := &neon.Utilization{MaxShardCount: 2500}
 	if disk, ok := f.disks[node.ID]; ok {
 		u.FreeSpaceBytes, u.DiskUsablePct = disk, 100
+		if f.other != nil {
+			for id := range f.at[node.ID] {
+				u.DiskWantedBytes += f.bytes[id]
+			}
+			u.DiskUsageBytes = min(disk, u.DiskWantedBytes+f.other[node.ID])
+			u.FreeSpaceBytes -= u.DiskUsageBytes
+		}
 	}
 	f.mu.Unlock()
 	if frozen > 0 {
@@ -519,22 +526,6 @@ func (b *bench) create(n int, count neon.ShardCount, policy neon.Placement) (ids
 func (b *bench) createAs(id neon.TenantID, count neon.ShardCount, policy neon.Placement) {
 	b.t.Helper()
 	b.createBy(nil, id, count, policy)
-}
-
-// createBy places a tenant by some loads.
-func (b *bench) createBy(
-	loads map[neon.NodeID]scheduler.Load, id neon.TenantID, count neon.ShardCount,
-	policy neon.Placement,
-) {
-	b.t.Helper()
-	shards, err := scheduler.New(b.log.State(), loads).PlaceTenant(id, count, policy)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.must(fsm.CreateTenant{
-		ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive,
-		Shards: shards,
-	})
 }
 
 // pin makes a tenant one that is not moved for its own good.

@@ -14,6 +14,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/scheduler"
 )
 
 var (
@@ -148,6 +149,22 @@ func (f *fleetTest) fill(shards int) {
 			elapse(time.Second) // the fleet takes them up
 		}
 	}
+}
+
+// createBy places a tenant by some loads.
+func (b *bench) createBy(
+	loads map[neon.NodeID]scheduler.Load, id neon.TenantID, count neon.ShardCount,
+	policy neon.Placement,
+) {
+	b.t.Helper()
+	shards, err := scheduler.New(b.log.State(), loads).PlaceTenant(id, count, policy)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.must(fsm.CreateTenant{
+		ID: id, Count: count, Stripe: 2048, Policy: policy, Scheduling: neon.ShardActive,
+		Shards: shards,
+	})
 }
 
 // rest has something happen, waits until nothing moves any more, and writes a row.

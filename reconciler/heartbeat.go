@@ -58,6 +58,7 @@ func (w *nodeWatch) probe(node fsm.Node) {
 		e.due = now.Add(min(retryProbe, w.opts.HeartbeatInterval))
 	} else {
 		e.failures, e.lastSuccess, e.utilization = 0, now, u
+		e.full = w.opts.Disks.full(e.full, loadOf(u))
 	}
 	stale := now.Sub(e.listedAt) > e.relist &&
 		(!w.opts.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
@@ -247,23 +248,33 @@ func (w *nodeWatch) utilizations() map[neon.NodeID]*neon.Utilization {
 func (w *nodeWatch) loads() map[neon.NodeID]scheduler.Load {
 	out := make(map[neon.NodeID]scheduler.Load)
 	for id, u := range w.utilizations() {
-		out[id] = scheduler.Load{
-			DiskWanted: u.DiskWantedBytes,
-			DiskUsable: (u.DiskUsageBytes + u.FreeSpaceBytes) / 100 * uint64(u.DiskUsablePct),
-			Shards:     int(u.ShardCount), MaxShards: int(u.MaxShardCount),
-		}
+		out[id] = loadOf(u)
 	}
 	for _, id := range append(w.silent(), w.unasked()...) {
 		l := out[id]
 		l.Silent = true
 		out[id] = l
 	}
-	for _, id := range w.unsteady() {
-		l := out[id]
-		l.Unsteady = true
-		out[id] = l
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	for id, e := range w.watch {
+		if unsteady := e.unsteady(now); unsteady || e.full {
+			l := out[id]
+			l.Unsteady, l.Full = unsteady, e.full
+			out[id] = l
+		}
 	}
 	return out
+}
+
+func loadOf(u *neon.Utilization) scheduler.Load {
+	total := u.DiskUsageBytes + u.FreeSpaceBytes
+	return scheduler.Load{
+		DiskWanted: u.DiskWantedBytes, DiskUsable: total / 100 * uint64(u.DiskUsablePct),
+		DiskUsed: u.DiskUsageBytes, DiskTotal: total,
+		Shards: int(u.ShardCount), MaxShards: int(u.MaxShardCount),
+	}
 }
 
 // answering are the loads for the rules. It is false as long as some node that could

@@ -79,6 +79,7 @@ type watched struct {
 	relist      time.Duration // after listedAt
 	doubted     time.Time     // when a call failed that may still be carried out
 	utilization *neon.Utilization
+	full        bool           // its disk is being relieved
 	waiting     []neon.ShardID // to be woken by the listing
 	downs       map[int]context.CancelFunc
 	nextDown    int

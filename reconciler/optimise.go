@@ -34,10 +34,12 @@ type optimiser struct {
 	left   map[neon.ShardID]departure // for even loads, lately; guarded by mu
 }
 
-// departure is when a shard began to leave a node.
+// departure is when a shard began to leave a node for another one, and whether a copy is
+// made there.
 type departure struct {
-	from neon.NodeID
-	at   time.Time
+	from, to neon.NodeID
+	at       time.Time
+	copied   bool
 }
 
 // noReturn is how long a shard does not go back because of its size: what is measured may
@@ -146,7 +148,7 @@ func (o *optimiser) even(st *fsm.State) []fsm.Intent {
 		}
 	}
 	intents := scheduler.New(st, o.loads()).Balance(scheduler.Balancing{
-		Sizes: o.sizes(st), Left: left,
+		Sizes: o.sizes(st), Left: left, Disks: o.disks(),
 		Moves: o.opts.OptimiseMoves - o.atWork(st), PerNode: o.opts.OptimisePerNode,
 		May: func(id neon.ShardID) bool {
 			return !o.failing(id) && !o.occupied(st, id.Tenant) && !placed(st, id)
@@ -155,7 +157,8 @@ func (o *optimiser) even(st *fsm.State) []fsm.Intent {
 	})
 	for _, in := range intents {
 		o.begun[in.Shard] = struct{}{}
-		o.left[in.Shard] = departure{in.Attached, time.Now()}
+		sh, _ := st.Shard(in.Shard)
+		o.left[in.Shard] = depart(&sh, &in)
 	}
 	return intents
 }

@@ -3,8 +3,6 @@ package reconciler
 import (
 	"slices"
 	"time"
-
-	"quorate/api/neon"
 )
 
 // A node that was lost, or restarted, is steady again after firstDoubt. With every further
@@ -34,17 +32,4 @@ func (e *watched) unsteady(now time.Time) bool {
 		}
 	}
 	return n > 0 && now.Sub(e.since) < firstDoubt<<(min(n, mostFalls)-1)
-}
-
-// unsteady lists the nodes that are not to be counted on yet.
-func (w *nodeWatch) unsteady() (ids []neon.NodeID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	for id, e := range w.watch {
-		if e.unsteady(now) {
-			ids = append(ids, id)
-		}
-	}
-	return ids
 }

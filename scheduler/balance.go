@@ -24,6 +24,9 @@ type Balancing struct {
 	// there because of its size.
 	Left map[neon.ShardID]neon.NodeID
 
+	// Disks says how full disks are relieved; nil: they are not.
+	Disks *Disks
+
 	// May reports whether a shard may be moved now, and AtWork whether the move that it
 	// is on is being worked on. Nil is yes.
 	May, AtWork func(neon.ShardID) bool
@@ -58,10 +61,12 @@ const (
 
 // balance is the making of one plan. A shard that is on its way counts where it goes.
 //
-// Two measures fall with every move, the first one before the second one: what nodes have
-// outside of the bounds by number, and the sum of the squares of the differences from
-// their fair shares by size. What Optimise measures does not grow. So whatever the
-// fleet was, it comes to rest, with Optimise too.
+// A node with a full disk gives shards until it is not full any more. It takes nothing
+// meanwhile, and no move fills a disk. So each is relieved once, unless something else fills
+// it. Beside that, two measures fall with every move, the first one before the second one:
+// what nodes have outside of the bounds by number, and the sum of the squares of the
+// differences from their fair shares by size. What Optimise measures does not grow. So
+// whatever the fleet was, it comes to rest, with Optimise too.
 type balance struct {
 	*round
 	Balancing
@@ -79,6 +84,8 @@ type holder struct {
 	load, fair  [measures]float64
 	least, most float64 // by number
 	moving      int     // moves at work, in both directions
+	bytes       float64 // that its disk will have more than it has told
+	coming      int     // copies that are made there
 	closed      bool    // it takes nothing
 	listed      bool
 	shards      []fsm.Shard // that may be moved away
@@ -164,6 +171,9 @@ func (b *balance) note(sh *fsm.Shard) {
 	to := from
 	if p := b.holder(sh.PreferredNode); p != nil && p != from && sh.HasSecondary(p.id) {
 		to = p
+		if b.enter(sh.ID.Tenant); len(sh.Secondary) > b.tenant.Policy.WantedSecondaries() {
+			b.copies(sh, b.vacated(sh, from), to)
+		}
 		if b.AtWork == nil || b.AtWork(sh.ID) {
 			to.moving++
 			if from != nil {
@@ -240,9 +250,12 @@ func band(fair float64) (least, most float64) {
 		max(math.Floor(fair+slack+rounding), math.Ceil(fair-rounding))
 }
 
-// plan chooses the moves: those by size when there are none by number.
+// plan chooses the moves: those for full disks, then those by number, and those by size when
+// there are none of the others.
 func (b *balance) plan() []fsm.Intent {
 	b.census()
+	b.given()
+	b.relieve()
 	for len(b.intents) < b.Moves && b.level() {
 		continue
 	}
@@ -276,6 +289,9 @@ func (h *holder) relative(m measure) float64 {
 	}
 	return 1
 }
+
+// takes reports whether a node takes anything.
+func (h *holder) takes() bool { return !h.closed && h.used < Overloaded }
 
 // busy reports whether a node has no room for some more moves.
 func (b *balance) busy(h *holder, more int) bool {
@@ -312,7 +328,7 @@ func (b *balance) takers(from *holder, list []*holder, w way) (tos []*holder) {
 	for _, to := range slices.Backward(list) {
 		has := to.load[byNumber]
 		if (has < to.least || over && has < to.most && (w == copied || has < to.fair[byNumber])) &&
-			to != from && !to.closed && to.used < Overloaded && !b.busy(to, 1) {
+			to != from && to.takes() && !b.busy(to, 1) {
 			tos = append(tos, to)
 		}
 	}
@@ -360,7 +376,8 @@ func (b *balance) list(h *holder) {
 func (b *balance) first(sh *fsm.Shard, from *holder, tos []*holder, w way) int {
 	fits := func(to *holder) bool {
 		switch {
-		case to.az != sh.PreferredAZ && b.livesIn(sh.PreferredAZ):
+		case to.az != sh.PreferredAZ && b.livesIn(sh.PreferredAZ),
+			!sh.HasSecondary(to.id) && !b.room(to, b.Sizes[sh.ID]):
 			return false
 		case w == either:
 			return b.Left[sh.ID] != to.id
@@ -384,6 +401,9 @@ func (b *balance) first(sh *fsm.Shard, from *holder, tos []*holder, w way) int {
 // move begins a move.
 func (b *balance) move(sh *fsm.Shard, from, to *holder) {
 	id := sh.ID
+	if !sh.HasSecondary(to.id) {
+		b.copies(sh, b.vacated(sh, from), to)
+	}
 	b.intents = append(b.intents, (&improvement{round: b.round, shard: sh}).prefer(to.id))
 	b.moved[id.Tenant] = b.filled == nil
 	for m, load := range [measures]float64{1, float64(b.Sizes[id])} {

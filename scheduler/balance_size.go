@@ -39,7 +39,7 @@ func (b *balance) even() bool {
 			if to.relative(bySize) >= 1 || tried == sizeTakers {
 				break
 			}
-			if to.closed || to.used >= Overloaded || b.busy(to, 1) {
+			if !to.takes() || b.busy(to, 1) {
 				continue
 			}
 			tried++
@@ -83,7 +83,7 @@ func (b *balance) exchange(from, to *holder) (best exchange) {
 		}
 	}
 	alone := from.load[byNumber]-1 >= from.least && to.load[byNumber]+1 <= to.most
-	both := len(b.intents)+2 <= b.Moves && !b.busy(from, 2) && !b.busy(to, 2)
+	both := from.takes() && len(b.intents)+2 <= b.Moves && !b.busy(from, 2) && !b.busy(to, 2)
 	for _, x := range away {
 		if alone {
 			consider(x, nil, 1)

@@ -43,6 +43,11 @@ func (w *world) even(o Balancing, limit int) (moves int) {
 func (w *world) mayGo(in fsm.Intent, left map[neon.ShardID]neon.NodeID) {
 	w.t.Helper()
 	sh, _ := w.state.Shard(in.Shard)
+	if in.PreferredNode == 0 { // a secondary, for a disk
+		w.steady(in)
+		left[sh.ID] = sh.Attached
+		return
+	}
 	from, _ := w.state.Node(sh.Attached)
 	to, _ := w.state.Node(in.PreferredNode)
 	if l := w.loads[to.ID]; !to.Schedulable() || l.Silent || l.Unsteady ||

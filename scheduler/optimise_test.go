@@ -43,13 +43,14 @@ func (w *world) optimise(limit int) (steps int) {
 	}
 }
 
-// steady demands that a better place is on no node that has come back only lately.
+// steady demands that a better place is on no node that has come back only lately, or whose
+// disk is full.
 func (w *world) steady(in fsm.Intent) {
 	w.t.Helper()
 	sh, _ := w.state.Shard(in.Shard)
 	for _, id := range append(in.Secondary, in.Attached) {
-		if !sh.Intends(id) && w.loads[id].Unsteady {
-			w.t.Fatalf("%+v goes to node %d, which is unsteady: %+v", sh, id, in)
+		if l := w.loads[id]; !sh.Intends(id) && (l.Unsteady || l.Full) {
+			w.t.Fatalf("%+v goes to node %d, which does not take it: %+v", sh, id, in)
 		}
 	}
 }

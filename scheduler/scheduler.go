@@ -14,6 +14,11 @@ type Load struct {
 	// disk, whether they do or not; DiskUsable how many there may be.
 	DiskWanted, DiskUsable uint64
 
+	// DiskUsed and DiskTotal are of the whole disk, whatever is on it. Full says that it is
+	// too full, and is being relieved: the node counts as overloaded.
+	DiskUsed, DiskTotal uint64
+	Full                bool
+
 	// Shards is the number of locations the node reports, MaxShards how many it
 	// takes; DefaultMaxShards is used for zero.
 	Shards, MaxShards int
@@ -119,6 +124,9 @@ func (s *Scheduler) Optimise(sh fsm.Shard) (fsm.Intent, bool) {
 // %, or two shards where that share is less than 20, to the next whole shard; and no more
 // bytes than 115 % of its fair share, or than that and 1 GiB. Bytes are looked at only when
 // nothing is to be moved by number.
+//
+// First of all, with o.Disks, a node whose disk is full gives locations to others with room
+// on theirs, and no node gets more than it has room for.
 //
 // At rest a node has more than that only when a shard that it has is about as large as
 // what it has too much, or when what it has may not go: shards stay at home while any node

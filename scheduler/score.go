@@ -121,6 +121,9 @@ func (n *node) refresh() {
 	}
 	shards := max(n.load.Shards, n.counts.Shards, 0)
 	n.used = max(n.disk, permillion(uint64(shards), uint64(limit)))
+	if n.load.Full {
+		n.used = max(n.used, Overloaded)
+	}
 }
 
 // permillion is part/whole in millionths; 0 for an unknown whole.

@@ -21,6 +21,7 @@ type world struct {
 	state *fsm.State
 	loads map[neon.NodeID]Load
 	index uint64
+	tell  func() // a heartbeat of all nodes; nil: the loads stay as they are
 }
 
 func newWorld(t failer) *world {
@@ -44,7 +45,12 @@ func (w *world) apply(c fsm.Command) fsm.Result {
 	return r
 }
 
-func (w *world) scheduler() *Scheduler { return New(w.state, w.loads) }
+func (w *world) scheduler() *Scheduler {
+	if w.tell != nil {
+		w.tell()
+	}
+	return New(w.state, w.loads)
+}
 
 // commit applies what s proposed and demands that its counts have come true.
 func (w *world) commit(s *Scheduler, c fsm.Command) fsm.Result {

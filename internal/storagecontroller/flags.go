@@ -8,6 +8,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/internal/app"
+	"quorate/reconciler"
 )
 
 // flags are the command line. The names and defaults of the first groups are
@@ -37,6 +38,7 @@ type flags struct {
 	diskLoss                         bool
 	maxSecondaryLag                  uint64
 	balanceMoves, balancePerNode     int
+	disks                            reconciler.Disks
 	chaosInterval                    duration
 	chaosExit                        schedule
 
@@ -116,6 +118,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	f.registerServing(fs)
 	f.registerWork(fs)
 	f.registerSplits(fs)
+	registerDisks(fs, &f.disks)
 	f.raft.register(fs)
 	f.registerSnapshots(fs)
 	registerUnused(fs)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"quorate/reconciler"
 )
 
 func parse(t *testing.T, args ...string) (*flags, error) {
@@ -92,6 +94,32 @@ func TestInstancesOfOneRepoTakeTurnsAtOneDirectory(t *testing.T) {
 	}
 	if mustParse(t, "--listen", "127.0.0.1:1").shared() {
 		t.Error("without an environment the directory is shared")
+	}
+}
+
+// What the chart of the existing controller may pass for full disks is taken; what would
+// move shards forth and back is refused.
+func TestFlagsAboutFullDisks(t *testing.T) {
+	const name = "--pageserver-auto-migration-"
+	cfg := configOf(t, name+"enabled", name+"max-migrations-per-destination", "3",
+		name+"disk-utilization-source-min", "85", name+"disk-actual-usage-source-min", "60",
+		name+"disk-utilization-source-target", "75",
+		name+"disk-utilization-destination-max", "72.5", name+"max-shard-size-limit", "9")
+	if want := (reconciler.Disks{
+		Enabled: true, SourceMin: 85, UsageMin: 60, Target: 75, DestinationMax: 72.5,
+		PerDestination: 3, Largest: 9,
+	}); cfg.Reconciler.Disks != want {
+		t.Errorf("read as %+v", cfg.Reconciler.Disks)
+	}
+	for _, args := range [][]string{
+		{name + "enabled", name + "disk-utilization-source-target=81"},
+		{name + "enabled", name + "disk-utilization-destination-max=81"},
+		{name + "disk-utilization-source-min=-1"},
+	} {
+		if err := mustParse(t, append(args, "--listen=127.0.0.1:1")...).check(); !errors.Is(err,
+			errUsage) {
+			t.Errorf("%v is taken: %v", args, err)
+		}
 	}
 }
 

@@ -194,7 +194,7 @@ func (f *flags) reconciler() reconciler.Options {
 		NormalWorkers: f.concurrency, HighWorkers: f.priorityConcurrency,
 		MaxSecondaryLag: f.maxSecondaryLag, Chaos: f.chaos(),
 		LongReconcile: f.longReconcile.std(), OptimiseMoves: f.balanceMoves,
-		OptimisePerNode: f.perNode(),
+		OptimisePerNode: f.perNode(), Disks: f.disks,
 	}
 	if f.repoDir != "" {
 		o.BesideNeonLocal()
@@ -259,6 +259,9 @@ func (f *flags) check() error {
 	if f.tenantRateLimit == 0 || f.safekeepersPerTimeline < 1 {
 		return fmt.Errorf(
 			"%w: --tenant-rate-limit and --timeline-safekeeper-count must be at least 1", errUsage)
+	}
+	if err := checkDisks(f.disks); err != nil {
+		return err
 	}
 	for _, number := range []struct {
 		name  string

@@ -111,6 +111,7 @@ func (w *nodeWatch) judge() {
 	now := time.Now()
 	var verdicts []fsm.Verdict
 	var silences []fsm.Silence
+	notes := fsm.Admit(w.log.State(), fsm.NoteSilence{}) == nil // else somebody does not know it
 	w.mu.Lock()
 	for id, e := range w.watch {
 		if now.Sub(w.silentSince(e)) >= w.patience(e) && e.failures >= provingFailures &&
@@ -119,6 +120,9 @@ func (w *nodeWatch) judge() {
 				Node: id, From: e.last.Availability, To: neon.NodeOffline,
 				Incarnation: e.last.Incarnation,
 			})
+			continue
+		}
+		if !notes {
 			continue
 		}
 		if s, ok := w.silence(e, now); ok {
@@ -182,9 +186,6 @@ func (w *nodeWatch) silence(e *watched, now time.Time) (s fsm.Silence, ok bool) 
 // note has the next leader know who is silent. It need not succeed.
 func (w *nodeWatch) note(silences []fsm.Silence) {
 	c := fsm.NoteSilence{Nodes: silences}
-	if fsm.Admit(w.log.State(), c) != nil {
-		return // some member does not know it yet
-	}
 	if _, err := w.log.Propose(w.ctx, fsm.RequestID{}, c); err != nil && w.ctx.Err() == nil {
 		w.logger.Info("the silence of nodes was not noted", "nodes", len(silences), "err", err)
 	}

@@ -86,6 +86,30 @@ func (b *bench) silentNode() neon.NodeID {
 	return n
 }
 
+// TestANodeThatHasRestartedAndFallsSilentIsNotedAtOnce: that its process before was silent
+// is no reason to say nothing of it.
+func TestANodeThatHasRestartedAndFallsSilentIsNotedAtOnce(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		n := b.silentNode()
+		elapse(5 * time.Second) // the verdict
+		b.fleet.set(func() { b.fleet.down[n] = false })
+		b.must(fsm.ReAttach{Node: n})
+		elapse(time.Second)
+		if node, _ := b.log.State().Node(n); node.Availability != neon.NodeActive {
+			t.Fatalf("it is %+v", node)
+		}
+		b.fleet.set(func() { b.fleet.down[n] = true })
+		elapse(3 * time.Second)
+		if node, _ := b.log.State().Node(n); node.Silent == 0 {
+			t.Error("it is silent, and the log does not say so")
+		}
+		b.fleet.set(func() { b.fleet.down[n] = false })
+		elapse(noteInterval)
+		b.awaitIdle()
+		b.check()
+	})
+}
+
 // TestTheVerdictDoesNotBeginAnewWithTheLeader: a node has been silent for most of its time
 // when the leader dies. Its successor asks it twice, and does not wait for all of it again.
 func TestTheVerdictDoesNotBeginAnewWithTheLeader(t *testing.T) {

@@ -195,6 +195,7 @@ func (w *nodeWatch) compareNode(st *fsm.State, n *fsm.Node, d *differences) {
 	if restarted {
 		d.restarted = append(d.restarted, n.ID)
 		e.listErr, e.due = nil, now
+		e.failures, e.noted = 0, time.Time{} // it is not the one that did not answer
 		if e.endListing != nil {
 			e.endListing() // it would be one of the process that is gone
 		}

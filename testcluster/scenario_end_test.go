@@ -125,9 +125,15 @@ func (s *script) normalised() string {
 	}
 	var b strings.Builder
 	for n := range all[0].Nodes() {
+		if beyond(n.ID) {
+			continue
+		}
 		fmt.Fprintf(&b, "node %s %s %s\n", n.ID, n.Availability, n.Scheduling)
 	}
 	for tenant := range all[0].TenantsFrom(neon.TenantID{}) {
+		if beyondStory(tenant.ID) {
+			continue
+		}
 		fmt.Fprintf(&b, "tenant %s count %d stripe %d %s %s deleting %v config %s\n", tenant.ID,
 			tenant.Count,
 			tenant.Stripe, tenant.Policy, tenant.Scheduling, tenant.Deleting, tenant.Config.JSON())

@@ -17,7 +17,10 @@ func leaderStories() []scenario {
 			name: "controller restarted while a pageserver is dead", builder: zones,
 			run: restartedStory,
 		},
-		{name: "leader's disk hangs", builder: zones, run: hungDiskStory},
+		{
+			name: "leader's disk hangs", builder: zones, run: hungDiskStory,
+			alone: "there is no majority for a time after the death of a second leader",
+		},
 		{name: "leader frozen", builder: zones, run: frozenStory, atLeast: 3},
 		{name: "leader cut off", builder: zones, run: cutOffStory, atLeast: 3},
 	}

@@ -214,13 +214,13 @@ func emptyDiskStory(s *script) {
 func staysDeadStory(s *script) {
 	s.populate()
 	s.step("all die")
-	for _, n := range s.Fleet().Nodes() {
+	for _, n := range s.pageservers() {
 		n.Kill()
 	}
 	s.step("the verdicts")
 	s.verdicts()
 	s.step("all but one come back")
-	for _, n := range s.Fleet().Nodes()[1:] {
+	for _, n := range s.pageservers()[1:] {
 		s.pageserver(n.ID())
 	}
 	s.verdicts()
@@ -233,7 +233,7 @@ func allGoneStory(s *script) {
 	s.populate()
 	shard := shardOf(0, 0, 4)
 	s.step("all die")
-	for _, n := range s.Fleet().Nodes() {
+	for _, n := range s.pageservers() {
 		n.Kill()
 	}
 	s.step("the verdicts")
@@ -252,7 +252,7 @@ func allGoneStory(s *script) {
 	}
 	before, _ := s.Oracle().Shard(shard)
 	s.step("all come back")
-	for _, n := range s.Fleet().Nodes() {
+	for _, n := range s.pageservers() {
 		s.pageserver(n.ID())
 	}
 	s.step("serving")

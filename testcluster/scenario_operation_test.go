@@ -31,7 +31,10 @@ func operationStories() []scenario {
 		{name: "delete a node that dies", builder: slow, run: deleteDyingStory},
 		{name: "delete a node by force", builder: zones, run: forceDeleteStory},
 		{name: "delete a node the older way", builder: zones, run: deleteNowStory},
-		{name: "node deletion cancelled", builder: cold, run: cancelDeleteStory},
+		{
+			name: "node deletion cancelled", builder: cold, run: cancelDeleteStory,
+			alone: "the deletion ends while the leader notices what is ill",
+		},
 	}
 }
 

@@ -226,7 +226,7 @@ func nodePolicyStory(s *script) {
 // is refused or waits.
 func allPausedStory(s *script) {
 	s.populate()
-	nodes := s.Fleet().Nodes()
+	nodes := s.pageservers()
 	s.step("all are paused")
 	for _, n := range nodes {
 		s.schedule(n.ID(), neon.SchedulingPause)

@@ -90,7 +90,7 @@ func shardsOf(n, count int) (ids []neon.ShardID) {
 
 func (s *script) stages(b simpageserver.Behaviour) {
 	b.SplitStage = stage
-	for _, n := range s.Fleet().Nodes() {
+	for _, n := range s.pageservers() {
 		n.SetBehaviour(b)
 	}
 }
@@ -205,7 +205,7 @@ func splitAbortStory(s *script) {
 	check := s.untouched(append(shardsOf(0, 2), shardsOf(2, 0)...)...)
 	for at := simpageserver.SplitIndexed; at < simpageserver.SplitFinished; at++ {
 		s.step(fmt.Sprintf("fails after stage %d", at))
-		for _, n := range s.Fleet().Nodes() {
+		for _, n := range s.pageservers() {
 			n.SetBehaviour(simpageserver.Behaviour{SplitStage: stage})
 		}
 		one := s.home(shardOf(1, int(at)%2, 2)) // the other shard may be split well
@@ -320,12 +320,12 @@ func splitReplyStory(s *script) {
 		s.step(name)
 		rule := rules[name]
 		rule.Route = simpageserver.RouteShardSplit
-		for _, node := range s.Fleet().Nodes() {
+		for _, node := range s.pageservers() {
 			node.SetFaults(rule)
 		}
 		s.split(n, 4)
 		s.pass(3 * time.Second)
-		for _, node := range s.Fleet().Nodes() {
+		for _, node := range s.pageservers() {
 			node.SetFaults()
 		}
 	}

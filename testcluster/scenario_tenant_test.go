@@ -269,7 +269,7 @@ func deleteStory(s *script) {
 	s.step("delete")
 	s.deleteTenant(0)
 	s.step("delete with slow pageservers")
-	for _, n := range s.Fleet().Nodes() {
+	for _, n := range s.pageservers() {
 		n.SetFaults(simpageserver.Fault{
 			Kind: simpageserver.FaultDelayReply, Route: simpageserver.RouteTenantDelete,
 			Delay: time.Second,
@@ -277,7 +277,7 @@ func deleteStory(s *script) {
 	}
 	s.deleteTenant(1)
 	s.step("after that")
-	for _, n := range s.Fleet().Nodes() {
+	for _, n := range s.pageservers() {
 		n.SetFaults()
 	}
 	s.do("a deleted tenant is gone", func(ctx context.Context, c *testcluster.Client) error {
@@ -291,7 +291,7 @@ func deleteStory(s *script) {
 
 func lostReplyStory(s *script) {
 	faults := func(rules ...simpageserver.Fault) {
-		for _, n := range s.Fleet().Nodes() {
+		for _, n := range s.pageservers() {
 			n.SetFaults(rules...)
 		}
 	}

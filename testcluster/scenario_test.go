@@ -27,6 +27,10 @@ type scenario struct {
 
 	// atLeast is how many controllers the story needs.
 	atLeast int
+
+	// alone is why the story is not told beside a pageserver that it does not know;
+	// "": it is.
+	alone string
 }
 
 // variant is a way to run a scenario.
@@ -35,6 +39,7 @@ type variant struct {
 	mode        testcluster.Mode
 	controllers int
 	kill        moment
+	beside      ailment // of a pageserver, with each kill
 }
 
 // moment says when the leader is killed.
@@ -56,6 +61,9 @@ var variants = []variant{
 	{name: "three killed again and again", controllers: 3, kill: together},
 	{name: "one killed at each step", controllers: 1, kill: between},
 	{name: "one killed within each step", controllers: 1, kill: within_},
+	{name: "a pageserver dead", controllers: 3, kill: between, beside: dead},
+	{name: "a pageserver hanging", controllers: 3, kill: between, beside: hanging},
+	{name: "a pageserver answering slowly", controllers: 3, kill: between, beside: slow},
 }
 
 const usual = 3
@@ -66,7 +74,8 @@ var everyVariant = flag.Bool("scenarios.all", false,
 // variants are those that a story is run in.
 func (sc scenario) variants() (list []variant) {
 	for i, v := range variants {
-		if v.controllers >= sc.atLeast && (i < usual || *everyVariant) {
+		if v.controllers >= sc.atLeast && (i < usual || *everyVariant) &&
+			(v.beside == none || sc.alone == "") {
 			list = append(list, v)
 		}
 	}
@@ -95,6 +104,7 @@ type script struct {
 
 	deleted []neon.TenantID
 	killer  sync.WaitGroup
+	beside  *companions // nil: the story is told alone
 	mu      sync.Mutex
 	dead    []int // controllers that the runner has killed
 }
@@ -140,11 +150,16 @@ func play(t *testing.T, sc scenario, v variant, want *string) {
 	b := sc.builder
 	b.Mode, b.Controllers, b.Hook = v.mode, v.controllers, true
 	b.Seed = 1
+	if v.beside != none {
+		b.MaxOffline = besideOffline
+	}
 	b = paced(t, b)
 	s := &script{
 		T: t, kill: v.kill, rng: rand.New(rand.NewPCG(b.Seed, 42)), Cluster: testcluster.Run(t, b),
 	}
 	t.Cleanup(s.killer.Wait)
+	s.accompany(v.beside)
+	t.Cleanup(s.beside.settled)
 	sc.run(s)
 	s.end()
 	if t.Failed() {
@@ -164,10 +179,13 @@ func play(t *testing.T, sc scenario, v variant, want *string) {
 func (s *script) step(name string) {
 	s.Helper()
 	s.revive()
+	s.beside.recover()
 	s.step_ = name
+	s.beside.fallIll()
 	switch s.kill {
 	case between:
 		s.killLeader()
+		s.beside.demand()
 	case within_:
 		s.killSoon()
 	case together:
@@ -221,9 +239,11 @@ func (s *script) restartDead() {
 	}
 }
 
-// revive waits for a kill that is still to come and starts what is dead.
+// revive waits for a kill that is still to come, and for what is demanded after one, and
+// starts what is dead.
 func (s *script) revive() {
 	s.killer.Wait()
+	s.beside.settled()
 	s.restartDead()
 }
 
@@ -291,7 +311,7 @@ func (s *script) pass(d time.Duration) { <-time.After(d) }
 // verdicts waits until the controllers see which pageservers run.
 func (s *script) verdicts() {
 	s.Helper()
-	if err := s.WaitNodes(s.within()); err != nil {
+	if err := s.WaitNodes(s.within(), s.besides()...); err != nil {
 		s.Fatalf("step %q: %v", s.step_, err)
 	}
 }
@@ -308,6 +328,7 @@ func (s *script) pageserver(id neon.NodeID) {
 func (s *script) end() {
 	s.Helper()
 	s.revive()
+	s.beside.recover()
 	s.step_ = "end"
 	s.verdicts()
 	s.rest()

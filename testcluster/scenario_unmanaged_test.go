@@ -157,7 +157,7 @@ func dropStory(s *script) {
 	}
 	s.step("what was left of the other goes")
 	s.eventually("it goes", func(context.Context) error {
-		for _, n := range s.Fleet().Nodes() {
+		for _, n := range s.pageservers() {
 			if at, ok := n.Location(shardOf(1, 0, 0)); ok {
 				return fmt.Errorf("on %s: %+v", n.ID(), at)
 			}
@@ -176,7 +176,7 @@ func cancelStory(s *script) {
 	s.policy(0, neon.PolicyRequest{Scheduling: ptr(neon.ShardEssential)})
 	s.rest()
 	s.step("slow")
-	for _, n := range s.Fleet().Nodes() {
+	for _, n := range s.pageservers() {
 		n.SetFaults(simpageserver.Fault{
 			Kind: simpageserver.FaultDelayReply, Route: simpageserver.RouteLocationPut,
 			Delay: 20 * time.Second,
@@ -200,7 +200,7 @@ func cancelStory(s *script) {
 		return err
 	})
 	s.step("well again")
-	for _, n := range s.Fleet().Nodes() {
+	for _, n := range s.pageservers() {
 		n.SetFaults()
 	}
 	s.rest()

@@ -368,6 +368,7 @@ func TestOnlyAProvedServerTakesAnotherForItsMember(t *testing.T) {
 	}
 	defer c.Close(context.Background())
 	eventually(t, "it leads", c.IsLeader)
+	eventually(t, "its founding is applied", c.former.concerned)
 	lie := greeting{Cluster: "another", ID: "n8", Raft: "127.0.0.1:1", Expects: "n0"}
 	for _, tc := range []struct {
 		certificate *tls.Config

@@ -104,6 +104,7 @@ func (f *fleetTest) run(nodes int) {
 			b.begin(id+1, fsm.OperationDrain)
 			b.ended()
 			b.backAfterRestart(id+1, 80*time.Second)
+			elapse(2 * b.opts.HeartbeatInterval) // a fill is of a node that is available
 			b.begin(id+1, fsm.OperationFill)
 			b.ended()
 		}
@@ -188,11 +189,14 @@ func (f *fleetTest) rest(what string, happen func()) {
 	was := f.lopsided()
 	ended := time.Now()
 	changed, last := ended, f.generations()
-	for time.Since(changed) < calm {
+	for quiet := calm; time.Since(changed) < quiet; {
 		elapse(interval)
 		f.samples = append(f.samples, f.numbers())
 		if now := f.generations(); now != last || f.preferring() > 0 {
 			changed, last = time.Now(), now
+		}
+		if time.Since(changed) >= quiet && f.lopsided().out() {
+			quiet = noReturn + calm // until then what has moved does not go back for its size
 		}
 		if time.Since(ended) > 6*time.Hour {
 			f.t.Errorf("%s: it does not rest", what)
@@ -204,7 +208,7 @@ func (f *fleetTest) rest(what string, happen func()) {
 		"| %d | %d | %s | %.2f → %.2f | %.2f → %.2f | %.2f, %.2f | %d | %s |\n",
 		len(f.disks), f.log.State().ShardCount(), what, was.number, is.number, was.size, is.size,
 		is.fleetNumber, is.fleetSize, *f.moved.n-before, changed.Sub(ended).Round(interval)))
-	if is.number > 1.05 || is.size > 1.15 && is.excess > 4./3*is.largest {
+	if is.out() {
 		f.t.Errorf("%s: at rest %+v", what, is)
 	}
 	f.awaitIdle()
@@ -224,6 +228,11 @@ type lopsidedness struct {
 	number, size           float64
 	fleetNumber, fleetSize float64
 	excess, largest        float64 // of the node with the most bytes
+}
+
+// out reports whether some node is out of its bounds.
+func (l lopsidedness) out() bool {
+	return l.number > 1.05 || l.size > 1.15 && l.excess > 4./3*l.largest
 }
 
 // sum is what nodes have together.

@@ -246,9 +246,16 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 			op.looked[sh.ID] = struct{}{}
 		}
 	}
-	for _, id := range o.seen.AttachedOn(op.node) {
+	found := o.seen.AttachedOn
+	if op.Kind == fsm.OperationDelete { // a secondary has to go too
+		found = o.seen.AnyOn
+	}
+	for _, id := range found(op.node) {
 		_, settled := op.left[id]
-		if sh, ok := st.Shard(id); ok && sh.Attached != op.node && !settled {
+		sh, ok := st.Shard(id)
+		meant := sh.Attached == op.node ||
+			op.Kind == fsm.OperationDelete && sh.HasSecondary(op.node)
+		if ok && !meant && !settled {
 			op.moving[id] = now
 		}
 	}
@@ -475,6 +482,7 @@ func (o *operations) finish(op *operation) {
 	switch {
 	case len(op.plan) > 0:
 		op.notBefore = time.Now().Add(o.opts.RetryMin)
+	case len(op.moving) > 0: // the log has decided; they have to go from the node itself
 	case len(op.left) > 0:
 		o.end(op, fsm.GaveUp, op.left)
 	case o.beforeDelete():

@@ -179,8 +179,11 @@ func (f *fleet) attach(
 func (f *fleet) Location(
 	ctx context.Context, node *fsm.Node, id neon.ShardID,
 ) (conf *neon.LocationConfig, found bool, err error) {
-	if f.onLook != nil {
-		f.onLook(id)
+	f.mu.Lock()
+	onLook := f.onLook
+	f.mu.Unlock()
+	if onLook != nil {
+		onLook(id)
 	}
 	if err := f.enter(ctx, node.ID, callLook); err != nil {
 		return nil, false, err

@@ -247,8 +247,11 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 		}
 	}
 	found := o.seen.AttachedOn
-	if op.Kind == fsm.OperationDelete { // a secondary has to go too
-		found = o.seen.AnyOn
+	if op.Kind == fsm.OperationDelete {
+		if n, _ := st.Node(op.node); !n.Available() {
+			return // nothing can be taken from it
+		}
+		found = o.seen.AnyOn // a secondary has to go too
 	}
 	for _, id := range found(op.node) {
 		_, settled := op.left[id]
@@ -452,6 +455,9 @@ func (o *operations) nextDelete(l *look, tenant fsm.Tenant, sh fsm.Shard) opinio
 			return opinion{verdict: act, intent: in}
 		}
 		return opinion{verdict: waiting, why: noOtherNode, patience: o.opts.Stalled}
+	}
+	if n, _ := l.st.Node(l.op.node); !n.Available() {
+		return opinion{} // nothing can be taken from it
 	}
 	return o.inPlace(l, sh)
 }

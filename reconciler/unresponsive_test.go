@@ -145,7 +145,9 @@ func TestCallsThatHangHoldUpNoLooks(t *testing.T) {
 		b.configureAll(`{"gc_horizon":7}`)
 		elapse(time.Minute)
 		looks := 0
-		b.fleet.onLook = func(neon.ShardID) { b.fleet.set(func() { looks++ }) }
+		b.fleet.set(func() {
+			b.fleet.onLook = func(neon.ShardID) { b.fleet.set(func() { looks++ }) }
+		})
 		elapse(15 * time.Minute)
 		b.fleet.set(func() {
 			if looks < 10 {

@@ -173,7 +173,7 @@ func (m *membership) remove(ctx context.Context, id string) error {
 	}
 	defer done()
 	if !m.node.isMember(id) {
-		forgotten, err := m.self.before.forget(id)
+		forgotten, err := m.self.predecessors.forget(id) // of the cluster that was rescued
 		switch {
 		case err != nil:
 			return fmt.Errorf("forget %s, of the cluster that was rescued: %w", id, err)
@@ -207,6 +207,9 @@ func (m *membership) remove(ctx context.Context, id string) error {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	m.log.Info("removed a member", "member", id)
+	if _, err := m.self.predecessors.forget(id); err != nil {
+		return fmt.Errorf("%s is removed, but its address is not free: %w", id, err)
+	}
 	return nil
 }
 

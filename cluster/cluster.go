@@ -192,7 +192,7 @@ func (c *Cluster) listen() error {
 		admit:    func(m meeting) refusalReason { return c.peers.admit(m) },
 		isMember: c.node.isMember,
 		expected: func(addr string) string {
-			return cmp.Or(c.peers.expected(addr), c.self.before.at(addr))
+			return cmp.Or(c.peers.expected(addr), c.self.predecessors.at(addr))
 		},
 		servePeer: func(conn net.Conn) { c.answers.serve(conn) },
 		uninvited: func() bool {
@@ -380,8 +380,8 @@ func (c *Cluster) run() {
 	}
 	c.background.Go(func() { c.founding.run(c.ctx) })
 	c.background.Go(func() { c.joining.run(c.ctx) })
-	before := predecessors{node: c.node, self: c.self, peers: c.peers, streams: c.streams}
-	c.background.Go(func() { before.run(c.ctx) })
+	calls := predecessorCalls{node: c.node, self: c.self, peers: c.peers, streams: c.streams}
+	c.background.Go(func() { calls.run(c.ctx) })
 	c.background.Go(func() { c.lag.run(c.ctx) })
 	c.background.Go(func() { c.absence.run(c.ctx) })
 	c.background.Go(func() { c.repeats.Run(c.ctx) })

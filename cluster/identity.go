@@ -21,7 +21,8 @@ type identity struct {
 	level     uint64
 	ended     string // see greeting
 
-	before  bequest // who was a member of the cluster that this one was made of
+	predecessors predecessorList
+
 	version string
 
 	dir       *datadir.Dir // nil without Config.DataDir
@@ -75,7 +76,7 @@ func (i *identity) read(cfg Config) (err error) {
 		return err
 	}
 	i.ended = strings.Join(ended, ",")
-	if err := i.before.load(i.dir); err != nil {
+	if err := i.predecessors.load(i.dir); err != nil {
 		return err
 	}
 	made, err := i.dir.MadeCluster()

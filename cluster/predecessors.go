@@ -15,29 +15,29 @@ import (
 // founds; see listenFirst.
 const predecessorPause = 500 * time.Millisecond
 
-// bequest is who was a member of the cluster that this server's was made of by a rescue.
-type bequest struct {
+// predecessorList is who was a member of the cluster that this server's was made of by a rescue.
+type predecessorList struct {
 	mu  sync.Mutex
 	dir *datadir.Dir // nil: nothing is kept
 	all []datadir.Predecessor
 }
 
-func (b *bequest) load(dir *datadir.Dir) (err error) {
-	b.dir = dir
-	b.all, err = dir.Predecessors()
+func (l *predecessorList) load(dir *datadir.Dir) (err error) {
+	l.dir = dir
+	l.all, err = dir.Predecessors()
 	return err
 }
 
 // list is a copy of them.
-func (b *bequest) list() []datadir.Predecessor {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.all)
+func (l *predecessorList) list() []datadir.Predecessor {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all)
 }
 
 // at is the id of the one at an address, or "".
-func (b *bequest) at(addr string) string {
-	for _, p := range b.list() {
+func (l *predecessorList) at(addr string) string {
+	for _, p := range l.list() {
 		if p.RaftAddr == addr {
 			return p.ID
 		}
@@ -46,26 +46,26 @@ func (b *bequest) at(addr string) string {
 }
 
 // forget leaves the address of one to whoever comes there. It reports whether there was one.
-func (b *bequest) forget(id string) (known bool, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	others := slices.DeleteFunc(slices.Clone(b.all),
+func (l *predecessorList) forget(id string) (known bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	others := slices.DeleteFunc(slices.Clone(l.all),
 		func(p datadir.Predecessor) bool { return p.ID == id })
-	if len(others) == len(b.all) {
+	if len(others) == len(l.all) {
 		return false, nil
 	}
-	if err := b.dir.SetPredecessors(others); err != nil {
+	if err := l.dir.SetPredecessors(others); err != nil {
 		return true, err
 	}
-	b.all = others
+	l.all = others
 	return true, nil
 }
 
-// predecessors calls the members of the cluster of which this server's was made by a
+// predecessorCalls calls the members of the cluster of which this server's was made by a
 // rescue, until they are members again, or an operator has removed them. Those that come back
 // with an empty disk may have the flags of a founder: by the greeting they hear that they were
 // members of a cluster, and serve no empty state; see former.go.
-type predecessors struct {
+type predecessorCalls struct {
 	node    *raftNode
 	self    *identity
 	peers   *peers
@@ -74,11 +74,11 @@ type predecessors struct {
 
 // run calls each of them for itself, so that one that hangs does not make the calls to the
 // others rarer.
-func (p predecessors) run(ctx context.Context) {
+func (p predecessorCalls) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, m := range p.self.before.list() {
+	for _, m := range p.self.predecessors.list() {
 		wg.Go(func() {
-			for p.self.before.at(m.RaftAddr) == m.ID {
+			for p.self.predecessors.at(m.RaftAddr) == m.ID {
 				if !p.node.isMember(m.ID) && p.peers.expected(m.RaftAddr) == "" {
 					p.call(ctx, m.RaftAddr)
 				}
@@ -91,7 +91,7 @@ func (p predecessors) run(ctx context.Context) {
 	wg.Wait()
 }
 
-func (p predecessors) call(ctx context.Context, addr string) {
+func (p predecessorCalls) call(ctx context.Context, addr string) {
 	ctx, cancel := context.WithTimeout(ctx, greetingTimeout)
 	defer cancel()
 	if conn, _, err := p.streams.dial(ctx, addr, tagPeer); err == nil {

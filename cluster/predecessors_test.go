@@ -48,6 +48,31 @@ func TestAnAddressOfAServerThatWasRemovedIsFree(t *testing.T) {
 	})
 }
 
+// A server of the old cluster becomes a member of the new one, and is removed from it: its
+// address is free too.
+func TestAPredecessorThatIsRemovedAsAMemberIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := rescuedOne(t)
+		defer f.stopAll()
+		rescued := f.start(1)
+		eventuallyVirtual(t, rescued.IsLeader)
+		late := f.newcomer(2, "h1:1")
+		if err := rescued.AddMember(t.Context(), late.member()); err != nil {
+			t.Fatal(err)
+		}
+		if rescued.self.predecessors.at(late.cfg.RaftListen) == "" {
+			t.Fatal("it is no predecessor")
+		}
+		pass(t, 2*time.Second)
+		if err := rescued.RemoveMember(t.Context(), late.cfg.ID); err != nil {
+			t.Fatal(err)
+		}
+		if id := rescued.self.predecessors.at(late.cfg.RaftListen); id != "" {
+			t.Errorf("%s is still called at the address of %s", late.cfg.RaftListen, id)
+		}
+	})
+}
+
 // A server of the old cluster founds after listenFirst. One of the others that hangs must not
 // make the calls to it as rare as that.
 func TestPredecessorsAreCalledMoreOftenThanTheyListen(t *testing.T) {

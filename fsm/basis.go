@@ -17,6 +17,9 @@ type Basis struct {
 	// LostSequence is the Sequence of that node.
 	Lost         neon.NodeID `cbor:"3,keyasint,omitempty"`
 	LostSequence uint64      `cbor:"4,keyasint,omitempty"`
+
+	// Unserved says that the shard served nobody: compute was not told of its newest place.
+	Unserved bool `cbor:"5,keyasint,omitempty"`
 }
 
 // BasisOf is what a decision about a shard is based on in s. lost is the node that the
@@ -55,5 +58,6 @@ func holds(t *txn, b *Basis, sh *Shard) bool {
 	tenant, _ := t.Tenant(sh.ID.Tenant)
 	n, _ := t.Node(b.Lost)
 	return b.Generation == sh.Generation && b.Tenant == tenant.Sequence &&
-		b.LostSequence == n.Sequence
+		b.LostSequence == n.Sequence &&
+		!(b.Unserved && sh.GenNode == sh.Attached && sh.ComputeAcknowledged)
 }

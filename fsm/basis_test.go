@@ -68,6 +68,25 @@ func TestADecisionIsRefusedOnceItsBasisIsGone(t *testing.T) {
 	}
 }
 
+// A shard that serves nobody is taken from a node that does not answer, unless it serves by
+// then: compute was told.
+func TestAShardThatServesIsNotTakenForOneThatDoesNot(t *testing.T) {
+	s, _ := must(t, small(t), SetLevel{Level: Level})
+	sh, _ := s.Shard(shard0)
+	issue := Issue{Shard: shard0, Node: 1, Generation: sh.Generation}
+	s, _ = must(t, s, IssueGenerations{Items: []Issue{issue}})
+	sh, _ = s.Shard(shard0)
+	in := Intent{
+		Shard: shard0, Sequence: sh.Sequence, Attached: 2, Secondary: []neon.NodeID{1}, Issue: true,
+		Basis: BasisOf(s, &sh, 1),
+	}
+	told, _ := must(t, s, AckNotifications{Acks: []Ack{{Shard: shard0, Node: 1}}})
+	must(t, told, SetIntents{Intents: []Intent{in}}) // whoever deletes the node takes it
+	in.Basis.Unserved = true
+	must(t, s, SetIntents{Intents: []Intent{in}})
+	refuses(t, "compute was told", told, in)
+}
+
 // What is based on nothing is of an earlier version, and is applied as it always was.
 func TestTheFirstVersionsDecisionsAreAppliedAsBefore(t *testing.T) {
 	s, in := late(t)

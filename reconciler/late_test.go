@@ -280,3 +280,47 @@ func TestAMoveThatComesAfterItsOperationWasCancelledIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// A pageserver that attaches nothing has attached, and compute was told, when the entry comes
+// that takes what serves nobody from it. That would be without a hand-over.
+func TestWhatServesByThenIsNotTakenForUnserved(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		b.create(30, 1, neon.Attached(1))
+		b.awaitIdle()
+		var served []neon.ShardID
+		happened := b.meanwhile(func(c fsm.Command) bool {
+			in, ok := c.(fsm.SetIntents)
+			if !ok {
+				return false
+			}
+			for _, in := range in.Intents {
+				sh, _ := b.log.State().Shard(in.Shard)
+				if sh.Attached == 1 && in.Issue {
+					served = append(served, sh.ID)
+				}
+			}
+			return len(served) > 0
+		}, func() {
+			for _, id := range served {
+				b.must(fsm.AckNotifications{Acks: []fsm.Ack{{Shard: id, Node: 1}}})
+			}
+		})
+		b.fleet.set(func() {
+			b.fleet.stalls = map[neon.NodeID]call{1: callPut}
+			b.fleet.down[3] = true
+		})
+		for range 120 {
+			if elapse(time.Second); happened.Load() {
+				break
+			}
+		}
+		if !happened.Load() {
+			t.Fatal("nothing was taken away")
+		}
+		for _, id := range served {
+			if sh, _ := b.log.State().Shard(id); sh.Attached != 1 {
+				t.Errorf("%s was taken from node 1: %+v", id, sh)
+			}
+		}
+	})
+}

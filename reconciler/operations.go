@@ -37,12 +37,13 @@ type operations struct {
 	outbox     troubled
 	loads      func() map[neon.NodeID]scheduler.Load
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
-	arrived    wait.Signal // a shard, of an operation or not, is as its record says
+	arrived    wait.Signal // a shard that is waited for is as its record says
 	running    map[neon.NodeID]*operation
 	began      time.Time // when this leader began with them
 
-	mu     sync.Mutex
-	status map[neon.NodeID]decide.OperationStatus // for others; guarded by mu
+	mu      sync.Mutex                             // guards what others ask for
+	status  map[neon.NodeID]decide.OperationStatus // what hinders them
+	awaited map[neon.ShardID]struct{}              // what they move
 }
 
 // troubled knows of which tenants compute cannot be told.
@@ -112,7 +113,7 @@ func (o *operations) run() {
 		case <-o.arrived:
 			// One move that ends makes room for another. What ends together is looked at
 			// together.
-			if len(o.running) > 0 && wait.Sleep(o.ctx, o.opts.OperationPause) != nil {
+			if wait.Sleep(o.ctx, o.opts.OperationPause) != nil {
 				return
 			}
 		case <-o.ctx.Done():
@@ -139,6 +140,7 @@ func (o *operations) round() {
 	if len(o.running) == 0 {
 		return
 	}
+	defer o.await()
 	budget := o.opts.OperationMoves
 	for _, op := range o.running {
 		budget -= len(op.moving)
@@ -247,11 +249,8 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 		}
 	}
 	found := o.seen.AttachedOn
-	if op.Kind == fsm.OperationDelete {
-		if n, _ := st.Node(op.node); !n.Available() {
-			return // nothing can be taken from it
-		}
-		found = o.seen.AnyOn // a secondary has to go too
+	if op.Kind == fsm.OperationDelete { // a secondary has to go too
+		found = o.seen.AnyOn
 	}
 	for _, id := range found(op.node) {
 		_, settled := op.left[id]
@@ -481,10 +480,7 @@ func (o *operations) finish(op *operation) {
 	}
 	st := o.log.State()
 	o.begin(st, op)
-	op.plan = slices.DeleteFunc(op.plan, func(id neon.ShardID) bool {
-		tenant, _ := st.Tenant(id.Tenant)
-		return tenant.Scheduling == neon.ShardStop || tenant.Deleting
-	})
+	o.skipFinished(st, op)
 	switch {
 	case len(op.plan) > 0:
 		op.notBefore = time.Now().Add(o.opts.RetryMin)
@@ -496,12 +492,45 @@ func (o *operations) finish(op *operation) {
 	}
 }
 
+// skipFinished takes what there is nothing to do about from what was planned anew.
+func (o *operations) skipFinished(st *fsm.State, op *operation) {
+	sched := scheduler.New(st, o.loads())
+	finished := func(id neon.ShardID) bool {
+		return o.next(&look{st: st, sched: sched, op: op, id: id}).verdict == finished
+	}
+	op.plan = slices.DeleteFunc(op.plan, finished)
+	maps.DeleteFunc(op.moving, func(id neon.ShardID, _ time.Time) bool { return finished(id) })
+}
+
 // drop forgets an operation that is over.
 func (o *operations) drop(op *operation) {
 	delete(o.running, op.node)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.status, op.node)
+}
+
+// await has the end of every move that is under way wake the operations.
+func (o *operations) await() {
+	awaited := make(map[neon.ShardID]struct{})
+	for _, op := range o.running {
+		for id := range op.moving {
+			awaited[id] = struct{}{}
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.awaited = awaited
+}
+
+// ended hears that a shard is as its record says.
+func (o *operations) ended(id neon.ShardID) {
+	o.mu.Lock()
+	_, awaited := o.awaited[id]
+	o.mu.Unlock()
+	if awaited {
+		o.arrived.Set()
+	}
 }
 
 // publish tells others what hinders an operation.

@@ -508,3 +508,22 @@ func TestAnOperationEndsHoweverLongTheReasonsAre(t *testing.T) {
 		t.Error("it does not end")
 	}
 }
+
+// A tenant is stopped while its secondary is taken away from a node that is deleted. What is
+// left of it stays, and the deletion ends nevertheless.
+func TestADeletionEndsBesideATenantThatIsStopped(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		id := neon.ShardID{Tenant: b.create(1, 1, neon.Attached(1))[0], Count: 1}
+		b.awaitIdle()
+		sh, _ := b.log.State().Shard(id)
+		n := sh.Secondary[0]
+		b.refusePuts(func(on neon.NodeID, _ neon.ShardID) bool { return on == n })
+		b.begin(n, fsm.OperationDelete)
+		elapse(3 * time.Second)
+		if now, _ := b.log.State().Shard(id); now.Intends(n) {
+			t.Fatalf("the secondary is still wanted: %+v", now)
+		}
+		b.schedule(id.Tenant, neon.ShardStop)
+		b.endedWithin(time.Minute)
+	})
+}

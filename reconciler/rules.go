@@ -109,6 +109,9 @@ func (r *rules) relieve() {
 				continue // it cannot be told whether it serves anybody
 			}
 			if in, ok := sched.FailOver(sh); ok {
+				if in.Basis != nil {
+					in.Basis.Unserved = true
+				}
 				intents = append(intents, in)
 			}
 		}

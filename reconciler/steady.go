@@ -19,7 +19,7 @@ const (
 func (e *watched) fell(now time.Time) {
 	e.falls = slices.DeleteFunc(e.falls,
 		func(at time.Time) bool { return now.Sub(at) >= fallsCount })
-	e.falls = append(e.falls, now)
+	e.falls = append(e.falls[max(0, len(e.falls)-mostFalls+1):], now)
 }
 
 // unsteady reports whether a node is not to be counted on yet. One that was not seen to

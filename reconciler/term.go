@@ -39,7 +39,6 @@ type term struct {
 	limits   *warmLimits
 	answers  *answers
 	calls    *calls
-	arrived  wait.Signal
 
 	feed       *feed
 	rules      *rules
@@ -54,7 +53,6 @@ func newTerm(ctx context.Context, d Deps) *term {
 		ctx: ctx, log: d.Log, logger: d.Logger, ready: make(chan struct{}),
 		seen: observed.New(), unplaced: newUnplaced(), wait: newWaiters(), report: newReport(),
 		alarms: newAlarms(ctx, d), limits: newWarmLimits(d.Options),
-		arrived: wait.NewSignal(),
 	}
 	t.strays = newStrays(ctx, d.Log)
 	t.nodes = newNodeWatch(ctx, d, t.seen, t.strays, t.report)
@@ -82,7 +80,7 @@ func (t *term) addWorkers(d Deps) {
 		ctx: t.ctx, opts: o, log: d.Log, failpoints: d.Failpoints, metrics: d.Metrics,
 		logger: d.Logger, scenes: t.scenes, seen: t.seen, strays: t.strays, outbox: t.outbox,
 		wait: t.wait, report: t.report, alarms: t.alarms, limits: t.limits,
-		arrived: t.arrived,
+		ended: func(id neon.ShardID) { t.operations.ended(id) },
 	}
 	t.queue = queue.New(queue.Limits{
 		High: o.HighWorkers, Normal: o.NormalWorkers, Failover: o.FailoverWorkers,
@@ -127,7 +125,7 @@ func (t *term) addLoops(d Deps) {
 	t.operations = &operations{
 		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,
 		seen: t.seen, queue: t.queue, scenes: t.scenes, outbox: t.outbox, loads: t.nodes.loads,
-		commit: commit, arrived: t.arrived, running: make(map[neon.NodeID]*operation),
+		commit: commit, arrived: wait.NewSignal(), running: make(map[neon.NodeID]*operation),
 		status: make(map[neon.NodeID]decide.OperationStatus),
 	}
 	t.chaos = &chaos{

@@ -11,7 +11,6 @@ import (
 	"quorate/fsm"
 	"quorate/internal/decide"
 	"quorate/internal/failpoint"
-	"quorate/internal/wait"
 	"quorate/reconciler/observed"
 	"quorate/reconciler/outbox"
 	"quorate/reconciler/plan"
@@ -41,7 +40,7 @@ type worker struct {
 	alarms *alarms
 	limits *warmLimits
 
-	arrived wait.Signal
+	ended func(neon.ShardID) // hears of every shard that is as its record says
 }
 
 // submitter delivers what compute is owed.
@@ -232,7 +231,7 @@ func (w *worker) end(k *task, st *fsm.State, sc *plan.Scene, step plan.Step) {
 		w.inOrder(k, st)
 		w.wait.done(k.ID, st.Index)
 		w.queue.Finish(k)
-		w.arrived.Set()
+		w.ended(k.ID)
 		return
 	}
 	if w.queue.LastError(k) != step.Why {

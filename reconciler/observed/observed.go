@@ -9,6 +9,7 @@
 package observed
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ type Locations struct {
 	on     map[neon.NodeID]int    // how many entries of shards there are for each node
 	forgot map[neon.NodeID]uint64 // clock at which all about a node became unknown
 	ever   map[neon.NodeID]bool   // nodes that were listed, whatever became of it
+	lost   map[neon.ShardID]loss
 }
 
 // shardSeen is what is known of one shard.
@@ -36,11 +38,13 @@ type shardSeen struct {
 	fresh     neon.Generation
 	warm      neon.NodeID
 	caughtUp  neon.NodeID
+}
 
-	// gone is the node that had the shard attached when its process ended, and did not have
-	// it any more when it was listed afterwards, at goneAt; 0 for none.
-	gone   neon.NodeID
-	goneAt time.Time
+// loss is a node that had a shard attached when its process ended, and did not have it any
+// more when it was listed afterwards, and the time of that listing.
+type loss struct {
+	node neon.NodeID
+	at   time.Time
 }
 
 // location is what is known of a shard on a node. Where there is none, the shard
@@ -61,7 +65,7 @@ func New() *Locations {
 	return &Locations{
 		shards: make(map[neon.ShardID]*shardSeen), listed: make(map[neon.NodeID]uint64),
 		on: make(map[neon.NodeID]int), forgot: make(map[neon.NodeID]uint64),
-		ever: make(map[neon.NodeID]bool),
+		ever: make(map[neon.NodeID]bool), lost: make(map[neon.ShardID]loss),
 	}
 }
 
@@ -162,8 +166,8 @@ func (o *Locations) BeginCall(id neon.ShardID, n neon.NodeID, g neon.Generation)
 		sh.warm = 0 // what was downloaded once is gone
 	}
 	l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, o.now()
-	if l.had = false; sh.gone == n {
-		sh.gone = 0
+	if l.had = false; o.lost[id].node == n {
+		delete(o.lost, id)
 	}
 	l.calls++
 	l.mixed = l.mixed || l.calls > 1
@@ -315,10 +319,9 @@ func (o *Locations) DropNode(n neon.NodeID) {
 	delete(o.listed, n)
 	delete(o.ever, n)
 	for _, sh := range o.shards {
-		if o.remove(sh, n); sh.gone == n {
-			sh.gone = 0
-		}
+		o.remove(sh, n)
 	}
+	maps.DeleteFunc(o.lost, func(_ neon.ShardID, x loss) bool { return x.node == n })
 	delete(o.on, n)
 }
 
@@ -339,6 +342,7 @@ func (o *Locations) Forget(places []fsm.Leftover) {
 func (o *Locations) ForgetShard(id neon.ShardID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	delete(o.lost, id)
 	sh := o.shards[id]
 	if sh == nil {
 		return
@@ -408,11 +412,11 @@ func (o *Locations) unlisted(
 			continue
 		}
 		if l.had {
-			sh.gone, sh.goneAt = n, time.Now()
+			o.lost[id] = loss{n, time.Now()}
 		}
 		o.remove(sh, n)
 		dropped = append(dropped, id)
-		if len(sh.locations) == 0 && sh.fresh == 0 && sh.gone == 0 {
+		if len(sh.locations) == 0 && sh.fresh == 0 {
 			delete(o.shards, id)
 		}
 	}
@@ -424,10 +428,8 @@ func (o *Locations) unlisted(
 func (o *Locations) Vanished(id neon.ShardID) (n neon.NodeID, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if sh := o.shards[id]; sh != nil {
-		n, at = sh.gone, sh.goneAt
-	}
-	return n, at
+	x := o.lost[id]
+	return x.node, x.at
 }
 
 // ListedAt is the incarnation of a node whose listing is complete; false when the

@@ -76,7 +76,7 @@ func (b *bench) awaitEven(least, most int, limit time.Duration) {
 		}
 	}
 	b.t.Logf("even after %s: %v", time.Since(began), b.numbers())
-	elapse(2 * firstDoubt) // what has fallen is counted on again
+	elapse(2 * b.opts.SteadyAfter) // what has fallen is counted on again
 	b.awaitIdle()
 	b.check()
 	before := b.log.State().Hash()

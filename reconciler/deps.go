@@ -118,6 +118,7 @@ type Options struct {
 	RetryMin        time.Duration // 100 ms, doubling
 	RetryMax        time.Duration // 10 s
 	RehomeSecondary time.Duration // 10 min after its node went offline a secondary is placed anew
+	SteadyAfter     time.Duration // 5 min after a node fell it is used again for better places
 	RepairInterval  time.Duration // 5 s between tries to place what could not be placed
 	EvacuationBatch int           // 1000 shards per log entry, about 60 KB
 	// 5 min that a tenant which was put to Secondary keeps a second copy
@@ -184,6 +185,7 @@ func (o Options) withDefaults() Options {
 	d(&o.RetryMin, 100*time.Millisecond)
 	d(&o.RetryMax, 10*time.Second)
 	d(&o.RehomeSecondary, 10*time.Minute)
+	d(&o.SteadyAfter, 5*time.Minute)
 	d(&o.RepairInterval, 5*time.Second)
 	d(&o.KeepSecondary, 5*time.Minute)
 	n(&o.EvacuationBatch, 1000)

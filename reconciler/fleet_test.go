@@ -397,6 +397,7 @@ type bench struct {
 func newBench(t *testing.T, nodes int) *bench {
 	b := &bench{t: t, log: fsmtest.NewLog(), opts: Options{
 		HeartbeatInterval: time.Second, MaxOffline: 5 * time.Second, MaxWarmingUp: 20 * time.Second,
+		SteadyAfter: 5 * time.Minute,
 	}}
 	pace := &fsmtest.Pace{Size: b.size}
 	b.log.Proposing = func(c fsm.Command) {

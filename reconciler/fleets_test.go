@@ -46,7 +46,7 @@ func (c counted) Optimised(n int) { *c.n += n }
 // rest: a node that has fallen twice is steady again by then.
 const (
 	interval = 5 * time.Second
-	calm     = 2*firstDoubt + time.Minute
+	calm     = 11 * time.Minute
 )
 
 // TestFleets makes the table of docs/balance.md: whatever happens to a fleet, it comes to

@@ -260,7 +260,7 @@ func (w *nodeWatch) loads() map[neon.NodeID]scheduler.Load {
 	defer w.mu.Unlock()
 	now := time.Now()
 	for id, e := range w.watch {
-		if unsteady := e.unsteady(now); unsteady || e.full {
+		if unsteady := e.unsteady(now, w.opts.SteadyAfter); unsteady || e.full {
 			l := out[id]
 			l.Unsteady, l.Full = unsteady, e.full
 			out[id] = l

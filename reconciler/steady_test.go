@@ -45,7 +45,7 @@ func TestANodeThatComesAndGoesIsNotCountedOn(t *testing.T) {
 func TestANodeIsSteadyAgain(t *testing.T) {
 	began := time.Unix(0, 0)
 	e := &watched{since: began}
-	if e.unsteady(began) {
+	if e.unsteady(began, 5*time.Minute) {
 		t.Error("a new node is not counted on")
 	}
 	now := began
@@ -53,7 +53,8 @@ func TestANodeIsSteadyAgain(t *testing.T) {
 		e.fell(now)
 		e.since = now
 		doubt := want * time.Minute
-		if !e.unsteady(now.Add(doubt-10*time.Second)) || e.unsteady(now.Add(doubt)) {
+		if !e.unsteady(now.Add(doubt-10*time.Second), 5*time.Minute) ||
+			e.unsteady(now.Add(doubt), 5*time.Minute) {
 			t.Errorf("after %d falls it is not steady again after %s", len(e.falls), doubt)
 		}
 		now = now.Add(time.Second)

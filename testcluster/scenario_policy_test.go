@@ -32,9 +32,11 @@ func preferenceStories() []scenario {
 }
 
 // eager looks for better places all the time, and does not wait long for a node that
-// is gone: until then a move to it goes before any other of its tenant.
+// is gone: until then a move to it goes before any other of its tenant. One that has come
+// back is counted on soon.
 func eager(o *reconciler.Options) {
 	o.OptimiseInterval, o.RehomeSecondary = 500*time.Millisecond, 5*time.Second
+	o.SteadyAfter = 2 * time.Second
 }
 
 // prefer changes the zones of shards and demands that just those that exist are named

@@ -31,7 +31,7 @@ const (
 )
 
 var (
-	errReplaced = errors.New("the state was replaced while it was saved")
+	errReplaced = errors.New("the state was replaced while it was saved: save it again")
 
 	errAhead   = errors.New("the state is ahead of the log that raft has handed over; try later")
 	errBusy    = errors.New("busy with sending the state to others")

@@ -72,6 +72,9 @@ func TestARefusalToSaveNamesThoseWhoAreRight(t *testing.T) {
 		pass(t, time.Second)
 		wrong.spoil()
 		err := wrong.SnapshotTo(t.Context(), io.Discard)
+		if err != nil && strings.Contains(err.Error(), errReplaced.Error()) {
+			return // it was mended first
+		}
 		if err == nil || !strings.Contains(err.Error(), ": save it there") ||
 			!strings.Contains(err.Error(), lead.cfg.ID) {
 			t.Errorf("a wrong state was saved, or the way out is missing: %v", err)

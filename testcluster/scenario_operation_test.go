@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"quorate/api/client"
 	"quorate/api/neon"
@@ -18,6 +19,8 @@ func operationStories() []scenario {
 	slow.Behaviour = simpageserver.Behaviour{DownloadRate: 1 << 20, ReplayRate: 1 << 20}
 	cold := zones
 	cold.Behaviour = simpageserver.Behaviour{DownloadRate: 1 << 10}
+	sluggish := zones // no shard gets away while a leader that has died is missed
+	sluggish.Behaviour = simpageserver.Behaviour{Activation: 20 * time.Second}
 	return []scenario{
 		{name: "drain and fill", builder: zones, run: drainStory},
 		{name: "drain and fill slowly", builder: slow, run: drainStory},
@@ -32,7 +35,7 @@ func operationStories() []scenario {
 		{name: "delete a node by force", builder: zones, run: forceDeleteStory},
 		{name: "delete a node the older way", builder: zones, run: deleteNowStory},
 		{
-			name: "node deletion cancelled", builder: cold, run: cancelDeleteStory,
+			name: "node deletion cancelled", builder: sluggish, run: cancelDeleteStory,
 			alone: "the deletion ends while the leader notices what is ill",
 		},
 	}

@@ -62,6 +62,7 @@ func (q *Queue[M]) Acquire(t *Task[M], kind Kind, basis uint64, nodes ...neon.No
 			if given != (place{}) {
 				q.release(given)
 			}
+			t.nodes = append(t.nodes[:0], nodes...)
 			q.park(t, basis, p)
 			return false
 		}
@@ -173,15 +174,35 @@ func (q *Queue[M]) release(p place) {
 	}
 }
 
-// grant gives the free slots of a place to the tasks that wait for them longest.
+// grant gives the free slots of a place to the tasks that wait for them longest. One that
+// needs another slot, which is not free, waits for that instead. It would only hand this
+// one on: some of those would do so in a circle, without a pause.
 func (q *Queue[M]) grant(s *slots[M], p place) {
 	for s.parked > 0 && s.used < s.limit && !q.closed {
-		if t := s.waiting.pop(); t.parked == p {
-			s.used++
-			t.given = p
-			q.resume(t)
+		t := s.waiting.pop()
+		if t.parked != p {
+			continue
+		}
+		if other := q.lacks(t); other != (place{}) {
+			s.parked--
+			q.park(t, t.basis, other)
+			continue
+		}
+		s.used++
+		t.given = p
+		q.resume(t)
+	}
+}
+
+// lacks finds a place of which a task that waits needs a slot and there is none.
+func (q *Queue[M]) lacks(t *Task[M]) place {
+	for _, n := range t.nodes {
+		p := place{n, t.kind}
+		if s := q.slots[p]; s != nil && s.used >= s.limit {
+			return p
 		}
 	}
+	return place{}
 }
 
 // resume gives a parked task to the workers again.

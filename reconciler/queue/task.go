@@ -41,11 +41,12 @@ type Task[M any] struct {
 	newest uint64 // log index of the newest decision among those changes
 	basis  uint64 // log index of the newest decision that the last pass was based on
 
-	kind  Kind        // of the calls that it has, or waits for, a slot for
-	given place       // where it was given a slot that it has not used yet
-	lasts *time.Timer // runs out when a call lasts
-	spare bool        // its worker does not count to the pool while the call lasts
-	timer *time.Timer // back-off under way
+	kind  Kind          // of the calls that it has, or waits for, a slot for
+	given place         // where it was given a slot that it has not used yet
+	nodes []neon.NodeID // of whose slots it needs one each, while it is parked
+	lasts *time.Timer   // runs out when a call lasts
+	spare bool          // its worker does not count to the pool while the call lasts
+	timer *time.Timer   // back-off under way
 
 	blocked  bool // its last pass found nothing that could be done
 	cold     bool // its last pass found the destination not warm enough

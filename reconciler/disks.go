@@ -57,9 +57,11 @@ func (o *optimiser) disks() *scheduler.Disks {
 		Target: d.Target / 100, DestinationMax: d.DestinationMax / 100,
 		PerDestination: d.PerDestination, Largest: d.Largest,
 	}
-	for id, dep := range o.left {
-		if time.Since(dep.at) < settling && dep.copied {
-			out.Given = append(out.Given, scheduler.Given{Shard: id, From: dep.from, To: dep.to})
+	for id, all := range o.left {
+		for _, d := range all {
+			if time.Since(d.at) < settling && d.copied {
+				out.Given = append(out.Given, scheduler.Given{Shard: id, From: d.from, To: d.to})
+			}
 		}
 	}
 	return out

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +32,7 @@ type optimiser struct {
 	mu     sync.Mutex                 // held while a plan is made
 	cursor neon.TenantID              // where the next pass goes on; guarded by mu
 	begun  map[neon.ShardID]struct{}  // moves that have not ended; guarded by mu
-	left   map[neon.ShardID]departure // for even loads, lately; guarded by mu
+	left   map[neon.ShardID][]departure // lately; guarded by mu
 }
 
 // departure is when a shard began to leave a node for another one, and whether a copy is
@@ -42,8 +43,8 @@ type departure struct {
 	copied   bool
 }
 
-// noReturn is how long a shard does not go back because of its size: what is measured may
-// change by the move itself. For as long it stays where an operator has placed it.
+// noReturn is how long a shard does not go back to where it was: what is measured may change
+// by the move itself. For as long it stays where an operator has placed it.
 const noReturn = time.Hour
 
 // run looks for better places in intervals until the term ends.
@@ -114,6 +115,9 @@ func (o *optimiser) plan(st *fsm.State, scan int) (intents []fsm.Intent) {
 			if in, ok := o.best(st, sched, tenant); ok {
 				intents = append(intents, in)
 				o.begun[in.Shard] = struct{}{}
+				if in.PreferredNode != 0 {
+					o.leave(st, &in)
+				}
 			}
 		}
 		scan -= tenant.Count.Shards()
@@ -140,11 +144,15 @@ func (o *optimiser) even(st *fsm.State) []fsm.Intent {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	left := make(map[neon.ShardID]neon.NodeID)
-	for id, d := range o.left {
-		if left[id] = d.from; time.Since(d.at) >= noReturn {
+	left := make(map[neon.ShardID][]neon.NodeID)
+	for id, all := range o.left {
+		all = slices.DeleteFunc(all,
+			func(d departure) bool { return time.Since(d.at) >= noReturn })
+		if o.left[id] = all; len(all) == 0 {
 			delete(o.left, id)
-			delete(left, id)
+		}
+		for _, d := range all {
+			left[id] = append(left[id], d.from)
 		}
 	}
 	intents := scheduler.New(st, o.loads()).Balance(scheduler.Balancing{
@@ -157,10 +165,15 @@ func (o *optimiser) even(st *fsm.State) []fsm.Intent {
 	})
 	for _, in := range intents {
 		o.begun[in.Shard] = struct{}{}
-		sh, _ := st.Shard(in.Shard)
-		o.left[in.Shard] = depart(&sh, &in)
+		o.leave(st, &in)
 	}
 	return intents
+}
+
+// leave notes where a shard, or its secondary, begins to leave. The caller holds the lock.
+func (o *optimiser) leave(st *fsm.State, in *fsm.Intent) {
+	sh, _ := st.Shard(in.Shard)
+	o.left[in.Shard] = append(o.left[in.Shard], depart(&sh, in))
 }
 
 // best is a proposal for one shard of a tenant of which no shard is moving. One for

@@ -119,7 +119,7 @@ func (t *term) addLoops(d Deps) {
 	t.optimiser = &optimiser{
 		ctx: t.ctx, opts: d.Options, log: d.Log, metrics: d.Metrics, logger: d.Logger,
 		queue: t.queue, loads: t.nodes.loads, commit: commit, notifies: d.Hook != nil,
-		begun: make(map[neon.ShardID]struct{}), left: make(map[neon.ShardID]departure),
+		begun: make(map[neon.ShardID]struct{}), left: make(map[neon.ShardID][]departure),
 		sizes: t.sizes.known,
 	}
 	t.operations = &operations{

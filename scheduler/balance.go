@@ -20,9 +20,10 @@ type Balancing struct {
 	// two.
 	Moves, PerNode int
 
-	// Left is the node that a shard has left lately for an even load. It does not go back
-	// there because of its size.
-	Left map[neon.ShardID]neon.NodeID
+	// Left are the nodes that a shard has left lately for an even load or a better place. It
+	// does not go back there, unless nothing else would give a node what it should have by
+	// number.
+	Left map[neon.ShardID][]neon.NodeID
 
 	// Disks says how full disks are relieved; nil: they are not.
 	Disks *Disks
@@ -75,6 +76,7 @@ type balance struct {
 	parts   []portion // of the zones; 0 is that of the nodes without a zone
 	moved   map[neon.TenantID]bool
 	filled  *holder // the only one that takes; nil: all do
+	back    bool    // shards may go back to where they were lately
 	intents []fsm.Intent
 }
 
@@ -256,8 +258,11 @@ func (b *balance) plan() []fsm.Intent {
 	b.census()
 	b.given()
 	b.relieve()
-	for len(b.intents) < b.Moves && b.level() {
-		continue
+	b.levelAll()
+	if len(b.intents) == 0 {
+		b.back = true
+		b.levelAll()
+		b.back = false
 	}
 	if len(b.intents) == 0 {
 		for len(b.intents) < b.Moves && b.even() {
@@ -296,6 +301,16 @@ func (h *holder) takes() bool { return !h.closed && h.used < Overloaded }
 // busy reports whether a node has no room for some more moves.
 func (b *balance) busy(h *holder, more int) bool {
 	return h.moving > 0 && h.moving+more > b.PerNode
+}
+
+// levelAll begins as many moves by number as there are.
+func (b *balance) levelAll() {
+	for i := range b.holders {
+		b.holders[i].spent = [3]bool{}
+	}
+	for len(b.intents) < b.Moves && b.level() {
+		continue
+	}
 }
 
 // level begins one move by number: away from a node that has too many, or to one that has
@@ -377,25 +392,43 @@ func (b *balance) first(sh *fsm.Shard, from *holder, tos []*holder, w way) int {
 	fits := func(to *holder) bool {
 		switch {
 		case to.az != sh.PreferredAZ && b.livesIn(sh.PreferredAZ),
+			!b.back && slices.Contains(b.Left[sh.ID], to.id),
 			!sh.HasSecondary(to.id) && !b.room(to, b.Sizes[sh.ID]):
 			return false
-		case w == either:
-			return b.Left[sh.ID] != to.id
 		}
-		return sh.HasSecondary(to.id) == (w == swap)
+		return w == either || sh.HasSecondary(to.id) == (w == swap)
 	}
 	if b.moved[sh.ID.Tenant] || !slices.ContainsFunc(tos, fits) {
 		return len(tos)
 	}
 	b.take(sh)
 	k := slices.IndexFunc(tos, func(to *holder) bool {
-		return fits(to) && to.affinity <= from.affinity
+		return fits(to) && to.affinity <= from.affinity && !b.gathers(sh, from, to)
 	})
 	b.undo(sh)
 	if k < 0 || b.May != nil && !b.May(sh.ID) {
 		return len(tos)
 	}
 	return k
+}
+
+// gathers reports whether a shard would get to serve beside more of its tenant than where it
+// is. A shard on its way counts where it goes. Locations alone do not tell that: secondaries
+// count to them, which are moved later.
+func (b *balance) gathers(sh *fsm.Shard, from, to *holder) bool {
+	n := 0
+	for o := range b.state.TenantShards(sh.ID.Tenant) {
+		if o.ID == sh.ID {
+			continue
+		}
+		switch o.Goal() {
+		case to.id:
+			n++
+		case from.id:
+			n--
+		}
+	}
+	return n > 0
 }
 
 // move begins a move.

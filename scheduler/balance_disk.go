@@ -155,7 +155,7 @@ func (b *balance) nearest(
 	for sh := range shards {
 		size := b.Sizes[sh.ID]
 		d := math.Abs(float64(size) - excess)
-		if size == 0 || d >= off || b.Left[sh.ID] != 0 || b.moved[sh.ID.Tenant] ||
+		if size == 0 || d >= off || len(b.Left[sh.ID]) > 0 || b.moved[sh.ID.Tenant] ||
 			b.Disks.Largest > 0 && size > b.Disks.Largest {
 			continue
 		}

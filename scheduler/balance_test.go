@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -21,7 +22,7 @@ func unlimited(sizes map[neon.ShardID]uint64) Balancing {
 // it was.
 func (w *world) even(o Balancing, limit int) (moves int) {
 	w.t.Helper()
-	o.Left = make(map[neon.ShardID]neon.NodeID)
+	o.Left = make(map[neon.ShardID][]neon.NodeID)
 	for {
 		s := w.scheduler()
 		intents := s.Balance(o)
@@ -40,12 +41,12 @@ func (w *world) even(o Balancing, limit int) (moves int) {
 }
 
 // mayGo demands of one move what holds for every one.
-func (w *world) mayGo(in fsm.Intent, left map[neon.ShardID]neon.NodeID) {
+func (w *world) mayGo(in fsm.Intent, left map[neon.ShardID][]neon.NodeID) {
 	w.t.Helper()
 	sh, _ := w.state.Shard(in.Shard)
 	if in.PreferredNode == 0 { // a secondary, for a disk
 		w.steady(in)
-		left[sh.ID] = sh.Attached
+		left[sh.ID] = append(left[sh.ID], sh.Attached)
 		return
 	}
 	from, _ := w.state.Node(sh.Attached)
@@ -57,10 +58,10 @@ func (w *world) mayGo(in fsm.Intent, left map[neon.ShardID]neon.NodeID) {
 	if from.AZ == sh.PreferredAZ && to.AZ != from.AZ {
 		w.t.Fatalf("%+v leaves its home: %+v", sh, in)
 	}
-	if left[sh.ID] == to.ID {
+	if slices.Contains(left[sh.ID], to.ID) {
 		w.t.Fatalf("%s goes back from node %d to %d", sh.ID, from.ID, to.ID)
 	}
-	left[sh.ID] = from.ID
+	left[sh.ID] = append(left[sh.ID], from.ID)
 	tenant, _ := w.state.Tenant(sh.ID.Tenant)
 	if tenant.Scheduling != neon.ShardActive {
 		w.t.Fatalf("a pinned tenant moves: %+v", in)

@@ -124,9 +124,9 @@ func TestRelievingDisksIsBounded(t *testing.T) {
 			}
 		}, 8},
 		"moved lately": {func(d *disks, o *Balancing) {
-			o.Left = make(map[neon.ShardID]neon.NodeID)
+			o.Left = make(map[neon.ShardID][]neon.NodeID)
 			for sh := range d.state.ShardsFrom(neon.ShardID{}) {
-				o.Left[sh.ID] = 3
+				o.Left[sh.ID] = []neon.NodeID{3}
 			}
 		}, 0},
 	} {

@@ -87,6 +87,10 @@ type Builder struct {
 	// and may hold it up. It has no effect on Processes.
 	Proposing func(context.Context, fsm.Command)
 
+	// Foreseen, when set, is called with every state that an entry of the log leads to, on
+	// each controller, before the controller acts on it. It has no effect on Processes.
+	Foreseen func(*fsm.State)
+
 	// Failpoints lets tests hold the controllers and make them fail. Processes have
 	// that by --dev.
 	Failpoints bool

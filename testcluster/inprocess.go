@@ -66,6 +66,14 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 		cfg.Safekeepers = app.Safekeepers{Timelines: true, PerTimeline: b.perTimeline()}
 		cfg.Foreseen = c.safekeepers.foreseen
 	}
+	if see := cfg.Foreseen; b.Foreseen != nil {
+		cfg.Foreseen = func(s *fsm.State) {
+			b.Foreseen(s)
+			if see != nil {
+				see(s)
+			}
+		}
+	}
 	if b.Failpoints {
 		cfg.Failpoints = failpoint.New(cfg.Logger, func(string) {})
 	}

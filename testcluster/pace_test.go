@@ -30,10 +30,11 @@ func paced(t *testing.T, b testcluster.Builder) testcluster.Builder {
 
 // proposing counts what the controllers of an episode propose, for their clients too. The
 // size of the fleet bounds it.
-func (e *episode) proposing(_ context.Context, c fsm.Command) {
+func (e *episode) proposing(ctx context.Context, c fsm.Command) {
 	if err := e.pace.Note(c); err != nil {
 		e.Errorf("seed %d: %v", e.seed, err)
 	}
+	e.trap.pass(ctx, c)
 }
 
 // things is how many shards, timelines, nodes and safekeepers there may be at most.

@@ -68,6 +68,7 @@ func TestSimulation(t *testing.T) {
 			break
 		}
 	}
+	total.met.demandMet(t.Errorf)
 	t.Logf("%.1f virtual hours in %s: %s", total.virtual.Hours(),
 		time.Since(began).Round(time.Second), total)
 }
@@ -86,6 +87,8 @@ type tally struct {
 	deaths, silences        int           // beside pageservers that hang, before decisions
 	slowestFailOver         time.Duration // from a verdict, beside pageservers that hang
 	notifications, location uint64
+	moves, returns          int // that nobody has asked for, and back again
+	met                     metStrains
 }
 
 func (t *tally) add(o tally) {
@@ -104,15 +107,21 @@ func (t *tally) add(o tally) {
 	t.slowest = max(t.slowest, o.slowest)
 	t.longest = max(t.longest, o.longest)
 	t.deaths += o.deaths
+	t.moves += o.moves
+	t.returns += o.returns
+	for i, n := range o.met {
+		t.met[i] += n
+	}
 	t.silences += o.silences
 	t.slowestFailOver = max(t.slowestFailOver, o.slowestFailOver)
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, %d things that refused for good, longest end beside one %s, %d deaths beside nodes that hang, slowest failover there %s, %d silences, slowest convergence %s",
+	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, %d things that refused for good, longest end beside one %s, %d deaths beside nodes that hang, slowest failover there %s, %d silences, %d voluntary moves, %d of them back%s, slowest convergence %s",
 		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.spoils, t.rounds,
 		t.location, t.late, t.notifications, t.obstacles, t.longest.Round(time.Millisecond),
 		t.deaths, t.slowestFailOver.Round(time.Millisecond), t.silences,
+		t.moves, t.returns, t.met,
 		t.slowest.Round(time.Millisecond))
 }
 
@@ -143,6 +152,12 @@ type episode struct {
 
 	pace    fsmtest.Pace
 	servers int // pageservers and safekeepers
+
+	shaped [len(metStrains{})]bool // strains for which the cluster is prepared
+	disks  map[neon.NodeID]uint64  // sizes that are not the usual one
+	ingest int64                   // growth of timelines, bytes a second
+	moves  *moves
+	trap   trap
 }
 
 func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
@@ -153,22 +168,27 @@ func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 	}
 	e.pace.Size = e.things
 	b := e.describe()
+	e.moves = newMoves(func(what string) { e.Errorf("seed %d: %s", seed, what) })
+	b.Foreseen = e.moves.foreseen
 	b.Proposing, e.servers = e.proposing, b.Pageservers+b.Safekeepers
 	e.heartbeat, e.maxOffline = b.HeartbeatInterval, b.MaxOffline
 	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, %d safekeepers, heartbeats every %s, offline after %s, snapshots every %d entries",
 		seed, b.Controllers, b.Pageservers, b.Zones, b.Safekeepers, b.HeartbeatInterval,
 		b.MaxOffline, b.Snapshots.Every)
 	e.Cluster = testcluster.Run(t, b)
+	e.behave(nil)
 	began := time.Now()
 	for i := range uint64(4) {
 		e.workers = append(e.workers, &worker{episode: e, rng: rand.New(rand.NewPCG(seed, i))})
 	}
+	e.strainFirst()
 	for !t.Failed() && time.Since(began) < length {
 		e.round(min(roundTime, length-time.Since(began)))
 		e.tally.rounds++
 	}
 	e.tally.virtual = time.Since(began)
 	e.tally.late = e.Oracle().Late()
+	e.tally.moves, e.tally.returns = e.moves.counts()
 	e.tally.location = e.Fleet().Changes()
 	e.tally.notifications = e.Hook().Count()
 	return e.tally
@@ -222,6 +242,7 @@ func (e *episode) describe() testcluster.Builder {
 		b.Safekeepers = 3 + e.rng.IntN(3)
 	}
 	few = e.rng.IntN(2) == 0
+	e.shape(&b)
 	return b
 }
 
@@ -254,7 +275,10 @@ func (e *episode) round(length time.Duration) {
 	trouble.Wait()
 	e.endFaults(e.stayDead())
 	wg.Wait()
-	e.live()
+	if *simStrain < 0 {
+		e.live()
+	}
+	e.strain()
 	for _, n := range append(e.Fleet().Nodes(), nil) {
 		if n != nil && n.Running() {
 			continue
@@ -345,7 +369,7 @@ func (e *episode) endFaults(dead neon.NodeID) {
 	for _, n := range e.Fleet().Nodes() {
 		n.SetFaults()
 		n.Resume()
-		n.SetBehaviour(e.behaviour)
+		n.SetBehaviour(e.behaviourOf(n.ID()))
 		if n.ID() == dead {
 			n.Kill()
 			continue

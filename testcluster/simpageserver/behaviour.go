@@ -27,6 +27,9 @@ type Behaviour struct {
 	// ReplayRate is how fast an attached timeline catches up with the log, in
 	// bytes a second. Zero is at once.
 	ReplayRate int64
+	// NoUploads is for a pageserver that cannot upload what its timelines have got: whoever
+	// takes over has to replay it.
+	NoUploads bool
 	// HeatmapDelay passes between activation and the first periodic heatmap.
 	HeatmapDelay time.Duration
 	// DeleteTimeline is how long a timeline stays in deletion after its 202.

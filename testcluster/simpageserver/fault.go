@@ -126,6 +126,16 @@ func (fs *faults) set(rules []Fault) {
 	fs.hits = make([]int, len(rules))
 }
 
+// struck counts the requests that the rules have hit.
+func (fs *faults) struck() (n int) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, hits := range fs.hits {
+		n += hits
+	}
+	return n
+}
+
 // blow is what the matching rules together do to one request.
 type blow struct {
 	before    time.Duration

@@ -133,7 +133,7 @@ func (h *tenantHandler) top(c *call) reply {
 				req.ShardsLT != nil && id.Count.Shards() >= req.ShardsLT.Shards() {
 				continue
 			}
-			t := neon.TopTenant{Shard: id, ResidentSize: core.store.shardBytes}
+			t := neon.TopTenant{Shard: id, ResidentSize: core.store.ResidentSize(id.Tenant)}
 			if id.Number == 0 {
 				t.MaxLogicalSize = core.store.logicalSize(id.Tenant)
 				n := uint64(id.Count.Shards())

@@ -59,19 +59,19 @@ func (hs *heatmaps) schedule(now time.Duration, shard neon.ShardID, s *slot) {
 	if _, ok := hs.store.heatmap(shard, max(now, s.since)+hs.behave.HeatmapDelay); ok {
 		return
 	}
-	bytes, layers := s.contents(hs.store)
+	bytes, layers := s.contents(hs.store, shard.Tenant)
 	hs.store.putHeatmap(shard, max(now, s.since)+hs.behave.HeatmapDelay, bytes, layers)
 }
 
 // upload publishes the heatmap of an attached shard now.
 func (hs *heatmaps) upload(now time.Duration, shard neon.ShardID, s *slot) {
-	bytes, layers := s.contents(hs.store)
+	bytes, layers := s.contents(hs.store, shard.Tenant)
 	hs.store.putHeatmap(shard, now, bytes, layers)
 }
 
 // contents is the size of an attached shard.
-func (s *slot) contents(store *Store) (bytes, layers uint64) {
-	bytes, layers = store.shardBytes, store.shardLayers
+func (s *slot) contents(store *Store, t neon.TenantID) (bytes, layers uint64) {
+	bytes, layers = store.ResidentSize(t), store.shardLayers
 	if s.tenant == nil {
 		return bytes, layers
 	}
@@ -88,7 +88,7 @@ func (s *slot) contents(store *Store) (bytes, layers uint64) {
 func (hs *heatmaps) resident(now time.Duration, shard neon.ShardID, s *slot) uint64 {
 	switch {
 	case s.mode.attached():
-		bytes, _ := s.contents(hs.store)
+		bytes, _ := s.contents(hs.store, shard.Tenant)
 		return bytes
 	case s.mode == modeSecondary:
 		p := hs.progress(now, shard, s)

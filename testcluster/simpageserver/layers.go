@@ -12,7 +12,7 @@ import (
 // owner's objects carry its own generation.
 func (ts *timelines) upload(now time.Duration, shard neon.ShardID, s *slot, tl *timeline) {
 	last := ts.lastRecord(now, tl)
-	if tl.deleting || last <= tl.disk {
+	if tl.deleting || last <= tl.disk || ts.behave.NoUploads {
 		return
 	}
 	l := layer{

@@ -222,6 +222,9 @@ func (n *Node) SetFaults(rules ...Fault) {
 	n.host.markReachable()
 }
 
+// Struck counts the requests that the present fault rules have hit.
+func (n *Node) Struck() int { return n.faults.struck() }
+
 // SetBehaviour replaces how the node works.
 func (n *Node) SetBehaviour(b Behaviour) {
 	n.host.mu.Lock()

@@ -24,6 +24,7 @@ type Store struct {
 	deleted     map[remoteID]neon.Generation
 	counts      countSet                 // of the shards that have heatmaps
 	logical     map[neon.TenantID]uint64 // sizes that pageservers report
+	resident    map[neon.TenantID]uint64 // what each shard has beside shardBytes
 	shardBytes  uint64
 	shardLayers uint64
 	walRate     int64
@@ -46,6 +47,7 @@ func NewStore(o StoreOptions) *Store {
 		manifests:   map[neon.ShardID][]manifest{},
 		deleted:     map[remoteID]neon.Generation{},
 		logical:     map[neon.TenantID]uint64{},
+		resident:    map[neon.TenantID]uint64{},
 		shardBytes:  o.ShardBytes,
 		shardLayers: o.ShardLayers,
 		walRate:     o.WALRate,
@@ -366,6 +368,20 @@ func (s *Store) SetLogicalSize(t neon.TenantID, bytes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logical[t] = bytes
+}
+
+// SetResidentSize gives each shard of a tenant so many bytes beside StoreOptions.ShardBytes.
+func (s *Store) SetResidentSize(t neon.TenantID, bytes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resident[t] = bytes
+}
+
+// ResidentSize is what a shard of a tenant has beside its timelines.
+func (s *Store) ResidentSize(t neon.TenantID) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shardBytes + s.resident[t]
 }
 
 func (s *Store) logicalSize(t neon.TenantID) uint64 {

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -51,6 +52,47 @@ func TestADetachThatCrossesAnAttachmentIsNoticed(t *testing.T) {
 			b.check()
 		})
 	}
+}
+
+// What a split has left is detached by the split and, once a listing has found it, as a stray.
+// While the first call is under way, the second one cannot tell what the first will do. It
+// is not made again and again for that.
+func TestADetachThatCrossesAnotherIsNotRepeatedWithoutAPause(t *testing.T) {
+	scenario(t, 1, func(b *bench) {
+		id := neon.Unsharded(neon.TenantID{0xab})
+		puts := 0
+		b.fleet.set(func() {
+			b.fleet.onPut = func(_ neon.NodeID, of neon.ShardID) error {
+				if of != id {
+					return nil
+				}
+				if puts++; puts == 1 {
+					b.fleet.mu.Unlock()
+					elapse(20 * time.Second)
+					b.fleet.mu.Lock()
+				}
+				if puts > 1000 {
+					return context.Canceled // or the test would not end
+				}
+				return nil
+			}
+		})
+		b.fleet.leave(1, id)
+		node, _ := b.log.State().Node(1)
+		done := make(chan error)
+		go func() { done <- b.now.Detach(b.t.Context(), &node, id) }()
+		elapse(100 * time.Millisecond)
+		b.now.Kick(id)
+		b.backAfterRestart(1, 0)
+		<-done
+		elapse(2 * time.Minute)
+		if puts > 30 {
+			t.Errorf("%d calls", puts)
+		}
+		if b.fleet.holds(1, id) {
+			t.Error("it stays")
+		}
+	})
 }
 
 // Without a term nobody could be told of it.

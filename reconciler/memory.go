@@ -26,10 +26,11 @@ type memory struct {
 
 	baseline baseline // of a live migration
 
-	// Of the present pass: the first optional step that failed, and the nodes on
-	// which such steps failed.
+	// Of the present pass: the first optional step that failed, the nodes on which such
+	// steps failed, and those from which a stray was detached.
 	late      *failure
 	skipped   []neon.NodeID
+	cleared   []neon.NodeID
 	proposals int // in the present turn
 
 	// nodeFailures are of nodes other than the intended one.
@@ -49,7 +50,9 @@ type nodeFailures struct {
 }
 
 // beginTurn forgets what was of the last pass only.
-func (m *memory) beginTurn() { m.late, m.skipped, m.proposals = nil, nil, 0 }
+func (m *memory) beginTurn() {
+	m.late, m.skipped, m.cleared, m.proposals = nil, nil, nil, 0
+}
 
 // mostProposals bounds the entries that one turn adds to the log. A pass takes one or
 // two. What takes more goes on after a pause.

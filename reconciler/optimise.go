@@ -29,9 +29,9 @@ type optimiser struct {
 	commit   func([]fsm.Intent) (refused []neon.ShardID)
 	notifies bool // there is a compute hook
 
-	mu     sync.Mutex                 // held while a plan is made
-	cursor neon.TenantID              // where the next pass goes on; guarded by mu
-	begun  map[neon.ShardID]struct{}  // moves that have not ended; guarded by mu
+	mu     sync.Mutex                   // held while a plan is made
+	cursor neon.TenantID                // where the next pass goes on; guarded by mu
+	begun  map[neon.ShardID]struct{}    // moves that have not ended; guarded by mu
 	left   map[neon.ShardID][]departure // lately; guarded by mu
 }
 

@@ -187,9 +187,15 @@ func (w *worker) clear(k *task, st *fsm.State) (more bool) {
 		w.strays.gone(k.ID)
 		return true
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case slices.Contains(m.cleared, step.Node):
+		err = errors.New("another call changes the location at the same time")
+	default:
 		w.logger.Info("detaching unknown shard", "shard", k.ID, "node", step.Node)
-		err = w.calls.put(k, sc, step)
+		if err = w.calls.put(k, sc, step); err == nil {
+			m.cleared = append(m.cleared, step.Node)
+		}
 	}
 	if errors.Is(err, errParked) {
 		return false

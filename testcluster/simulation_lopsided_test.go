@@ -26,8 +26,7 @@ const (
 // the others have some. The fleet has to come to rest within the bounds of docs/balance.md.
 func (e *episode) evenOut(ctx context.Context) bool {
 	nodes := e.running()
-	s, err := e.newestState(ctx)
-	if err != nil || len(nodes) < 3 {
+	if len(nodes) < 3 {
 		return false
 	}
 	few := 1 + e.rng.IntN(2)
@@ -38,7 +37,8 @@ func (e *episode) evenOut(ctx context.Context) bool {
 	for _, n := range nodes[few:] {
 		e.schedule(ctx, n.ID(), neon.SchedulingActive)
 	}
-	if s, err = e.newestState(ctx); err != nil || e.Failed() {
+	s, err := e.newestState(ctx)
+	if err != nil || e.Failed() {
 		return false
 	}
 	e.moves.demandNoReturn(true)

@@ -66,6 +66,7 @@ func Check(s *State) error {
 	c.sums()
 	c.safekeeping()
 	c.timelineWork()
+	c.travels()
 	checkOutcomes(c)
 	return errors.Join(c.errs...)
 }
@@ -121,6 +122,9 @@ func (c *checker) tenants() {
 		}
 		if t.Deleting && t.Policy.Kind != neon.PlaceDetached {
 			c.fail("tenant %s is being deleted but placed %v", t.ID, t.Policy)
+		}
+		if t.Remover != (Remover{}) && (t.Remover.Node == 0 || !t.Deleting) {
+			c.fail("tenant %s is not being deleted and %+v removes its data", t.ID, t.Remover)
 		}
 		return len(c.errs) < 32
 	})

@@ -111,14 +111,16 @@ func (c FinishImport) apply(t *txn) Result {
 
 // BeginDeleteTimeline records that a timeline is to be deleted, before any
 // pageserver hears of it. An import of it that is still running ends here: nothing
-// that its shards report counts any more. DeleteTimeline ends the deletion.
+// that its shards report counts any more. DeleteTimeline ends the deletion. The tenant's
+// record keeps when it was begun, so that a creation that has begun before knows of it.
 type BeginDeleteTimeline struct {
 	Tenant   neon.TenantID   `cbor:"1,keyasint"`
 	Timeline neon.TimelineID `cbor:"2,keyasint"`
 }
 
 func (c BeginDeleteTimeline) apply(t *txn) Result {
-	if tenant, ok := t.Tenant(c.Tenant); !ok || tenant.Deleting {
+	tenant, ok := t.Tenant(c.Tenant)
+	if !ok || tenant.Deleting {
 		return refuse(neon.NotFound, "Tenant not found")
 	}
 	ref := neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline}
@@ -129,6 +131,10 @@ func (c BeginDeleteTimeline) apply(t *txn) Result {
 	if _, known := t.TimelineDelete(ref); !known {
 		t.deletes.Set(TimelineDelete{Tenant: c.Tenant, Timeline: c.Timeline, Sequence: t.Index})
 		t.touched.Timelines = true
+		if t.bounded() {
+			tenant.TimelineDeleted = t.Index
+			t.noteTenant(tenant)
+		}
 	}
 	return Result{}
 }

@@ -39,6 +39,9 @@ func (c CreateTenant) apply(t *txn) Result {
 	if _, ok := t.Tenant(c.ID); ok {
 		return refuse(neon.Conflict, "Tenant %s already exists", c.ID)
 	}
+	if r := t.Frozen(c.ID); r.Err != nil {
+		return r
+	}
 	if len(c.Shards) != c.Count.Shards() {
 		return refuse(neon.BadRequest, "tenant %s: %d shards given for count %d", c.ID,
 			len(c.Shards), c.Count)
@@ -99,8 +102,8 @@ func (c UpdateTenant) apply(t *txn) Result {
 	if !ok || tenant.Deleting {
 		return refuse(neon.NotFound, "Tenant %s not found", c.ID)
 	}
-	if t.Splitting(c.ID) {
-		return refuse(neon.Conflict, "Tenant %s is being split", c.ID)
+	if r := t.Frozen(c.ID); r.Err != nil {
+		return r
 	}
 	if tenant.Sequence != c.Sequence {
 		return refuse(neon.Conflict, "tenant %s was changed by somebody else", c.ID)
@@ -198,8 +201,8 @@ func (c BeginDeleteTenant) apply(t *txn) Result {
 	if !ok {
 		return refuse(neon.NotFound, "Tenant %s not found", c.ID)
 	}
-	if t.Splitting(c.ID) {
-		return refuse(neon.Conflict, "Tenant %s is being split", c.ID)
+	if r := t.Frozen(c.ID); r.Err != nil {
+		return r
 	}
 	if tenant.Deleting {
 		return Result{} // under the Sequence it has
@@ -211,6 +214,47 @@ func (c BeginDeleteTenant) apply(t *txn) Result {
 	t.manageTenant(tenant)
 	t.forgetTenantWork(c.ID)
 	return Result{}
+}
+
+// NoteRemover records which pageserver is asked to remove the remote data of a tenant
+// that is being deleted, before it is asked. It goes on when its caller is gone, so no
+// other may be asked before it has ended: else the one that is slower would remove the
+// data of the next tenant of that id. It is refused as a Conflict while the process that
+// is recorded may be at it, unless that is the one that has Ended; when the deletion, as
+// its Sequence names it, is over; and in another term of leadership.
+type NoteRemover struct {
+	ID       neon.TenantID `cbor:"1,keyasint"`
+	Sequence uint64        `cbor:"2,keyasint"`
+	Node     neon.NodeID   `cbor:"3,keyasint"`
+
+	// Ended is a pageserver that has told the proposer that its removal has ended; 0: none.
+	Ended neon.NodeID `cbor:"4,keyasint,omitempty"`
+
+	// Term is that of the leader who was told so. The next one may have asked again.
+	Term uint64 `cbor:"5,keyasint,omitempty"`
+}
+
+// Level is the second: the first version knows no remover.
+func (NoteRemover) Level() uint64 { return secondLevel }
+
+func (c NoteRemover) apply(t *txn) Result {
+	tenant, ok := t.Tenant(c.ID)
+	if !ok || !tenant.Deleting || tenant.Sequence != c.Sequence {
+		return refuse(neon.Conflict, "that deletion of tenant %s is over", c.ID)
+	}
+	if c.Term != t.Leader.Term {
+		return refuse(neon.Conflict, "another term of leadership has begun")
+	}
+	if n, removing := t.Removing(&tenant); removing && n.ID != c.Ended {
+		return refuse(neon.Conflict, "pageserver %d removes the remote data of tenant %s", n.ID,
+			c.ID)
+	}
+	n, r := t.liveNode(c.Node)
+	if r.Err == nil {
+		tenant.Remover = Remover{Node: n.ID, Incarnation: n.Incarnation}
+		t.noteTenant(tenant)
+	}
+	return r
 }
 
 // FinishDeleteTenant forgets a tenant whose deletion was begun. The proposer has
@@ -254,14 +298,21 @@ func (t *txn) forgetTenant(tenant Tenant) {
 
 // DropTenant forgets a tenant at once, whatever pageservers have of it: for
 // support. What is recorded of its timelines stays, in case it is imported again.
-// To drop an unknown tenant is accepted.
+// To drop an unknown tenant is accepted. It is refused as a Conflict while a pageserver
+// may be removing the remote data: it would remove that of the next tenant of that id.
 type DropTenant struct {
 	ID neon.TenantID `cbor:"1,keyasint"`
 }
 
 func (c DropTenant) apply(t *txn) Result {
-	if tenant, ok := t.Tenant(c.ID); ok {
-		t.forgetTenant(tenant)
+	tenant, ok := t.Tenant(c.ID)
+	if !ok {
+		return Result{}
 	}
+	if n, removing := t.Removing(&tenant); removing {
+		return refuse(neon.Conflict, "pageserver %d removes the remote data of tenant %s", n.ID,
+			c.ID)
+	}
+	t.forgetTenant(tenant)
 	return Result{}
 }

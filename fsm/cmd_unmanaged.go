@@ -29,11 +29,12 @@ func (c AttachUnmanaged) apply(t *txn) (r Result) {
 			Scheduling: neon.ShardActive, Config: c.Config,
 		}
 	}
+	if r := t.Frozen(tenant.ID); r.Err != nil {
+		return r
+	}
 	switch {
 	case tenant.Deleting:
 		return refuse(neon.Conflict, "Tenant %s is being deleted", tenant.ID)
-	case t.Splitting(tenant.ID):
-		return refuse(neon.Conflict, "Tenant %s is being split", tenant.ID)
 	case !slices.Contains(tenant.Shards(), c.Shard):
 		return refuse(neon.NotFound, "Tenant shard %s not found", c.Shard)
 	case c.Node != 0 && !t.isLive(c.Node):

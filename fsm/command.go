@@ -118,6 +118,9 @@ var commands = map[Kind]reflect.Type{
 	62: reflect.TypeFor[FinishImport](),
 	63: reflect.TypeFor[BeginDeleteTimeline](),
 	64: reflect.TypeFor[CancelDeleteTimeline](),
+	54: reflect.TypeFor[NoteRemover](),
+	55: reflect.TypeFor[BeginTravel](),
+	56: reflect.TypeFor[EndTravel](),
 	30: reflect.TypeFor[BeginSplit](),
 	31: reflect.TypeFor[CommitSplit](),
 	32: reflect.TypeFor[AbortSplit](),
@@ -161,6 +164,9 @@ func (AttachUnmanaged) kind() Kind    { return 50 }
 func (DropTenant) kind() Kind         { return 51 }
 func (SetPreferredAZs) kind() Kind    { return 52 }
 func (SetMetadataHealth) kind() Kind  { return 53 }
+func (NoteRemover) kind() Kind        { return 54 }
+func (BeginTravel) kind() Kind        { return 55 }
+func (EndTravel) kind() Kind          { return 56 }
 func (BeginSplit) kind() Kind         { return 30 }
 func (CommitSplit) kind() Kind        { return 31 }
 func (AbortSplit) kind() Kind         { return 32 }

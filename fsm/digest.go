@@ -22,6 +22,7 @@ const (
 	tagImport
 	tagTimelineDelete
 	tagOutcome
+	tagTravel
 )
 
 // firstTables is how many tables DigestScheme 1 began with. One that came later counts
@@ -52,20 +53,21 @@ func (s *State) Digest() uint64 {
 	})
 }
 
-func (s *State) sums() [firstTables + 1]uint64 {
+func (s *State) sums() [firstTables + 2]uint64 {
 	return [...]uint64{
 		s.nodeSum, s.tenants.sum, s.shards.sum, s.done.sum, s.deletedTenants.sum, s.splits.sum,
 		s.safekeeperSum, s.timelines.sum, s.ops.sum, s.imports.sum, s.deletes.sum, s.outcomes.sum,
+		s.travels.sum,
 	}
 }
 
 // walkedSums are the sums as they are found by walking over all records.
-func (s *State) walkedSums() [firstTables + 1]uint64 {
+func (s *State) walkedSums() [firstTables + 2]uint64 {
 	return [...]uint64{
 		sumOf(tagNode, s.nodes), s.tenants.walked(), s.shards.walked(), s.done.walked(),
 		s.deletedTenants.walked(), s.splits.walked(), sumOf(tagSafekeeper, s.safekeepers),
 		s.timelines.walked(), s.ops.walked(), s.imports.walked(), s.deletes.walked(),
-		s.outcomes.walked(),
+		s.outcomes.walked(), s.travels.walked(),
 	}
 }
 

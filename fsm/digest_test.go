@@ -39,6 +39,7 @@ var digested = []struct {
 		s.deletedTenants.add(tenantTombstone{tenant: g.Tenant, generation: g.Generation})
 	}},
 	{"outcomes", Outcome{}, func(s *State, r any) { s.outcomes.add(r.(Outcome)) }},
+	{"travels", Travel{}, func(s *State, r any) { s.travels.Set(r.(Travel)) }},
 	{"Leader", Leader{}, func(s *State, r any) { s.Leader = r.(Leader) }},
 	{"Index", uint64(0), func(s *State, r any) { s.Index = r.(uint64) }},
 	{"ClusterID", "", func(s *State, r any) { s.ClusterID = r.(string) }},
@@ -233,6 +234,7 @@ func TestCheckFindsADigestThatHasDrifted(t *testing.T) {
 		func(w *txn) { w.safekeeperSum++ }, func(w *txn) { w.timelines.sum++ },
 		func(w *txn) { w.ops.sum++ }, func(w *txn) { w.imports.sum++ },
 		func(w *txn) { w.deletes.sum++ }, func(w *txn) { w.outcomes.sum++ },
+		func(w *txn) { w.travels.sum++ },
 	} {
 		w := begin(small(t))
 		before := w.Digest()

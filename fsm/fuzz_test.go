@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	"quorate/api/neon"
 )
 
 func seedCommands(f *testing.F) {
-	for i, c := range history() {
+	for i, c := range append(history(), secondHistory()...) {
 		f.Add(entry(f, 1, RequestID{byte(i)}, c).Data)
 	}
 	f.Add([]byte{})
@@ -41,20 +43,26 @@ func FuzzDecode(f *testing.F) {
 // that survives a snapshot, and changes nothing when it is refused.
 func FuzzApply(f *testing.F) {
 	seedCommands(f)
-	s := withSafekeepers(f)
+	first := withSafekeepers(f)
+	second, _ := Apply(first, first.Index+1, RequestID{}, SetLevel{Level: Level})
+	for _, c := range travelHistory(neon.TenantID{9, 15: 9}, 0) {
+		second, _ = Apply(second, second.Index+1, RequestID{}, c)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		id, c, err := Decode(data)
 		if err != nil {
 			return
 		}
-		next, r := Apply(s, s.Index+1, id, c)
-		if err := Check(next); err != nil {
-			t.Fatalf("%#v: %v", c, err)
+		for _, s := range []*State{first, second} {
+			next, r := Apply(s, s.Index+1, id, c)
+			if err := Check(next); err != nil {
+				t.Fatalf("%#v: %v", c, err)
+			}
+			if r.Err != nil && !sameRecords(s, next) {
+				t.Fatalf("%#v was refused and changed something", c)
+			}
+			restored(t, next)
 		}
-		if r.Err != nil && !sameRecords(s, next) {
-			t.Fatalf("%#v was refused and changed something", c)
-		}
-		restored(t, next)
 	})
 }
 
@@ -62,6 +70,7 @@ func FuzzApply(f *testing.F) {
 func FuzzReadSnapshot(f *testing.F) {
 	data := snapshotOf(f, withSafekeepers(f))
 	f.Add(data)
+	f.Add(snapshotOf(f, travelling(f)))
 	f.Add(data[:len(data)/2])
 	f.Add(snapshotOf(f, NewState()))
 	f.Add([]byte(snapshotMagic))
@@ -71,6 +80,7 @@ func FuzzReadSnapshot(f *testing.F) {
 // FuzzSnapshotRecords is FuzzReadSnapshot behind the checksum.
 func FuzzSnapshotRecords(f *testing.F) {
 	f.Add(unpacked(f, snapshotOf(f, withSafekeepers(f))))
+	f.Add(unpacked(f, snapshotOf(f, travelling(f))))
 	f.Add(unpacked(f, snapshotOf(f, NewState())))
 	f.Fuzz(func(t *testing.T, payload []byte) { readSnapshot(t, packed(payload)) })
 }

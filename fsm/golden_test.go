@@ -203,12 +203,14 @@ func secondHistory() []Command {
 			}},
 		}},
 	)
-	return append(all,
+	all = append(all,
 		BeginNodeOperation{
 			Node: 2, Kind: OperationDrain, Prior: neon.SchedulingActive, At: 1700000000004,
 		},
 		NoteProgress{Node: 2, Begun: uint64(len(all) + 1), At: 1700000000005},
+		BeginDeleteTimeline{Tenant: tenant, Timeline: neon.TimelineID{2}},
 	)
+	return append(all, travelHistory(neon.TenantID{3, 15: 3}, uint64(len(all)))...)
 }
 
 // goldens are the histories by the directory of their files. Those of the level that is not

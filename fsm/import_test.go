@@ -22,7 +22,9 @@ var drawImport = rapid.SampledFrom([]neon.ShardImport{
 func (m *machine) timelineWork(t *rapid.T) Command {
 	tenant, id := drawTenant.Draw(t,
 		"tenant"), modelTimeline(rapid.IntRange(1, 2).Draw(t, "timeline"))
-	switch rapid.IntRange(0, 8).Draw(t, "work") {
+	switch rapid.IntRange(0, 11).Draw(t, "work") {
+	case 9, 10, 11:
+		return m.remoteWork(t, tenant)
 	case 0, 1:
 		return BeginImport{Tenant: tenant, Timeline: id}
 	case 2:

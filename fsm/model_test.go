@@ -34,6 +34,7 @@ type machine struct {
 	// configured is every configuration that a timeline ever had since it was
 	// created, as words, by generation.
 	configured map[timelineKey]map[neon.SafekeeperGeneration]string
+	remote     remoteModel
 
 	named  []named // commands that were applied under a request id
 	kept   []kept  // older states, to see that they do not change
@@ -79,6 +80,7 @@ func (m *machine) apply(t *rapid.T, id RequestID, c Command) Result {
 	m.numbered(t, before, c, r)
 	m.configurations(t, after)
 	m.imports(t, before, after)
+	m.remote.check(t, before, after, c, r)
 	if !r.Duplicate {
 		m.current(t, before, c, r)
 	}
@@ -298,11 +300,8 @@ func (m *machine) intent(t *rapid.T, id neon.ShardID) Intent {
 }
 
 func (m *machine) intents(t *rapid.T, most int) []Intent {
-	return rapid.SliceOfN(rapid.Custom(func(
-		t *rapid.T,
-	) Intent {
-		return m.intent(t, m.anyShard(t))
-	}), 0, most).Draw(t, "intents")
+	one := func(t *rapid.T) Intent { return m.intent(t, m.anyShard(t)) }
+	return rapid.SliceOfN(rapid.Custom(one), 0, most).Draw(t, "intents")
 }
 
 func (m *machine) noteSilence(t *rapid.T) Command {
@@ -513,6 +512,7 @@ func dump(s *State) string {
 		b = fmt.Appendf(b, "tenant %s count=%d stripe=%d %s %s config=%s deleting=%v sequence=%d\n",
 			t.ID, t.Count, t.Stripe, t.Policy, t.Scheduling, t.Config.JSON(), t.Deleting,
 			t.Sequence)
+		b = dumpRemote(b, t)
 	}
 	for sh := range s.ShardsFrom(neon.ShardID{}) {
 		if sh.PriorNode != 0 {
@@ -540,7 +540,7 @@ func dump(s *State) string {
 			sp.Reason)
 	}
 	b = dumpSafekeeping(b, s)
-	b = dumpWork(b, s)
+	b = dumpTravels(dumpWork(b, s), s)
 	s.done.values(func(q request) bool {
 		b = fmt.Appendf(b, "request %x kind=%d index=%d\n", q.id, q.kind, q.index)
 		return true

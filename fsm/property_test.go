@@ -173,6 +173,7 @@ func (m *machine) recover(t *rapid.T) {
 	}
 	m.s, m.named = s, nil
 	clear(m.configured) // what came after the backup is not known
+	clear(m.remote.removing)
 	// One backup may serve only once: its numbers are taken now.
 	m.backup = nil
 }

@@ -51,6 +51,8 @@ type snapshotHeader struct {
 	Deletes int `cbor:"61,keyasint,omitempty"`
 
 	Outcomes int `cbor:"62,keyasint,omitempty"`
+
+	Travels []Travel `cbor:"63,keyasint,omitempty"`
 }
 
 // SnapshotWriter writes one State; it may run while newer states are made.
@@ -94,7 +96,7 @@ func (s *State) encode(w *bufio.Writer) (err error) {
 		TenantTombstones: s.deletedTenants.byAge.Len(),
 		Safekeepers:      s.safekeepers, Timelines: s.timelines.Len(), Ops: s.ops.Len(),
 		Imports: s.imports.Len(), Deletes: s.deletes.Len(),
-		Splits: splits, Outcomes: s.outcomes.byAge.Len(),
+		Splits: splits, Outcomes: s.outcomes.byAge.Len(), Travels: slices.Collect(s.Travels()),
 	})
 	if err != nil {
 		return err
@@ -142,13 +144,22 @@ func appendTombstone(b []byte, g tenantTombstone) []byte {
 
 func appendTenant(b []byte, t *Tenant) []byte {
 	b = append(b, t.ID[:]...)
-	b = append(b, byte(t.Count), byte(t.Policy.Kind), boolByte(t.Deleting))
+	b = append(b, byte(t.Count), byte(t.Policy.Kind), boolByte(t.Deleting)|
+		boolByte(t.Remover.Node != 0)<<1|boolByte(t.TimelineDeleted != 0)<<2)
 	b = binary.AppendUvarint(b, uint64(t.Stripe))
 	b = binary.AppendUvarint(b, uint64(t.Policy.Secondaries))
 	b = binary.AppendUvarint(b, t.Sequence)
 	b = appendBytes(b, string(t.Scheduling))
 	config, _ := t.Config.MarshalBinary()
-	return appendBytes(b, config)
+	b = appendBytes(b, config)
+	if t.Remover.Node != 0 { // not in the first level, whose records end here
+		b = binary.AppendUvarint(b, uint64(t.Remover.Node))
+		b = binary.AppendUvarint(b, t.Remover.Incarnation)
+	}
+	if t.TimelineDeleted != 0 {
+		b = binary.AppendUvarint(b, t.TimelineDeleted)
+	}
+	return b
 }
 
 func appendShard(b []byte, s *Shard) []byte {
@@ -256,6 +267,12 @@ func (d *decoder) state() *State {
 	if s.splits.Len() != len(head.Splits) {
 		d.fail(errors.New("splits repeat"))
 	}
+	for _, tr := range head.Travels {
+		s.travels.Set(tr)
+	}
+	if s.travels.Len() != len(head.Travels) {
+		d.fail(errors.New("time travels repeat"))
+	}
 	for i := 0; i < head.Tenants && d.err == nil; i++ {
 		s.tenants.Load(d.tenant())
 	}
@@ -290,12 +307,24 @@ func (d *decoder) tenant() (t Tenant) {
 	d.fill(t.ID[:])
 	t.Count = neon.ShardCount(d.byte())
 	t.Policy.Kind = neon.PlacementKind(d.byte())
-	t.Deleting = d.byte() == 1
+	flags := d.byte()
+	t.Deleting = flags&1 != 0
 	t.Stripe = neon.StripeSize(d.uvarint())
 	t.Policy.Secondaries = uint32(d.uvarint())
 	t.Sequence = d.uvarint()
 	t.Scheduling = scheduling(string(d.bytes(64)))
 	d.fail(t.Config.UnmarshalBinary(d.bytes(maxConfig)))
+	if flags&2 != 0 {
+		t.Remover = Remover{Node: neon.NodeID(d.uvarint()), Incarnation: d.uvarint()}
+		if t.Remover.Node == 0 {
+			d.fail(fmt.Errorf("tenant %s has no remover", t.ID))
+		}
+	}
+	if flags&4 != 0 {
+		if t.TimelineDeleted = d.uvarint(); t.TimelineDeleted == 0 {
+			d.fail(fmt.Errorf("tenant %s has lost no timeline", t.ID))
+		}
+	}
 	return t
 }
 

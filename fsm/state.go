@@ -33,6 +33,7 @@ type State struct {
 	splitTable
 	safekeeperTable
 	timelineWorkTable
+	travelTable
 
 	done           recent[request]
 	deletedTenants recent[tenantTombstone]
@@ -54,6 +55,7 @@ func NewState() *State {
 		splitTable:        newSplitTable(),
 		safekeeperTable:   newSafekeeperTable(),
 		timelineWorkTable: newTimelineWorkTable(),
+		travelTable:       newTravelTable(),
 		done:              newRequests(),
 		deletedTenants:    newTenantTombstones(),
 		outcomes:          newOutcomes(),
@@ -76,6 +78,7 @@ func (s *State) copy() State {
 	c.splitTable = s.splitTable.copy()
 	c.safekeeperTable = s.safekeeperTable.copy()
 	c.timelineWorkTable = s.timelineWorkTable.copy()
+	c.travelTable = s.travelTable.copy()
 	c.done, c.deletedTenants = s.done.copy(), s.deletedTenants.copy()
 	c.outcomes = s.outcomes.copy()
 	return c

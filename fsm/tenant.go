@@ -16,8 +16,32 @@ type Tenant struct {
 	// FinishDeleteTenant can follow, and every leader works towards it.
 	Deleting bool
 
-	// Sequence is the log index of the last change to this record.
+	// Remover is the pageserver that removes the remote data of a tenant that is being
+	// deleted. Its Node is 0 before one is asked.
+	Remover Remover
+
+	// TimelineDeleted is the log index at which the deletion of a timeline was recorded
+	// last; 0: none was, or it is not known.
+	TimelineDeleted uint64
+
+	// Sequence is the log index of the last change to this record, but for Remover and
+	// TimelineDeleted.
 	Sequence uint64
+}
+
+// Remover is a pageserver that was asked to remove the remote data of a tenant, in the
+// process that the Incarnation of its node names. It goes on when whoever asked is gone.
+// Each process makes one removal after another.
+type Remover struct {
+	Node        neon.NodeID
+	Incarnation uint64
+}
+
+// Removing finds the pageserver that may be removing the remote data of a tenant. There
+// is none once its process is known to have ended, or its node was deleted.
+func (s *State) Removing(tenant *Tenant) (Node, bool) {
+	n, ok := s.Node(tenant.Remover.Node)
+	return n, ok && !n.Tombstone && n.Incarnation == tenant.Remover.Incarnation
 }
 
 // Pinned reports whether an operator has forbidden to move the shards of a tenant.

@@ -96,6 +96,11 @@ func (t *txn) removeNode(id neon.NodeID) {
 
 func (t *txn) setTenant(n Tenant) {
 	n.Sequence = t.Index
+	t.noteTenant(n)
+}
+
+// noteTenant writes what no decision is based on: the Sequence stays as it is.
+func (t *txn) noteTenant(n Tenant) {
 	last, _ := t.tenants.Set(n)
 	t.totals.Placed += n.placed() - last.placed()
 	t.touched.Tenants = append(t.touched.Tenants, n.ID)

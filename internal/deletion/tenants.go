@@ -9,21 +9,14 @@ import (
 	"quorate/fsm"
 	"quorate/internal/decide"
 	"quorate/internal/duty"
-	"quorate/internal/fanout"
 	"quorate/internal/split"
 	"quorate/internal/wait"
-	"quorate/scheduler"
 )
 
 const (
 	// keptUnfinished bounds the deletions that wait for Run to notice them;
 	// beyond it the whole state is looked through again.
 	keptUnfinished = 256
-
-	// removeTime bounds one try to remove the remote data of a tenant, and
-	// removeTries how often a request tries.
-	removeTime  = 30 * time.Second
-	removeTries = 4
 
 	// shortestPause and longestPause bound the pause between two tries to finish a
 	// deletion that no request waits for.
@@ -36,18 +29,14 @@ const (
 	removeAtOnce = 16
 )
 
-// RemoteData removes what a tenant has in remote storage.
-type RemoteData interface {
-	// TenantDelete removes the data of all shards. It tries once, bounded by ctx.
-	TenantDelete(ctx context.Context, node *fsm.Node, tenant neon.TenantID) error
-}
-
 // Tenants deletes tenants.
 type Tenants struct {
 	log         decide.Log
 	reconciler  decide.Reconciler
 	pageservers RemoteData
 	logger      *slog.Logger
+
+	turns duty.Turns[neon.TenantID] // held from the removal of data to the end of a deletion
 
 	unfinished chan neon.TenantID // what a request could not finish
 	removals   chan struct{}      // held by those of Run that remove data
@@ -104,56 +93,20 @@ func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint
 	if err := decide.Await(ctx, t.reconciler, index, tenant.Shards()...); err != nil {
 		return err
 	}
+	release, err := t.turns.Take(ctx, id, nil)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := t.removeData(ctx, tenant); err != nil {
 		return err
 	}
 	r, err := t.log.Propose(ctx, fsm.RequestID{},
 		fsm.FinishDeleteTenant{ID: id, Sequence: tenant.Sequence})
-	if r.Err != nil && r.Err.Code == neon.Conflict {
-		return nil // it was finished meanwhile
+	if r.Err != nil && (r.Err.Code == neon.Conflict || r.Err.Code == neon.PreconditionFailed) {
+		return nil // it was finished meanwhile, and the tenant may have been created again
 	}
 	return err
-}
-
-// removeData has any pageserver remove what a tenant has in remote storage that
-// is attached nowhere any more. No error means that it is gone, or that the deletion
-// is over.
-func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
-	id := gone.ID
-	var failed error
-	avoid := t.reconciler.Silent()
-	for range removeTries {
-		// Another request may have finished the deletion, and the tenant been created
-		// again meanwhile, and even be attached while it is deleted again.
-		s, err := t.log.ReadState(ctx)
-		if err != nil {
-			return err
-		}
-		if tenant, ok := s.Tenant(id); !ok || tenant.Sequence != gone.Sequence {
-			return nil
-		}
-		node := fanout.AnyAvailable(s, avoid...)
-		if node == nil {
-			break
-		}
-		if failed = t.removeOn(ctx, node, id); failed == nil {
-			return nil
-		}
-		avoid = append(avoid, node.ID)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	if failed == nil {
-		return neon.Errorf(neon.Conflict, "Scheduling error: %w", scheduler.ErrNoNodes)
-	}
-	return neon.Errorf(neon.Internal, "delete tenant %s: %w", id, failed)
-}
-
-func (t *Tenants) removeOn(ctx context.Context, node *fsm.Node, id neon.TenantID) error {
-	ctx, cancel := context.WithTimeout(ctx, removeTime)
-	defer cancel()
-	return t.pageservers.TenantDelete(ctx, node, id)
 }
 
 // handOver gives a deletion to Run. It does not wait: a full channel

@@ -3,8 +3,8 @@ package deletion
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -64,7 +64,7 @@ func (f *fakePageservers) TenantDelete(ctx context.Context, n *fsm.Node, id neon
 		f.wipe()
 	}
 	if f.broken[n.ID] {
-		return fmt.Errorf("broken")
+		return answered{http.StatusInternalServerError, "broken"}
 	}
 	return nil
 }

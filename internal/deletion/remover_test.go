@@ -1,0 +1,270 @@
+package deletion
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/fsm/fsmtest"
+)
+
+// removers are pageservers that go on with a removal when their caller is gone, and are at
+// one after another. Whatever is removed while there is a tenant that is not being deleted
+// is data of a tenant that was made later.
+type removers struct {
+	t   *testing.T
+	log *fsmtest.Faulty
+
+	mu     sync.Mutex
+	takes  time.Duration // of each removal
+	at     map[neon.NodeID]bool
+	fails  map[neon.NodeID]error // instead of an answer
+	asked  []neon.NodeID
+	most   int // removals at a time
+	killed map[neon.NodeID]bool
+}
+
+// notSent is the error of a request that has not arrived.
+type notSent struct{}
+
+func (notSent) Error() string { return "refused" }
+func (notSent) NotSent() bool { return true }
+
+func (f *removers) TenantDelete(ctx context.Context, n *fsm.Node, id neon.TenantID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, n.ID)
+	if err := f.fails[n.ID]; err != nil {
+		return err
+	}
+	if f.at[n.ID] {
+		return answered{http.StatusServiceUnavailable, "Tenant is being modified concurrently"}
+	}
+	f.at[n.ID] = true
+	f.most = max(f.most, len(f.at))
+	done := make(chan struct{})
+	time.AfterFunc(f.takes, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.at, n.ID)
+		if tenant, ok := f.log.Log.State().Tenant(id); ok && !tenant.Deleting && !f.killed[n.ID] {
+			f.t.Errorf("pageserver %d removes the data of the next tenant", n.ID)
+		}
+		close(done)
+	})
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (f *removers) calls() []neon.NodeID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	asked := f.asked
+	f.asked = nil
+	return asked
+}
+
+func (f *removers) fail(n neon.NodeID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fails[n] = err
+}
+
+func (f *removers) setTakes(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.takes = d
+}
+
+// newRemovers has three nodes and tenantOne, whose removal takes some time.
+func newRemovers(t *testing.T, takes time.Duration) (*removers, *Tenants) {
+	l := fsmtest.NewFaulty(t)
+	l.Upgrade(t)
+	l.AddNodes(t, 3, neon.MakeAZ("a"))
+	create(l, tenantOne, 1)
+	f := &removers{
+		t: t, log: l, takes: takes, at: map[neon.NodeID]bool{}, fails: map[neon.NodeID]error{},
+		killed: map[neon.NodeID]bool{},
+	}
+	return f, f.leader()
+}
+
+// leader is what a leader knows at the beginning of its term.
+func (f *removers) leader() *Tenants {
+	return NewTenants(f.log, &fakeReconciler{}, f, slog.New(slog.DiscardHandler))
+}
+
+// recreate creates the tenant as soon as the log lets it.
+func (f *removers) recreate() {
+	c := fsm.CreateTenant{
+		ID: tenantOne, Count: 1, Stripe: 8, Policy: neon.Attached(0),
+		Scheduling: neon.ShardActive, Shards: []fsm.NewShard{{Attached: 1}},
+	}
+	for range 6000 {
+		if _, err := f.log.Commit(fsm.RequestID{}, c); err == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func TestTwoRequestsShareOneRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, tenants := newRemovers(t, 10*time.Second)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if err := tenants.Delete(t.Context(), tenantOne); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(time.Second)
+		}
+		wg.Go(f.recreate)
+		wg.Wait()
+		time.Sleep(time.Minute)
+		if calls := f.calls(); len(calls) != 1 || f.most != 1 {
+			t.Errorf("asked %v, %d at a time", calls, f.most)
+		}
+	})
+}
+
+// A leader that is not one any more has asked, and its removal goes on.
+func TestTheNextLeaderAsksTheSameRemover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, first := newRemovers(t, 20*time.Second)
+		f.fail(1, answered{http.StatusInternalServerError, "broken"})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := first.Delete(ctx, tenantOne); err == nil {
+			t.Error("it has ended")
+		}
+		f.fail(1, nil)
+		f.setTakes(time.Second) // there is nothing left then
+		var wg sync.WaitGroup
+		wg.Go(f.recreate)
+		if err := f.leader().Delete(t.Context(), tenantOne); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		time.Sleep(time.Minute)
+		calls := f.calls()
+		if len(calls) < 3 || calls[0] != 1 || slices.Contains(calls[1:], 1) ||
+			slices.Contains(calls, 3) || f.most != 1 {
+			t.Errorf("asked %v, %d at a time", calls, f.most)
+		}
+	})
+}
+
+// Without an answer a removal may go on.
+func TestARemoverThatDoesNotAnswerIsAskedUntilItDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, tenants := newRemovers(t, 0)
+		f.fail(1, errors.New("cut off"))
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { tenants.Run(ctx) })
+		if err := tenants.Delete(ctx, tenantOne); neon.CodeOf(err) != neon.Internal {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+		if calls := f.calls(); len(calls) < 20 || slices.Max(calls) != 1 {
+			t.Errorf("asked %v", calls)
+		}
+		offline := func(to neon.NodeAvailability) {
+			f.log.Must(fsm.SetNodeAvailability{Verdicts: []fsm.Verdict{{Node: 1, To: to}}})
+		}
+		offline(neon.NodeOffline)
+		time.Sleep(2 * longestPause)
+		if f.calls(); f.log.State().TenantCount() != 1 {
+			t.Error("it has ended though the pageserver may go on")
+		}
+		time.Sleep(10 * longestPause)
+		if calls := f.calls(); len(calls) != 0 {
+			t.Errorf("asked %v, which is not available", calls)
+		}
+		offline(neon.NodeActive)
+		f.fail(1, nil)
+		time.Sleep(2 * longestPause)
+		synctest.Wait()
+		if calls := f.calls(); f.log.State().TenantCount() != 0 || !slices.Equal(calls,
+			[]neon.NodeID{1}) {
+			t.Errorf("asked %v, and it has not ended", calls)
+		}
+		cancel()
+		running.Wait()
+	})
+}
+
+// The end of its process is the end of its removal, and so is the removal of its node.
+func TestAnotherIsAskedAfterTheEndOfTheRemover(t *testing.T) {
+	for name, end := range map[string]fsm.Command{
+		"it restarts": fsm.ReAttach{Node: 1}, "it is deleted": fsm.DeleteNode{Node: 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f, tenants := newRemovers(t, time.Hour)
+			if err := tenants.Delete(t.Context(), tenantOne); err == nil {
+				t.Error("it has ended")
+			}
+			f.killed[1] = true
+			f.log.Must(end)
+			f.setTakes(0)
+			f.calls()
+			if err := tenants.Delete(t.Context(), tenantOne); err != nil {
+				t.Error(name, err)
+			}
+			if calls := f.calls(); !slices.Equal(calls, []neon.NodeID{2}) {
+				t.Errorf("%s: asked %v", name, calls)
+			}
+			time.Sleep(2 * time.Hour)
+		})
+	}
+}
+
+// A pageserver that nobody has reached is at nothing.
+func TestAnotherIsAskedWhereTheRequestHasNotArrived(t *testing.T) {
+	f, tenants := newRemovers(t, 0)
+	f.fail(1, notSent{})
+	if err := tenants.Delete(t.Context(), tenantOne); err != nil {
+		t.Error(err)
+	}
+	if calls := f.calls(); !slices.Equal(calls, []neon.NodeID{1, 2}) {
+		t.Errorf("asked %v", calls)
+	}
+	// Somebody else may have reached it.
+	create(f.log, tenantOne, 1)
+	f.log.Must(fsm.BeginDeleteTenant{ID: tenantOne})
+	f.log.Must(fsm.NoteRemover{ID: tenantOne, Sequence: f.log.State().Index, Node: 1})
+	if err := tenants.Delete(t.Context(), tenantOne); err == nil {
+		t.Error("it has ended")
+	}
+	if calls := f.calls(); !slices.Equal(calls, []neon.NodeID{1}) {
+		t.Errorf("asked %v", calls)
+	}
+}
+
+// Members of the first version know no remover.
+func TestDataIsRemovedWithoutARecordBeforeTheUpgrade(t *testing.T) {
+	l := fsmtest.NewFaulty(t)
+	l.AddNodes(t, 2, neon.MakeAZ("a"))
+	create(l, tenantOne, 1)
+	ps := &fakePageservers{}
+	if err := newTenants(l, &fakeReconciler{}, ps).Delete(t.Context(), tenantOne); err != nil ||
+		ps.tries() != 1 {
+		t.Errorf("%v after %d tries", err, ps.tries())
+	}
+}

@@ -128,10 +128,16 @@ var allowed = map[string]struct {
 			"internal/split", "internal/wait", "api/neon",
 		}, "effects only through interfaces it declares",
 	},
+	"internal/timetravel": {
+		[]string{
+			"fsm", "internal/decide", "internal/duty", "internal/fanout", "internal/wait", "api/neon",
+		}, "effects only through interfaces it declares",
+	},
 	"internal/controller": {
 		[]string{
-			"fsm", "scheduler", "internal/decide", "internal/failpoint", "internal/fanout",
-			"internal/imports", "internal/membership", "internal/split", "api/neon",
+			"fsm", "scheduler", "internal/decide", "internal/duty", "internal/failpoint",
+			"internal/fanout", "internal/imports", "internal/membership", "internal/split",
+			"api/neon",
 		}, "decides and proposes",
 	},
 	"api": {
@@ -139,7 +145,7 @@ var allowed = map[string]struct {
 			"api/auth", "api/internal/bodypool", "api/internal/forward", "api/internal/profile",
 			"fsm",
 			"internal/controller", "internal/decide", "internal/deletion", "internal/membership",
-			"internal/metrics", "internal/split", "api/neon",
+			"internal/metrics", "internal/split", "internal/timetravel", "api/neon",
 		},
 		"the outside",
 	},
@@ -171,7 +177,8 @@ var allowed = map[string]struct {
 	"internal/app": {[]string{
 		"api", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
 		"internal/decide", "internal/deletion", "internal/duty", "internal/imports",
-		"internal/membership", "internal/split", "internal/pageserver", "internal/computehook",
+		"internal/membership", "internal/split", "internal/timetravel", "internal/pageserver",
+		"internal/computehook",
 		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping",
 		"internal/metrics", "api/neon",
 		"internal/clusteradmin",

@@ -28,6 +28,7 @@ import (
 	"quorate/internal/membership"
 	"quorate/internal/metrics"
 	"quorate/internal/split"
+	"quorate/internal/timetravel"
 )
 
 // Leadership is what the API must know of the cluster.
@@ -76,6 +77,7 @@ type Options struct {
 
 	TenantDeletions   *deletion.Tenants
 	TimelineDeletions *deletion.Timelines
+	Travels           *timetravel.Travels
 	Migrations        *membership.Migrator // of timelines between safekeepers
 
 	// Failpoints lets tests hold this replica; nil: it cannot be held.
@@ -162,7 +164,7 @@ func newHandlers(o Options) handlers {
 		nodes:       nodeHandler{o.Nodes},
 		operations:  operationHandler{o.Operations},
 		safekeepers: safekeeperHandler{o.Safekeepers},
-		tenants:     tenantHandler{o.Tenants, o.TenantDeletions},
+		tenants:     tenantHandler{o.Tenants, o.TenantDeletions, o.Travels},
 		health:      healthHandler{o.Tenants},
 		shards:      shardHandler{o.Shards, o.Splits, o.Timelines},
 		timelines:   timelineHandler{o.Timelines, o.TimelineDeletions, o.Migrations},

@@ -6,12 +6,14 @@ import (
 	"quorate/api/neon"
 	"quorate/internal/controller"
 	"quorate/internal/deletion"
+	"quorate/internal/timetravel"
 )
 
 // tenantHandler answers requests about tenants as a whole.
 type tenantHandler struct {
 	tenants   *controller.Tenants
 	deletions *deletion.Tenants
+	travels   *timetravel.Travels
 }
 
 func (h tenantHandler) create(c *call) (answer, error) {
@@ -167,7 +169,7 @@ func (h tenantHandler) timeTravel(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return done(h.tenants.TimeTravel(c.ctx, id, to, req.Counts))
+	return done(h.travels.Travel(c.ctx, id, to, req.Counts))
 }
 
 func (h tenantHandler) importRemote(c *call) (answer, error) {

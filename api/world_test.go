@@ -29,6 +29,7 @@ import (
 	"quorate/internal/membership"
 	"quorate/internal/metrics"
 	"quorate/internal/split"
+	"quorate/internal/timetravel"
 	"quorate/internal/wait"
 	"quorate/scheduler"
 )
@@ -140,6 +141,7 @@ func newOptions(r *replica, s setup) Options {
 	}
 	creator := membership.NewCreator(members)
 	turns := new(leaderduty.Turns[neon.TimelineRef])
+	creating := new(leaderduty.Turns[neon.TimelineRef])
 	r.imports = imports.New(imports.Deps{
 		Log: r, Pageservers: r.calls, Safekeepers: creator, Hook: s.hook, Turns: turns,
 		Failpoints: s.points, OntoSafekeepers: s.options.OntoSafekeepers, Logger: logger,
@@ -147,7 +149,8 @@ func newOptions(r *replica, s setup) Options {
 	o := Options{
 		Migrations:        membership.NewMigrator(members),
 		TenantDeletions:   deletion.NewTenants(r, r, r.calls, logger),
-		TimelineDeletions: deletion.NewTimelines(r, r.calls, turns, logger),
+		Travels:           timetravel.New(r, r, r.calls, logger),
+		TimelineDeletions: deletion.NewTimelines(r, r.calls, turns, creating, logger),
 
 		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps),
 		Splits: split.New(split.Deps{
@@ -155,7 +158,7 @@ func newOptions(r *replica, s setup) Options {
 		}),
 		Nodes:      controller.NewNodes(deps),
 		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps),
-		Timelines:   controller.NewTimelines(deps, creator, r.imports),
+		Timelines:   controller.NewTimelines(deps, creator, r.imports, creating),
 		Debug:       controller.NewDebug(deps),
 		Safekeepers: controller.NewSafekeepers(deps),
 		Leadership:  r, Readiness: r, State: r.State,

@@ -66,7 +66,7 @@ func Check(s *State) error {
 	c.sums()
 	c.safekeeping()
 	c.timelineWork()
-	c.travels()
+	checkTravels(c)
 	checkOutcomes(c)
 	return errors.Join(c.errs...)
 }

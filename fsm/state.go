@@ -70,6 +70,25 @@ func (s *State) AgreedLevel() uint64 { return max(s.level, firstLevel) }
 // would not do so.
 func (s *State) KnowsBasis() bool { return s.AgreedLevel() >= secondLevel }
 
+// Removing finds the pageserver that may be removing the remote data of a tenant. There
+// is none once its process is known to have ended, or its node was deleted.
+func (s *State) Removing(tenant *Tenant) (Node, bool) {
+	n, ok := s.Node(tenant.Remover.Node)
+	return n, ok && !n.Tombstone && n.Incarnation == tenant.Remover.Incarnation
+}
+
+// Frozen is the refusal of a change of a tenant that is being split, or whose remote data
+// is being put back in time. It is empty for any other.
+func (s *State) Frozen(id neon.TenantID) Result {
+	if s.Splitting(id) {
+		return refuse(neon.Conflict, "Tenant %s is being split", id)
+	}
+	if _, ok := s.Travel(id); ok {
+		return refuse(neon.Conflict, "Remote data of tenant %s is being put back in time", id)
+	}
+	return Result{}
+}
+
 // copy makes a State that can be changed without changing s, or the reverse.
 func (s *State) copy() State {
 	c := *s

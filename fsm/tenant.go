@@ -37,13 +37,6 @@ type Remover struct {
 	Incarnation uint64
 }
 
-// Removing finds the pageserver that may be removing the remote data of a tenant. There
-// is none once its process is known to have ended, or its node was deleted.
-func (s *State) Removing(tenant *Tenant) (Node, bool) {
-	n, ok := s.Node(tenant.Remover.Node)
-	return n, ok && !n.Tombstone && n.Incarnation == tenant.Remover.Incarnation
-}
-
 // Pinned reports whether an operator has forbidden to move the shards of a tenant.
 func (t *Tenant) Pinned() bool {
 	return t.Scheduling == neon.ShardPause || t.Scheduling == neon.ShardStop

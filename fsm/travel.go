@@ -39,17 +39,8 @@ func (t *travelTable) Travels() iter.Seq[Travel] {
 	return func(yield func(Travel) bool) { t.travels.Scan(yield) }
 }
 
-// Frozen is the refusal of a change of a tenant that is being split, or whose remote data
-// is being put back in time. It is empty for any other.
-func (s *State) Frozen(id neon.TenantID) Result {
-	if s.Splitting(id) {
-		return refuse(neon.Conflict, "Tenant %s is being split", id)
-	}
-	if _, ok := s.Travel(id); ok {
-		return refuse(neon.Conflict, "Remote data of tenant %s is being put back in time", id)
-	}
-	return Result{}
-}
+// Travelling reports whether there are any.
+func (t *travelTable) Travelling() bool { return t.travels.Len() > 0 }
 
 // BeginTravel records that the remote data of a tenant is to be put back, before any
 // pageserver hears of it. A tenant that exists is Detached, and is not being deleted.
@@ -113,8 +104,8 @@ func (c EndTravel) apply(t *txn) Result {
 	return Result{}
 }
 
-// travels verifies that nothing is where remote data is being put back.
-func (c *checker) travels() {
+// checkTravels verifies that nothing is where remote data is being put back.
+func checkTravels(c *checker) {
 	c.s.travels.Scan(func(r Travel) bool {
 		if t, ok := c.s.Tenant(r.Tenant); ok &&
 			(t.Deleting || t.Policy.Kind != neon.PlaceDetached || c.s.Splitting(t.ID)) {

@@ -41,7 +41,8 @@ func (s *scenes) of(st *fsm.State, id neon.ShardID) (*plan.Scene, bool) {
 	sc := &plan.Scene{
 		Tenant: tenant, Shard: sh, Notifies: s.notifies, Frozen: st.Splitting(tenant.ID),
 	}
-	if tenant.Deleting {
+	_, sc.Travels = st.Travel(tenant.ID)
+	if tenant.Deleting || sc.Travels {
 		sc.MayHave = cmp.Or(s.nodes.unlisted(st), s.strays.ofTenant(st, id.Tenant))
 	}
 	sc.Silent = s.nodes.silent()

@@ -20,6 +20,7 @@ import (
 	"quorate/internal/membership"
 	"quorate/internal/safekeeping"
 	"quorate/internal/split"
+	"quorate/internal/timetravel"
 	"quorate/internal/wait"
 	"quorate/reconciler"
 )
@@ -41,6 +42,8 @@ type leaderWork struct {
 
 	tenantDeletions   *deletion.Tenants
 	timelineDeletions *deletion.Timelines
+	creating          *duty.Turns[neon.TimelineRef] // creations take turns with deletions
+	travels           *timetravel.Travels
 }
 
 // run does the work of one term of leadership. It returns when ctx ends and everything
@@ -66,6 +69,7 @@ func (w *leaderWork) duties(term uint64) []duty.Duty {
 		}},
 		{Name: "finish deletions of tenants", Run: w.tenantDeletions.Run},
 		{Name: "finish deletions of timelines", Run: w.timelineDeletions.Run},
+		{Name: "end time travels", Run: w.travels.Run},
 		{Name: "end imports", Run: w.imports.Run},
 		{Name: "carry on moves between safekeepers", Run: w.migrations.Run},
 		{Name: "split tenants", Run: w.splits.Run},

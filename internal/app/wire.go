@@ -22,6 +22,7 @@ import (
 	"quorate/internal/safekeeper"
 	"quorate/internal/safekeeping"
 	"quorate/internal/split"
+	"quorate/internal/timetravel"
 	"quorate/reconciler"
 )
 
@@ -44,6 +45,7 @@ func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *me
 	a.readiness = leadership.NewReadiness(a.cluster, rec, a.cfg.LeaderTimeout)
 	deps := a.controllerDeps(c, rec)
 	a.leader = a.newLeaderWork(c, rec, keeper)
+	store.Subscribe(a.leader.travels.Changed)
 	creator := a.wireTimelines(store, c, keeper)
 	a.api = a.newAPI(deps, creator, registry, recorder)
 }
@@ -57,6 +59,7 @@ func (a *App) newLeaderWork(
 		address:    a.cfg.HTTP.Address,
 		reconciler: rec, keeper: keeper,
 		tenantDeletions: deletion.NewTenants(a.replica, rec, c.pageservers, a.log),
+		travels:         timetravel.New(a.replica, rec, c.pageservers, a.log),
 		splits: split.New(split.Deps{
 			Log: a.replica, Reconciler: rec, Pageservers: c.pageservers,
 			Failpoints: a.cfg.Failpoints, Options: a.cfg.Splits, Logger: a.log,
@@ -78,7 +81,7 @@ func (a *App) wireTimelines(
 		Failpoints: a.cfg.Failpoints, PerTimeline: a.cfg.Safekeepers.PerTimeline, Logger: a.log,
 	}
 	creator := membership.NewCreator(members)
-	turns := new(duty.Turns[neon.TimelineRef])
+	turns, creating := new(duty.Turns[neon.TimelineRef]), new(duty.Turns[neon.TimelineRef])
 	w := a.leader
 	w.migrations = membership.NewMigrator(members)
 	w.imports = imports.New(imports.Deps{
@@ -87,7 +90,8 @@ func (a *App) wireTimelines(
 		Logger: a.log,
 	})
 	store.Subscribe(w.imports.Changed)
-	w.timelineDeletions = deletion.NewTimelines(a.replica, c.pageservers, turns, a.log)
+	w.timelineDeletions = deletion.NewTimelines(a.replica, c.pageservers, turns, creating, a.log)
+	w.creating = creating
 	store.Subscribe(w.timelineDeletions.Changed)
 	return creator
 }
@@ -141,10 +145,11 @@ func (a *App) newAPI(
 		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps), Splits: w.splits,
 		Nodes:      controller.NewNodes(deps),
 		Operations: controller.NewOperations(deps), Upcalls: controller.NewUpcalls(deps),
-		Timelines:       controller.NewTimelines(deps, creator, w.imports),
+		Timelines:       controller.NewTimelines(deps, creator, w.imports, w.creating),
 		Debug:           controller.NewDebug(deps),
 		Safekeepers:     controller.NewSafekeepers(deps),
 		TenantDeletions: w.tenantDeletions, TimelineDeletions: w.timelineDeletions,
+		Travels:    w.travels,
 		Migrations: w.migrations,
 		Leadership: a.leadership, Readiness: a.readiness,
 		LeaderTimeout: a.cfg.LeaderTimeout,

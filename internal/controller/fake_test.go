@@ -17,6 +17,7 @@ import (
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
 	"quorate/internal/decide"
+	"quorate/internal/duty"
 	"quorate/internal/membership"
 	"quorate/scheduler"
 )
@@ -216,6 +217,7 @@ func (e *statusError) Unwrap() error   { return neon.Errorf(e.code, "%s", e.msg)
 // begin.
 type fakeKeepers struct {
 	err     error
+	during  func() // while a timeline is put on safekeepers
 	created []membership.Timeline
 	begun   []neon.TimelineRef
 }
@@ -224,6 +226,9 @@ func (f *fakeKeepers) Create(
 	_ context.Context, t membership.Timeline,
 ) (*neon.SafekeeperSet, error) {
 	f.created = append(f.created, t)
+	if f.during != nil {
+		f.during()
+	}
 	if f.err != nil {
 		return nil, f.err
 	}
@@ -263,6 +268,8 @@ type world struct {
 	log     *fsmtest.Faulty
 	reality *fakeReality
 	calls   *fakePageservers
+
+	creating duty.Turns[neon.TimelineRef]
 }
 
 // newWorld has pageservers 1 to n, all Active and in zone a.

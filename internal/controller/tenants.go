@@ -70,6 +70,9 @@ func createCommand(req neon.TenantCreateRequest) (fsm.CreateTenant, error) {
 func (t *Tenants) create(
 	ctx context.Context, cmd fsm.CreateTenant,
 ) (neon.TenantCreateResponse, error) {
+	if err := split.AwaitEnd(ctx, t.Log, cmd.ID); err != nil {
+		return neon.TenantCreateResponse{}, err
+	}
 	var unplaced error
 	created := false
 	defer t.placing.forget(cmd.ID)

@@ -3,68 +3,13 @@ package controller
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
-	"quorate/internal/decide"
 	"quorate/internal/fanout"
+	"quorate/internal/split"
 )
-
-// TimeTravel puts the remote data of a tenant back to a moment in the past. The
-// tenant must not be on any pageserver. This is checked before each shard. The check
-// catches mistakes of operators. It does not keep the tenant from being attached later.
-func (t *Tenants) TimeTravel(
-	ctx context.Context, id neon.TenantID, to neon.TimeTravel, counts []neon.ShardCount,
-) error {
-	counts = slices.Clone(counts)
-	slices.Sort(counts)
-	var node *fsm.Node
-	for i, count := range slices.Compact(counts) {
-		for _, shard := range neon.ShardIDs(id, count) {
-			s, err := t.Log.ReadState(ctx)
-			if err != nil {
-				return err
-			}
-			if err := t.refuseIfPresent(s, id); err != nil {
-				return err
-			}
-			if node == nil && i == 0 {
-				node = fanout.AnyAvailable(s, t.Reality.Silent()...)
-			}
-			if node == nil {
-				return neon.Errorf(neon.Conflict, "Scheduling error: No pageservers found")
-			}
-			decide.Acted(ctx)
-			if _, _, err := t.Pageservers.Call(ctx, node, shard,
-				neon.TravelRemoteStorage(to)); err != nil {
-				return neon.Errorf(neon.Internal,
-					"Error doing time travel recovery for shard %s on node %d (%s): %w",
-					shard, node.ID, node.Addr.HTTPHost, err)
-			}
-		}
-	}
-	return nil
-}
-
-// refuseIfPresent returns an error when a tenant is, or should be, on a pageserver.
-func (t *Tenants) refuseIfPresent(s *fsm.State, id neon.TenantID) error {
-	for sh := range s.TenantShards(id) {
-		if sh.Attached != 0 || len(sh.Secondary) > 0 {
-			return neon.Errorf(neon.Internal,
-				"We want tenant to be attached in shard with tenant_shard_id=%s", sh.ID)
-		}
-		for node, conf := range t.Reality.Status(sh.ID).Observed {
-			if conf != nil && conf.Mode != neon.Detached {
-				return neon.Errorf(neon.Internal,
-					"We observed attached=%s tenant in node_id=%d shard with tenant_shard_id=%s",
-					conf.Mode, node, sh.ID)
-			}
-		}
-	}
-	return nil
-}
 
 // unsplitStripe is the stripe size of tenants from before it was written down.
 const unsplitStripe = 32768
@@ -74,6 +19,10 @@ const unsplitStripe = 32768
 func (t *Tenants) Import(
 	ctx context.Context, id neon.TenantID,
 ) (resp neon.TenantCreateResponse, err error) {
+	// What is found while the data is put back in time is nothing to count on from.
+	if err := split.AwaitEnd(ctx, t.Log, id); err != nil {
+		return resp, err
+	}
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
 		return resp, err

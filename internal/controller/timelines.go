@@ -6,6 +6,8 @@ import (
 	"net/http"
 
 	"quorate/api/neon"
+	"quorate/internal/decide"
+	"quorate/internal/duty"
 	"quorate/internal/fanout"
 	"quorate/internal/membership"
 )
@@ -26,11 +28,15 @@ type Timelines struct {
 	Deps
 	safekeepers SafekeeperCreator
 	imports     Imports
+	creating    *duty.Turns[neon.TimelineRef]
 }
 
-// NewTimelines makes a Timelines.
-func NewTimelines(d Deps, safekeepers SafekeeperCreator, imports Imports) *Timelines {
-	return &Timelines{Deps: d, safekeepers: safekeepers, imports: imports}
+// NewTimelines makes a Timelines. Who deletes a timeline takes turns with who is creating it.
+func NewTimelines(
+	d Deps, safekeepers SafekeeperCreator, imports Imports,
+	creating *duty.Turns[neon.TimelineRef],
+) *Timelines {
+	return &Timelines{Deps: d, safekeepers: safekeepers, imports: imports, creating: creating}
 }
 
 // Create creates a timeline on every shard: on shard 0 first, then, with what
@@ -38,6 +44,9 @@ func NewTimelines(d Deps, safekeepers SafekeeperCreator, imports Imports) *Timel
 // migration still serves, so it gets the timeline too. Then the timeline is put on
 // safekeepers, if the controller is configured to do that. A read-only timeline has
 // none. An imported one gets them at the end of the import.
+//
+// It is acknowledged only if no deletion came between, under whichever leader: else it
+// would be there on the shards alone that the deletion had come to before the creation.
 func (t *Timelines) Create(
 	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
 ) (resp neon.TimelineCreateResponse, err error) {
@@ -49,9 +58,54 @@ func (t *Timelines) Create(
 	if err := t.delay(ctx, "tenant-create-timeline-shared-lock"); err != nil {
 		return resp, err
 	}
-	if err := t.mayCreate(ctx, id, req); err != nil {
+	// Whoever deletes it may hold the turn for long.
+	if _, err := t.mayCreate(ctx, id, req); err != nil {
 		return resp, err
 	}
+	ref := neon.TimelineRef{Tenant: id, Timeline: req.Timeline}
+	done, err := t.creating.Take(ctx, ref, nil)
+	if err != nil {
+		return resp, err
+	}
+	defer done()
+	for range decide.Tries {
+		begun, err := t.mayCreate(ctx, id, req)
+		if err != nil {
+			return resp, err
+		}
+		if resp, err = t.createOnAll(ctx, id, req); err != nil {
+			return resp, err
+		}
+		if again, err := t.deletedSince(ctx, ref, begun); !again {
+			return resp, err
+		}
+	}
+	return resp, neon.Errorf(neon.Unavailable,
+		"timelines of tenant %s are being deleted all the time, please retry", id)
+}
+
+// deletedSince reports whether the deletion of a timeline of the tenant was recorded after
+// an index, whether it has ended or not. Shards that the creation had come to before have
+// nothing then, so all of them are asked once more: those that have it say so. It is an
+// error when the timeline is being deleted now. The deletion is to end first.
+func (t *Timelines) deletedSince(
+	ctx context.Context, ref neon.TimelineRef, begun uint64,
+) (bool, error) {
+	s, err := t.Log.ReadState(ctx)
+	if err != nil {
+		return false, err
+	}
+	if _, going := s.TimelineDelete(ref); going {
+		return false, neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
+	}
+	tenant, _ := s.Tenant(ref.Tenant)
+	return tenant.TimelineDeleted > begun, nil
+}
+
+// createOnAll creates a timeline on all shards and then on safekeepers.
+func (t *Timelines) createOnAll(
+	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
+) (resp neon.TimelineCreateResponse, err error) {
 	err = fanout.Mutate(ctx, t.Log, id, func(owners []fanout.Owner) error {
 		info, err := t.createOn(ctx, owners[0], req)
 		if err != nil {
@@ -79,13 +133,14 @@ func (t *Timelines) Create(
 }
 
 // mayCreate refuses a timeline that is being deleted, and a branch of one. Some shards may
-// have begun to delete it and others not, so they would answer differently.
+// have begun to delete it and others not, so they would answer differently. The index is
+// that of the state in which nothing is.
 func (t *Timelines) mayCreate(
 	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
-) error {
+) (index uint64, err error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	involved := []neon.TimelineID{req.Timeline}
 	if req.Branch != nil {
@@ -94,10 +149,10 @@ func (t *Timelines) mayCreate(
 	for _, tl := range involved {
 		ref := neon.TimelineRef{Tenant: id, Timeline: tl}
 		if _, going := s.TimelineDelete(ref); going {
-			return neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
+			return 0, neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
 		}
 	}
-	return nil
+	return s.Index, nil
 }
 
 // pin puts what the first shard chose into the request for the other shards.

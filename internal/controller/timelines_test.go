@@ -23,7 +23,7 @@ var timelineOne = neon.TimelineID{1}
 // timelines makes a Timelines with the fake of all that puts timelines on safekeepers.
 func (w *world) timelines() (*Timelines, *fakeKeepers) {
 	k := &fakeKeepers{}
-	return NewTimelines(w.Deps, k, k), k
+	return NewTimelines(w.Deps, k, k, &w.creating), k
 }
 
 // answers makes every creation succeed.

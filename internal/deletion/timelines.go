@@ -46,7 +46,8 @@ type TimelinePageservers interface {
 type Timelines struct {
 	log         decide.Log
 	pageservers TimelinePageservers
-	turns       *duty.Turns[neon.TimelineRef]
+	turns       *duty.Turns[neon.TimelineRef] // with imports
+	creating    *duty.Turns[neon.TimelineRef] // with creations
 	logger      *slog.Logger
 
 	work wait.Signal // wakes Run
@@ -54,11 +55,12 @@ type Timelines struct {
 
 // NewTimelines makes a Timelines. Run finishes what no client asks after any more.
 func NewTimelines(
-	log decide.Log, pageservers TimelinePageservers, turns *duty.Turns[neon.TimelineRef],
+	log decide.Log, pageservers TimelinePageservers, turns, creating *duty.Turns[neon.TimelineRef],
 	logger *slog.Logger,
 ) *Timelines {
 	return &Timelines{
-		log: log, pageservers: pageservers, turns: turns, logger: logger, work: wait.NewSignal(),
+		log: log, pageservers: pageservers, turns: turns, creating: creating, logger: logger,
+		work: wait.NewSignal(),
 	}
 }
 
@@ -132,6 +134,18 @@ func (t *Timelines) deletePass(
 		return Runs, err
 	}
 	defer release()
+	// A creation that is under way comes to its end first. It would go on with shards that
+	// have nothing left.
+	turn, cancel := context.WithTimeout(ctx, waitLimit)
+	defer cancel()
+	created, err := t.creating.Take(turn, ref, nil)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		return Runs, nil
+	case err != nil:
+		return Runs, err
+	}
+	defer created()
 	if s, err := t.log.ReadState(ctx); err != nil {
 		return Runs, err
 	} else if now, ok := s.TimelineDelete(ref); !ok || now != d {

@@ -67,6 +67,7 @@ type timelineWorld struct {
 	*fsmtest.Faulty
 	shards    shards
 	turns     duty.Turns[neon.TimelineRef]
+	creating  duty.Turns[neon.TimelineRef]
 	timelines *Timelines
 }
 
@@ -76,7 +77,8 @@ func newTimelineWorld(t *testing.T) *timelineWorld {
 	w.AddNodes(t, 1, neon.MakeAZ("a"))
 	create(w.Faulty, tenantOne, 4)
 	w.Attach(t, tenantOne)
-	w.timelines = NewTimelines(w, &w.shards, &w.turns, slog.New(slog.DiscardHandler))
+	w.timelines = NewTimelines(w, &w.shards, &w.turns, &w.creating,
+		slog.New(slog.DiscardHandler))
 	w.Subscribe(w.timelines.Changed)
 	return w
 }
@@ -301,6 +303,29 @@ func TestADeletionThatIsUnderWayIsWaitedFor(t *testing.T) {
 		})
 		if stage, err := w.delete(t.Context()); err != nil || stage != Done || w.recorded() {
 			t.Errorf("%d, %v, recorded %v", stage, err, w.recorded())
+		}
+	})
+}
+
+// A creation that is under way would go on with shards that have nothing left.
+func TestADeletionWaitsForACreation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTimelineWorld(t)
+		created, err := w.creating.Take(t.Context(), timelineOne, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if stage, err := w.delete(t.Context()); err != nil || stage != Runs ||
+			time.Since(begun) > waitLimit {
+			t.Errorf("%d, %v after %s", stage, err, time.Since(begun))
+		}
+		if n := len(w.shards.calls()); n > 0 || !w.recorded() {
+			t.Errorf("%d calls, recorded %v", n, w.recorded())
+		}
+		time.AfterFunc(time.Second, created)
+		if stage, err := w.delete(t.Context()); err != nil || stage != Done {
+			t.Errorf("%d, %v", stage, err)
 		}
 	})
 }

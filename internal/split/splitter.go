@@ -276,23 +276,24 @@ func (p *Splitter) fail(ctx context.Context, place string, code neon.Code) error
 	return failpoint.Fail(ctx, p.Failpoints, place, neon.Errorf(code, "failpoint"))
 }
 
-// AwaitEnd waits for the end of a split of a tenant, for as long as a request may
-// wait. It is the one thing that a change of a tenant has to know of splits.
+// AwaitEnd waits for the end of a split of a tenant, and of its time travel, for as long
+// as a request may wait. It is the one thing that a change of a tenant has to know of them.
 func AwaitEnd(ctx context.Context, log decide.Log, id neon.TenantID) error {
-	if !log.State().Splitting(id) {
+	if log.State().Frozen(id).Err == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, decide.LongWait)
 	defer cancel()
 	for {
 		changed := log.Changed()
-		if !log.State().Splitting(id) {
+		frozen := log.State().Frozen(id)
+		if frozen.Err == nil {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return neon.Errorf(neon.Conflict, "Tenant %s is being split", id)
+			return frozen.Err
 		}
 	}
 }

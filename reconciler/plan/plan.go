@@ -43,8 +43,12 @@ type Scene struct {
 	On        func(neon.NodeID) Sight
 	Elsewhere []neon.NodeID
 
-	// MayHave is, with a tenant that is being deleted, why something of it may be
-	// somewhere else than Elsewhere, in words; "" when nothing reachable can be.
+	// Travels says that the remote data is being put back in time, so that the shard may be
+	// nowhere.
+	Travels bool
+
+	// MayHave is, with a tenant that is being deleted or that Travels, why something of it
+	// may be somewhere else than Elsewhere, in words; "" when nothing reachable can be.
 	MayHave string
 
 	// Surveying is set until the first look of this term at the nodes is over. Until
@@ -398,7 +402,7 @@ func (s *Scene) clearOthers() Step {
 			return step
 		}
 	}
-	if s.Tenant.Deleting {
+	if s.Tenant.Deleting || s.Travels {
 		return s.nowhereElse()
 	}
 	return Step{Kind: Done}
@@ -450,8 +454,9 @@ func (s *Scene) Left() neon.NodeID {
 	return 0
 }
 
-// nowhereElse ends the clearing for a deletion, which removes data for good: a node
-// that has just re-attached may serve the shard, though it takes no calls yet.
+// nowhereElse ends the clearing for a deletion, which removes data for good, and for a time
+// travel, which replaces it: a node that has just re-attached may serve the shard, though
+// it takes no calls yet.
 func (s *Scene) nowhereElse() Step {
 	if s.MayHave != "" {
 		return Step{Kind: Blocked, Why: s.MayHave}

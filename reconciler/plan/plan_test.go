@@ -499,21 +499,26 @@ func TestNothingIsHandedOverByANodeThatIsDeletedByForce(t *testing.T) {
 	}
 }
 
+// The data of a deleted tenant is removed, and that of one that travels in time replaced.
 func TestADeletionWaitsUntilNoNodeCanHaveTheShard(t *testing.T) {
-	node := fsm.Node{ID: 2, Availability: neon.NodeActive}
-	sc := &Scene{
-		Tenant: fsm.Tenant{Deleting: true},
-		Shard:  fsm.Shard{Generation: 3, HasGeneration: true, GenNode: 1},
-		Node: func(id neon.NodeID) *fsm.Node {
-			if id == 2 {
-				return &node
-			}
-			return nil // it was deleted
-		},
-		On:        func(neon.NodeID) Sight { return Sight{} },
-		Elsewhere: []neon.NodeID{1, 2},
-		MayHave:   "node 3 was not listed yet",
+	for name, sc := range map[string]*Scene{
+		"deletion": {Tenant: fsm.Tenant{Deleting: true}}, "time travel": {Travels: true},
+	} {
+		t.Run(name, func(t *testing.T) { waitsUntilNoNodeCanHaveIt(t, sc) })
 	}
+}
+
+func waitsUntilNoNodeCanHaveIt(t *testing.T, sc *Scene) {
+	node := fsm.Node{ID: 2, Availability: neon.NodeActive}
+	sc.Shard = fsm.Shard{Generation: 3, HasGeneration: true, GenNode: 1}
+	sc.Node = func(id neon.NodeID) *fsm.Node {
+		if id == 2 {
+			return &node
+		}
+		return nil // it was deleted
+	}
+	sc.On = func(neon.NodeID) Sight { return Sight{} }
+	sc.Elsewhere, sc.MayHave = []neon.NodeID{1, 2}, "node 3 was not listed yet"
 	if step := Next(sc); step.Kind != Put || step.Node != 2 || step.Conf.Mode != "" {
 		t.Fatalf("a location that may be there is not detached: %s on node %d", step.Kind, step.Node)
 	}

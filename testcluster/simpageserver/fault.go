@@ -36,6 +36,7 @@ const (
 	RouteActivateImport     Route = "activate_post_import"
 	RouteMarkInvisible      Route = "mark_invisible"
 	RouteScanRemote         Route = "scan_remote_storage"
+	RouteTimeTravel         Route = "time_travel_remote_storage"
 	RouteWaitLsn            Route = "wait_lsn"
 	RouteSecondaryDownload  Route = "secondary_download"
 	RouteSecondaryStatus    Route = "secondary_status"

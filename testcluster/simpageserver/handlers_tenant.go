@@ -2,6 +2,7 @@ package simpageserver
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -29,7 +30,9 @@ func (h *tenantHandler) remove(c *call) reply {
 			return
 		}
 		oracle := h.host.oracle
-		oracle.prefixDeleted(h.index, c.shard)
+		if !oracle.prefixDeleted(h.index, c.shard, c.unseen()) {
+			return
+		}
 		if s != nil {
 			core.uncount(s)
 			delete(core.slots, c.shard)
@@ -43,6 +46,33 @@ func (h *tenantHandler) remove(c *call) reply {
 		return aborted
 	case f != nil:
 		return f.reply()
+	}
+	return ok(jsonNull)
+}
+
+// travel is PUT …/time_travel_remote_storage. It works for as long as its caller waits.
+// Objects have no versions here, so that nothing comes of it.
+func (h *tenantHandler) travel(c *call) reply {
+	var takes time.Duration
+	var f *failure
+	if !h.with(func(_ time.Duration, core *core) {
+		takes = core.behave.Takes[RouteTimeTravel]
+		if core.slots[c.shard] != nil {
+			f = failf(http.StatusBadRequest, "tenant shard %s is on this pageserver", c.shard)
+		}
+	}) || c.late() {
+		return aborted
+	}
+	if f != nil {
+		return f.reply()
+	}
+	h.host.oracle.travels(h.index, c.shard)
+	defer h.host.oracle.travelled(c.shard)
+	ctx, cancel := context.WithCancel(c.caller)
+	defer cancel()
+	defer context.AfterFunc(h.ctx, cancel)()
+	if !sleep(ctx, takes) {
+		return aborted
 	}
 	return ok(jsonNull)
 }

@@ -376,37 +376,80 @@ func dataCases() map[string]oracleCase {
 				r.setUnreachable(r.b, true)
 				r.put(r.a, modeNone, 0)
 				r.Deleting(shardOf(0).Tenant)
-				r.prefixDeleted(r.a, shardOf(0))
+				r.prefixDeleted(r.a, shardOf(0), false)
 			},
 			illegal: func(
 				r *oracleRun,
 			) {
 				r.put(r.a, modeSingle, 1)
-				r.prefixDeleted(r.b, shardOf(0))
+				r.prefixDeleted(r.b, shardOf(0), false)
 			},
 			reports: []int{15},
 		},
 		"I15 intent before delete": {
-			legal: func(r *oracleRun) { r.prefixDeleted(r.a, shardOf(0)) },
+			legal: func(r *oracleRun) { r.prefixDeleted(r.a, shardOf(0), false) },
 			illegal: func(r *oracleRun) {
 				r.Deleting(shardOf(1).Tenant)
-				r.prefixDeleted(r.a, shardOf(0))
+				r.prefixDeleted(r.a, shardOf(0), false)
 			},
 			reports: []int{15},
 		},
 		"I15 nothing comes back": {
 			legal: func(r *oracleRun) {
-				r.prefixDeleted(r.a, shardOf(0))
+				r.prefixDeleted(r.a, shardOf(0), false)
 				r.Forget(shardOf(0).Tenant)
 				r.put(r.a, modeSingle, 1)
 			},
 			illegal: func(
 				r *oracleRun,
 			) {
-				r.prefixDeleted(r.a, shardOf(0))
+				r.prefixDeleted(r.a, shardOf(0), false)
 				r.put(r.a, modeSingle, 1)
 			},
 			reports: []int{15},
+		},
+		"I15 the next tenant keeps its objects": {
+			legal: func(r *oracleRun) {
+				r.Deleting(shardOf(0).Tenant)
+				r.prefixDeleted(r.a, shardOf(0), false)
+				r.prefixDeleted(r.b, shardOf(0), false)
+				r.Again(shardOf(0).Tenant)
+				r.put(r.a, modeSingle, 1)
+				r.prefixDeleted(r.b, shardOf(0), true) // nobody can know of it
+				r.put(r.a, modeNone, 0)
+				r.Deleting(shardOf(0).Tenant)
+				r.prefixDeleted(r.b, shardOf(0), false)
+			},
+			illegal: func(r *oracleRun) {
+				r.Deleting(shardOf(0).Tenant)
+				r.Again(shardOf(0).Tenant)
+				r.prefixDeleted(r.b, shardOf(0), false)
+			},
+			reports: []int{15},
+		},
+		"I32 nothing is attached to what is put back": {
+			legal: func(r *oracleRun) {
+				r.travels(r.a, shardOf(0))
+				r.travelled(shardOf(0))
+				r.put(r.a, modeSingle, 1)
+			},
+			illegal: func(r *oracleRun) {
+				r.travels(r.a, shardOf(0))
+				r.put(r.a, modeSingle, 1)
+			},
+			reports: []int{32},
+		},
+		"I32 what is attached is not put back": {
+			legal: func(r *oracleRun) {
+				r.put(r.a, modeSingle, 1)
+				r.put(r.a, modeNone, 0)
+				r.travels(r.a, shardOf(0))
+			},
+			illegal: func(r *oracleRun) {
+				r.put(r.a, modeSingle, 1)
+				r.travels(r.b, shardOf(0))
+			},
+			reports: []int{32},
 		},
 	}
 }

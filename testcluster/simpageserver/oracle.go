@@ -28,6 +28,7 @@ import (
 //	I17 a timeline that was acknowledged as deleted does not come back
 //	I21 at rest, the attached shards of a tenant are all of one count
 //	I31 at rest, no timeline is stopped, nor offloaded and in use at the same time
+//	I32 nothing is attached while the objects of its tenant are put back in time
 //
 // I10 is about what the controller believes and cannot be seen from here. What
 // concerns commits (I1, I3, I4, parts of I5, I6 and I13) is checked once Granted

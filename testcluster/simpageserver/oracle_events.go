@@ -52,6 +52,15 @@ func (o *Oracle) Serving(t neon.TenantID) {
 	o.tenants.of(t).putAway = false
 }
 
+// Again tells that a tenant is to be created under the id of one that was deleted. All
+// its requests have ended. Numbers go on.
+func (o *Oracle) Again(t neon.TenantID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tenants.tenants[t] = &tenantFacts{again: true}
+	delete(o.timelines.tenants, t)
+}
+
 // Forget drops all that is known of a tenant, so that its id may be used again.
 func (o *Oracle) Forget(t neon.TenantID) {
 	o.mu.Lock()
@@ -183,14 +192,32 @@ func (o *Oracle) notified(t neon.TenantID, nodes []neon.NodeID, late bool) {
 }
 
 // prefixDeleted is called when a pageserver is about to delete the objects of a
-// shard, or of all shards of a tenant if the id is unsharded.
-func (o *Oracle) prefixDeleted(p uint32, shard neon.ShardID) {
+// shard, or of all shards of a tenant if the id is unsharded. It is to leave them if the
+// call is one that no controller can know of, and the tenant was created again since.
+func (o *Oracle) prefixDeleted(p uint32, shard neon.ShardID, unseen bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.tenants.prefixDeleted(p, shard)
+	if !o.tenants.prefixDeleted(p, shard, unseen) {
+		return false
+	}
 	if shard.IsUnsharded() {
 		delete(o.timelines.tenants, shard.Tenant)
 	}
+	return true
+}
+
+// travels is called when a pageserver begins to put the objects of a shard back in time.
+func (o *Oracle) travels(p uint32, shard neon.ShardID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tenants.travels(p, shard)
+}
+
+// travelled is called at the end of that.
+func (o *Oracle) travelled(shard neon.ShardID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tenants.of(shard.Tenant).travels--
 }
 
 // gone reports whether the objects of a tenant were deleted. A directory without a

@@ -77,6 +77,7 @@ func (p *process) routes(imports *importHandler) map[Route]func(*call) reply {
 		RouteTenantGet:          tenants.get,
 		RouteTopTenants:         tenants.top,
 		RouteScanRemote:         tenants.scanRemote,
+		RouteTimeTravel:         tenants.travel,
 		RouteTimelineCreate:     timelines.create,
 		RouteTimelineList:       timelines.list,
 		RouteTimelineGet:        timelines.list,

@@ -23,10 +23,14 @@ type call struct {
 	flush     bool            // a location PUT with flush_ms
 	caller    context.Context // ends when the client gives up
 	duplicate bool
+	delayed   bool // by a fault, so that nobody sees that it is on its way
 }
 
 // late reports whether no caller waits for this call's answer any more.
 func (c *call) late() bool { return c.duplicate || c.caller.Err() != nil }
+
+// unseen reports whether it arrives when no controller can know of it any more.
+func (c *call) unseen() bool { return c.duplicate || c.delayed && c.late() }
 
 func (c *call) source() source {
 	if c.late() {
@@ -208,6 +212,8 @@ var tenantRoutes = map[string]Route{
 	"GET secondary/status":       RouteSecondaryStatus,
 	"POST heatmap_upload":        RouteHeatmapUpload,
 	"GET scan_remote_storage":    RouteScanRemote,
+
+	"PUT time_travel_remote_storage": RouteTimeTravel,
 }
 
 var timelineRoutes = map[string]Route{
@@ -315,6 +321,7 @@ func (p *process) handle(c *call) reply {
 	if !p.sleep(b.before) || !p.pass() {
 		return aborted
 	}
+	c.delayed = b.before > 0
 	out := p.perform(c)
 	if b.duplicate {
 		p.repeat(c, b.dupDelay)

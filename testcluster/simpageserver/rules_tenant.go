@@ -2,7 +2,7 @@ package simpageserver
 
 import "quorate/api/neon"
 
-// tenantRules are I12 and I15: what was decided about tenants and shards.
+// tenantRules are I12, I15 and I32: what was decided about tenants and shards.
 type tenantRules struct {
 	facts
 	tenants map[neon.TenantID]*tenantFacts
@@ -14,6 +14,8 @@ type tenantFacts struct {
 	deleting bool // the controller committed the intent to delete
 	deleted  bool // its objects were deleted on request
 	putAway  bool // its policy leaves compute nothing to use
+	again    bool // it was created again under its id
+	travels  int  // calls that put its objects back in time
 }
 
 func (r *tenantRules) of(t neon.TenantID) *tenantFacts {
@@ -49,16 +51,50 @@ func (r *tenantRules) attached(shard neon.ShardID, node neon.NodeID, by source) 
 	if r.deleted(shard.Tenant) && r.journal.meant(by) {
 		r.journal.violate(15, shard, node, "attached after the tenant's objects were deleted")
 	}
+	if f := r.tenants[shard.Tenant]; f != nil && f.travels > 0 && r.journal.meant(by) {
+		r.journal.violate(32, shard, node, "attached while the tenant's objects are put back")
+	}
+}
+
+// travels is I32: called when a pageserver begins to put objects back in time. Tenants that
+// are put away may be attached by whoever does what he likes with them.
+func (r *tenantRules) travels(p uint32, shard neon.ShardID) {
+	tf := r.of(shard.Tenant)
+	tf.travels++
+	for id := range r.shards.counts.shards(shard.Tenant) {
+		if node, ok := r.attachedOn(id); ok && !tf.putAway {
+			r.journal.violate(32, id, r.roster.procs[p].node,
+				"objects put back while attached on node %s", node)
+		}
+	}
+}
+
+// attachedOn finds a pageserver that can be reached and has a shard attached.
+func (r *tenantRules) attachedOn(id neon.ShardID) (node neon.NodeID, ok bool) {
+	f := r.shards.facts[id]
+	if f == nil {
+		return 0, false
+	}
+	for _, g := range f.gens {
+		if g.attached && r.roster.reachable(g.holder) {
+			return r.roster.procs[g.holder].node, true
+		}
+	}
+	return 0, false
 }
 
 // prefixDeleted is I15: called when a pageserver is about to delete the objects
 // of a shard, or of all shards of a tenant if the id is unsharded.
-func (r *tenantRules) prefixDeleted(p uint32, shard neon.ShardID) {
+func (r *tenantRules) prefixDeleted(p uint32, shard neon.ShardID, unseen bool) bool {
 	node := r.roster.procs[p].node
 	r.journal.record(Event{
 		Kind: EventDeleted, Node: node, Incarnation: r.roster.procs[p].incarnation, Shard: shard,
 	})
 	tf := r.of(shard.Tenant)
+	if unseen && tf.again && !tf.deleting {
+		r.journal.late++
+		return false
+	}
 	if r.intents && !tf.deleting {
 		r.journal.violate(15, shard, node, "objects deleted without a committed intent")
 	}
@@ -78,4 +114,5 @@ func (r *tenantRules) prefixDeleted(p uint32, shard neon.ShardID) {
 	if shard.IsUnsharded() {
 		tf.deleted = true
 	}
+	return true
 }

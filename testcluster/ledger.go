@@ -51,6 +51,13 @@ func (l *Ledger) MaySplit(t neon.TenantID, shards int) {
 	l.change(t, func(e *entry) { e.splits = append(e.splits, shards) })
 }
 
+// Again tells that a tenant is to be created under the id of one that was deleted.
+func (l *Ledger) Again(t neon.TenantID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.tenants, t)
+}
+
 // change records something about a tenant. A nil ledger records nothing.
 func (l *Ledger) change(t neon.TenantID, f func(*entry)) {
 	if l == nil {

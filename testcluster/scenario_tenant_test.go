@@ -24,6 +24,7 @@ func scenarios() []scenario {
 	all = append(all, timelineStories()...)
 	all = append(all, splitStories()...)
 	all = append(all, splitMeetsStories()...)
+	all = append(all, apartStories()...)
 	return append(all, leaderStories()...)
 }
 

@@ -2,6 +2,7 @@ package testcluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 
 	"quorate/api/client"
 	"quorate/api/neon"
+	"quorate/fsm"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
 )
@@ -32,6 +34,20 @@ func apartStories() []scenario {
 		{name: "time travel", builder: takes, run: travelStory, alone: own},
 		{name: "timeline created and deleted", builder: takes, run: crossedStory, alone: own},
 	}
+}
+
+// upgraded waits until all members know that all of them know the records that these stories
+// are about. Until then there are none.
+func (s *script) upgraded() {
+	s.Helper()
+	s.eventually("all know the newest level", func(ctx context.Context) error {
+		all, err := states(ctx, s.Cluster)
+		if err == nil && !slices.ContainsFunc(all,
+			func(st *fsm.State) bool { return st.AgreedLevel() == fsm.Level }) {
+			err = errors.New("it is not raised")
+		}
+		return err
+	})
 }
 
 // inside kills the leader some time after the beginning of what follows.
@@ -85,6 +101,7 @@ func (s *script) again(n int) {
 // twoDeletionsStory has the tenant created again as soon as one of two requests has been
 // told that it is gone. The other one is under way still.
 func twoDeletionsStory(s *script) {
+	s.upgraded()
 	two := []neon.ShardID{shardOf(0, 0, 2), shardOf(0, 1, 2)}
 	s.create(0, 2, neon.Attached(1))
 	for n := range 3 {
@@ -115,6 +132,7 @@ func twoDeletionsStory(s *script) {
 // handedOnStory has the leader die inside the removal, and the pageserver that is at it
 // hang for a while. The next leader waits for that one.
 func handedOnStory(s *script) {
+	s.upgraded()
 	two := []neon.ShardID{shardOf(0, 0, 2), shardOf(0, 1, 2)}
 	s.create(0, 2, neon.Attached(1))
 	for n := range 2 {
@@ -126,10 +144,12 @@ func handedOnStory(s *script) {
 		awake := s.meanwhile(func() {
 			<-time.After(900 * time.Millisecond)
 			s.Fleet().Node(1).Pause()
-			<-time.After(8 * time.Second)
+			<-time.After(20 * time.Second)
 			s.Fleet().Node(1).Resume()
 		})
-		s.deleteTenant(0)
+		s.persist("delete", func(ctx context.Context, c *testcluster.Client) error {
+			return c.WithTryTimeout(4*time.Second).Tenants().Delete(ctx, idOf(0))
+		})
 		s.again(0)
 		s.timeline(0, 5+n, -1, two...)
 		awake()
@@ -153,6 +173,7 @@ func travelStory(s *script) {
 		s.Helper()
 		s.policy(n, neon.PolicyRequest{Placement: &p})
 	}
+	s.upgraded()
 	s.create(0, 2, neon.Attached(0))
 	s.step("beside policies")
 	put(0, neon.Placement{})
@@ -192,6 +213,7 @@ func travelStory(s *script) {
 // crossedStory has the leader die, or hand over, while a timeline is on one of two shards,
 // and somebody else delete it. Both are told that they have succeeded.
 func crossedStory(s *script) {
+	s.upgraded()
 	two := []neon.ShardID{shardOf(0, 0, 2), shardOf(0, 1, 2)}
 	s.create(0, 2, neon.Attached(0))
 	s.create(1, 0, neon.Attached(0))

@@ -120,12 +120,16 @@ func (t *Tenants) removeOn(ctx context.Context, node *fsm.Node, id neon.TenantID
 
 // over reports whether a removal that has failed is certainly at its end. It is not where
 // the pageserver has not answered, or is at another one. Where nobody has asked before,
-// there is none if the request has not arrived either.
+// any other answer says so, and so does a request that has not arrived. Else the
+// pageserver has to have tried: it may refuse a request beside a removal that goes on.
 func over(err error, first bool) bool {
 	var lost interface{ NotSent() bool }
-	if first && errors.As(err, &lost) && lost.NotSent() {
-		return true
+	switch status := fanout.StatusOf(err); {
+	case status == 0:
+		return first && errors.As(err, &lost) && lost.NotSent()
+	case status == http.StatusServiceUnavailable:
+		return false
+	default:
+		return first || status == http.StatusInternalServerError
 	}
-	status := fanout.StatusOf(err)
-	return status != 0 && status != http.StatusServiceUnavailable
 }

@@ -245,14 +245,24 @@ func TestAnotherIsAskedWhereTheRequestHasNotArrived(t *testing.T) {
 	if calls := f.calls(); !slices.Equal(calls, []neon.NodeID{1, 2}) {
 		t.Errorf("asked %v", calls)
 	}
-	// Somebody else may have reached it.
+	// Somebody else may have reached it, or have made it begin what goes on.
 	create(f.log, tenantOne, 1)
 	f.log.Must(fsm.BeginDeleteTenant{ID: tenantOne})
 	f.log.Must(fsm.NoteRemover{ID: tenantOne, Sequence: f.log.State().Index, Node: 1})
-	if err := tenants.Delete(t.Context(), tenantOne); err == nil {
-		t.Error("it has ended")
+	for _, err := range []error{notSent{}, answered{http.StatusForbidden, "no"}} {
+		f.fail(1, err)
+		if err := tenants.Delete(t.Context(), tenantOne); err == nil {
+			t.Error("it has ended")
+		}
+		if calls := f.calls(); !slices.Equal(calls, []neon.NodeID{1}) {
+			t.Errorf("asked %v after %v", calls, err)
+		}
 	}
-	if calls := f.calls(); !slices.Equal(calls, []neon.NodeID{1}) {
+	f.fail(1, answered{http.StatusInternalServerError, "broken"})
+	if err := tenants.Delete(t.Context(), tenantOne); err != nil {
+		t.Error(err)
+	}
+	if calls := f.calls(); !slices.Equal(calls, []neon.NodeID{1, 2}) {
 		t.Errorf("asked %v", calls)
 	}
 }

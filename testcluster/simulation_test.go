@@ -313,6 +313,7 @@ func (e *episode) demandPeace() {
 			e.seed, e.tally.rounds, time.Since(began), err)
 		e.stacks()
 	}
+	e.checkCrossed()
 	e.tally.slowest = max(e.tally.slowest, time.Since(began))
 }
 
@@ -485,6 +486,7 @@ func (e *episode) slowCalls() map[simpageserver.Route]time.Duration {
 		simpageserver.RouteTimelineDelete: e.upTo(time.Second),
 		simpageserver.RouteArchival:       e.upTo(time.Second),
 		simpageserver.RouteTenantDelete:   e.upTo(time.Second),
+		simpageserver.RouteTimeTravel:     e.upTo(2 * time.Second),
 		simpageserver.RouteActivateImport: e.upTo(time.Second),
 	}
 }

@@ -30,6 +30,7 @@ type simTenant struct {
 	half      []neon.TimelineID   // whose creation was given up: some shards may have them
 	configs   []neon.TenantConfig // any of these may be in force
 	edges     []edge              // between timelines
+	crossed   []neon.TimelineID   // created and deleted at the same time, both acknowledged
 	located   map[neon.TimelineID]located
 	paused    bool
 }
@@ -66,7 +67,13 @@ func (w *worker) one() {
 		return
 	}
 	t := w.mine[w.rng.IntN(len(w.mine))]
-	switch w.rng.IntN(41) {
+	switch w.rng.IntN(44) {
+	case 41:
+		w.recreate(ctx, t)
+	case 42:
+		w.cross(ctx, t)
+	case 43:
+		w.travel(ctx, c, t)
 	case 20, 21:
 		w.archive(ctx, c, t)
 	case 22:
@@ -141,10 +148,14 @@ func (w *worker) create(ctx context.Context, c *testcluster.Client) {
 	if len(w.mine) >= mostOwned {
 		return
 	}
-	n := w.number()
+	w.createAs(ctx, c, idOf(w.number()))
+}
+
+// createAs creates a tenant under an id.
+func (w *worker) createAs(ctx context.Context, c *testcluster.Client, id neon.TenantID) {
 	count := []int{0, 1, 2, 4}[w.rng.IntN(4)]
 	p := neon.Attached(w.rng.IntN(2))
-	t := &simTenant{id: idOf(n), located: make(map[neon.TimelineID]located)}
+	t := &simTenant{id: id, located: make(map[neon.TimelineID]located)}
 	req := neon.TenantCreateRequest{
 		Tenant: neon.ShardID{Tenant: t.id}, Placement: &p, Generation: w.firstGeneration(),
 	}

@@ -70,6 +70,29 @@ func TestACreationThatADeletionHasCrossedIsMadeOnAllShardsAgain(t *testing.T) {
 	}
 }
 
+// A leader that was deposed while it waited for the first shard does not go on with the others.
+func TestACreationThatADeletionHasCrossedStopsAtTheNextShard(t *testing.T) {
+	w := newWorld(t, 3)
+	w.log.Upgrade(t)
+	w.tenant(tenantOne, 3)
+	gone := neon.Errorf(neon.Unavailable, "no leader")
+	w.shardsWith(func(neon.ShardNumber, *shardsWith) {
+		c := fsm.BeginDeleteTimeline{Tenant: tenantOne, Timeline: timelineOne}
+		w.log.Must(c)
+		w.log.Must(fsm.DeleteTimeline(c))
+	})
+	timelines, _ := w.timelines()
+	w.fails(neon.Unavailable, "please retry", w.createTimeline(timelines))
+	if calls := w.calls.took(); len(calls) != decide.Tries {
+		t.Errorf("asked %q", calls)
+	}
+	w.shardsWith(func(neon.ShardNumber, *shardsWith) { w.log.FailReads(gone) })
+	w.fails(neon.Unavailable, "no leader", w.createTimeline(timelines))
+	if calls := w.calls.took(); len(calls) != 1 {
+		t.Errorf("asked %q", calls)
+	}
+}
+
 // A deletion that was recorded meanwhile waits for the creation, and then deletes it.
 func TestACreationDuringADeletionIsNotAcknowledged(t *testing.T) {
 	for name, last := range map[string]func(*world, func()){

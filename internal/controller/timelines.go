@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"quorate/api/neon"
@@ -73,10 +74,11 @@ func (t *Timelines) Create(
 		if err != nil {
 			return resp, err
 		}
-		if resp, err = t.createOnAll(ctx, id, req); err != nil {
-			return resp, err
+		resp, err = t.createOnAll(ctx, id, req, begun)
+		if err == nil {
+			err = t.refuseIfCrossed(ctx, ref, begun)
 		}
-		if again, err := t.deletedSince(ctx, ref, begun); !again {
+		if !errors.Is(err, errCrossed) {
 			return resp, err
 		}
 	}
@@ -84,27 +86,35 @@ func (t *Timelines) Create(
 		"timelines of tenant %s are being deleted all the time, please retry", id)
 }
 
-// deletedSince reports whether the deletion of a timeline of the tenant was recorded after
-// an index, whether it has ended or not. Shards that the creation had come to before have
-// nothing then, so all of them are asked once more: those that have it say so. It is an
-// error when the timeline is being deleted now. The deletion is to end first.
-func (t *Timelines) deletedSince(
+// errCrossed says that the deletion of a timeline of the tenant was recorded since a creation
+// has begun, and has ended.
+var errCrossed = errors.New("a deletion has crossed the creation")
+
+// refuseIfCrossed returns errCrossed when the deletion of a timeline of the tenant was
+// recorded after an index. Shards that the creation had come to before may have nothing
+// then, so all of them are asked once more: those that have it say so. Another error says
+// that the timeline is being deleted now.
+func (t *Timelines) refuseIfCrossed(
 	ctx context.Context, ref neon.TimelineRef, begun uint64,
-) (bool, error) {
+) error {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if _, going := s.TimelineDelete(ref); going {
-		return false, neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
+		return neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
 	}
-	tenant, _ := s.Tenant(ref.Tenant)
-	return tenant.TimelineDeleted > begun, nil
+	if tenant, _ := s.Tenant(ref.Tenant); tenant.TimelineDeleted > begun {
+		return errCrossed
+	}
+	return nil
 }
 
-// createOnAll creates a timeline on all shards and then on safekeepers.
+// createOnAll creates a timeline on all shards and then on safekeepers. A leader that was
+// deposed unawares, while it waited for the first shard, leaves the others alone once a
+// deletion was recorded.
 func (t *Timelines) createOnAll(
-	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
+	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest, begun uint64,
 ) (resp neon.TimelineCreateResponse, err error) {
 	err = fanout.Mutate(ctx, t.Log, id, func(owners []fanout.Owner) error {
 		info, err := t.createOn(ctx, owners[0], req)
@@ -112,6 +122,12 @@ func (t *Timelines) createOnAll(
 			return err
 		}
 		resp.Info = info
+		if len(owners) > 1 {
+			ref := neon.TimelineRef{Tenant: id, Timeline: req.Timeline}
+			if err := t.refuseIfCrossed(ctx, ref, begun); err != nil {
+				return err
+			}
+		}
 		pinned := pin(req, info)
 		return fanout.Each(ctx, owners[1:], func(ctx context.Context, _ int, o fanout.Owner) error {
 			_, err := t.createOn(ctx, o, pinned)

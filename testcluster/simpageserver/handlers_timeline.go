@@ -110,6 +110,9 @@ func (h *timelineHandler) create(c *call) reply {
 		return f.reply()
 	}
 	return h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+		if h.passed(c, core, req.id) {
+			return aborted
+		}
 		tl, f := core.timelines.create(now, c.shard, s, req)
 		if f != nil {
 			return f.reply()
@@ -117,6 +120,13 @@ func (h *timelineHandler) create(c *call) reply {
 		h.imports.startTasks(c.shard, s)
 		return answer(http.StatusCreated, core.timelines.describe(now, c.shard, tl))
 	})
+}
+
+// passed reports whether a call for a timeline that is created and deleted at the same time
+// is one of which no controller can know any more. It comes to nothing.
+func (h *timelineHandler) passed(c *call, core *core, id neon.TimelineID) bool {
+	unseen := c.unseen() || c.late() && core.behave.Takes[c.route] == 0
+	return unseen && h.host.oracle.crossed(id)
 }
 
 // list is GET …/timeline and GET …/timeline/{timeline}.
@@ -144,6 +154,9 @@ func (h *timelineHandler) list(c *call) reply {
 // remove is DELETE …/timeline/{timeline}: 202 while it goes, then 404.
 func (h *timelineHandler) remove(c *call) reply {
 	out := h.whenActive(c.shard, func(now time.Duration, core *core, s *slot) reply {
+		if h.passed(c, core, c.timeline) {
+			return aborted
+		}
 		done, f := core.timelines.remove(now, c.shard, s, c.timeline)
 		switch {
 		case f != nil:

@@ -79,6 +79,7 @@ func NewOracle(opt OracleOptions) *Oracle {
 		},
 		timelines: timelineRules{
 			facts: f, tenants: map[neon.TenantID]map[neon.TimelineID]*timelineFacts{},
+			crossing: map[neon.TimelineID]bool{},
 		},
 	}
 }

@@ -61,6 +61,20 @@ func (o *Oracle) Again(t neon.TenantID) {
 	delete(o.timelines.tenants, t)
 }
 
+// Crossing tells that a timeline is created and deleted at the same time. Calls for it of
+// which no controller can know any more come to nothing.
+func (o *Oracle) Crossing(id neon.TimelineID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.timelines.crossing[id] = true
+}
+
+func (o *Oracle) crossed(id neon.TimelineID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.timelines.crossing[id]
+}
+
 // Forget drops all that is known of a tenant, so that its id may be used again.
 func (o *Oracle) Forget(t neon.TenantID) {
 	o.mu.Lock()

@@ -5,7 +5,8 @@ import "quorate/api/neon"
 // timelineRules are I16 and I17: timelines stay, and stay deleted.
 type timelineRules struct {
 	facts
-	tenants map[neon.TenantID]map[neon.TimelineID]*timelineFacts
+	tenants  map[neon.TenantID]map[neon.TimelineID]*timelineFacts
+	crossing map[neon.TimelineID]bool // created and deleted at the same time
 }
 
 type timelineFacts struct {

@@ -18,9 +18,10 @@ import (
 func (w *worker) once() *testcluster.Client { return w.ClientOf(w.rng.IntN(w.Controllers())) }
 
 // recreate deletes a tenant, by two requests at the same time, and creates it again under
-// its id once both are answered. Nobody may remove its data from then on.
+// its id once both are answered. Nobody may remove its data from then on. Safekeepers may
+// carry out the deletion of a tenant late, and would do so.
 func (w *worker) recreate(ctx context.Context, t *simTenant) {
-	if t.want != 0 || t.large {
+	if t.want != 0 || t.large || len(w.Safekeepers().Nodes()) > 0 {
 		return
 	}
 	w.forget(t)
@@ -45,13 +46,14 @@ func (w *worker) recreate(ctx context.Context, t *simTenant) {
 	w.createAs(ctx, w.Client().WithTryTimeout(answerTimeout), t.id)
 }
 
-// cross creates and deletes a timeline at the same time.
+// cross creates and deletes a timeline at the same time. Safekeepers may carry out a deletion
+// late, which takes a timeline away that was created again under its id.
 func (w *worker) cross(ctx context.Context, t *simTenant) {
-	if t.want != 0 {
+	if t.want != 0 || len(w.Safekeepers().Nodes()) > 0 {
 		return
 	}
 	id := timelineOf(w.number())
-	w.Oracle().Crossing(id)
+	w.Oracle().Crossings.Add(id)
 	var wg sync.WaitGroup
 	var created, deleted error
 	one, other := w.once(), w.once()
@@ -126,6 +128,7 @@ func (w *worker) travel(ctx context.Context, c *testcluster.Client, t *simTenant
 	place := func(p neon.Placement) bool {
 		return w.count(c.Tenants().SetPolicy(ctx, t.id, neon.PolicyRequest{Placement: &p}))
 	}
+	w.Oracle().PutAway(t.id)
 	defer func() {
 		for !place(neon.Attached(1)) {
 			if ctx.Err() != nil {
@@ -134,6 +137,7 @@ func (w *worker) travel(ctx context.Context, c *testcluster.Client, t *simTenant
 			}
 			<-time.After(time.Second)
 		}
+		w.Oracle().Serving(t.id)
 	}()
 	if !place(neon.Placement{}) {
 		return

@@ -29,6 +29,7 @@ type wild struct {
 func (w *worker) toWild(ctx context.Context, c *testcluster.Client) {
 	if len(w.wild) < mostWild {
 		t := &wild{shard: shardOf(w.number(), 0, 0)}
+		w.Oracle().Wild(t.shard.Tenant)
 		w.Oracle().PutAway(t.shard.Tenant) // compute is told by the client that attaches
 		w.wild = append(w.wild, t)
 	}

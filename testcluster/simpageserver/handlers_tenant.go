@@ -66,8 +66,7 @@ func (h *tenantHandler) travel(c *call) reply {
 	if f != nil {
 		return f.reply()
 	}
-	h.host.oracle.travels(h.index, c.shard)
-	defer h.host.oracle.travelled(c.shard)
+	defer h.host.oracle.travels(h.index, c.shard)()
 	ctx, cancel := context.WithCancel(c.caller)
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()

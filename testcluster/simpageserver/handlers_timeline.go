@@ -126,7 +126,7 @@ func (h *timelineHandler) create(c *call) reply {
 // is one of which no controller can know any more. It comes to nothing.
 func (h *timelineHandler) passed(c *call, core *core, id neon.TimelineID) bool {
 	unseen := c.unseen() || c.late() && core.behave.Takes[c.route] == 0
-	return unseen && h.host.oracle.crossed(id)
+	return unseen && h.host.oracle.Crossings.has(id)
 }
 
 // list is GET …/timeline and GET …/timeline/{timeline}.

@@ -429,8 +429,7 @@ func dataCases() map[string]oracleCase {
 		},
 		"I32 nothing is attached to what is put back": {
 			legal: func(r *oracleRun) {
-				r.travels(r.a, shardOf(0))
-				r.travelled(shardOf(0))
+				r.travels(r.a, shardOf(0))()
 				r.put(r.a, modeSingle, 1)
 			},
 			illegal: func(r *oracleRun) {

@@ -43,6 +43,8 @@ import (
 // Each family of invariants has a checker with its own state. All of them look at the
 // same facts about processes and generations, and write into the same journal.
 type Oracle struct {
+	Crossings Crossings
+
 	mu          sync.Mutex // guards all that follows
 	journal     *journal
 	roster      *roster
@@ -79,7 +81,6 @@ func NewOracle(opt OracleOptions) *Oracle {
 		},
 		timelines: timelineRules{
 			facts: f, tenants: map[neon.TenantID]map[neon.TimelineID]*timelineFacts{},
-			crossing: map[neon.TimelineID]bool{},
 		},
 	}
 }

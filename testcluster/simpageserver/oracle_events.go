@@ -45,6 +45,14 @@ func (o *Oracle) PutAway(t neon.TenantID) {
 	o.tenants.of(t).putAway = true
 }
 
+// Wild tells that clients attach a tenant on pageservers themselves, whatever the
+// controllers know of it: I32 is not theirs to keep.
+func (o *Oracle) Wild(t neon.TenantID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tenants.of(t).wild = true
+}
+
 // Serving ends PutAway.
 func (o *Oracle) Serving(t neon.TenantID) {
 	o.mu.Lock()
@@ -59,20 +67,6 @@ func (o *Oracle) Again(t neon.TenantID) {
 	defer o.mu.Unlock()
 	o.tenants.tenants[t] = &tenantFacts{again: true}
 	delete(o.timelines.tenants, t)
-}
-
-// Crossing tells that a timeline is created and deleted at the same time. Calls for it of
-// which no controller can know any more come to nothing.
-func (o *Oracle) Crossing(id neon.TimelineID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.timelines.crossing[id] = true
-}
-
-func (o *Oracle) crossed(id neon.TimelineID) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.timelines.crossing[id]
 }
 
 // Forget drops all that is known of a tenant, so that its id may be used again.
@@ -220,18 +214,17 @@ func (o *Oracle) prefixDeleted(p uint32, shard neon.ShardID, unseen bool) bool {
 	return true
 }
 
-// travels is called when a pageserver begins to put the objects of a shard back in time.
-func (o *Oracle) travels(p uint32, shard neon.ShardID) {
+// travels is called when a pageserver begins to put the objects of a shard back in time, and
+// end at the end of that.
+func (o *Oracle) travels(p uint32, shard neon.ShardID) (end func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.tenants.travels(p, shard)
-}
-
-// travelled is called at the end of that.
-func (o *Oracle) travelled(shard neon.ShardID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.tenants.of(shard.Tenant).travels--
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.tenants.of(shard.Tenant).travels--
+	}
 }
 
 // gone reports whether the objects of a tenant were deleted. A directory without a

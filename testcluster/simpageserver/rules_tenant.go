@@ -16,6 +16,7 @@ type tenantFacts struct {
 	putAway  bool // its policy leaves compute nothing to use
 	again    bool // it was created again under its id
 	travels  int  // calls that put its objects back in time
+	wild     bool // clients attach it on pageservers themselves
 }
 
 func (r *tenantRules) of(t neon.TenantID) *tenantFacts {
@@ -51,18 +52,18 @@ func (r *tenantRules) attached(shard neon.ShardID, node neon.NodeID, by source) 
 	if r.deleted(shard.Tenant) && r.journal.meant(by) {
 		r.journal.violate(15, shard, node, "attached after the tenant's objects were deleted")
 	}
-	if f := r.tenants[shard.Tenant]; f != nil && f.travels > 0 && r.journal.meant(by) {
+	if f := r.tenants[shard.Tenant]; f != nil && f.travels > 0 && !f.wild &&
+		r.journal.meant(by) {
 		r.journal.violate(32, shard, node, "attached while the tenant's objects are put back")
 	}
 }
 
-// travels is I32: called when a pageserver begins to put objects back in time. Tenants that
-// are put away may be attached by whoever does what he likes with them.
+// travels is I32: called when a pageserver begins to put objects back in time.
 func (r *tenantRules) travels(p uint32, shard neon.ShardID) {
 	tf := r.of(shard.Tenant)
 	tf.travels++
 	for id := range r.shards.counts.shards(shard.Tenant) {
-		if node, ok := r.attachedOn(id); ok && !tf.putAway {
+		if node, ok := r.attachedOn(id); ok && !tf.wild {
 			r.journal.violate(32, id, r.roster.procs[p].node,
 				"objects put back while attached on node %s", node)
 		}

@@ -1,12 +1,38 @@
 package simpageserver
 
-import "quorate/api/neon"
+import (
+	"sync"
+
+	"quorate/api/neon"
+)
 
 // timelineRules are I16 and I17: timelines stay, and stay deleted.
 type timelineRules struct {
 	facts
-	tenants  map[neon.TenantID]map[neon.TimelineID]*timelineFacts
-	crossing map[neon.TimelineID]bool // created and deleted at the same time
+	tenants map[neon.TenantID]map[neon.TimelineID]*timelineFacts
+}
+
+// Crossings are timelines that are created and deleted at the same time. Calls for one of
+// them of which no controller can know any more come to nothing.
+type Crossings struct {
+	mu  sync.Mutex
+	ids map[neon.TimelineID]bool
+}
+
+// Add adds one.
+func (c *Crossings) Add(id neon.TimelineID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ids == nil {
+		c.ids = map[neon.TimelineID]bool{}
+	}
+	c.ids[id] = true
+}
+
+func (c *Crossings) has(id neon.TimelineID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ids[id]
 }
 
 type timelineFacts struct {

@@ -231,7 +231,8 @@ func crossedStory(s *script) {
 		created := s.meanwhile(func() {
 			s.persist("create a timeline", func(ctx context.Context, c *testcluster.Client) error {
 				_, err := c.Timelines().Create(ctx, idOf(0), neon.TimelineCreateRequest{
-					Timeline: timelineOf(n), Bootstrap: &neon.TimelineBootstrap{PgVersion: &version},
+					Timeline:  timelineOf(n),
+					Bootstrap: &neon.TimelineBootstrap{PgVersion: &version},
 				})
 				return err
 			})

@@ -220,9 +220,9 @@ func crossedStory(s *script) {
 	version := neon.PgVersion(16)
 	for n, trouble := range []func(){
 		func() {},
-		func() { s.inside(3 * time.Second) },
-		func() { s.handOver(2500 * time.Millisecond) },
-		func() { s.handOver(3500 * time.Millisecond) },
+		func() { s.inside(2600 * time.Millisecond) },
+		func() { s.handOver(time.Second) },
+		func() { s.handOver(2100 * time.Millisecond) },
 	} {
 		s.step(fmt.Sprintf("crossing %d", n))
 		s.revive()
@@ -237,7 +237,7 @@ func crossedStory(s *script) {
 				return err
 			})
 		})
-		s.pass(3200 * time.Millisecond) // it is on the first shard
+		s.pass(2200 * time.Millisecond) // it is on the first shard
 		s.persist("delete a timeline", func(ctx context.Context, c *testcluster.Client) error {
 			return c.Timelines().Delete(ctx, idOf(0), timelineOf(n))
 		})

@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -69,19 +68,4 @@ func replyWith(status int, v any, err error) (answer, error) {
 
 func (c *call) decode(into any) error {
 	return neon.DecodeBody(bytes.NewReader(c.body), c.route.body, into)
-}
-
-// requestKey names a request. A request that is tried again, through whichever replica,
-// has the same key.
-func requestKey(c *call) (key [32]byte) {
-	h := sha256.New()
-	for _, part := range []string{
-		c.id, c.request.Method, c.request.URL.EscapedPath(), c.request.URL.RawQuery,
-	} {
-		_, _ = io.WriteString(h, part)
-		_, _ = h.Write([]byte{0})
-	}
-	_, _ = h.Write(c.body)
-	h.Sum(key[:0])
-	return key
 }

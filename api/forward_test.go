@@ -126,6 +126,61 @@ func TestRequestIDIsMadeOnceForAllTries(t *testing.T) {
 		if id := c.header.Get("X-Request-Id"); id == "" || id != g.header.Get("X-Request-Id") {
 			t.Errorf("a try had request id %q, the answer %q", id, g.header.Get("X-Request-Id"))
 		}
+		if key := c.header.Get("Idempotency-Key"); key == "" ||
+			key != seen[0].header.Get("Idempotency-Key") {
+			t.Errorf("a try had the key %q", key)
+		}
+	}
+}
+
+// A follower carries a request to the next leader, and does not know that it was done at the
+// last one. Others have changed the same meanwhile, under the same request id.
+func TestWhatWasDoneAtALostLeaderIsNotDoneAgain(t *testing.T) {
+	w := newWorld(t, setup{replicas: 3})
+	w.addNodes(1)
+	w.log.Upgrade(t)
+	config := func(at int, scheduling string) got {
+		return w.replicas[at].do("PUT", "/control/v1/node/1/config",
+			`{"node_id":1,"scheduling":"`+scheduling+`"}`, "X-Request-Id", "trace")
+	}
+	w.replicas[0].propose = func(next func() (fsm.Result, error)) (fsm.Result, error) {
+		w.replicas[0].propose = nil
+		if _, err := next(); err != nil {
+			return fsm.Result{}, err
+		}
+		w.setLeader(1)
+		config(1, "Active").want(t, 200, "null")
+		return fsm.Result{}, neon.Errorf(neon.OutcomeUnknown, "the leader has died")
+	}
+	config(2, "Pause").want(t, 200, "null")
+	if n, _ := w.replicas[1].State().Node(1); n.Scheduling != neon.SchedulingActive {
+		t.Errorf("an acknowledged change was overwritten: the node is %s", n.Scheduling)
+	}
+}
+
+func TestAnIdempotencyKeyIsOneShortText(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.addNodes(1)
+	long := strings.Repeat("k", 256)
+	for _, c := range []struct {
+		keys []string
+		want int
+	}{
+		{[]string{""}, 400},
+		{[]string{long}, 400},
+		{[]string{"a", "b"}, 400},
+		{[]string{"\xc3\xa4"}, 400},
+		{[]string{long[1:]}, 200},
+		{[]string{`"8e03978e-40d5-43dd-bc93-6894a57f9324"`}, 200},
+	} {
+		var headers []string
+		for _, key := range c.keys {
+			headers = append(headers, "Idempotency-Key", key)
+		}
+		g := w.replicas[0].do("PUT", "/control/v1/node/1/config", `{"node_id":1}`, headers...)
+		if g.status != c.want {
+			t.Errorf("%.40q: %d %s", c.keys, g.status, g.body)
+		}
 	}
 }
 

@@ -47,7 +47,8 @@ var hostileQueries = []string{
 // hostileHeaders are added to a request.
 var hostileHeaders = []string{
 	"", "", "", "X-Request-Id: \r\n", "X-Request-Id: " + strings.Repeat("x", 3000) + "\r\n",
-	"X-Request-Id: \xff\xfe\r\n", "X-Quorate-Hop: 1\r\n", "X-Quorate-Again: not_leader\r\n",
+	"X-Request-Id: \xff\xfe\r\n", "Idempotency-Key: \r\n", "Idempotency-Key: \xff\r\n",
+	"Idempotency-Key: a\r\nIdempotency-Key: b\r\n", "X-Quorate-Hop: 1\r\n", "X-Quorate-Again: not_leader\r\n",
 	"Content-Type: text/plain\r\n", "Content-Encoding: gzip\r\n", "Expect: 100-continue\r\n",
 	"Connection: upgrade, x-request-id\r\nUpgrade: h2c\r\n", "Host: other\r\n",
 	"Accept: nothing/at-all\r\n",

@@ -183,21 +183,35 @@ func TestOperationsThatHaveEndedAreListed(t *testing.T) {
 	}
 }
 
-// The retry of a request is answered as the request was, whatever it began.
+// A request that is carried again is answered as it was, and not done again, however late.
+// One request id stands for as many requests as clients want.
 func TestRetriedOrdersAreRecognised(t *testing.T) {
 	w := newWorld(t, setup{})
 	r := w.replicas[0]
+	w.log.Upgrade(t)
 	w.addNodes(2)
+	const drain = "/control/v1/node/1/drain"
+	begun := func() uint64 { n, _ := r.State().Node(1); return n.Operation.Begun }
 	for range 2 {
-		r.do("PUT", "/control/v1/node/1/drain", "", "X-Request-Id", "go").want(t, 202, `null`)
+		r.do("PUT", drain, "", "Idempotency-Key", "go").want(t, 202, `null`)
 	}
 	for range 2 {
-		r.do("DELETE", "/control/v1/node/1/drain", "", "X-Request-Id", "stop").want(t, 202, `null`)
+		r.do("DELETE", drain, "", "Idempotency-Key", "stop").want(t, 202, `null`)
 	}
-	r.do("PUT", "/control/v1/node/1/drain", "", "X-Request-Id", "again").want(t, 202, `null`)
-	r.do("PUT", "/control/v1/node/1/drain", "", "X-Request-Id", "go").
-		want(t, 412,
-			`{"msg":"Precondition failed: Background operation already ongoing for node: drain 1"}`)
+	r.do("PUT", drain, "", "Idempotency-Key", "go").want(t, 202, `null`)
+	if begun() != 0 {
+		t.Error("the drain has begun again")
+	}
+	r.do("PUT", drain, "", "X-Request-Id", "trace").want(t, 202, `null`)
+	again := begun()
+	r.do("DELETE", drain, "", "Idempotency-Key", "stop").want(t, 202, `null`)
+	if again == 0 || begun() != again {
+		t.Error("another drain was cancelled")
+	}
+	r.do("PUT", drain, "", "X-Request-Id", "trace").want(t, 412,
+		`{"msg":"Precondition failed: Background operation already ongoing for node: drain 1"}`)
+	r.do("DELETE", drain, "", "X-Request-Id", "trace").want(t, 202, `null`)
+	r.do("PUT", drain, "", "X-Request-Id", "trace").want(t, 202, `null`)
 }
 
 func TestDeletedNodesAreTombstones(t *testing.T) {

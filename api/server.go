@@ -290,12 +290,23 @@ func (s *Server) route(c *call) (a answer, err error) {
 		return s.serveHere(c)
 	}
 	if c.request.Method != http.MethodGet {
-		c.ctx = decide.WithRequest(c.ctx, requestKey(c))
+		key, byClient, err := requestKey(c)
+		if err != nil {
+			return answer{}, err
+		}
+		c.ctx = decide.WithRequest(c.ctx, key)
+		if byClient {
+			c.ctx = decide.ByClient(c.ctx)
+		}
 	}
 	resp, err := s.forwarder.Route(c.ctx, forward.Request{
 		HTTP: c.request, Body: c.body, OnAnyReplica: c.route.duty != onLeader,
-		Handle: func() (err error) { a, err = s.serveHere(c); return err },
-		Acted:  func() bool { return decide.HasActed(c.ctx) },
+		Handle: func() (err error) {
+			decide.BeginTry(c.ctx)
+			a, err = s.serveHere(c)
+			return err
+		},
+		Acted: func() bool { return decide.HasActed(c.ctx) },
 	})
 	if resp != nil {
 		c.answered = true

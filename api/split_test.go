@@ -53,9 +53,10 @@ func TestSplitsAreAnsweredAsClientsExpect(t *testing.T) {
 	w.replicas[0].do("POST", "/v1/tenant",
 		`{"new_tenant_id":"`+tenantA+`","shard_parameters":{"count":4,"stripe_size":2048}}`).want(t,
 		409, conflict)
+	w.log.Upgrade(t)
 	first := func() got {
 		return w.replicas[0].do("POST", "/v1/tenant", `{"new_tenant_id":"`+tenantB+`"}`,
-			"X-Request-Id", "first")
+			"Idempotency-Key", "first")
 	}
 	first()
 	splitIn2(t, w, tenantID(t, tenantB))

@@ -500,7 +500,7 @@ func (r *replica) do(method, path, body string, header ...string) got {
 		r.t.Fatal(err)
 	}
 	for i := 0; i+1 < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
+		req.Header.Add(header[i], header[i+1])
 	}
 	resp, err := r.web.Client().Do(req)
 	if err != nil {

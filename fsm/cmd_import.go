@@ -152,6 +152,9 @@ func (c CancelDeleteTimeline) apply(t *txn) Result {
 	if ok && d.Sequence == c.Sequence {
 		t.deletes.Delete(d)
 		t.touched.Timelines = true
+		if t.NamesEachChange() {
+			t.forgetRequest(d.Sequence)
+		}
 	}
 	return Result{}
 }
@@ -173,12 +176,9 @@ func (t *txn) forgetTenantWork(id neon.TenantID) {
 		}
 		return i.Tenant == id
 	})
-	t.deletes.Ascend(TimelineDelete{Tenant: id}, func(d TimelineDelete) bool {
-		if d.Tenant == id {
-			refs = append(refs, d.Ref())
-		}
-		return d.Tenant == id
-	})
+	for _, d := range t.deletesOf(id) {
+		refs = append(refs, d.Ref())
+	}
 	for _, ref := range refs {
 		t.forgetWork(ref)
 	}

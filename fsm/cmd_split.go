@@ -183,6 +183,9 @@ func (c FinishAbortedSplit) apply(t *txn) (r Result) {
 	tenant, _ := t.Tenant(c.Tenant)
 	t.setTenant(tenant) // wakes those who wait for the end of the split
 	t.keepLeftovers(sp)
+	if t.NamesEachChange() {
+		t.forgetRequest(sp.Began)
+	}
 	return r
 }
 

@@ -313,6 +313,11 @@ func (c DropTenant) apply(t *txn) Result {
 		return refuse(neon.Conflict, "pageserver %d removes the remote data of tenant %s", n.ID,
 			c.ID)
 	}
+	for _, d := range t.deletesOf(c.ID) {
+		if t.NamesEachChange() {
+			t.forgetRequest(d.Sequence)
+		}
+	}
 	t.forgetTenant(tenant)
 	return Result{}
 }

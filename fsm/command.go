@@ -108,6 +108,7 @@ var commands = map[Kind]reflect.Type{
 	43: reflect.TypeFor[ForgetTombstone](),
 	44: reflect.TypeFor[NoteSilence](),
 	45: reflect.TypeFor[NoteProgress](),
+	46: reflect.TypeFor[NoteRequest](),
 	50: reflect.TypeFor[AttachUnmanaged](),
 	51: reflect.TypeFor[DropTenant](),
 	52: reflect.TypeFor[SetPreferredAZs](),
@@ -160,6 +161,7 @@ func (DeleteNode) kind() Kind         { return 42 }
 func (ForgetTombstone) kind() Kind    { return 43 }
 func (NoteSilence) kind() Kind        { return 44 }
 func (NoteProgress) kind() Kind       { return 45 }
+func (NoteRequest) kind() Kind        { return 46 }
 func (AttachUnmanaged) kind() Kind    { return 50 }
 func (DropTenant) kind() Kind         { return 51 }
 func (SetPreferredAZs) kind() Kind    { return 52 }

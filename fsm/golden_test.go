@@ -209,6 +209,7 @@ func secondHistory() []Command {
 		},
 		NoteProgress{Node: 2, Begun: uint64(len(all) + 1), At: 1700000000005},
 		BeginDeleteTimeline{Tenant: tenant, Timeline: neon.TimelineID{2}},
+		NoteRequest{},
 	)
 	return append(all, travelHistory(neon.TenantID{3, 15: 3}, uint64(len(all)))...)
 }

@@ -8,16 +8,17 @@ import (
 	"quorate/api/neon"
 )
 
-// RequestID names one client request. A retry whose first try may have been
-// committed carries the same id and is recognised. The zero id is never kept.
+// RequestID names one change that a client's request makes. A later try of the request has
+// the same ids for the same changes, and what was done is recognised. The zero id is never
+// kept.
 type RequestID [16]byte
 
 // keptRequests bounds the memory for recognising retries: at 5,000 named writes
 // a second it reaches back six seconds, longer than any election.
 const keptRequests = 32768
 
-// request is one command that was applied under a request id. A client request
-// may take several commands, so the kind is part of the key.
+// request is one command that was applied under a request id. Below the second level a
+// client's request had one id, and several commands, so the kind is part of the key.
 type request struct {
 	id    RequestID
 	kind  Kind
@@ -51,15 +52,42 @@ func newTenantTombstones() recent[tenantTombstone] {
 		appendTombstone)
 }
 
-// Done finds the index at which a command of that type was applied under a
-// request id, if that is remembered.
-func (s *State) Done(id RequestID, c Command) (index uint64, ok bool) {
-	if id == (RequestID{}) {
+// Done finds the index at which a command was applied under a request id, if that is
+// remembered. Below the second level that proves nothing: it may have been taken for nothing,
+// or taken back.
+func (s *State) Done(id RequestID) (index uint64, ok bool) {
+	if id == (RequestID{}) || !s.NamesEachChange() {
 		return 0, false
 	}
-	q, ok := s.done.find(request{id: id, kind: c.kind()})
-	return q.index, ok
+	q, ok := s.done.first(request{id: id})
+	if !ok || q.id != id {
+		return 0, false
+	}
+	return q.index, true
 }
+
+// NamesEachChange reports whether a request id names one change only, and whether requests
+// that leave nothing else in the log are noted there. Below the level some member may not
+// do so.
+func (s *State) NamesEachChange() bool { return s.AgreedLevel() >= secondLevel }
+
+// doneBefore finds the index at which a command was applied before, under the same id.
+func (s *State) doneBefore(id RequestID, c Command) (index uint64, ok bool) {
+	if s.NamesEachChange() {
+		return s.Done(id)
+	}
+	q, ok := s.done.find(request{id: id, kind: c.kind()})
+	return q.index, ok && id != (RequestID{})
+}
+
+// NoteRequest is what a request leaves in the log that has changed nothing there, but has
+// changed something on pageservers: that it was done.
+type NoteRequest struct{}
+
+// Level is that of the version which brought it.
+func (NoteRequest) Level() uint64 { return secondLevel }
+
+func (NoteRequest) apply(*txn) Result { return Result{} }
 
 // firstGeneration is the number from which a new tenant counts, at least the one asked for,
 // and whether an earlier tenant of that id is remembered.

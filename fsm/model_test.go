@@ -431,11 +431,8 @@ func (m *machine) command(t *rapid.T) Command {
 		}
 	case 15:
 		n, _ := m.s.Node(drawNode.Draw(t, "node"))
-		if rapid.IntRange(0, 3).Draw(t, "progress") == 0 {
-			return NoteProgress{
-				Node: n.ID, Begun: sequence(t, n.Operation.Begun),
-				At: rapid.Int64Range(-1, 3).Draw(t, "at"),
-			}
+		if c := m.note(t, &n); c != nil {
+			return c
 		}
 		return EndNodeOperation{
 			Node: n.ID, Begun: sequence(t, n.Operation.Begun),

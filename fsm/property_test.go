@@ -60,18 +60,53 @@ func (m *machine) step(t *rapid.T) {
 	if r.Duplicate {
 		t.Fatalf("%#v is no duplicate", c)
 	}
+	// What was taken for nothing was not done.
+	if m.s.NamesEachChange() && len(r.Refused) > 0 {
+		in, _ := c.(SetIntents)
+		az, _ := c.(SetPreferredAZs)
+		if len(in.Intents)+len(az.Items) == len(r.Refused) {
+			return
+		}
+	}
 	if r.Err == nil && id != (RequestID{}) {
 		m.named = append(m.named, named{id, c, r.Index})
 	}
 }
 
+// note draws what only takes note of something, or nothing.
+func (m *machine) note(t *rapid.T, n *Node) Command {
+	switch rapid.IntRange(0, 3).Draw(t, "note") {
+	case 0:
+		return NoteRequest{}
+	case 1:
+		return NoteProgress{
+			Node: n.ID, Begun: sequence(t, n.Operation.Begun),
+			At: rapid.Int64Range(-1, 3).Draw(t, "at"),
+		}
+	}
+	return nil
+}
+
 // retry sends a command that was applied once more: it is recognised, says when,
-// and (see apply) changes nothing.
+// and (see apply) changes nothing. A later try of a request may have come to decide
+// otherwise, and is recognised as well.
 func (m *machine) retry(t *rapid.T) {
 	if len(m.named) == 0 {
 		t.Skip("nothing to retry")
 	}
 	n := rapid.SampledFrom(m.named).Draw(t, "retry")
+	switch n.c.(type) {
+	case BeginDeleteTimeline, BeginSplit: // may have been taken back
+		if _, done := m.s.Done(n.id); !done {
+			t.Skip("forgotten")
+		}
+	}
+	if m.s.NamesEachChange() && rapid.Bool().Draw(t, "otherwise") {
+		n.c = m.command(t)
+		if Admit(m.s, n.c) != nil {
+			t.Skip("not known yet")
+		}
+	}
 	r := m.apply(t, n.id, n.c)
 	if !r.Duplicate || r.Err != nil || r.Index != n.index {
 		t.Fatalf("the retry of %#v, first applied at %d, got %+v", n.c, n.index, r)

@@ -43,6 +43,15 @@ func (m *recent[V]) find(key V) (V, bool) {
 	return a.value, ok
 }
 
+// first finds the value with the least key that is not below that of v.
+func (m *recent[V]) first(v V) (found V, ok bool) {
+	m.byKey.Ascend(aged[V]{value: v}, func(a aged[V]) bool {
+		found, ok = a.value, true
+		return false
+	})
+	return found, ok
+}
+
 // add makes v the newest value; one with the same key is replaced.
 func (m *recent[V]) add(v V) {
 	if last, had := m.byKey.Get(aged[V]{value: v}); had {

@@ -110,3 +110,14 @@ func tree[R any](less func(a, b R) bool) *btree.BTreeG[R] {
 }
 
 func compareIDs(a, b neon.TenantID) int { return slices.Compare(a[:], b[:]) }
+
+// deletesOf are the deletions of timelines of a tenant that are recorded.
+func (s *State) deletesOf(id neon.TenantID) (all []TimelineDelete) {
+	s.deletes.Ascend(TimelineDelete{Tenant: id}, func(d TimelineDelete) bool {
+		if d.Tenant == id {
+			all = append(all, d)
+		}
+		return d.Tenant == id
+	})
+	return all
+}

@@ -53,10 +53,8 @@ func Apply(s *State, index uint64, id RequestID, c Command) (*State, Result) {
 
 func (t *txn) run(index uint64, id RequestID, c Command) Result {
 	t.Index = index
-	if id != (RequestID{}) {
-		if q, seen := t.done.find(request{id: id, kind: c.kind()}); seen {
-			return Result{Index: q.index, Duplicate: true}
-		}
+	if index, seen := t.doneBefore(id, c); seen {
+		return Result{Index: index, Duplicate: true}
 	}
 	var r Result
 	if err := Admit(&t.State, c); err != nil {
@@ -65,10 +63,40 @@ func (t *txn) run(index uint64, id RequestID, c Command) Result {
 		r = c.apply(t)
 	}
 	r.Index = index
-	if r.Err == nil && id != (RequestID{}) {
+	if r.Err == nil && id != (RequestID{}) && !(t.NamesEachChange() && t.allRefused(c, r)) {
 		t.done.add(request{id: id, kind: c.kind(), index: index})
 	}
 	return r
+}
+
+// allRefused reports whether a command that was taken has changed nothing: the condition of
+// none of its items held, or it was there.
+func (t *txn) allRefused(c Command, r Result) bool {
+	switch c := c.(type) {
+	case BeginDeleteTimeline: // of one that is being deleted
+		d, ok := t.TimelineDelete(neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline})
+		return r.Err == nil && (!ok || d.Sequence != t.Index)
+	case SetIntents:
+		return len(r.Refused) > 0 && len(r.Refused) == len(c.Intents)
+	case SetPreferredAZs:
+		return len(r.Refused) > 0 && len(r.Refused) == len(c.Items)
+	}
+	return false
+}
+
+// forgetRequest forgets the request that has done something at an index: it was taken back,
+// and who has asked for it may ask again.
+func (t *txn) forgetRequest(index uint64) {
+	var gone []aged[request]
+	t.done.byAge.Reverse(func(a aged[request]) bool {
+		if a.value.index == index {
+			gone = append(gone, a)
+		}
+		return a.value.index > index
+	})
+	for _, a := range gone {
+		t.done.remove(a)
+	}
 }
 
 // setNode inserts or replaces a node. What was to move to it stays where it is once it

@@ -141,6 +141,7 @@ type TimelineCalls struct {
 func (t TimelineCalls) Create(
 	ctx context.Context, tenant neon.TenantID, req neon.TimelineCreateRequest,
 ) (resp neon.TimelineCreateResponse, err error) {
+	t.ledger.change(tenant, func(e *entry) { delete(e.gone, req.Timeline) })
 	resp, err = t.Timelines.Create(ctx, tenant, req)
 	t.ledger.ack(tenant, err, func(e *entry) { e.timelines[req.Timeline] = true })
 	return resp, err
@@ -151,5 +152,7 @@ func (t TimelineCalls) Delete(
 	ctx context.Context, tenant neon.TenantID, tl neon.TimelineID,
 ) error {
 	t.ledger.change(tenant, func(e *entry) { e.timelines[tl] = false })
-	return t.Timelines.Delete(ctx, tenant, tl)
+	err := t.Timelines.Delete(ctx, tenant, tl)
+	t.ledger.ack(tenant, err, func(e *entry) { e.gone[tl] = true })
+	return err
 }

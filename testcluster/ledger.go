@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -34,6 +35,7 @@ type entry struct {
 	unsure  bool                // a change of the configuration that cannot be followed
 
 	timelines map[neon.TimelineID]bool // false: a deletion was tried
+	gone      map[neon.TimelineID]bool // whose deletion was acknowledged
 }
 
 // NewLedger makes an empty ledger.
@@ -67,7 +69,9 @@ func (l *Ledger) change(t neon.TenantID, f func(*entry)) {
 	defer l.mu.Unlock()
 	e := l.tenants[t]
 	if e == nil {
-		e = &entry{timelines: make(map[neon.TimelineID]bool)}
+		e = &entry{
+			timelines: make(map[neon.TimelineID]bool), gone: make(map[neon.TimelineID]bool),
+		}
 		l.tenants[t] = e
 	}
 	f(e)
@@ -115,10 +119,7 @@ func (l *Ledger) copy() map[neon.TenantID]entry {
 	for t, e := range l.tenants {
 		c := *e
 		c.configs, c.splits = slices.Clone(e.configs), slices.Clone(e.splits)
-		c.timelines = make(map[neon.TimelineID]bool, len(e.timelines))
-		for tl, kept := range e.timelines {
-			c.timelines[tl] = kept
-		}
+		c.timelines, c.gone = maps.Clone(e.timelines), maps.Clone(e.gone)
 		out[t] = c
 	}
 	return out
@@ -150,7 +151,7 @@ func (e *entry) compare(t neon.TenantID, d neon.TenantDescribe, there bool) erro
 }
 
 func (e *entry) compareTimelines(ctx context.Context, c *Client, t neon.TenantID) (wrong []error) {
-	if len(e.timelines) == 0 {
+	if len(e.timelines)+len(e.gone) == 0 {
 		return nil
 	}
 	list, err := c.Timelines().IDs(ctx, t)
@@ -165,6 +166,12 @@ func (e *entry) compareTimelines(ctx context.Context, c *Client, t neon.TenantID
 		if kept && !there {
 			wrong = append(wrong,
 				fmt.Errorf("timeline %s of tenant %s was created and is not there", tl, t))
+		}
+	}
+	for tl := range e.gone {
+		if slices.Contains(list, tl) {
+			wrong = append(wrong,
+				fmt.Errorf("timeline %s of tenant %s was deleted and is there", tl, t))
 		}
 	}
 	return wrong

@@ -18,7 +18,7 @@ func paced(t *testing.T, b testcluster.Builder) testcluster.Builder {
 	}
 	p := &fsmtest.Pace{}
 	b.Proposing = func(ctx context.Context, c fsm.Command) {
-		if decide.RequestID(ctx) != (fsm.RequestID{}) {
+		if decide.Named(ctx) {
 			return
 		}
 		if err := p.Note(c); err != nil {

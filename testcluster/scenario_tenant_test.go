@@ -25,6 +25,7 @@ func scenarios() []scenario {
 	all = append(all, splitStories()...)
 	all = append(all, splitMeetsStories()...)
 	all = append(all, apartStories()...)
+	all = append(all, repeatStories()...)
 	return append(all, leaderStories()...)
 }
 

@@ -341,6 +341,12 @@ func (e *episode) othersAreServed(s *fsm.State, x obstacle) error {
 // unserved is why a shard is not as it should be, or "".
 func (e *episode) unserved(s *fsm.State, tenant fsm.Tenant, sh fsm.Shard) string {
 	if tenant.Deleting {
+		// Who was asked to remove the data, and is dead, holds the deletion: nobody knows
+		// whether it has ended. The refusal says how it goes on.
+		n, removing := s.Removing(&tenant)
+		if node := e.Fleet().Node(n.ID); removing && (node == nil || !node.Running()) {
+			return ""
+		}
 		return "is still being deleted"
 	}
 	if tenant.Policy.Kind != neon.PlaceAttached || tenant.Scheduling == neon.ShardStop {

@@ -38,7 +38,9 @@ func (w *worker) patchConfig(ctx context.Context, c *testcluster.Client, t *simT
 		}
 	}
 	t.configs = append(t.configs, next...)
-	if w.count(c.Tenants().PatchConfig(ctx, t.id, map[string]any{field: value})) {
+	if w.named(ctx, c, func(ctx context.Context, c *testcluster.Client) error {
+		return c.Tenants().PatchConfig(ctx, t.id, map[string]any{field: value})
+	}) {
 		t.configs = next
 	}
 }

@@ -77,6 +77,7 @@ func TestSimulation(t *testing.T) {
 type tally struct {
 	virtual                 time.Duration
 	acknowledged, failed    int // requests
+	repeated, refused       int // long after they were acknowledged; refused the second time
 	faults, rounds, late    int
 	spoils                  int // of states
 	reads                   int
@@ -95,6 +96,8 @@ func (t *tally) add(o tally) {
 	t.virtual += o.virtual
 	t.acknowledged += o.acknowledged
 	t.failed += o.failed
+	t.repeated += o.repeated
+	t.refused += o.refused
 	t.faults += o.faults
 	t.spoils += o.spoils
 	t.rounds += o.rounds
@@ -117,9 +120,10 @@ func (t *tally) add(o tally) {
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d requests acknowledged, %d failed, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, %d things that refused for good, longest end beside one %s, %d deaths beside nodes that hang, slowest failover there %s, %d silences, %d voluntary moves, %d of them back%s, slowest convergence %s",
-		t.acknowledged, t.failed, t.orders, t.reads, t.faults, t.spoils, t.rounds,
-		t.location, t.late, t.notifications, t.obstacles, t.longest.Round(time.Millisecond),
+	return fmt.Sprintf("%d requests acknowledged, %d failed, %d repeated late and %d of them refused, %d orders about nodes, %d checked reads, %d faults, %d of them spoiled states, %d rounds, %d location changes, %d late effects, %d notifications, %d things that refused for good, longest end beside one %s, %d deaths beside nodes that hang, slowest failover there %s, %d silences, %d voluntary moves, %d of them back%s, slowest convergence %s",
+		t.acknowledged, t.failed, t.repeated, t.refused, t.orders, t.reads, t.faults, t.spoils,
+		t.rounds, t.location, t.late, t.notifications, t.obstacles,
+		t.longest.Round(time.Millisecond),
 		t.deaths, t.slowestFailOver.Round(time.Millisecond), t.silences,
 		t.moves, t.returns, t.met,
 		t.slowest.Round(time.Millisecond))

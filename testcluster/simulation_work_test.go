@@ -42,6 +42,7 @@ type worker struct {
 	rng  *rand.Rand
 	mine []*simTenant
 	wild []*wild
+	past []past
 }
 
 // work goes on until ctx ends; a request under way is finished.
@@ -59,9 +60,13 @@ func (w *worker) work(ctx context.Context) {
 
 // one sends one random request.
 func (w *worker) one() {
-	ctx, cancel := context.WithTimeout(context.Background(), opLimit)
+	ctx, cancel := context.WithTimeout(w.trace(context.Background()), opLimit)
 	defer cancel()
 	c := w.ClientFrom(w.rng.IntN(w.Controllers())).WithTryTimeout(answerTimeout)
+	if w.rng.IntN(12) == 0 {
+		w.repeat(ctx, c)
+		return
+	}
 	if len(w.mine) == 0 {
 		w.create(ctx, c)
 		return
@@ -164,9 +169,10 @@ func (w *worker) createAs(ctx context.Context, c *testcluster.Client, id neon.Te
 			Count: neon.ShardCount(count), StripeSize: neon.DefaultStripeSize,
 		}
 	}
-	_, err := c.Tenants().Create(ctx, req)
-	w.count(err)
-	if err != nil {
+	if !w.named(ctx, c, func(ctx context.Context, c *testcluster.Client) error {
+		_, err := c.Tenants().Create(ctx, req)
+		return err
+	}) {
 		return // it is not known whether it is there; it is not touched again
 	}
 	t.shards = neon.ShardIDs(t.id, neon.ShardCount(count))
@@ -194,7 +200,9 @@ func (w *worker) delete(ctx context.Context, c *testcluster.Client, t *simTenant
 func (w *worker) putConfig(ctx context.Context, c *testcluster.Client, t *simTenant) {
 	next := conf(fmt.Sprintf(`{"gc_horizon":%d}`, w.number()))
 	t.configs = append(t.configs, next)
-	if w.count(c.Tenants().PutConfig(ctx, t.id, next)) {
+	if w.named(ctx, c, func(ctx context.Context, c *testcluster.Client) error {
+		return c.Tenants().PutConfig(ctx, t.id, next)
+	}) {
 		t.configs = []neon.TenantConfig{next}
 	}
 }
@@ -282,8 +290,10 @@ func (w *worker) createTimeline(ctx context.Context, c *testcluster.Client, t *s
 			Ancestor: t.timelines[w.rng.IntN(len(t.timelines))], PgVersion: ptr(neon.PgVersion(16)),
 		}
 	}
-	_, err := c.Timelines().Create(ctx, t.id, req)
-	if !w.count(err) {
+	if !w.named(ctx, c, func(ctx context.Context, c *testcluster.Client) error {
+		_, err := c.Timelines().Create(ctx, t.id, req)
+		return err
+	}) {
 		t.half = append(t.half, id)
 		return
 	}

@@ -142,8 +142,7 @@ const maxAnswer = 1 << 30
 // decoded into out; nil: it is read and not looked at.
 func (c *Client) Call(ctx context.Context, method, path string, in, out any) error {
 	r := jsonhttp.Request{
-		Method: method, Token: c.opts.Token, Limit: maxAnswer,
-		Header: http.Header{"X-Request-Id": {requestID()}},
+		Method: method, Token: c.opts.Token, Limit: maxAnswer, Header: headers(ctx, method),
 	}
 	if in != nil {
 		text, err := json.Marshal(in)
@@ -170,7 +169,44 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 	}
 }
 
-func requestID() string {
+type (
+	requestIDKey      struct{}
+	idempotencyKeyKey struct{}
+)
+
+// WithRequestID has the calls made with a context carry an id of the caller's, by which they
+// are found in the logs. Many calls may have the same. Without it every call has its own.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+// WithIdempotencyKey names the one call that is made with a context, by 1 to 255 printable
+// characters. If the same call is made again under the same key, by whichever client, it is
+// answered as done when it was done, whatever has changed since. See the package's words
+// about trying again.
+func WithIdempotencyKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, idempotencyKeyKey{}, key)
+}
+
+// headers are those of all tries of a call.
+func headers(ctx context.Context, method string) http.Header {
+	id, ok := ctx.Value(requestIDKey{}).(string)
+	if !ok {
+		id = newID()
+	}
+	h := http.Header{"X-Request-Id": {id}}
+	if method == http.MethodGet {
+		return h
+	}
+	key, ok := ctx.Value(idempotencyKeyKey{}).(string)
+	if !ok {
+		key = newID()
+	}
+	h["Idempotency-Key"] = []string{key}
+	return h
+}
+
+func newID() string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	return hex.EncodeToString(id[:])

@@ -380,10 +380,11 @@ func TestRefusalIsAStatusErrorWithTheControllersText(t *testing.T) {
 }
 
 func TestTriesOfOneCallHaveOneIDAndGoFromReplicaToReplica(t *testing.T) {
-	var ids []string
+	var ids, keys []string
 	refuse := true
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ids = append(ids, r.Header.Get("X-Request-Id"))
+		keys = append(keys, r.Header.Get("Idempotency-Key"))
 		if refuse {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
@@ -410,8 +411,16 @@ func TestTriesOfOneCallHaveOneIDAndGoFromReplicaToReplica(t *testing.T) {
 	if err := c.Cluster().StepDown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if len(ids) != 5 || ids[0] == "" || ids[0] != ids[3] || ids[4] == ids[0] {
-		t.Errorf("request ids %q", ids)
+	for name, got := range map[string][]string{"request ids": ids, "keys": keys} {
+		if len(got) != 5 || got[0] == "" || got[0] != got[3] || got[4] == got[0] {
+			t.Errorf("%s %q", name, got)
+		}
+	}
+	ctx := client.WithIdempotencyKey(client.WithRequestID(t.Context(), "trace"), "mine")
+	_, _ = c.Nodes().List(ctx)
+	if err := c.Cluster().StepDown(ctx); err != nil || ids[6] != "trace" || keys[6] != "mine" ||
+		ids[5] != "trace" || keys[5] != "" {
+		t.Errorf("request ids %q, keys %q, %v", ids, keys, err)
 	}
 }
 

@@ -20,9 +20,11 @@
 // # Trying again
 //
 // A call is one request, unless Options.Retry says that it is to be tried again.
-// All tries of a call have the same X-Request-Id, by which replicas recognise what
+// All tries of a call have the same Idempotency-Key, by which replicas recognise what
 // was done already: a call that is tried again is carried out once, also when it
-// writes. A caller that calls a method anew wants something new.
+// writes. A caller that calls a method anew wants something new, unless it gives both
+// calls the same key (WithIdempotencyKey), also after a restart of its own. Replicas
+// remember the last 32,768 changes that were named so.
 //
 // # Limits
 //

@@ -28,16 +28,18 @@ func (n *Nodes) Register(ctx context.Context, req neon.NodeRegister) error {
 	}
 	old, known := s.Node(cmd.ID)
 	same := known && !old.Tombstone && sameAddress(old, cmd)
-	if same && old.Addr == cmd.Addr && !halfGRPC(req) {
+	switch {
+	case decide.Done(ctx, s):
 		return nil
+	case same && old.Addr == cmd.Addr && !halfGRPC(req):
+		return decide.NoteUnchanged(ctx, n.Log)
 	}
 	if same || !known {
 		if err := n.admit(ctx, req); err != nil {
 			return err
 		}
 	}
-	// The entry has no request id: registering twice is the same as once.
-	_, err = n.Log.Propose(ctx, fsm.RequestID{}, cmd)
+	_, err = decide.Propose(ctx, n.Log, cmd)
 	return err
 }
 
@@ -128,7 +130,8 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Ot
 	if err != nil {
 		return err
 	}
-	if what, runs := ongoing(before, req.ID, others); runs {
+	done := decide.Done(ctx, before) && (req.Scheduling == nil || req.Availability == nil)
+	if what, runs := ongoing(before, req.ID, others); runs && !done {
 		return neon.Errorf(neon.PreconditionFailed,
 			"Ongoing background operation forbids configuring: %s", what)
 	}
@@ -145,13 +148,17 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Ot
 	if !ok || node.Tombstone {
 		return notRegistered(req.ID)
 	}
-	if req.Availability == nil || node.Availability == *req.Availability {
+	switch {
+	case req.Availability == nil:
 		return nil
+	case node.Availability == *req.Availability:
+		return decide.NoteUnchanged(ctx, n.Log)
+	case *req.Availability == neon.NodeActive:
+		return decide.Once(ctx, n.Log, func() error {
+			return n.Deps.Nodes.ActivateNode(ctx, req.ID)
+		})
 	}
-	if *req.Availability == neon.NodeActive {
-		return n.Deps.Nodes.ActivateNode(ctx, req.ID)
-	}
-	_, err = n.Log.Propose(ctx, fsm.RequestID{}, fsm.SetNodeAvailability{
+	_, err = decide.Propose(ctx, n.Log, fsm.SetNodeAvailability{
 		Verdicts: []fsm.Verdict{{Node: req.ID, To: *req.Availability}},
 	})
 	return err

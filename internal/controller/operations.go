@@ -148,11 +148,6 @@ func (o *Operations) begin(
 		if !ok || n.Tombstone {
 			return nil, notRegistered(c.Node)
 		}
-		if op := n.Operation; op.Kind == c.Kind && op.Force == c.Force {
-			if index, done := s.Done(decide.RequestID(ctx), c); done && index == op.Begun {
-				return nil, nil // begun by this very request
-			}
-		}
 		if what, runs := ongoing(s, c.Node, others); runs {
 			return nil, neon.Errorf(neon.PreconditionFailed,
 				"Background operation already ongoing for node: %s", what)
@@ -190,9 +185,6 @@ func (o *Operations) Cancel(ctx context.Context, id neon.NodeID, kind fsm.Operat
 		}
 		if n.Operation.Kind == kind {
 			return c, nil
-		}
-		if _, done := s.Done(decide.RequestID(ctx), c); done {
-			return nil, nil
 		}
 		return nil, neon.Errorf(neon.PreconditionFailed, "Node %d has no %s in progress", id, kind)
 	})

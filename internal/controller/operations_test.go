@@ -201,29 +201,31 @@ func TestOperationsRunConcurrentlyForClientsThatExpectThat(t *testing.T) {
 // under way: it is its own.
 func TestARepeatedOrderFindsItsOwnOperation(t *testing.T) {
 	w := newWorld(t, 2)
+	w.log.Upgrade(t)
 	o := NewOperations(w.Deps)
-	ctx := decide.WithRequest(t.Context(), [32]byte{1})
+	order := func() context.Context { return decide.WithRequest(t.Context(), [32]byte{1}) }
+	cancel := func() context.Context { return decide.WithRequest(t.Context(), [32]byte{3}) }
 	lost := neon.Errorf(neon.OutcomeUnknown, "lost")
 	w.log.After = func(fsm.Command) error { return lost }
-	if err := o.Drain(ctx, Order{Node: 1}); neon.CodeOf(err) != neon.OutcomeUnknown {
+	if err := o.Drain(order(), Order{Node: 1}); neon.CodeOf(err) != neon.OutcomeUnknown {
 		t.Fatal(err)
 	}
 	w.log.After = nil
 	begun := w.node(1).Operation.Begun
-	if err := o.Drain(ctx, Order{Node: 1}); err != nil || w.node(1).Operation.Begun != begun {
+	if err := o.Drain(order(), Order{Node: 1}); err != nil || w.node(1).Operation.Begun != begun {
 		t.Errorf("%v, begun at %d and %d", err, begun, w.node(1).Operation.Begun)
 	}
 	w.refuses(neon.PreconditionFailed, "already ongoing", func(context.Context) error {
 		return o.Drain(decide.WithRequest(t.Context(), [32]byte{2}), Order{Node: 1})
 	})
 	w.log.After = func(fsm.Command) error { return lost }
-	if err := o.Cancel(ctx, 1, fsm.OperationDrain); neon.CodeOf(err) != neon.OutcomeUnknown {
+	if err := o.Cancel(cancel(), 1, fsm.OperationDrain); neon.CodeOf(err) != neon.OutcomeUnknown {
 		t.Fatal(err)
 	}
 	w.log.After = nil
 	w.begin(1, fsm.OperationFill) // another client was faster than the second try
 	proposed := len(w.log.Proposed())
-	if err := o.Cancel(ctx, 1, fsm.OperationDrain); err != nil {
+	if err := o.Cancel(cancel(), 1, fsm.OperationDrain); err != nil {
 		t.Errorf("a repeated cancellation: %v", err)
 	}
 	if w.node(1).Operation.Kind != fsm.OperationFill || len(w.log.Proposed()) != proposed {

@@ -8,6 +8,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 )
 
 // One entry of the log names at most so many shards. An entry is at most 1 MiB, also when
@@ -38,13 +39,18 @@ func (t *Tenants) SetPreferredAZs(
 		items = append(items, it)
 	}
 	for batch := range slices.Chunk(items, zonesPerEntry) {
-		r, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.SetPreferredAZs{Items: batch})
+		r, err := decide.Propose(ctx, t.Log, fsm.SetPreferredAZs{Items: batch})
 		if err != nil {
 			return resp, err
 		}
+		s := t.Log.State()
 		for _, it := range batch {
-			if _, unknown := slices.BinarySearchFunc(r.Refused, it.Shard,
-				neon.ShardID.Compare); !unknown {
+			_, unknown := slices.BinarySearchFunc(r.Refused, it.Shard, neon.ShardID.Compare)
+			if r.Duplicate {
+				_, known := s.Shard(it.Shard)
+				unknown = !known
+			}
+			if !unknown {
 				resp.Updated = append(resp.Updated, it.Shard)
 			}
 		}
@@ -57,13 +63,13 @@ func (t *Tenants) SetPreferredAZs(
 func (t *Tenants) SetHealth(ctx context.Context, req neon.MetadataHealthUpdate) error {
 	at := time.Now().UnixMilli()
 	for batch := range slices.Chunk(req.Healthy, healthPerEntry) {
-		if _, err := t.Log.Propose(ctx, fsm.RequestID{},
+		if _, err := decide.Propose(ctx, t.Log,
 			fsm.SetMetadataHealth{Healthy: batch, At: at}); err != nil {
 			return err
 		}
 	}
 	for batch := range slices.Chunk(req.Unhealthy, healthPerEntry) {
-		if _, err := t.Log.Propose(ctx, fsm.RequestID{},
+		if _, err := decide.Propose(ctx, t.Log,
 			fsm.SetMetadataHealth{Unhealthy: batch, At: at}); err != nil {
 			return err
 		}

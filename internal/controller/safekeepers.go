@@ -72,8 +72,7 @@ func (k *Safekeepers) Upsert(ctx context.Context, id neon.NodeID, req neon.Safek
 	if req.HTTPSPort != nil {
 		c.HTTPSPort = *req.HTTPSPort
 	}
-	// The entry has no request id: registering twice is the same as once.
-	_, err := k.Log.Propose(ctx, fsm.RequestID{}, c)
+	_, err := decide.Propose(ctx, k.Log, c)
 	return err
 }
 

@@ -82,8 +82,7 @@ func (t *Tenants) create(
 			if tenant.Deleting {
 				return nil, neon.Errorf(neon.Conflict, "Tenant %s is being deleted", cmd.ID)
 			}
-			if _, mine := s.Done(decide.RequestID(ctx), cmd); !mine &&
-				tenant.Count.Shards() != cmd.Count.Shards() {
+			if tenant.Count.Shards() != cmd.Count.Shards() {
 				return nil, neon.Errorf(neon.Conflict,
 					"Tenant %s already exists with a different shard count", cmd.ID)
 			}
@@ -99,14 +98,16 @@ func (t *Tenants) create(
 	if err != nil {
 		return neon.TenantCreateResponse{}, err
 	}
+	tenant, ok := t.Log.State().Tenant(cmd.ID)
+	if !ok || tenant.Deleting {
+		return neon.TenantCreateResponse{}, neon.Errorf(neon.Conflict,
+			"Tenant %s was created by this request, and has been deleted since", cmd.ID)
+	}
 	resp := placement(t.Log.State(), cmd.ID, created)
 	if created && unplaced != nil {
 		return resp, scheduleFailed(unplaced)
 	}
-	tenant, ok := t.Log.State().Tenant(cmd.ID)
-	if ok {
-		decide.AwaitAtMost(ctx, t.Reality, decide.LongWait, index, tenant.Shards())
-	}
+	decide.AwaitAtMost(ctx, t.Reality, decide.LongWait, index, tenant.Shards())
 	return resp, nil
 }
 

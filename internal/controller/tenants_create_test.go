@@ -170,10 +170,11 @@ func TestCreationsAreRefusedWithoutATrace(t *testing.T) {
 // shards. The repeated request finds it nevertheless.
 func TestARepeatedCreationFindsASplitTenant(t *testing.T) {
 	w := newWorld(t, 1)
+	w.log.Upgrade(t)
 	tenants := NewTenants(w.Deps)
-	ctx := decide.WithRequest(t.Context(), [32]byte{1})
+	try := func() context.Context { return decide.WithRequest(t.Context(), [32]byte{1}) }
 	req := neon.TenantCreateRequest{Tenant: neon.Unsharded(tenantOne)}
-	if _, err := tenants.Create(ctx, req); err != nil {
+	if _, err := tenants.Create(try(), req); err != nil {
 		t.Fatal(err)
 	}
 	w.log.Attach(t, tenantOne)
@@ -185,7 +186,7 @@ func TestARepeatedCreationFindsASplitTenant(t *testing.T) {
 	})
 	sp, _ := w.log.State().Split(tenantOne)
 	w.log.Must(fsm.CommitSplit{Tenant: tenantOne, Began: sp.Began})
-	resp, err := tenants.Create(ctx, req)
+	resp, err := tenants.Create(try(), req)
 	if err != nil || len(resp.Shards) != 2 {
 		t.Errorf("%+v, %v", resp, err)
 	}

@@ -196,7 +196,8 @@ func (t *Tenants) located(
 // records a detach. Unknown shards are created. Nothing is sent to any pageserver. All
 // refusals are Internal, but that of a generation that is too large.
 //
-// The entry has no request id: two attachments are two, even under one request id.
+// A later try of an attachment gets a number of its own. To leave out the one of an earlier
+// try is always safe.
 func (t *Tenants) AttachHook(
 	ctx context.Context, req neon.AttachHookRequest,
 ) (resp neon.AttachHookResponse, err error) {
@@ -219,7 +220,11 @@ func (t *Tenants) AttachHook(
 	if err := split.AwaitEnd(ctx, t.Log, req.Shard.Tenant); err != nil {
 		return resp, asInternal(err)
 	}
-	r, err := t.Log.Propose(ctx, fsm.RequestID{}, c)
+	var step fsm.RequestID
+	if c.Node == 0 {
+		step = decide.NextStep(ctx)
+	}
+	r, err := t.Log.Propose(ctx, step, c)
 	if err != nil {
 		return resp, asInternal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"quorate/api/neon"
+	"quorate/fsm"
 	"quorate/internal/decide"
 	"quorate/internal/duty"
 	"quorate/internal/fanout"
@@ -60,9 +61,11 @@ func (t *Timelines) Create(
 		return resp, err
 	}
 	// Whoever deletes it may hold the turn for long.
-	if _, err := t.mayCreate(ctx, id, req); err != nil {
+	s, err := t.mayCreate(ctx, id, req)
+	if err != nil {
 		return resp, err
 	}
+	made := decide.Done(ctx, s) // by an earlier try
 	ref := neon.TimelineRef{Tenant: id, Timeline: req.Timeline}
 	done, err := t.creating.Take(ctx, ref, nil)
 	if err != nil {
@@ -70,13 +73,15 @@ func (t *Timelines) Create(
 	}
 	defer done()
 	for range decide.Tries {
-		begun, err := t.mayCreate(ctx, id, req)
-		if err != nil {
+		if s, err = t.mayCreate(ctx, id, req); err != nil {
 			return resp, err
 		}
-		resp, err = t.createOnAll(ctx, id, req, begun)
+		resp, err = t.createOnAll(ctx, id, req, creation{begun: s.Index, made: made})
 		if err == nil {
-			err = t.refuseIfCrossed(ctx, ref, begun)
+			err = t.refuseIfCrossed(ctx, ref, s.Index)
+		}
+		if err == nil && !made {
+			err = decide.Note(ctx, t.Log)
 		}
 		if !errors.Is(err, errCrossed) {
 			return resp, err
@@ -110,13 +115,23 @@ func (t *Timelines) refuseIfCrossed(
 	return nil
 }
 
+// creation is one pass of a creation.
+type creation struct {
+	begun uint64 // index of the state that it is based on
+	made  bool   // an earlier try of the request has created it
+}
+
 // createOnAll creates a timeline on all shards and then on safekeepers. A leader that was
 // deposed unawares, while it waited for the first shard, leaves the others alone once a
 // deletion was recorded.
 func (t *Timelines) createOnAll(
-	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest, begun uint64,
+	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest, c creation,
 ) (resp neon.TimelineCreateResponse, err error) {
 	err = fanout.Mutate(ctx, t.Log, id, func(owners []fanout.Owner) error {
+		if c.made {
+			resp.Info, err = t.created(ctx, owners[0], req.Timeline)
+			return err
+		}
 		info, err := t.createOn(ctx, owners[0], req)
 		if err != nil {
 			return err
@@ -124,7 +139,7 @@ func (t *Timelines) createOnAll(
 		resp.Info = info
 		if len(owners) > 1 {
 			ref := neon.TimelineRef{Tenant: id, Timeline: req.Timeline}
-			if err := t.refuseIfCrossed(ctx, ref, begun); err != nil {
+			if err := t.refuseIfCrossed(ctx, ref, c.begun); err != nil {
 				return err
 			}
 		}
@@ -148,15 +163,33 @@ func (t *Timelines) createOnAll(
 	return resp, err
 }
 
+// created finds a timeline that an earlier try of the request has created on all shards.
+func (t *Timelines) created(
+	ctx context.Context, o fanout.Owner, id neon.TimelineID,
+) (info neon.TimelineInfo, err error) {
+	_, body, err := t.Pageservers.Call(ctx, &o.Node, o.Shard, neon.DescribeTimeline(id))
+	switch {
+	case fanout.StatusOf(err) == http.StatusNotFound:
+		return info, neon.Errorf(neon.Conflict,
+			"timeline %s was created by this request, and has been deleted since", id)
+	case err != nil:
+		return info, err
+	}
+	if err := json.Unmarshal(body, &info); err != nil {
+		return info, neon.Errorf(neon.Internal, "%s: error decoding body: %w", o.Name(), err)
+	}
+	return info, nil
+}
+
 // mayCreate refuses a timeline that is being deleted, and a branch of one. Some shards may
-// have begun to delete it and others not, so they would answer differently. The index is
-// that of the state in which nothing is.
+// have begun to delete it and others not, so they would answer differently. The state is
+// the one in which nothing is.
 func (t *Timelines) mayCreate(
 	ctx context.Context, id neon.TenantID, req neon.TimelineCreateRequest,
-) (index uint64, err error) {
+) (*fsm.State, error) {
 	s, err := t.Log.ReadState(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	involved := []neon.TimelineID{req.Timeline}
 	if req.Branch != nil {
@@ -165,10 +198,10 @@ func (t *Timelines) mayCreate(
 	for _, tl := range involved {
 		ref := neon.TimelineRef{Tenant: id, Timeline: tl}
 		if _, going := s.TimelineDelete(ref); going {
-			return 0, neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
+			return nil, neon.Errorf(neon.Conflict, "timeline %s is being deleted", ref)
 		}
 	}
-	return s.Index, nil
+	return s, nil
 }
 
 // pin puts what the first shard chose into the request for the other shards.

@@ -11,6 +11,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 	"quorate/internal/fanout"
 )
 
@@ -38,15 +39,18 @@ func asIs(r fanout.Reply) error { return r.Err }
 func (t *Timelines) Archive(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, req neon.ArchivalRequest,
 ) error {
-	_, err := t.askAll(ctx, id, neon.ArchivalConfig(timeline, req), func(r fanout.Reply) error {
+	spell := func(r fanout.Reply) error {
 		if fanout.StatusOf(r.Err) == http.StatusPreconditionFailed {
 			return &neon.Error{
 				Code: neon.PreconditionFailed, Msg: fanout.MessageOf(r.Err), Err: r.Err,
 			}
 		}
 		return r.Err
+	}
+	return decide.Once(ctx, t.Log, func() error {
+		_, err := t.askAll(ctx, id, neon.ArchivalConfig(timeline, req), spell)
+		return err
 	})
-	return err
 }
 
 // DetachAncestor makes a timeline independent of its ancestor on all shards. They must
@@ -99,8 +103,10 @@ func detachError(r fanout.Reply) error {
 func (t *Timelines) ChangeGC(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, verb neon.GCVerb,
 ) error {
-	_, err := t.askAll(ctx, id, neon.ChangeGC(timeline, verb), asIs)
-	return err
+	return decide.Once(ctx, t.Log, func() error {
+		_, err := t.askAll(ctx, id, neon.ChangeGC(timeline, verb), asIs)
+		return err
+	})
 }
 
 // LeaseLSN keeps a position of a timeline readable on all shards.

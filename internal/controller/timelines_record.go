@@ -5,6 +5,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/internal/decide"
 )
 
 // Locate says which safekeepers a timeline is on, from a linearizable read.
@@ -39,8 +40,7 @@ func (t *Timelines) ImportRecord(
 	if err := req.StartLsn.Check(); err != nil {
 		return err
 	}
-	// The entry has no request id: importing twice is the same as once.
-	_, err := t.Log.Propose(ctx, fsm.RequestID{}, fsm.ImportTimeline{
+	_, err := decide.Propose(ctx, t.Log, fsm.ImportTimeline{
 		Tenant: req.Tenant, Timeline: req.Timeline, StartLsn: req.StartLsn, Set: req.Set,
 	})
 	return err

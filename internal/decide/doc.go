@@ -2,8 +2,8 @@
 // the newest state, proposed, and made again if the log refuses it as stale. Then
 // the caller waits until the pageservers have followed.
 //
-// It also knows the client's request that a context belongs to. The same request,
-// tried again through whichever replica, is recognised by the log.
+// It also knows the client's request that a context belongs to. What an earlier try of the
+// same request has done, through whichever replica, is recognised by the log.
 //
 // The package keeps no state and knows nothing of what is decided.
 package decide

@@ -89,7 +89,7 @@ func (t *Tenants) remover(
 	if removing && n.ID != ended {
 		if !n.Available() {
 			return nil, false, neon.Errorf(neon.Unavailable,
-				"delete tenant %s: pageserver %d may be removing its data, and does not answer",
+				"delete tenant %s: pageserver %d may be removing its data, and does not answer; restart it or delete the node",
 				tenant.ID, n.ID)
 		}
 		return &n, false, nil

@@ -70,8 +70,12 @@ func (t *Timelines) Delete(
 	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
 ) (Stage, error) {
 	begun := time.Now()
+	step := decide.NextStep(ctx)
 	for pause := firstPause; ; pause = nextPause {
-		stage, err := t.deleteOnce(ctx, id, timeline)
+		stage, err := t.deleteOnce(ctx, id, timeline, step)
+		if err == nil && stage == Done {
+			err = decide.Ended(ctx, t.log, step) // also if another request has begun it
+		}
 		if err != nil || stage == Done || time.Since(begun)+pause > waitLimit {
 			return stage, err
 		}
@@ -86,7 +90,7 @@ func (t *Timelines) Delete(
 // is recorded before any pageserver hears of it, so that the leader finishes what
 // no client asks after any more, unless all pageservers refuse.
 func (t *Timelines) deleteOnce(
-	ctx context.Context, id neon.TenantID, timeline neon.TimelineID,
+	ctx context.Context, id neon.TenantID, timeline neon.TimelineID, step fsm.RequestID,
 ) (Stage, error) {
 	ref := neon.TimelineRef{Tenant: id, Timeline: timeline}
 	for range decide.Tries {
@@ -98,10 +102,15 @@ func (t *Timelines) deleteOnce(
 			return Runs, err
 		}
 		d, ok := s.TimelineDelete(ref)
+		if _, done := s.Done(step); !ok && done {
+			return Done, nil // begun by this request, not taken back, and over
+		}
 		if !ok {
 			t.logger.Info("Deleting timeline " + ref.String())
-			// The entry is named by nothing: recording it twice is the same as once.
-			_, err := t.log.Propose(ctx, fsm.RequestID{},
+			if !s.NamesEachChange() {
+				step = fsm.RequestID{}
+			}
+			_, err := t.log.Propose(ctx, step,
 				fsm.BeginDeleteTimeline{Tenant: id, Timeline: timeline})
 			if err != nil {
 				return Runs, err

@@ -45,6 +45,7 @@ func (m *Migrator) Migrate(
 ) error {
 	var joint neon.SafekeeperGeneration // that of the migration once we have seen it
 	var last progress
+	step := decide.NextStep(ctx)
 	for range decide.Tries {
 		s, err := m.Log.ReadState(ctx)
 		if err != nil {
@@ -67,13 +68,17 @@ func (m *Migrator) Migrate(
 		case !acknowledged(&tl):
 			err = m.publish(ctx, s, &tl)
 		case slices.Equal(tl.Set, want):
-			return nil
+			return decide.Ended(ctx, m.Log, step)
 		case joint != 0:
 			return neon.Errorf(neon.Conflict, "the migration of timeline %s was aborted", ref)
+		case decide.Done(ctx, s):
+			return neon.Errorf(neon.Conflict,
+				"the migration of timeline %s was begun by this request, and was aborted, or others have moved it since",
+				ref)
 		default:
 			m.Logger.Info("migrating timeline to new safekeeper set", "timeline", ref.String(),
 				"from", list(tl.Set), "to", list(want))
-			_, err = m.Log.Propose(ctx, fsm.RequestID{}, fsm.BeginMembership{
+			_, err = m.Log.Propose(ctx, nameAt(s, step), fsm.BeginMembership{
 				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation, NewSet: want,
 			})
 			if err == nil {
@@ -141,6 +146,7 @@ func list(ids []neon.NodeID) string {
 // it only sees to it that all safekeepers know the configuration.
 func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 	var last progress
+	step := decide.NextStep(ctx)
 	for range decide.Tries {
 		s, err := m.Log.ReadState(ctx)
 		if err != nil {
@@ -153,6 +159,8 @@ func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 		switch {
 		case err != nil:
 			return err
+		case tl.Joint() && done(s, step):
+			return nil // another migration, begun since
 		case !tl.Joint() && (acknowledged(&tl) || len(tl.Set) == 0):
 			return nil
 		case !tl.Joint():
@@ -160,7 +168,7 @@ func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 		default:
 			m.Logger.Info("aborting timeline migration", "timeline", ref.String(),
 				"stays", list(tl.Set), "not", list(tl.NewSet))
-			_, err = m.Log.Propose(ctx, fsm.RequestID{}, fsm.EndMembership{
+			_, err = m.Log.Propose(ctx, nameAt(s, step), fsm.EndMembership{
 				Tenant: ref.Tenant, Timeline: ref.Timeline, Generation: tl.Generation,
 				Verdict: fsm.MembershipAbort,
 			})
@@ -171,4 +179,18 @@ func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 	}
 	return neon.Errorf(neon.Conflict,
 		"others change the safekeepers of timeline %s all the time, please retry", ref)
+}
+
+// nameAt is the name of a change as far as all members know that it is of one change only.
+func nameAt(s *fsm.State, step fsm.RequestID) fsm.RequestID {
+	if !s.NamesEachChange() {
+		return fsm.RequestID{}
+	}
+	return step
+}
+
+// done reports whether an earlier try of a request has made the change of that name.
+func done(s *fsm.State, step fsm.RequestID) bool {
+	_, done := s.Done(step)
+	return done
 }

@@ -141,8 +141,7 @@ func (p *Splitter) Split(
 		tenant, _ := p.Log.State().Tenant(id)
 		decide.AwaitAtMost(ctx, p.Reconciler, decide.LongWait, s.Index, tenant.Shards())
 	}
-	index, err := decide.Commit(ctx, p.Log,
-		func(s *fsm.State) (fsm.Command, error) { return decideSplit(s, id, req) })
+	index, err := p.begin(ctx, id, req)
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +157,19 @@ func (p *Splitter) Split(
 	p.awaitLeftovers(ctx, id)
 	decide.AwaitAtMost(ctx, p.Reconciler, decide.LongWait, index, shards)
 	return shards, nil
+}
+
+// begin begins a split, or joins the same one that another request has begun. Who joins has
+// done nothing: if it is rolled back, a later try of the request begins another one.
+func (p *Splitter) begin(
+	ctx context.Context, id neon.TenantID, req neon.ShardSplitRequest,
+) (index uint64, err error) {
+	if sp, ok := p.Log.State().Split(id); ok && sp.Active() &&
+		sp.Count == neon.ShardCount(req.Count) {
+		return sp.Began, nil
+	}
+	return decide.Commit(ctx, p.Log,
+		func(s *fsm.State) (fsm.Command, error) { return decideSplit(s, id, req) })
 }
 
 // awaitLeftovers waits, as long as a client may be kept waiting for what is no condition of
@@ -249,7 +261,7 @@ func (p *Splitter) await(ctx context.Context, asked fsm.Split) ([]neon.ShardID, 
 		switch {
 		case !ok:
 			return nil, neon.Errorf(neon.NotFound, "Tenant %s not found", id)
-		case tenant.Count.Shards() == count.Shards():
+		case tenant.Count.Shards() >= count.Shards():
 			return tenant.Shards(), nil
 		case recorded && sp.Phase == fsm.SplitAborting:
 			return nil, neon.Errorf(sp.Code, "%s", sp.Reason)

@@ -65,11 +65,22 @@ func (t *Travels) Travel(
 		return err
 	}
 	defer release()
+	step := decide.NextStep(ctx)
+	s, err := t.log.ReadState(ctx)
+	if err != nil {
+		return err
+	}
+	if _, done := s.Done(step); done {
+		return nil // the tenant may have been attached since
+	}
 	travel, begun, err := t.begin(ctx, id, to, counts)
 	if err != nil {
 		return err
 	}
-	return t.finish(ctx, travel, begun)
+	if err := t.finish(ctx, travel, begun); err != nil {
+		return err
+	}
+	return decide.Ended(ctx, t.log, step)
 }
 
 // begin records a time travel. begun is false for one that was recorded before.
@@ -96,7 +107,7 @@ func (t *Travels) begin(
 			Tenant: id, To: to.To, DoneIfAfter: to.DoneIfAfter, Counts: counts,
 		}, true, nil
 	}
-	// The entry has no request id: recording it twice is the same as once.
+	// The entry is not the change: recording it twice is the same as once.
 	if _, err := t.log.Propose(ctx, fsm.RequestID{}, c); err != nil {
 		return travel, false, err
 	}

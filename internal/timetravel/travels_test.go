@@ -340,6 +340,21 @@ func TestARequestThatIsRepeatedTakesTheRecordOver(t *testing.T) {
 	}
 }
 
+// A later try of a request whose answer was lost puts nothing back once more: the tenant may
+// have been attached since, and have written.
+func TestATimeTravelThatWasMadeIsNotMadeAgain(t *testing.T) {
+	w := newWorld(t, 1)
+	for range 2 {
+		ctx := decide.WithRequest(t.Context(), [32]byte{1})
+		if err := w.travels.Travel(ctx, tenantOne, then, []neon.ShardCount{0}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls := w.took(); len(calls) != 1 {
+		t.Errorf("asked %q", calls)
+	}
+}
+
 // What keeps a leader from carrying it on does not keep the tenant frozen for good: no
 // call of the leader before lasts that long.
 func TestALeftOverRecordEndsAfterAWhile(t *testing.T) {

@@ -148,7 +148,7 @@ func (l *load) try(ctx context.Context, url, id string, body []byte) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Request-Id", id)
+	req.Header.Set("Idempotency-Key", id)
 	resp, err := l.http.Do(req)
 	if err != nil {
 		return err

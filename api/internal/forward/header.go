@@ -17,6 +17,9 @@ const (
 	RetryHeader = "X-Quorate-Again"
 )
 
+// nameHeaders name a request. The leader must find the same.
+var nameHeaders = []string{"X-Request-Id", "Idempotency-Key"}
+
 // Forwarded reports whether another replica has forwarded the request here.
 func Forwarded(r *http.Request) bool { return r.Header.Get(HopHeader) != "" }
 
@@ -38,6 +41,11 @@ func copyRequest(ctx context.Context, r Request, address string) (*http.Request,
 		return nil, err
 	}
 	req.Header = EndToEnd(from.Header)
+	for _, name := range nameHeaders { // also if Connection lists them
+		if values := from.Header[name]; values != nil {
+			req.Header[name] = values
+		}
+	}
 	req.Header.Del(RetryHeader)
 	req.Header.Set(HopHeader, "1")
 	if req.Header["User-Agent"] == nil {

@@ -27,18 +27,38 @@ type transfer struct {
 	yielding atomic.Bool // a search for another leader is under way
 }
 
-// yieldTries is how often a server whose disk fails asks others to lead.
-const yieldTries = 10
+const (
+	// yieldTries is how often a server whose disk fails asks others to lead.
+	yieldTries = 10
+
+	// handOverTries is how often a server tries to hand leadership over. Raft gives a try
+	// up after an election timeout, which a member that has just been added, or a busy
+	// machine, may miss. Writes go on between two tries.
+	handOverTries = 3
+)
 
 // handOver is TransferLeadership.
-func (t *transfer) handOver(ctx context.Context, toID string) error {
-	if !t.node.leads() {
-		return ErrNotLeader
+func (t *transfer) handOver(ctx context.Context, toID string) (err error) {
+	for range handOverTries {
+		if !t.node.leads() {
+			return ErrNotLeader
+		}
+		var target raft.Server
+		if target, err = t.target(ctx, toID); err != nil {
+			return err
+		}
+		if err = t.handTo(ctx, target); err == nil || errors.Is(err, ErrNotLeader) {
+			return err
+		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	target, err := t.target(ctx, toID)
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+// handTo tries once to hand leadership to a server.
+func (t *transfer) handTo(ctx context.Context, target raft.Server) error {
 	resume := t.leadership.pause()
 	defer resume()
 	t.drain(ctx)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,9 +270,10 @@ func TestATimeTravelWithoutAnAnswerIsCarriedOn(t *testing.T) {
 		w := newWorld(t, 1)
 		w.tenant(neon.Placement{})
 		defer w.run(w.travels)()
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		w.answers(func(context.Context, neon.NodeID, neon.ShardID) error {
-			if down {
+			if down.Load() {
 				return errors.New("cut off")
 			}
 			return nil
@@ -287,7 +289,7 @@ func TestATimeTravelWithoutAnAnswerIsCarriedOn(t *testing.T) {
 		if err := w.attach(); neon.CodeOf(err) != neon.Conflict {
 			t.Errorf("attached while a pageserver may be at it: %v", err)
 		}
-		down = false
+		down.Store(false)
 		time.Sleep(2 * longestPause)
 		if w.recorded() {
 			t.Error("it has not ended")

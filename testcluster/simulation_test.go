@@ -234,10 +234,9 @@ func (e *episode) describe() testcluster.Builder {
 		3) > 0, e.upTo(200*time.Millisecond), e.upTo(20*time.Second)
 	b.Behaviour = e.behaviour
 	few, rehome := false, time.Minute+e.upTo(10*time.Minute)
-	steady := time.Second + e.upTo(5*time.Minute)
 	b.Tune = func(o *reconciler.Options) {
 		o.MaxWarmingUp = 30 * time.Second // the default is as long as the time to converge
-		o.RehomeSecondary, o.SteadyAfter = rehome, steady
+		o.RehomeSecondary = rehome
 		if few {
 			fewWorkers(o)
 		}

@@ -272,6 +272,18 @@ func placementCases() map[string]oracleCase {
 			},
 			reports: []int{9},
 		},
+		"I9 a tenant that was made again has another kind of shard": {
+			legal: func(r *oracleRun) {
+				r.Granted(shardOf(0), 1, 1)
+				r.put(r.a, modeSingle, 1)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{1}, false)
+				r.Granted(neon.ShardID{Tenant: shardOf(0).Tenant, Count: 1}, 2, 1)
+				r.Granted(shardOf(0), 3, 2)
+				r.put(r.b, modeSingle, 3)
+				r.notified(shardOf(0).Tenant, []neon.NodeID{2}, false)
+				r.put(r.a, modeSecondary, 0)
+			},
+		},
 		"I9 a tenant in deletion has no compute": {
 			legal: func(r *oracleRun) {
 				r.put(r.a, modeSingle, 1)

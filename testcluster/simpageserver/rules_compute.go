@@ -47,8 +47,7 @@ func (r *computeRules) notified(t neon.TenantID, nodes []neon.NodeID, late bool)
 				delete(r.lastNode, id)
 			}
 		}
-		_, one := r.shards.facts[neon.ShardID{Tenant: t, Count: 1}]
-		if len(nodes) == 1 && !one {
+		if len(nodes) == 1 && !r.sharded(t) {
 			count = 0
 		}
 	}
@@ -60,4 +59,17 @@ func (r *computeRules) notified(t neon.TenantID, nodes []neon.NodeID, late bool)
 		}
 		r.journal.record(Event{Kind: EventNotified, Shard: shard, Node: node, Late: late})
 	}
+}
+
+// sharded reports whether the only shard of a tenant is that of a sharded one. Under the id of
+// a tenant that was deleted, one of the other kind may have been created: with higher numbers.
+func (r *computeRules) sharded(t neon.TenantID) bool {
+	one, sharded := r.shards.facts[neon.ShardID{Tenant: t, Count: 1}]
+	zero, also := r.shards.facts[neon.ShardID{Tenant: t}]
+	if !sharded || !also {
+		return sharded
+	}
+	newest, _ := one.newest()
+	other, _ := zero.newest()
+	return newest > other
 }

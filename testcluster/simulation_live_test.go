@@ -50,10 +50,13 @@ func (e *episode) live() {
 	e.trouble(ctx)
 	e.restorePolicies(ctx)
 	x, ok := e.obstruct(ctx)
-	if !ok || e.Failed() {
+	if !ok {
 		return
 	}
 	defer x.end()
+	if e.Failed() {
+		return
+	}
 	e.Logf("seed %d, round %d: %s", e.seed, e.tally.rounds, x.what)
 	e.mu.Lock()
 	e.tally.obstacles++

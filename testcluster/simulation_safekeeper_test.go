@@ -155,9 +155,9 @@ func (e *episode) finishSafekeeperMoves(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		all, err := states(ctx, e.Cluster)
-		if err != nil {
-			e.Errorf("seed %d: %v", e.seed, err)
-			return
+		if err != nil { // the leader may have been replaced just now
+			<-time.After(100 * time.Millisecond)
+			continue
 		}
 		var left []fsm.Timeline
 		for tl := range all[0].Timelines() {

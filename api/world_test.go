@@ -150,7 +150,7 @@ func newOptions(r *replica, s setup) Options {
 		Migrations:        membership.NewMigrator(members),
 		TenantDeletions:   deletion.NewTenants(r, r, r.calls, logger),
 		Travels:           timetravel.New(r, r, r.calls, logger),
-		TimelineDeletions: deletion.NewTimelines(r, r.calls, turns, creating, logger),
+		TimelineDeletions: deletion.NewTimelines(r, r, r.calls, turns, creating, logger),
 
 		Tenants: controller.NewTenants(deps), Shards: controller.NewShards(deps),
 		Splits: split.New(split.Deps{

@@ -90,7 +90,8 @@ func (a *App) wireTimelines(
 		Logger: a.log,
 	})
 	store.Subscribe(w.imports.Changed)
-	w.timelineDeletions = deletion.NewTimelines(a.replica, c.pageservers, turns, creating, a.log)
+	w.timelineDeletions = deletion.NewTimelines(
+		a.replica, w.reconciler, c.pageservers, turns, creating, a.log)
 	w.creating = creating
 	store.Subscribe(w.timelineDeletions.Changed)
 	return creator

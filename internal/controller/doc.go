@@ -4,6 +4,5 @@
 // a request may be begun on one leader and be finished by the next.
 //
 // A decision that turns out to be stale is refused by the log and made again. A
-// request that the log recognises as done is answered from the state. If the state does
-// not show its effect, it is done again without a request id.
+// request that the log recognises as done is answered from the state, and not done again.
 package controller

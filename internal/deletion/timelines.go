@@ -42,9 +42,15 @@ type TimelinePageservers interface {
 	) (status int, err error)
 }
 
+// Sights are the locations of shards that were seen.
+type Sights interface {
+	Status(id neon.ShardID) decide.ShardStatus
+}
+
 // Timelines deletes timelines.
 type Timelines struct {
 	log         decide.Log
+	sights      Sights
 	pageservers TimelinePageservers
 	turns       *duty.Turns[neon.TimelineRef] // with imports
 	creating    *duty.Turns[neon.TimelineRef] // with creations
@@ -55,11 +61,12 @@ type Timelines struct {
 
 // NewTimelines makes a Timelines. Run finishes what no client asks after any more.
 func NewTimelines(
-	log decide.Log, pageservers TimelinePageservers, turns, creating *duty.Turns[neon.TimelineRef],
-	logger *slog.Logger,
+	log decide.Log, sights Sights, pageservers TimelinePageservers,
+	turns, creating *duty.Turns[neon.TimelineRef], logger *slog.Logger,
 ) *Timelines {
 	return &Timelines{
-		log: log, pageservers: pageservers, turns: turns, creating: creating, logger: logger,
+		log: log, sights: sights, pageservers: pageservers, turns: turns,
+		creating: creating, logger: logger,
 		work: wait.NewSignal(),
 	}
 }
@@ -163,10 +170,12 @@ func (t *Timelines) deletePass(
 	var pass deleted
 	err = fanout.Mutate(ctx, t.log, ref.Tenant, func(owners []fanout.Owner) error {
 		pass = deleted{}
-		if err := t.deleteOn(ctx, owners[1:], ref.Timeline, &pass); err != nil || pass.left {
-			return err
+		for _, some := range [][]fanout.Owner{t.beside(owners), owners[1:], owners[:1]} {
+			if err := t.deleteOn(ctx, some, ref.Timeline, &pass); err != nil || pass.left {
+				return err
+			}
 		}
-		return t.deleteOn(ctx, owners[:1], ref.Timeline, &pass)
+		return nil
 	})
 	switch {
 	case err == nil && !pass.left:
@@ -180,6 +189,22 @@ func (t *Timelines) deletePass(
 		}
 	}
 	return Runs, err
+}
+
+// beside are the other locations where shards are attached: the origin of a move goes on
+// uploading until its end. It would bring back the index of a timeline of which only the
+// new owner has nothing left.
+func (t *Timelines) beside(owners []fanout.Owner) (others []fanout.Owner) {
+	s := t.log.State()
+	for _, o := range owners {
+		for id, conf := range t.sights.Status(o.Shard).Observed {
+			node, ok := s.Node(id)
+			if ok && id != o.Node.ID && node.Available() && conf != nil && conf.Mode.Attached() {
+				others = append(others, fanout.Owner{Shard: o.Shard, Node: node})
+			}
+		}
+	}
+	return others
 }
 
 // deleted is what the shards that were asked have said.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
+	"quorate/internal/decide"
 	"quorate/internal/duty"
 )
 
@@ -23,18 +25,19 @@ type shards struct {
 	hold   func(shard neon.ShardNumber) // while a call is under way
 	mu     sync.Mutex
 	asked  []neon.ShardNumber
+	nodes  []neon.NodeID // that were asked
 	answer func(shard neon.ShardNumber) (status int, err error)
 }
 
 func (f *shards) TimelineDelete(
-	_ context.Context, _ *fsm.Node, shard neon.ShardID, _ neon.TimelineID,
+	_ context.Context, node *fsm.Node, shard neon.ShardID, _ neon.TimelineID,
 ) (int, error) {
 	if f.hold != nil {
 		f.hold(shard.Number)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked = append(f.asked, shard.Number)
+	f.asked, f.nodes = append(f.asked, shard.Number), append(f.nodes, node.ID)
 	if f.answer == nil {
 		return http.StatusNotFound, nil
 	}
@@ -69,6 +72,12 @@ type timelineWorld struct {
 	turns     duty.Turns[neon.TimelineRef]
 	creating  duty.Turns[neon.TimelineRef]
 	timelines *Timelines
+	observed  map[neon.NodeID]*neon.LocationConfig
+}
+
+// Status says where shards were seen besides on their owners.
+func (w *timelineWorld) Status(neon.ShardID) decide.ShardStatus {
+	return decide.ShardStatus{Observed: w.observed}
 }
 
 // newTimelineWorld has a tenant with four shards on node 1.
@@ -77,7 +86,7 @@ func newTimelineWorld(t *testing.T) *timelineWorld {
 	w.AddNodes(t, 1, neon.MakeAZ("a"))
 	create(w.Faulty, tenantOne, 4)
 	w.Attach(t, tenantOne)
-	w.timelines = NewTimelines(w, &w.shards, &w.turns, &w.creating,
+	w.timelines = NewTimelines(w, w, &w.shards, &w.turns, &w.creating,
 		slog.New(slog.DiscardHandler))
 	w.Subscribe(w.timelines.Changed)
 	return w
@@ -98,6 +107,32 @@ func (w *timelineWorld) run(t *testing.T) (stop func()) {
 func (w *timelineWorld) recorded() bool {
 	_, ok := w.State().TimelineDelete(timelineOne)
 	return ok
+}
+
+// The origin of a move has the timeline still, and goes on uploading: it is asked before the
+// new owner, and the deletion is not over while it has something left.
+func TestTheOriginOfAMoveIsAskedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTimelineWorld(t)
+		w.AddNodes(t, 3, neon.MakeAZ("a"))
+		w.observed = map[neon.NodeID]*neon.LocationConfig{
+			1: {Mode: neon.AttachedMulti}, 2: {Mode: neon.AttachedStale}, 3: {Mode: neon.Secondary},
+		}
+		calls := 0
+		w.shards.set(func(neon.ShardNumber) (int, error) {
+			if calls++; calls <= 4 {
+				return http.StatusAccepted, nil
+			}
+			return http.StatusNotFound, nil
+		})
+		if stage, err := w.delete(t.Context()); stage != Done || err != nil {
+			t.Fatal(stage, err)
+		}
+		want := []neon.NodeID{2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1}
+		if !slices.Equal(w.shards.nodes, want) {
+			t.Errorf("asked %v", w.shards.nodes)
+		}
+	})
 }
 
 func TestTheFirstShardIsAskedWhenTheOthersHaveNothingLeft(t *testing.T) {

@@ -40,7 +40,7 @@ type call struct {
 // load writes at a steady rate, whatever the answers: each write changes the
 // configuration of a tenant and waits for its answer on a goroutine of its own. A
 // client knows all replicas, begins with each in turn, and repeats under the same
-// request id at the next one what was not answered.
+// idempotency key at the next one what was not answered.
 type load struct {
 	urls    []string
 	rate    int // a second

@@ -6,7 +6,7 @@
 //   - A request is forwarded at most once: a replica that another one has forwarded a
 //     request to either answers it or refuses it.
 //   - Only the replica that the client talks to repeats a request. It is the same every
-//     time, with the same request id, so that a leader recognises what an earlier one
+//     time, with the same idempotency key, so that a leader recognises what an earlier one
 //     has done.
 //   - No error says that nothing happened if something may have happened.
 //

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"sync/atomic"
 
+	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/testcluster/simpageserver"
 )
@@ -28,6 +30,8 @@ type Cluster struct {
 	removeDir bool
 	network   *network
 	wires     *wires // Processes with Builder.Wires only
+
+	newest atomic.Pointer[fsm.State] // that entries of the log lead to; not with Processes
 }
 
 // newCluster makes the parts that a builder describes. Nothing runs yet.
@@ -40,7 +44,11 @@ func newCluster(b Builder) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	oracle := simpageserver.NewOracle(simpageserver.OracleOptions{})
+	var options simpageserver.OracleOptions
+	if b.Mode != Processes {
+		options.Serves = c.serves
+	}
+	oracle := simpageserver.NewOracle(options)
 	c.pageservers = newPageservers(&b, oracle, c.network, c.keys)
 	c.safekeepers = newSafekeepers(b.Safekeepers, c.network, c.Token("safekeeperdata"))
 	c.clients = &clients{
@@ -103,3 +111,24 @@ func (c *Cluster) Stop() error {
 
 // granted tells the oracle of a generation before anybody can act on it.
 func (c *Cluster) granted(g fsm.Grant) { c.Oracle().Granted(g.Shard, g.Generation, g.Node) }
+
+// foreseen keeps the newest state that an entry of the log leads to, before anybody can
+// act on it.
+func (c *Cluster) foreseen(next *fsm.State) {
+	for {
+		newest := c.newest.Load()
+		if newest != nil && newest.Index >= next.Index || c.newest.CompareAndSwap(newest, next) {
+			return
+		}
+	}
+}
+
+// serves reports whether a shard is one of its tenant's in the newest state.
+func (c *Cluster) serves(shard neon.ShardID) bool {
+	newest := c.newest.Load()
+	if newest == nil {
+		return false
+	}
+	_, ok := newest.Shard(shard)
+	return ok
+}

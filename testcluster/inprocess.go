@@ -64,14 +64,14 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 	cfg.Reconciler.HeartbeatInterval, cfg.Reconciler.MaxOffline = b.HeartbeatInterval, b.MaxOffline
 	if b.Safekeepers > 0 {
 		cfg.Safekeepers = app.Safekeepers{Timelines: true, PerTimeline: b.perTimeline()}
-		cfg.Foreseen = c.safekeepers.foreseen
 	}
-	if see := cfg.Foreseen; b.Foreseen != nil {
-		cfg.Foreseen = func(s *fsm.State) {
+	cfg.Foreseen = func(s *fsm.State) {
+		c.foreseen(s)
+		if b.Foreseen != nil {
 			b.Foreseen(s)
-			if see != nil {
-				see(s)
-			}
+		}
+		if b.Safekeepers > 0 {
+			c.safekeepers.foreseen(s)
 		}
 	}
 	if b.Failpoints {

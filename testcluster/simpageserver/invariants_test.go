@@ -526,6 +526,43 @@ func TestI14ReportsLostLayers(t *testing.T) {
 	}
 }
 
+// A split that fails leaves children beside the parent. They name layers of the parent,
+// which it may delete as long as the children are not the tenant.
+func TestI14IsAboutTheShardsOfTheTenant(t *testing.T) {
+	for name, committed := range map[string]bool{"aborted": false, "committed": true} {
+		t.Run(name, func(t *testing.T) {
+			parent := shardOf(0)
+			w := newWorld(t, Options{
+				Store:     NewStore(StoreOptions{WALRate: 1 << 20}),
+				Behaviour: Behaviour{SplitFailsAt: SplitAttached},
+				Oracle: NewOracle(OracleOptions{
+					Serves: func(id neon.ShardID) bool { return committed || id == parent },
+				}),
+			})
+			a := w.node(1)
+			w.attach(a, parent)
+			w.timeline(a, parent, 1)
+			w.growLayers(a, parent, 3)
+			for _, child := range parent.Children(2) {
+				w.auth.grant(child, a.ID())
+			}
+			w.want(500, a, "PUT", "/v1/tenant/"+parent.String()+"/shard_split",
+				neon.ShardSplitRequest{Count: 2})
+			if err := a.Compact(parent); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.FlushDeletions(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if committed {
+				w.reported(14)
+			} else {
+				w.silent()
+			}
+		})
+	}
+}
+
 func TestI16WantsAnIndexThatTheNewestOwnerSees(t *testing.T) {
 	w := newWorld(t, Options{})
 	a, b := w.node(1), w.node(2)

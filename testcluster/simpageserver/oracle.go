@@ -55,11 +55,18 @@ type Oracle struct {
 	deletions   deletionRules
 	tenants     tenantRules
 	timelines   timelineRules
+
+	serves func(neon.ShardID) bool // nil: all
 }
 
 // OracleOptions bounds what an Oracle keeps.
 type OracleOptions struct {
 	History int // events kept; zero means 65,536, negative none
+
+	// Serves, when set, reports whether a shard is one of its tenant's in the newest state
+	// that the controllers committed: a child is not until its split is committed, nor after
+	// an abort. Without it each shard that somebody has attached is taken for one.
+	Serves func(neon.ShardID) bool
 }
 
 // NewOracle makes an oracle that has seen nothing.
@@ -71,7 +78,7 @@ func NewOracle(opt OracleOptions) *Oracle {
 	t := &shardTable{facts: map[neon.ShardID]*shardFacts{}}
 	f := facts{journal: j, roster: r, shards: t}
 	return &Oracle{
-		journal: j, roster: r, shards: t,
+		journal: j, roster: r, shards: t, serves: opt.Serves,
 		generations: generationRules{f},
 		attachments: attachmentRules{f},
 		compute:     computeRules{facts: f, lastNode: map[neon.ShardID]uint32{}},

@@ -312,9 +312,13 @@ func (o *Oracle) divided(parent neon.ShardID, children []neon.ShardID) {
 	o.timelines.divided(parent, children)
 }
 
-// reader is the newest generation of a shard if a live pageserver is attached in
-// it.
+// reader is the newest generation of a shard if a live pageserver is attached in it and
+// the shard is one of its tenant's. What an aborted split has left on a pageserver that
+// does not answer is nobody's: its parent may delete what it names.
 func (o *Oracle) reader(shard neon.ShardID) (neon.Generation, bool) {
+	if o.serves != nil && !o.serves(shard) {
+		return 0, false
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f := o.shards.facts[shard]

@@ -166,27 +166,11 @@ func (e *episode) demandWithin(
 			if s != nil {
 				e.describeUnserved(ctx, s)
 			}
+			e.explainShards(err)
 			e.stacks()
 			return
 		}
 		<-time.After(100 * time.Millisecond)
-	}
-}
-
-// describeUnserved logs what is known of the shards that are not served.
-func (e *episode) describeUnserved(ctx context.Context, s *fsm.State) {
-	for sh := range s.ShardsFrom(neon.ShardID{}) {
-		tenant, _ := s.Tenant(sh.ID.Tenant)
-		why := e.unserved(s, tenant, sh)
-		if why == "" {
-			continue
-		}
-		d, err := e.Client().Tenants().Describe(ctx, tenant.ID)
-		for _, known := range d.Shards {
-			if known.Shard == sh.ID {
-				e.Logf("%s: %+v, known as %+v, %v", why, sh, known, err)
-			}
-		}
 	}
 }
 

@@ -1,16 +1,12 @@
 package testcluster_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -314,47 +310,11 @@ func (e *episode) demandPeace() {
 	if err := e.converge(); err != nil {
 		e.Errorf("seed %d, round %d: not as it should be %s after the end of all faults: %v",
 			e.seed, e.tally.rounds, time.Since(began), err)
+		e.explainShards(err)
 		e.stacks()
 	}
 	e.checkCrossed()
 	e.tally.slowest = max(e.tally.slowest, time.Since(began))
-}
-
-// stacks logs what the goroutines of the controllers are waiting for.
-func (e *episode) stacks() {
-	buf := make([]byte, 16<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	for g := range bytes.SplitSeq(buf, []byte("\n\n")) {
-		if bytes.Contains(g, []byte("quorate/internal/")) ||
-			bytes.Contains(g, []byte("quorate/reconciler.")) ||
-			bytes.Contains(g, []byte("quorate/cluster.")) ||
-			bytes.Contains(g, []byte("quorate/api.")) {
-			e.Logf("%s", g)
-		}
-	}
-}
-
-// explain logs all that happened to the shards of the first violations. With
-// -artifacts the whole history is kept in a file.
-func (e *episode) explain() {
-	name := filepath.Join(e.ArtifactDir(), fmt.Sprintf("history-%d.jsonl", e.seed))
-	if f, err := os.Create(name); err == nil {
-		err = errors.Join(e.Oracle().Dump(f), f.Close())
-		e.Logf("seed %d: history in %s (with -artifacts): %v", e.seed, name, err)
-	}
-	for i, v := range e.Oracle().Violations() {
-		if i == 3 {
-			return
-		}
-		e.Logf("seed %d: the history of %s", e.seed, v)
-		for _, x := range e.Oracle().History() {
-			if x.Shard == v.Shard || x.Node == v.Node &&
-				(x.Kind == simpageserver.EventStarted || x.Kind == simpageserver.EventEnded) {
-				e.Logf("%12s %-10s node %s.%d gen %d %s late %v %s", x.At.Round(time.Microsecond),
-					x.Kind, x.Node, x.Incarnation, x.Generation, x.Mode, x.Late, x.Note)
-			}
-		}
-	}
 }
 
 // endFaults ends all faults but the death of one pageserver.

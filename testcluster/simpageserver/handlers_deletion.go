@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -64,15 +65,24 @@ func (h *deletionHandler) execute(c *core, d deletionList) {
 	}
 }
 
-// validate asks the controller which lists may be executed.
+// validate asks the controller which lists may be executed. It asks once for a shard, with
+// the newest generation of its lists: the controller answers by shard, and what an earlier
+// generation has listed is dropped.
 func (h *deletionHandler) validate(
 	ctx context.Context, lists []deletionList,
 ) ([]validation, error) {
 	items := make([]validation, len(lists))
-	req := neon.ValidateRequest{Tenants: make(neon.List[neon.ValidateTenant], len(lists))}
+	asked := make(map[neon.ShardID]neon.Generation, len(lists))
 	for i, d := range lists {
 		items[i] = validation{shard: d.shard, gen: d.gen}
-		req.Tenants[i] = neon.ValidateTenant{Shard: d.shard, Gen: d.gen}
+		asked[d.shard] = max(asked[d.shard], d.gen)
+	}
+	var req neon.ValidateRequest
+	for i, d := range lists {
+		if !slices.ContainsFunc(lists[:i], func(e deletionList) bool { return e.shard == d.shard }) {
+			req.Tenants = append(req.Tenants,
+				neon.ValidateTenant{Shard: d.shard, Gen: asked[d.shard]})
+		}
 	}
 	oracle := h.host.oracle
 	before := oracle.validating(items)
@@ -86,8 +96,8 @@ func (h *deletionHandler) validate(
 	for _, t := range resp.Tenants {
 		valid[t.Shard] = t.Valid
 	}
-	for i := range items {
-		items[i].valid = valid[items[i].shard]
+	for i, it := range items {
+		items[i].valid = valid[it.shard] && it.gen == asked[it.shard]
 	}
 	oracle.validated(h.index, items, before)
 	return items, nil

@@ -526,6 +526,39 @@ func TestI14ReportsLostLayers(t *testing.T) {
 	}
 }
 
+// The controller answers a validate by shard. What an earlier generation has listed is
+// dropped, also when the same pageserver got the next ones.
+func TestListsOfEarlierGenerationsAreDropped(t *testing.T) {
+	w := newWorld(t, Options{Store: NewStore(StoreOptions{WALRate: 1 << 20})})
+	a, b := w.node(1), w.node(2)
+	shard := shardOf(0)
+	w.attach(a, shard)
+	w.timeline(a, shard, 1)
+	for round := range 2 {
+		if round > 0 {
+			w.auth.grant(shard, b.ID())
+			w.attach(a, shard)
+		}
+		w.growLayers(a, shard, 3)
+		if err := a.Compact(shard); err != nil { // listed in this generation
+			t.Fatal(err)
+		}
+	}
+	if err := a.FlushDeletions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.silent()
+	executed := 0
+	for _, e := range w.fleet.Oracle().History() {
+		if e.Kind == EventValidated && e.Note == "yes" {
+			executed++
+		}
+	}
+	if executed != 1 {
+		t.Fatalf("%d lists were executed, want the one of the newest generation", executed)
+	}
+}
+
 // A split that fails leaves children beside the parent. They name layers of the parent,
 // which it may delete as long as the children are not the tenant.
 func TestI14IsAboutTheShardsOfTheTenant(t *testing.T) {

@@ -25,7 +25,7 @@ func (m *improvement) step() (fsm.Intent, bool) {
 		if sh.Attached == 0 || !m.improvable() {
 			return fsm.Intent{}, false
 		}
-		if to := m.betterAttached(); to != 0 {
+		if to := m.betterAttached(); to != 0 && !m.secondaryFirst(to) {
 			return m.prefer(to), true
 		}
 		return m.betterSecondary(secondary)
@@ -91,6 +91,26 @@ func (m *improvement) betterAttached() neon.NodeID {
 	return 0
 }
 
+// secondaryFirst reports whether a secondary of the tenant is to leave the node of the shard
+// before the shard does. It costs compute nothing, and when it has left, the shard may be
+// well placed where it is: it would come back. A shard that is not at home does not wait.
+func (m *improvement) secondaryFirst(to neon.NodeID) bool {
+	sh := *m.shard
+	if m.node(sh.Attached).score(attached, sh.PreferredAZ).Zone !=
+		m.node(to).score(attached, sh.PreferredAZ).Zone {
+		return false
+	}
+	for other := range m.state.TenantShards(sh.ID.Tenant) {
+		if !other.HasSecondary(sh.Attached) || !m.settled(&other) {
+			continue
+		}
+		if (&improvement{round: m.round, shard: &other}).leavesSecondary(sh.Attached) {
+			return true
+		}
+	}
+	return false
+}
+
 // isHome reports whether a node is where a shard may be moved for its own good: a
 // shard with a home goes nowhere else, since it would have to move again.
 func (m *improvement) isHome(id neon.NodeID) bool {
@@ -128,16 +148,8 @@ func (m *improvement) prefer(to neon.NodeID) fsm.Intent {
 func (m *improvement) betterSecondary(r role) (fsm.Intent, bool) {
 	sh := m.shard
 	d := m.take(sh)
-	held := draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ}
-	id, ok := m.pickOf(m.firm, r, &held)
-	if ok {
-		better := m.node(id).score(r, sh.PreferredAZ)
-		for i, old := range sh.Secondary {
-			n := m.node(old)
-			if n == nil || n.class != schedulable || better.Overloaded ||
-				!n.score(r, sh.PreferredAZ).worthMoving(better) {
-				continue
-			}
+	for i, old := range sh.Secondary {
+		if id := m.betterThan(old, r); id != 0 {
 			d.secondary[i] = id
 			m.put(&d)
 			return d.intent(sh), true
@@ -145,4 +157,31 @@ func (m *improvement) betterSecondary(r role) (fsm.Intent, bool) {
 	}
 	m.undo(sh)
 	return fsm.Intent{}, false
+}
+
+// betterThan finds a node that is worth moving a secondary to; 0 for none. The shard has
+// been taken.
+func (m *improvement) betterThan(old neon.NodeID, r role) neon.NodeID {
+	sh := m.shard
+	n := m.node(old)
+	if n == nil || n.class != schedulable {
+		return 0
+	}
+	id, ok := m.pickOf(m.firm, r,
+		&draft{attached: sh.Attached, secondary: sh.Secondary, az: sh.PreferredAZ})
+	if !ok {
+		return 0
+	}
+	better := m.node(id).score(r, sh.PreferredAZ)
+	if better.Overloaded || !n.score(r, sh.PreferredAZ).worthMoving(better) {
+		return 0
+	}
+	return id
+}
+
+// leavesSecondary reports whether the secondary on a node has a better place.
+func (m *improvement) leavesSecondary(from neon.NodeID) bool {
+	m.take(m.shard)
+	defer m.undo(m.shard)
+	return m.betterThan(from, secondary) != 0
 }

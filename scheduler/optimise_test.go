@@ -36,7 +36,11 @@ func (w *world) optimise(limit int) (steps int) {
 			w.steady(in)
 		}
 		w.commit(s, fsm.SetIntents{Intents: intents})
+		was := w.state
 		w.arrive()
+		if w.left != nil {
+			w.left.watch(w, was)
+		}
 		if steps += len(intents); steps > limit {
 			w.t.Fatalf("still optimising after %d steps: %+v", steps, intents)
 		}

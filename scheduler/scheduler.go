@@ -105,7 +105,8 @@ func (s *Scheduler) SplitSecondaries(sp fsm.Split) [][]neon.NodeID {
 // nothing is better in a way that is worth moving for, that the tenant is not
 // Active, that the shard is unmanaged, that a move is under way, or that a
 // node is in a state in which it cannot be compared. Utilisation chooses among
-// better nodes and is never a reason: it changes by the move itself.
+// better nodes and is never a reason: it changes by the move itself. At home, a shard leaves
+// a node for its tenant's sake only if no secondary there has a better place.
 //
 // Every accepted step lowers a measure that is bounded below: the locations in a
 // wrong zone, then the pairs of locations of one tenant on one node, then those

@@ -21,7 +21,8 @@ type world struct {
 	state *fsm.State
 	loads map[neon.NodeID]Load
 	index uint64
-	tell  func() // a heartbeat of all nodes; nil: the loads stay as they are
+	tell  func()     // a heartbeat of all nodes; nil: the loads stay as they are
+	left  departures // what optimising has moved; nil: that is not watched
 }
 
 func newWorld(t failer) *world {

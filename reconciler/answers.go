@@ -24,6 +24,14 @@ const (
 
 	// unansweredFor is how long that is remembered of the last call.
 	unansweredFor = time.Minute
+
+	// doubtedFor is how long nothing is moved without need to a node that did not answer its
+	// last change. Whoever is not called cannot answer: it may need nothing by then.
+	doubtedFor = time.Hour
+
+	// handBackAfter is for how long a node has been unresponsive when what was on its way
+	// there goes elsewhere. Its origin serves, and uploads nothing meanwhile.
+	handBackAfter = 10 * time.Second
 )
 
 // callKind is what a call is about. A pageserver may answer one kind and not another.
@@ -68,6 +76,7 @@ type answers struct {
 type nodeAnswers struct {
 	kinds        [judged]kindAnswers
 	unresponsive bool // as of the last look
+	since        time.Time
 }
 
 // kindAnswers is what is known of one kind of calls to a node.
@@ -161,7 +170,7 @@ func (a *answers) judge(id neon.NodeID, n *nodeAnswers) {
 	if is == n.unresponsive {
 		return
 	}
-	n.unresponsive = is
+	n.unresponsive, n.since = is, now
 	a.wake()
 	if !is {
 		a.logger.Info("Node answers calls again", "node", id)
@@ -218,6 +227,29 @@ func (a *answers) unresponsive() (ids []neon.NodeID) {
 	return ids
 }
 
+// handsBack reports whether a node has been unresponsive for so long that what is on its way
+// there goes elsewhere.
+func (a *answers) handsBack(id neon.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.nodes[id]
+	return n != nil && n.unresponsive && time.Since(n.since) >= handBackAfter
+}
+
+// doubted lists the nodes that did not answer the last change that they were asked for. A node
+// answers its heartbeats, and looks, and hangs on changes, whether there are any or not.
+func (a *answers) doubted() (ids []neon.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, n := range a.nodes {
+		k := &n.kinds[changing]
+		if n.unresponsive || !k.missed.IsZero() && time.Since(k.missed) < doubtedFor {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // forget forgets a node: its process is another one, or it was away.
 func (a *answers) forget(id neon.NodeID) {
 	a.mu.Lock()
@@ -258,6 +290,13 @@ func (a *answers) giveUp(shard neon.ShardID, holds func(*nodeCall) bool) {
 			}
 		}
 	}
+}
+
+// handedOver reports whether a shard that should be attached is still where compute was told
+// that it is, and on its way to another node. What an operator has placed stays on it.
+func handedOver(sh *fsm.Shard) bool {
+	return !sh.Unmanaged && sh.AcknowledgedNode != 0 && sh.PlacedOn != sh.Attached &&
+		(sh.GenNode != sh.Attached || !sh.ComputeAcknowledged)
 }
 
 // unserved reports whether a shard that should be attached serves nobody: compute was

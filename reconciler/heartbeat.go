@@ -256,11 +256,13 @@ func (w *nodeWatch) loads() map[neon.NodeID]scheduler.Load {
 		l.Silent = true
 		out[id] = l
 	}
+	doubted := w.answers.doubted()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
 	for id, e := range w.watch {
-		if unsteady := e.unsteady(now, w.opts.SteadyAfter); unsteady || e.full {
+		unsteady := e.unsteady(now, w.opts.SteadyAfter) || slices.Contains(doubted, id)
+		if unsteady || e.full {
 			l := out[id]
 			l.Unsteady, l.Full = unsteady, e.full
 			out[id] = l

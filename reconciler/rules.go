@@ -94,7 +94,7 @@ func (r *rules) evacuate() {
 }
 
 // relieve gives the shards that serve nobody, since their nodes do not answer, to nodes
-// that do.
+// that do, and after a while also those that are still on their way there.
 func (r *rules) relieve() {
 	for _, id := range r.nodes.answers.unresponsive() {
 		st := r.log.State()
@@ -102,10 +102,10 @@ func (r *rules) relieve() {
 		if !asked {
 			return
 		}
-		sched := scheduler.New(st, loads)
+		sched, handsBack := scheduler.New(st, loads), r.nodes.answers.handsBack(id)
 		var intents []fsm.Intent
 		for sh := range st.AttachedOn(id, neon.ShardID{}) {
-			if !r.notifies || !unserved(st, &sh) {
+			if !r.notifies || !unserved(st, &sh) && !(handsBack && handedOver(&sh)) {
 				continue // it cannot be told whether it serves anybody
 			}
 			if in, ok := sched.FailOver(sh); ok {

@@ -263,3 +263,46 @@ func TestAListingThatHangsHidesNoDeath(t *testing.T) {
 		b.fleet.set(func() { b.fleet.down[3] = true })
 	})
 }
+
+// TestNodesThatDoNotAnswerAreNoBetterPlaces: a pageserver was away, and its shards are to go
+// home. It answers its heartbeats and hangs on changes by then, which only the first of them
+// can find out. They come back soon, and none follows, as long as it has answered no change.
+func TestNodesThatDoNotAnswerAreNoBetterPlaces(t *testing.T) {
+	scenario(t, 2, func(b *bench) {
+		const hung neon.NodeID = 2
+		b.opts.OptimisePerNode = -1
+		b.few()
+		b.createOn(hung, 20)
+		b.awaitIdle()
+		were := b.attachedTo(hung)
+		b.fleet.set(func() { b.fleet.down[hung] = true })
+		elapse(b.opts.MaxOffline + 5*time.Second)
+		b.backAfterRestart(hung, 0)
+		elapse(time.Minute)
+		b.fleet.set(func() { b.fleet.stalls = map[neon.NodeID]call{hung: callPut} })
+		var last time.Time
+		most := 0
+		for began := time.Now(); time.Since(began) < 50*time.Minute; elapse(time.Second) {
+			n := b.unserved(were)
+			most = max(most, n)
+			if n == 0 {
+				last = time.Now()
+			} else if time.Since(last) > 30*time.Second {
+				t.Fatalf("%d shards are on their way to a node that does not attach them", n)
+			} else if time.Since(began) > 10*time.Minute {
+				t.Fatalf("%d shards were moved to a node that was known not to answer", n)
+			}
+		}
+		if most == 0 {
+			t.Error("none was to go home")
+		}
+		b.fleet.set(func() { b.fleet.stalls = nil })
+		b.configureAll(`{"gc_horizon":7}`)
+		elapse(5 * time.Minute)
+		if n := len(b.attachedTo(hung)); n != len(were) {
+			t.Errorf("%d shards of %d are at home, on the node that answers again", n, len(were))
+		}
+		b.awaitIdle()
+		b.check()
+	})
+}

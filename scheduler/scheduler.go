@@ -29,9 +29,9 @@ type Load struct {
 	// there, when no other node can take it.
 	Silent bool
 
-	// Unsteady says that the node has come back only lately. It takes what has to be
-	// somewhere, but nothing is moved there for a better place or an even load: when it
-	// goes away again that was in vain.
+	// Unsteady says that the node has come back only lately, or did not answer the last
+	// change that it was asked for. It takes what has to be somewhere, but nothing is moved
+	// there for a better place or an even load: that may be in vain.
 	Unsteady bool
 }
 

@@ -229,10 +229,10 @@ func (e *episode) describe() testcluster.Builder {
 	e.behaviour.Offload, e.behaviour.ArchivalStep, e.behaviour.ImportTime = e.rng.IntN(
 		3) > 0, e.upTo(200*time.Millisecond), e.upTo(20*time.Second)
 	b.Behaviour = e.behaviour
-	few, rehome := false, time.Minute+e.upTo(10*time.Minute)
+	few, rehome, steady := false, time.Minute+e.upTo(10*time.Minute), e.steadyAfter()
 	b.Tune = func(o *reconciler.Options) {
 		o.MaxWarmingUp = 30 * time.Second // the default is as long as the time to converge
-		o.RehomeSecondary = rehome
+		o.RehomeSecondary, o.SteadyAfter = rehome, steady
 		if few {
 			fewWorkers(o)
 		}
@@ -243,6 +243,16 @@ func (e *episode) describe() testcluster.Builder {
 	few = e.rng.IntN(2) == 0
 	e.shape(&b)
 	return b
+}
+
+// steadyAfter is when a pageserver that fell is counted on again: often so soon that only what
+// is known of its calls keeps shards away from one that is not well.
+func (e *episode) steadyAfter() time.Duration {
+	rng := rand.New(rand.NewPCG(e.seed, 0x57ead)) // whatever else is drawn stays as it is
+	if rng.IntN(3) == 0 {
+		return 5 * time.Minute
+	}
+	return time.Second + time.Duration(rng.Int64N(int64(5*time.Minute)))>>rng.IntN(6)
 }
 
 func (e *episode) upTo(d time.Duration) time.Duration {

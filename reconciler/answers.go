@@ -293,10 +293,11 @@ func (a *answers) giveUp(shard neon.ShardID, holds func(*nodeCall) bool) {
 }
 
 // handedOver reports whether a shard that should be attached is still where compute was told
-// that it is, and on its way to another node. What an operator has placed stays on it.
+// that it is, and on its way to another node. One that has got a new number where it is does
+// not move: compute reads there. What an operator has placed stays on its way.
 func handedOver(sh *fsm.Shard) bool {
-	return !sh.Unmanaged && sh.AcknowledgedNode != 0 && sh.PlacedOn != sh.Attached &&
-		(sh.GenNode != sh.Attached || !sh.ComputeAcknowledged)
+	return !sh.Unmanaged && sh.PlacedOn != sh.Attached && sh.AcknowledgedNode != 0 &&
+		sh.AcknowledgedNode != sh.Attached
 }
 
 // unserved reports whether a shard that should be attached serves nobody: compute was

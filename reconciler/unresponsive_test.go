@@ -306,3 +306,26 @@ func TestNodesThatDoNotAnswerAreNoBetterPlaces(t *testing.T) {
 		b.check()
 	})
 }
+
+// TestOnlyWhatIsOnItsWayComesBack: a shard is taken from a node that does not answer, since it
+// is read elsewhere. One that is read there would be taken without a hand-over.
+func TestOnlyWhatIsOnItsWayComesBack(t *testing.T) {
+	for what, c := range map[string]struct {
+		sh   fsm.Shard
+		want bool
+	}{
+		"moves":          {fsm.Shard{Attached: 2, GenNode: 2, AcknowledgedNode: 1}, true},
+		"has no number":  {fsm.Shard{Attached: 2, GenNode: 1, AcknowledgedNode: 1}, true},
+		"a new number":   {fsm.Shard{Attached: 2, GenNode: 2, AcknowledgedNode: 2}, false},
+		"new":            {fsm.Shard{Attached: 2, GenNode: 2}, false},
+		"of an operator": {fsm.Shard{Attached: 2, PlacedOn: 2, AcknowledgedNode: 1}, false},
+		"of nobody":      {fsm.Shard{Attached: 2, Unmanaged: true, AcknowledgedNode: 1}, false},
+		"served": {fsm.Shard{
+			Attached: 2, GenNode: 2, AcknowledgedNode: 2, ComputeAcknowledged: true,
+		}, false},
+	} {
+		if got := handedOver(&c.sh); got != c.want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+}

@@ -64,6 +64,9 @@ func (q *Queue[M]) Acquire(t *Task[M], kind Kind, basis uint64, nodes ...neon.No
 			}
 			t.nodes = append(t.nodes[:0], nodes...)
 			q.park(t, basis, p)
+			if t.newest > basis && !q.closed {
+				q.resume(t) // it came during the turn
+			}
 			return false
 		}
 	}

@@ -204,6 +204,46 @@ func TestANewerDecisionEndsTheWaitForASlot(t *testing.T) {
 	})
 }
 
+// The decision may also come between the look of a task and its wait.
+func TestADecisionBeforeTheWaitForASlotEndsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const held, id = 1, 2
+		var q *Queue[record]
+		turns, decided := 0, uint64(0)
+		q = New(Limits{Normal: 4, PerNode: 1}, func(k *Task[record]) {
+			if k.ID == onNode(1, held) {
+				q.Acquire(k, Changes, 0, 1)
+				time.Sleep(time.Hour)
+				q.Release(k, 1)
+				q.Finish(k)
+				return
+			}
+			turns++
+			looked := decided
+			if turns == 1 {
+				decided = 7
+				q.RecordChanged(Normal, k.ID, decided)
+			}
+			if looked == 0 && !q.Acquire(k, Changes, looked, 1) {
+				return
+			}
+			q.Finish(k) // it needs no slot any more
+		})
+		q.Wake(Normal, onNode(1, held))
+		time.Sleep(time.Millisecond)
+		q.Wake(Normal, onNode(1, id))
+		time.Sleep(time.Second)
+		if turns != 2 {
+			t.Errorf("it was looked at %d times", turns)
+		}
+		time.Sleep(2 * time.Hour)
+		q.Close()
+		if len(q.slots) != 0 {
+			t.Errorf("slots are lost: %v", q.slots)
+		}
+	})
+}
+
 // What has to be looked at again and again because of new decisions keeps its place.
 func TestTasksThatWaitForASlotAreListedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -164,8 +164,11 @@ func (e *episode) pin(ctx context.Context, id neon.TenantID, to neon.ShardSchedu
 // decideLate has a decision come into the log when what it was based on is gone: a
 // pageserver is back, or a tenant is stopped.
 func (e *episode) decideLate(ctx context.Context) bool {
-	if e.rng.IntN(3) == 0 {
+	switch e.rng.IntN(6) {
+	case 0, 1:
 		return e.stopWhileNumbered(ctx)
+	case 2:
+		return e.stopWhileEvacuated(ctx)
 	}
 	return e.returnWhileEvacuated(ctx)
 }
@@ -218,6 +221,41 @@ func (e *episode) returnWhileEvacuated(ctx context.Context) bool {
 	e.trap.release()
 	<-time.After(lateTime)
 	return true
+}
+
+// stopWhileEvacuated stops a tenant while the leader has decided to take a shard of it from a
+// pageserver that died, which numbers it at the same time.
+func (e *episode) stopWhileEvacuated(ctx context.Context) bool {
+	s, err := e.newestState(ctx)
+	if err != nil {
+		return false
+	}
+	sh, ok := e.settledShard(s, anyShard)
+	if !ok {
+		e.createOne(ctx)
+		return false
+	}
+	e.mu.Lock()
+	ended := e.suspectLocked(sh.Attached)
+	e.mu.Unlock()
+	defer ended()
+	e.trap.set(func(c fsm.Command) bool {
+		return decidesOn(c, func(in *fsm.Intent) bool { return in.Shard == sh.ID && in.Issue })
+	})
+	defer e.trap.release()
+	n := e.Fleet().Node(sh.Attached)
+	n.Kill()
+	met := e.trap.await(e.maxOffline+2*lateTime) && e.pin(ctx, sh.ID.Tenant, neon.ShardStop)
+	if met {
+		e.Logf("seed %d, round %d: tenant %s is stopped before its evacuation", e.seed,
+			e.tally.rounds, sh.ID.Tenant)
+		e.trap.release()
+		<-time.After(lateTime)
+	}
+	if err := n.Start(ctx); err != nil {
+		e.Errorf("seed %d: %v", e.seed, err)
+	}
+	return met
 }
 
 // stopWhileNumbered stops a tenant while the leader has decided to number an attachment.

@@ -93,12 +93,13 @@ func (e *episode) fillUp(ctx context.Context) (made []neon.TenantID) {
 	return made
 }
 
-// takeDown deletes tenants.
+// takeDown deletes tenants, with pauses: the pace of controllers is not that of clients.
 func (e *episode) takeDown(ctx context.Context, made []neon.TenantID) {
 	for _, id := range made {
 		e.Oracle().Deleting(id)
-		e.demandDeletion(ctx, id, obstacle{what: "after a lopsided fleet"})
+		e.demandDeletion(ctx, id, obstacle{what: "after a strain"})
 		e.Fleet().Store().SetResidentSize(id, 0)
+		<-time.After(100 * time.Millisecond)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 var simStrain = flag.Int("sim.strain", -1,
-	"strain that TestSimulation meets, and fails without: 3, 8, 10, 11 or 14; -1: drawn")
+	"strain that TestSimulation meets, and fails without: 3, 7, 8, 10, 11 or 14; -1: drawn")
 
 // strain is one kind of situation that work and faults at random hardly ever lead to. It
 // begins when nothing is wrong. What must not happen in it is found by the oracles.
@@ -32,6 +32,7 @@ type strain struct {
 // strains are numbered as the kinds of faults that they are for.
 var strains = []strain{
 	{3, "moves that arrive late", false, false, (*episode).arriveLate},
+	{7, "deaths in a crowd that hangs", true, false, (*episode).dieInACrowd},
 	{8, "destinations that are far behind", true, false, (*episode).catchUpLate},
 	{10, "decisions that are carried out late", false, false, (*episode).decideLate},
 	{11, "detaches that come late", false, false, (*episode).detachLate},
@@ -47,7 +48,7 @@ const (
 )
 
 // metStrains counts how often each of the strains has come about.
-type metStrains [5]int
+type metStrains [6]int
 
 func (m metStrains) String() (s string) {
 	for i, n := range m {
@@ -86,6 +87,9 @@ func (e *episode) shape(b *testcluster.Builder) {
 		for i := range b.Pageservers {
 			e.disks[neon.NodeID(i+1)] = uint64(2+e.rng.IntN(3)) << 40
 		}
+	}
+	if e.shapedFor(7) {
+		b.Pageservers = max(5, b.Pageservers)
 	}
 	if *simStrain == 3 || *simStrain == 10 {
 		b.Pageservers = max(4, b.Pageservers)

@@ -233,7 +233,10 @@ func (e *episode) describe() testcluster.Builder {
 	b.Tune = func(o *reconciler.Options) {
 		o.MaxWarmingUp = 30 * time.Second // the default is as long as the time to converge
 		o.RehomeSecondary, o.SteadyAfter = rehome, steady
-		if few {
+		switch {
+		case e.shapedFor(7):
+			manyCalls(o)
+		case few:
 			fewWorkers(o)
 		}
 	}

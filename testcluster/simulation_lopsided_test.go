@@ -2,6 +2,7 @@ package testcluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -24,7 +25,8 @@ const (
 
 // evenOut fills few pageservers of unequal sizes with tenants of unequal sizes, and then lets
 // the others have some. The fleet has to come to rest within the bounds of docs/balance.md.
-func (e *episode) evenOut(ctx context.Context) bool {
+// Then it changes, and has to come to rest again after each change.
+func (e *episode) evenOut(ctx context.Context) (met bool) {
 	nodes := e.running()
 	if len(nodes) < 3 {
 		return false
@@ -37,31 +39,55 @@ func (e *episode) evenOut(ctx context.Context) bool {
 	for _, n := range nodes[few:] {
 		e.schedule(ctx, n.ID(), neon.SchedulingActive)
 	}
-	s, err := e.newestState(ctx)
-	if err != nil || e.Failed() {
+	if e.Failed() {
 		return false
 	}
 	e.moves.demandNoReturn(true)
 	defer e.moves.demandNoReturn(false)
-	was := e.uneven(s)
+	met = e.demandEven(ctx, fmt.Sprintf("%d of %d nodes have all", few, len(nodes)), 0)
+	for i := 0; i < changesOfFleet && !e.Failed(); i++ {
+		what, wait := e.unsettle(ctx)
+		met = e.demandEven(ctx, what, wait) || met
+	}
+	e.reviveAll(ctx)
+	e.takeDown(ctx, made)
+	return met
+}
+
+// demandEven demands that a fleet comes to rest within its bounds, and stays there. For a time
+// it may not count on a pageserver. What it has moved for an hour may not go back for that
+// long, so that it may take the hour to come within the bounds by size. It reports whether
+// the fleet was not even before.
+func (e *episode) demandEven(ctx context.Context, what string, wait time.Duration) (met bool) {
+	s, err := e.newestState(ctx)
+	if err != nil || e.Failed() {
+		return false
+	}
+	was, began := e.uneven(s), time.Now()
 	before, _ := e.moves.counts()
-	began := time.Now()
-	rested := e.awaitRest(ctx)
+	rested := e.awaitRest(ctx, quietTime+wait)
+	took := time.Since(began)
 	if s, err = e.newestState(ctx); err != nil {
 		return false
 	}
+	if is := e.uneven(s); rested && is != nil && e.unevenNumber(s) == nil {
+		<-time.After(homesick)
+		rested = e.awaitRest(ctx, quietTime)
+		if s, err = e.newestState(ctx); err != nil {
+			return false
+		}
+	}
 	after, _ := e.moves.counts()
-	e.Logf("seed %d, round %d: %d shards on %d of %d nodes, %v; after %s and %d moves %v", e.seed,
-		e.tally.rounds, s.ShardCount(), few, len(nodes), was, time.Since(began), after-before,
+	e.Logf("seed %d, round %d: %s, %d shards, %v; after %s, %s and %d moves %v", e.seed,
+		e.tally.rounds, what, s.ShardCount(), was, took, time.Since(began), after-before,
 		e.uneven(s))
 	if is := e.uneven(s); !rested || is != nil || after-before > movesEach*s.ShardCount() {
-		e.Errorf("seed %d, round %d: a fleet with %d shards is not even after %s and %d moves: %v",
-			e.seed, e.tally.rounds, s.ShardCount(), time.Since(began), after-before, is)
+		e.Errorf("seed %d, round %d: %s: a fleet with %d shards is not even after %s and %d moves: %v",
+			e.seed, e.tally.rounds, what, s.ShardCount(), time.Since(began), after-before, is)
 	}
 	if e.Failed() {
 		e.describeNodes(s)
 	}
-	e.takeDown(ctx, made)
 	return was != nil
 }
 
@@ -103,11 +129,13 @@ func (e *episode) takeDown(ctx context.Context, made []neon.TenantID) {
 	}
 }
 
-// awaitRest waits until nothing has moved for a while, and reports whether it stays so.
-func (e *episode) awaitRest(ctx context.Context) bool {
+// awaitRest waits until nothing has moved for a while, and reports whether it stays so. What
+// has moved may not go back for an hour. So a node that has too many bytes may give some away
+// later.
+func (e *episode) awaitRest(ctx context.Context, quiet time.Duration) bool {
 	last, moved := uint64(0), time.Now()
-	for began := time.Now(); time.Since(moved) < quietTime; {
-		if time.Since(began) > evenLimit {
+	for began := time.Now(); time.Since(moved) < quiet; {
+		if time.Since(began) > evenLimit+quiet {
 			return false
 		}
 		<-time.After(5 * time.Second)
@@ -117,12 +145,31 @@ func (e *episode) awaitRest(ctx context.Context) bool {
 			}
 		}
 	}
+	was, err := e.newestState(ctx)
 	<-time.After(stillTime)
-	s, err := e.newestState(ctx)
-	if err == nil && movedSum(s) != last {
-		e.Errorf("seed %d, round %d: at rest shards move again", e.seed, e.tally.rounds)
+	is, then := e.newestState(ctx)
+	if err = errors.Join(err, then); err != nil {
+		return false
 	}
-	return err == nil
+	if movedSum(is) != last && e.tooLarge(was) {
+		return e.awaitRest(ctx, quiet) // what may go back by now was in the way
+	}
+	if movedSum(is) != last {
+		e.Errorf("seed %d, round %d: at rest shards move again: %s", e.seed, e.tally.rounds,
+			differences(was, is))
+	}
+	return true
+}
+
+// differences are the shards that have changed, in words.
+func differences(was, is *fsm.State) (all []string) {
+	for sh := range is.ShardsFrom(neon.ShardID{}) {
+		if old, _ := was.Shard(sh.ID); old.Sequence != sh.Sequence ||
+			old.Generation != sh.Generation {
+			all = append(all, fmt.Sprintf("%+v is now %+v", old, sh))
+		}
+	}
+	return all
 }
 
 // movedSum changes with every move of a shard or of a secondary.
@@ -169,6 +216,14 @@ func (e *episode) diskOf(id neon.NodeID) uint64 {
 // uneven is how a fleet is out of its bounds, or nil. What a zone has is the home of its
 // tenants, so that only the pageservers of one zone are compared.
 func (e *episode) uneven(s *fsm.State) error {
+	if err := e.unevenNumber(s); err != nil {
+		return err
+	}
+	return e.unevenSize(s)
+}
+
+// unevenNumber is about numbers of shards.
+func (e *episode) unevenNumber(s *fsm.State) error {
 	nodes, zones := e.holdings(s)
 	for n := range s.Nodes() {
 		h, ok := nodes[n.ID]
@@ -176,7 +231,7 @@ func (e *episode) uneven(s *fsm.State) error {
 			continue
 		}
 		zone := zones[n.AZ]
-		fair, bytes := zone.number*h.disk/zone.disk, zone.bytes*h.disk/zone.disk
+		fair := zone.number * h.disk / zone.disk
 		slack := max(0.05*fair, 1)
 		if fair < 20 {
 			slack = 2
@@ -185,13 +240,43 @@ func (e *episode) uneven(s *fsm.State) error {
 			return fmt.Errorf("node %s has %.0f shards, its fair share is %.1f", n.ID, h.number,
 				fair)
 		}
-		if over := h.bytes - bytes; over > 0.15*bytes && over > 1<<30 && over > 4./3*h.largest {
+	}
+	return nil
+}
+
+// unevenSize is about bytes.
+func (e *episode) unevenSize(s *fsm.State) error {
+	nodes, zones := e.holdings(s)
+	for n := range s.Nodes() {
+		h, ok := nodes[n.ID]
+		if !ok {
+			continue
+		}
+		zone := zones[n.AZ]
+		bytes := zone.bytes * h.disk / zone.disk
+		if over := h.bytes - bytes; tooMuch(over, bytes) && over > 4./3*h.largest {
 			return fmt.Errorf("node %s has %.1f GiB, its fair share is %.1f", n.ID, h.bytes/(1<<30),
 				bytes/(1<<30))
 		}
 	}
 	return nil
 }
+
+// tooLarge reports whether some node has more bytes than it should, if it can be helped.
+func (e *episode) tooLarge(s *fsm.State) bool {
+	nodes, zones := e.holdings(s)
+	for n := range s.Nodes() {
+		zone, h := zones[n.AZ], nodes[n.ID]
+		fair := zone.bytes * h.disk / zone.disk
+		if tooMuch(h.bytes-fair, fair) {
+			return true
+		}
+	}
+	return false
+}
+
+// tooMuch reports whether so many bytes over a fair share are moved away.
+func tooMuch(over, fair float64) bool { return over > 0.15*fair && over > 1<<30 }
 
 func (e *episode) describeNodes(s *fsm.State) {
 	nodes, _ := e.holdings(s)

@@ -44,7 +44,7 @@ const (
 	strainTries = 3
 
 	// strainLimit bounds one strain.
-	strainLimit = 2 * time.Hour
+	strainLimit = 12 * time.Hour
 )
 
 // metStrains counts how often each of the strains has come about.
@@ -81,6 +81,7 @@ func (e *episode) shape(b *testcluster.Builder) {
 	}
 	if e.shapedFor(14) {
 		b.Pageservers, b.Zones = 4+e.rng.IntN(3), 1+e.rng.IntN(2)
+		e.zones = b.Zones
 		e.behaviour.DownloadRate = 0
 		b.Behaviour = e.behaviour
 		e.disks = make(map[neon.NodeID]uint64)
@@ -128,7 +129,7 @@ func (e *episode) meet(i int) {
 	ctx, cancel := context.WithTimeout(context.Background(), strainLimit)
 	defer cancel()
 	tries := 1
-	if strains[i].kind == *simStrain {
+	if strains[i].kind == *simStrain && !strains[i].first {
 		tries = strainTries
 	}
 	for range tries {

@@ -135,6 +135,7 @@ type episode struct {
 	behaviour simpageserver.Behaviour
 
 	heartbeat, maxOffline time.Duration // of pageservers
+	rehome                time.Duration // until a secondary is given up with its node
 
 	mu       sync.Mutex
 	tally    tally
@@ -155,9 +156,14 @@ type episode struct {
 
 	shaped [len(metStrains{})]bool // strains for which the cluster is prepared
 	disks  map[neon.NodeID]uint64  // sizes that are not the usual one
+	zones  int                     // of pageservers
 	ingest int64                   // growth of timelines, bytes a second
 	moves  *moves
 	trap   trap
+
+	// pageservers that died in a lopsided fleet, and what to do when they are back
+	unsettled map[neon.NodeID]func()
+	fell      falls
 }
 
 func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
@@ -165,6 +171,7 @@ func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 	e := &episode{
 		T: t, seed: seed, rng: rng, suspects: make(map[neon.NodeID]int),
 		deleted: make(map[neon.NodeID]func()), whole: make(chan struct{}, 1),
+		unsettled: make(map[neon.NodeID]func()), fell: make(falls),
 	}
 	e.pace.Size = e.things
 	b := e.describe()
@@ -229,10 +236,11 @@ func (e *episode) describe() testcluster.Builder {
 	e.behaviour.Offload, e.behaviour.ArchivalStep, e.behaviour.ImportTime = e.rng.IntN(
 		3) > 0, e.upTo(200*time.Millisecond), e.upTo(20*time.Second)
 	b.Behaviour = e.behaviour
-	few, rehome, steady := false, time.Minute+e.upTo(10*time.Minute), e.steadyAfter()
+	few, steady := false, e.steadyAfter()
+	e.rehome = time.Minute + e.upTo(10*time.Minute)
 	b.Tune = func(o *reconciler.Options) {
 		o.MaxWarmingUp = 30 * time.Second // the default is as long as the time to converge
-		o.RehomeSecondary, o.SteadyAfter = rehome, steady
+		o.RehomeSecondary, o.SteadyAfter = e.rehome, steady
 		switch {
 		case e.shapedFor(7):
 			manyCalls(o)

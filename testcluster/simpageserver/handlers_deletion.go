@@ -79,7 +79,8 @@ func (h *deletionHandler) validate(
 	}
 	var req neon.ValidateRequest
 	for i, d := range lists {
-		if !slices.ContainsFunc(lists[:i], func(e deletionList) bool { return e.shard == d.shard }) {
+		earlier := func(e deletionList) bool { return e.shard == d.shard }
+		if !slices.ContainsFunc(lists[:i], earlier) {
 			req.Tenants = append(req.Tenants,
 				neon.ValidateTenant{Shard: d.shard, Gen: asked[d.shard]})
 		}

@@ -131,7 +131,7 @@ func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
 	} else if awaited {
 		return errListing
 	}
-	if !c.queue.Acquire(k, queue.Looks, k.Memory.basis, step.Node) {
+	if !c.acquire(k, queue.Looks, step.Node) {
 		return errParked
 	}
 	defer c.queue.Release(k, step.Node)
@@ -163,9 +163,21 @@ func (c *calls) look(k *task, sc *plan.Scene, step plan.Step) error {
 	return nil
 }
 
+// acquire takes a slot of a node. Without one the task comes back by itself, and may be
+// another worker's already: its pass goes on then.
+func (c *calls) acquire(k *task, kind queue.Kind, n neon.NodeID) bool {
+	m := &k.Memory
+	m.parked = true
+	if !c.queue.Acquire(k, kind, m.basis, n) {
+		return false
+	}
+	m.parked = false
+	return true
+}
+
 // put makes a location be what the step says.
 func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
-	if !c.queue.Acquire(k, queue.Changes, k.Memory.basis, step.Node) {
+	if !c.acquire(k, queue.Changes, step.Node) {
 		return errParked
 	}
 	defer c.queue.Release(k, step.Node)

@@ -27,11 +27,12 @@ type memory struct {
 	baseline baseline // of a live migration
 
 	// Of the present pass: the first optional step that failed, the nodes on which such
-	// steps failed, and those from which a stray was detached.
+	// steps failed, those from which a stray was detached, and the entries of the log.
 	late      *failure
 	skipped   []neon.NodeID
 	cleared   []neon.NodeID
-	proposals int // in the present turn
+	proposals int
+	parked    bool // it waits for a slot; its next turn goes on with it
 
 	// nodeFailures are of nodes other than the intended one.
 	nodeFailures map[neon.NodeID]nodeFailures
@@ -49,16 +50,22 @@ type nodeFailures struct {
 	since time.Time
 }
 
-// beginTurn forgets what was of the last pass only.
-func (m *memory) beginTurn() {
-	m.late, m.skipped, m.cleared, m.proposals = nil, nil, nil, 0
+// beginTurn forgets what was of the last pass only. After a wait for a slot the pass goes on,
+// unless something newer was decided: if it began anew, it would ask a node that refuses
+// once more and let the slot go meanwhile, so that slots went round without a pause.
+func (m *memory) beginTurn(newest uint64) {
+	if m.parked && newest <= m.basis {
+		m.parked = false
+		return
+	}
+	m.late, m.skipped, m.cleared, m.proposals, m.parked = nil, nil, nil, 0, false
 }
 
-// mostProposals bounds the entries that one turn adds to the log. A pass takes one or
+// mostProposals bounds the entries that one pass adds to the log. A pass takes one or
 // two. What takes more goes on after a pause.
 const mostProposals = 8
 
-// mayPropose counts the entries of a turn, and is an error when there are too many.
+// mayPropose counts the entries of a pass, and is an error when there are too many.
 func (m *memory) mayPropose(k plan.Kind) error {
 	if k != plan.Issue && k != plan.Move {
 		return nil

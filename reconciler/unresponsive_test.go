@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -327,5 +328,46 @@ func TestOnlyWhatIsOnItsWayComesBack(t *testing.T) {
 		if got := handedOver(&c.sh); got != c.want {
 			t.Errorf("%s: %v", what, got)
 		}
+	}
+}
+
+// TestASlotIsNotHandedRoundBetweenFailures: shards are to leave two nodes, of which one
+// refuses at once and the other one hangs. A shard that gets the slot for which it waited
+// goes on where it was. If it asked the node that refuses again first, the slot would go
+// round among those that wait, and all of them would ask without a pause.
+func TestASlotIsNotHandedRoundBetweenFailures(t *testing.T) {
+	const shards, most = 60, 4000
+	for hangs := range neon.NodeID(3) {
+		hangs, refuses := hangs+1, (hangs+1)%3+1
+		t.Run(fmt.Sprintf("node %d hangs", hangs), func(t *testing.T) {
+			scenario(t, 3, func(b *bench) {
+				ids := b.create(shards, 1, neon.Attached(2))
+				b.awaitIdle()
+				b.few() // the new leader looks for them in one order
+				asked := 0
+				b.fleet.set(func() {
+					b.fleet.latency, b.fleet.stalls = 0, map[neon.NodeID]call{hangs: callPut}
+					b.fleet.onPut = func(n neon.NodeID, _ neon.ShardID) error {
+						if n != refuses || asked >= most {
+							return nil
+						}
+						asked++
+						return errors.New("refused")
+					}
+				})
+				for _, id := range ids {
+					b.place(id, neon.Placement{Kind: neon.PlaceDetached})
+				}
+				elapse(5 * time.Minute)
+				b.fleet.set(func() { b.fleet.stalls, b.fleet.onPut = nil, nil })
+				t.Logf("node %d was asked %d times in a minute", refuses, asked)
+				if asked >= most {
+					t.Errorf("node %d was asked %d times in a minute", refuses, asked)
+				}
+				elapse(2 * time.Minute)
+				b.awaitIdle()
+				b.check()
+			})
+		})
 	}
 }

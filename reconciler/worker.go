@@ -60,7 +60,7 @@ func (w *worker) turn(k *task) {
 		w.longStep(k)
 		return
 	}
-	m.beginTurn()
+	m.beginTurn(decided(w.log.State(), k.ID))
 	m.acted = w.report.taken(k.ID) || m.acted
 	p := &pass{}
 	for w.advance(k, p) {
@@ -108,9 +108,17 @@ func (w *worker) scene(st *fsm.State, k *task) (*plan.Scene, bool) {
 		return nil, false
 	}
 	m := &k.Memory
-	m.basis = max(sc.Shard.Sequence, sc.Tenant.Sequence)
+	m.basis = decided(st, k.ID)
 	sc.Failed, sc.Hopeless = slices.Clone(m.skipped), m.hopeless(w.opts.MaxOffline)
 	return sc, true
+}
+
+// decided is the index of the newest entry that decided something about a shard; 0 if the
+// shard does not exist.
+func decided(st *fsm.State, id neon.ShardID) uint64 {
+	sh, _ := st.Shard(id)
+	tenant, _ := st.Tenant(id.Tenant)
+	return max(sh.Sequence, tenant.Sequence)
 }
 
 // begun counts the beginning of a reconcile, unless it has begun before: the first

@@ -87,6 +87,11 @@ type Builder struct {
 	// and may hold it up. It has no effect on Processes.
 	Proposing func(context.Context, fsm.Command)
 
+	// Calling, when set, is called with what a controller is about to connect to, and with
+	// each change of a location that reaches a pageserver, and may hold it up. It has no
+	// effect on Processes.
+	Calling func(what string)
+
 	// Foreseen, when set, is called with every state that an entry of the log leads to, on
 	// each controller, before the controller acts on it. It has no effect on Processes.
 	Foreseen func(*fsm.State)

@@ -18,7 +18,8 @@ import (
 // and its ports refuse, while its goroutines may go on for a moment without
 // anybody noticing.
 type gate struct {
-	inner cluster.Network
+	inner   cluster.Network
+	calling func(what string) // see Builder; nil: nothing
 
 	mu        sync.Mutex
 	dead      bool
@@ -125,6 +126,9 @@ func (g *gate) Dial(ctx context.Context, addr string) (net.Conn, error) {
 		case <-ctx.Done():
 			return nil, &net.OpError{Op: "dial", Net: "gate", Err: ctx.Err()}
 		}
+	}
+	if g.calling != nil {
+		g.calling("a connection to " + addr)
 	}
 	c, err := g.inner.Dial(ctx, addr)
 	if err != nil {

@@ -44,6 +44,7 @@ type inProcess struct {
 func (c *Cluster) newInProcess(spec replicaSpec) replica {
 	b := &c.builder
 	r := &inProcess{gate: newGate(c.network.host(spec.id)), log: newLogTail(spec.logFile)}
+	r.gate.calling = b.Calling
 	cfg := app.Config{
 		Cluster: cluster.Config{
 			ID: spec.id, DataDir: spec.dataDir, RaftListen: spec.raftListen, Advertise: spec.raft,

@@ -25,6 +25,11 @@ func paced(t *testing.T, b testcluster.Builder) testcluster.Builder {
 			t.Error(err)
 		}
 	}
+	b.Calling = func(what string) {
+		if err := p.Call(what); err != nil {
+			t.Error(err)
+		}
+	}
 	return b
 }
 
@@ -35,6 +40,13 @@ func (e *episode) proposing(ctx context.Context, c fsm.Command) {
 		e.Errorf("seed %d: %v", e.seed, err)
 	}
 	e.trap.pass(ctx, c)
+}
+
+// calling counts what the controllers of an episode call.
+func (e *episode) calling(what string) {
+	if err := e.pace.Call(what); err != nil {
+		e.Errorf("seed %d: %v", e.seed, err)
+	}
 }
 
 // things is how many shards, timelines, nodes and safekeepers there may be at most.

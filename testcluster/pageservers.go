@@ -17,6 +17,7 @@ type pageservers struct {
 	keys        *keys
 	upcalls     []string // base URLs at all controllers
 	maintenance time.Duration
+	calling     func(what string) // see Builder
 }
 
 // newPageservers makes the fleet that a builder describes, without nodes.
@@ -28,7 +29,7 @@ func newPageservers(
 			Seed: b.Seed, Oracle: oracle, Logger: b.Logger, Behaviour: b.Behaviour,
 			Store: simpageserver.NewStore(b.Store),
 		}),
-		network: n, keys: k, maintenance: b.Maintenance,
+		network: n, keys: k, maintenance: b.Maintenance, calling: b.Calling,
 	}
 }
 
@@ -48,7 +49,7 @@ func (p *pageservers) AddPageserver(id neon.NodeID, zone neon.AZ) (*simpageserve
 	opt := simpageserver.NodeOptions{
 		ID: id, AZ: zone, Token: p.keys.Token("generations_api"),
 		Dial: p.network.transport(host), Upcalls: p.upcalls, Register: true,
-		Maintenance: p.maintenance, UpcallTimeout: 5 * time.Second,
+		Maintenance: p.maintenance, UpcallTimeout: 5 * time.Second, Calling: p.calling,
 	}
 	if p.network.memory != nil {
 		opt.Listen = func() (net.Listener, error) { return p.network.listen(host, "9898", "") }

@@ -177,7 +177,7 @@ func runEpisode(t *testing.T, seed uint64, length time.Duration) tally {
 	b := e.describe()
 	e.moves = newMoves(func(what string) { e.Errorf("seed %d: %s", seed, what) })
 	b.Foreseen = e.moves.foreseen
-	b.Proposing, e.servers = e.proposing, b.Pageservers+b.Safekeepers
+	b.Proposing, b.Calling, e.servers = e.proposing, e.calling, b.Pageservers+b.Safekeepers
 	e.heartbeat, e.maxOffline = b.HeartbeatInterval, b.MaxOffline
 	t.Logf("seed %d: %d controllers, %d pageservers in %d zones, %d safekeepers, heartbeats every %s, offline after %s, snapshots every %d entries",
 		seed, b.Controllers, b.Pageservers, b.Zones, b.Safekeepers, b.HeartbeatInterval,

@@ -21,10 +21,15 @@ const (
 	// perThing bounds the commands of one kind in a second by the size of the fleet:
 	// that many for each thing in it, and perSubject more.
 	perThing = 8
+
+	// perCall is how many calls of one kind about one thing may be made in a second, and
+	// how many connections to one address may be tried: all shards of a node may try at the
+	// same time, and a step that fails is tried again after 50 ms.
+	perCall = 2000
 )
 
-// Pace finds loops that propose without a pause. It counts the commands of each kind
-// in every second: all of them, and those about one shard, tenant, timeline or node.
+// Pace finds loops without a pause. It counts the commands of each kind in every second:
+// all of them, and those about one shard, tenant, timeline or node. So it does with calls.
 // The zero value is ready to use.
 type Pace struct {
 	// Size is the number of things that there are: shards, tenants, timelines, nodes.
@@ -54,6 +59,44 @@ func (p *Pace) Note(c fsm.Command) error {
 	return err
 }
 
+// Call counts a call that is about to be made, by what is called, as Note counts commands.
+func (p *Pace) Call(what string) error {
+	of := count{kind: "call", subject: what}
+	p.mu.Lock()
+	p.begin()
+	p.counts[of]++
+	over := p.counts[of] > perCall
+	var err error
+	if over && p.tell(of) {
+		err = fmt.Errorf("%s: %d times within %s, at most %d may be", what, p.counts[of],
+			time.Since(p.second), perCall)
+	}
+	p.mu.Unlock()
+	if over {
+		_ = wait.Sleep(context.Background(), time.Second)
+	}
+	return err
+}
+
+// begin begins a new second if one is over. The caller holds the lock.
+func (p *Pace) begin() {
+	if now := time.Now(); now.Sub(p.second) >= time.Second || p.counts == nil {
+		p.second, p.counts = now, make(map[count]int)
+	}
+}
+
+// tell reports whether something was not told before. The caller holds the lock.
+func (p *Pace) tell(of count) bool {
+	if p.found[of] {
+		return false
+	}
+	if p.found == nil {
+		p.found = make(map[count]bool)
+	}
+	p.found[of] = true
+	return true
+}
+
 func (p *Pace) note(c fsm.Command) (err error, over bool) {
 	kind := reflect.TypeOf(c).Name()
 	most := 0
@@ -62,19 +105,13 @@ func (p *Pace) note(c fsm.Command) (err error, over bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now := time.Now(); now.Sub(p.second) >= time.Second || p.counts == nil {
-		p.second, p.counts = now, make(map[count]int)
-	}
+	p.begin()
 	add := func(of count, limit int, about string) {
 		if p.counts[of]++; p.counts[of] <= limit || limit == 0 {
 			return
 		}
 		over = true
-		if !p.found[of] {
-			if p.found == nil {
-				p.found = make(map[count]bool)
-			}
-			p.found[of] = true
+		if p.tell(of) {
 			err = fmt.Errorf("%s was proposed %d times within %s%s, at most %d may be: %+v", kind,
 				p.counts[of], time.Since(p.second), about, limit, c)
 		}

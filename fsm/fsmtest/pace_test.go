@@ -62,3 +62,25 @@ func TestPaceFindsLoopsWithoutAPause(t *testing.T) {
 		})
 	}
 }
+
+// A call is judged by what is called.
+func TestPaceFindsCallsWithoutAPause(t *testing.T) {
+	for pause, found := range map[time.Duration]bool{0: true, time.Millisecond: false} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &fsmtest.Pace{}
+			begun, told := time.Now(), 0
+			for range 5000 {
+				if err := p.Call("node 1"); err != nil {
+					told++
+				}
+				if err := p.Call("node 2"); err != nil && pause > 0 {
+					t.Error(err)
+				}
+				_ = wait.Sleep(t.Context(), pause)
+			}
+			if (told == 1) != found || time.Since(begun) == 0 {
+				t.Errorf("with a pause of %s: told %d times in %s", pause, told, time.Since(begun))
+			}
+		})
+	}
+}

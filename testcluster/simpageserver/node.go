@@ -38,6 +38,9 @@ type NodeOptions struct {
 	// Authorize checks the bearer token of a request, empty if there was none;
 	// a false answer is 401 without a token and 403 with one. Nil lets all in.
 	Authorize func(token string) bool
+	// Calling, when set, is called with each change of a location that arrives, and may
+	// hold it up.
+	Calling func(what string)
 	// Maintenance is how often a running node uploads, compacts, validates
 	// deletions and refreshes heatmaps of shards that have timelines. Zero is
 	// never: call Tick.

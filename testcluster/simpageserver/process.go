@@ -20,6 +20,7 @@ import (
 type process struct {
 	*incarnation
 	authorize   func(token string) bool
+	calling     func(what string) // see NodeOptions
 	maintenance time.Duration
 	faults      *faults
 	slow        underWay
@@ -41,8 +42,8 @@ type process struct {
 func newProcess(n *Node, ln net.Listener, number uint32) *process {
 	in := newIncarnation(n.host, number)
 	p := &process{
-		incarnation: in, authorize: n.opt.Authorize, maintenance: n.opt.Maintenance,
-		faults: &n.faults, ln: ln,
+		incarnation: in, authorize: n.opt.Authorize, calling: n.opt.Calling,
+		maintenance: n.opt.Maintenance, faults: &n.faults, ln: ln,
 		launched:  []string{time.Now().UTC().Format(time.RFC3339Nano)},
 		ready:     make(chan struct{}),
 		conns:     map[net.Conn]struct{}{},

@@ -70,6 +70,9 @@ func (p *process) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve takes one request through waiting, decoding, faults, work and answer.
 func (p *process) serve(w http.ResponseWriter, r *http.Request) {
 	c, f := p.decode(r)
+	if see := p.calling; see != nil && f == nil && c.route == RouteLocationPut {
+		see("a change of shard " + c.shard.String() + " on node " + p.host.id.String())
+	}
 	select {
 	case <-p.ready:
 	case <-r.Context().Done(): // nothing has been begun

@@ -70,8 +70,8 @@ func (e *episode) describeUnserved(ctx context.Context, s *fsm.State) {
 	}
 }
 
-// shardNames finds shards in the text of an error.
-var shardNames = regexp.MustCompile("[0-9a-f]{32}-[0-9a-f]{4}")
+// shardNames finds shards, tenants and timelines in the text of an error.
+var shardNames = regexp.MustCompile("[0-9a-f]{32}(-[0-9a-f]{4})?")
 
 const (
 	explainedShards = 3  // of one error

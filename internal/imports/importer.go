@@ -138,35 +138,34 @@ func failures(i *fsm.Import) *string {
 // activate makes an imported timeline usable on every shard and returns the
 // description by shard zero. Shards that move meanwhile, or are not attached, are
 // asked again where they are then.
+//
+// An answer counts for the generation that was asked: a later one may have been attached
+// before the answer, with the index in which the import has not ended. So it returns only
+// when a state that was read after the last answer has those generations.
 func (m *Importer) activate(
 	ctx context.Context, ref neon.TimelineRef,
 ) (info neon.TimelineInfo, open bool, err error) {
-	active := make(map[neon.ShardID]bool)
+	active := make(map[neon.ShardID]neon.Generation)
 	for {
 		s, i, open, err := m.find(ctx, ref)
 		if ctx.Err() != nil || err == nil && !open {
 			return info, false, ctx.Err()
 		}
 		if err == nil {
-			for _, r := range fanout.Ask(ctx, m.Pageservers, inactive(s, ref.Tenant, active),
-				neon.ActivateImported(ref.Timeline)) {
-				var got neon.TimelineInfo
-				if r.Err != nil || r.Status != http.StatusOK ||
-					json.Unmarshal(r.Body, &got) != nil {
-					continue
-				}
-				if active[r.Shard] = true; r.Shard.Number == 0 {
-					info = got
-				}
-			}
-			if left := i.Count.Shards() - len(active); left > 0 {
-				m.Logger.Info(fmt.Sprintf(
-					"Failed to activate timeline on %d shards post import. Will retry",
-					left), "timeline", ref.String())
-			} else {
+			owners, left := inactive(s, &i, active)
+			if left == 0 {
 				m.Logger.Info("Post import timeline activation complete", "timeline", ref.String())
 				return info, true, nil
 			}
+			if got := m.activateOn(ctx, owners, ref, active); got != nil {
+				info = *got
+			}
+			if _, left = inactive(s, &i, active); left == 0 {
+				continue
+			}
+			m.Logger.Info(fmt.Sprintf(
+				"Failed to activate timeline on %d shards post import. Will retry", left),
+				"timeline", ref.String())
 		}
 		if err := wait.Sleep(ctx, activatePause); err != nil {
 			return info, false, err
@@ -174,15 +173,48 @@ func (m *Importer) activate(
 	}
 }
 
-// inactive are the owners of the shards that are not active yet.
-func inactive(s *fsm.State, id neon.TenantID, active map[neon.ShardID]bool) (found []fanout.Owner) {
-	tenant, _ := s.Tenant(id)
-	for sh := range s.TenantShards(id) {
-		if o, err := fanout.OwnerOf(s, tenant, sh); err == nil && !active[sh.ID] {
-			found = append(found, o)
+// activateOn asks some owners, and notes in which generations the timeline is active. The
+// description is that of shard zero, if it was among them.
+func (m *Importer) activateOn(
+	ctx context.Context, owners []fanout.Owner, ref neon.TimelineRef,
+	active map[neon.ShardID]neon.Generation,
+) (info *neon.TimelineInfo) {
+	asked := make(map[neon.ShardID]neon.Generation, len(owners))
+	for _, o := range owners {
+		asked[o.Shard] = o.Generation
+	}
+	for _, r := range fanout.Ask(ctx, m.Pageservers, owners, neon.ActivateImported(ref.Timeline)) {
+		var got neon.TimelineInfo
+		if r.Err != nil || r.Status != http.StatusOK || json.Unmarshal(r.Body, &got) != nil {
+			continue
+		}
+		active[r.Shard] = asked[r.Shard]
+		if r.Shard.Number == 0 {
+			info = &got
 		}
 	}
-	return found
+	return info
+}
+
+// inactive are the owners of the shards in whose generations the timeline is not known to be
+// active, and how many shards there are of them, those without an owner included.
+func inactive(
+	s *fsm.State, i *fsm.Import, active map[neon.ShardID]neon.Generation,
+) (owners []fanout.Owner, left int) {
+	tenant, _ := s.Tenant(i.Tenant)
+	left = i.Count.Shards()
+	for sh := range s.TenantShards(i.Tenant) {
+		o, err := fanout.OwnerOf(s, tenant, sh)
+		if err != nil {
+			continue
+		}
+		if g, ok := active[sh.ID]; ok && g == o.Generation {
+			left--
+			continue
+		}
+		owners = append(owners, o)
+	}
+	return owners, left
 }
 
 // createOnSafekeepers puts an imported timeline on safekeepers, from where its log begins.

@@ -24,7 +24,8 @@ var one = neon.TimelineRef{Tenant: neon.TenantID{1}, Timeline: neon.TimelineID{2
 type outside struct {
 	mu        sync.Mutex
 	activated map[neon.ShardID]int
-	refuse    error // of the first activation of each shard
+	refuse    error              // of the first activation of each shard
+	during    func(neon.ShardID) // what happens before an activation is answered
 	created   int
 	unplaced  error // of safekeepers
 	heard     []neon.ImportComplete
@@ -34,6 +35,9 @@ type outside struct {
 func (o *outside) Call(
 	_ context.Context, _ *fsm.Node, shard neon.ShardID, _ neon.ShardCall,
 ) (int, []byte, error) {
+	if o.during != nil {
+		o.during(shard)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.activated == nil {
@@ -191,6 +195,35 @@ func TestEveryStepOfAnImportIsRepeatedUntilItSucceeds(t *testing.T) {
 		synctest.Wait()
 		if i, _ := w.State().Import(one); !i.Finished || len(w.outside.heard) != 1 {
 			t.Errorf("%+v, %d announcements", i, len(w.outside.heard))
+		}
+	})
+}
+
+// A shard that gets its next generation while an owner is asked is asked again: what attached
+// it has loaded the index in which the import has not ended.
+func TestAnImportIsActivatedInTheNewestGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		moved := neon.ShardID{Tenant: one.Tenant, Number: 1, Count: 2}
+		var once sync.Once
+		w.outside.during = func(shard neon.ShardID) {
+			if shard != moved {
+				return
+			}
+			once.Do(func() {
+				sh, _ := w.State().Shard(moved)
+				w.Must(fsm.IssueGenerations{Items: []fsm.Issue{
+					{Shard: moved, Node: sh.Attached, Generation: sh.Generation},
+				}})
+			})
+		}
+		w.report(0, "")
+		w.report(1, "")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if i, _ := w.State().Import(one); !i.Finished || w.outside.activated[moved] != 2 {
+			t.Errorf("%+v, asked %v", i, w.outside.activated)
 		}
 	})
 }

@@ -17,7 +17,12 @@ func (s *State) reindex() {
 	s.counts, s.owned = make([]NodeCounts, len(s.nodes)), true
 	s.countOps()
 	s.totals = Totals{}
-	s.tenants.Scan(func(t Tenant) bool { s.totals.Placed += t.placed(); return true })
+	s.removals = tree(lessRemoval)
+	s.tenants.Scan(func(t Tenant) bool {
+		s.totals.Placed += t.placed()
+		s.indexRemover(&Tenant{}, &t)
+		return true
+	})
 	s.shards.Scan(func(sh Shard) bool {
 		sh.nodes(func(n neon.NodeID) {
 			entries = append(entries, nodeShard{node: n, shard: sh.ID, roles: sh.rolesOn(n)})
@@ -195,6 +200,9 @@ func (c *checker) derived() {
 	}
 	if fresh.totals != c.s.totals {
 		c.fail("totals have drifted: %+v, not %+v", c.s.totals, fresh.totals)
+	}
+	if was, is := c.s.removals.Items(), fresh.removals.Items(); !slices.Equal(was, is) {
+		c.fail("index of removals has drifted: %v, not %v", was, is)
 	}
 	if fresh.byNode.Len() != c.s.byNode.Len() {
 		c.fail("index of nodes has %d entries, not %d", c.s.byNode.Len(), fresh.byNode.Len())

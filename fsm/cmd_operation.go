@@ -237,7 +237,9 @@ func cancelMoves(t *txn, node neon.NodeID, kind OperationKind) {
 // this command ends. It is refused as a Conflict when that deletion is over. Intents
 // that still name the node lose it, whatever the policy of their tenant is. The leader
 // then finds a new place for what was attached there. A split of such a shard is
-// aborted.
+// aborted. A node that may be removing the remote data of a tenant goes on with that when
+// it is deleted, and would remove the data of the next tenant of that id. So the command
+// is refused as a Conflict then, unless it ends a forced deletion: its process is dead.
 type DeleteNode struct {
 	Node  neon.NodeID `cbor:"1,keyasint"`
 	Begun uint64      `cbor:"2,keyasint,omitempty"`
@@ -262,6 +264,13 @@ func (c DeleteNode) apply(t *txn) Result {
 		(op.Kind != OperationDelete || op.Begun != c.Begun || op.Interrupted) {
 		return refuse(neon.Conflict, "node %d has no deletion that was begun at %d", c.Node,
 			c.Begun)
+	}
+	if !n.Operation.Force {
+		for tenant := range t.RemovedBy(c.Node) {
+			return refuse(neon.Conflict,
+				"pageserver %d removes the remote data of tenant %s, and only a forced deletion of the node does not wait for that",
+				c.Node, tenant.ID)
+		}
 	}
 	ending := Finished
 	if n.Operation.Kind != OperationDelete {

@@ -48,7 +48,8 @@ var digested = []struct {
 }
 
 // derived are the fields of the state that are made of others.
-var derived = []string{"byNode", "counts", "owned", "totals", "owed", "nodeSum", "safekeeperSum"}
+var derived = []string{"byNode", "counts", "owned", "totals", "owed", "nodeSum", "safekeeperSum",
+	"removals"}
 
 // openRequest and openTombstone are the records whose fields reflection may not set.
 type (

@@ -10,10 +10,25 @@ import (
 
 // shardTable holds the tenants and their shards, and finds the shards of a node.
 type shardTable struct {
-	tenants table[Tenant]
-	shards  table[Shard]
-	byNode  *btree.BTreeG[nodeShard] // derived from shards
-	totals  Totals                   // derived from all tables
+	tenants  table[Tenant]
+	shards   table[Shard]
+	byNode   *btree.BTreeG[nodeShard] // derived from shards
+	removals *btree.BTreeG[removal]   // derived from tenants
+	totals   Totals                   // derived from all tables
+}
+
+// removal is one entry of the index from nodes to the tenants whose remote data they
+// were asked to remove.
+type removal struct {
+	node   neon.NodeID
+	tenant neon.TenantID
+}
+
+func lessRemoval(a, b removal) bool {
+	if a.node != b.node {
+		return a.node < b.node
+	}
+	return compareIDs(a.tenant, b.tenant) < 0
 }
 
 // Totals are numbers of shards, kept up to date by every command, so that nobody has to
@@ -49,13 +64,14 @@ func newShardTable() shardTable {
 		shards: newTable(tagShard,
 			func(a, b Shard) bool { return a.ID.Less(b.ID) },
 			func(b []byte, s Shard) []byte { return appendShard(b, &s) }),
-		byNode: tree(lessNodeShard),
+		byNode: tree(lessNodeShard), removals: tree(lessRemoval),
 	}
 }
 
 func (t *shardTable) copy() shardTable {
 	c := *t
 	c.tenants, c.shards, c.byNode = t.tenants.copy(), t.shards.copy(), t.byNode.Copy()
+	c.removals = t.removals.Copy()
 	return c
 }
 
@@ -126,6 +142,19 @@ func (t *shardTable) TenantCount() int { return t.tenants.Len() }
 
 // ShardCount is the number of shards, detached ones included.
 func (t *shardTable) ShardCount() int { return t.shards.Len() }
+
+// indexRemover keeps the index of removals for a tenant whose record was replaced.
+func (t *shardTable) indexRemover(last, next *Tenant) {
+	if last.Remover.Node == next.Remover.Node {
+		return
+	}
+	if last.Remover.Node != 0 {
+		t.removals.Delete(removal{last.Remover.Node, last.ID})
+	}
+	if next.Remover.Node != 0 {
+		t.removals.Set(removal{next.Remover.Node, next.ID})
+	}
+}
 
 // putShard inserts or replaces a shard and returns the record that was there.
 func (t *shardTable) putShard(next Shard) (last Shard) {

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/tidwall/btree"
@@ -71,10 +72,27 @@ func (s *State) AgreedLevel() uint64 { return max(s.level, firstLevel) }
 func (s *State) KnowsBasis() bool { return s.AgreedLevel() >= secondLevel }
 
 // Removing finds the pageserver that may be removing the remote data of a tenant. There
-// is none once its process is known to have ended, or its node was deleted.
+// is none once its process is known to have ended, or its node was deleted: by force, as a
+// node that removes data is deleted in no other way.
 func (s *State) Removing(tenant *Tenant) (Node, bool) {
 	n, ok := s.Node(tenant.Remover.Node)
 	return n, ok && !n.Tombstone && n.Incarnation == tenant.Remover.Incarnation
+}
+
+// RemovedBy yields the tenants whose remote data a pageserver may be removing.
+func (s *State) RemovedBy(node neon.NodeID) iter.Seq[Tenant] {
+	return func(yield func(Tenant) bool) {
+		s.removals.Ascend(removal{node: node}, func(r removal) bool {
+			if r.node != node {
+				return false
+			}
+			tenant, ok := s.Tenant(r.tenant)
+			if _, removing := s.Removing(&tenant); !ok || !removing {
+				return true
+			}
+			return yield(tenant)
+		})
+	}
 }
 
 // Frozen is the refusal of a change of a tenant that is being split, or whose remote data

@@ -205,8 +205,17 @@ func TestATenantHasOneRemover(t *testing.T) {
 	}
 	must(t, s, ended)
 	must(t, s, FinishDeleteTenant{ID: note.ID, Sequence: note.Sequence})
+	begin := BeginNodeOperation{Node: 1, Kind: OperationDelete, Prior: neon.SchedulingActive}
+	graceful, _ := must(t, s, begin)
+	for _, s := range []*State{s, graceful} {
+		if _, r := Apply(s, s.Index+1, RequestID{}, DeleteNode{Node: 1}); code(r) != neon.Conflict {
+			t.Errorf("deleted while it may go on: %+v", r)
+		}
+	}
+	begin.Force = true
+	forced, _ := must(t, s, begin)
 	for _, c := range []Command{ReAttach{Node: 1}, DeleteNode{Node: 1}} {
-		free, _ := must(t, s, c)
+		free, _ := must(t, forced, c)
 		if tenant, _ := free.Tenant(note.ID); tenant.Remover.Node != 1 {
 			t.Errorf("%#v: %+v", c, tenant)
 		}

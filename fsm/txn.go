@@ -130,6 +130,7 @@ func (t *txn) setTenant(n Tenant) {
 // noteTenant writes what no decision is based on: the Sequence stays as it is.
 func (t *txn) noteTenant(n Tenant) {
 	last, _ := t.tenants.Set(n)
+	t.indexRemover(&last, &n)
 	t.totals.Placed += n.placed() - last.placed()
 	t.touched.Tenants = append(t.touched.Tenants, n.ID)
 }
@@ -137,6 +138,7 @@ func (t *txn) noteTenant(n Tenant) {
 // deleteTenant forgets the record of a tenant. The caller deletes its shards.
 func (t *txn) deleteTenant(n Tenant) {
 	last, _ := t.tenants.Delete(n)
+	t.indexRemover(&last, &Tenant{})
 	t.totals.Placed -= last.placed()
 	t.touched.Tenants = append(t.touched.Tenants, n.ID)
 }

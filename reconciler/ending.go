@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -41,6 +42,16 @@ func (o *operations) ending(op *operation, e fsm.Ending, left decide.Hindered) f
 	return fsm.EndNodeOperation{Node: op.node, Begun: op.Begun, Ending: e, At: at, Left: kept}
 }
 
+func title(k fsm.OperationKind) string {
+	switch k {
+	case fsm.OperationDrain:
+		return "Drain"
+	case fsm.OperationFill:
+		return "Fill"
+	}
+	return "Delete"
+}
+
 // outcome is how an operation has ended, in the words that clients know where they
 // know any.
 func (op *operation) outcome(e fsm.Ending) string {
@@ -71,4 +82,27 @@ func (o *operations) remains(op *operation) map[neon.ShardID]string {
 		left[sh.ID] = why
 	}
 	return left
+}
+
+// planRemovals has a deletion wait for the tenants whose remote data its node may be
+// removing. The first shard stands for the tenant.
+func (op *operation) planRemovals(st *fsm.State) {
+	for tenant := range st.RemovedBy(op.node) {
+		first := tenant.Shards()[0]
+		if _, settled := op.left[first]; !settled && !slices.Contains(op.plan, first) {
+			op.plan = append(op.plan, first)
+		}
+	}
+}
+
+// nextRemoval waits for a node to be done with the remote data of a tenant before the node
+// is deleted: a process that is not known any more would go on, and nobody could learn
+// when it ends.
+func nextRemoval(l *look, tenant *fsm.Tenant) opinion {
+	n, removing := l.st.Removing(tenant)
+	if l.op.Kind != fsm.OperationDelete || !removing || n.ID != l.op.node ||
+		l.id != tenant.Shards()[0] {
+		return opinion{}
+	}
+	return opinion{verdict: later, why: removesData, patience: removalPatience}
 }

@@ -27,6 +27,10 @@ const (
 	// splitPatience is how long an operation waits for the split of a tenant.
 	splitPatience = 5 * time.Minute
 
+	// removalPatience is how long the deletion of a node waits for what the node removes.
+	// That of a large tenant takes long, and only a forced deletion does not wait.
+	removalPatience = 30 * time.Minute
+
 	// movePatience is how long a move may take in all, also if something happens again
 	// and again: it is far more than all its time limits together.
 	movePatience = 30 * time.Minute
@@ -37,6 +41,7 @@ const (
 	beingSplit  = "its tenant is being split"
 	noOtherNode = "there is no other node for it"
 	gaveUp      = "its destination did not become warm"
+	removesData = "the node may be removing the remote data of its tenant; if its process is dead, delete it by force"
 	logRefuses  = "the log refuses its move"
 )
 

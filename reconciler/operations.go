@@ -213,16 +213,6 @@ func (o *operations) follow(st *fsm.State) {
 	}
 }
 
-func title(k fsm.OperationKind) string {
-	switch k {
-	case fsm.OperationDrain:
-		return "Drain"
-	case fsm.OperationFill:
-		return "Fill"
-	}
-	return "Delete"
-}
-
 // begin plans an operation: which shards it has to look at. Those whose destination
 // was chosen before, and those that were seen on the node though they are meant to
 // be elsewhere, are on their way. What was settled is not planned again.
@@ -247,6 +237,9 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 			op.plan = append(op.plan, sh.ID)
 			op.looked[sh.ID] = struct{}{}
 		}
+	}
+	if op.Kind == fsm.OperationDelete {
+		op.planRemovals(st)
 	}
 	found := o.seen.AttachedOn
 	if op.Kind == fsm.OperationDelete { // a secondary has to go too
@@ -353,8 +346,11 @@ type look struct {
 func (o *operations) next(l *look) opinion {
 	sh, ok := l.st.Shard(l.id)
 	tenant, ok2 := l.st.Tenant(l.id.Tenant)
-	if !ok || !ok2 || tenant.Deleting {
+	if !ok || !ok2 {
 		return opinion{}
+	}
+	if tenant.Deleting {
+		return nextRemoval(l, &tenant)
 	}
 	if l.st.Splitting(tenant.ID) {
 		return opinion{verdict: later, why: beingSplit, patience: splitPatience}

@@ -527,3 +527,52 @@ func TestADeletionEndsBesideATenantThatIsStopped(t *testing.T) {
 		b.endedWithin(time.Minute)
 	})
 }
+
+// TestADeletionWaitsForWhatTheNodeRemoves: the process goes on with the remote data of a
+// tenant, and only its answer tells when it ends. What is waited for is named, and a
+// deletion that has waited for long gives up. Only a forced one does not wait.
+func TestADeletionWaitsForWhatTheNodeRemoves(t *testing.T) {
+	for name, x := range map[string]struct {
+		force, ends bool
+		ending      fsm.Ending
+	}{
+		"it ends": {ends: true}, "it does not end": {ending: fsm.GaveUp}, "by force": {force: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, 4, func(b *bench) {
+				ids := b.create(24, 1, neon.Attached(1))
+				b.awaitIdle()
+				n := b.busiest()
+				b.must(fsm.BeginDeleteTenant{ID: ids[0]})
+				tenant, _ := b.log.State().Tenant(ids[0])
+				note := fsm.NoteRemover{ID: tenant.ID, Sequence: tenant.Sequence, Node: n}
+				note.Term = b.log.State().Leader.Term
+				b.must(note)
+				begun := time.Now()
+				b.must(fsm.BeginNodeOperation{
+					Node: n, Kind: fsm.OperationDelete, Prior: neon.SchedulingActive,
+					At: begun.UnixMilli(), Force: x.force,
+				})
+				elapse(10 * time.Minute)
+				node, _ := b.log.State().Node(n)
+				waits := b.now.Operation(n).Waits
+				if node.Tombstone != x.force {
+					b.t.Errorf("after 10 minutes the node is %+v", node)
+				} else if !x.force && (b.attachedOn(n) != 0 || waits.Count != 1 ||
+					waits.Named[0] != decide.HinderedShard{
+						Shard: tenant.Shards()[0], Why: removesData,
+					}) {
+					b.t.Errorf("%d are attached, and it waits for %+v", b.attachedOn(n), waits)
+				}
+				if x.ends {
+					b.must(fsm.FinishDeleteTenant{ID: tenant.ID})
+				}
+				b.endedWithin(time.Hour)
+				o := howEnded(b, n, fsm.OperationDelete)
+				if o.Ending != x.ending || (o.Left.Count > 0) != (x.ending == fsm.GaveUp) {
+					b.t.Errorf("it ended as %+v", o)
+				}
+			})
+		})
+	}
+}

@@ -36,6 +36,9 @@ func (w *worker) recreate(ctx context.Context, t *simTenant) {
 			done[i] = err == nil || client.StatusOf(err) == http.StatusNotFound
 		})
 	}
+	if w.rng.IntN(2) == 0 {
+		w.deleteRemover(ctx, t)
+	}
 	wg.Wait()
 	if !done[0] || !done[1] {
 		w.count(fmt.Errorf("not known"))
@@ -44,6 +47,32 @@ func (w *worker) recreate(ctx context.Context, t *simTenant) {
 	w.Oracle().Again(t.id)
 	w.Ledger().Again(t.id)
 	w.createAs(ctx, w.Client().WithTryTimeout(answerTimeout), t.id)
+}
+
+// deleteRemover deletes the pageserver that is asked to remove the data of a tenant, whose
+// process goes on.
+func (w *worker) deleteRemover(ctx context.Context, t *simTenant) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+		s, err := w.newestState(ctx)
+		if err != nil {
+			continue
+		}
+		tenant, ok := s.Tenant(t.id)
+		if n, removing := s.Removing(&tenant); ok && removing {
+			if w.mayDelete(n.ID) {
+				path := "/control/v1/node/" + n.ID.String() + "/delete?concurrent=true"
+				w.count(w.Client().Call(ctx, http.MethodPut, path, nil, nil))
+			}
+			return
+		}
+	}
 }
 
 // cross creates and deletes a timeline at the same time. Safekeepers may carry out a deletion

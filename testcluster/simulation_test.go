@@ -465,12 +465,17 @@ func (e *episode) persist(
 
 // slowCalls are calls that go on when a leader dies, and meet its successor.
 func (e *episode) slowCalls() map[simpageserver.Route]time.Duration {
+	// Of some large tenants it is long, so that much can happen meanwhile.
+	large := time.Second
+	if e.rng.IntN(3) == 0 {
+		large = 20 * time.Second
+	}
 	return map[simpageserver.Route]time.Duration{
 		simpageserver.RouteTimelineCreate: e.upTo(time.Second),
 		simpageserver.RouteTimelineDelete: e.upTo(time.Second),
 		simpageserver.RouteArchival:       e.upTo(time.Second),
-		simpageserver.RouteTenantDelete:   e.upTo(time.Second),
-		simpageserver.RouteTimeTravel:     e.upTo(2 * time.Second),
+		simpageserver.RouteTenantDelete:   e.upTo(large),
+		simpageserver.RouteTimeTravel:     e.upTo(2 * large),
 		simpageserver.RouteActivateImport: e.upTo(time.Second),
 	}
 }

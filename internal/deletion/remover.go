@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -38,7 +39,7 @@ type RemoteData interface {
 func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
 	var failed error
 	var ended neon.NodeID // the last one that has failed, and has ended
-	avoid := t.reconciler.Silent()
+	avoid := slices.Concat(t.reconciler.Silent(), leaving(t.log.State()))
 	for range removeTries {
 		// Another request may have finished the deletion, and the tenant been created
 		// again meanwhile, and even be attached while it is deleted again.
@@ -80,6 +81,16 @@ func (t *Tenants) removeData(ctx context.Context, gone fsm.Tenant) error {
 	return neon.Errorf(neon.Internal, "delete tenant %s: %w", gone.ID, failed)
 }
 
+// leaving are the pageservers that are being deleted. Their deletion would wait for them.
+func leaving(s *fsm.State) (nodes []neon.NodeID) {
+	for n := range s.Nodes() {
+		if n.Operation.Kind == fsm.OperationDelete {
+			nodes = append(nodes, n.ID)
+		}
+	}
+	return nodes
+}
+
 // remover is the pageserver to be asked: the one that the log has, unless its removal has
 // ended, or any. first says that nobody has asked it before. It is nil when there is none.
 func (t *Tenants) remover(
@@ -89,7 +100,7 @@ func (t *Tenants) remover(
 	if removing && n.ID != ended {
 		if !n.Available() {
 			return nil, false, neon.Errorf(neon.Unavailable,
-				"delete tenant %s: pageserver %d may be removing its data, and does not answer; restart it or delete the node",
+				"delete tenant %s: pageserver %d may be removing its data, and does not answer; restart it, or delete the node by force",
 				tenant.ID, n.ID)
 		}
 		return &n, false, nil

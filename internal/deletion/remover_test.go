@@ -210,10 +210,14 @@ func TestARemoverThatDoesNotAnswerIsAskedUntilItDoes(t *testing.T) {
 	})
 }
 
-// The end of its process is the end of its removal, and so is the removal of its node.
+// The end of its process is the end of its removal, and so is a deletion of its node by
+// force, which says that the process is dead.
 func TestAnotherIsAskedAfterTheEndOfTheRemover(t *testing.T) {
-	for name, end := range map[string]fsm.Command{
-		"it restarts": fsm.ReAttach{Node: 1}, "it is deleted": fsm.DeleteNode{Node: 1},
+	for name, end := range map[string][]fsm.Command{
+		"it restarts": {fsm.ReAttach{Node: 1}},
+		"it is deleted by force": {fsm.BeginNodeOperation{
+			Node: 1, Kind: fsm.OperationDelete, Force: true, Prior: neon.SchedulingActive,
+		}, fsm.DeleteNode{Node: 1}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f, tenants := newRemovers(t, time.Hour)
@@ -221,7 +225,9 @@ func TestAnotherIsAskedAfterTheEndOfTheRemover(t *testing.T) {
 				t.Error("it has ended")
 			}
 			f.killed[1] = true
-			f.log.Must(end)
+			for _, c := range end {
+				f.log.Must(c)
+			}
 			f.setTakes(0)
 			f.calls()
 			if err := tenants.Delete(t.Context(), tenantOne); err != nil {
@@ -232,6 +238,67 @@ func TestAnotherIsAskedAfterTheEndOfTheRemover(t *testing.T) {
 			}
 			time.Sleep(2 * time.Hour)
 		})
+	}
+}
+
+// A process goes on with a removal whose node was deleted, so a deletion that is not forced
+// waits, and so does the next tenant of that id.
+func TestADeletionOfTheRemoverWaitsForItsRemoval(t *testing.T) {
+	for name, begin := range map[string][]fsm.Command{
+		"delete": {fsm.BeginNodeOperation{
+			Node: 1, Kind: fsm.OperationDelete, Prior: neon.SchedulingActive,
+		}},
+		"drop": nil,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f, tenants := newRemovers(t, 20*time.Minute)
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { tenants.Run(ctx) })
+			if err := tenants.Delete(t.Context(), tenantOne); err == nil {
+				t.Error("it has ended")
+			}
+			f.setTakes(time.Second) // there is nothing left then
+			for _, c := range begin {
+				f.log.Must(c)
+			}
+			_, err := f.log.Commit(fsm.RequestID{}, fsm.DeleteNode{Node: 1})
+			if neon.CodeOf(err) != neon.Conflict {
+				t.Errorf("%s: the node is deleted: %v", name, err)
+			}
+			f.recreate()
+			for time.Sleep(time.Minute); ; time.Sleep(time.Minute) {
+				if tenant, ok := f.log.State().Tenant(tenantOne); !ok || !tenant.Deleting {
+					break
+				}
+			}
+			if calls := f.calls(); slices.Max(calls) != 1 {
+				t.Errorf("%s: asked %v", name, calls)
+			}
+			f.log.Must(fsm.DeleteNode{Node: 1})
+			time.Sleep(time.Hour)
+			cancel()
+			running.Wait()
+		})
+	}
+}
+
+// A pageserver that is being deleted removes nothing where another one can: its deletion
+// would wait for that.
+func TestWhatIsBeingDeletedRemovesNothing(t *testing.T) {
+	for n := range neon.NodeID(3) {
+		f, tenants := newRemovers(t, 0)
+		for id := range n + 1 {
+			f.log.Must(fsm.BeginNodeOperation{
+				Node: id + 1, Kind: fsm.OperationDelete, Prior: neon.SchedulingActive,
+			})
+		}
+		if err := tenants.Delete(t.Context(), tenantOne); err != nil {
+			t.Error(err)
+		}
+		if calls := f.calls(); !slices.Equal(calls, []neon.NodeID{min(n+2, 3)}) {
+			t.Errorf("asked %v", calls)
+		}
 	}
 }
 

@@ -91,6 +91,10 @@ func (r Travel) same(o Travel) bool {
 type EndTravel struct {
 	Tenant neon.TenantID `cbor:"1,keyasint"`
 	Began  uint64        `cbor:"2,keyasint"`
+
+	// Failed says that the data was not put back, or not all of it. The request that has
+	// begun it was not done then.
+	Failed bool `cbor:"3,keyasint,omitempty"`
 }
 
 // Level is the second: the first version knows no time travel.
@@ -99,6 +103,9 @@ func (EndTravel) Level() uint64 { return secondLevel }
 func (c EndTravel) apply(t *txn) Result {
 	if r, ok := t.Travel(c.Tenant); ok && r.Began == c.Began {
 		t.travels.Delete(r)
+		if c.Failed {
+			t.forgetRequest(c.Began)
+		}
 		t.touched.Tenants = append(t.touched.Tenants, c.Tenant)
 	}
 	return Result{}

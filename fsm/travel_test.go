@@ -294,6 +294,25 @@ func TestNothingChangesATenantThatTravelsInTime(t *testing.T) {
 	must(t, s, BeginDeleteTenant{ID: id})
 }
 
+// Who has begun a time travel has it done, whoever makes it, unless it has failed. Who has
+// joined it has to note that it was made.
+func TestATimeTravelIsDoneByWhoBeganIt(t *testing.T) {
+	travel := BeginTravel{Tenant: modelTenant(2), Counts: []neon.ShardCount{2}}
+	one, other := RequestID{1}, RequestID{2}
+	s, _ := must(t, small(t), SetLevel{Level: Level})
+	for _, id := range []RequestID{one, other, one} {
+		s, _ = Apply(s, s.Index+1, id, travel)
+	}
+	r, _ := s.Travel(travel.Tenant)
+	for _, failed := range []bool{false, true} {
+		after, _ := must(t, s, EndTravel{Tenant: r.Tenant, Began: r.Began, Failed: failed})
+		index, done := after.Done(one)
+		if _, joined := after.Done(other); done == failed || done && index != r.Began || joined {
+			t.Errorf("failed %v: done %v at %d, joined %v", failed, done, index, joined)
+		}
+	}
+}
+
 // A creation that has begun before finds it, also after the end of the deletion.
 func TestATenantKeepsWhenATimelineWasDeleted(t *testing.T) {
 	del := BeginDeleteTimeline{Tenant: modelTenant(1), Timeline: modelTimeline(1)}

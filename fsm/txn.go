@@ -76,6 +76,9 @@ func (t *txn) allRefused(c Command, r Result) bool {
 	case BeginDeleteTimeline: // of one that is being deleted
 		d, ok := t.TimelineDelete(neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline})
 		return r.Err == nil && (!ok || d.Sequence != t.Index)
+	case BeginTravel: // of one that is under way
+		travel, ok := t.Travel(c.Tenant)
+		return r.Err == nil && (!ok || travel.Began != t.Index)
 	case SetIntents:
 		return len(r.Refused) > 0 && len(r.Refused) == len(c.Intents)
 	case SetPreferredAZs:

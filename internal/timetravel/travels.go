@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"quorate/api/neon"
@@ -22,8 +23,13 @@ const (
 	longestPause  = time.Minute
 
 	// callTime is more than a call of an earlier leader can take: a pageserver gives up
-	// when its caller has.
+	// when its caller has. It is also how long one that has not answered may go on: over a
+	// link that is cut it does not learn that its caller has gone.
 	callTime = 6 * time.Minute
+
+	// mostLost is how many calls of one time travel may be lost: it takes longer than calls
+	// may, or no pageserver can be reached.
+	mostLost = 2
 
 	// endTime bounds the wait for the end to be recorded, after the client has gone.
 	endTime = 5 * time.Second
@@ -45,12 +51,26 @@ type Travels struct {
 
 	turns duty.Turns[neon.TenantID] // held by who works on a record
 	work  wait.Signal               // wakes Run
+
+	mu   sync.Mutex
+	lost map[neon.TenantID]lostCall // the last one of each record
+}
+
+// lostCall is a call without an answer.
+type lostCall struct {
+	began       uint64 // the record
+	node        neon.NodeID
+	incarnation uint64
+	at          time.Time
+	times       int // for this record
+	err         error
 }
 
 // New makes a Travels. Run ends what requests and earlier leaders have left.
 func New(log decide.Log, r Reality, pageservers fanout.Caller, logger *slog.Logger) *Travels {
 	return &Travels{
 		log: log, reality: r, pageservers: pageservers, logger: logger, work: wait.NewSignal(),
+		lost: make(map[neon.TenantID]lostCall),
 	}
 }
 
@@ -70,10 +90,14 @@ func (t *Travels) Travel(
 	if err != nil {
 		return err
 	}
-	if _, done := s.Done(step); done {
-		return nil // the tenant may have been attached since
+	if index, done := s.Done(step); done {
+		// The request has begun a time travel. It was made once its record is gone, and
+		// the tenant may have been attached since.
+		if now, ok := s.Travel(id); !ok || now.Began != index {
+			return nil
+		}
 	}
-	travel, begun, err := t.begin(ctx, id, to, counts)
+	travel, begun, err := t.begin(ctx, step, id, to, counts)
 	if err != nil {
 		return err
 	}
@@ -83,9 +107,11 @@ func (t *Travels) Travel(
 	return decide.Ended(ctx, t.log, step)
 }
 
-// begin records a time travel. begun is false for one that was recorded before.
+// begin records a time travel under the name of its request. begun is false for one that
+// was recorded before.
 func (t *Travels) begin(
-	ctx context.Context, id neon.TenantID, to neon.TimeTravel, counts []neon.ShardCount,
+	ctx context.Context, step fsm.RequestID, id neon.TenantID, to neon.TimeTravel,
+	counts []neon.ShardCount,
 ) (travel fsm.Travel, begun bool, err error) {
 	counts = slices.Clone(counts)
 	slices.Sort(counts)
@@ -107,8 +133,12 @@ func (t *Travels) begin(
 			Tenant: id, To: to.To, DoneIfAfter: to.DoneIfAfter, Counts: counts,
 		}, true, nil
 	}
-	// The entry is not the change: recording it twice is the same as once.
-	if _, err := t.log.Propose(ctx, fsm.RequestID{}, c); err != nil {
+	// The entry is not the change, but the leader makes that whoever has asked for it. It is
+	// done when the record is gone, unless it has failed.
+	if !s.NamesEachChange() {
+		step = fsm.RequestID{}
+	}
+	if _, err := t.log.Propose(ctx, step, c); err != nil {
 		return travel, false, err
 	}
 	travel, ok := t.log.State().Travel(id)
@@ -125,8 +155,20 @@ var (
 
 // finish takes a recorded time travel to its end. alone says that no pageserver can be at
 // it for an earlier leader. It ends also when it fails, unless a pageserver may be at it.
+//
+// A call without an answer holds it, whatever other pageservers would say: the one that was
+// asked may go on with what the tenant writes later. After mostLost such calls it has failed.
 func (t *Travels) finish(ctx context.Context, travel fsm.Travel, alone bool) error {
-	asked, err := t.putBack(ctx, travel)
+	last, ever := t.lastLost(travel)
+	if ever && t.goesOn(last) {
+		return neon.Errorf(neon.Unavailable,
+			"pageserver %d may be putting tenant %s back in time, and does not answer; it is waited for for %s, unless it is restarted",
+			last.node, travel.Tenant, callTime)
+	}
+	asked, err := heard, last.err
+	if last.times < mostLost {
+		asked, err = t.putBack(ctx, travel)
+	}
 	switch {
 	case travel.Began == 0, errors.Is(err, errOver):
 		return err
@@ -135,11 +177,45 @@ func (t *Travels) finish(ctx context.Context, travel fsm.Travel, alone bool) err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
-	c := fsm.EndTravel{Tenant: travel.Tenant, Began: travel.Began}
+	c := fsm.EndTravel{Tenant: travel.Tenant, Began: travel.Began, Failed: err != nil}
 	if _, eerr := t.log.Propose(ctx, fsm.RequestID{}, c); eerr != nil && err == nil {
 		return eerr
 	}
 	return err
+}
+
+// lastLost is the last call for a record that has got no answer.
+func (t *Travels) lastLost(travel fsm.Travel) (lostCall, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last, ok := t.lost[travel.Tenant]
+	if last.began != travel.Began {
+		delete(t.lost, travel.Tenant)
+		return lostCall{}, false
+	}
+	return last, ok
+}
+
+// lose notes a call without an answer.
+func (t *Travels) lose(travel fsm.Travel, node *fsm.Node, err error) {
+	if travel.Began == 0 {
+		return
+	}
+	last, _ := t.lastLost(travel)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lost[travel.Tenant] = lostCall{
+		began: travel.Began, node: node.ID, incarnation: node.Incarnation, at: time.Now(),
+		times: last.times + 1, err: err,
+	}
+}
+
+// goesOn reports whether the pageserver of a lost call may be at it still. A process that
+// was replaced is not. A node that was deleted may have one.
+func (t *Travels) goesOn(last lostCall) bool {
+	n, ok := t.log.State().Node(last.node)
+	replaced := ok && n.Incarnation != last.incarnation
+	return !replaced && time.Since(last.at) < callTime
 }
 
 // asked is what has come of the calls of one pass.
@@ -185,16 +261,21 @@ func (t *Travels) putBack(ctx context.Context, travel fsm.Travel) (asked, error)
 			}
 			decide.Acted(ctx)
 			_, _, err = t.pageservers.Call(ctx, node, shard, to)
+			status := fanout.StatusOf(err)
+			if err != nil {
+				err = neon.Errorf(neon.Internal,
+					"Error doing time travel recovery for shard %s on node %d (%s): %w",
+					shard, node.ID, node.Addr.HTTPHost, err)
+			}
 			switch {
-			case err == nil, fanout.StatusOf(err) != 0:
+			case err == nil, status != 0:
 				came = heard
 			case !notSent(err):
 				came = lost
+				t.lose(travel, node, err)
 			}
 			if err != nil {
-				return came, neon.Errorf(neon.Internal,
-					"Error doing time travel recovery for shard %s on node %d (%s): %w",
-					shard, node.ID, node.Addr.HTTPHost, err)
+				return came, err
 			}
 		}
 	}

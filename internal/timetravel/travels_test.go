@@ -264,37 +264,133 @@ func TestATimeTravelThatFailsEnds(t *testing.T) {
 	}
 }
 
-// A pageserver that does not answer may go on. The leader carries it on.
-func TestATimeTravelWithoutAnAnswerIsCarriedOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
-		w.tenant(neon.Placement{})
-		defer w.run(w.travels)()
-		var down atomic.Bool
-		down.Store(true)
-		w.answers(func(context.Context, neon.NodeID, neon.ShardID) error {
-			if down.Load() {
-				return errors.New("cut off")
+// A pageserver that does not answer may go on, and then nobody else is asked: what another
+// one says does not tell that the first has ended. Then the leader carries it on, unless
+// that is lost too: a call may take longer than it may for good.
+func TestATimeTravelWithoutAnAnswerHoldsTheTenant(t *testing.T) {
+	for name, heals := range map[string]bool{"once": true, "for good": false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 2)
+			w.tenant(neon.Placement{})
+			defer w.run(w.travels)()
+			var down atomic.Bool
+			down.Store(true)
+			w.answers(func(context.Context, neon.NodeID, neon.ShardID) error {
+				if down.Load() {
+					w.silent = []neon.NodeID{1}
+					return errors.New("cut off")
+				}
+				return nil
+			})
+			ctx := decide.WithRequest(t.Context(), [32]byte{1})
+			if err := w.travels.Travel(ctx, tenantOne, then,
+				[]neon.ShardCount{0}); neon.CodeOf(err) != neon.Internal {
+				t.Error(err)
 			}
-			return nil
+			held := func(atLeast time.Duration) {
+				t.Helper()
+				time.Sleep(atLeast)
+				if n := len(w.took()); !w.recorded() || n != 1 {
+					t.Errorf("%s: asked %d times, recorded %v", name, n, w.recorded())
+				}
+				if err := w.attach(); neon.CodeOf(err) != neon.Conflict {
+					t.Errorf("%s: attached while a pageserver may be at it: %v", name, err)
+				}
+			}
+			held(callTime - time.Second)
+			ctx = decide.WithRequest(t.Context(), [32]byte{2})
+			if err := w.travels.Travel(ctx, tenantOne, then,
+				[]neon.ShardCount{0}); neon.CodeOf(err) != neon.Unavailable {
+				t.Errorf("%s: repeated: %v", name, err)
+			}
+			down.Store(!heals)
+			time.Sleep(longestPause)
+			if !heals {
+				held(callTime - 2*longestPause)
+				time.Sleep(3 * longestPause)
+			}
+			if w.recorded() {
+				t.Errorf("%s: it has not ended", name)
+			}
+			ctx = decide.WithRequest(t.Context(), [32]byte{1})
+			if _, done := w.State().Done(decide.NextStep(ctx)); done != heals {
+				t.Errorf("%s: the request counts as done: %v", name, done)
+			}
 		})
-		if err := w.travels.Travel(t.Context(), tenantOne, then,
-			[]neon.ShardCount{0}); neon.CodeOf(err) != neon.Internal {
-			t.Error(err)
-		}
-		time.Sleep(time.Hour)
-		if n := len(w.took()); !w.recorded() || n < 20 || n > 200 {
-			t.Errorf("asked %d times, recorded %v", n, w.recorded())
-		}
-		if err := w.attach(); neon.CodeOf(err) != neon.Conflict {
-			t.Errorf("attached while a pageserver may be at it: %v", err)
-		}
-		down.Store(false)
-		time.Sleep(2 * longestPause)
-		if w.recorded() {
-			t.Error("it has not ended")
-		}
-	})
+	}
+}
+
+// A process that was replaced is at nothing. One whose node was deleted may be.
+func TestARestartEndsWhatIsWaitedFor(t *testing.T) {
+	for name, x := range map[string]struct {
+		c    fsm.Command
+		ends bool
+	}{
+		"restart": {fsm.ReAttach{Node: 1}, true}, "deletion": {fsm.DeleteNode{Node: 1}, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 2)
+			w.answers(func(_ context.Context, n neon.NodeID, _ neon.ShardID) error {
+				w.answers(nil)
+				return errors.New("cut off")
+			})
+			defer w.run(w.travels)()
+			if w.travels.Travel(t.Context(), tenantOne, then, []neon.ShardCount{0}) == nil {
+				t.Error("it has ended")
+			}
+			w.Must(x.c)
+			time.Sleep(10 * time.Second)
+			if w.recorded() == x.ends {
+				t.Errorf("%s: recorded %v", name, w.recorded())
+			}
+		})
+	}
+}
+
+// The leader dies inside, and the next one ends the record. A request that is carried again,
+// or repeated, is answered as done, whatever has become of the tenant.
+func TestATimeTravelThatALeaderHasEndedIsNotMadeAgain(t *testing.T) {
+	for name, attached := range map[string]bool{"away": false, "attached since": true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.tenant(neon.Placement{})
+			gone := neon.Errorf(neon.Unavailable, "no leader")
+			w.answers(func(context.Context, neon.NodeID, neon.ShardID) error {
+				w.FailReads(gone)
+				w.LoseProposals(gone)
+				return nil
+			})
+			try := func(l *Travels) error {
+				ctx := decide.ByClient(decide.WithRequest(t.Context(), [32]byte{1}))
+				return l.Travel(ctx, tenantOne, then, []neon.ShardCount{0})
+			}
+			if err := try(w.travels); err == nil {
+				t.Error("it has ended")
+			}
+			w.FailReads(nil)
+			w.LoseProposals(nil)
+			w.answers(nil)
+			next := w.leader()
+			stop := w.run(next)
+			time.Sleep(time.Second)
+			stop()
+			if w.recorded() {
+				t.Error("the next leader has not ended it")
+			}
+			if attached {
+				if err := w.attach(); err != nil {
+					t.Error(err)
+				}
+			}
+			w.took()
+			if err := try(next); err != nil {
+				t.Errorf("%s: done, and answered %v", name, err)
+			}
+			if calls := w.took(); len(calls) > 0 {
+				t.Errorf("%s: put back once more: %q", name, calls)
+			}
+		})
+	}
 }
 
 // A leader that has died has left it on a pageserver. The next one asks for all again.

@@ -456,6 +456,12 @@ func (f *fakePageservers) TimelineDelete(
 	return status, err
 }
 
+func (f *fakePageservers) HasBranches(
+	context.Context, *fsm.Node, neon.ShardID, neon.TimelineID,
+) (bool, error) {
+	return false, nil
+}
+
 func (f *fakePageservers) Call(
 	_ context.Context, n *fsm.Node, s neon.ShardID, call neon.ShardCall,
 ) (int, []byte, error) {

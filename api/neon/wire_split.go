@@ -65,7 +65,8 @@ type TimelinesAndOffloaded struct {
 	Offloaded List[NamedTimeline] `json:"offloaded"`
 }
 
-// NamedTimeline is one timeline of a TimelinesAndOffloaded. Only its id is read.
+// NamedTimeline is one timeline of a TimelinesAndOffloaded, as far as it is read.
 type NamedTimeline struct {
-	ID TimelineID `json:"timeline_id"`
+	ID       TimelineID  `json:"timeline_id"`
+	Ancestor *TimelineID `json:"ancestor_timeline_id,omitempty"` // nil: it is no branch
 }

@@ -33,13 +33,18 @@ const (
 	waitLimit  = 25 * time.Second
 )
 
-// TimelinePageservers is the call that deletes a timeline of one shard.
+// TimelinePageservers are the calls about the deletion of a timeline of one shard.
 type TimelinePageservers interface {
 	// TimelineDelete returns 202 while the deletion runs and 404 when nothing is left.
 	// It tries once, bounded by ctx.
 	TimelineDelete(
 		ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
 	) (status int, err error)
+
+	// HasBranches reports whether a timeline has any. Then it is not deleted.
+	HasBranches(
+		ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
+	) (bool, error)
 }
 
 // Sights are the locations of shards that were seen.
@@ -169,8 +174,11 @@ func (t *Timelines) deletePass(
 	}
 	var pass deleted
 	err = fanout.Mutate(ctx, t.log, ref.Tenant, func(owners []fanout.Owner) error {
-		pass = deleted{}
-		for _, some := range [][]fanout.Owner{t.beside(owners), owners[1:], owners[:1]} {
+		var err error
+		if pass, err = t.deleteBeside(ctx, owners, ref.Timeline); err != nil || pass.left {
+			return err
+		}
+		for _, some := range [][]fanout.Owner{owners[1:], owners[:1]} {
 			if err := t.deleteOn(ctx, some, ref.Timeline, &pass); err != nil || pass.left {
 				return err
 			}
@@ -191,20 +199,49 @@ func (t *Timelines) deletePass(
 	return Runs, err
 }
 
-// beside are the other locations where shards are attached: the origin of a move goes on
-// uploading until its end. It would bring back the index of a timeline of which only the
-// new owner has nothing left.
-func (t *Timelines) beside(owners []fanout.Owner) (others []fanout.Owner) {
+// deleteBeside deletes a timeline where shards are attached besides. The origin of a move
+// goes on uploading until its end: it would bring back the index of a timeline of which
+// only the new owner has nothing left. But what the origin deletes, the owner loses, and it
+// may have branches that the origin never got. Then the origin is not asked, and the owner
+// refuses. No branch is made while the deletion is recorded.
+func (t *Timelines) deleteBeside(
+	ctx context.Context, owners []fanout.Owner, timeline neon.TimelineID,
+) (pass deleted, err error) {
+	others, moving := t.beside(owners)
+	if len(others) == 0 {
+		return pass, nil
+	}
+	branched := make([]bool, len(moving))
+	err = fanout.Each(ctx, moving, func(ctx context.Context, i int, o fanout.Owner) error {
+		return fanout.Settle(ctx, 0, func() (err error) {
+			branched[i], err = t.pageservers.HasBranches(ctx, &o.Node, o.Shard, timeline)
+			return err
+		})
+	})
+	if err != nil || slices.Contains(branched, true) {
+		return pass, deleteError(err)
+	}
+	err = t.deleteOn(ctx, others, timeline, &pass)
+	pass.begun = pass.begun && pass.left // what an origin does not have is nothing that was begun
+	return pass, err
+}
+
+// beside are the other locations where shards are attached, and the owners of these shards.
+func (t *Timelines) beside(owners []fanout.Owner) (others, moving []fanout.Owner) {
 	s := t.log.State()
 	for _, o := range owners {
+		before := len(others)
 		for id, conf := range t.sights.Status(o.Shard).Observed {
 			node, ok := s.Node(id)
 			if ok && id != o.Node.ID && node.Available() && conf != nil && conf.Mode.Attached() {
 				others = append(others, fanout.Owner{Shard: o.Shard, Node: node})
 			}
 		}
+		if len(others) > before {
+			moving = append(moving, o)
+		}
 	}
-	return others
+	return others, moving
 }
 
 // deleted is what the shards that were asked have said.
@@ -263,7 +300,7 @@ func deleteError(err error) error {
 	switch status, msg := fanout.StatusOf(err), fanout.MessageOf(err); {
 	case status == 0:
 		return err // no answer: as the client of pageservers classes it
-	case status == http.StatusServiceUnavailable,
+	case status == http.StatusServiceUnavailable, status == http.StatusNotFound,
 		status == http.StatusPreconditionFailed && msg == missingTenant:
 		return &neon.Error{Code: neon.Unavailable, Msg: msg, Err: err}
 	default:

@@ -27,6 +27,17 @@ type shards struct {
 	asked  []neon.ShardNumber
 	nodes  []neon.NodeID // that were asked
 	answer func(shard neon.ShardNumber) (status int, err error)
+
+	branches func(node neon.NodeID, shard neon.ShardNumber) (bool, error) // nil: there are none
+}
+
+func (f *shards) HasBranches(
+	_ context.Context, node *fsm.Node, shard neon.ShardID, _ neon.TimelineID,
+) (bool, error) {
+	if f.branches == nil {
+		return false, nil
+	}
+	return f.branches(node.ID, shard.Number)
 }
 
 func (f *shards) TimelineDelete(
@@ -133,6 +144,49 @@ func TestTheOriginOfAMoveIsAskedFirst(t *testing.T) {
 			t.Errorf("asked %v", w.shards.nodes)
 		}
 	})
+}
+
+// The owner may have a branch that the origin never got: the origin was not known, or not
+// available, when the branch was made. The owner refuses, so the origin deletes nothing.
+func TestTheOriginDeletesNothingThatTheOwnerRefuses(t *testing.T) {
+	for name, x := range map[string]struct {
+		origin   int // its answer
+		branches error
+		recorded bool
+		code     neon.Code
+	}{
+		"the origin has it":  {http.StatusAccepted, nil, false, neon.Internal},
+		"the origin has not": {http.StatusNotFound, nil, false, neon.Internal},
+		"the owner is not there": {
+			http.StatusAccepted, answered{http.StatusNotFound, "NotFound: tenant"}, true,
+			neon.Unavailable,
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newTimelineWorld(t)
+			w.AddNodes(t, 2, neon.MakeAZ("a"))
+			w.observed = map[neon.NodeID]*neon.LocationConfig{
+				1: {Mode: neon.AttachedMulti}, 2: {Mode: neon.AttachedStale},
+			}
+			w.shards.branches = func(n neon.NodeID, _ neon.ShardNumber) (bool, error) {
+				return n == 1 && x.branches == nil, x.branches
+			}
+			w.shards.set(func(neon.ShardNumber) (int, error) {
+				if w.shards.nodes[len(w.shards.nodes)-1] == 2 {
+					return x.origin, nil
+				}
+				return 0, answered{http.StatusPreconditionFailed,
+					"Cannot delete timeline which has child timelines: [x]"}
+			})
+			_, err := w.delete(t.Context())
+			if neon.CodeOf(err) != x.code || w.recorded() != x.recorded {
+				t.Errorf("%s: %v, recorded %v", name, err, w.recorded())
+			}
+			if slices.Contains(w.shards.nodes, 2) {
+				t.Errorf("%s: the origin was asked: %v", name, w.shards.nodes)
+			}
+		})
+	}
 }
 
 func TestTheFirstShardIsAskedWhenTheOthersHaveNothingLeft(t *testing.T) {

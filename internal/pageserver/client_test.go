@@ -529,3 +529,26 @@ func FuzzPassthroughStaysOnTheNode(f *testing.F) {
 		}
 	})
 }
+
+// Branches count whether they are offloaded or not. A timeline of its own has null for an
+// ancestor.
+func TestBranchesAreFound(t *testing.T) {
+	other := strings.Repeat("ab", 16)
+	entry := func(ancestor string) string {
+		return fmt.Sprintf(`{"timeline_id":%q,"ancestor_timeline_id":%s}`, other, ancestor)
+	}
+	mine := strconv.Quote(timelineText)
+	for body, want := range map[string]bool{
+		`{"timelines":[` + entry("null") + `],"offloaded":[]}`:                    false,
+		`{"timelines":[` + entry(mine) + `],"offloaded":[]}`:                      true,
+		`{"timelines":[],"offloaded":[` + entry(mine) + `]}`:                      true,
+		`{"timelines":[` + entry(strconv.Quote(other)) + `],"offloaded":[` + `]}`: false,
+	} {
+		f := newFake(t)
+		f.body = body
+		got, err := f.HasBranches(t.Context(), f.node, testShard(t), testTimeline(t))
+		if err != nil || got != want {
+			t.Errorf("%s: %v, %v", body, got, err)
+		}
+	}
+}

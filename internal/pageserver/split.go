@@ -3,6 +3,7 @@ package pageserver
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"quorate/api/neon"
@@ -57,6 +58,28 @@ func (c *Client) TopTenants(
 func (c *Client) TimelineIDs(
 	ctx context.Context, node *fsm.Node, shard neon.ShardID,
 ) ([]neon.TimelineID, error) {
+	all, err := c.timelines(ctx, node, shard)
+	var ids []neon.TimelineID
+	for _, t := range all {
+		ids = append(ids, t.ID)
+	}
+	return ids, err
+}
+
+// HasBranches reports whether a timeline of an attached location has branches, offloaded
+// ones included.
+func (c *Client) HasBranches(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID, timeline neon.TimelineID,
+) (bool, error) {
+	all, err := c.timelines(ctx, node, shard)
+	return slices.ContainsFunc(all, func(t neon.NamedTimeline) bool {
+		return t.Ancestor != nil && *t.Ancestor == timeline
+	}), err
+}
+
+func (c *Client) timelines(
+	ctx context.Context, node *fsm.Node, shard neon.ShardID,
+) ([]neon.NamedTimeline, error) {
 	a, err := c.do(ctx, node, request{
 		label: "timelines_and_offloaded", method: http.MethodGet,
 		path: tenantPath(shard) + "/timeline_and_offloaded", timeout: timelineTimeout,
@@ -66,12 +89,5 @@ func (c *Client) TimelineIDs(
 	if err == nil {
 		err = a.into(node, &resp)
 	}
-	var ids []neon.TimelineID
-	for _, t := range resp.Timelines {
-		ids = append(ids, t.ID)
-	}
-	for _, t := range resp.Offloaded {
-		ids = append(ids, t.ID)
-	}
-	return ids, err
+	return slices.Concat(resp.Timelines, resp.Offloaded), err
 }

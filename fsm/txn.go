@@ -81,8 +81,6 @@ func (t *txn) allRefused(c Command, r Result) bool {
 		return r.Err == nil && (!ok || travel.Began != t.Index)
 	case SetIntents:
 		return len(r.Refused) > 0 && len(r.Refused) == len(c.Intents)
-	case SetPreferredAZs:
-		return len(r.Refused) > 0 && len(r.Refused) == len(c.Items)
 	}
 	return false
 }

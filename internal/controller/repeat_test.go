@@ -97,3 +97,25 @@ func TestHalfAConfigurationIsRefusedBesideADrain(t *testing.T) {
 		t.Errorf("node made %s during its drain", w.node(1).Availability)
 	}
 }
+
+// A request about shards that nobody knew is repeated under its key, and changes those that
+// were created since.
+func TestPreferencesOfUnknownShardsAreNotSetLater(t *testing.T) {
+	w := newWorld(t, 1)
+	w.log.Upgrade(t)
+	prefer := func() {
+		az := neon.MakeAZ("other")
+		if _, err := NewTenants(w.Deps).SetPreferredAZs(tryOf(t, 1), neon.PreferredAZsRequest{
+			neon.Unsharded(tenantOne): &az,
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	prefer()
+	w.tenant(tenantOne, 0)
+	was, _ := w.log.State().Shard(neon.Unsharded(tenantOne))
+	prefer()
+	if sh, ok := w.log.State().Shard(was.ID); !ok || sh.PreferredAZ != was.PreferredAZ {
+		t.Errorf("it prefers %s", sh.PreferredAZ)
+	}
+}

@@ -162,7 +162,10 @@ func (m *Migrator) Abort(ctx context.Context, ref neon.TimelineRef) error {
 		case tl.Joint() && done(s, step):
 			return nil // another migration, begun since
 		case !tl.Joint() && (acknowledged(&tl) || len(tl.Set) == 0):
-			return nil
+			if done(s, step) {
+				return nil
+			}
+			return decide.Ended(ctx, m.Log, step) // nothing was to be done, and is not later
 		case !tl.Joint():
 			err = m.publish(ctx, s, &tl)
 		default:

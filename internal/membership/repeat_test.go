@@ -37,6 +37,32 @@ func TestAnAbortIsNotRepeated(t *testing.T) {
 	})
 }
 
+// A client's abort that found nothing to abort is repeated under its key, and takes back a
+// migration that was begun since.
+func TestAnAbortOfNothingIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.Upgrade(t)
+		if _, err := w.create(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		abort := func() error {
+			return w.migrator.Abort(
+				decide.ByClient(decide.WithRequest(t.Context(), [32]byte{1})), one)
+		}
+		if err := abort(); err != nil {
+			t.Fatal(err)
+		}
+		tl := w.timeline(t)
+		w.Must(fsm.BeginMembership{
+			Tenant: one.Tenant, Timeline: one.Timeline, Generation: tl.Generation, NewSet: moved,
+		})
+		if err := abort(); err == nil && !joint(t, w) {
+			t.Error("another migration was aborted")
+		}
+	})
+}
+
 // The first BeginMembership loses a race; the second has another number.
 func TestAMigrationThatLostARaceIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -141,7 +141,7 @@ func (p *Splitter) Split(
 		tenant, _ := p.Log.State().Tenant(id)
 		decide.AwaitAtMost(ctx, p.Reconciler, decide.LongWait, s.Index, tenant.Shards())
 	}
-	index, err := p.begin(ctx, id, req)
+	index, joined, err := p.begin(ctx, id, req)
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +150,11 @@ func (p *Splitter) Split(
 		fsm.Split{Tenant: id, Count: neon.ShardCount(req.Count), Began: index})
 	if err != nil {
 		return nil, err
+	}
+	if joined {
+		if err := decide.Note(ctx, p.Log); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.fail(ctx, "shard-split-post-complete", neon.Internal); err != nil {
 		return nil, err
@@ -160,16 +165,19 @@ func (p *Splitter) Split(
 }
 
 // begin begins a split, or joins the same one that another request has begun. Who joins has
-// done nothing: if it is rolled back, a later try of the request begins another one.
+// done nothing: if it is rolled back, a later try of the request begins another one. If it
+// succeeds, that has to be noted.
 func (p *Splitter) begin(
 	ctx context.Context, id neon.TenantID, req neon.ShardSplitRequest,
-) (index uint64, err error) {
+) (index uint64, joined bool, err error) {
 	if sp, ok := p.Log.State().Split(id); ok && sp.Active() &&
 		sp.Count == neon.ShardCount(req.Count) {
-		return sp.Began, nil
+		// A later try finds a split that it has begun by its name.
+		return sp.Began, !decide.Done(ctx, p.Log.State()), nil
 	}
-	return decide.Commit(ctx, p.Log,
+	index, err = decide.Commit(ctx, p.Log,
 		func(s *fsm.State) (fsm.Command, error) { return decideSplit(s, id, req) })
+	return index, false, err
 }
 
 // awaitLeftovers waits, as long as a client may be kept waiting for what is no condition of

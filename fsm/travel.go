@@ -87,7 +87,8 @@ func (r Travel) same(o Travel) bool {
 }
 
 // EndTravel ends the time travel that was begun at an index. The proposer knows that no
-// pageserver is at it any more. One that is over is passed over.
+// pageserver is at it any more. One that is over is passed over. The deletions of timelines
+// of the tenant that have not ended were not made: they would take away what was put back.
 type EndTravel struct {
 	Tenant neon.TenantID `cbor:"1,keyasint"`
 	Began  uint64        `cbor:"2,keyasint"`
@@ -105,6 +106,12 @@ func (c EndTravel) apply(t *txn) Result {
 		t.travels.Delete(r)
 		if c.Failed {
 			t.forgetRequest(c.Began)
+			return Result{}
+		}
+		for _, d := range t.deletesOf(c.Tenant) {
+			t.deletes.Delete(d)
+			t.touched.Timelines = true
+			t.forgetRequest(d.Sequence)
 		}
 		t.touched.Tenants = append(t.touched.Tenants, c.Tenant)
 	}

@@ -313,6 +313,27 @@ func TestATimeTravelIsDoneByWhoBeganIt(t *testing.T) {
 	}
 }
 
+// A deletion that was recorded before a time travel, and has not ended, must not take away
+// what that has brought back. It has not been made.
+func TestATimeTravelEndsTheDeletionsOfTimelines(t *testing.T) {
+	ref := neon.TimelineRef{Tenant: modelTenant(1), Timeline: modelTimeline(1)}
+	s, _ := must(t, small(t), SetLevel{Level: Level})
+	s, _ = Apply(s, s.Index+1, RequestID{1}, BeginDeleteTimeline(ref))
+	tenant, _ := s.Tenant(ref.Tenant)
+	s, _ = must(t, s, UpdateTenant{
+		ID: ref.Tenant, Sequence: tenant.Sequence, Policy: new(neon.Placement{}),
+	})
+	s, _ = must(t, s, BeginTravel{Tenant: ref.Tenant, Counts: []neon.ShardCount{2}})
+	r, _ := s.Travel(ref.Tenant)
+	for _, failed := range []bool{false, true} {
+		after, _ := must(t, s, EndTravel{Tenant: ref.Tenant, Began: r.Began, Failed: failed})
+		_, recorded := after.TimelineDelete(ref)
+		if _, done := after.Done(RequestID{1}); recorded != failed || done != failed {
+			t.Errorf("failed %v: recorded %v, done %v", failed, recorded, done)
+		}
+	}
+}
+
 // A creation that has begun before finds it, also after the end of the deletion.
 func TestATenantKeepsWhenATimelineWasDeleted(t *testing.T) {
 	del := BeginDeleteTimeline{Tenant: modelTenant(1), Timeline: modelTimeline(1)}

@@ -130,7 +130,11 @@ func (n *Nodes) Configure(ctx context.Context, req neon.NodeConfigure, others Ot
 	if err != nil {
 		return err
 	}
-	done := decide.Done(ctx, before) && (req.Scheduling == nil || req.Availability == nil)
+	changes := uint32(1)
+	if req.Scheduling != nil && req.Availability != nil {
+		changes = 2
+	}
+	done := decide.DoneAll(ctx, before, changes)
 	if what, runs := ongoing(before, req.ID, others); runs && !done {
 		return neon.Errorf(neon.PreconditionFailed,
 			"Ongoing background operation forbids configuring: %s", what)

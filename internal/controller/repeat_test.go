@@ -119,3 +119,20 @@ func TestPreferencesOfUnknownShardsAreNotSetLater(t *testing.T) {
 		t.Errorf("it prefers %s", sh.PreferredAZ)
 	}
 }
+
+// Both halves were done and the answer was lost. A drain of another node was begun since.
+func TestAWholeConfigurationIsRecognisedBesideADrain(t *testing.T) {
+	w := newWorld(t, 3)
+	w.log.Upgrade(t)
+	nodes := NewNodes(w.Deps)
+	req := neon.NodeConfigure{
+		ID: 1, Scheduling: new(neon.SchedulingPause), Availability: new(neon.NodeOffline),
+	}
+	if err := nodes.Configure(tryOf(t, 1), req, Exclusively); err != nil {
+		t.Fatal(err)
+	}
+	w.begin(2, fsm.OperationDrain)
+	if err := nodes.Configure(tryOf(t, 1), req, Exclusively); err != nil {
+		t.Errorf("done, and answered %v", err)
+	}
+}

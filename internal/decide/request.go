@@ -84,12 +84,15 @@ func namedByClient(ctx context.Context) bool {
 // Done reports whether an earlier try of the request that ctx belongs to, or this one, has
 // made its first change, as far as s remembers. It tells for sure only on a linearizable
 // read.
-func Done(ctx context.Context, s *fsm.State) bool {
+func Done(ctx context.Context, s *fsm.State) bool { return DoneAll(ctx, s, 1) }
+
+// DoneAll is Done for a request of several changes, of which the last one has been made.
+func DoneAll(ctx context.Context, s *fsm.State, changes uint32) bool {
 	r, ok := ctx.Value(requestKey{}).(*request)
 	if !ok {
 		return false
 	}
-	_, done := s.Done(r.id(0))
+	_, done := s.Done(r.id(changes - 1))
 	return done
 }
 

@@ -136,3 +136,25 @@ func TestAWholeConfigurationIsRecognisedBesideADrain(t *testing.T) {
 		t.Errorf("done, and answered %v", err)
 	}
 }
+
+// The creation was done and its answer lost. The owner was replaced, and the new one does not
+// have the tenant yet: the timeline was not deleted.
+func TestAnOwnerThatDoesNotHaveTheTenantYetHasDeletedNothing(t *testing.T) {
+	w := newWorld(t, 2)
+	w.log.Upgrade(t)
+	w.tenant(tenantOne, 1)
+	w.log.Attach(t, tenantOne)
+	timelines, _ := w.timelines()
+	w.answers("")
+	req := neon.TimelineCreateRequest{Timeline: timelineOne, Bootstrap: &neon.TimelineBootstrap{}}
+	if _, err := timelines.Create(tryOf(t, 1), tenantOne, req); err != nil {
+		t.Fatal(err)
+	}
+	w.calls.call = func(neon.NodeID, neon.ShardID, neon.ShardCall) (int, string, error) {
+		return 0, "", &statusError{404, neon.NotFound, "NotFound: tenant " + tenantOne.String()}
+	}
+	if _, err := timelines.Create(tryOf(t, 1), tenantOne, req); neon.CodeOf(err) !=
+		neon.Unavailable {
+		t.Errorf("%v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -169,6 +170,10 @@ func (t *Timelines) created(
 ) (info neon.TimelineInfo, err error) {
 	_, body, err := t.Pageservers.Call(ctx, &o.Node, o.Shard, neon.DescribeTimeline(id))
 	switch {
+	case fanout.StatusOf(err) == http.StatusNotFound &&
+		strings.Contains(fanout.MessageOf(err), "tenant "+o.Shard.Tenant.String()):
+		return info, neon.Errorf(neon.Unavailable,
+			"%s does not have the tenant yet, retry later: %w", o.Name(), err)
 	case fanout.StatusOf(err) == http.StatusNotFound:
 		return info, neon.Errorf(neon.Conflict,
 			"timeline %s was created by this request, and has been deleted since", id)

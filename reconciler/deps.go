@@ -132,7 +132,8 @@ type Options struct {
 
 	OperationInterval time.Duration // 250 ms between looks at the operations on nodes
 	OperationPause    time.Duration // 5 ms from the end of a move to the look that begins the next
-	OperationMoves    int           // 64 shards under way at a time for all of them together
+	// 256 shards under way at a time at a node that has all its slots, for all operations
+	OperationMoves int
 	// 30 s without progress: a move for an operation waits no longer to be warm
 	Stalled time.Duration
 	// 256 MiB that a drain leaves to download after the cut-over, at most
@@ -192,7 +193,7 @@ func (o Options) withDefaults() Options {
 	d(&o.StartScanTimeout, 15*time.Second)
 	d(&o.OperationInterval, 250*time.Millisecond)
 	d(&o.OperationPause, 5*time.Millisecond)
-	n(&o.OperationMoves, 64)
+	n(&o.OperationMoves, 256)
 	d(&o.Stalled, 30*time.Second)
 	if o.MaxSecondaryLag == 0 {
 		o.MaxSecondaryLag = 256 << 20

@@ -23,8 +23,9 @@ type feed struct {
 	report   *report
 	metrics  Metrics
 
-	signal wait.Signal
-	orders wait.Broadcast // nodes or tenants changed, with what is under way for them
+	signal     wait.Signal
+	orders     wait.Broadcast // nodes or tenants changed, with what is under way for them
+	operations wait.Signal    // nodes changed, and with them perhaps the operations on them
 
 	mu      sync.Mutex
 	touched fsm.Touched
@@ -79,6 +80,7 @@ func (f *feed) pass(st *fsm.State, c fsm.Touched) {
 	}
 	if len(c.Nodes) > 0 {
 		f.nodes.changed()
+		f.operations.Set()
 	} else if f.unplaced.freed(st, c.Tenants) {
 		f.nodes.wakeRules()
 	}

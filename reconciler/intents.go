@@ -92,6 +92,9 @@ func (c *committer) propose(intents []fsm.Intent) (all fsm.Result, err error) {
 		all.Refused = append(all.Refused, r.Refused...)
 		intents = intents[n:]
 	}
+	if len(intents) > 0 {
+		return all, context.Cause(c.ctx)
+	}
 	return all, nil
 }
 

@@ -109,3 +109,17 @@ func TestManyIntentsAreDividedIntoEntries(t *testing.T) {
 		t.Errorf("one that is too large is divided into %d", n)
 	}
 }
+
+// What a term has no time for is not taken for committed: whoever goes on until nothing is
+// left would do so for ever.
+func TestWhatATermDoesNotCommitIsRefused(t *testing.T) {
+	l, c := newRefuser(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c.ctx = ctx
+	cancel()
+	id := neon.ShardID{Count: 1}
+	if refused := c.commit([]fsm.Intent{{Shard: id}}); len(refused) != 1 || refused[0] != id ||
+		len(l.proposed) != 0 {
+		t.Errorf("of %d entries %v are refused", len(l.proposed), refused)
+	}
+}

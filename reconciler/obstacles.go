@@ -108,8 +108,7 @@ func (o *operations) settle(l *look, v opinion) opinion {
 	if l.op.overdue != "" {
 		return opinion{verdict: stays, why: because(l.op.overdue, v.why)}
 	}
-	since, begun := l.op.moving[l.id]
-	if begun && time.Since(since) >= movePatience {
+	if m, begun := l.op.moving[l.id]; begun && time.Since(m.since) >= movePatience {
 		why := cmp.Or(v.why, o.queue.Status(l.id).LastError, "nothing")
 		return opinion{verdict: stays, why: fmt.Sprintf("it was waited for for %s, in the end for: %s",
 			movePatience, why)}

@@ -37,13 +37,15 @@ type operations struct {
 	outbox     troubled
 	loads      func() map[neon.NodeID]scheduler.Load
 	commit     func([]fsm.Intent) (refused []neon.ShardID)
-	arrived    wait.Signal // a shard that is waited for is as its record says
+	wake       wait.Signal // arrived has grown, or a node is not what it was
 	running    map[neon.NodeID]*operation
+	crowd      crowd
 	began      time.Time // when this leader began with them
 
 	mu      sync.Mutex                             // guards what others ask for
 	status  map[neon.NodeID]decide.OperationStatus // what hinders them
 	awaited map[neon.ShardID]struct{}              // what they move
+	arrived []neon.ShardID                         // of those: as their records say, or nearly
 }
 
 // troubled knows of which tenants compute cannot be told.
@@ -56,7 +58,8 @@ type operation struct {
 	fsm.Operation
 	node      neon.NodeID
 	plan      []neon.ShardID               // not looked at yet
-	moving    map[neon.ShardID]time.Time   // on their way, since when
+	later     []neon.ShardID               // could not be begun, to be looked at with the clock
+	moving    map[neon.ShardID]move        // on their way
 	to        map[neon.ShardID]neon.NodeID // where those of a drain were to move
 	looked    map[neon.ShardID]struct{}    // by a drain: all that were ever planned
 	obstacles map[neon.ShardID]obstacle    // what some of both cannot get over now
@@ -70,7 +73,7 @@ type operation struct {
 func newOperation(n *fsm.Node) *operation {
 	return &operation{
 		Operation: n.Operation, node: n.ID, headway: headwayOf(n.Operation),
-		moving: make(map[neon.ShardID]time.Time), to: make(map[neon.ShardID]neon.NodeID),
+		moving: make(map[neon.ShardID]move), to: make(map[neon.ShardID]neon.NodeID),
 		looked: make(map[neon.ShardID]struct{}), obstacles: make(map[neon.ShardID]obstacle),
 		left: make(map[neon.ShardID]string),
 	}
@@ -82,7 +85,7 @@ type verdict uint8
 const (
 	finished verdict = iota // nothing any more
 	waiting                 // it is on its way, or will be able to go
-	later                   // it has to be looked at anew in the next round
+	later                   // it has to be looked at anew after a while
 	act                     // commit an intent
 	stays                   // nothing any more, though it is not where it should be
 )
@@ -106,14 +109,15 @@ func (o *operations) run() {
 	o.began = time.Now()
 	tick := time.NewTicker(o.opts.OperationInterval)
 	defer tick.Stop()
-	for {
-		o.round()
+	for whole := true; ; {
+		o.round(whole)
 		select {
 		case <-tick.C:
-		case <-o.arrived:
-			// One move that ends makes room for another. What ends together is looked at
+			whole = true
+		case <-o.wake:
+			// A move that ends makes room for another. What ends together is looked at
 			// together.
-			if wait.Sleep(o.ctx, o.opts.OperationPause) != nil {
+			if whole = false; wait.Sleep(o.ctx, o.opts.OperationPause) != nil {
 				return
 			}
 		case <-o.ctx.Done():
@@ -132,19 +136,19 @@ func operating(st *fsm.State) (n int) {
 	return n
 }
 
-// round makes every operation do what it can do now. All of them together have at
-// most OperationMoves shards under way.
-func (o *operations) round() {
+// round makes every operation do what it can do now. A whole one looks at all that is under
+// way, another one at what has arrived.
+func (o *operations) round(whole bool) {
+	arrived := o.takeArrived()
 	st := o.log.State()
 	o.follow(st)
+	if whole {
+		defer o.await()
+	}
 	if len(o.running) == 0 {
 		return
 	}
-	defer o.await()
-	budget := o.opts.OperationMoves
-	for _, op := range o.running {
-		budget -= len(op.moving)
-	}
+	o.crowd.count(o.running)
 	for _, id := range slices.Sorted(maps.Keys(o.running)) {
 		op := o.running[id]
 		switch {
@@ -161,12 +165,10 @@ func (o *operations) round() {
 		if n, _ := st.Node(op.node); n.Operation != op.Operation {
 			continue // it was ended or interrupted meanwhile
 		}
-		before := len(op.moving)
-		o.advance(st, op, max(0, budget))
-		budget -= len(op.moving) - before
+		o.advance(st, op, op.due(whole, arrived))
 		o.noteProgress(op)
 		o.publish(op)
-		if len(op.plan) == 0 && len(op.moving) == 0 {
+		if len(op.plan)+len(op.later)+len(op.moving) == 0 {
 			o.finish(op)
 		}
 	}
@@ -222,9 +224,10 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 		op.plan = scheduler.New(st, o.loads()).Fill(op.node)
 		for sh := range st.SecondaryOn(op.node, neon.ShardID{}) {
 			if sh.PreferredNode == op.node {
-				op.moving[sh.ID] = now
+				op.moving[sh.ID] = move{now, []neon.NodeID{sh.Attached, op.node}}
 			}
 		}
+		o.expect(slices.Collect(maps.Keys(op.moving))...)
 		return
 	}
 	for sh := range st.NodeShards(op.node) {
@@ -232,7 +235,8 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 		switch {
 		case settled:
 		case sh.Attached == op.node && sh.PreferredNode != 0:
-			op.moving[sh.ID], op.to[sh.ID] = now, sh.PreferredNode
+			op.moving[sh.ID] = move{now, []neon.NodeID{op.node, sh.PreferredNode}}
+			op.to[sh.ID] = sh.PreferredNode
 		case op.Kind == fsm.OperationDelete, sh.Attached == op.node, sh.GenNode == op.node:
 			op.plan = append(op.plan, sh.ID)
 			op.looked[sh.ID] = struct{}{}
@@ -251,9 +255,10 @@ func (o *operations) begin(st *fsm.State, op *operation) {
 		meant := sh.Attached == op.node ||
 			op.Kind == fsm.OperationDelete && sh.HasSecondary(op.node)
 		if ok && !meant && !settled {
-			op.moving[id] = now
+			op.moving[id] = move{now, []neon.NodeID{op.node, sh.Attached}}
 		}
 	}
+	o.expect(slices.Collect(maps.Keys(op.moving))...)
 }
 
 // newcomers lists what is attached on the node of a drain and was not there when it was
@@ -266,72 +271,6 @@ func (o *operations) newcomers(op *operation) (ids []neon.ShardID) {
 		}
 	}
 	return ids
-}
-
-// advance looks at what is under way and begins as many moves as there is room for.
-func (o *operations) advance(st *fsm.State, op *operation, room int) {
-	op.overdue = o.overdue(st, op)
-	sched := scheduler.New(st, o.loads())
-	var intents []fsm.Intent
-	consider := func(id neon.ShardID) {
-		_, begun := op.moving[id]
-		l := &look{st: st, sched: sched, op: op, id: id, begun: begun}
-		v := o.settle(l, o.next(l))
-		switch v.verdict {
-		case finished:
-			if begun {
-				op.moved++
-				op.gotOn = time.Now()
-			}
-			delete(op.moving, id)
-			delete(op.obstacles, id)
-			return
-		case later:
-			delete(op.moving, id)
-			op.plan = append(op.plan, id)
-			return
-		case stays:
-			delete(op.moving, id)
-			op.left[id] = v.why
-			o.logger.Info("shard stays where it is: "+v.why, "shard", id, "node", op.node)
-			if sh, ok := st.Shard(id); ok {
-				if in, ok := sched.GiveUp(sh); ok {
-					intents = append(intents, in)
-				}
-			}
-			return
-		case act:
-			intents = append(intents, v.intent)
-			op.to[id] = v.intent.PreferredNode
-		}
-		if !begun {
-			op.moving[id] = time.Now()
-		}
-	}
-	for _, id := range slices.SortedFunc(maps.Keys(op.moving), neon.ShardID.Compare) {
-		consider(id)
-	}
-	limit := len(op.moving) + room
-	for range len(op.plan) {
-		if len(op.moving) >= limit {
-			break
-		}
-		id := op.plan[0]
-		op.plan = op.plan[1:]
-		if _, under := op.moving[id]; !under {
-			consider(id)
-		}
-	}
-	// What was refused has not begun, or not been given up: it is looked at again as new.
-	for _, id := range o.commit(intents) {
-		long := op.refused(id, o.opts.Stalled)
-		if _, settled := op.left[id]; settled && long {
-			continue
-		}
-		delete(op.moving, id)
-		delete(op.left, id)
-		op.plan = append(op.plan, id)
-	}
 }
 
 // look is one look at one shard of an operation.
@@ -495,7 +434,7 @@ func (o *operations) skipFinished(st *fsm.State, op *operation) {
 		return o.next(&look{st: st, sched: sched, op: op, id: id}).verdict == finished
 	}
 	op.plan = slices.DeleteFunc(op.plan, finished)
-	maps.DeleteFunc(op.moving, func(id neon.ShardID, _ time.Time) bool { return finished(id) })
+	maps.DeleteFunc(op.moving, func(id neon.ShardID, _ move) bool { return finished(id) })
 }
 
 // drop forgets an operation that is over.
@@ -504,29 +443,6 @@ func (o *operations) drop(op *operation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.status, op.node)
-}
-
-// await has the end of every move that is under way wake the operations.
-func (o *operations) await() {
-	awaited := make(map[neon.ShardID]struct{})
-	for _, op := range o.running {
-		for id := range op.moving {
-			awaited[id] = struct{}{}
-		}
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.awaited = awaited
-}
-
-// ended hears that a shard is as its record says.
-func (o *operations) ended(id neon.ShardID) {
-	o.mu.Lock()
-	_, awaited := o.awaited[id]
-	o.mu.Unlock()
-	if awaited {
-		o.arrived.Set()
-	}
 }
 
 // publish tells others what hinders an operation.

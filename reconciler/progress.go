@@ -81,7 +81,8 @@ func (o *operations) overdue(st *fsm.State, op *operation) string {
 		nodes++
 	}
 	moves := 2*op.Total + st.ShardCount()/nodes
-	limit := movePatience * time.Duration(2+moves/max(1, o.opts.OperationMoves))
+	atOnce := min(o.opts.OperationMoves, o.opts.PerNode)
+	limit := movePatience * time.Duration(2+moves/atOnce)
 	if time.Since(time.UnixMilli(op.At)) < limit {
 		return ""
 	}

@@ -125,9 +125,12 @@ func (t *term) addLoops(d Deps) {
 	t.operations = &operations{
 		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,
 		seen: t.seen, queue: t.queue, scenes: t.scenes, outbox: t.outbox, loads: t.nodes.loads,
-		commit: commit, arrived: wait.NewSignal(), running: make(map[neon.NodeID]*operation),
-		status: make(map[neon.NodeID]decide.OperationStatus),
+		commit: commit, wake: wait.NewSignal(), running: make(map[neon.NodeID]*operation),
+		crowd:   crowd{opts: d.Options, slots: t.queue.Slots},
+		status:  make(map[neon.NodeID]decide.OperationStatus),
+		awaited: make(map[neon.ShardID]struct{}),
 	}
+	t.feed.operations = t.operations.wake
 	t.chaos = &chaos{
 		ctx: t.ctx, opts: d.Options.Chaos, log: d.Log, logger: d.Logger, loads: t.nodes.loads,
 		commit: commit,

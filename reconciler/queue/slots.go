@@ -158,6 +158,19 @@ func (q *Queue[M]) Throttle(n neon.NodeID) {
 	}
 }
 
+// Slots is how many calls of each kind a node takes at a time, at present.
+func (q *Queue[M]) Slots(n neon.NodeID) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	least := q.perNode
+	for kind := range kinds {
+		if s := q.slots[place{n, kind}]; s != nil {
+			least = min(least, s.limit)
+		}
+	}
+	return least
+}
+
 // handBack passes on a slot that a task was given while it was parked and then did
 // not need. Otherwise those that still wait would wait for ever.
 func (q *Queue[M]) handBack(t *Task[M]) {

@@ -44,10 +44,10 @@ type Sizes interface {
 // Migrations are the slow calls of a live migration.
 type Migrations interface {
 	// SecondaryDownload warms a secondary for at most wait and reports whether it
-	// is complete.
+	// is complete, and how warm it is.
 	SecondaryDownload(
 		ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
-	) (done bool, err error)
+	) (done bool, p neon.SecondaryProgress, err error)
 
 	// SecondaryStatus tells how warm a secondary is.
 	SecondaryStatus(

@@ -265,25 +265,27 @@ func (f *fleet) TopTenants(
 }
 
 func (f *fleet) SecondaryDownload(
-	ctx context.Context, node *fsm.Node, _ neon.ShardID, atMost time.Duration,
-) (bool, error) {
+	ctx context.Context, node *fsm.Node, id neon.ShardID, atMost time.Duration,
+) (done bool, p neon.SecondaryProgress, err error) {
 	if err := f.enter(ctx, node.ID, callWarm); err != nil {
-		return false, err
+		return false, p, err
 	}
 	f.mu.Lock()
 	slow := f.slow
 	f.mu.Unlock()
-	if !slow {
-		return true, nil
+	if slow {
+		err = wait.Sleep(ctx, atMost)
+		f.set(func() {
+			f.asked++
+			if err != nil {
+				f.cut++
+			}
+		})
 	}
-	err := wait.Sleep(ctx, atMost)
-	f.set(func() {
-		f.asked++
-		if err != nil {
-			f.cut++
-		}
-	})
-	return false, err
+	if err == nil {
+		p, err = f.progress(node, id)
+	}
+	return err == nil && !slow, p, err
 }
 
 func (f *fleet) SecondaryStatus(
@@ -292,6 +294,11 @@ func (f *fleet) SecondaryStatus(
 	if err := f.enter(ctx, node.ID, callWarm); err != nil {
 		return p, err
 	}
+	return f.progress(node, id)
+}
+
+// progress is how warm a secondary is.
+func (f *fleet) progress(node *fsm.Node, id neon.ShardID) (p neon.SecondaryProgress, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.at[node.ID][id].Mode != neon.Secondary {

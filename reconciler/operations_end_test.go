@@ -292,12 +292,13 @@ type cold struct {
 
 func (f cold) SecondaryDownload(
 	ctx context.Context, node *fsm.Node, id neon.ShardID, atMost time.Duration,
-) (bool, error) {
-	done, err := f.fleet.SecondaryDownload(ctx, node, id, atMost)
+) (bool, neon.SecondaryProgress, error) {
+	done, p, err := f.fleet.SecondaryDownload(ctx, node, id, atMost)
 	if err == nil && time.Now().Before(f.until(id)) {
-		return false, wait.Sleep(ctx, atMost)
+		p.BytesDownloaded /= 10
+		return false, p, wait.Sleep(ctx, atMost)
 	}
-	return done, err
+	return done, p, err
 }
 
 func (f cold) SecondaryStatus(

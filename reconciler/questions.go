@@ -44,12 +44,12 @@ func (q *questions) ask(
 
 func (q *questions) SecondaryDownload(
 	ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
-) (done bool, err error) {
+) (done bool, p neon.SecondaryProgress, err error) {
 	err = q.ask(ctx, node, limits{wait, max(2*wait, q.look())}, func(ctx context.Context) error {
-		done, err = q.to.SecondaryDownload(ctx, node, shard, wait)
+		done, p, err = q.to.SecondaryDownload(ctx, node, shard, wait)
 		return err
 	})
-	return done, err
+	return done, p, err
 }
 
 func (q *questions) SecondaryStatus(

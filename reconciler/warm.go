@@ -40,7 +40,7 @@ func (m *mover) warm(up context.Context, sc *plan.Scene, step plan.Step) error {
 		if now, ok := m.log.State().Shard(sc.Shard.ID); !ok || now.Attached != step.Node {
 			return nil // it was decided otherwise meanwhile
 		}
-		done, err := m.migrations.SecondaryDownload(up, sc.Node(step.Node), sc.Shard.ID, request)
+		done, _, err := m.migrations.SecondaryDownload(up, sc.Node(step.Node), sc.Shard.ID, request)
 		if err != nil {
 			m.logger.Info("destination stays cold", "shard", sc.Shard.ID, "node", step.Node,
 				"err", err)
@@ -155,11 +155,14 @@ func (m *mover) download(
 			st.Splitting(now.ID.Tenant) {
 			break
 		}
-		done, err := m.migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID,
+		done, p, err := m.migrations.SecondaryDownload(ctx, sc.Node(step.Node), sc.Shard.ID,
 			min(m.opts.WarmRequest, warmRequest))
+		var unknown error
+		if err != nil { // it may have got further all the same
+			p, unknown = m.migrations.SecondaryStatus(ctx, sc.Node(step.Node), sc.Shard.ID)
+		}
 		most := l.have.BytesDownloaded
-		if p, serr := m.migrations.SecondaryStatus(ctx, sc.Node(step.Node),
-			sc.Shard.ID); serr == nil {
+		if unknown == nil {
 			l.have = p
 		}
 		if err != nil || done || l.op == fsm.OperationNone {

@@ -196,13 +196,17 @@ func TestRequests(t *testing.T) {
 			"timeline delete", 404, `{"msg":"gone"}`, "404",
 			func() (any, error) { return f.TimelineDelete(ctx, f.node, shard, tl) }},
 		{"download", "POST " + at + "/secondary/download?wait_ms=1500" + auth + "null",
-			"tenant_secondary_download post", 202, progress, "false",
+			"tenant_secondary_download post", 202, progress, "false 4",
 			func() (any, error) {
-				return f.SecondaryDownload(ctx, f.node, shard, 1500*time.Millisecond)
+				done, p, err := f.SecondaryDownload(ctx, f.node, shard, 1500*time.Millisecond)
+				return fmt.Sprint(done, " ", p.BytesTotal), err
 			}},
 		{"downloaded", "POST " + at + "/secondary/download?wait_ms=0" + auth + "null",
 			"tenant_secondary_download post", 200, progress, "true",
-			func() (any, error) { return f.SecondaryDownload(ctx, f.node, shard, 0) }},
+			func() (any, error) {
+				done, _, err := f.SecondaryDownload(ctx, f.node, shard, 0)
+				return done, err
+			}},
 		{"secondary status", "GET " + at + "/secondary/status" + auth + "null",
 			"tenant_secondary_status get", 200, progress, "4",
 			func() (any, error) {

@@ -117,21 +117,20 @@ func (c *Client) TenantDelete(ctx context.Context, node *fsm.Node, tenant neon.T
 
 // SecondaryDownload makes a secondary location download what its heatmap names, or joins
 // a download under way. It waits for that for at most wait. done reports whether
-// everything is there.
+// everything is there; progress is how much is.
 func (c *Client) SecondaryDownload(
 	ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
-) (done bool, err error) {
+) (done bool, progress neon.SecondaryProgress, err error) {
 	path := tenantPath(shard) + "/secondary/download?wait_ms=" +
 		strconv.FormatInt(wait.Milliseconds(), 10)
 	a, err := c.do(ctx, node, request{
 		label: "tenant_secondary_download", method: http.MethodPost, path: path,
 		timeout: max(2*wait, lookTimeout),
 	})
-	var progress neon.SecondaryProgress
 	if err == nil {
 		err = a.into(node, &progress)
 	}
-	return err == nil && a.status == http.StatusOK, err
+	return err == nil && a.status == http.StatusOK, progress, err
 }
 
 // SecondaryStatus returns how warm a secondary location is.

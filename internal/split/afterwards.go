@@ -88,7 +88,7 @@ func (p *Splitter) warmOne(ctx context.Context, s *fsm.State, sh *fsm.Shard) err
 	}
 	for _, id := range sh.Secondary {
 		if node, ok := s.Node(id); ok && node.Available() {
-			if _, err := p.Pageservers.SecondaryDownload(ctx, &node, sh.ID, 0); err != nil {
+			if _, _, err := p.Pageservers.SecondaryDownload(ctx, &node, sh.ID, 0); err != nil {
 				return err
 			}
 		}

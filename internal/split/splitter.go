@@ -45,7 +45,7 @@ type Pageservers interface {
 	// wait, and reports whether it is complete.
 	SecondaryDownload(
 		ctx context.Context, node *fsm.Node, shard neon.ShardID, wait time.Duration,
-	) (done bool, err error)
+	) (done bool, p neon.SecondaryProgress, err error)
 
 	// TopTenants lists the largest attached shards of a pageserver.
 	TopTenants(

@@ -119,8 +119,8 @@ func (f *splitter) HeatmapUpload(_ context.Context, _ *fsm.Node, shard neon.Shar
 
 func (f *splitter) SecondaryDownload(
 	_ context.Context, _ *fsm.Node, shard neon.ShardID, wait time.Duration,
-) (bool, error) {
-	return wait == 0, f.kick("download", shard)
+) (bool, neon.SecondaryProgress, error) {
+	return wait == 0, neon.SecondaryProgress{}, f.kick("download", shard)
 }
 
 func (f *splitter) TopTenants(

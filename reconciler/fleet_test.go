@@ -297,26 +297,6 @@ func (f *fleet) SecondaryStatus(
 	return f.progress(node, id)
 }
 
-// progress is how warm a secondary is.
-func (f *fleet) progress(node *fsm.Node, id neon.ShardID) (p neon.SecondaryProgress, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.at[node.ID][id].Mode != neon.Secondary {
-		return p, errors.New("no secondary")
-	}
-	lag := f.lag
-	if f.lagOf != nil {
-		lag = f.lagOf(id)
-	}
-	if f.mute {
-		return p, nil
-	}
-	return neon.SecondaryProgress{
-		HeatmapMtime: new(neon.Millis), BytesTotal: 100 << 30,
-		BytesDownloaded: 100<<30 - min(100<<30, lag),
-	}, nil
-}
-
 func (f *fleet) HeatmapUpload(ctx context.Context, node *fsm.Node, _ neon.ShardID) error {
 	f.set(func() { f.heatmaps = append(f.heatmaps, node.ID) })
 	return f.enter(ctx, node.ID, callWarm)

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -77,4 +78,24 @@ func TestABudgetFollowsTheSlotsOfItsNode(t *testing.T) {
 		!c.admits(move{nodes: []neon.NodeID{3}}) {
 		t.Error("a node without room is not told from one with room")
 	}
+}
+
+// progress is how warm a secondary is.
+func (f *fleet) progress(node *fsm.Node, id neon.ShardID) (p neon.SecondaryProgress, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.at[node.ID][id].Mode != neon.Secondary {
+		return p, errors.New("no secondary")
+	}
+	lag := f.lag
+	if f.lagOf != nil {
+		lag = f.lagOf(id)
+	}
+	if f.mute {
+		return p, nil
+	}
+	return neon.SecondaryProgress{
+		HeatmapMtime: new(neon.Millis), BytesTotal: 100 << 30,
+		BytesDownloaded: 100<<30 - min(100<<30, lag),
+	}, nil
 }

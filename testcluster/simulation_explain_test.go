@@ -89,6 +89,7 @@ func (e *episode) explainShards(err error) {
 	names = slices.Compact(names)
 	for _, name := range names[:min(len(names), explainedShards)] {
 		e.Logf("seed %d: the last of shard %s", e.seed, name)
+		e.logRecord(name)
 		var events []simpageserver.Event
 		for _, x := range e.Oracle().History() {
 			if x.Shard.String() == name {
@@ -109,6 +110,26 @@ func (e *episode) explainShards(err error) {
 				e.Logf("controller %d: %s", i, line)
 			}
 		}
+	}
+}
+
+// logRecord logs the record of a shard and of its tenant.
+func (e *episode) logRecord(name string) {
+	id, err := neon.ParseShardID(name)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s, err := e.newestState(ctx)
+	if err != nil {
+		return
+	}
+	if tenant, ok := s.Tenant(id.Tenant); ok {
+		e.Logf("tenant %+v", tenant)
+	}
+	if sh, ok := s.Shard(id); ok {
+		e.Logf("shard %+v", sh)
 	}
 }
 

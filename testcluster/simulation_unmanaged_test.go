@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"time"
 
+	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 )
@@ -140,15 +142,25 @@ func (w *worker) place(
 	n.Handler().ServeHTTP(httptest.NewRecorder(), req)
 }
 
-// tame gives the wild tenants of all workers into the controllers' care.
+// travelLimit bounds how long a time travel whose call was lost keeps its tenant.
+const travelLimit = 8 * time.Minute
+
+// tame gives the wild tenants of all workers into the controllers' care, once no time
+// travel is in the way.
 func (e *episode) tame(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), travelLimit)
+	defer cancel()
 	for _, w := range e.workers {
 		for _, t := range w.wild {
 			e.persist(ctx, "take a tenant back",
 				func(ctx context.Context, c *testcluster.Client) error {
-					return c.Tenants().SetPolicy(ctx, t.shard.Tenant, neon.PolicyRequest{
+					err := c.Tenants().SetPolicy(ctx, t.shard.Tenant, neon.PolicyRequest{
 						Placement: ptr(neon.Attached(0)), Scheduling: ptr(neon.ShardActive),
 					})
+					if client.StatusOf(err) == http.StatusConflict {
+						return errors.New(err.Error()) // it waits, and is tried again
+					}
+					return err
 				})
 			t.here = 0
 		}

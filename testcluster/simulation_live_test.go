@@ -242,16 +242,22 @@ func (e *episode) deleteBeside(ctx context.Context, x obstacle) {
 func (e *episode) demandDeletion(ctx context.Context, id neon.TenantID, x obstacle) {
 	ctx, cancel := context.WithTimeout(ctx, promptLimit)
 	defer cancel()
+	var why error
 	for {
 		err := e.Client().WithTryTimeout(answerTimeout).Tenants().Delete(ctx, id)
 		if err == nil || client.StatusOf(err) == http.StatusNotFound {
 			return
 		}
+		if ctx.Err() == nil {
+			why = err
+		}
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
 			e.Errorf("seed %d, round %d: %s: another tenant, %s, is not deleted after %s: %v",
-				e.seed, e.tally.rounds, x.what, id, promptLimit, err)
+				e.seed, e.tally.rounds, x.what, id, promptLimit, why)
+			e.explainShards(fmt.Errorf("tenant %s", id))
+			e.stacks()
 			return
 		}
 	}

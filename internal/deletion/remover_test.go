@@ -143,6 +143,56 @@ func TestTwoRequestsShareOneRemoval(t *testing.T) {
 	})
 }
 
+// Who gives a request up ends no removal: else clients that wait for less than it takes would
+// begin it again and again, and none would hear of its end.
+func TestARemovalOutlivesItsRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, tenants := newRemovers(t, 19*time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { tenants.Run(ctx) })
+		synctest.Wait()
+		began := time.Now()
+		for err := error(context.DeadlineExceeded); err != nil; {
+			if time.Since(began) > time.Minute {
+				t.Fatalf("it is not deleted, after the pageservers %v were asked: %v", f.calls(), err)
+			}
+			try, give := context.WithTimeout(t.Context(), 10*time.Second)
+			if err = tenants.Delete(try, tenantOne); neon.CodeOf(err) == neon.NotFound {
+				err = nil
+			}
+			give()
+		}
+		if calls := f.calls(); len(calls) != 1 || time.Since(began) > 20*time.Second {
+			t.Errorf("asked %v, deleted after %s", calls, time.Since(began))
+		}
+		cancel()
+		run.Wait()
+	})
+}
+
+// The end of the term ends what requests have left to it.
+func TestARemovalEndsWithTheTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, tenants := newRemovers(t, time.Hour)
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { tenants.Run(ctx) })
+		synctest.Wait()
+		try, give := context.WithTimeout(t.Context(), time.Second)
+		defer give()
+		if err := tenants.Delete(try, tenantOne); err == nil {
+			t.Error("it is deleted")
+		}
+		began := time.Now()
+		cancel()
+		run.Wait()
+		if time.Since(began) > 0 {
+			t.Errorf("the term ended after %s", time.Since(began))
+		}
+	})
+}
+
 // A leader that is not one any more has asked, and its removal goes on.
 func TestTheNextLeaderAsksTheSameRemover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -38,6 +38,8 @@ type Tenants struct {
 
 	turns duty.Turns[neon.TenantID] // held from the removal of data to the end of a deletion
 
+	term term // in which data is removed
+
 	unfinished chan neon.TenantID // what a request could not finish
 	removals   chan struct{}      // held by those of Run that remove data
 	retries    chan struct{}      // the same, after a try that failed
@@ -97,12 +99,20 @@ func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint
 	if err != nil {
 		return err
 	}
-	defer release()
+	return t.term.do(ctx, func(ctx context.Context) error {
+		defer release()
+		return t.remove(ctx, tenant)
+	})
+}
+
+// remove removes the data of a tenant that is attached nowhere any more, and ends its
+// deletion. The caller has the turn.
+func (t *Tenants) remove(ctx context.Context, tenant fsm.Tenant) error {
 	if err := t.removeData(ctx, tenant); err != nil {
 		return err
 	}
 	r, err := t.log.Propose(ctx, fsm.RequestID{},
-		fsm.FinishDeleteTenant{ID: id, Sequence: tenant.Sequence})
+		fsm.FinishDeleteTenant{ID: tenant.ID, Sequence: tenant.Sequence})
 	if r.Err != nil && (r.Err.Code == neon.Conflict || r.Err.Code == neon.PreconditionFailed) {
 		return nil // it was finished meanwhile, and the tenant may have been created again
 	}
@@ -125,6 +135,7 @@ func (t *Tenants) handOver(id neon.TenantID) {
 // looks for them now and then: a request that was given up before it knew that
 // its deletion was recorded hands over nothing.
 func (t *Tenants) Run(ctx context.Context) {
+	defer t.term.begin(ctx)()
 	var deleting duty.Keyed[neon.TenantID]
 	defer deleting.Wait()
 	start := func(id neon.TenantID) {

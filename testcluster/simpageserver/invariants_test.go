@@ -52,6 +52,23 @@ func (r *oracleRun) putBy(p uint32, m mode, gen neon.Generation, by source) {
 	r.moved(p, t, by)
 }
 
+// putAwayAndBack takes a shard from the node that compute uses. The call arrives before the
+// tenant serves again, or after that.
+func (r *oracleRun) putAwayAndBack(before bool) {
+	tenant := shardOf(0).Tenant
+	r.put(r.a, modeSingle, 1)
+	r.notified(tenant, []neon.NodeID{1}, false)
+	r.put(r.b, modeSingle, 2)
+	r.PutAway(tenant)
+	if !before {
+		r.Serving(tenant)
+	}
+	r.received(r.a, &locationChange{shard: shardOf(0), mode: modeNone})
+	r.Serving(tenant)
+	r.moved(r.a,
+		transition{shard: shardOf(0), from: modeSingle, fromGen: 1, to: modeNone}, bySender)
+}
+
 // reattach is the answer that a restarted pageserver gets for its disk's shard.
 func (r *oracleRun) reattach(p uint32, diskGen, gen neon.Generation) {
 	r.answered(p, []reattachTenant{{shard: shardOf(0), gen: gen, hasGen: true, mode: modeSingle}})
@@ -292,6 +309,11 @@ func placementCases() map[string]oracleCase {
 				r.Deleting(shardOf(0).Tenant)
 				r.put(r.a, modeNone, 0)
 			},
+		},
+		"I9 what was asked before compute used the tenant again": {
+			legal:   func(r *oracleRun) { r.putAwayAndBack(true) },
+			illegal: func(r *oracleRun) { r.putAwayAndBack(false) },
+			reports: []int{9},
 		},
 		"I9 nobody knows of what a late call attached": {
 			legal: func(r *oracleRun) {

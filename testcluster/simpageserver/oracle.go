@@ -85,6 +85,7 @@ func NewOracle(opt OracleOptions) *Oracle {
 		deletions:   deletionRules{f},
 		tenants: tenantRules{
 			facts: f, tenants: map[neon.TenantID]*tenantFacts{}, stopped: map[neon.ShardID]bool{},
+			asked: map[place]bool{},
 		},
 		timelines: timelineRules{
 			facts: f, tenants: map[neon.TenantID]map[neon.TimelineID]*timelineFacts{},

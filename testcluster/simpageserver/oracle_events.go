@@ -178,7 +178,7 @@ func (o *Oracle) moved(p uint32, t transition, by source) {
 		}
 	case t.from.attached():
 		successor, unknown := o.attachments.release(p, t, f, by)
-		if successor != nil && o.tenants.serves(t.shard.Tenant) {
+		if successor != nil && o.tenants.servedAt(t.shard, proc.node) {
 			o.compute.takenAway(t.shard, proc.node, takenAway{successor.holder, unknown, by})
 		}
 	}

@@ -7,7 +7,14 @@ type tenantRules struct {
 	facts
 	tenants map[neon.TenantID]*tenantFacts
 	stopped map[neon.ShardID]bool
-	intents bool // Deleting was called at least once
+	intents bool           // Deleting was called at least once
+	asked   map[place]bool // the newest change of each location came while nothing served
+}
+
+// place is a shard on a node.
+type place struct {
+	shard neon.ShardID
+	node  neon.NodeID
 }
 
 type tenantFacts struct {
@@ -40,8 +47,19 @@ func (r *tenantRules) serves(t neon.TenantID) bool {
 	return f == nil || !f.deleting && !f.putAway
 }
 
+// servedAt reports whether compute had anything to use of a tenant when the newest change of
+// a location of it arrived. What was asked before that is carried out after it.
+func (r *tenantRules) servedAt(shard neon.ShardID, node neon.NodeID) bool {
+	return r.serves(shard.Tenant) && !r.asked[place{shard, node}]
+}
+
 // called is I12, for a location call.
 func (r *tenantRules) called(shard neon.ShardID, node neon.NodeID) {
+	if at := (place{shard, node}); r.serves(shard.Tenant) {
+		delete(r.asked, at)
+	} else {
+		r.asked[at] = true
+	}
 	if r.stopped[shard] {
 		r.journal.violate(12, shard, node, "location call for a stopped shard")
 	}

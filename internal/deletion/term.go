@@ -1,0 +1,55 @@
+package deletion
+
+import (
+	"context"
+	"sync"
+)
+
+// term is the time for which this replica leads. What is begun in it for a request goes on
+// when the request is given up: a pageserver may go on as well, and whoever asked again would
+// have to begin anew. It ends with the term, which joins it. The zero value has not begun.
+type term struct {
+	mu  sync.Mutex
+	ctx context.Context // nil while this replica does not lead
+	all sync.WaitGroup
+}
+
+// begin begins the term, until ctx ends or end is called. The latter waits for all work.
+func (t *term) begin(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	t.mu.Lock()
+	t.ctx = ctx
+	t.mu.Unlock()
+	return func() {
+		cancel()
+		t.mu.Lock()
+		t.ctx = nil
+		t.mu.Unlock()
+		t.all.Wait()
+	}
+}
+
+// do runs work and waits for it, at most until ctx ends. The context of the work has the
+// values of ctx. Without a term the work ends with ctx.
+func (t *term) do(ctx context.Context, work func(context.Context) error) error {
+	t.mu.Lock()
+	of := t.ctx
+	if of == nil {
+		t.mu.Unlock()
+		return work(ctx)
+	}
+	done := make(chan error, 1)
+	t.all.Go(func() {
+		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+		defer cancel(nil)
+		defer context.AfterFunc(of, func() { cancel(context.Cause(of)) })()
+		done <- work(ctx)
+	})
+	t.mu.Unlock()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -38,7 +38,7 @@ type Tenants struct {
 
 	turns duty.Turns[neon.TenantID] // held from the removal of data to the end of a deletion
 
-	term term // in which data is removed
+	term duty.Term // in which data is removed
 
 	unfinished chan neon.TenantID // what a request could not finish
 	removals   chan struct{}      // held by those of Run that remove data
@@ -99,7 +99,7 @@ func (t *Tenants) finishDelete(ctx context.Context, id neon.TenantID, index uint
 	if err != nil {
 		return err
 	}
-	return t.term.do(ctx, func(ctx context.Context) error {
+	return t.term.Do(ctx, func(ctx context.Context) error {
 		defer release()
 		return t.remove(ctx, tenant)
 	})
@@ -135,7 +135,7 @@ func (t *Tenants) handOver(id neon.TenantID) {
 // looks for them now and then: a request that was given up before it knew that
 // its deletion was recorded hands over nothing.
 func (t *Tenants) Run(ctx context.Context) {
-	defer t.term.begin(ctx)()
+	defer t.term.Begin(ctx)()
 	var deleting duty.Keyed[neon.TenantID]
 	defer deleting.Wait()
 	start := func(id neon.TenantID) {

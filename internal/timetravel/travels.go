@@ -50,6 +50,7 @@ type Travels struct {
 	logger      *slog.Logger
 
 	turns duty.Turns[neon.TenantID] // held by who works on a record
+	term  duty.Term                 // in which pageservers are called
 	work  wait.Signal               // wakes Run
 
 	mu   sync.Mutex
@@ -84,7 +85,17 @@ func (t *Travels) Travel(
 	if err != nil {
 		return err
 	}
-	defer release()
+	return t.term.Do(ctx, func(ctx context.Context) error {
+		defer release()
+		return t.travel(ctx, id, to, counts)
+	})
+}
+
+// travel is Travel with the turn. It goes on when the client has gone: a call that ended with
+// it would be one without an answer.
+func (t *Travels) travel(
+	ctx context.Context, id neon.TenantID, to neon.TimeTravel, counts []neon.ShardCount,
+) error {
 	step := decide.NextStep(ctx)
 	s, err := t.log.ReadState(ctx)
 	if err != nil {
@@ -332,6 +343,7 @@ func (t *Travels) Changed(s *fsm.State, _ fsm.Touched) {
 // Run ends the time travels that earlier leaders and requests have left, for as long as
 // this replica leads. It returns when ctx ends.
 func (t *Travels) Run(ctx context.Context) {
+	defer t.term.Begin(ctx)()
 	var ending duty.Keyed[neon.TenantID]
 	defer ending.Wait()
 	for {

@@ -1,21 +1,21 @@
-package deletion
+package duty
 
 import (
 	"context"
 	"sync"
 )
 
-// term is the time for which this replica leads. What is begun in it for a request goes on
+// Term is the time for which this replica leads. What is begun in it for a request goes on
 // when the request is given up: a pageserver may go on as well, and whoever asked again would
 // have to begin anew. It ends with the term, which joins it. The zero value has not begun.
-type term struct {
+type Term struct {
 	mu  sync.Mutex
 	ctx context.Context // nil while this replica does not lead
 	all sync.WaitGroup
 }
 
-// begin begins the term, until ctx ends or end is called. The latter waits for all work.
-func (t *term) begin(ctx context.Context) (end func()) {
+// Begin begins the term, until ctx ends or end is called. The latter waits for all work.
+func (t *Term) Begin(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	t.mu.Lock()
 	t.ctx = ctx
@@ -29,9 +29,9 @@ func (t *term) begin(ctx context.Context) (end func()) {
 	}
 }
 
-// do runs work and waits for it, at most until ctx ends. The context of the work has the
+// Do runs work and waits for it, at most until ctx ends. The context of the work has the
 // values of ctx. Without a term the work ends with ctx.
-func (t *term) do(ctx context.Context, work func(context.Context) error) error {
+func (t *Term) Do(ctx context.Context, work func(context.Context) error) error {
 	t.mu.Lock()
 	of := t.ctx
 	if of == nil {

@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"time"
 
-	"quorate/api/client"
 	"quorate/api/neon"
 	"quorate/testcluster"
 )
@@ -152,15 +150,19 @@ func (e *episode) tame(ctx context.Context) {
 	defer cancel()
 	for _, w := range e.workers {
 		for _, t := range w.wild {
+			id := t.shard.Tenant
 			e.persist(ctx, "take a tenant back",
 				func(ctx context.Context, c *testcluster.Client) error {
-					err := c.Tenants().SetPolicy(ctx, t.shard.Tenant, neon.PolicyRequest{
+					s, err := e.newestState(ctx)
+					if err != nil {
+						return err
+					}
+					if _, travels := s.Travel(id); travels {
+						return fmt.Errorf("tenant %s is put back in time", id)
+					}
+					return c.Tenants().SetPolicy(ctx, id, neon.PolicyRequest{
 						Placement: ptr(neon.Attached(0)), Scheduling: ptr(neon.ShardActive),
 					})
-					if client.StatusOf(err) == http.StatusConflict {
-						return errors.New(err.Error()) // it waits, and is tried again
-					}
-					return err
 				})
 			t.here = 0
 		}

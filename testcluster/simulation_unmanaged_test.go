@@ -65,7 +65,9 @@ func (w *worker) toWild(ctx context.Context, c *testcluster.Client) {
 	case 10:
 		w.wild = slices.DeleteFunc(w.wild, func(o *wild) bool { return o == t })
 		w.Oracle().Deleting(id)
-		w.count(c.Tenants().Delete(ctx, id))
+		if !w.count(c.Tenants().Delete(ctx, id)) {
+			w.doomed = append(w.doomed, id) // it may not have begun
+		}
 	case 11:
 		if len(w.Safekeepers().Nodes()) == 0 {
 			_, err := c.Timelines().Create(ctx, id, neon.TimelineCreateRequest{
@@ -144,11 +146,24 @@ func (w *worker) place(
 const travelLimit = 8 * time.Minute
 
 // tame gives the wild tenants of all workers into the controllers' care, once no time
-// travel is in the way.
+// travel is in the way, and begins the deletions that may not have begun.
 func (e *episode) tame(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), travelLimit)
 	defer cancel()
 	for _, w := range e.workers {
+		for _, id := range w.doomed {
+			e.persist(ctx, "delete a wild tenant",
+				func(ctx context.Context, c *testcluster.Client) error {
+					err := c.Tenants().Delete(ctx, id)
+					if s, serr := e.newestState(ctx); serr == nil {
+						if tenant, _ := s.Tenant(id); tenant.Deleting {
+							return nil // the leader finishes it
+						}
+					}
+					return err
+				})
+		}
+		w.doomed = nil
 		for _, t := range w.wild {
 			id := t.shard.Tenant
 			e.persist(ctx, "take a tenant back",

@@ -43,6 +43,8 @@ type worker struct {
 	mine []*simTenant
 	wild []*wild
 	past []past
+
+	doomed []neon.TenantID // wild tenants whose deletion may not have begun
 }
 
 // work goes on until ctx ends; a request under way is finished.

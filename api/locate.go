@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"strconv"
 
@@ -27,43 +26,45 @@ func appendLocate(b []byte, r neon.LocateResponse) []byte {
 
 func appendLocateShard(b []byte, s *neon.LocateShard) []byte {
 	b = append(b, `{"shard_id":"`...)
-	b = hex.AppendEncode(b, s.Shard.Tenant[:])
-	if !s.Shard.IsUnsharded() {
-		b = append(b, '-')
-		b = hex.AppendEncode(b, []byte{byte(s.Shard.Number), byte(s.Shard.Count)})
-	}
+	b = appendShardID(b, s.Shard)
 	b = append(b, `","node_id":`...)
 	b = strconv.AppendUint(b, uint64(s.Node), 10)
-	b = appendHost(b, `,"listen_pg_addr":`, &s.PgAddr)
+	b = appendText(b, `,"listen_pg_addr":`, s.PgAddr)
 	b = appendPort(b, `,"listen_pg_port":`, &s.PgPort)
 	b = appendHost(b, `,"listen_grpc_addr":`, s.GRPCAddr)
 	b = appendPort(b, `,"listen_grpc_port":`, s.GRPCPort)
-	b = appendHost(b, `,"listen_http_addr":`, &s.HTTPAddr)
+	b = appendText(b, `,"listen_http_addr":`, s.HTTPAddr)
 	b = appendPort(b, `,"listen_http_port":`, &s.HTTPPort)
 	b = appendPort(b, `,"listen_https_port":`, s.HTTPSPort)
 	return append(b, '}')
 }
 
 func appendHost(b []byte, key string, host *string) []byte {
-	b = append(b, key...)
 	if host == nil {
-		return append(b, null...)
+		return append(append(b, key...), null...)
 	}
-	for i := range len(*host) {
-		if c := (*host)[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' ||
+	return appendText(b, key, *host)
+}
+
+// appendText prints a key and a string.
+func appendText(b []byte, key, text string) []byte {
+	b = append(b, key...)
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' ||
 			c == '&' {
-			return append(b, quoted(*host)...)
+			return append(b, encoded(text)...)
 		}
 	}
 	b = append(b, '"')
-	b = append(b, *host...)
+	b = append(b, text...)
 	return append(b, '"')
 }
 
-func quoted(s string) []byte {
-	b, err := json.Marshal(s)
+// encoded prints what always encodes.
+func encoded(v any) []byte {
+	b, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // a string always encodes
+		panic(err)
 	}
 	return b
 }

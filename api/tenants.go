@@ -47,7 +47,14 @@ func (h tenantHandler) list(c *call) (answer, error) {
 		}
 	}
 	all, err := h.tenants.List(c.ctx, p)
-	return reply(all, err)
+	if err != nil {
+		return answer{}, err
+	}
+	size := 2
+	for i := range all {
+		size += 1 + tenantSize(&all[i])
+	}
+	return answer{body: appendTenants(make([]byte, 0, size), all)}, nil
 }
 
 func (h tenantHandler) describe(c *call) (answer, error) {
@@ -56,7 +63,10 @@ func (h tenantHandler) describe(c *call) (answer, error) {
 		return answer{}, err
 	}
 	d, err := h.tenants.Describe(c.ctx, id)
-	return reply(d, err)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{body: appendTenant(make([]byte, 0, tenantSize(&d)), &d)}, nil
 }
 
 func (h tenantHandler) locate(c *call) (answer, error) {

@@ -142,8 +142,9 @@ func (w *worker) place(
 	n.Handler().ServeHTTP(httptest.NewRecorder(), req)
 }
 
-// travelLimit bounds how long a time travel whose call was lost keeps its tenant.
-const travelLimit = 8 * time.Minute
+// travelLimit bounds how long a time travel keeps its tenant: its call hangs for five minutes,
+// and may go on for six more.
+const travelLimit = 15 * time.Minute
 
 // tame gives the wild tenants of all workers into the controllers' care, once no time
 // travel is in the way, and begins the deletions that may not have begun.

@@ -25,7 +25,9 @@ func appendTenants(b []byte, all []neon.TenantDescribe) []byte {
 }
 
 // tenantSize is about how long the text of a tenant is, in bytes, to begin with.
-func tenantSize(d *neon.TenantDescribe) int { return 160 + 320*len(d.Shards) + len(d.Config.JSON()) }
+func tenantSize(d *neon.TenantDescribe) int {
+	return 160 + 320*len(d.Shards) + len(d.Config.JSON())
+}
 
 func appendTenant(b []byte, d *neon.TenantDescribe) []byte {
 	b = append(b, `{"tenant_id":"`...)

@@ -87,12 +87,11 @@ func BenchmarkListOf2500Tenants(b *testing.B) {
 	all := make([]neon.TenantDescribe, 2500)
 	for i := range all {
 		all[i].Tenant = neon.TenantID{byte(i), byte(i >> 8)}
-		for n := range 4 {
+		for n, id := range neon.ShardIDs(all[i].Tenant, 4) {
 			node := neon.NodeID(n + 1)
 			all[i].Shards = append(all[i].Shards, neon.ShardDescribe{
-				Shard:    neon.ShardID{Tenant: all[i].Tenant, Number: neon.ShardNumber(n), Count: 4},
-				Attached: &node, Secondary: neon.List[neon.NodeID]{7}, Scheduling: neon.ShardActive,
-				PreferredAZ: neon.MakeAZ("a"),
+				Shard: id, Attached: &node, Secondary: neon.List[neon.NodeID]{7},
+				Scheduling: neon.ShardActive, PreferredAZ: neon.MakeAZ("a"),
 			})
 		}
 	}

@@ -233,6 +233,7 @@ func TestADecisionBeforeTheWaitForASlotEndsIt(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		q.Wake(Normal, onNode(1, id))
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if turns != 2 {
 			t.Errorf("it was looked at %d times", turns)
 		}

@@ -230,7 +230,7 @@ func (e *episode) fallSilent(ctx context.Context) {
 }
 
 // demandNothingFor demands that a silent pageserver has got no location, unless the shard
-// has one on all the others already: that to which it moves counts besides.
+// has one on all the others that take any: that to which it moves counts besides.
 func (e *episode) demandNothingFor(
 	id neon.NodeID, others []*simpageserver.Node, before, after *fsm.State,
 ) {
@@ -246,12 +246,18 @@ func (e *episode) demandNothingFor(
 	for sh := range after.NodeShards(id) {
 		old, known := before.Shard(sh.ID)
 		_, split := before.Tenant(sh.ID.Tenant)
-		room := slices.ContainsFunc(others,
-			func(n *simpageserver.Node) bool { return !sh.Intends(n.ID()) })
+		room := slices.ContainsFunc(others, func(n *simpageserver.Node) bool {
+			node, _ := after.Node(n.ID())
+			return !sh.Intends(n.ID()) && node.Scheduling == neon.SchedulingActive &&
+				node.Available()
+		})
 		if !has(sh) || !room || !known && split || known && has(old) {
 			continue
 		}
 		e.Errorf("seed %d, round %d: shard %s has got a location on node %s, which is silent: %+v",
 			e.seed, e.tally.rounds, sh.ID, id, sh)
+		for n := range after.Nodes() {
+			e.Logf("node %s: %+v", n.ID, n)
+		}
 	}
 }

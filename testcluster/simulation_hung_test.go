@@ -249,7 +249,7 @@ func (e *episode) demandNothingFor(
 		room := slices.ContainsFunc(others, func(n *simpageserver.Node) bool {
 			node, _ := after.Node(n.ID())
 			return !sh.Intends(n.ID()) && node.Scheduling == neon.SchedulingActive &&
-				node.Available()
+				node.Available() && node.Silent == 0
 		})
 		if !has(sh) || !room || !known && split || known && has(old) {
 			continue

@@ -53,7 +53,9 @@ func (s *Scheduler) failOver(sh *fsm.Shard) (fsm.Intent, bool) {
 		s.undo(sh)
 		return fsm.Intent{}, false
 	}
-	if d.preferred == d.attached || d.preferred == dead {
+	// A tenant that is not optimised was to leave the node that is lost, or was asked for.
+	left := t.Scheduling != neon.ShardActive && !sh.Insisted
+	if d.preferred == d.attached || d.preferred == dead || left {
 		d.preferred = 0
 	}
 	if n, ok := s.state.Node(dead); ok && !n.Tombstone && n.Scheduling != neon.SchedulingDeleting &&

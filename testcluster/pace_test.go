@@ -54,7 +54,7 @@ func (e *episode) things() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := e.servers + len(e.workers)*mostWild
-	return n + len(e.tenants)*mostOfTenant
+	return n + (len(e.tenants)+e.filled)*mostOfTenant
 }
 
 // mostOfTenant is how many shards and timelines a tenant may have. What it has is its

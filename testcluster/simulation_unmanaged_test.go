@@ -155,7 +155,9 @@ func (e *episode) tame(ctx context.Context) {
 		for _, id := range w.doomed {
 			e.persist(ctx, "delete a wild tenant",
 				func(ctx context.Context, c *testcluster.Client) error {
-					err := c.Tenants().Delete(ctx, id)
+					try, cancel := context.WithTimeout(ctx, answerTimeout)
+					err := c.Tenants().Delete(try, id)
+					cancel()
 					if s, serr := e.newestState(ctx); serr == nil {
 						if tenant, _ := s.Tenant(id); tenant.Deleting {
 							return nil // the leader finishes it

@@ -49,12 +49,14 @@ func (e *episode) calling(what string) {
 	}
 }
 
-// things is how many shards, timelines, nodes and safekeepers there may be at most.
+// things is how many shards, timelines, nodes and safekeepers there may be at most. What
+// strains have made, and what workers have forgotten, is nobody's: the state tells of it.
 func (e *episode) things() int {
+	shards := e.moves.shards()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	n := e.servers + len(e.workers)*mostWild
-	return n + (len(e.tenants)+e.filled)*mostOfTenant
+	n := e.servers + len(e.workers)*mostWild + shards
+	return n + len(e.tenants)*mostOfTenant
 }
 
 // mostOfTenant is how many shards and timelines a tenant may have. What it has is its

@@ -113,18 +113,10 @@ func (e *episode) fillUp(ctx context.Context) (made []neon.TenantID) {
 			return err
 		}) {
 			made = append(made, id)
-			e.fill(1)
 			e.Fleet().Store().SetResidentSize(id, uint64(math.Exp2(5*e.rng.Float64())*(1<<30)))
 		}
 	}
 	return made
-}
-
-// fill counts tenants that a strain has made or taken down.
-func (e *episode) fill(n int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.filled += n
 }
 
 // takeDown deletes tenants, with pauses: the pace of controllers is not that of clients.
@@ -133,7 +125,6 @@ func (e *episode) takeDown(ctx context.Context, made []neon.TenantID) {
 		e.Oracle().Deleting(id)
 		e.demandDeletion(ctx, id, obstacle{what: "after a strain"})
 		e.Fleet().Store().SetResidentSize(id, 0)
-		e.fill(-1)
 		<-time.After(100 * time.Millisecond)
 	}
 }

@@ -100,6 +100,16 @@ func (m *moves) foreseen(is *fsm.State) {
 	}
 }
 
+// shards is how many there are in the newest state.
+func (m *moves) shards() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.last == nil {
+		return 0
+	}
+	return m.last.ShardCount()
+}
+
 // keep remembers a record of a shard, for a report.
 func (m *moves) keep(is *fsm.State, sh *fsm.Shard) {
 	all := append(m.recent[sh.ID],

@@ -153,7 +153,6 @@ type episode struct {
 
 	pace    fsmtest.Pace
 	servers int // pageservers and safekeepers
-	filled  int // tenants that strains have made and no worker owns
 
 	shaped [len(metStrains{})]bool // strains for which the cluster is prepared
 	disks  map[neon.NodeID]uint64  // sizes that are not the usual one

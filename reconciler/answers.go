@@ -32,6 +32,10 @@ const (
 	// handBackAfter is for how long a node has been unresponsive when what was on its way
 	// there goes elsewhere. Its origin serves, and uploads nothing meanwhile.
 	handBackAfter = 10 * time.Second
+
+	// placedFor is for how long what an operator has placed stays on its way nevertheless:
+	// nobody waits for it any longer.
+	placedFor = time.Minute
 )
 
 // callKind is what a call is about. A pageserver may answer one kind and not another.
@@ -294,9 +298,10 @@ func (a *answers) giveUp(shard neon.ShardID, holds func(*nodeCall) bool) {
 
 // handedOver reports whether a shard that should be attached is still where compute was told
 // that it is, and on its way to another node. One that has got a new number where it is does
-// not move: compute reads there. What an operator has placed stays on its way.
-func handedOver(sh *fsm.Shard) bool {
-	return !sh.Unmanaged && sh.PlacedOn != sh.Attached && sh.AcknowledgedNode != 0 &&
+// not move: compute reads there. What an operator has placed a short time ago stays on its way.
+func handedOver(sh *fsm.Shard, now time.Time) bool {
+	placed := sh.PlacedOn == sh.Attached && now.Sub(time.UnixMilli(sh.PlacedAt)) < placedFor
+	return !sh.Unmanaged && !placed && sh.AcknowledgedNode != 0 &&
 		sh.AcknowledgedNode != sh.Attached
 }
 

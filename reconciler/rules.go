@@ -105,7 +105,7 @@ func (r *rules) relieve() {
 		sched, handsBack := scheduler.New(st, loads), r.nodes.answers.handsBack(id)
 		var intents []fsm.Intent
 		for sh := range st.AttachedOn(id, neon.ShardID{}) {
-			if !r.notifies || !unserved(st, &sh) && !(handsBack && handedOver(&sh)) {
+			if !r.notifies || !unserved(st, &sh) && !(handsBack && handedOver(&sh, time.Now())) {
 				continue // it cannot be told whether it serves anybody
 			}
 			if in, ok := sched.FailOver(sh); ok {

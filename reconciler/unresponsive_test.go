@@ -311,21 +311,28 @@ func TestNodesThatDoNotAnswerAreNoBetterPlaces(t *testing.T) {
 // TestOnlyWhatIsOnItsWayComesBack: a shard is taken from a node that does not answer, since it
 // is read elsewhere. One that is read there would be taken without a hand-over.
 func TestOnlyWhatIsOnItsWayComesBack(t *testing.T) {
+	now := time.Now()
 	for what, c := range map[string]struct {
 		sh   fsm.Shard
 		want bool
 	}{
-		"moves":          {fsm.Shard{Attached: 2, GenNode: 2, AcknowledgedNode: 1}, true},
-		"has no number":  {fsm.Shard{Attached: 2, GenNode: 1, AcknowledgedNode: 1}, true},
-		"a new number":   {fsm.Shard{Attached: 2, GenNode: 2, AcknowledgedNode: 2}, false},
-		"new":            {fsm.Shard{Attached: 2, GenNode: 2}, false},
-		"of an operator": {fsm.Shard{Attached: 2, PlacedOn: 2, AcknowledgedNode: 1}, false},
-		"of nobody":      {fsm.Shard{Attached: 2, Unmanaged: true, AcknowledgedNode: 1}, false},
+		"moves":         {fsm.Shard{Attached: 2, GenNode: 2, AcknowledgedNode: 1}, true},
+		"has no number": {fsm.Shard{Attached: 2, GenNode: 1, AcknowledgedNode: 1}, true},
+		"a new number":  {fsm.Shard{Attached: 2, GenNode: 2, AcknowledgedNode: 2}, false},
+		"new":           {fsm.Shard{Attached: 2, GenNode: 2}, false},
+		"of an operator": {fsm.Shard{
+			Attached: 2, PlacedOn: 2, PlacedAt: now.UnixMilli(), AcknowledgedNode: 1,
+		}, false},
+		"placed there once": {fsm.Shard{
+			Attached: 2, PlacedOn: 2, PlacedAt: now.Add(-placedFor).UnixMilli(),
+			AcknowledgedNode: 1,
+		}, true},
+		"of nobody": {fsm.Shard{Attached: 2, Unmanaged: true, AcknowledgedNode: 1}, false},
 		"served": {fsm.Shard{
 			Attached: 2, GenNode: 2, AcknowledgedNode: 2, ComputeAcknowledged: true,
 		}, false},
 	} {
-		if got := handedOver(&c.sh); got != c.want {
+		if got := handedOver(&c.sh, now); got != c.want {
 			t.Errorf("%s: %v", what, got)
 		}
 	}

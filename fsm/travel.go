@@ -104,6 +104,7 @@ func (EndTravel) Level() uint64 { return secondLevel }
 func (c EndTravel) apply(t *txn) Result {
 	if r, ok := t.Travel(c.Tenant); ok && r.Began == c.Began {
 		t.travels.Delete(r)
+		t.touched.Tenants = append(t.touched.Tenants, c.Tenant)
 		if c.Failed {
 			t.forgetRequest(c.Began)
 			return Result{}
@@ -113,7 +114,6 @@ func (c EndTravel) apply(t *txn) Result {
 			t.touched.Timelines = true
 			t.forgetRequest(d.Sequence)
 		}
-		t.touched.Tenants = append(t.touched.Tenants, c.Tenant)
 	}
 	return Result{}
 }

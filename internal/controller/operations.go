@@ -237,7 +237,8 @@ func (o *Operations) awaitTombstone(ctx context.Context, id neon.NodeID) error {
 	}
 }
 
-// Drop makes a node a tombstone at once. Nothing is moved before.
+// Drop makes a node a tombstone at once. Nothing is moved before. It is refused while the node
+// removes a tenant's data: only a deletion by force says that its process is dead.
 func (o *Operations) Drop(ctx context.Context, id neon.NodeID) error {
 	_, err := decide.Commit(ctx, o.Log, func(s *fsm.State) (fsm.Command, error) {
 		n, ok := s.Node(id)

@@ -2,6 +2,8 @@ package duty
 
 import (
 	"context"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 )
 
@@ -30,7 +32,8 @@ func (t *Term) Begin(ctx context.Context) (end func()) {
 }
 
 // Do runs work and waits for it, at most until ctx ends. The context of the work has the
-// values of ctx. Without a term the work ends with ctx.
+// values of ctx. Without a term the work ends with ctx. When it panics, so does whoever waits
+// for it, and nobody else: the process goes on.
 func (t *Term) Do(ctx context.Context, work func(context.Context) error) error {
 	t.mu.Lock()
 	of := t.ctx
@@ -38,17 +41,31 @@ func (t *Term) Do(ctx context.Context, work func(context.Context) error) error {
 		t.mu.Unlock()
 		return work(ctx)
 	}
-	done := make(chan error, 1)
+	type outcome struct {
+		err   error
+		panic any
+	}
+	done := make(chan outcome, 1)
 	t.all.Go(func() {
+		var o outcome
+		defer func() {
+			if o.panic = recover(); o.panic != nil {
+				slog.Error("work of a term panicked", "panic", o.panic, "stack", string(debug.Stack()))
+			}
+			done <- o
+		}()
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		defer cancel(nil)
 		defer context.AfterFunc(of, func() { cancel(context.Cause(of)) })()
-		done <- work(ctx)
+		o.err = work(ctx)
 	})
 	t.mu.Unlock()
 	select {
-	case err := <-done:
-		return err
+	case o := <-done:
+		if o.panic != nil {
+			panic(o.panic)
+		}
+		return o.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

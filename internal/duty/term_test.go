@@ -70,3 +70,30 @@ func TestWorkWithoutATermEndsWithItsRequest(t *testing.T) {
 		}
 	})
 }
+
+// TestWorkThatPanicsEndsNoProcess: who waits for it panics, as if it had done the work itself.
+func TestWorkThatPanicsEndsNoProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var term Term
+		of, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		defer term.Begin(of)()
+		ask := func(takes time.Duration) (got any) {
+			ctx, give := context.WithTimeout(t.Context(), time.Second)
+			defer give()
+			defer func() { got = recover() }()
+			_ = term.Do(ctx, func(context.Context) error {
+				<-time.After(takes)
+				panic("broken")
+			})
+			return nil
+		}
+		if got := ask(0); got != "broken" {
+			t.Errorf("who waits hears %v", got)
+		}
+		if got := ask(time.Minute); got != nil {
+			t.Errorf("who does not wait hears %v", got)
+		}
+		time.Sleep(2 * time.Minute)
+	})
+}

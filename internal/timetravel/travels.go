@@ -85,41 +85,28 @@ func (t *Travels) Travel(
 	if err != nil {
 		return err
 	}
-	return t.term.Do(ctx, func(ctx context.Context) error {
-		defer release()
-		return t.travel(ctx, id, to, counts)
-	})
-}
-
-// travel is Travel with the turn. It goes on when the client has gone: a call that ended with
-// it would be one without an answer.
-func (t *Travels) travel(
-	ctx context.Context, id neon.TenantID, to neon.TimeTravel, counts []neon.ShardCount,
-) error {
 	step := decide.NextStep(ctx)
-	s, err := t.log.ReadState(ctx)
-	if err != nil {
-		return err
-	}
-	if index, done := s.Done(step); done {
-		// The request has begun a time travel. It was made once its record is gone, and
-		// the tenant may have been attached since.
-		if now, ok := s.Travel(id); !ok || now.Began != index {
-			return nil
-		}
-	}
 	travel, begun, err := t.begin(ctx, step, id, to, counts)
-	if err != nil {
+	if err != nil || travel.Tenant != id {
+		release()
 		return err
 	}
-	if err := t.finish(ctx, travel, begun); err != nil {
-		return err
+	work := func(ctx context.Context) error {
+		defer release()
+		if err := t.finish(ctx, travel, begun); err != nil {
+			return err
+		}
+		return decide.Ended(ctx, t.log, step)
 	}
-	return decide.Ended(ctx, t.log, step)
+	if travel.Began == 0 {
+		return work(ctx) // without a record nothing would keep the tenant away meanwhile
+	}
+	// A call that ended with its client would be one without an answer.
+	return t.term.Do(ctx, work)
 }
 
 // begin records a time travel under the name of its request. begun is false for one that
-// was recorded before.
+// was recorded before. The travel is zero when there is nothing to be done.
 func (t *Travels) begin(
 	ctx context.Context, step fsm.RequestID, id neon.TenantID, to neon.TimeTravel,
 	counts []neon.ShardCount,
@@ -132,7 +119,12 @@ func (t *Travels) begin(
 	if err != nil {
 		return travel, false, err
 	}
-	_, known := s.Travel(id)
+	now, known := s.Travel(id)
+	if index, done := s.Done(step); done && (!known || now.Began != index) {
+		// The request has begun a time travel. It was made once its record is gone, and
+		// the tenant may have been attached since.
+		return travel, false, nil
+	}
 	if err := t.refuseIfPresent(s, id); err != nil && !known {
 		return travel, false, err
 	}

@@ -320,35 +320,6 @@ func TestATimeTravelWithoutAnAnswerHoldsTheTenant(t *testing.T) {
 	}
 }
 
-// A client that waits for less than the call takes ends no call: it would be one without an
-// answer, which holds the tenant for long.
-func TestATimeTravelOutlivesItsRequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2)
-		w.tenant(neon.Placement{})
-		w.answers(func(ctx context.Context, _ neon.NodeID, _ neon.ShardID) error {
-			select {
-			case <-time.After(20 * time.Second):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-		defer w.run(w.travels)()
-		synctest.Wait()
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		if err := w.travels.Travel(ctx, tenantOne, then, []neon.ShardCount{0}); err == nil {
-			t.Error("a request has waited for more than it may")
-		}
-		time.Sleep(16 * time.Second)
-		synctest.Wait()
-		if calls := w.took(); w.recorded() || len(calls) != 1 {
-			t.Errorf("the time travel is recorded: %v, after the calls %q", w.recorded(), calls)
-		}
-	})
-}
-
 // A process that was replaced is at nothing. One whose node was deleted may be.
 func TestARestartEndsWhatIsWaitedFor(t *testing.T) {
 	for name, x := range map[string]struct {

@@ -158,12 +158,13 @@ func (q *Queue[M]) Throttle(n neon.NodeID) {
 	}
 }
 
-// Slots is how many calls of each kind a node takes at a time, at present.
+// Slots is how many calls of each kind that a move makes a node takes at a time, at present.
+// Looks are not among them: they are rare, and so are the answers that would raise theirs.
 func (q *Queue[M]) Slots(n neon.NodeID) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	least := q.perNode
-	for kind := range kinds {
+	for _, kind := range []Kind{Changes, Steps} {
 		if s := q.slots[place{n, kind}]; s != nil {
 			least = min(least, s.limit)
 		}

@@ -328,3 +328,23 @@ func TestLongStepsTakeTheSlotsOfAllTheirNodes(t *testing.T) {
 		}
 	})
 }
+
+// A node that did not answer, and does again, need never be looked at for that.
+func TestANodeThatAnswersTakesPartInMovesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCallers(Limits{Normal: 100, PerNode: 64},
+			func(neon.NodeID) time.Duration { return time.Second })
+		c.queue.Throttle(1)
+		k := &Task[record]{}
+		for range 200 { // changes and questions are answered; nobody has to look
+			k.kind = Changes
+			c.queue.Answered(k, 1)
+			k.kind = Steps
+			c.queue.Answered(k, 1)
+		}
+		if got := c.queue.Slots(1); got != 64 {
+			t.Errorf("it has %d slots for moves", got)
+		}
+		c.queue.Close()
+	})
+}

@@ -319,5 +319,6 @@ func (c DropTenant) apply(t *txn) Result {
 		}
 	}
 	t.forgetTenant(tenant)
+	t.touched.Dropped = append(t.touched.Dropped, tenant.Shards()...)
 	return Result{}
 }

@@ -30,6 +30,9 @@ type Touched struct {
 	// for. Those of a re-attach are not here: the pageserver has them already.
 	Grants []Grant
 
+	// Dropped are shards of tenants that were forgotten, whatever pageservers have of them.
+	Dropped []neon.ShardID
+
 	// UnknownLocations are places where a split or a client makes locations come and
 	// go. What the leader has observed there before does not hold any more.
 	UnknownLocations []Leftover

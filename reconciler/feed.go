@@ -16,6 +16,7 @@ import (
 type feed struct {
 	log      decide.Log
 	seen     *observed.Locations
+	strays   *strays
 	queue    *shardQueue
 	unplaced *unplaced
 	nodes    nodeChanges
@@ -42,6 +43,9 @@ type nodeChanges interface {
 func (f *feed) note(c fsm.Touched) {
 	f.seen.Grant(c.Grants)
 	f.seen.Forget(c.UnknownLocations)
+	for _, id := range c.Dropped {
+		f.strays.left(id, f.seen.AnyOf(id))
+	}
 	f.mu.Lock()
 	f.touched.Shards = append(f.touched.Shards, c.Shards...)
 	f.touched.Tenants = append(f.touched.Tenants, c.Tenants...)

@@ -26,9 +26,10 @@ const (
 )
 
 // strays are the shards that pageservers have and no tenant knows, as the listings of
-// this term have found them. Workers detach them as they change every location, one
-// worker for a shard, so that the detach cannot cross the attachment of a tenant that
-// is made meanwhile. Each stray has its own retry, and nothing else depends on it.
+// this term have found them, and what is left of tenants that were dropped. Workers
+// detach them as they change every location, one worker for a shard, so that the detach
+// cannot cross the attachment of a tenant that is made meanwhile. Each stray has its own
+// retry, and nothing else depends on it.
 type strays struct {
 	ctx    context.Context
 	log    decide.Log
@@ -83,16 +84,10 @@ func (s *strays) found(n neon.NodeID, ids []neon.ShardID) (listed func()) {
 	defer s.mu.Unlock()
 	found := make([]*stray, len(ids))
 	for i, id := range ids {
-		e := s.entries[id]
-		if e == nil {
-			e = &stray{}
-			s.entries[id] = e
-			s.tenants[id.Tenant]++
+		e := s.at(id, n)
+		if e.finds++; e.failures == 0 {
+			e.due = time.Time{}
 		}
-		if !slices.Contains(e.nodes, n) {
-			e.nodes = append(e.nodes, n)
-		}
-		e.finds++
 		e.pending++
 		found[i] = e
 	}
@@ -104,6 +99,34 @@ func (s *strays) found(n neon.NodeID, ids []neon.ShardID) (listed func()) {
 		}
 		s.signal.Set()
 	}
+}
+
+// left notes the nodes on which a shard is, or may be, whose tenant was dropped. The tenant
+// may be imported again, so that it is left alone until the next listing would find it, but
+// for the deletion of a tenant of the same id, which need not have the same shards.
+func (s *strays) left(id neon.ShardID, nodes []neon.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range nodes {
+		if e := s.at(id, n); e.finds == 0 && e.failures == 0 {
+			e.due, e.why = time.Now().Add(relistInterval), "its tenant was dropped"
+		}
+	}
+	s.signal.Set()
+}
+
+// at is the entry of a shard, which is or may be on a node.
+func (s *strays) at(id neon.ShardID, n neon.NodeID) *stray {
+	e := s.entries[id]
+	if e == nil {
+		e = &stray{}
+		s.entries[id] = e
+		s.tenants[id.Tenant]++
+	}
+	if !slices.Contains(e.nodes, n) {
+		e.nodes = append(e.nodes, n)
+	}
+	return e
 }
 
 // due chooses what to try now, and tells how long nothing else is due. It forgets what
@@ -160,13 +183,17 @@ func (s *strays) working(id neon.ShardID) bool {
 // gone says that nothing is left of a stray, unless it was found again meanwhile.
 func (s *strays) gone(id neon.ShardID) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if e := s.entries[id]; e != nil && e.finds > e.handed {
 		e.working = false
 	} else {
 		s.drop(id)
 	}
+	last := s.tenants[id.Tenant] == 0
+	s.mu.Unlock()
 	s.signal.Set()
+	if tenant, ok := s.log.State().Tenant(id.Tenant); ok && last {
+		s.queue.Wake(queue.Normal, tenant.Shards()...) // a deletion may wait for it
+	}
 }
 
 // failed says that a try did not end well, and returns how many have failed in a row.
@@ -194,8 +221,9 @@ func (s *strays) drop(id neon.ShardID) {
 	}
 }
 
-// ofTenant names a stray of a tenant that may be attached, or is "".
-func (s *strays) ofTenant(st *fsm.State, id neon.TenantID) string {
+// ofTenant names a stray of a tenant that may be attached, or is "". What was left alone is
+// not any longer.
+func (s *strays) ofTenant(st *fsm.State, id neon.TenantID) (why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tenants[id] == 0 {
@@ -205,14 +233,27 @@ func (s *strays) ofTenant(st *fsm.State, id neon.TenantID) string {
 		if shard.Tenant != id || !unknown(st, shard) {
 			continue
 		}
-		for _, n := range e.nodes {
-			if node, ok := st.Node(n); ok && mayServe(&node) {
-				return fmt.Sprintf("node %d has %s, which is to be detached first: %s", n, shard,
-					e.why)
-			}
+		n, may := e.mayBeOn(st)
+		if !may {
+			continue
+		}
+		why = fmt.Sprintf("node %d has %s, which is to be detached first: %s", n, shard, e.why)
+		if e.finds == 0 && e.failures == 0 {
+			e.due = time.Time{}
+			s.signal.Set()
 		}
 	}
-	return ""
+	return why
+}
+
+// mayBeOn is a node that has to be asked before data is removed, and that may have a stray.
+func (e *stray) mayBeOn(st *fsm.State) (n neon.NodeID, may bool) {
+	for _, n := range e.nodes {
+		if node, ok := st.Node(n); ok && mayServe(&node) {
+			return n, true
+		}
+	}
+	return 0, false
 }
 
 // mayServe reports whether a node has to be asked before data is removed.

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,6 +219,76 @@ func TestADeletionWaitsForWhatIsLeftOfItsTenant(t *testing.T) {
 			b.t.Error("the child stays")
 		}
 	})
+}
+
+// TestADeletionWaitsForWhatADroppedTenantHasLeft: the next tenant of the same id has other
+// shards, and nothing lists the nodes before it is deleted.
+func TestADeletionWaitsForWhatADroppedTenantHasLeft(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		ids := b.create(2, 2, neon.Attached(1))
+		b.awaitIdle()
+		lists := b.fleet.countLists()
+		for _, id := range ids {
+			b.must(fsm.DropTenant{ID: id})
+			b.createAs(id, 1, neon.Attached(0))
+		}
+		b.awaitIdle()
+		if err := b.deleteTenant(ids[0], 10*time.Second); err != nil {
+			b.t.Errorf("while all of it can be detached: %v", err)
+		}
+		if left := b.fleet.of(ids[0]); len(left) > 0 {
+			b.t.Errorf("it is deleted while %v are there", left)
+		}
+		kept := b.fleet.of(ids[1])
+		if len(kept) < 3 {
+			b.t.Fatalf("a listing has come before: %v", kept)
+		}
+		b.fleet.stays(2, kept[len(kept)-1])
+		b.fleet.stays(1, kept[len(kept)-1])
+		b.fleet.set(func() { *lists = 0 })
+		if err := b.deleteTenant(ids[1], 10*time.Second); err == nil {
+			b.t.Error("it is deleted while a shard stays")
+		}
+		b.fleet.set(func() { b.fleet.onPut = nil })
+		elapse(3 * time.Minute)
+		if left := b.fleet.of(ids[1]); len(left) > 0 {
+			b.t.Errorf("%v stay", left)
+		}
+	})
+}
+
+// TestADroppedTenantIsLeftAloneForAWhile: it may be imported again, and is served meanwhile.
+func TestADroppedTenantIsLeftAloneForAWhile(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		id := b.create(1, 2, neon.Attached(1))[0]
+		b.awaitIdle()
+		elapse(relistInterval + time.Second) // all were listed
+		before := b.fleet.of(id)
+		b.must(fsm.DropTenant{ID: id})
+		elapse(10 * time.Second)
+		if now := b.fleet.of(id); !slices.Equal(now, before) {
+			b.t.Errorf("%v are left of %v", now, before)
+		}
+		elapse(3 * time.Minute)
+		if now := b.fleet.of(id); len(now) > 0 {
+			b.t.Errorf("%v stay", now)
+		}
+	})
+}
+
+// of lists the shards of a tenant that pageservers have, in order.
+func (f *fleet) of(id neon.TenantID) (ids []neon.ShardID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, has := range f.at {
+		for sh, conf := range has {
+			if sh.Tenant == id && conf.Mode != neon.Detached {
+				ids = append(ids, sh)
+			}
+		}
+	}
+	slices.SortFunc(ids, neon.ShardID.Compare)
+	return ids
 }
 
 // TestANodeThatCannotBeListedIsUsed: it answers its heartbeats and is not given up, so

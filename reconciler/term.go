@@ -104,8 +104,9 @@ func (t *term) addLoops(d Deps) {
 	committer := newCommitter(t.ctx, d)
 	commit := committer.commit
 	t.feed = &feed{
-		log: d.Log, seen: t.seen, queue: t.queue, unplaced: t.unplaced, nodes: t.nodes,
-		answers: t.answers, report: t.report, metrics: d.Metrics, signal: wait.NewSignal(),
+		log: d.Log, seen: t.seen, strays: t.strays, queue: t.queue, unplaced: t.unplaced,
+		nodes: t.nodes, answers: t.answers, report: t.report, metrics: d.Metrics,
+		signal: wait.NewSignal(),
 	}
 	t.rules = &rules{
 		ctx: t.ctx, opts: d.Options, log: d.Log, failpoints: d.Failpoints, logger: d.Logger,

@@ -196,11 +196,13 @@ func (e *episode) createBeside(
 	e.Logf("seed %d, round %d: tenant %s is made %s after the detach on node %s, of %s: %v", e.seed,
 		e.tally.rounds, id.Tenant, time.Since(hit), n.ID(), delay, met)
 	made.Wait()
-	<-time.After(max(0, delay-time.Since(hit)) + believeLimit)
-	if now, ok := e.Leader(ctx); !ok || now != leader || delay >= givenUp {
-		<-time.After(time.Minute)
+	if e.rng.IntN(2) == 0 { // otherwise it is deleted while the detach is under way
+		<-time.After(max(0, delay-time.Since(hit)) + believeLimit)
+		if now, ok := e.Leader(ctx); !ok || now != leader || delay >= givenUp {
+			<-time.After(time.Minute)
+		}
+		e.demandTruth(ctx, id.Tenant)
 	}
-	e.demandTruth(ctx, id.Tenant)
 	e.Oracle().Deleting(id.Tenant)
 	e.demandDeletion(ctx, id.Tenant, obstacle{what: "after a late detach"})
 	return met

@@ -19,7 +19,8 @@ import (
 //   - a stopped tenant gets a number that nobody will attach;
 //   - a shard is still to move where nothing may arrive any more;
 //   - a shard comes back to a node that it left for an even load, or for a better place,
-//     while nothing has changed: for the second time, or at all where that is demanded.
+//     while nothing has changed, nor have others of its tenant left that node: for the second
+//     time, or at all where that is demanded.
 type moves struct {
 	report func(string)
 
@@ -38,6 +39,7 @@ type moves struct {
 type departure struct {
 	decided, arrived time.Time
 	places           string
+	beside           int // other shards of the tenant on the node that it leaves
 	again            int // returns before, while nothing changed
 }
 
@@ -81,7 +83,9 @@ func (m *moves) foreseen(is *fsm.State) {
 			m.keep(is, &sh)
 		}
 		if sh.PreferredNode != 0 && sh.PreferredNode != old.PreferredNode {
-			m.begun[sh.ID] = departure{decided: time.Now(), places: placesOf(is)}
+			m.begun[sh.ID] = departure{
+				decided: time.Now(), places: placesOf(is), beside: beside(is, &sh, sh.Attached),
+			}
 		}
 		if !known || old.Attached == sh.Attached && old.Generation == sh.Generation {
 			continue
@@ -133,10 +137,12 @@ func (m *moves) count(is *fsm.State, old, now *fsm.Shard) {
 	before, again := left[now.Attached]
 	if again && time.Since(before.arrived) < homesick {
 		m.returns++
-		if before.decided.After(m.changed) {
+		same := before.decided.After(m.changed)
+		fewer := beside(is, now, now.Attached) < before.beside // of those it has made room for
+		if same && !fewer {
 			d.again = before.again + 1
 		}
-		if before.decided.After(m.changed) && (m.strict || d.again > mostReturns) {
+		if same && (m.strict || d.again > mostReturns) {
 			m.report(fmt.Sprintf(
 				"entry %d: shard %s comes back to node %s from node %s, %s after it has left it, and"+
 					" nothing has changed:\n%s\nFIRST\n%s\nTHEN\n%s\nNOW\n%s",
@@ -146,6 +152,16 @@ func (m *moves) count(is *fsm.State, old, now *fsm.Shard) {
 	}
 	left[old.Attached] = d
 	delete(m.begun, now.ID)
+}
+
+// beside counts the other shards of a tenant that are attached on a node.
+func beside(s *fsm.State, sh *fsm.Shard, n neon.NodeID) (others int) {
+	for other := range s.TenantShards(sh.ID.Tenant) {
+		if other.ID != sh.ID && other.Attached == n {
+			others++
+		}
+	}
+	return others
 }
 
 // demandNoReturn has every return reported, or not any more.

@@ -48,6 +48,22 @@ func TestADeletionLooksForWhatWasDoneBehindTheControllersBacks(t *testing.T) {
 			})
 			s.hook(shard, 1)
 		},
+		"split, dropped and created again": func(s *script) {
+			s.create(0, 0, neon.Attached(0))
+			s.rest()
+			s.do("split", func(
+				ctx context.Context, c *testcluster.Client,
+			) error {
+				_, err := c.Tenants().Split(ctx, shard.Tenant, neon.ShardSplitRequest{Count: 2})
+				return err
+			})
+			s.do("drop", func(
+				ctx context.Context, c *testcluster.Client,
+			) error {
+				return c.Tenants().Drop(ctx, shard.Tenant)
+			})
+			s.create(0, 0, neon.Attached(0))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

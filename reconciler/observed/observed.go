@@ -473,6 +473,20 @@ func (o *Locations) AnyOn(n neon.NodeID) (ids []neon.ShardID) {
 	return ids
 }
 
+// AnyOf lists the nodes on which a shard is, or may be.
+func (o *Locations) AnyOf(id neon.ShardID) (nodes []neon.NodeID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if sh := o.shards[id]; sh != nil {
+		for _, l := range sh.locations {
+			if !l.known || l.conf.Mode != "" {
+				nodes = append(nodes, l.node)
+			}
+		}
+	}
+	return nodes
+}
+
 // Wire is what is known of a shard, in wire form, for people.
 func (o *Locations) Wire(shard *fsm.Shard) map[neon.NodeID]*neon.LocationConfig {
 	o.mu.Lock()

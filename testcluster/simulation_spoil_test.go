@@ -80,15 +80,21 @@ func (n *nemesis) right(i int) bool {
 func (w *worker) askForTheSpoiled() {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
-	w.mu.Lock()
-	noticed := time.Since(w.spoilt) > unnoticed
-	w.mu.Unlock()
+	spoilt := w.lastSpoilt()
+	noticed := time.Since(spoilt) > unnoticed
 	i := w.rng.IntN(w.Controllers())
 	_, err := w.ClientOf(i).Nodes().Get(ctx, spoil.Node)
 	if client.StatusOf(err) == http.StatusNotFound {
 		w.read()
 	}
-	if err == nil && noticed {
+	if err == nil && noticed && w.lastSpoilt().Equal(spoilt) {
 		w.Errorf("seed %d: controller %d answers from a spoiled state", w.seed, i)
 	}
+}
+
+// lastSpoilt is when a state was spoiled last.
+func (w *worker) lastSpoilt() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.spoilt
 }

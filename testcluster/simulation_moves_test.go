@@ -19,7 +19,7 @@ import (
 //   - a stopped tenant gets a number that nobody will attach;
 //   - a shard is still to move where nothing may arrive any more;
 //   - a shard comes back to a node that it left for an even load, or for a better place,
-//     while nothing has changed, nor have others of its tenant left that node: for the second
+//     while nothing has changed, nor have others of its tenant left that node: for the fourth
 //     time, or at all where that is demanded.
 type moves struct {
 	report func(string)
@@ -44,8 +44,9 @@ type departure struct {
 }
 
 // mostReturns is how often a shard may come back while nothing changes that the log shows. What
-// has been unsteady becomes steady, and better places are found one after another.
-const mostReturns = 1
+// has been unsteady becomes steady, and better places are found one after another, also while
+// clients move others to and fro. What never ends comes back every few seconds.
+const mostReturns = 3
 
 // keptRecords is how many records of a shard are kept for a report.
 const keptRecords = 8

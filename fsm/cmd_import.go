@@ -125,7 +125,7 @@ func (c BeginDeleteTimeline) apply(t *txn) Result {
 	}
 	ref := neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline}
 	if i, ok := t.Import(ref); ok && !i.Finished {
-		t.imports.Delete(i)
+		t.imports.Delete(i.Ref())
 		t.touched.Timelines = true
 	}
 	if _, known := t.TimelineDelete(ref); !known {
@@ -150,7 +150,7 @@ type CancelDeleteTimeline struct {
 func (c CancelDeleteTimeline) apply(t *txn) Result {
 	d, ok := t.TimelineDelete(neon.TimelineRef{Tenant: c.Tenant, Timeline: c.Timeline})
 	if ok && d.Sequence == c.Sequence {
-		t.deletes.Delete(d)
+		t.deletes.Delete(d.Ref())
 		t.touched.Timelines = true
 		if t.NamesEachChange() {
 			t.forgetRequest(d.Sequence)
@@ -161,8 +161,8 @@ func (c CancelDeleteTimeline) apply(t *txn) Result {
 
 // forgetWork drops what is recorded of one timeline that is gone.
 func (t *txn) forgetWork(ref neon.TimelineRef) {
-	_, had := t.imports.Delete(Import{Tenant: ref.Tenant, Timeline: ref.Timeline})
-	_, also := t.deletes.Delete(TimelineDelete{Tenant: ref.Tenant, Timeline: ref.Timeline})
+	_, had := t.imports.Delete(ref)
+	_, also := t.deletes.Delete(ref)
 	t.touched.Timelines = t.touched.Timelines || had || also
 }
 
@@ -170,7 +170,7 @@ func (t *txn) forgetWork(ref neon.TimelineRef) {
 // that goes as a whole.
 func (t *txn) forgetTenantWork(id neon.TenantID) {
 	var refs []neon.TimelineRef
-	t.imports.Ascend(Import{Tenant: id}, func(i Import) bool {
+	t.imports.Ascend(neon.TimelineRef{Tenant: id}, func(i Import) bool {
 		if i.Tenant == id {
 			refs = append(refs, i.Ref())
 		}

@@ -298,6 +298,6 @@ func (t *txn) deleteTenantTimelines(tenant neon.TenantID) {
 		}
 	}
 	for _, tl := range gone {
-		t.timelines.Delete(tl)
+		t.timelines.Delete(tl.Ref())
 	}
 }

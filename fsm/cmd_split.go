@@ -227,7 +227,7 @@ func (t *txn) setSplit(s Split) {
 }
 
 func (t *txn) deleteSplit(id neon.TenantID) {
-	t.splits.Delete(Split{Tenant: id})
+	t.splits.Delete(id)
 	t.touched.Tenants = append(t.touched.Tenants, id)
 }
 

@@ -286,7 +286,7 @@ func (c FinishDeleteTenant) apply(t *txn) Result {
 func (t *txn) forgetTenant(tenant Tenant) {
 	t.forgetTenantWork(tenant.ID)
 	t.deleteTenant(tenant)
-	t.splits.Delete(Split{Tenant: tenant.ID})
+	t.splits.Delete(tenant.ID)
 	g := tenantTombstone{tenant: tenant.ID}
 	for _, id := range tenant.Shards() {
 		s, _ := t.Shard(id)

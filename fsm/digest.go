@@ -90,6 +90,8 @@ func sumOf[R any](tag byte, records []R) (sum uint64) {
 	return sum
 }
 
+func cborRecord[R any](b []byte, r *R) []byte { return appendCBOR(b, *r) }
+
 func appendCBOR[R any](b []byte, r R) []byte {
 	data, err := cbor.Marshal(r)
 	if err != nil {

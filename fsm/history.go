@@ -48,7 +48,7 @@ type tenantTombstone struct {
 
 func newTenantTombstones() recent[tenantTombstone] {
 	return newRecent(keptTenantTombstones, tagTenantTombstone,
-		func(a, b tenantTombstone) bool { return compareIDs(a.tenant, b.tenant) < 0 },
+		func(a, b tenantTombstone) bool { return a.tenant.Less(b.tenant) },
 		appendTombstone)
 }
 

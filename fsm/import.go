@@ -1,7 +1,7 @@
 package fsm
 
 import (
-	"cmp"
+	"bytes"
 	"encoding/binary"
 	"iter"
 	"slices"
@@ -62,24 +62,24 @@ func (d *TimelineDelete) Ref() neon.TimelineRef {
 	return neon.TimelineRef{Tenant: d.Tenant, Timeline: d.Timeline}
 }
 
-func compareRefs(a, b neon.TimelineRef) int {
-	return cmp.Or(compareIDs(a.Tenant, b.Tenant), slices.Compare(a.Timeline[:], b.Timeline[:]))
+func lessRef(a, b neon.TimelineRef) bool {
+	if a.Tenant != b.Tenant {
+		return a.Tenant.Less(b.Tenant)
+	}
+	return bytes.Compare(a.Timeline[:], b.Timeline[:]) < 0
 }
 
 // timelineWorkTable holds the imports and the deletions of timelines.
 type timelineWorkTable struct {
-	imports table[Import]
-	deletes table[TimelineDelete]
+	imports table[neon.TimelineRef, Import]
+	deletes table[neon.TimelineRef, TimelineDelete]
 }
 
 func newTimelineWorkTable() timelineWorkTable {
 	return timelineWorkTable{
-		imports: newTable(tagImport,
-			func(a, b Import) bool { return compareRefs(a.Ref(), b.Ref()) < 0 },
-			func(b []byte, i Import) []byte { return appendImport(b, &i) }),
-		deletes: newTable(tagTimelineDelete,
-			func(a, b TimelineDelete) bool { return compareRefs(a.Ref(), b.Ref()) < 0 },
-			func(b []byte, d TimelineDelete) []byte { return appendTimelineDelete(b, &d) }),
+		imports: newTable(tagImport, (*Import).Ref, lessRef, appendImport),
+		deletes: newTable(tagTimelineDelete, (*TimelineDelete).Ref, lessRef,
+			appendTimelineDelete),
 	}
 }
 
@@ -89,7 +89,7 @@ func (t *timelineWorkTable) copy() timelineWorkTable {
 
 // Import finds the import of a timeline, a finished one included.
 func (t *timelineWorkTable) Import(ref neon.TimelineRef) (Import, bool) {
-	return t.imports.Get(Import{Tenant: ref.Tenant, Timeline: ref.Timeline})
+	return t.imports.Get(ref)
 }
 
 // Imports yields all imports by tenant and timeline, finished ones included.
@@ -99,7 +99,7 @@ func (t *timelineWorkTable) Imports() iter.Seq[Import] {
 
 // Importing reports whether a timeline of the tenant is being imported.
 func (t *timelineWorkTable) Importing(id neon.TenantID) (open bool) {
-	t.imports.Ascend(Import{Tenant: id}, func(i Import) bool {
+	t.imports.Ascend(neon.TimelineRef{Tenant: id}, func(i Import) bool {
 		open = i.Tenant == id && !i.Finished
 		return i.Tenant == id && !open
 	})
@@ -108,7 +108,7 @@ func (t *timelineWorkTable) Importing(id neon.TenantID) (open bool) {
 
 // TimelineDelete finds the recorded deletion of a timeline.
 func (t *timelineWorkTable) TimelineDelete(ref neon.TimelineRef) (TimelineDelete, bool) {
-	return t.deletes.Get(TimelineDelete{Tenant: ref.Tenant, Timeline: ref.Timeline})
+	return t.deletes.Get(ref)
 }
 
 // TimelineDeletes yields the timelines that are to be deleted, by tenant and id.

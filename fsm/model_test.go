@@ -281,7 +281,7 @@ func (m *machine) anyShard(t *rapid.T) neon.ShardID {
 	if m.s.ShardCount() > 0 && rapid.IntRange(0, 7).Draw(t, "unknown shard") > 0 {
 		at := rapid.IntRange(0, m.s.ShardCount()-1).Draw(t, "shard")
 		sh, _ := m.s.shards.tree.GetAt(at)
-		return sh.ID
+		return sh.key
 	}
 	return rapid.SampledFrom(neon.ShardIDs(drawTenant.Draw(t, "tenant"),
 		drawCount.Draw(t, "count"))).Draw(t, "shard")

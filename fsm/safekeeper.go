@@ -134,13 +134,21 @@ func (o *SafekeeperOp) Ref() neon.TimelineRef {
 // WholeTenant reports whether the operation is about all timelines of the tenant.
 func (o *SafekeeperOp) WholeTenant() bool { return o.Timeline == neon.TimelineID{} }
 
-func compareTimelines(a, b Timeline) int {
-	return cmp.Or(compareIDs(a.Tenant, b.Tenant), slices.Compare(a.ID[:], b.ID[:]))
+// opKey is what names an operation that is owed.
+type opKey struct {
+	safekeeper neon.NodeID
+	timeline   neon.TimelineRef
 }
 
-func compareOps(a, b SafekeeperOp) int {
-	return cmp.Or(cmp.Compare(a.Safekeeper, b.Safekeeper), compareIDs(a.Tenant, b.Tenant),
-		slices.Compare(a.Timeline[:], b.Timeline[:]))
+func keyOf(o *SafekeeperOp) opKey {
+	return opKey{o.Safekeeper, neon.TimelineRef{Tenant: o.Tenant, Timeline: o.Timeline}}
+}
+
+func lessOp(a, b opKey) bool {
+	if a.safekeeper != b.safekeeper {
+		return a.safekeeper < b.safekeeper
+	}
+	return lessRef(a.timeline, b.timeline)
 }
 
 // safekeeperTable holds the safekeepers, the timelines on them and the operations
@@ -149,18 +157,14 @@ type safekeeperTable struct {
 	safekeepers   []Safekeeper // by id; replaced, never modified
 	safekeeperSum uint64       // of their hashes
 	owed          []int        // how many ops each owes; derived; replaced, never modified
-	timelines     table[Timeline]
-	ops           table[SafekeeperOp]
+	timelines     table[neon.TimelineRef, Timeline]
+	ops           table[opKey, SafekeeperOp]
 }
 
 func newSafekeeperTable() safekeeperTable {
 	return safekeeperTable{
-		timelines: newTable(tagTimeline,
-			func(a, b Timeline) bool { return compareTimelines(a, b) < 0 },
-			func(b []byte, t Timeline) []byte { return appendTimeline(b, &t) }),
-		ops: newTable(tagOp,
-			func(a, b SafekeeperOp) bool { return compareOps(a, b) < 0 },
-			func(b []byte, o SafekeeperOp) []byte { return appendOp(b, &o) }),
+		timelines: newTable(tagTimeline, (*Timeline).Ref, lessRef, appendTimeline),
+		ops:       newTable(tagOp, keyOf, lessOp, appendOp),
 	}
 }
 
@@ -197,7 +201,7 @@ func (s *safekeeperTable) Safekeepers() iter.Seq[*Safekeeper] {
 
 // Timeline finds a timeline that has safekeepers of ours.
 func (s *safekeeperTable) Timeline(tenant neon.TenantID, id neon.TimelineID) (Timeline, bool) {
-	return s.timelines.Get(Timeline{Tenant: tenant, ID: id})
+	return s.timelines.Get(neon.TimelineRef{Tenant: tenant, Timeline: id})
 }
 
 // Timelines yields all timelines by tenant and id.
@@ -208,7 +212,7 @@ func (s *safekeeperTable) Timelines() iter.Seq[Timeline] {
 // TenantTimelines yields the timelines of one tenant by id.
 func (s *safekeeperTable) TenantTimelines(tenant neon.TenantID) iter.Seq[Timeline] {
 	return func(yield func(Timeline) bool) {
-		s.timelines.Ascend(Timeline{Tenant: tenant},
+		s.timelines.Ascend(neon.TimelineRef{Tenant: tenant},
 			func(t Timeline) bool { return t.Tenant == tenant && yield(t) })
 	}
 }
@@ -218,18 +222,19 @@ func (s *safekeeperTable) TenantTimelines(tenant neon.TenantID) iter.Seq[Timelin
 func (s *safekeeperTable) SafekeeperOp(
 	id neon.NodeID, tenant neon.TenantID, timeline neon.TimelineID,
 ) (SafekeeperOp, bool) {
-	return s.ops.Get(SafekeeperOp{Safekeeper: id, Tenant: tenant, Timeline: timeline})
+	return s.ops.Get(opKey{id, neon.TimelineRef{Tenant: tenant, Timeline: timeline}})
 }
 
 // SafekeeperOps yields what a safekeeper owes, beginning after the given one.
 func (s *safekeeperTable) SafekeeperOps(id neon.NodeID, after SafekeeperOp) iter.Seq[SafekeeperOp] {
 	return func(yield func(SafekeeperOp) bool) {
 		after.Safekeeper = id
-		s.ops.Ascend(after, func(o SafekeeperOp) bool {
+		from := keyOf(&after)
+		s.ops.Ascend(from, func(o SafekeeperOp) bool {
 			if o.Safekeeper != id {
 				return false
 			}
-			return compareOps(o, after) == 0 && after.Tenant != (neon.TenantID{}) || yield(o)
+			return keyOf(&o) == from && after.Tenant != (neon.TenantID{}) || yield(o)
 		})
 	}
 }
@@ -270,7 +275,7 @@ func (s *safekeeperTable) putOp(op SafekeeperOp) {
 
 // dropOp forgets an operation and reports whether it was there.
 func (s *safekeeperTable) dropOp(op SafekeeperOp) (had bool) {
-	if _, had = s.ops.Delete(op); had {
+	if _, had = s.ops.Delete(keyOf(&op)); had {
 		s.countOp(op.Safekeeper, -1)
 	}
 	return had
@@ -342,7 +347,7 @@ func (s *safekeeperTable) forgetIfDone(tenant neon.TenantID, id neon.TimelineID)
 			return
 		}
 	}
-	s.timelines.Delete(Timeline{Tenant: tenant, ID: id})
+	s.timelines.Delete(neon.TimelineRef{Tenant: tenant, Timeline: id})
 }
 
 // forgetOps cancels what is owed for a timeline whose configuration an operator

@@ -116,7 +116,8 @@ func (m *machine) safekeeping(t *rapid.T) Command {
 			Ops: []SafekeeperOp{{Safekeeper: 1, Tenant: tenant, Timeline: id, Kind: OpDelete}},
 		}
 	}
-	op, _ := m.s.ops.tree.GetAt(rapid.IntRange(0, m.s.ops.Len()-1).Draw(t, "op"))
+	at, _ := m.s.ops.tree.GetAt(rapid.IntRange(0, m.s.ops.Len()-1).Draw(t, "op"))
+	op := *at.record
 	if rapid.IntRange(0, 3).Draw(t, "stale") == 0 {
 		op.Generation++
 	}

@@ -22,6 +22,21 @@ type Shard struct {
 	// that was lost or had an unknown outcome is sent again.
 	ComputeAcknowledged bool
 
+	// Insisted is set while an operator has asked for the move to PreferredNode: it may
+	// arrive there whatever the policies of the node and of the tenant are. Whatever is
+	// decided later ends it.
+	Insisted bool
+
+	// Unmanaged is set while a client attaches and detaches this shard on pageservers
+	// itself. The shard is numbered and validated as any other. Otherwise the leader
+	// leaves it alone, until a command decides about its place or its configuration.
+	Unmanaged bool
+
+	// Unhealthy is the last judgement on what the shard has in remote storage, and
+	// ScrubbedAt its Unix time in milliseconds. A new shard is healthy.
+	Unhealthy  bool
+	ScrubbedAt int64
+
 	// AcknowledgedNode is the last node that compute acknowledged; 0 for none. While the
 	// shard moves, notifications about other shards of the tenant still name this node.
 	AcknowledgedNode neon.NodeID
@@ -46,25 +61,10 @@ type Shard struct {
 	PreferredNode neon.NodeID
 	PreferredAZ   neon.AZ
 
-	// Insisted is set while an operator has asked for the move to PreferredNode: it may
-	// arrive there whatever the policies of the node and of the tenant are. Whatever is
-	// decided later ends it.
-	Insisted bool
-
 	// PlacedOn is where an operator has wanted the shard last, and PlacedAt the Unix time in
 	// milliseconds; 0: nowhere yet, or at the first level. It may be elsewhere since.
 	PlacedOn neon.NodeID
 	PlacedAt int64
-
-	// Unmanaged is set while a client attaches and detaches this shard on pageservers
-	// itself. The shard is numbered and validated as any other. Otherwise the leader
-	// leaves it alone, until a command decides about its place or its configuration.
-	Unmanaged bool
-
-	// Unhealthy is the last judgement on what the shard has in remote storage, and
-	// ScrubbedAt its Unix time in milliseconds. A new shard is healthy.
-	Unhealthy  bool
-	ScrubbedAt int64
 
 	// Sequence is the log index of the last change to the intent; SetIntents
 	// refuses a decision that was based on another one.

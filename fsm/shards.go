@@ -10,8 +10,8 @@ import (
 
 // shardTable holds the tenants and their shards, and finds the shards of a node.
 type shardTable struct {
-	tenants  table[Tenant]
-	shards   table[Shard]
+	tenants  table[neon.TenantID, Tenant]
+	shards   table[neon.ShardID, Shard]
 	byNode   *btree.BTreeG[nodeShard] // derived from shards
 	removals *btree.BTreeG[removal]   // derived from tenants
 	totals   Totals                   // derived from all tables
@@ -28,7 +28,7 @@ func lessRemoval(a, b removal) bool {
 	if a.node != b.node {
 		return a.node < b.node
 	}
-	return compareIDs(a.tenant, b.tenant) < 0
+	return a.tenant.Less(b.tenant)
 }
 
 // Totals are numbers of shards, kept up to date by every command, so that nobody has to
@@ -58,12 +58,10 @@ func lessNodeShard(a, b nodeShard) bool {
 
 func newShardTable() shardTable {
 	return shardTable{
-		tenants: newTable(tagTenant,
-			func(a, b Tenant) bool { return compareIDs(a.ID, b.ID) < 0 },
-			func(b []byte, t Tenant) []byte { return appendTenant(b, &t) }),
-		shards: newTable(tagShard,
-			func(a, b Shard) bool { return a.ID.Less(b.ID) },
-			func(b []byte, s Shard) []byte { return appendShard(b, &s) }),
+		tenants: newTable(tagTenant, func(t *Tenant) neon.TenantID { return t.ID }, neon.TenantID.Less,
+			appendTenant),
+		shards: newTable(tagShard, func(s *Shard) neon.ShardID { return s.ID },
+			neon.ShardID.Less, appendShard),
 		byNode: tree(lessNodeShard), removals: tree(lessRemoval),
 	}
 }
@@ -79,26 +77,26 @@ func (t *shardTable) copy() shardTable {
 func (t *shardTable) Tenant(
 	id neon.TenantID,
 ) (Tenant, bool) {
-	return t.tenants.Get(Tenant{ID: id})
+	return t.tenants.Get(id)
 }
 
 // Shard finds a shard by its exact id.
-func (t *shardTable) Shard(id neon.ShardID) (Shard, bool) { return t.shards.Get(Shard{ID: id}) }
+func (t *shardTable) Shard(id neon.ShardID) (Shard, bool) { return t.shards.Get(id) }
 
 // TenantsFrom yields tenants by id, beginning with the first id >= from.
 func (t *shardTable) TenantsFrom(from neon.TenantID) iter.Seq[Tenant] {
-	return func(yield func(Tenant) bool) { t.tenants.Ascend(Tenant{ID: from}, yield) }
+	return func(yield func(Tenant) bool) { t.tenants.Ascend(from, yield) }
 }
 
 // ShardsFrom yields shards in id order, beginning with the first id >= from.
 func (t *shardTable) ShardsFrom(from neon.ShardID) iter.Seq[Shard] {
-	return func(yield func(Shard) bool) { t.shards.Ascend(Shard{ID: from}, yield) }
+	return func(yield func(Shard) bool) { t.shards.Ascend(from, yield) }
 }
 
 // TenantShards yields the shards of one tenant by number.
 func (t *shardTable) TenantShards(id neon.TenantID) iter.Seq[Shard] {
 	return func(yield func(Shard) bool) {
-		t.shards.Ascend(Shard{ID: neon.ShardID{Tenant: id}}, func(sh Shard) bool {
+		t.shards.Ascend(neon.ShardID{Tenant: id}, func(sh Shard) bool {
 			return sh.ID.Tenant == id && yield(sh)
 		})
 	}
@@ -172,7 +170,7 @@ func (t *shardTable) putShard(next Shard) (last Shard) {
 
 // removeShard forgets a shard and returns the record that was there.
 func (t *shardTable) removeShard(id neon.ShardID) (last Shard, had bool) {
-	if last, had = t.shards.Delete(Shard{ID: id}); had {
+	if last, had = t.shards.Delete(id); had {
 		t.unindex(&last, &Shard{})
 	}
 	return last, had

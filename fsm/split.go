@@ -73,11 +73,11 @@ func (s *Split) Active() bool { return s.Phase != SplitDone }
 func (s *Split) Children(parent neon.ShardID) []neon.ShardID { return parent.Children(s.Count) }
 
 // splitTable holds the splits by tenant.
-type splitTable struct{ splits table[Split] }
+type splitTable struct{ splits table[neon.TenantID, Split] }
 
 func newSplitTable() splitTable {
-	return splitTable{newTable(tagSplit,
-		func(a, b Split) bool { return compareIDs(a.Tenant, b.Tenant) < 0 }, appendCBOR[Split])}
+	return splitTable{newTable(tagSplit, func(s *Split) neon.TenantID { return s.Tenant },
+		neon.TenantID.Less, cborRecord[Split])}
 }
 
 func (t *splitTable) copy() splitTable { return splitTable{t.splits.copy()} }
@@ -86,7 +86,7 @@ func (t *splitTable) copy() splitTable { return splitTable{t.splits.copy()} }
 func (t *splitTable) Split(
 	id neon.TenantID,
 ) (Split, bool) {
-	return t.splits.Get(Split{Tenant: id})
+	return t.splits.Get(id)
 }
 
 // Splitting reports whether a tenant is frozen by a split.

@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"iter"
-	"slices"
 
 	"github.com/tidwall/btree"
 
@@ -127,11 +126,9 @@ func tree[R any](less func(a, b R) bool) *btree.BTreeG[R] {
 	return btree.NewBTreeGOptions(less, btree.Options{NoLocks: true})
 }
 
-func compareIDs(a, b neon.TenantID) int { return slices.Compare(a[:], b[:]) }
-
 // deletesOf are the deletions of timelines of a tenant that are recorded.
 func (s *State) deletesOf(id neon.TenantID) (all []TimelineDelete) {
-	s.deletes.Ascend(TimelineDelete{Tenant: id}, func(d TimelineDelete) bool {
+	s.deletes.Ascend(neon.TimelineRef{Tenant: id}, func(d TimelineDelete) bool {
 		if d.Tenant == id {
 			all = append(all, d)
 		}

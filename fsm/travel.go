@@ -20,18 +20,18 @@ type Travel struct {
 }
 
 // travelTable holds the time travels by tenant.
-type travelTable struct{ travels table[Travel] }
+type travelTable struct{ travels table[neon.TenantID, Travel] }
 
 func newTravelTable() travelTable {
-	return travelTable{newTable(tagTravel,
-		func(a, b Travel) bool { return compareIDs(a.Tenant, b.Tenant) < 0 }, appendCBOR[Travel])}
+	return travelTable{newTable(tagTravel, func(t *Travel) neon.TenantID { return t.Tenant },
+		neon.TenantID.Less, cborRecord[Travel])}
 }
 
 func (t *travelTable) copy() travelTable { return travelTable{t.travels.copy()} }
 
 // Travel finds the time travel of a tenant that has not ended.
 func (t *travelTable) Travel(id neon.TenantID) (Travel, bool) {
-	return t.travels.Get(Travel{Tenant: id})
+	return t.travels.Get(id)
 }
 
 // Travels yields the time travels by tenant.
@@ -103,14 +103,14 @@ func (EndTravel) Level() uint64 { return secondLevel }
 
 func (c EndTravel) apply(t *txn) Result {
 	if r, ok := t.Travel(c.Tenant); ok && r.Began == c.Began {
-		t.travels.Delete(r)
+		t.travels.Delete(r.Tenant)
 		t.touched.Tenants = append(t.touched.Tenants, c.Tenant)
 		if c.Failed {
 			t.forgetRequest(c.Began)
 			return Result{}
 		}
 		for _, d := range t.deletesOf(c.Tenant) {
-			t.deletes.Delete(d)
+			t.deletes.Delete(d.Ref())
 			t.touched.Timelines = true
 			t.forgetRequest(d.Sequence)
 		}

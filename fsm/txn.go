@@ -141,7 +141,7 @@ func (t *txn) noteTenant(n Tenant) {
 
 // deleteTenant forgets the record of a tenant. The caller deletes its shards.
 func (t *txn) deleteTenant(n Tenant) {
-	last, _ := t.tenants.Delete(n)
+	last, _ := t.tenants.Delete(n.ID)
 	t.indexRemover(&last, &Tenant{})
 	t.totals.Placed -= last.placed()
 	t.touched.Tenants = append(t.touched.Tenants, n.ID)

@@ -1,6 +1,7 @@
 package neon
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math"
@@ -9,6 +10,15 @@ import (
 
 // TenantID is the id of a tenant: 16 bytes, printed as 32 lower-case hex digits.
 type TenantID [16]byte
+
+// Less orders ids by their bytes.
+func (t TenantID) Less(o TenantID) bool {
+	a, b := binary.BigEndian.Uint64(t[:8]), binary.BigEndian.Uint64(o[:8])
+	if a != b {
+		return a < b
+	}
+	return binary.BigEndian.Uint64(t[8:]) < binary.BigEndian.Uint64(o[8:])
+}
 
 // TimelineID is the id of a timeline, which is a branch of a tenant: 16 bytes, printed
 // as 32 lower-case hex digits.

@@ -68,8 +68,16 @@ func (s ShardID) Compare(o ShardID) int {
 	return cmp.Compare(s.Count, o.Count)
 }
 
-// Less reports whether s sorts before o.
-func (s ShardID) Less(o ShardID) bool { return s.Compare(o) < 0 }
+// Less reports whether s sorts before o. Searches spend most of their time here.
+func (s ShardID) Less(o ShardID) bool {
+	if s.Tenant != o.Tenant {
+		return s.Tenant.Less(o.Tenant)
+	}
+	if s.Number != o.Number {
+		return s.Number < o.Number
+	}
+	return s.Count < o.Count
+}
 
 // ParseShardID reads `<tenant>` or `<tenant>-NNCC`, in hex. Like the pageservers, it
 // does not verify that the 33rd character is a dash.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"quorate/api/neon"
@@ -13,7 +14,8 @@ import (
 // reindex rebuilds what is derived from the records: the index from nodes to
 // shards and the counts.
 func (s *State) reindex() {
-	var entries []nodeShard
+	// The shards come in order, and so do those of each node.
+	entries := make(map[neon.NodeID][]nodeShard, len(s.nodes))
 	s.counts, s.owned = make([]NodeCounts, len(s.nodes)), true
 	s.countOps()
 	s.totals = Totals{}
@@ -25,24 +27,18 @@ func (s *State) reindex() {
 	})
 	s.shards.Scan(func(sh Shard) bool {
 		sh.nodes(func(n neon.NodeID) {
-			entries = append(entries, nodeShard{node: n, shard: sh.ID, roles: sh.rolesOn(n)})
+			entries[n] = append(entries[n],
+				nodeShard{node: n, shard: sh.ID, roles: sh.rolesOn(n)})
 		})
 		s.tally(&sh, +1)
 		return true
 	})
-	slices.SortFunc(entries, func(a, b nodeShard) int {
-		switch {
-		case lessNodeShard(a, b):
-			return -1
-		case lessNodeShard(b, a):
-			return 1
-		}
-		return 0
-	})
 	s.owned = false
 	s.byNode = tree(lessNodeShard)
-	for _, e := range entries {
-		s.byNode.Load(e)
+	for _, n := range slices.Sorted(maps.Keys(entries)) {
+		for _, e := range entries[n] {
+			s.byNode.Load(e)
+		}
 	}
 }
 
@@ -63,17 +59,28 @@ func (s *State) tally(sh *Shard, by int) {
 // operator's consistency check.
 func Check(s *State) error {
 	c := &checker{s: s}
+	c.records()
+	c.derived()
+	c.sums()
+	return errors.Join(c.errs...)
+}
+
+// checkRecords is Check for a state that was made of its records a moment ago.
+func checkRecords(s *State) error {
+	c := &checker{s: s}
+	c.records()
+	return errors.Join(c.errs...)
+}
+
+func (c *checker) records() {
 	c.nodes()
 	c.tenants()
 	c.splits()
-	s.shards.Scan(func(sh Shard) bool { c.shard(&sh); return len(c.errs) < 32 })
-	c.derived()
-	c.sums()
+	c.s.shards.Scan(func(sh Shard) bool { c.shard(&sh); return len(c.errs) < 32 })
 	c.safekeeping()
 	c.timelineWork()
 	checkTravels(c)
 	checkOutcomes(c)
-	return errors.Join(c.errs...)
 }
 
 type checker struct {

@@ -58,8 +58,8 @@ func lessNodeShard(a, b nodeShard) bool {
 
 func newShardTable() shardTable {
 	return shardTable{
-		tenants: newTable(tagTenant, func(t *Tenant) neon.TenantID { return t.ID }, neon.TenantID.Less,
-			appendTenant),
+		tenants: newTable(tagTenant, func(t *Tenant) neon.TenantID { return t.ID },
+			neon.TenantID.Less, appendTenant),
 		shards: newTable(tagShard, func(s *Shard) neon.ShardID { return s.ID },
 			neon.ShardID.Less, appendShard),
 		byNode: tree(lessNodeShard), removals: tree(lessRemoval),

@@ -136,7 +136,7 @@ func (m *moves) count(is *fsm.State, old, now *fsm.Shard) {
 	}
 	d.arrived = time.Now()
 	before, again := left[now.Attached]
-	if again && time.Since(before.arrived) < homesick {
+	if again && time.Since(before.decided) < homesick {
 		m.returns++
 		same := before.decided.After(m.changed)
 		fewer := beside(is, now, now.Attached) < before.beside // of those it has made room for

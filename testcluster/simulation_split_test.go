@@ -11,12 +11,17 @@ import (
 const (
 	mostShards = 8
 	shardBytes = 1 << 20 // above which a tenant is split by itself
+
+	// hungSplit ends the split of a pageserver that never answers. Without a limit that
+	// would take an hour.
+	hungSplit = 5 * time.Minute
 )
 
 // simSplits are the settings of automatic splits in an episode.
 func simSplits() testcluster.Splits {
 	return testcluster.Splits{
 		Threshold: shardBytes, MaxShards: mostShards, Interval: 5 * time.Second,
+		RequestTimeout: hungSplit,
 	}
 }
 

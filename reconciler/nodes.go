@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quorate/api/neon"
@@ -46,6 +47,7 @@ type nodeWatch struct {
 	report     *report
 	answers    *answers
 	began      time.Time
+	known      atomic.Bool // the nodes of the state were looked at
 
 	progress  wait.Broadcast // a probe has ended
 	rulesWake wait.Signal    // the rules have to look: a node changed
@@ -123,6 +125,7 @@ func (w *nodeWatch) changed() {
 	w.mu.Lock()
 	st := w.log.State() // under the lock, so that no caller compares an older one later
 	d := w.compare(st)
+	w.known.Store(true)
 	w.mu.Unlock()
 	for _, id := range d.deleted {
 		w.seen.DropNode(id)

@@ -310,6 +310,11 @@ func (c *Cluster) openTransport() *transport {
 		routine: c.node.routineHeartbeat,
 		term:    func() uint64 { return c.node.raft().CurrentTerm() },
 		refused: newAbsurdities(c.log).refused,
+		awaits: func(id raft.ServerID, term uint64) bool {
+			r := c.node.raft()
+			return r.State() == raft.Leader && r.CurrentTerm() == term && c.peers.away(string(id))
+		},
+		returned: c.peers.met.Changed, ctx: c.ctx,
 	})
 }
 

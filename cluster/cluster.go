@@ -240,7 +240,11 @@ func (c *Cluster) makeParts(m Machine) {
 	c.fsm = newFSM(m, membershipMoved(c), c.cfg.Observer)
 	c.candidacy = candidacy{node: c.node, health: standing(health), report: c.peers.report}
 	c.leadership = &leadership{
-		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: c.peers.wake.Set,
+		ctx: c.ctx, node: c.node, health: health, log: c.log,
+		leaderMoved: func() {
+			c.peers.wake.Set()
+			disk.TestSoon()
+		},
 	}
 	c.peers.moved = c.leadership.changed.Notify
 	c.crash = &crashDetector{
@@ -314,7 +318,7 @@ func (c *Cluster) openTransport() *transport {
 			r := c.node.raft()
 			return r.State() == raft.Leader && r.CurrentTerm() == term && c.peers.away(string(id))
 		},
-		returned: c.peers.met.Changed, ctx: c.ctx,
+		returned: c.peers.met.Changed, ctx: c.ctx, timeout: c.cfg.Timeouts.Heartbeat,
 	})
 }
 

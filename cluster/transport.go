@@ -26,6 +26,7 @@ type transport struct {
 	*raft.NetworkTransport
 	local raft.ServerAddress
 	hooks transportHooks
+	pace  *pace
 
 	inbox chan raft.RPC
 	done  chan struct{}
@@ -46,12 +47,14 @@ type transportHooks struct {
 	// returned is closed when some server may be back.
 	returned func() <-chan struct{}
 	ctx      context.Context // ends when this server closes
+	timeout  time.Duration   // after which followers miss heartbeats
 }
 
 func newTransport(inner *raft.NetworkTransport, local string, hooks transportHooks) *transport {
 	t := &transport{
 		NetworkTransport: inner,
 		hooks:            hooks,
+		pace:             newPace(hooks.timeout),
 		local:            raft.ServerAddress(local),
 		inbox:            make(chan raft.RPC),
 		done:             make(chan struct{}),
@@ -160,13 +163,19 @@ func (t *transport) append(
 	id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest,
 	resp *raft.AppendEntriesResponse,
 ) error {
-	limit := awayMax
-	if isHeartbeat(args) {
+	limit, beat := awayMax, isHeartbeat(args)
+	if beat {
 		limit = beatMax
+		t.pace.rest(t.hooks.ctx, id)
+	} else if len(args.Entries) > 0 {
+		t.pace.begins()
 	}
 	for pause := awayMin; ; pause = min(2*pause, limit) {
 		returned := t.hooks.returned()
 		err := t.NetworkTransport.AppendEntries(id, t.hooks.resolve(id, target), args, resp)
+		if err == nil && beat {
+			t.pace.answered(id)
+		}
 		if err == nil || !t.hooks.awaits(id, args.Term) {
 			return err
 		}

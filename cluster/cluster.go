@@ -240,11 +240,7 @@ func (c *Cluster) makeParts(m Machine) {
 	c.fsm = newFSM(m, membershipMoved(c), c.cfg.Observer)
 	c.candidacy = candidacy{node: c.node, health: standing(health), report: c.peers.report}
 	c.leadership = &leadership{
-		ctx: c.ctx, node: c.node, health: health, log: c.log,
-		leaderMoved: func() {
-			c.peers.wake.Set()
-			disk.TestSoon()
-		},
+		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: leaderMoved(c),
 	}
 	c.peers.moved = c.leadership.changed.Notify
 	c.crash = &crashDetector{
@@ -430,6 +426,14 @@ func membershipMoved(c *Cluster) func() {
 		c.peers.wake.Set()
 		c.leadership.changed.Notify()
 		c.removal.look()
+	}
+}
+
+// leaderMoved reacts to another leader, which this server may be.
+func leaderMoved(c *Cluster) func() {
+	return func() {
+		c.peers.wake.Set()
+		c.node.store.Health.LeaderMoved()
 	}
 }
 

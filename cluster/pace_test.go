@@ -15,7 +15,9 @@ func TestHeartbeatsOfAQuietClusterAreFew(t *testing.T) {
 		const timeout = 400 * time.Millisecond
 		p := newPace(timeout)
 		// beats makes heartbeats as raft does, and says how many, and the longest pause.
-		beats := func(d time.Duration, took func() time.Duration) (n int, longest time.Duration) {
+		beats := func(
+			d time.Duration, took func() time.Duration,
+		) (n int, longest time.Duration) {
 			end, last := time.Now().Add(d), time.Now()
 			for i := 0; time.Now().Before(end); i++ {
 				time.Sleep(timeout/10 + time.Duration(i*7919%40)*time.Millisecond)
@@ -26,7 +28,9 @@ func TestHeartbeatsOfAQuietClusterAreFew(t *testing.T) {
 			}
 			return n, longest
 		}
-		at := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+		at := func(d time.Duration) func() time.Duration {
+			return func() time.Duration { return d }
+		}
 		const second = time.Second
 		often := func(when string) {
 			t.Helper()

@@ -215,16 +215,16 @@ func (o *BenchOptions) restartsBesideDead(
 ) (figures []figure, err error) {
 	next := quietTenants
 	n := c.Fleet().Node(faulty)
+	nothing := func() error { return nil }
+	hangs := func(faults ...simpageserver.Fault) func() error {
+		return func() error { n.SetFaults(faults...); return nil }
+	}
 	for _, kind := range []struct {
 		name         string
 		begin, after func() error
 	}{
-		{"none", func() error { return nil }, func() error { return nil }},
-		{
-			"one that hangs",
-			func() error { n.SetFaults(simpageserver.Fault{Kind: simpageserver.FaultHang}); return nil },
-			func() error { n.SetFaults(); return nil },
-		},
+		{"none", nothing, nothing},
+		{"one that hangs", hangs(simpageserver.Fault{Kind: simpageserver.FaultHang}), hangs()},
 		{
 			"one that refuses",
 			func() error { n.Kill(); return nil },

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"quorate/internal/wait"
 )
 
 // Health is the verdict on this server's disk. It comes from the writes of the log,
@@ -31,13 +29,13 @@ type Health struct {
 	logged  time.Time  // when the log was last written
 	fatalCh chan error // buffered, gets the first fatal error
 
-	soon wait.Signal // it may be time for a test write
+	soon chan struct{} // buffered: it may be time for a test write
 }
 
 func newHealth(log *slog.Logger, limits Limits, hooks Hooks) *Health {
 	return &Health{
 		log: log, limits: limits, hooks: hooks, fatalCh: make(chan error, 1),
-		soon: wait.NewSignal(),
+		soon: make(chan struct{}, 1),
 	}
 }
 
@@ -207,8 +205,13 @@ func (h *Health) pause() time.Duration {
 	return followerTests * h.limits.TestWrite
 }
 
-// TestSoon is to be called when the server may have begun to lead.
-func (h *Health) TestSoon() { h.soon.Set() }
+// LeaderMoved is to be called when the server may have begun to lead.
+func (h *Health) LeaderMoved() {
+	select {
+	case h.soon <- struct{}{}:
+	default:
+	}
+}
 
 // watch makes test writes until ctx ends, the next one pause after the disk was last seen to
 // work. One that hangs in the kernel is left behind. The next one starts only when it is back.

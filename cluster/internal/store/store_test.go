@@ -247,7 +247,7 @@ func TestDisksAreTestedAsOftenAsSomethingDependsOnIt(t *testing.T) {
 			t.Errorf("%d tests of a follower", n)
 		}
 		s.leads.Store(true)
-		s.Health.TestSoon()
+		s.Health.LeaderMoved()
 		if n := during(21 * time.Millisecond); n < 1 || n > 2 {
 			t.Errorf("%d tests when it begins to lead", n)
 		}

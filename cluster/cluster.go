@@ -138,7 +138,8 @@ func (c *Cluster) openDisk() (err error) {
 	}
 	c.compaction = &compaction{
 		node: c.node, limit: cmp.Or(c.cfg.LogBytes, defaultLogBytes), log: c.log,
-		grown: wait.NewSignal(),
+		grown:         wait.NewSignal(),
+		snapshotBytes: func() int64 { return c.fsm.snapshotBytes.Load() },
 	}
 	t := c.cfg.Timeouts
 	if c.self.dir != nil {
@@ -154,7 +155,7 @@ func (c *Cluster) openDisk() (err error) {
 		Hooks: store.Hooks{
 			Appended: func(took time.Duration, bytes int) {
 				c.cfg.Observer.Appended(took, bytes)
-				c.compaction.appended()
+				c.compaction.appended(bytes)
 			},
 			Leads: c.node.leads, Applied: c.node.appliedOnDisk, Changed: c.diskChanged,
 			MajorityWrites: probe.start,
@@ -239,7 +240,7 @@ func (c *Cluster) makeParts(m Machine) {
 	c.fsm = newFSM(m, membershipMoved(c), c.cfg.Observer)
 	c.candidacy = candidacy{node: c.node, health: standing(health), report: c.peers.report}
 	c.leadership = &leadership{
-		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: c.peers.wake.Set,
+		ctx: c.ctx, node: c.node, health: health, log: c.log, leaderMoved: leaderMoved(c),
 	}
 	c.peers.moved = c.leadership.changed.Notify
 	c.crash = &crashDetector{
@@ -258,6 +259,7 @@ func (c *Cluster) makeParts(m Machine) {
 		started: time.Now(), opened: c.leadership.opened,
 	}
 	c.fsm.members.kept = c.node.store.Snapshots()
+	c.fsm.took = c.compaction.took
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
 	c.fsm.vouch = func(index uint64) error { return c.equality.vouch(c.ctx, index) }
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer
@@ -308,6 +310,11 @@ func (c *Cluster) openTransport() *transport {
 		routine: c.node.routineHeartbeat,
 		term:    func() uint64 { return c.node.raft().CurrentTerm() },
 		refused: newAbsurdities(c.log).refused,
+		awaits: func(id raft.ServerID, term uint64) bool {
+			r := c.node.raft()
+			return r.State() == raft.Leader && r.CurrentTerm() == term && c.peers.away(string(id))
+		},
+		returned: c.peers.met.Changed, ctx: c.ctx, timeout: c.cfg.Timeouts.Heartbeat,
 	})
 }
 
@@ -324,9 +331,12 @@ func (c *Cluster) openRaft() error {
 	}
 	c.node.running.Store(r) // at once: raft stands for election soon, however slow the disk is
 	c.fsm.members.load()
+	saved := uint64(0)
 	if l, err := s.Snapshots().List(); err == nil && len(l) > 0 {
 		c.fsm.snapshotBytes.Store(l[0].Size)
+		saved = l[0].Index
 	}
+	c.compaction.took(saved)
 	c.observer = raft.NewObserver(nil, false, c.leadership.observe)
 	r.RegisterObserver(c.observer)
 	c.leadership.refresh(ErrLeadershipLost)
@@ -416,6 +426,14 @@ func membershipMoved(c *Cluster) func() {
 		c.peers.wake.Set()
 		c.leadership.changed.Notify()
 		c.removal.look()
+	}
+}
+
+// leaderMoved reacts to another leader, which this server may be.
+func leaderMoved(c *Cluster) func() {
+	return func() {
+		c.peers.wake.Set()
+		c.node.store.Health.LeaderMoved()
 	}
 }
 

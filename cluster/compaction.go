@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -20,51 +21,102 @@ const (
 	// that lag.
 	tailShare = 4
 
+	// replayBytes is how much of the log a server that starts applies again at most, unless
+	// its newest snapshot is larger than that. So the time of a start is bounded by what the
+	// state needs anyhow, and snapshots cost no more than the log does.
+	replayBytes = 256 << 10
+
+	// replayPause is the least pause between two snapshots for that reason.
+	replayPause = 5 * time.Second
+
 	// compactionRetry is the pause after a snapshot that could not be taken.
 	compactionRetry = 10 * time.Second
 )
 
-// compaction takes a snapshot when the log has become too large, and shortens the log.
+// compaction takes a snapshot when the log has become too large, and shortens the log; and
+// when too much of the log is behind the newest snapshot.
 type compaction struct {
 	node  *raftNode
 	limit int64 // bytes
 	log   *slog.Logger
 	grown wait.Signal
+
+	snapshotBytes func() int64 // of the newest snapshot
+
+	unsaved atomic.Int64 // bytes of the entries behind the newest snapshot
+	pausing atomic.Bool  // the next snapshot because of them is set already
+	saved   time.Time    // when the last one was tried; only run uses it
 }
 
 // appended is called after each write of the log.
-func (c *compaction) appended() {
-	if c.node.store.LogBytes() > c.limit {
+func (c *compaction) appended(bytes int) {
+	unsaved := c.unsaved.Add(int64(bytes))
+	if c.node.store.LogBytes() > c.limit ||
+		unsaved > c.replayed() && !c.pausing.Load() {
 		c.grown.Set()
 	}
 }
 
-// run shortens the log whenever it has grown too large, until ctx ends.
+// took notes the index of the newest snapshot.
+func (c *compaction) took(index uint64) { c.unsaved.Store(c.node.store.BytesAfter(index)) }
+
+// replayed is how many bytes of the log may be behind the newest snapshot.
+func (c *compaction) replayed() int64 { return max(replayBytes, c.snapshotBytes()) }
+
+// run takes snapshots until ctx ends.
 func (c *compaction) run(ctx context.Context) {
+	var due <-chan time.Time
 	for {
 		select {
 		case <-c.grown:
+		case <-due:
+			due = nil
+			c.pausing.Store(false)
 		case <-ctx.Done():
 			return
 		}
-		bytes := c.node.store.LogBytes()
-		if bytes <= c.limit {
-			continue
+		switch left := replayPause - time.Since(c.saved); {
+		case c.node.store.LogBytes() > c.limit:
+			if c.bound(ctx) != nil {
+				return
+			}
+		case due != nil || c.unsaved.Load() <= c.replayed():
+		case left > 0:
+			due = time.After(left)
+			c.pausing.Store(true)
+		default:
+			c.save()
 		}
-		err := c.shorten()
-		if err == nil {
-			c.log.Info("shortened the log, which was too large", "bytes", bytes,
-				"now", c.node.store.LogBytes())
-			continue
-		}
-		// Without a new entry there is nothing to take; the next one tries again.
-		if !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-			c.log.Info("the log is too large and cannot be shortened yet", "bytes", bytes,
-				"err", err)
-		}
-		if wait.Sleep(ctx, compactionRetry) != nil {
-			return
-		}
+	}
+}
+
+// bound shortens the log. The error is that of ctx.
+func (c *compaction) bound(ctx context.Context) error {
+	bytes := c.node.store.LogBytes()
+	err := c.shorten()
+	if err == nil {
+		c.log.Info("shortened the log, which was too large", "bytes", bytes,
+			"now", c.node.store.LogBytes())
+		return nil
+	}
+	// Without a new entry there is nothing to take; the next one tries again.
+	if !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		c.log.Info("the log is too large and cannot be shortened yet", "bytes", bytes,
+			"err", err)
+	}
+	return wait.Sleep(ctx, compactionRetry)
+}
+
+// save takes a snapshot. One that cannot be taken now is tried again after a pause.
+func (c *compaction) save() {
+	err := c.node.await(c.node.raft().Snapshot())
+	c.saved = time.Now()
+	switch {
+	case errors.Is(err, raft.ErrNothingNewToSnapshot):
+		c.unsaved.Store(0)
+	case err != nil:
+		c.log.Debug("no snapshot yet", "err", err)
+		c.grown.Set()
 	}
 }
 

@@ -74,3 +74,42 @@ func TestTheLogIsBoundedInBytes(t *testing.T) {
 		})
 	})
 }
+
+// A server that starts applies little of the log again: there is a snapshot that is not far
+// behind, though there are too few entries for raft's own bound. And snapshots do not come one
+// after the other.
+func TestLittleOfTheLogIsBehindTheNewestSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trio{t: t, net: clustertest.NewNetwork()}
+		defer tr.close()
+		var snapshots atomic.Int64
+		for i := range 3 {
+			nd := &node{cfg: memoryConfig(tr.net, 3, i), disk: clustertest.NewMemoryDisk()}
+			nd.cfg.Disk = nd.disk
+			nd.cfg.Observer.SnapshotTaken = func(time.Duration, int64) { snapshots.Add(1) }
+			tr.nodes = append(tr.nodes, nd)
+			tr.start(i)
+		}
+		lead, began := tr.leader(), time.Now()
+		row := strings.Repeat("x", replayBytes/16)
+		for range 400 {
+			lead.mustPropose(t, row)
+			time.Sleep(50 * time.Millisecond)
+		}
+		if n, most := snapshots.Load(), int64(3*(time.Since(began)/replayPause+1)); n > most {
+			t.Errorf("%d snapshots, more than %d", n, most)
+		}
+		time.Sleep(2 * replayPause)
+		for _, nd := range tr.nodes {
+			list, err := nd.node.store.Snapshots().List()
+			if err != nil || len(list) == 0 {
+				t.Fatalf("%s has no snapshot: %v", nd.ID(), err)
+			}
+			if behind := nd.node.store.BytesAfter(list[0].Index); behind >
+				max(replayBytes, list[0].Size) {
+				t.Errorf("%s has %d bytes behind its newest snapshot, of %d bytes", nd.ID(),
+					behind, list[0].Size)
+			}
+		}
+	})
+}

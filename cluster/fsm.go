@@ -54,7 +54,8 @@ type fsm struct {
 	vouch   func(index uint64) error
 	origins atomic.Uint64
 
-	snapshotBytes atomic.Int64 // of the newest snapshot that was written here
+	snapshotBytes atomic.Int64       // of the newest snapshot that was written here
+	took          func(index uint64) // called with the index of each
 
 	restoreErr error // why the last Restore failed; read before raft runs
 }
@@ -62,7 +63,10 @@ type fsm struct {
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
 func newFSM(m Machine, changed func(), o Observer) *fsm {
-	f := &fsm{machine: m, changed: changed, observe: o, sending: make(chan struct{}, maxSending)}
+	f := &fsm{
+		machine: m, changed: changed, observe: o, sending: make(chan struct{}, maxSending),
+		took: func(uint64) {},
+	}
 	f.digest, _ = m.(Digester)
 	return f
 }
@@ -155,7 +159,7 @@ type fsmSnapshot struct {
 	index uint64
 	state io.WriterTo
 	vouch func() error // nil: nobody need be asked
-	taken func(took time.Duration, bytes int64)
+	taken func(index uint64, took time.Duration, bytes int64)
 }
 
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
@@ -199,7 +203,7 @@ func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 	}
 	err := sink.Close()
 	if err == nil {
-		s.taken(time.Since(began), counted.bytes)
+		s.taken(s.index, time.Since(began), counted.bytes)
 	}
 	return err
 }
@@ -218,8 +222,9 @@ func (s *fsmSnapshot) write(w io.Writer) error {
 func (*fsmSnapshot) Release() {}
 
 // snapshotTaken notes that a snapshot was written.
-func (f *fsm) snapshotTaken(took time.Duration, bytes int64) {
+func (f *fsm) snapshotTaken(index uint64, took time.Duration, bytes int64) {
 	f.snapshotBytes.Store(bytes)
+	f.took(index)
 	f.observe.SnapshotTaken(took, bytes)
 }
 

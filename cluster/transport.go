@@ -1,12 +1,15 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
 )
 
 // maxAppendBytes bounds the commands of one AppendEntries call. A call must end
@@ -23,6 +26,7 @@ type transport struct {
 	*raft.NetworkTransport
 	local raft.ServerAddress
 	hooks transportHooks
+	pace  *pace
 
 	inbox chan raft.RPC
 	done  chan struct{}
@@ -37,12 +41,20 @@ type transportHooks struct {
 	routine  func(raft.RPC) bool // see raftNode.routineHeartbeat
 	term     func() uint64       // of this server
 	refused  func(error)         // a call or an answer was absurd
+	// awaits reports whether a call of a term should wait for a server that is away: this
+	// server leads that term, and has no connection to the other one, which is a member.
+	awaits func(id raft.ServerID, term uint64) bool
+	// returned is closed when some server may be back.
+	returned func() <-chan struct{}
+	ctx      context.Context // ends when this server closes
+	timeout  time.Duration   // after which followers miss heartbeats
 }
 
 func newTransport(inner *raft.NetworkTransport, local string, hooks transportHooks) *transport {
 	t := &transport{
 		NetworkTransport: inner,
 		hooks:            hooks,
+		pace:             newPace(hooks.timeout),
 		local:            raft.ServerAddress(local),
 		inbox:            make(chan raft.RPC),
 		done:             make(chan struct{}),
@@ -132,8 +144,58 @@ func (t *transport) AppendEntries(
 			break
 		}
 	}
-	err := t.NetworkTransport.AppendEntries(id, t.hooks.resolve(id, target), args, resp)
+	err := t.append(id, target, args, resp)
 	return t.answered(err, resp.Term)
+}
+
+// The pauses between two tries to reach a server that is away.
+const (
+	awayMin  = 10 * time.Millisecond
+	awayMax  = time.Second
+	beatMax  = 200 * time.Millisecond // for heartbeats
+	tryAgain = 5 * time.Millisecond   // when a server may be back
+)
+
+// append calls a server until it answers, as long as it is away and this server leads the
+// term. Raft itself would try again ever later, up to ten seconds, and would learn nothing of
+// a server that has come back in between.
+func (t *transport) append(
+	id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse,
+) error {
+	limit, beat := awayMax, isHeartbeat(args)
+	if beat {
+		limit = beatMax
+		t.pace.rest(t.hooks.ctx, id)
+	} else if len(args.Entries) > 0 {
+		t.pace.begins()
+	}
+	for pause := awayMin; ; pause = min(2*pause, limit) {
+		returned := t.hooks.returned()
+		err := t.NetworkTransport.AppendEntries(id, t.hooks.resolve(id, target), args, resp)
+		if err == nil && beat {
+			t.pace.answered(id)
+		}
+		if err == nil || !t.hooks.awaits(id, args.Term) {
+			return err
+		}
+		if wait.Sleep(t.hooks.ctx, tryAgain) != nil {
+			return err
+		}
+		timer := time.NewTimer(pause - tryAgain)
+		select {
+		case <-returned:
+			pause = awayMin
+		case <-timer.C:
+		case <-t.hooks.ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// isHeartbeat reports whether a call is one of those that only say that there is a leader.
+func isHeartbeat(args *raft.AppendEntriesRequest) bool {
+	return len(args.Entries) == 0 && args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0
 }
 
 func (t *transport) RequestVote(

@@ -218,6 +218,21 @@ func (a *answers) look() {
 	}
 }
 
+// calm reports whether time alone changes nothing: no call is under way, and all nodes have
+// answered.
+func (a *answers) calm() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, n := range a.nodes {
+		for i := range n.kinds {
+			if n.unresponsive || !n.kinds[i].missed.IsZero() {
+				return false
+			}
+		}
+	}
+	return len(a.calls) == 0
+}
+
 // unresponsive lists the nodes that do not answer.
 func (a *answers) unresponsive() (ids []neon.NodeID) {
 	a.mu.Lock()

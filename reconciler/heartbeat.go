@@ -231,6 +231,36 @@ func (w *nodeWatch) unasked() (ids []neon.NodeID) {
 	return ids
 }
 
+// firstAnswers is how long a placement at the beginning of a term waits for the first
+// answers of the nodes.
+const firstAnswers = 100 * time.Millisecond
+
+// awaitFirstAnswers waits until every node that could take something has answered or failed
+// once in this term, at most until firstAnswers after its beginning. Until the nodes have
+// been asked, one that hangs looks like all others, and what is placed there is not served
+// before the verdict on it. Only what is placed waits: other writes do not depend on nodes.
+func (w *nodeWatch) awaitFirstAnswers() {
+	left := time.Until(w.began.Add(firstAnswers))
+	if left <= 0 {
+		return
+	}
+	limit := time.NewTimer(left)
+	defer limit.Stop()
+	for {
+		progress := w.progress.Changed()
+		if w.known.Load() && len(w.unasked()) == 0 {
+			return
+		}
+		select {
+		case <-progress:
+		case <-limit.C:
+			return
+		case <-w.ctx.Done():
+			return
+		}
+	}
+}
+
 // utilizations are what the last heartbeats that were answered said.
 func (w *nodeWatch) utilizations() map[neon.NodeID]*neon.Utilization {
 	w.mu.Lock()

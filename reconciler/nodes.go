@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quorate/api/neon"
@@ -46,9 +47,11 @@ type nodeWatch struct {
 	report     *report
 	answers    *answers
 	began      time.Time
+	known      atomic.Bool // the nodes of the state were looked at
 
 	progress  wait.Broadcast // a probe has ended
 	rulesWake wait.Signal    // the rules have to look: a node changed
+	looks     wait.Signal    // a node may have to be probed sooner
 	wg        sync.WaitGroup
 
 	mu    sync.Mutex
@@ -92,28 +95,52 @@ func newNodeWatch(
 		ctx: ctx, opts: d.Options, log: d.Log, prober: d.Prober, failpoints: d.Failpoints,
 		logger: d.Logger, seen: seen, strays: s, report: r, began: time.Now(),
 		lister:    &lister{log: d.Log, locations: d.Locations},
-		rulesWake: wait.NewSignal(), watch: make(map[neon.NodeID]*watched),
+		rulesWake: wait.NewSignal(), looks: wait.NewSignal(), watch: make(map[neon.NodeID]*watched),
 	}
 	w.answers = newAnswers(d, w.wakeRules)
 	return w
 }
 
+// looksWhenCalm is how often the nodes are looked at, at the least. Only what takes a second
+// or longer to be noticed may depend on it.
+const looksWhenCalm = time.Second
+
 // run probes what is due and judges, until the term ends.
 func (w *nodeWatch) run() {
-	tick := time.NewTicker(min(250*time.Millisecond,
-		max(w.opts.HeartbeatInterval/4, 10*time.Millisecond)))
-	defer tick.Stop()
 	for {
 		w.probeDue()
 		w.judge()
 		w.answers.look()
+		tick := time.NewTimer(w.nextLook())
 		select {
 		case <-w.ctx.Done():
+			tick.Stop()
 			w.wg.Wait()
 			return
+		case <-w.looks:
 		case <-tick.C:
 		}
+		tick.Stop()
 	}
+}
+
+// nextLook is when to look again. While all nodes answer and no call is under way, nothing
+// happens before the next heartbeat is due. What changes a node wakes.
+func (w *nodeWatch) nextLook() time.Duration {
+	soon := min(250*time.Millisecond, max(w.opts.HeartbeatInterval/4, 10*time.Millisecond))
+	if !w.answers.calm() {
+		return soon
+	}
+	next := max(soon, looksWhenCalm)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.watch {
+		if e.failing || e.busy || !e.probed || !e.last.Available() {
+			return soon
+		}
+		next = min(next, max(time.Until(e.due), soon/25))
+	}
+	return next
 }
 
 // changed compares the nodes of the state with what was known of them, and has
@@ -123,7 +150,9 @@ func (w *nodeWatch) changed() {
 	w.mu.Lock()
 	st := w.log.State() // under the lock, so that no caller compares an older one later
 	d := w.compare(st)
+	w.known.Store(true)
 	w.mu.Unlock()
+	w.looks.Set()
 	for _, id := range d.deleted {
 		w.seen.DropNode(id)
 	}

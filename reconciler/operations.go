@@ -109,8 +109,18 @@ func (o *operations) run() {
 	o.began = time.Now()
 	tick := time.NewTicker(o.opts.OperationInterval)
 	defer tick.Stop()
-	for whole := true; ; {
+	for whole, ticks := true, true; ; {
 		o.round(whole)
+		// Without an operation there is nothing that a clock has to look after: what begins
+		// one is a change of a node, which wakes.
+		if some := len(o.running) > 0; some != ticks {
+			if ticks = some; some {
+				tick.Reset(o.opts.OperationInterval)
+			} else {
+				tick.Stop()
+				o.await()
+			}
+		}
 		select {
 		case <-tick.C:
 			whole = true

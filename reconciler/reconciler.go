@@ -182,9 +182,11 @@ func (r *Reconciler) SeenOn(n neon.NodeID) []neon.ShardID {
 	return nil
 }
 
-// Loads are the last utilisations, for placing.
+// Loads are the last utilisations, for placing. At the beginning of a term it waits a
+// moment for the first answers of the nodes.
 func (r *Reconciler) Loads() map[neon.NodeID]scheduler.Load {
 	if t := r.current.Load(); t != nil {
+		t.nodes.awaitFirstAnswers()
 		return t.nodes.loads()
 	}
 	return nil

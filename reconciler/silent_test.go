@@ -162,6 +162,36 @@ func TestNothingMovesToANodeThatHasFallenSilent(t *testing.T) {
 	}
 }
 
+// TestANewLeaderPlacesAtOnceBesideANodeThatHangs: a placement at the very beginning of a
+// term waits a moment for those that answer, and uses them.
+func TestANewLeaderPlacesAtOnceBesideANodeThatHangs(t *testing.T) {
+	scenario(t, 4, func(b *bench) {
+		b.depose()
+		place := func(loads map[neon.NodeID]scheduler.Load) neon.NodeID {
+			shards, err := scheduler.New(b.log.State(), loads).PlaceTenant(neon.TenantID{1}, 1,
+				neon.Attached(0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return shards[0].Attached
+		}
+		hangs := place(nil)
+		b.fleet.set(func() { b.fleet.stalls = map[neon.NodeID]call{hangs: callProbe} })
+		b.lead()
+		if err := b.now.AwaitTerm(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if place(b.now.Loads()) == hangs {
+			t.Error("a shard was put on the node that hangs")
+		}
+		if took := time.Since(began); took > firstAnswers {
+			t.Errorf("the placement waited for %s", took)
+		}
+		b.fleet.set(func() { b.fleet.stalls = nil })
+	})
+}
+
 // TestANewLeaderPlacesNothingWhereNobodyHasAnswered: before it has asked a node, it uses
 // those that have answered, and it does not refuse a creation.
 func TestANewLeaderPlacesNothingWhereNobodyHasAnswered(t *testing.T) {

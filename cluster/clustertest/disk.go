@@ -13,6 +13,9 @@ import (
 // Disk is a cluster.Disk that can make every write hang or fail. Opened again it holds
 // what was written before: a server that restarts with its disk.
 type Disk struct {
+	// Tested, when set before the disk is opened, is called for each test write.
+	Tested func()
+
 	inner store.Disk
 
 	mu     sync.Mutex
@@ -86,8 +89,16 @@ func (d *Disk) Open(dir string) (store.Stores, error) {
 	if err != nil {
 		return store.Stores{}, err
 	}
-	s.Log, s.Stable, s.TestWrite = &faultyLog{s.Log, d}, &faultyStable{s.Stable, d}, d.pass
+	s.Log, s.Stable, s.TestWrite = &faultyLog{s.Log, d}, &faultyStable{s.Stable, d}, d.test
 	return s, nil
+}
+
+// test is a test write.
+func (d *Disk) test() error {
+	if d.Tested != nil {
+		d.Tested()
+	}
+	return d.pass()
 }
 
 type faultyLog struct {

@@ -70,6 +70,7 @@ func newBenchCommand() *cobra.Command {
 	fs.IntVar(&o.Shards, "shards", 100000, "shards of the restart, memory and idle measurements")
 	fs.IntVar(&o.Pageservers, "pageservers", 10, "simulated pageservers of the same")
 	fs.IntVar(&o.Restarts, "restarts", 3, "restarts of all controllers")
+	fs.IntVar(&o.Controllers, "controllers", 0, "controllers of the small clusters (default: three, then one)")
 	fs.DurationVar(&o.Idle, "idle", time.Minute, "how long idling is watched")
 	fs.DurationVar(&o.Reads, "reads", 5*time.Second, "how long each measurement of locates lasts")
 	return cmd

@@ -17,6 +17,7 @@ type BenchOptions struct {
 	Shards      int           // of the restart, memory and idle measurements
 	Pageservers int           // of the same
 	Restarts    int           // of all controllers
+	Controllers int           // of the small clusters; 0: three, then one
 	Idle        time.Duration // how long idling is watched
 	Reads       time.Duration // how long each measurement of locates lasts
 }
@@ -39,6 +40,7 @@ func parts() []part {
 		{"evacuation-10000", "Evacuation of 10,000 shards", evacuationPart(10000)},
 		{"operations", "Drain and fill", operationsPart},
 		{"hanging", "Beside pageservers that hang", besideHangingPart},
+		{"quiet", "Idling and restarts of a small cluster", quietPart},
 		{"scale", "Restart, memory and idling",
 			func(ctx context.Context, o *BenchOptions) ([]figure, error) {
 				return o.scale(ctx, o.Shards, *o)

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -40,7 +41,7 @@ type fleet struct {
 func (o *Options) start(ctx context.Context, f fleet) (*testcluster.Cluster, error) {
 	b := f.builder
 	b.Mode, b.Binary = testcluster.Processes, o.Controller
-	b.Controllers, b.Pageservers, b.Zones = 3, f.pageservers, 3
+	b.Controllers, b.Pageservers, b.Zones = cmp.Or(b.Controllers, 3), f.pageservers, 3
 	if o.Dir != "" {
 		dir, err := os.MkdirTemp(o.Dir, "cluster-")
 		if err != nil {

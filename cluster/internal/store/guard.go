@@ -177,6 +177,9 @@ func (g *guard) try(j *job, limited bool) error {
 			g.health.stallEnded()
 		}
 		g.health.wrote(time.Since(began), err)
+		if err == nil {
+			g.health.wroteLog()
+		}
 		return err
 	}
 	for {

@@ -26,11 +26,17 @@ type Health struct {
 	fatal   error     // an error that trying again does not cure
 	slowest time.Duration
 	last    time.Duration
+	logged  time.Time  // when the log was last written
 	fatalCh chan error // buffered, gets the first fatal error
+
+	soon chan struct{} // buffered: it may be time for a test write
 }
 
 func newHealth(log *slog.Logger, limits Limits, hooks Hooks) *Health {
-	return &Health{log: log, limits: limits, hooks: hooks, fatalCh: make(chan error, 1)}
+	return &Health{
+		log: log, limits: limits, hooks: hooks, fatalCh: make(chan error, 1),
+		soon: make(chan struct{}, 1),
+	}
 }
 
 // Fatal delivers at most one error: the disk refuses writes, and trying again does
@@ -161,6 +167,13 @@ func (h *Health) condemned() error {
 	return h.fatal
 }
 
+// wroteLog records that a write of the log succeeded.
+func (h *Health) wroteLog() {
+	h.mu.Lock()
+	h.logged = time.Now()
+	h.mu.Unlock()
+}
+
 // wrote records the end of a write that was waited for.
 func (h *Health) wrote(took time.Duration, err error) {
 	if err != nil {
@@ -178,20 +191,52 @@ func (h *Health) wrote(took time.Duration, err error) {
 	}
 }
 
-// watch makes test writes until ctx ends. One that hangs in the kernel is left
-// behind. The next one starts only when it is back.
+// followerTests is how much less often a server tests its disk that does not lead. A write
+// waits for no single follower, and whether one could lead is proved by ProveWritable, or by
+// the vote that it writes. Its verdict only chooses who stands for election first, so that
+// it may come a little later. A leader has to notice within a second.
+const followerTests = 3
+
+// pause is how long the disk may go untested.
+func (h *Health) pause() time.Duration {
+	if h.hooks.Leads() || !h.Fit() {
+		return h.limits.TestWrite
+	}
+	return followerTests * h.limits.TestWrite
+}
+
+// LeaderMoved is to be called when the server may have begun to lead.
+func (h *Health) LeaderMoved() {
+	select {
+	case h.soon <- struct{}{}:
+	default:
+	}
+}
+
+// watch makes test writes until ctx ends, the next one pause after the disk was last seen to
+// work. One that hangs in the kernel is left behind. The next one starts only when it is back.
 func (h *Health) watch(ctx context.Context, test testWrite) {
-	tick := time.NewTicker(h.limits.TestWrite)
+	tick := time.NewTimer(h.pause())
 	defer tick.Stop()
-	for {
+	for tested := time.Now(); ; {
 		select {
 		case <-tick.C:
+		case <-h.soon:
 		case <-ctx.Done():
 			return
 		}
-		if !h.try(ctx, test) {
-			return
+		h.mu.Lock()
+		if h.logged.After(tested) {
+			tested = h.logged // nothing is learnt from another write
 		}
+		h.mu.Unlock()
+		if time.Since(tested) >= h.pause() {
+			tested = time.Now()
+			if !h.try(ctx, test) {
+				return
+			}
+		}
+		tick.Reset(max(0, h.pause()-time.Since(tested)))
 	}
 }
 

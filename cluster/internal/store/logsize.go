@@ -60,6 +60,19 @@ func (l *logSize) LogBytes() int64 {
 	return l.bytes
 }
 
+// BytesAfter is the size of the data of the entries behind an index.
+func (l *logSize) BytesAfter(index uint64) (bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if index++; index < l.first {
+		return l.bytes
+	}
+	for _, n := range l.sizes[min(index-l.first, uint64(len(l.sizes))):] {
+		bytes += int64(n)
+	}
+	return bytes
+}
+
 // NewestWithin is how many of the newest entries have at most so many bytes.
 func (l *logSize) NewestWithin(bytes int64) (entries uint64) {
 	l.mu.Lock()

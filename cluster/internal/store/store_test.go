@@ -223,6 +223,55 @@ func TestTestWritesNoticeAHangOfAnIdleServer(t *testing.T) {
 	})
 }
 
+// TestDisksAreTestedAsOftenAsSomethingDependsOnIt: on a leader that is idle, and from the moment
+// at which one begins to lead; less often elsewhere, and not while the log is written.
+func TestDisksAreTestedAsOftenAsSomethingDependsOnIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tests atomic.Int32
+		disk := clustertest.NewMemoryDisk()
+		disk.Tested = func() { tests.Add(1) }
+		s, err := open(t, "", disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); s.Watch(ctx) }()
+		during := func(d time.Duration) int32 {
+			before := tests.Load()
+			time.Sleep(d)
+			return tests.Load() - before
+		}
+		time.Sleep(time.Second)
+		if n := during(1200 * time.Millisecond); n < 19 || n > 21 {
+			t.Errorf("%d tests of a follower", n)
+		}
+		s.leads.Store(true)
+		s.Health.LeaderMoved()
+		if n := during(21 * time.Millisecond); n < 1 || n > 2 {
+			t.Errorf("%d tests when it begins to lead", n)
+		}
+		if n := during(1200 * time.Millisecond); n < 59 || n > 61 {
+			t.Errorf("%d tests of a leader", n)
+		}
+		before := tests.Load()
+		for i := range uint64(100) {
+			if err := s.StoreLog(entry(i+1, 1)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := tests.Load() - before; n > 1 {
+			t.Errorf("%d tests while the log is written", n)
+		}
+		if n := during(40 * time.Millisecond); n < 1 {
+			t.Error("no test after the log was written")
+		}
+		cancel()
+		<-done
+	})
+}
+
 func TestATestWriteOfADiskThatHangsEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t)

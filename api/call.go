@@ -32,6 +32,29 @@ type answer struct {
 	header http.Header   // beyond the usual ones
 	body   []byte        // JSON, unless header says otherwise
 	stream io.ReadCloser // an answer of the leader that is too large to hold
+
+	// more appends the next part of an answer that is too large to hold, after the body, and
+	// reports whether another one follows. Nil: the body is all.
+	more func(b []byte) ([]byte, bool)
+}
+
+const (
+	// heldSize is how much of an answer is made before any of it is sent, in bytes, and
+	// partSize how much at a time.
+	heldSize = 1 << 20
+	partSize = 64 << 10
+)
+
+// inParts makes an answer of parts. One that is not large is sent as any other.
+func inParts(next func(b []byte) ([]byte, bool)) (a answer) {
+	for on := true; on; {
+		if len(a.body) >= heldSize {
+			a.more = next
+			break
+		}
+		a.body, on = next(a.body)
+	}
+	return a
 }
 
 // nothing is the body of a success without a result whose clients decode an object.

@@ -40,6 +40,10 @@ type route struct {
 	deadline time.Duration // for the whole request; 0: defaultDeadline
 
 	handle func(*call) (answer, error)
+
+	// ask is the question by which the leader is asked for the answer, see Server.Answer.
+	// It is empty where the request itself has to be carried; nil: it always has to.
+	ask func(*call) []byte
 }
 
 const (
@@ -335,7 +339,7 @@ func tenantRoutes(h tenantHandler) []route {
 		},
 		{
 			method: "GET", path: "/control/v1/tenant/:tenant_id", scope: auth.Scrubber, ready: true,
-			label: "control_v1_tenant_describe", handle: h.describe,
+			label: "control_v1_tenant_describe", handle: h.describe, ask: h.ask,
 		},
 		{
 			method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: auth.Admin,

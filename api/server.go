@@ -58,6 +58,9 @@ type Readiness interface {
 	// when it may be. It is not ready then.
 	OutOfService() string
 
+	// Serves reports whether WaitReady would return nil at once.
+	Serves() bool
+
 	// WaitReady returns nil as soon as requests can be executed, which may be before
 	// Ready, ErrLeaderless when no leader is known for too long, and else the error of ctx.
 	WaitReady(ctx context.Context) error
@@ -93,6 +96,11 @@ type Options struct {
 	Members    func(ctx context.Context) neon.Cluster
 	Membership Membership
 
+	// AskLeader has the leader answer a question by Answer, from a state that holds
+	// everything that was acknowledged before the call. The answer is empty where there is
+	// none. Nil: nothing is asked in this way.
+	AskLeader func(ctx context.Context, question []byte) ([]byte, error)
+
 	// Peers sends requests to other replicas. It must not follow redirects, nor add or
 	// remove encodings.
 	Peers http.RoundTripper
@@ -122,6 +130,10 @@ type Server struct {
 	metrics   *metrics.Recorder
 	logger    *slog.Logger
 
+	isLeader func() bool
+	ask      func(ctx context.Context, question []byte) ([]byte, error) // nil: not possible
+	tenants  tenantHandler
+
 	unknown  route // of paths and methods that are not served
 	fallback *route
 }
@@ -138,6 +150,7 @@ func New(o Options) *Server {
 			Count: o.Metrics.Forwarded, LeaderTimeout: o.LeaderTimeout,
 		}),
 		readiness: o.Readiness, metrics: o.Metrics, logger: o.Logger,
+		isLeader: o.Leadership.IsLeader, ask: o.AskLeader,
 		unknown: route{
 			scope: auth.Any, duty: here, silent: "not a route", body: defaultBody,
 			deadline: defaultDeadline, handle: notFound,
@@ -147,7 +160,9 @@ func New(o Options) *Server {
 		s.auth = auth.NewVerifier(o.PublicKey)
 	}
 	metrics.RegisterState(o.Registry, o.State, o.Leadership.IsLeader)
-	s.engine = s.newEngine(routes(newHandlers(o)))
+	h := newHandlers(o)
+	s.tenants = h.tenants
+	s.engine = s.newEngine(routes(h))
 	return s
 }
 
@@ -289,6 +304,9 @@ func (s *Server) route(c *call) (a answer, err error) {
 	if c.route.duty == here {
 		return s.serveHere(c)
 	}
+	if a, ok := s.askLeader(c); ok {
+		return a, nil
+	}
 	if c.request.Method != http.MethodGet {
 		key, byClient, err := requestKey(c)
 		if err != nil {
@@ -347,7 +365,7 @@ func (s *Server) serveHere(c *call) (a answer, err error) {
 			}
 		}
 	}
-	if c.route.ready {
+	if c.route.ready && !s.readiness.Serves() {
 		ctx, cancel := context.WithTimeout(c.ctx, readyTimeout)
 		defer cancel()
 		switch err := s.readiness.WaitReady(ctx); {
@@ -373,8 +391,8 @@ func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
 		h["Content-Type"] = jsonType
 	}
 	h[requestIDHeader] = []string{c.id}
-	if a.stream == nil && a.status >= http.StatusOK && a.status != http.StatusNoContent &&
-		a.status != http.StatusNotModified {
+	if a.stream == nil && a.more == nil && a.status >= http.StatusOK &&
+		a.status != http.StatusNoContent && a.status != http.StatusNotModified {
 		// The length is sent, not chunks: proxies of test suites copy the headers as they
 		// are and send the body in one piece.
 		h["Content-Length"] = []string{strconv.Itoa(len(a.body))}
@@ -385,7 +403,11 @@ func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
 		return
 	}
 	if len(a.body) > 0 {
-		_, _ = w.Write(a.body) // the client may be gone
+		_, err := w.Write(a.body) // the client may be gone
+		for on := a.more != nil; on && err == nil; {
+			a.body, on = a.more(a.body[:0])
+			_, err = w.Write(a.body)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"quorate/api/internal/forward"
+	"quorate/api/neon"
 )
 
 // Clients poll what only the leader knows, through whichever replica. To carry each of
@@ -15,6 +16,20 @@ import (
 // A question is a kind and what it is about; an answer is a status, big endian, and a
 // body. Whatever goes wrong, the request is carried to the leader as any other, which finds
 // the right refusal.
+
+// atOnce answers a brief request as most are: nothing has to be waited for but one round
+// between the members, which is bounded by itself, so that no timer is needed. It reports
+// false when the request is to be answered in the usual way, and has changed nothing.
+func (s *Server) atOnce(c *call) (a answer, err error, ok bool) {
+	if a, ok := s.askLeader(c); ok {
+		return a, nil, true
+	}
+	if c.route.duty != onAny && !s.isLeader() || !s.readiness.Serves() {
+		return answer{}, nil, false
+	}
+	a, err = s.serveHere(c)
+	return a, err, err == nil || neon.Classify(err) == neon.NotFound
+}
 
 // askLeader has the leader answer a request by a question. It reports false when the
 // request is to be answered in the usual way.

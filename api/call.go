@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -23,6 +24,13 @@ type call struct {
 	id      string // the request id
 
 	answered bool // by another replica
+}
+
+// bound ends the call at the deadline of its route. The result frees what that takes.
+func (c *call) bound(began time.Time) context.CancelFunc {
+	ctx, cancel := context.WithDeadline(c.ctx, began.Add(c.route.deadline))
+	c.ctx = ctx
+	return cancel
 }
 
 // answer is what a handler returns. The stream, if there is one, is sent instead of the

@@ -238,9 +238,10 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 	started := time.Now()
 	id := requestID(r.Header)
 	r.Header[requestIDHeader] = []string{id} // the leader must find the same
-	ctx, cancel := context.WithTimeout(r.Context(), rt.deadline)
-	defer cancel()
-	c := &call{ctx: ctx, route: rt, request: r, params: params, id: id}
+	c := &call{ctx: r.Context(), route: rt, request: r, params: params, id: id}
+	if !rt.brief {
+		defer c.bound(started)()
+	}
 	a, counted := s.answer(c, w)
 	if a.stream != nil {
 		defer func() { _ = a.stream.Close() }()
@@ -304,8 +305,11 @@ func (s *Server) route(c *call) (a answer, err error) {
 	if c.route.duty == here {
 		return s.serveHere(c)
 	}
-	if a, ok := s.askLeader(c); ok {
-		return a, nil
+	if c.route.brief {
+		if a, err, ok := s.atOnce(c); ok {
+			return a, err
+		}
+		defer c.bound(time.Now())()
 	}
 	if c.request.Method != http.MethodGet {
 		key, byClient, err := requestKey(c)

@@ -20,6 +20,10 @@ func (c *Cluster) Propose(ctx context.Context, data []byte) (result any, err err
 // replica that is out of service.
 func (c *Cluster) ReadBarrier(ctx context.Context) error { return c.reads.barrier(ctx) }
 
+// ReadNow is one try of ReadBarrier. It waits for no leader, nor longer than an answer may
+// take, and needs no timer as a rule.
+func (c *Cluster) ReadNow(ctx context.Context) error { return c.reads.now(ctx) }
+
 // AskLeader has the leader answer a question of at most 256 bytes, from a state that holds
 // everything that was acknowledged, by any server, before the call. The answer is empty
 // where the leader has none, or where it is too long: then the question is to be asked in
@@ -125,14 +129,6 @@ func (c *Cluster) ID() string { return c.self.id }
 
 // AppliedIndex is the index of the last entry that the Machine has applied.
 func (c *Cluster) AppliedIndex() uint64 { return c.fsm.applied.index() }
-
-// GossipAddr is the address that gossip listens on, or "" without gossip.
-func (c *Cluster) GossipAddr() string {
-	if c.gossip == nil {
-		return ""
-	}
-	return c.gossip.addr()
-}
 
 // Leaderless says, while no leader is known, for how long that has been so, which voters
 // are missing, and what to do; "" while one is known.

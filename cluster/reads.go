@@ -292,6 +292,18 @@ func (r *reads) barrier(ctx context.Context) error {
 	}
 }
 
+// now is ReadNow.
+func (r *reads) now(ctx context.Context) error {
+	err := r.once(ctx)
+	if no := r.refusal(); no != nil {
+		return no
+	}
+	if err != nil && r.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return err
+}
+
 func (r *reads) once(ctx context.Context) error {
 	of := &r.ofFollower
 	if r.leadership.leads() {
@@ -325,6 +337,11 @@ func (r *reads) askLeader(ctx context.Context) (index, term uint64, err error) {
 // committed. A follower would hear of the commit with the next append, or after
 // Timeouts.Commit. Since it knows already, it tells its own raft.
 func (r *reads) waitApplied(ctx context.Context, index, term uint64) error {
+	if r.applied.index() >= index {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*r.node.timeouts.Election)
+	defer cancel()
 	delay := time.Millisecond
 	for r.applied.index() < index {
 		raftNow := r.node.raft()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync"
 )
 
@@ -75,6 +76,7 @@ func (q *questions) ask(ctx context.Context, question []byte) ([]byte, error) {
 
 func (q *questions) run() {
 	for {
+		runtime.Gosched() // those that are about to ask are asked for too
 		q.mu.Lock()
 		now := q.next
 		q.next = nil

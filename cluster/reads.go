@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -55,6 +56,7 @@ func (r *rounds) join(ctx context.Context) (index, term uint64, err error) {
 
 func (r *rounds) run() {
 	for {
+		runtime.Gosched() // callers that are about to come share the round
 		r.mu.Lock()
 		now := r.next
 		r.next = nil

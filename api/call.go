@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -41,6 +43,8 @@ type answer struct {
 	body   []byte        // JSON, unless header says otherwise
 	stream io.ReadCloser // an answer of the leader that is too large to hold
 
+	pooled bool // the body goes back to buffers once it is sent
+
 	// more appends the next part of an answer that is too large to hold, after the body, and
 	// reports whether another one follows. Nil: the body is all.
 	more func(b []byte) ([]byte, bool)
@@ -53,8 +57,24 @@ const (
 	partSize = 64 << 10
 )
 
+// buffers are for the bodies of answers that are asked for often, or are large.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// mostPooled bounds the size of a buffer that is kept, in bytes.
+const mostPooled = heldSize + 4*partSize
+
+// buffer is a body of at least a size, to append to. Its answer is to be pooled.
+func buffer(size int) []byte { return slices.Grow((*buffers.Get().(*[]byte))[:0], size) }
+
+func (a *answer) release() {
+	if b := a.body; a.pooled && cap(b) <= mostPooled {
+		buffers.Put(&b)
+	}
+}
+
 // inParts makes an answer of parts. One that is not large is sent as any other.
 func inParts(next func(b []byte) ([]byte, bool)) (a answer) {
+	a.body, a.pooled = buffer(partSize), true
 	for on := true; on; {
 		if len(a.body) >= heldSize {
 			a.more = next

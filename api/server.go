@@ -253,7 +253,8 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 		s.metrics.Request(rt.label, r.Method, a.status, time.Since(started))
 	}
 	s.logRefusal(c, a)
-	s.write(w, c, a)
+	s.write(w, c, &a)
+	a.release()
 }
 
 // maxLogged bounds how much of a path and of a refusal is logged, in bytes.
@@ -386,7 +387,7 @@ var errNotReady = neon.Errorf(neon.Timeout, "Timed out waiting for service readi
 
 func isNotReady(err error) bool { return err == error(errNotReady) }
 
-func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
+func (s *Server) write(w http.ResponseWriter, c *call, a *answer) {
 	h := w.Header()
 	for k, v := range a.header {
 		h[k] = v

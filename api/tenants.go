@@ -63,7 +63,7 @@ func (h tenantHandler) describe(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: appendTenant(make([]byte, 0, tenantSize(&d)), &d)}, nil
+	return answer{body: appendTenant(buffer(tenantSize(&d)), &d), pooled: true}, nil
 }
 
 // askDescribe begins the question of describe. A tenant id follows.
@@ -100,7 +100,7 @@ func (h tenantHandler) locate(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: appendLocate(make([]byte, 0, 64+320*len(resp.Shards)), resp)}, nil
+	return answer{body: appendLocate(buffer(64+320*len(resp.Shards)), resp), pooled: true}, nil
 }
 
 func (h tenantHandler) delete(c *call) (answer, error) {

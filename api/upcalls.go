@@ -19,7 +19,7 @@ func (h upcallHandler) reAttach(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: appendReAttach(make([]byte, 0, 16+128*len(resp.Tenants)), &resp)}, nil
+	return answer{body: appendReAttach(buffer(16+112*len(resp.Tenants)), &resp), pooled: true}, nil
 }
 
 func (h upcallHandler) validate(c *call) (answer, error) {
@@ -31,7 +31,7 @@ func (h upcallHandler) validate(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: appendValidate(make([]byte, 0, 16+72*len(resp.Tenants)), &resp)}, nil
+	return answer{body: appendValidate(buffer(16+72*len(resp.Tenants)), &resp), pooled: true}, nil
 }
 
 // importStatus answers a GET that has a body.

@@ -41,11 +41,23 @@ func readCosts(ctx context.Context, o *BenchOptions) (figures []figure, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
-	if _, err := create(ctx, c, creation{
-		tenants: readTenants, shards: 4, clients: 32, policy: neon.Attached(1),
-	}); err != nil {
+	before, _, err := used(c)
+	if err != nil {
 		return nil, err
 	}
+	took, err := create(ctx, c, creation{
+		tenants: readTenants, shards: 4, clients: readClients, policy: neon.Attached(1),
+	})
+	if err != nil {
+		return nil, err
+	}
+	after, _, err := used(c)
+	if err != nil {
+		return nil, err
+	}
+	figures = append(figures, single("create tenants of 4 shards and a secondary each, shards a second",
+		fmt.Sprintf("%.0f", readTenants*4/took.Seconds())).
+		noting("%s of the processors a shard", short((after-before)/(readTenants*4))))
 	if err := c.WaitQuiescent(ctx); err != nil {
 		return nil, err
 	}

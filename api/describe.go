@@ -1,9 +1,9 @@
 package api
 
 import (
-	"bytes"
 	"encoding/hex"
 	"strconv"
+	"strings"
 
 	"quorate/api/neon"
 )
@@ -12,16 +12,29 @@ import (
 // at once, so they are printed without reflection. They are the same bytes that
 // encoding/json would print.
 
-// appendTenants prints a list of tenants.
-func appendTenants(b []byte, all []neon.TenantDescribe) []byte {
-	b = append(b, '[')
-	for i := range all {
-		if i > 0 {
-			b = append(b, ',')
+// tenantList prints a list of tenants, a part at a time.
+func tenantList(
+	part func(each func(*neon.TenantDescribe) bool) bool,
+) func(b []byte) ([]byte, bool) {
+	first := true
+	return func(b []byte) ([]byte, bool) {
+		if first {
+			b = append(b, '[')
 		}
-		b = appendTenant(b, &all[i])
+		most := len(b) + partSize
+		more := part(func(d *neon.TenantDescribe) bool {
+			if !first {
+				b = append(b, ',')
+			}
+			first = false
+			b = appendTenant(b, d)
+			return len(b) < most
+		})
+		if !more {
+			b = append(b, ']')
+		}
+		return b, more
 	}
-	return append(b, ']')
 }
 
 // tenantSize is about how long the text of a tenant is, in bytes, to begin with.
@@ -60,8 +73,8 @@ func appendTenant(b []byte, d *neon.TenantDescribe) []byte {
 // appendConfig prints a configuration. Its text is JSON; encoding/json escapes some
 // characters of it once more, which no field but a name of somebody's choice can have.
 func appendConfig(b []byte, c neon.TenantConfig) []byte {
-	text := []byte(c.JSON())
-	if bytes.ContainsAny(text, "<>&\u2028\u2029") {
+	text := c.JSON()
+	if strings.ContainsAny(text, "<>&\u2028\u2029") {
 		return append(b, encoded(c)...)
 	}
 	return append(b, text...)
@@ -106,7 +119,12 @@ func appendShardID(b []byte, id neon.ShardID) []byte {
 	b = hex.AppendEncode(b, id.Tenant[:])
 	if !id.IsUnsharded() {
 		b = append(b, '-')
-		b = hex.AppendEncode(b, []byte{byte(id.Number), byte(id.Count)})
+		b = appendHexByte(appendHexByte(b, byte(id.Number)), byte(id.Count))
 	}
 	return b
+}
+
+func appendHexByte(b []byte, v byte) []byte {
+	const digits = "0123456789abcdef"
+	return append(b, digits[v>>4], digits[v&15])
 }

@@ -72,7 +72,12 @@ func TestTenantsArePrintedAsJSONWould(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := string(appendTenants(nil, all)); got != string(want) {
+		a := answer{}
+		next := tenantList(partsOf(all, rapid.IntRange(1, 3).Draw(t, "a part")))
+		for on := true; on; {
+			a.body, on = next(a.body)
+		}
+		if got := string(a.body); got != string(want) {
 			t.Fatalf("got  %s\nwant %s", got, want)
 		}
 		for i := range all {
@@ -81,6 +86,23 @@ func TestTenantsArePrintedAsJSONWould(t *testing.T) {
 			}
 		}
 	})
+}
+
+// partsOf is a list that gives at most so many tenants at a time. It may say that there are
+// more where none follow.
+func partsOf(
+	all []neon.TenantDescribe, most int,
+) func(func(*neon.TenantDescribe) bool) bool {
+	return func(each func(*neon.TenantDescribe) bool) bool {
+		for i := range min(most, len(all)) {
+			d := &all[0]
+			all = all[1:]
+			if on := each(d); !on || i+1 == most {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 func BenchmarkListOf2500Tenants(b *testing.B) {
@@ -98,7 +120,11 @@ func BenchmarkListOf2500Tenants(b *testing.B) {
 	b.Run("printed", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			appendTenants(nil, all)
+			b := []byte(nil)
+			next := tenantList(partsOf(all, len(all)))
+			for on := true; on; {
+				b, on = next(b[:0])
+			}
 		}
 	})
 	b.Run("encoded", func(b *testing.B) {

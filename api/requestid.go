@@ -2,8 +2,10 @@ package api
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 
@@ -30,13 +32,22 @@ const longestID = 128
 func requestID(h http.Header) string {
 	id := h.Get(requestIDHeader)
 	if id == "" {
-		return uuid.NewString()
+		return newID()
 	}
 	if len(id) <= longestID && isPrintable(id) {
 		return id
 	}
 	sum := sha256.Sum256([]byte(id))
 	return "sha256-" + hex.EncodeToString(sum[:])
+}
+
+// newID is a random UUID. Nobody has to be kept from guessing it, and every request gets one.
+func newID() string {
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:], rand.Uint64())
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64())
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // version 4
+	return id.String()
 }
 
 func isPrintable(s string) bool {

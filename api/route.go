@@ -40,6 +40,13 @@ type route struct {
 	deadline time.Duration // for the whole request; 0: defaultDeadline
 
 	handle func(*call) (answer, error)
+
+	// brief says that the request only reads, waits for nothing but agreement, and has no body.
+	brief bool
+
+	// ask is the question by which the leader is asked for the answer, see Server.Answer.
+	// It is empty where the request itself has to be carried; nil: it always has to.
+	ask func(*call) []byte
 }
 
 const (
@@ -335,7 +342,8 @@ func tenantRoutes(h tenantHandler) []route {
 		},
 		{
 			method: "GET", path: "/control/v1/tenant/:tenant_id", scope: auth.Scrubber, ready: true,
-			label: "control_v1_tenant_describe", handle: h.describe,
+			label: "control_v1_tenant_describe", handle: h.describe, brief: true,
+			ask: h.ask,
 		},
 		{
 			method: "PUT", path: "/control/v1/tenant/:tenant_id/policy", scope: auth.Admin,
@@ -379,7 +387,7 @@ func tenantRoutes(h tenantHandler) []route {
 		{
 			method: "GET", path: "/debug/v1/tenant/:tenant_id/locate", scope: auth.Admin,
 			duty:  onAny,
-			ready: true, label: "debug_v1_tenant_locate", handle: h.locate,
+			ready: true, label: "debug_v1_tenant_locate", handle: h.locate, brief: true,
 		},
 		{
 			method: "POST", path: "/debug/v1/attach-hook", scope: auth.Admin,

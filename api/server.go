@@ -58,6 +58,9 @@ type Readiness interface {
 	// when it may be. It is not ready then.
 	OutOfService() string
 
+	// Serves reports whether WaitReady would return nil at once.
+	Serves() bool
+
 	// WaitReady returns nil as soon as requests can be executed, which may be before
 	// Ready, ErrLeaderless when no leader is known for too long, and else the error of ctx.
 	WaitReady(ctx context.Context) error
@@ -93,6 +96,11 @@ type Options struct {
 	Members    func(ctx context.Context) neon.Cluster
 	Membership Membership
 
+	// AskLeader has the leader answer a question by Answer, from a state that holds
+	// everything that was acknowledged before the call. The answer is empty where there is
+	// none. Nil: nothing is asked in this way.
+	AskLeader func(ctx context.Context, question []byte) ([]byte, error)
+
 	// Peers sends requests to other replicas. It must not follow redirects, nor add or
 	// remove encodings.
 	Peers http.RoundTripper
@@ -122,6 +130,10 @@ type Server struct {
 	metrics   *metrics.Recorder
 	logger    *slog.Logger
 
+	isLeader func() bool
+	ask      func(ctx context.Context, question []byte) ([]byte, error) // nil: not possible
+	tenants  tenantHandler
+
 	unknown  route // of paths and methods that are not served
 	fallback *route
 }
@@ -138,6 +150,7 @@ func New(o Options) *Server {
 			Count: o.Metrics.Forwarded, LeaderTimeout: o.LeaderTimeout,
 		}),
 		readiness: o.Readiness, metrics: o.Metrics, logger: o.Logger,
+		isLeader: o.Leadership.IsLeader, ask: o.AskLeader,
 		unknown: route{
 			scope: auth.Any, duty: here, silent: "not a route", body: defaultBody,
 			deadline: defaultDeadline, handle: notFound,
@@ -147,7 +160,9 @@ func New(o Options) *Server {
 		s.auth = auth.NewVerifier(o.PublicKey)
 	}
 	metrics.RegisterState(o.Registry, o.State, o.Leadership.IsLeader)
-	s.engine = s.newEngine(routes(newHandlers(o)))
+	h := newHandlers(o)
+	s.tenants = h.tenants
+	s.engine = s.newEngine(routes(h))
 	return s
 }
 
@@ -223,9 +238,10 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 	started := time.Now()
 	id := requestID(r.Header)
 	r.Header[requestIDHeader] = []string{id} // the leader must find the same
-	ctx, cancel := context.WithTimeout(r.Context(), rt.deadline)
-	defer cancel()
-	c := &call{ctx: ctx, route: rt, request: r, params: params, id: id}
+	c := &call{ctx: r.Context(), route: rt, request: r, params: params, id: id}
+	if !rt.brief {
+		defer c.bound(started)()
+	}
 	a, counted := s.answer(c, w)
 	if a.stream != nil {
 		defer func() { _ = a.stream.Close() }()
@@ -237,7 +253,8 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, params
 		s.metrics.Request(rt.label, r.Method, a.status, time.Since(started))
 	}
 	s.logRefusal(c, a)
-	s.write(w, c, a)
+	s.write(w, c, &a)
+	a.release()
 }
 
 // maxLogged bounds how much of a path and of a refusal is logged, in bytes.
@@ -288,6 +305,12 @@ func (s *Server) answer(c *call, w http.ResponseWriter) (a answer, counted bool)
 func (s *Server) route(c *call) (a answer, err error) {
 	if c.route.duty == here {
 		return s.serveHere(c)
+	}
+	if c.route.brief {
+		if a, err, ok := s.atOnce(c); ok {
+			return a, err
+		}
+		defer c.bound(time.Now())()
 	}
 	if c.request.Method != http.MethodGet {
 		key, byClient, err := requestKey(c)
@@ -347,7 +370,7 @@ func (s *Server) serveHere(c *call) (a answer, err error) {
 			}
 		}
 	}
-	if c.route.ready {
+	if c.route.ready && !s.readiness.Serves() {
 		ctx, cancel := context.WithTimeout(c.ctx, readyTimeout)
 		defer cancel()
 		switch err := s.readiness.WaitReady(ctx); {
@@ -364,7 +387,7 @@ var errNotReady = neon.Errorf(neon.Timeout, "Timed out waiting for service readi
 
 func isNotReady(err error) bool { return err == error(errNotReady) }
 
-func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
+func (s *Server) write(w http.ResponseWriter, c *call, a *answer) {
 	h := w.Header()
 	for k, v := range a.header {
 		h[k] = v
@@ -373,8 +396,8 @@ func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
 		h["Content-Type"] = jsonType
 	}
 	h[requestIDHeader] = []string{c.id}
-	if a.stream == nil && a.status >= http.StatusOK && a.status != http.StatusNoContent &&
-		a.status != http.StatusNotModified {
+	if a.stream == nil && a.more == nil && a.status >= http.StatusOK &&
+		a.status != http.StatusNoContent && a.status != http.StatusNotModified {
 		// The length is sent, not chunks: proxies of test suites copy the headers as they
 		// are and send the body in one piece.
 		h["Content-Length"] = []string{strconv.Itoa(len(a.body))}
@@ -385,7 +408,11 @@ func (s *Server) write(w http.ResponseWriter, c *call, a answer) {
 		return
 	}
 	if len(a.body) > 0 {
-		_, _ = w.Write(a.body) // the client may be gone
+		_, err := w.Write(a.body) // the client may be gone
+		for on := a.more != nil; on && err == nil; {
+			a.body, on = a.more(a.body[:0])
+			_, err = w.Write(a.body)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/binary"
 	"net/http"
 
 	"quorate/api/neon"
@@ -46,15 +47,11 @@ func (h tenantHandler) list(c *call) (answer, error) {
 			return answer{}, neon.Errorf(neon.BadRequest, "cannot parse query param start_after")
 		}
 	}
-	all, err := h.tenants.List(c.ctx, p)
+	l, err := h.tenants.List(c.ctx, p)
 	if err != nil {
 		return answer{}, err
 	}
-	size := 2
-	for i := range all {
-		size += 1 + tenantSize(&all[i])
-	}
-	return answer{body: appendTenants(make([]byte, 0, size), all)}, nil
+	return inParts(tenantList(l.Part)), nil
 }
 
 func (h tenantHandler) describe(c *call) (answer, error) {
@@ -66,7 +63,32 @@ func (h tenantHandler) describe(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: appendTenant(make([]byte, 0, tenantSize(&d)), &d)}, nil
+	return answer{body: appendTenant(buffer(tenantSize(&d)), &d), pooled: true}, nil
+}
+
+// askDescribe begins the question of describe. A tenant id follows.
+const askDescribe byte = 1
+
+// ask is the question by which the leader is asked to describe a tenant; empty for a request
+// that is refused.
+func (h tenantHandler) ask(c *call) []byte {
+	id, err := c.tenant()
+	if err != nil {
+		return nil
+	}
+	return append([]byte{askDescribe}, id[:]...)
+}
+
+// answer appends what describe would answer to b.
+func (h tenantHandler) answer(b, id []byte) []byte {
+	if len(id) != len(neon.TenantID{}) {
+		return b
+	}
+	d, err := h.tenants.DescribeNow(neon.TenantID(id))
+	if err != nil {
+		return appendAnswer(b, errorAnswer(err))
+	}
+	return appendTenant(binary.BigEndian.AppendUint16(b, http.StatusOK), &d)
 }
 
 func (h tenantHandler) locate(c *call) (answer, error) {
@@ -78,7 +100,7 @@ func (h tenantHandler) locate(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: appendLocate(make([]byte, 0, 64+320*len(resp.Shards)), resp)}, nil
+	return answer{body: appendLocate(buffer(64+320*len(resp.Shards)), resp), pooled: true}, nil
 }
 
 func (h tenantHandler) delete(c *call) (answer, error) {

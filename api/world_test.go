@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -168,7 +169,7 @@ func newOptions(r *replica, s setup) Options {
 			}
 		},
 		Members: fakeMembers{r}.List, Membership: fakeMembers{r},
-		Peers: transport, PublicKey: s.key, RatePerSec: s.rate,
+		AskLeader: r.askLeader, Peers: transport, PublicKey: s.key, RatePerSec: s.rate,
 		Registry: reg, Metrics: metrics.New(reg, r.State), Logger: slog.New(slog.DiscardHandler),
 	}
 	if s.failpoints != nil {
@@ -305,6 +306,19 @@ func (r *replica) Leaderless() string { return r.leaderless }
 
 func (r *replica) Retired() bool { return r.retired }
 
+func (r *replica) Serves() bool { return r.Ready() }
+
+// askLeader is a question as the members of a cluster ask it.
+func (r *replica) askLeader(_ context.Context, question []byte) ([]byte, error) {
+	r.world.mu.Lock()
+	leader := r.world.leader
+	r.world.mu.Unlock()
+	if leader < 0 {
+		return nil, errors.New("no leader")
+	}
+	return r.replicas[leader].server.Answer(nil, question), nil
+}
+
 func (r *replica) WaitReady(ctx context.Context) error {
 	if r.Ready() {
 		return nil
@@ -342,6 +356,8 @@ func (r *replica) Status(id neon.ShardID) decide.ShardStatus {
 	defer r.mu.Unlock()
 	return decide.ShardStatus{Observed: r.observed[id]}
 }
+
+func (r *replica) Work(fsm.Shard) decide.ShardStatus { return decide.ShardStatus{} }
 
 func (r *replica) Operation(n neon.NodeID) decide.OperationStatus {
 	r.mu.Lock()

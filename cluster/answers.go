@@ -17,8 +17,10 @@ type answers struct {
 	ctx      context.Context
 	timeouts Timeouts
 	// What the calls ask for. term must not block.
-	term      func() uint64
-	readIndex func(ctx context.Context) (index, term uint64, err error)
+	term func() uint64
+	// readIndex and ask get the id of the server that asks, and what it has sent.
+	readIndex func(ctx context.Context, from string, body []byte) (index, term uint64, err error)
+	ask       func(ctx context.Context, from string, body []byte) ([]byte, error)
 	report    func() peerReport
 	testify   func(witnessQuestion) witnessAnswer
 	testWrite func(ctx context.Context) error
@@ -30,8 +32,8 @@ type answers struct {
 	apply  func(application) (applicationAnswer, error)
 }
 
-// serve answers the calls of one connection until it ends.
-func (a *answers) serve(conn net.Conn) {
+// serve answers the calls of one connection, to a server, until it ends.
+func (a *answers) serve(conn net.Conn, from string) {
 	ctx, cancel := context.WithCancel(a.ctx)
 	out := newOutbox()
 	var wg sync.WaitGroup
@@ -60,7 +62,7 @@ func (a *answers) serve(conn net.Conn) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			answer := peerFrame{kind: answerOK, id: f.id}
-			body, err := a.answer(ctx, f, out)
+			body, err := a.answer(ctx, from, f, out)
 			if answer.body = body; err != nil {
 				answer.kind, answer.body = answerRefused, refusal(err)
 			}
@@ -74,16 +76,22 @@ func (a *answers) serve(conn net.Conn) {
 }
 
 // answer answers a call. Parts of a long answer go out before.
-func (a *answers) answer(ctx context.Context, f peerFrame, out *outbox) ([]byte, error) {
+func (a *answers) answer(
+	ctx context.Context, from string, f peerFrame, out *outbox,
+) ([]byte, error) {
 	switch f.kind {
 	case callReadIndex:
 		ctx, cancel := context.WithTimeout(ctx, a.timeouts.Election)
 		defer cancel()
-		index, term, err := a.readIndex(ctx)
+		index, term, err := a.readIndex(ctx, from, f.body)
 		if err != nil {
 			return nil, err
 		}
 		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, index), term), nil
+	case callAsk:
+		ctx, cancel := context.WithTimeout(ctx, a.timeouts.Election)
+		defer cancel()
+		return a.ask(ctx, from, f.body)
 	case callStatus:
 		return json.Marshal(a.report())
 	case callWitness:

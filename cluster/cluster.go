@@ -53,6 +53,7 @@ type Cluster struct {
 	transfer   *transfer
 	proposer   *proposer
 	reads      *reads
+	questions  *questions
 	membership *membership
 	snapshots  snapshots
 	lag        *lagWatch
@@ -195,7 +196,7 @@ func (c *Cluster) listen() error {
 		expected: func(addr string) string {
 			return cmp.Or(c.peers.expected(addr), c.self.predecessors.at(addr))
 		},
-		servePeer: func(conn net.Conn) { c.answers.serve(conn) },
+		servePeer: func(conn net.Conn, from string) { c.answers.serve(conn, from) },
 		uninvited: func() bool {
 			// Without a directory nothing can be kept, the cluster's id neither.
 			return c.self.dir != nil && c.self.cluster() == "" && c.node.empty()
@@ -254,6 +255,7 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.reads = newReads(c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied,
 		health.refusal)
+	c.questions = &questions{reads: c.reads, answerer: c.cfg.Answer}
 	reporter := reporter{
 		node: c.node, self: c.self, fsm: c.fsm, health: disk, equality: c.equality,
 		started: time.Now(), opened: c.leadership.opened,
@@ -289,7 +291,8 @@ func (c *Cluster) makeParts(m Machine) {
 	c.answers = &answers{
 		ctx: c.ctx, timeouts: c.cfg.Timeouts,
 		term:      func() uint64 { return c.node.raft().CurrentTerm() },
-		readIndex: c.reads.ofLeader.join, report: reporter.report, testify: c.crash.testify,
+		readIndex: c.reads.indexOf, ask: c.questions.answer,
+		report: reporter.report, testify: c.crash.testify,
 		testWrite: c.node.store.ProveWritable, points: c.equality.answer, state: c.equality.send,
 		found: c.founding.answer, accept: c.founding.accept, apply: c.waiting.answer,
 	}

@@ -198,7 +198,8 @@ func (tr *trio) leader() *node {
 	var found *node
 	eventually(tr.t, "a leader", func() bool {
 		for _, nd := range tr.nodes {
-			if nd.Cluster != nil && nd.IsLeader() && nd.VerifyLeader(context.Background()) == nil {
+			if nd.Cluster != nil && nd.IsLeader() &&
+				nd.reads.verifyLead(context.Background()) == nil {
 				found = nd
 				return true
 			}

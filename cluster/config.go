@@ -106,6 +106,10 @@ type Config struct {
 	Level uint64
 	// Version is told to the other servers, for people to read.
 	Version string
+	// Answer appends the answer to a question that AskLeader has brought here to b, and
+	// nothing where it has none. It is called while this server leads, once the Machine has
+	// what was acknowledged before the question, and must not block. Nil: there are none.
+	Answer func(b, question []byte) []byte
 	// Members is the initial membership, identical on every server. With
 	// Members, Expect and Join all empty this server bootstraps alone.
 	Members []Member

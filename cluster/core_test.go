@@ -274,7 +274,7 @@ func TestMinorityLeaderServesNoReads(t *testing.T) {
 		var next *node
 		eventually(t, "a leader on the other side", func() bool {
 			for _, nd := range tr.nodes {
-				if nd != old && nd.IsLeader() && nd.VerifyLeader(context.Background()) == nil {
+				if nd != old && nd.IsLeader() && nd.reads.verifyLead(context.Background()) == nil {
 					next = nd
 				}
 			}

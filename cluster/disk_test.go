@@ -130,7 +130,7 @@ func TestFullDiskGivesWayAndRecovers(t *testing.T) {
 		eventually(t, "another leader", func() bool {
 			for _, nd := range tr.nodes {
 				if nd != old && nd.IsLeader() {
-					return nd.VerifyLeader(context.Background()) == nil
+					return nd.reads.verifyLead(context.Background()) == nil
 				}
 			}
 			return false

@@ -202,7 +202,7 @@ func TestTheDialedServerProvesWhoItIs(t *testing.T) {
 			admit:     func(meeting) refusalReason { return refusalReason{} },
 			isMember:  func(string) bool { return false },
 			uninvited: func() bool { return false }, called: func(greeting) {},
-			servePeer: func(net.Conn) {},
+			servePeer: func(net.Conn, string) {},
 		})
 		evil.start()
 		for _, tag := range []byte{tagPeer, tagRaft} {

@@ -20,9 +20,18 @@ func (c *Cluster) Propose(ctx context.Context, data []byte) (result any, err err
 // replica that is out of service.
 func (c *Cluster) ReadBarrier(ctx context.Context) error { return c.reads.barrier(ctx) }
 
-// VerifyLeader returns nil if this server led its term at some moment after the call
-// began, else ErrNotLeader. Concurrent calls share a round of questions.
-func (c *Cluster) VerifyLeader(ctx context.Context) error { return c.reads.verifyLead(ctx) }
+// ReadNow is one try of ReadBarrier. It waits for no leader, nor longer than an answer may
+// take, and needs no timer as a rule.
+func (c *Cluster) ReadNow(ctx context.Context) error { return c.reads.now(ctx) }
+
+// AskLeader has the leader answer a question of at most 256 bytes, from a state that holds
+// everything that was acknowledged, by any server, before the call. The answer is empty
+// where the leader has none, or where it is too long: then the question is to be asked in
+// another way, as after any error. It does not wait for a leader. Concurrent calls share
+// messages.
+func (c *Cluster) AskLeader(ctx context.Context, question []byte) ([]byte, error) {
+	return c.questions.ask(ctx, question)
+}
 
 // RunWhileLeader runs f once for each term in which this server leads. It calls f after
 // everything of earlier terms is applied. The context of f is cancelled, with the cause
@@ -48,7 +57,7 @@ func (c *Cluster) TransferLeadership(ctx context.Context, toID string) error {
 func (c *Cluster) Leader() (LeaderInfo, bool) { return c.membership.leader() }
 
 // IsLeader reports whether this server leads, as far as it knows. For anything that must
-// be true use VerifyLeader.
+// be true use ReadBarrier or AskLeader.
 func (c *Cluster) IsLeader() bool { return c.leadership.leads() }
 
 // LeaderChanged returns a channel that is closed when the answer of Leader or of IsLeader
@@ -120,14 +129,6 @@ func (c *Cluster) ID() string { return c.self.id }
 
 // AppliedIndex is the index of the last entry that the Machine has applied.
 func (c *Cluster) AppliedIndex() uint64 { return c.fsm.applied.index() }
-
-// GossipAddr is the address that gossip listens on, or "" without gossip.
-func (c *Cluster) GossipAddr() string {
-	if c.gossip == nil {
-		return ""
-	}
-	return c.gossip.addr()
-}
 
 // Leaderless says, while no leader is known, for how long that has been so, which voters
 // are missing, and what to do; "" while one is known.

@@ -48,11 +48,15 @@ func newOutbox() *outbox {
 // run writes until done is closed or the connection fails. A failure closes the
 // connection.
 func (o *outbox) run(c net.Conn) {
+	var until time.Time // the deadline of writes
 	for {
 		select {
 		case b := <-o.frames:
-			_ = c.SetWriteDeadline(time.Now().Add(peerWriteTime))
-			if _, err := c.Write(b); err != nil {
+			if now := time.Now(); until.Sub(now) < peerWriteTime*9/10 {
+				until = now.Add(peerWriteTime) // set seldom: it costs more than a small frame
+				_ = c.SetWriteDeadline(until)
+			}
+			if _, err := c.Write(o.more(b)); err != nil {
 				_ = c.Close()
 				<-o.done
 				return
@@ -61,6 +65,19 @@ func (o *outbox) run(c net.Conn) {
 			return
 		}
 	}
+}
+
+// more appends the frames that wait already, so that one write takes them all.
+func (o *outbox) more(b []byte) []byte {
+	for len(b) < maxPeerFrame {
+		select {
+		case next := <-o.frames:
+			b = append(b, next...)
+		default:
+			return b
+		}
+	}
+	return b
 }
 
 func (o *outbox) send(ctx context.Context, f peerFrame) error {

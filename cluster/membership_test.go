@@ -54,7 +54,7 @@ func TestExpectBootstrapsOnceAndALateServerJoins(t *testing.T) {
 	for range 3 {
 		nd := gossiping(t, func(c *Config) { c.Expect, c.Join = 3, seed })
 		tr.nodes = append(tr.nodes, nd)
-		seed = []string{tr.nodes[0].GossipAddr()}
+		seed = []string{tr.nodes[0].gossip.addr()}
 	}
 	lead := tr.leader()
 	if lead.ClusterID() == "" {
@@ -116,7 +116,7 @@ func TestMoreFreshServersThanExpectedBootstrapNothing(t *testing.T) {
 	for range 3 {
 		nodes = append(nodes, gossiping(t, func(c *Config) { c.Expect, c.Join = 2, seed }))
 		if len(nodes) == 1 {
-			seed = []string{nodes[0].GossipAddr()}
+			seed = []string{nodes[0].gossip.addr()}
 		}
 		// All three must be in view before the first two have been alone for stableView.
 	}

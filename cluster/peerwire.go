@@ -12,7 +12,7 @@ import (
 // and a body.
 const (
 	callTerm      byte = 1 // -> term u64: the term the server is in at this moment
-	callReadIndex byte = 2 // -> index u64, term u64
+	callReadIndex byte = 2 // term u64, which older versions leave out -> index u64, term u64
 	callStatus    byte = 3 // -> JSON peerReport
 	callWitness   byte = 4 // JSON witnessQuestion -> JSON witnessAnswer
 	// -> nothing, once a test write is done; refused by a server that could not lead

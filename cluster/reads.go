@@ -1,9 +1,13 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +56,7 @@ func (r *rounds) join(ctx context.Context) (index, term uint64, err error) {
 
 func (r *rounds) run() {
 	for {
+		runtime.Gosched() // callers that are about to come share the round
 		r.mu.Lock()
 		now := r.next
 		r.next = nil
@@ -76,6 +81,8 @@ type reads struct {
 	refusal    func() error // why nothing is answered here, or nil
 
 	ofLeader, ofFollower rounds
+
+	first raft.ServerID // the voter that answered the last round of ofLeader first
 }
 
 func newReads(
@@ -122,44 +129,129 @@ func (r *reads) confirmLead(ctx context.Context) (index, term uint64, err error)
 	return index, lead.term, nil
 }
 
+// hedge is how long a round waits for the voters that it asks first. The others are asked
+// then too. They need not be asked, as a rule, and a call costs both ends several wake-ups.
+const hedge = 2 * time.Millisecond
+
 // majorityIn returns nil if a majority of the voters, this server included, is in the
-// term.
+// term. It asks those first that have answered first before.
 func (r *reads) majorityIn(ctx context.Context, term uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	others, majority := r.node.otherVoters()
-	asked := 0
-	same := make(chan bool, maxServers)
-	for _, s := range others {
+	slices.SortStableFunc(others, func(a, b raft.Server) int {
+		return cmp.Compare(r.rank(a), r.rank(b))
+	})
+	same := make(chan raft.ServerID, maxServers) // empty: it is in another term, or silent
+	need := majority - 1                         // this server counts for itself
+	asked := r.askTerm(ctx, term, others[:min(need, len(others))], same)
+	rest := others[min(need, len(others)):]
+	late := time.NewTimer(hedge)
+	defer late.Stop()
+	for need > 0 {
+		if asked+len(rest) < need {
+			return fmt.Errorf("%w: no majority answered", ErrNotLeader)
+		}
+		if asked < need { // one has not confirmed it
+			asked += r.askTerm(ctx, term, rest, same)
+			rest = nil
+			continue
+		}
+		select {
+		case id := <-same:
+			asked--
+			if id != "" {
+				need--
+				r.first = id
+			}
+		case <-late.C:
+			asked += r.askTerm(ctx, term, rest, same)
+			rest = nil
+		case <-ctx.Done():
+			return fmt.Errorf("%w: no majority answered", ErrNotLeader)
+		}
+	}
+	return nil
+}
+
+func (r *reads) rank(s raft.Server) int {
+	if s.ID == r.first {
+		return 0
+	}
+	return 1
+}
+
+// askTerm asks servers for their terms, and returns how many of them answer.
+func (r *reads) askTerm(
+	ctx context.Context, term uint64, servers []raft.Server, same chan<- raft.ServerID,
+) (asked int) {
+	for _, s := range servers {
 		l := r.peers.link(string(s.ID))
-		if l == nil || asked == cap(same) {
+		if l == nil || asked == maxServers {
 			continue
 		}
 		asked++
 		r.background.Go(func() {
 			body, err := l.call(ctx, callTerm, nil)
 			theirs, bad := oneUint64(body)
-			same <- err == nil && bad == nil && theirs == term
+			if err != nil || bad != nil || theirs != term {
+				s.ID = ""
+			}
+			same <- s.ID
 		})
 	}
-	need := majority - 1 // this server counts for itself
-	for ; need > 0 && asked >= need; asked-- {
-		select {
-		case ok := <-same:
-			if ok {
-				need--
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("%w: no majority answered", ErrNotLeader)
-		}
-	}
-	if need > 0 {
-		return fmt.Errorf("%w: no majority answered", ErrNotLeader)
-	}
-	return nil
+	return asked
 }
 
-// verifyLead is VerifyLeader.
+// indexOf answers callReadIndex.
+func (r *reads) indexOf(
+	ctx context.Context, from string, body []byte,
+) (index, term uint64, err error) {
+	if len(body) > 0 {
+		if term, err = oneUint64(body); err != nil {
+			return 0, 0, err
+		}
+	}
+	return r.indexFor(ctx, from, term)
+}
+
+// indexFor returns the index that a read of another server must wait for. That server was
+// in theirs after the read came; zero: it has not said.
+func (r *reads) indexFor(
+	ctx context.Context, from string, theirs uint64,
+) (index, term uint64, err error) {
+	if index, ok := r.provenBy(from, theirs); ok {
+		return index, theirs, nil
+	}
+	return r.ofLeader.join(ctx)
+}
+
+// provenBy reports whether this server and the one that asks are a majority, in the term
+// that this server leads. The other one says in which term it was after the read came.
+// Neither has voted in a later term before the read, so no later leader can have
+// acknowledged anything before it, and nobody else has to be asked.
+func (r *reads) provenBy(from string, term uint64) (index uint64, ok bool) {
+	lead := r.leadership.current()
+	if lead == nil || lead.term != term || lead.ctx.Err() != nil {
+		return 0, false
+	}
+	select {
+	case <-lead.ready:
+	default:
+		return 0, false
+	}
+	others, majority := r.node.otherVoters()
+	if majority > 2 || !slices.ContainsFunc(others, func(s raft.Server) bool {
+		return string(s.ID) == from
+	}) {
+		return 0, false
+	}
+	index = r.node.raft().CommitIndex()
+	return index, r.node.leads() && r.node.raft().CurrentTerm() == term
+}
+
+// verifyLead returns nil if this server led its term at some moment after the call began,
+// else ErrNotLeader.
 func (r *reads) verifyLead(ctx context.Context) error {
 	_, _, err := r.ofLeader.join(ctx)
 	if err != nil && r.ctx.Err() != nil {
@@ -202,6 +294,18 @@ func (r *reads) barrier(ctx context.Context) error {
 	}
 }
 
+// now is ReadNow.
+func (r *reads) now(ctx context.Context) error {
+	err := r.once(ctx)
+	if no := r.refusal(); no != nil {
+		return no
+	}
+	if err != nil && r.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return err
+}
+
 func (r *reads) once(ctx context.Context) error {
 	of := &r.ofFollower
 	if r.leadership.leads() {
@@ -222,7 +326,9 @@ func (r *reads) askLeader(ctx context.Context) (index, term uint64, err error) {
 	if l == nil {
 		return 0, 0, fmt.Errorf("%w: no leader known", ErrNotLeader)
 	}
-	body, err := l.call(ctx, callReadIndex, nil)
+	// The term is read after the callers came.
+	term = r.node.raft().CurrentTerm()
+	body, err := l.call(ctx, callReadIndex, binary.BigEndian.AppendUint64(nil, term))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -233,6 +339,11 @@ func (r *reads) askLeader(ctx context.Context) (index, term uint64, err error) {
 // committed. A follower would hear of the commit with the next append, or after
 // Timeouts.Commit. Since it knows already, it tells its own raft.
 func (r *reads) waitApplied(ctx context.Context, index, term uint64) error {
+	if r.applied.index() >= index {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*r.node.timeouts.Election)
+	defer cancel()
 	delay := time.Millisecond
 	for r.applied.index() < index {
 		raftNow := r.node.raft()

@@ -160,7 +160,7 @@ type streamHooks struct {
 	admit     func(meeting) refusalReason
 	isMember  func(id string) bool
 	expected  func(addr string) string // which member is at an address, "" if none is known
-	servePeer func(net.Conn)
+	servePeer func(conn net.Conn, from string)
 	uninvited func() bool // this server has nothing, and is of no cluster yet
 	// called is called when a server of another cluster dials this one, or of any cluster
 	// while this one is of none.
@@ -287,7 +287,7 @@ func (s *streams) welcome(socket net.Conn) {
 	_ = c.SetDeadline(time.Time{})
 	switch tag {
 	case tagPeer:
-		s.hooks.servePeer(c)
+		s.hooks.servePeer(c, who.ID)
 		_ = c.Close()
 	case tagRaft:
 		if !s.hold(c) {

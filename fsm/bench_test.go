@@ -178,3 +178,20 @@ func BenchmarkSnapshot(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkReAttach applies the start of a pageserver that has 1,667 of 10,000 shards
+// attached and as many as secondaries.
+func BenchmarkReAttach(b *testing.B) {
+	s := crowd(b, 10_000)
+	batch := []Entry{entry(b, s.Index+1, RequestID{}, ReAttach{Node: 3})}
+	b.ReportAllocs()
+	for range b.N {
+		b.StopTimer()
+		store := NewStore()
+		store.reset(s)
+		b.StartTimer()
+		if r := store.Apply(batch)[0]; len(r.Grants) < 1500 || len(r.ReAttached) < 3000 {
+			b.Fatalf("%d of %d", len(r.Grants), len(r.ReAttached))
+		}
+	}
+}

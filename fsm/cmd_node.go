@@ -194,15 +194,18 @@ func (c ReAttach) apply(t *txn) Result {
 		}
 		return r
 	}
-	for s := range t.NodeShards(c.Node) {
-		if s.GenNode == c.Node && s.Exhausted() && !t.bounded() {
-			return refuse(neon.Internal, "generations of %s are used up", s.ID)
+	if !t.bounded() {
+		for s := range t.NodeShards(c.Node) {
+			if s.GenNode == c.Node && s.Exhausted() {
+				return refuse(neon.Internal, "generations of %s are used up", s.ID)
+			}
 		}
 	}
 	if n.Operation.Kind != OperationNone {
 		cancelMoves(t, c.Node, n.Operation.Kind)
 	}
 	own := slices.Collect(t.NodeShards(c.Node))
+	r.ReAttached = slices.Grow(r.ReAttached, len(own))
 	switch n.Scheduling {
 	case neon.SchedulingPauseForRestart, neon.SchedulingDraining, neon.SchedulingFilling:
 		n.Scheduling = neon.SchedulingActive

@@ -155,6 +155,16 @@ func (r *Reconciler) Status(id neon.ShardID) (s decide.ShardStatus) {
 	return s
 }
 
+// Work is the Status of a shard as it is in some state, without what was observed.
+func (r *Reconciler) Work(sh fsm.Shard) (s decide.ShardStatus) {
+	if t := r.current.Load(); t != nil {
+		q := t.queue.Status(sh.ID)
+		s.Reconciling, s.Failures, s.LastError = q.Active, q.Failures, q.LastError
+		s.PendingNotify = r.deps.Hook != nil && sh.OwesNotification()
+	}
+	return s
+}
+
 // Operation describes the operation on a node; it is empty on a replica that does not
 // lead.
 func (r *Reconciler) Operation(n neon.NodeID) (s decide.OperationStatus) {

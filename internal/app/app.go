@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,6 +53,7 @@ type App struct {
 	readiness  *leadership.Readiness
 	leader     *leaderWork
 	api        *api.Server
+	answering  atomic.Pointer[api.Server] // api, once it is there
 	outgoing   *outgoing
 	saver      *snapshots.Saver // nil: nothing is saved again and again
 	failed     failure
@@ -147,7 +149,7 @@ func open(
 	}
 	raft := cfg.Cluster
 	raft.HTTPAddr, raft.Level = cfg.HTTP.Address, fsm.Level
-	raft.Observer = observe(registry)
+	raft.Observer, raft.Answer = observe(registry), a.answer
 	var replicated cluster.Machine = a.machine
 	if cfg.Machine != nil {
 		replicated = cfg.Machine(a.machine)

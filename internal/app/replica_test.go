@@ -126,6 +126,13 @@ func (l *answering) ReadBarrier(ctx context.Context) error {
 	return l.err
 }
 
+func (l *answering) ReadNow(context.Context) error {
+	if l.hang {
+		return cluster.ErrNotLeader
+	}
+	return l.err
+}
+
 func (l *answering) AppliedIndex() uint64 { return 0 }
 
 // A read is given up after the time for finding a leader, with what is known of the

@@ -48,6 +48,15 @@ func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *me
 	store.Subscribe(a.leader.travels.Changed)
 	creator := a.wireTimelines(store, c, keeper)
 	a.api = a.newAPI(deps, creator, registry, recorder)
+	a.answering.Store(a.api)
+}
+
+// answer answers the questions of other replicas.
+func (a *App) answer(b, question []byte) []byte {
+	if s := a.answering.Load(); s != nil && !a.machine.outdate.Load() {
+		return s.Answer(b, question)
+	}
+	return b
 }
 
 // newLeaderWork makes what is done by the leader, but for the work on timelines.
@@ -155,7 +164,7 @@ func (a *App) newAPI(
 		Leadership: a.leadership, Readiness: a.readiness,
 		LeaderTimeout: a.cfg.LeaderTimeout,
 		Cluster:       a.admin.View, Members: a.admin.List, Membership: a.admin,
-		State: a.replica.State,
+		State: a.replica.State, AskLeader: a.cluster.AskLeader,
 		Peers: a.outgoing.pooled(), PublicKey: a.cfg.PublicKey,
 		RatePerSec: a.cfg.TenantRateLimit,
 		Registry:   registry, Metrics: recorder, Logger: a.log,

@@ -28,6 +28,9 @@ type Reality interface {
 
 	Status(id neon.ShardID) decide.ShardStatus
 
+	// Work is the Status of a shard as it is in some state, without what was observed.
+	Work(sh fsm.Shard) decide.ShardStatus
+
 	// Operation is what hinders the operation on a node.
 	Operation(node neon.NodeID) decide.OperationStatus
 

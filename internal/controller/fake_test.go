@@ -72,6 +72,12 @@ func (f *fakeReality) Silent() []neon.NodeID { return f.silent }
 
 func (f *fakeReality) Status(id neon.ShardID) decide.ShardStatus { return f.status[id] }
 
+func (f *fakeReality) Work(sh fsm.Shard) decide.ShardStatus {
+	w := f.status[sh.ID]
+	w.Observed = nil
+	return w
+}
+
 func (f *fakeReality) Operation(n neon.NodeID) decide.OperationStatus { return f.operations[n] }
 
 func (f *fakeReality) LimitWarming(id neon.ShardID, warm, request *time.Duration) {

@@ -28,15 +28,25 @@ func TestTenantsAreListedPageByPage(t *testing.T) {
 		{Page{After: neon.TenantID{4}, Limit: 2}, []byte{5}},
 		{Page{After: neon.TenantID{5}}, nil},
 	} {
-		all, err := tenants.List(t.Context(), c.page)
-		if err != nil || all == nil {
-			t.Fatalf("%+v: %v", c.page, err)
+		for most := range 4 { // in a part
+			l, err := tenants.List(t.Context(), c.page)
+			if err != nil {
+				t.Fatalf("%+v: %v", c.page, err)
+			}
+			var got []byte
+			for more := true; more; {
+				n := 0
+				more = l.Part(func(d *neon.TenantDescribe) bool {
+					got = append(got, d.Tenant[0])
+					n++
+					return n <= most
+				})
+			}
+			equal(t, fmt.Sprintf("%+v, parts of %d", c.page, most+1), got, c.want)
+			if l.Part(func(*neon.TenantDescribe) bool { t.Error("after the end"); return false }) {
+				t.Error("more after the end")
+			}
 		}
-		var got []byte
-		for _, d := range all {
-			got = append(got, d.Tenant[0])
-		}
-		equal(t, fmt.Sprintf("%+v", c.page), got, c.want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

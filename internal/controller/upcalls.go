@@ -50,7 +50,8 @@ func (u *Upcalls) ReAttach(
 	}
 
 	resp.Tenants = make([]neon.ReAttachTenant, 0, len(r.ReAttached))
-	for _, l := range r.ReAttached {
+	for i := range r.ReAttached {
+		l := &r.ReAttached[i]
 		t := neon.ReAttachTenant{Shard: l.Shard, Mode: l.Mode, StripeSize: l.Stripe}
 		if l.Mode == neon.AttachedSingle {
 			t.Gen = &l.Generation

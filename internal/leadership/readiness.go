@@ -70,10 +70,10 @@ func (r *Readiness) OutOfService() string { return r.member.OutOfService() }
 func (r *Readiness) WaitReady(ctx context.Context) error {
 	limit := time.NewTimer(r.leaderTimeout)
 	defer limit.Stop()
-	for !r.serves() {
+	for !r.Serves() {
 		leader, term := r.member.LeaderChanged(), r.term.TermChanged()
 		progress := r.progress.Changed()
-		if r.serves() {
+		if r.Serves() {
 			break
 		}
 		select {
@@ -92,7 +92,8 @@ func (r *Readiness) WaitReady(ctx context.Context) error {
 	return nil
 }
 
-func (r *Readiness) serves() bool {
+// Serves reports whether WaitReady would return nil at once.
+func (r *Readiness) Serves() bool {
 	if r.member.IsLeader() {
 		return r.term.Leading()
 	}

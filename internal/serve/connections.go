@@ -2,11 +2,10 @@ package serve
 
 import (
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -38,10 +37,8 @@ type connections struct {
 	full  *throttle
 	log   *slog.Logger
 
-	mu      sync.Mutex
-	open    int
-	waiting map[net.Conn]time.Time // without a request, since when
-	unused  map[net.Conn]struct{}  // those of waiting that never had one
+	mu   sync.Mutex
+	open map[*countedConn]struct{}
 }
 
 func newConnections(limit int, log *slog.Logger) *connections {
@@ -49,69 +46,87 @@ func newConnections(limit int, log *slog.Logger) *connections {
 		limit = connectionLimit()
 	}
 	return &connections{
-		limit: limit, full: newThrottle(), log: log, waiting: make(map[net.Conn]time.Time),
-		unused: make(map[net.Conn]struct{}),
+		limit: limit, full: newThrottle(), log: log, open: make(map[*countedConn]struct{}),
 	}
 }
 
-// changed is the http.Server's ConnState.
+// changed is the http.Server's ConnState. It is called twice for each request, so it takes
+// no lock.
 func (c *connections) changed(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.unused, conn)
+	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		conn = wrapped.NetConn()
+	}
+	counted, ok := conn.(*countedConn)
+	if !ok {
+		return
+	}
 	switch state {
-	case http.StateNew:
-		c.unused[conn] = struct{}{}
-		c.waiting[conn] = time.Now()
-	case http.StateIdle:
-		c.waiting[conn] = time.Now()
+	case http.StateNew, http.StateIdle:
+		counted.waits.Store(time.Now().UnixNano())
 	default:
-		delete(c.waiting, conn)
+		counted.used.Store(true)
+		counted.waits.Store(0)
 	}
 }
 
 // closeUnused closes the connections on which nothing has come yet.
 func (c *connections) closeUnused() {
 	c.mu.Lock()
-	unused := slices.Collect(maps.Keys(c.unused))
+	var unused []*countedConn
+	for conn := range c.open {
+		if !conn.used.Load() && conn.waits.Load() != 0 {
+			unused = append(unused, conn)
+		}
+	}
 	c.mu.Unlock()
 	for _, conn := range unused {
 		_ = conn.Close() // which takes the lock
 	}
 }
 
-// admit reports whether a new connection may stay, and makes room for it.
-func (c *connections) admit() bool {
+// admit returns a new connection as one that may stay, and makes room for it; nil if there
+// is none.
+func (c *connections) admit(conn net.Conn) *countedConn {
+	var oldest, admitted *countedConn
 	c.mu.Lock()
-	oldest, since := net.Conn(nil), time.Time{}
-	if c.open >= c.limit {
-		for conn, t := range c.waiting {
-			if oldest == nil || t.Before(since) {
-				oldest, since = conn, t
-			}
-		}
-		delete(c.waiting, oldest)
+	if len(c.open) >= c.limit {
+		oldest = c.oldest()
 	}
-	room := c.open < c.limit || oldest != nil
-	if room {
-		c.open++
+	if len(c.open) < c.limit || oldest != nil {
+		admitted = &countedConn{Conn: conn, owner: c}
+		c.open[admitted] = struct{}{}
 	}
 	c.mu.Unlock()
 	if oldest != nil {
 		_ = oldest.Close()
 	}
-	if !room || oldest != nil {
+	if admitted == nil || oldest != nil {
 		if ok, missed := c.full.pass(); ok {
 			c.log.Warn("Too many HTTP connections: those without a request are closed, then new ones",
 				"limit", c.limit, "not_told", missed)
 		}
 	}
-	return room
+	return admitted
 }
 
-func (c *connections) closed() {
+// oldest finds the connection that has been without a request for the longest time, and
+// lets nobody else find it. c.mu is held.
+func (c *connections) oldest() (found *countedConn) {
+	var since int64
+	for conn := range c.open {
+		if t := conn.waits.Load(); t != 0 && (found == nil || t < since) {
+			found, since = conn, t
+		}
+	}
+	if found != nil && !found.waits.CompareAndSwap(since, 0) {
+		return c.oldest() // a request has come on it
+	}
+	return found
+}
+
+func (c *connections) closed(conn *countedConn) {
 	c.mu.Lock()
-	c.open--
+	delete(c.open, conn)
 	c.mu.Unlock()
 }
 
@@ -129,22 +144,50 @@ func (l boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.connections.admit() {
-			return &countedConn{Conn: conn, closed: l.connections.closed}, nil
+		if counted := l.connections.admit(conn); counted != nil {
+			return counted, nil
 		}
 		_ = conn.Close()
 	}
 }
 
-// countedConn says once that it was closed.
+// countedConn is one of the connections of a server.
 type countedConn struct {
 	net.Conn
-	once   sync.Once
-	closed func()
+	owner *connections
+	once  sync.Once
+
+	waits   atomic.Int64 // without a request since then, in Unix nanoseconds; 0: it has one
+	used    atomic.Bool  // it has had one
+	writeBy atomic.Int64 // the deadline of writes, in Unix nanoseconds; 0: none is known
 }
 
+// Close says once that the connection was closed.
 func (c *countedConn) Close() error {
 	err := c.Conn.Close()
-	c.once.Do(c.closed)
+	c.once.Do(func() { c.owner.closed(c) })
 	return err
+}
+
+// deadlineStep is by how much a deadline of writes is moved at least. It is moved with every
+// answer, and costs as much as a part of one.
+const deadlineStep = time.Second
+
+// SetWriteDeadline leaves out a small step forward.
+func (c *countedConn) SetWriteDeadline(t time.Time) error {
+	by := int64(0)
+	if !t.IsZero() {
+		by = t.UnixNano()
+	}
+	if last := c.writeBy.Load(); last != 0 && by >= last && by-last < int64(deadlineStep) {
+		return nil
+	}
+	c.writeBy.Store(by)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline sets both deadlines, always.
+func (c *countedConn) SetDeadline(t time.Time) error {
+	c.writeBy.Store(0)
+	return c.Conn.SetDeadline(t)
 }

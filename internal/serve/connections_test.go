@@ -72,7 +72,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 		}
 	}
 	s.connections.mu.Lock()
-	open := s.connections.open
+	open := len(s.connections.open)
 	s.connections.mu.Unlock()
 	if open > 4 {
 		t.Errorf("%d connections are open", open)
@@ -276,4 +276,59 @@ func TestTheLastPieceIsSentLate(t *testing.T) {
 		_ = s.Close()
 		wg.Wait()
 	})
+}
+
+// deadlines is a connection that remembers the deadlines of its writes.
+type deadlines struct {
+	net.Conn
+	set []time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.set = append(d.set, t); return nil }
+
+func (d *deadlines) SetDeadline(t time.Time) error { return d.SetWriteDeadline(t) }
+
+// The deadline of a connection is never more than a step behind what was asked for, and
+// never later.
+func TestWriteDeadlinesMoveInSteps(t *testing.T) {
+	at := time.Unix(1000, 0)
+	d := &deadlines{}
+	c := &countedConn{Conn: d}
+	for _, step := range []struct {
+		to  time.Time
+		set bool
+	}{
+		{at, true}, {at, false}, {at.Add(deadlineStep - 1), false}, {at.Add(deadlineStep), true},
+		{at.Add(deadlineStep - 1), true}, {time.Time{}, true}, {at.Add(deadlineStep), true},
+	} {
+		before := len(d.set)
+		if err := c.SetWriteDeadline(step.to); err != nil || len(d.set) > before != step.set {
+			t.Errorf("%v: set %v, %v", step.to, len(d.set) > before, err)
+		}
+	}
+	_ = c.SetDeadline(at)
+	if _ = c.SetWriteDeadline(at.Add(1)); !d.set[len(d.set)-1].Equal(at.Add(1)) {
+		t.Error("a step was left out after SetDeadline")
+	}
+}
+
+// A connection under TLS is told apart from one with a request as well.
+func TestConnectionsUnderTLSAreCounted(t *testing.T) {
+	c := newConnections(1, slog.New(slog.DiscardHandler))
+	ours, theirs := net.Pipe()
+	defer func() { _ = theirs.Close() }()
+	counted := c.admit(ours)
+	secure := tls.Server(counted, &tls.Config{MinVersion: tls.VersionTLS12})
+	for _, step := range []struct {
+		state http.ConnState
+		waits bool
+	}{{http.StateNew, true}, {http.StateActive, false}, {http.StateIdle, true}} {
+		c.changed(secure, step.state)
+		if counted.waits.Load() != 0 != step.waits {
+			t.Errorf("%v: waits since %d", step.state, counted.waits.Load())
+		}
+	}
+	if c.admit(theirs) == nil || len(c.open) != 1 {
+		t.Errorf("it makes no room: %d are open", len(c.open))
+	}
 }

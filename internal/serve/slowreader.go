@@ -11,6 +11,9 @@ const (
 	// holds the whole answer in memory. So a client may be as slow as 6 KB/s.
 	writePiece = 64 << 10
 	writeTime  = 10 * time.Second
+
+	// heldBack is how much of an answer net/http keeps until the handler returns, at least.
+	heldBack = 2048
 )
 
 // GiveUpOnSlowReaders makes the answers of a handler end when their client does not
@@ -27,6 +30,7 @@ func GiveUpOnSlowReaders(h http.Handler) http.Handler {
 type timedWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	written int
 }
 
 func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -44,7 +48,9 @@ func (w *timedWriter) Flush() {
 func (w *timedWriter) Write(p []byte) (n int, err error) {
 	for {
 		piece := p[n:min(len(p), n+writePiece)]
-		w.allow()
+		if w.written += len(piece); w.written > heldBack {
+			w.allow()
+		}
 		m, err := w.ResponseWriter.Write(piece)
 		n += m
 		if err != nil || n == len(p) {

@@ -33,6 +33,7 @@ func parts() []part {
 		{"throughput", "Requests", func(ctx context.Context, o *BenchOptions) ([]figure, error) {
 			return o.throughput(ctx, *o)
 		}},
+		{"reads", "Reads and the largest answers", readCosts},
 		{"heartbeat", "Heartbeats", func(ctx context.Context, o *BenchOptions) ([]figure, error) {
 			return o.heartbeats(ctx, *o)
 		}},

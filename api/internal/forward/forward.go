@@ -249,7 +249,7 @@ func (f *Forwarder) forwardOnce(
 		}
 		return nil, errNoLeader
 	}
-	head, err := io.ReadAll(io.LimitReader(resp.Body, heldAnswer))
+	head, err := readHead(resp)
 	if err != nil {
 		finish()
 		return nil, f.failed(err)
@@ -263,6 +263,17 @@ func (f *Forwarder) forwardOnce(
 	}
 	answer.Stream = stream{io.MultiReader(bytes.NewReader(head), resp.Body), finish}
 	return answer, nil
+}
+
+// readHead reads an answer, or as much of it as is held.
+func readHead(resp *http.Response) ([]byte, error) {
+	size := resp.ContentLength
+	if size <= 0 {
+		return io.ReadAll(io.LimitReader(resp.Body, heldAnswer))
+	}
+	head := make([]byte, min(size, heldAnswer))
+	n, err := io.ReadFull(resp.Body, head)
+	return head[:n], err
 }
 
 // stream is the rest of an answer whose end gives the connection back.

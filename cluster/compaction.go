@@ -26,8 +26,12 @@ const (
 	// state needs anyhow, and snapshots cost no more than the log does.
 	replayBytes = 256 << 10
 
-	// replayPause is the least pause between two snapshots for that reason.
-	replayPause = 5 * time.Second
+	// replayPause is the least pause between two snapshots for that reason while the log is
+	// written, and replayRest how long it has to be at rest for a snapshot that comes sooner.
+	// The files of a snapshot make the journal of a file system write what others have left
+	// there, and a write of the log may have to wait for that.
+	replayPause = 30 * time.Second
+	replayRest  = 2 * time.Second
 
 	// compactionRetry is the pause after a snapshot that could not be taken.
 	compactionRetry = 10 * time.Second
@@ -45,12 +49,14 @@ type compaction struct {
 
 	unsaved atomic.Int64 // bytes of the entries behind the newest snapshot
 	pausing atomic.Bool  // the next snapshot because of them is set already
+	written atomic.Int64 // when the log was last written, in Unix nanoseconds
 	saved   time.Time    // when the last one was tried; only run uses it
 }
 
 // appended is called after each write of the log.
 func (c *compaction) appended(bytes int) {
 	unsaved := c.unsaved.Add(int64(bytes))
+	c.written.Store(time.Now().UnixNano())
 	if c.node.store.LogBytes() > c.limit ||
 		unsaved > c.replayed() && !c.pausing.Load() {
 		c.grown.Set()
@@ -75,14 +81,15 @@ func (c *compaction) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		switch left := replayPause - time.Since(c.saved); {
+		rests := time.Since(time.Unix(0, c.written.Load())) >= replayRest
+		switch early := !rests && time.Since(c.saved) < replayPause; {
 		case c.node.store.LogBytes() > c.limit:
 			if c.bound(ctx) != nil {
 				return
 			}
 		case due != nil || c.unsaved.Load() <= c.replayed():
-		case left > 0:
-			due = time.After(left)
+		case early:
+			due = time.After(replayRest)
 			c.pausing.Store(true)
 		default:
 			c.save()

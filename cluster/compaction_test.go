@@ -94,12 +94,12 @@ func TestLittleOfTheLogIsBehindTheNewestSnapshot(t *testing.T) {
 		row := strings.Repeat("x", replayBytes/16)
 		for range 400 {
 			lead.mustPropose(t, row)
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(250 * time.Millisecond)
 		}
 		if n, most := snapshots.Load(), int64(3*(time.Since(began)/replayPause+1)); n > most {
 			t.Errorf("%d snapshots, more than %d", n, most)
 		}
-		time.Sleep(2 * replayPause)
+		time.Sleep(3 * replayRest)
 		for _, nd := range tr.nodes {
 			list, err := nd.node.store.Snapshots().List()
 			if err != nil || len(list) == 0 {

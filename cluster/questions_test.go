@@ -28,16 +28,20 @@ func answerCounts(tr *trio) {
 	})
 }
 
+func allKnowTheLeader(tr *trio) {
+	for _, nd := range tr.nodes {
+		if err := nd.ReadBarrier(context.Background()); err != nil {
+			tr.t.Fatal(err)
+		}
+	}
+}
+
 // The leader answers every question from a state with all that was acknowledged before.
 func TestAnswersHoldWhatWasAcknowledgedBeforeTheQuestion(t *testing.T) {
 	tr := startTCP(t, 3, Timeouts{})
 	answerCounts(tr)
 	lead := tr.leader()
-	for _, nd := range tr.nodes {
-		if err := nd.ReadBarrier(t.Context()); err != nil { // it knows the leader then
-			t.Fatal(err)
-		}
-	}
+	allKnowTheLeader(tr)
 	for i := range 50 {
 		row := seqRow(0, i)
 		lead.mustPropose(t, row)
@@ -67,6 +71,7 @@ func TestEveryoneGetsTheAnswerToItsOwnQuestion(t *testing.T) {
 			}
 			return append(b, bytes.Repeat(question, n)...)
 		})
+		allKnowTheLeader(tr)
 		nd := tr.follower()
 		var wg sync.WaitGroup
 		for n := range maxQuestions {
@@ -154,9 +159,7 @@ func TestTwoOfFiveProveNothing(t *testing.T) {
 			t.Error("proven by two of five")
 		}
 		answerCounts(tr)
-		if err := lead.ReadBarrier(context.Background()); err != nil {
-			t.Error(err)
-		}
+		allKnowTheLeader(tr)
 		if _, err := tr.follower().AskLeader(context.Background(), []byte("x")); err != nil {
 			t.Error(err)
 		}

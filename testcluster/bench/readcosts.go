@@ -41,23 +41,11 @@ func readCosts(ctx context.Context, o *BenchOptions) (figures []figure, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
-	before, _, err := used(c)
+	created, err := creationCost(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	took, err := create(ctx, c, creation{
-		tenants: readTenants, shards: 4, clients: readClients, policy: neon.Attached(1),
-	})
-	if err != nil {
-		return nil, err
-	}
-	after, _, err := used(c)
-	if err != nil {
-		return nil, err
-	}
-	figures = append(figures, single("create tenants of 4 shards and a secondary each, shards a second",
-		fmt.Sprintf("%.0f", readTenants*4/took.Seconds())).
-		noting("%s of the processors a shard", short((after-before)/(readTenants*4))))
+	figures = append(figures, created)
 	if err := c.WaitQuiescent(ctx); err != nil {
 		return nil, err
 	}
@@ -77,6 +65,33 @@ func readCosts(ctx context.Context, o *BenchOptions) (figures []figure, err erro
 		}
 		figures = append(figures, f.figure(m.name).want("≤ "+short(m.goal), f.each() <= m.goal))
 	}
+	large, err := answerTimes(ctx, c)
+	return append(figures, large...), err
+}
+
+// creationCost creates the tenants that are read.
+func creationCost(ctx context.Context, c *testcluster.Cluster) (figure, error) {
+	before, _, err := used(c)
+	if err != nil {
+		return figure{}, err
+	}
+	took, err := create(ctx, c, creation{
+		tenants: readTenants, shards: 4, clients: readClients, policy: neon.Attached(1),
+	})
+	if err != nil {
+		return figure{}, err
+	}
+	after, _, err := used(c)
+	if err != nil {
+		return figure{}, err
+	}
+	return single("create tenants of 4 shards and a secondary each, shards a second",
+		fmt.Sprintf("%.0f", readTenants*4/took.Seconds())).
+		noting("%s of the processors a shard", short((after-before)/(readTenants*4))), nil
+}
+
+// answerTimes measures how long the largest answers take, of one client.
+func answerTimes(ctx context.Context, c *testcluster.Cluster) (figures []figure, err error) {
 	for _, m := range []struct {
 		name string
 		goal time.Duration

@@ -65,7 +65,7 @@ func (s *strays) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		ids, pause := s.due(s.log.State())
+		ids, pause := s.due()
 		s.queue.Wake(queue.Normal, ids...)
 		timer.Reset(pause)
 		select {
@@ -131,9 +131,10 @@ func (s *strays) at(id neon.ShardID, n neon.NodeID) *stray {
 
 // due chooses what to try now, and tells how long nothing else is due. It forgets what
 // has become a shard of a tenant.
-func (s *strays) due(st *fsm.State) (ids []neon.ShardID, pause time.Duration) {
+func (s *strays) due() (ids []neon.ShardID, pause time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	st := s.log.State() // under the lock, so that it is no older than what was noted
 	total, perNode := 0, make(map[neon.NodeID]int)
 	count := func(e *stray) {
 		total++

@@ -227,7 +227,6 @@ func TestADeletionWaitsForWhatADroppedTenantHasLeft(t *testing.T) {
 	scenario(t, 3, func(b *bench) {
 		ids := b.create(2, 2, neon.Attached(1))
 		b.awaitIdle()
-		lists := b.fleet.countLists()
 		for _, id := range ids {
 			b.must(fsm.DropTenant{ID: id})
 			b.createAs(id, 1, neon.Attached(0))
@@ -243,9 +242,15 @@ func TestADeletionWaitsForWhatADroppedTenantHasLeft(t *testing.T) {
 		if len(kept) < 3 {
 			b.t.Fatalf("a listing has come before: %v", kept)
 		}
-		b.fleet.stays(2, kept[len(kept)-1])
-		b.fleet.stays(1, kept[len(kept)-1])
-		b.fleet.set(func() { *lists = 0 })
+		stays := kept[len(kept)-1]
+		b.fleet.set(func() {
+			b.fleet.onPut = func(_ neon.NodeID, of neon.ShardID) error {
+				if of == stays {
+					return errRefused
+				}
+				return nil
+			}
+		})
 		if err := b.deleteTenant(ids[1], 10*time.Second); err == nil {
 			b.t.Error("it is deleted while a shard stays")
 		}

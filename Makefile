@@ -14,11 +14,11 @@ export CGO_ENABLED ?= 1
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build the binaries into bin/
+build: ## build the binaries into bin/, with their commit
 	@mkdir -p $(BIN)
-	$(GO) build -o $(BIN)/storage_controller ./cmd/storage_controller
-	$(GO) build -o $(BIN)/storcon_cli ./cmd/storcon_cli
-	$(GO) build -o $(BIN)/quorate ./cmd/quorate
+	$(GO) build -buildvcs=auto -o $(BIN)/storage_controller ./cmd/storage_controller
+	$(GO) build -buildvcs=auto -o $(BIN)/storcon_cli ./cmd/storcon_cli
+	$(GO) build -buildvcs=auto -o $(BIN)/quorate ./cmd/quorate
 
 run: build ## three controllers and six pageservers; kill a pageserver, then the leader, and watch (ONCE=1 exits)
 	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(filter-out 0,$(ONCE)),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
@@ -63,7 +63,7 @@ bench: build ## the figures of docs/performance.md, each with its command
 	$(BIN)/quorate bench --controller $(BIN)/storage_controller
 
 bench-failover: build ## write gaps over many kills, freezes, hung disks, cut links and hand-overs
-	$(GO) build -o $(BIN)/testcontroller ./testcluster/testcontroller
+	$(GO) build -buildvcs=auto -o $(BIN)/testcontroller ./testcluster/testcontroller
 	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller
 
 lint: ## gofmt, vet, staticcheck, govulncheck

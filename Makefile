@@ -9,10 +9,10 @@ RACE_GO := go1.27.4
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-failover lint vuln tidy check clean
+.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-failover e2e lint vuln tidy check clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the binaries into bin/, with their commit
 	@mkdir -p $(BIN)
@@ -65,6 +65,9 @@ bench: build ## the figures of docs/performance.md, each with its command
 bench-failover: build ## write gaps over many kills, freezes, hung disks, cut links and hand-overs
 	$(GO) build -buildvcs=auto -o $(BIN)/testcontroller ./testcluster/testcontroller
 	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller
+
+e2e: ## what needs more than Go: the database of results with a real Postgres (its binaries come from Maven Central)
+	QUORATE_E2E=1 $(GO) test -count=1 -timeout 10m ./internal/resultsdb
 
 lint: ## gofmt, vet, staticcheck, govulncheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }

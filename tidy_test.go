@@ -209,8 +209,10 @@ var allowed = map[string]struct {
 	},
 	"cmd/storcon_cli": {[]string{"internal/storconcli"}, "the terminal"},
 	"cmd/quorate": {
-		[]string{"internal/atomicfile", "internal/results", "testcluster/demo", "testcluster/bench"},
-		"flags",
+		[]string{
+			"internal/atomicfile", "internal/results", "internal/resultsdb", "testcluster/demo",
+			"testcluster/bench",
+		}, "flags",
 	},
 
 	"testcluster/bench": {[]string{
@@ -231,6 +233,7 @@ var allowed = map[string]struct {
 	"internal/contract":       {nil, "data"},
 	"internal/contract/count": {[]string{"internal/contract"}, "a count"},
 	"internal/covercheck":     {nil, "reads what go test printed"},
+	"internal/resultsdb":      {[]string{"internal/results"}, "keeps what was measured"},
 	"internal/results":        {[]string{"internal/wait"}, "what was measured, whatever it is"},
 }
 

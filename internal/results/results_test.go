@@ -244,3 +244,20 @@ func TestNumbersArePrintedShort(t *testing.T) {
 		}
 	}
 }
+
+func TestAComparisonSaysWhatIsBetter(t *testing.T) {
+	before, after := sample(), sample()
+	after.Platform = "another"
+	after.Suites[0].Data[0] = Values("create.rate", "create", "shards/s", More, 2300, 2400).
+		With("members", "3")
+	after.Suites[0].Data[1] = Durations("create.time", "one", []time.Duration{time.Second})
+	var b bytes.Buffer
+	if err := WriteComparison(&b, before, after); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"PLATFORMS DIFFER", "1.095", "better", "1000.000", "WORSE"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, b.String())
+		}
+	}
+}

@@ -40,7 +40,7 @@ func (r Result) row() table.Row {
 			cells = append(cells, Format(r.Of(s), r.Unit))
 		}
 	}
-	return append(cells, r.goalText(), r.verdict(), r.Note)
+	return append(cells, r.GoalText(), r.verdict(), r.Note)
 }
 
 func (r Result) verdict() string {

@@ -64,8 +64,8 @@ func grouped(v float64) string {
 	return b.String()
 }
 
-// goalText says what is asked for.
-func (r Result) goalText() string {
+// GoalText says what is asked for.
+func (r Result) GoalText() string {
 	sign := "≤"
 	if r.Better == More {
 		sign = "≥"

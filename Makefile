@@ -9,7 +9,7 @@ RACE_GO := go1.27.4
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-failover e2e lint vuln tidy check clean
+.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-short bench-failover e2e lint vuln tidy check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,20 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 
 bench: build ## the figures of docs/performance.md, each with its command
 	$(BIN)/quorate bench --controller $(BIN)/storage_controller
+
+BASE ?= HEAD~1
+SHORT := create.cpu,locate.cpu,describe.cpu,memory.all
+
+bench-short: build ## processor time and memory beside those of BASE (HEAD~1) in one run of two minutes; fails where one is more than 10 % worse
+	@rm -rf $(BIN)/base $(BIN)/short $(BIN)/short.db
+	@git rev-parse -q --verify '$(BASE)^{commit}' >/dev/null || { echo "THERE IS NO COMMIT $(BASE) TO COMPARE WITH: nothing is compared"; exit 0; }; \
+	set -e; git clone -q --shared --no-checkout . $(BIN)/base; \
+	git -C $(BIN)/base checkout -q $$(git rev-parse '$(BASE)^{commit}'); \
+	(cd $(BIN)/base && $(GO) build -buildvcs=auto -o ../base_controller ./cmd/storage_controller); \
+	$(BIN)/quorate bench --controller $(BIN)/storage_controller --against $(BIN)/base_controller --only requests --members 3 \
+	  --tenants 500 --reads 1s --rounds 4 --out-dir $(BIN)/short; \
+	$(BIN)/quorate results --database $(BIN)/short.db ingest $(BIN)/short; \
+	$(BIN)/quorate results --database $(BIN)/short.db regressions --result $(SHORT)
 
 bench-failover: build ## write gaps over many kills, freezes, hung disks, cut links and hand-overs
 	$(GO) build -buildvcs=auto -o $(BIN)/testcontroller ./testcluster/testcontroller

@@ -80,6 +80,8 @@ func newBenchCommand() *cobra.Command {
 		"`parts` to measure, of "+strings.Join(bench.Parts(), ", ")+" (default: all)")
 	fs.IntSliceVar(&o.Members, "members", []int{3, 1},
 		"`numbers` of controllers of a cluster, each of which is measured")
+	fs.IntVar(&o.Tenants, "tenants", bench.CrowdTenants,
+		"tenants of 4 shards of most parts; fewer are for a short look")
 	fs.IntVar(&o.Runs, "runs", 3, "repetitions of most parts; 20 for the whole proof")
 	fs.IntVar(&o.Shards, "shards", 100000, "shards of the restart, memory and idle measurements")
 	fs.IntVar(&o.Pageservers, "pageservers", 10, "simulated pageservers of the same")

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -214,6 +215,7 @@ func (k *kept) find(ctx context.Context, d *resultsdb.DB, arg string) (*results.
 }
 
 func newRegressionsCommand(k *kept) *cobra.Command {
+	var names []string
 	cmd := &cobra.Command{
 		Use:   "regressions",
 		Short: "Fail when a ratio of the newest run got worse by more than 10 %",
@@ -237,6 +239,7 @@ may speak against it.`,
 				if err != nil {
 					return err
 				}
+				found = only(found, names)
 				for _, r := range found {
 					fmt.Fprintln(cmd.OutOrStdout(), r)
 				}
@@ -249,6 +252,15 @@ may speak against it.`,
 			})
 		},
 	}
+	cmd.Flags().StringSliceVar(&names, "result", nil,
+		"`names` of the results to look at, such as locate.cpu (default: all)")
 	cmd.Flags().StringVar(&k.which.Run, "commit", "", "of this `commit`, or the run of this id")
 	return cmd
+}
+
+// only keeps the regressions of some results; no name means all.
+func only(found []results.Regression, names []string) []results.Regression {
+	return slices.DeleteFunc(found, func(r results.Regression) bool {
+		return len(names) > 0 && !slices.Contains(names, r.Of())
+	})
 }

@@ -56,6 +56,8 @@ func TestResultsAreKeptListedComparedAndJudged(t *testing.T) {
 		{[]string{"compare", "aaaa", "bbbb"}, "0.667", nil},
 		{[]string{"regressions", "--commit", "aaaa"}, "1 ratios, none got worse", nil},
 		{[]string{"regressions", "--commit", "bbbb"}, "before 1.050", errRegressed},
+		{[]string{"regressions", "--commit", "bbbb", "--result", "locate.cpu"}, "none", nil},
+		{[]string{"regressions", "--commit", "bbbb", "--result", "create.rate"}, "", errRegressed},
 		{[]string{"regressions"}, "", errNoRatios},
 	} {
 		out, err := quorate(append([]string{"results", "--database", db}, c.args...)...)

@@ -3,6 +3,7 @@ package results
 import (
 	"context"
 	"fmt"
+	"strings"
 )
 
 // ratioSuffix ends the name of a result that is a ratio.
@@ -76,6 +77,9 @@ type Regression struct {
 	Result Result
 	Before float64 // what the ratio was before: 1 for equal binaries
 }
+
+// Of is the name of the result that the ratio is of.
+func (r Regression) Of() string { return strings.TrimSuffix(r.Result.Name, ratioSuffix) }
 
 func (r Regression) String() string {
 	return fmt.Sprintf("%s %s: %.3f (%.3f to %.3f in %d rounds), before %.3f", r.Suite,

@@ -210,10 +210,19 @@ func Pool(rounds ...[]Result) (pooled []Result) {
 				pooled = append(pooled, r)
 				continue
 			}
-			samples := append(slices.Clone(pooled[i].Samples), r.Samples...)
-			pooled[i] = r
-			pooled[i].sum(samples)
+			pooled[i] = pool(pooled[i], r)
 		}
 	}
 	return pooled
+}
+
+// pool joins two results. Of many samples only ranks are kept, so the number of all and their
+// mean are counted on; the quantiles are of the ranks, in which each round weighs the same.
+func pool(before, now Result) Result {
+	all := now
+	all.sum(append(slices.Clone(before.Samples), now.Samples...))
+	if all.N = before.N + now.N; all.N > 0 {
+		all.Mean = (before.Mean*float64(before.N) + now.Mean*float64(now.N)) / float64(all.N)
+	}
+	return all
 }

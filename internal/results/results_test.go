@@ -61,6 +61,10 @@ func TestPooledSamplesHaveOneSummary(t *testing.T) {
 	if len(got) != 2 || got[0].N != 3 || got[0].Max != 3 || got[1].N != 1 {
 		t.Errorf("got %+v", got)
 	}
+	many := Values("x", "x", "1/s", More, make([]float64, 2500)...)
+	if got = Pool([]Result{many}, []Result{many}); got[0].N != 5000 {
+		t.Errorf("of twice 2,500 samples there are %d", got[0].N)
+	}
 	if len(a.Samples) != 2 {
 		t.Error("pooling has changed what it was given")
 	}

@@ -32,7 +32,7 @@ type Run struct {
 	RemoteCluster bool `json:"remote_cluster"`
 
 	Series   []Series  `json:"series,omitempty"`
-	Drawings []Drawing `json:"-"`
+	Drawings []Drawing `json:"drawings,omitempty"`
 }
 
 // Unknown is the commit of what does not say its own, as Neon's tests have it.
@@ -73,10 +73,11 @@ type Mark struct {
 	Text string  `json:"text"`
 }
 
-// Drawing is a picture that comes with a run, as SVG. It is for the report alone.
+// Drawing is a picture that comes with a run. It is for the report alone.
 type Drawing struct {
-	Name, Title string
-	SVG         []byte
+	Name  string `json:"name"`
+	Title string `json:"title"`
+	SVG   string `json:"svg"`
 }
 
 // Begin makes a run of a binary on this machine. The commit is that of the binary, or, when
@@ -162,14 +163,22 @@ func (r *Run) Missed() (n int) {
 	return n
 }
 
-// ID tells a run from others by its content, so that one that is read twice is known.
+// ID tells a run from others by its content, so that one that is read twice is known. Pictures
+// do not count.
 func (r *Run) ID() string {
-	b, err := json.Marshal(r)
+	b, err := json.Marshal(r.WithoutDrawings())
 	if err != nil {
 		panic(fmt.Sprintf("a run is not JSON: %v", err)) // no value of it can be the reason
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])
+}
+
+// WithoutDrawings is the run without its pictures.
+func (r *Run) WithoutDrawings() *Run {
+	plain := *r
+	plain.Drawings = nil
+	return &plain
 }
 
 // FileName is the name of the run's file in a directory of results: the time first, so that

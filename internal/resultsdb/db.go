@@ -87,7 +87,7 @@ func (d *DB) Ingest(ctx context.Context, r *results.Run) (fresh bool, err error)
 func insertRun(
 	ctx context.Context, tx *sql.Tx, id string, r *results.Run,
 ) (fresh bool, err error) {
-	document, err := json.Marshal(r)
+	document, err := json.Marshal(r.WithoutDrawings())
 	if err != nil {
 		return false, err
 	}

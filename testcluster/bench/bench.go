@@ -18,6 +18,7 @@ type BenchOptions struct {
 
 	Only        []string      // the parts to measure; empty means all
 	Members     []int         // how many controllers a cluster has; each measured by itself
+	Tenants     int           // of the crowd
 	Runs        int           // how often most parts are repeated
 	Shards      int           // of the restart, memory and idle measurements
 	Sizes       []int         // shards of the clusters in which the cost of a change is measured
@@ -55,7 +56,7 @@ type part struct {
 
 func parts() []part {
 	return []part{
-		{name: "requests", title: "Requests, 2,500 tenants of 4 shards on 10 pageservers",
+		{name: "requests", title: "Requests, tenants of 4 shards on 10 pageservers",
 			alone: true, repeated: true, run: requests},
 		{name: "heartbeat", title: "Heartbeats", run: heartbeats},
 		{name: "evacuation-1000", title: "Evacuation of 1,000 shards", alone: true,
@@ -64,10 +65,10 @@ func parts() []part {
 			run: evacuationPart(10000)},
 		{name: "operations", title: "Drain and fill", alone: true, run: operations},
 		{name: "hanging", title: "Beside pageservers that hang", run: besideHanging},
-		{name: "restart", title: "Restarts, 2,500 tenants of 4 shards", alone: true,
+		{name: "restart", title: "Restarts, tenants of 4 shards", alone: true,
 			run: leaderRestarts},
 		{name: "gap", title: "Writes around kill -9", alone: true, run: killGaps},
-		{name: "idle", title: "Idling, 2,500 tenants of 4 shards", alone: true,
+		{name: "idle", title: "Idling, tenants of 4 shards", alone: true,
 			run: idling},
 		{name: "scale", title: "Restart, memory and idling of many shards",
 			run: scale},

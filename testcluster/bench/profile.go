@@ -33,9 +33,9 @@ func profiles(ctx context.Context, o *BenchOptions) (found []results.Result, err
 		name, title string
 		load        func(context.Context) error
 	}{
-		{"create", "while 32 clients create tenants of 4 shards", creating(c)},
-		{"locate", "while 128 clients locate tenants", readingAll(o, c, locatePath)},
-		{"describe", "while 128 clients describe tenants", readingAll(o, c, describePath)},
+		{"create", "while 32 clients create tenants of 4 shards", creating(o, c)},
+		{"locate", "while 128 clients locate tenants", readingAll(o, c, o.locatePath)},
+		{"describe", "while 128 clients describe tenants", readingAll(o, c, o.describePath)},
 	} {
 		svg, err := profileLeader(ctx, c, k.load)
 		if err != nil {
@@ -43,7 +43,7 @@ func profiles(ctx context.Context, o *BenchOptions) (found []results.Result, err
 		}
 		if o.recorded != nil {
 			o.recorded.Drawings = append(o.recorded.Drawings, results.Drawing{
-				Name: k.name, Title: "Processor time of the leader " + k.title, SVG: svg,
+				Name: k.name, Title: "Processor time of the leader " + k.title, SVG: string(svg),
 			})
 		}
 	}
@@ -66,13 +66,13 @@ func readingAll(
 }
 
 // creating creates tenants behind the crowd until its context ends.
-func creating(c *testcluster.Cluster) func(context.Context) error {
+func creating(o *BenchOptions, c *testcluster.Cluster) func(context.Context) error {
 	return func(ctx context.Context) error {
 		g := new(errgroup.Group)
 		for k := range crowdClients {
 			g.Go(func() error {
 				client := c.Client()
-				for n := crowdTenants + k; ctx.Err() == nil; n += crowdClients {
+				for n := o.Tenants + k; ctx.Err() == nil; n += crowdClients {
 					if _, err := client.Tenants().Create(ctx,
 						createRequest(n, crowdShards, neon.Attached(1))); err != nil &&
 						ctx.Err() == nil {

@@ -37,7 +37,7 @@ func leaderRestarts(ctx context.Context, o *BenchOptions) (found []results.Resul
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
 	if _, err := create(ctx, c, creation{
-		tenants: crowdTenants, shards: crowdShards, clients: crowdClients,
+		tenants: o.Tenants, shards: crowdShards, clients: crowdClients,
 		policy: neon.Attached(1),
 	}); err != nil {
 		return nil, err
@@ -53,17 +53,17 @@ func leaderRestarts(ctx context.Context, o *BenchOptions) (found []results.Resul
 		}
 		ready, firstRead = append(ready, r), append(firstRead, f)
 	}
-	if err := bury(ctx, c); err != nil {
+	if err := bury(ctx, c, o.Tenants*crowdShards); err != nil {
 		return nil, err
 	}
 	for n := range max(1, o.Restarts) {
-		d, err := restartAll(ctx, c, crowdTenants+n)
+		d, err := restartAll(ctx, c, o.Tenants+n)
 		if err != nil {
 			return nil, fmt.Errorf("restart beside a dead pageserver: %w", err)
 		}
 		creatable = append(creatable, d)
 	}
-	return []results.Result{
+	return o.labelled([]results.Result{
 		results.Durations("restart.ready", "restart of the leading process until it is ready",
 			ready).WantWithin(results.Median, readyGoal),
 		results.Durations("restart.read", "… until it has answered a read", firstRead).
@@ -71,7 +71,7 @@ func leaderRestarts(ctx context.Context, o *BenchOptions) (found []results.Resul
 		results.Durations("restart.dead.create",
 			"restart of all with one pageserver dead until a tenant is created", creatable).
 			WantWithin(results.Median, creatableGoal),
-	}, nil
+	}), nil
 }
 
 // restartLeader stops the leader with SIGTERM and starts it again. The times are from the
@@ -120,7 +120,7 @@ func keepTrying(ctx context.Context, try func() error) error {
 }
 
 // bury kills a pageserver for good and waits until its shards are elsewhere.
-func bury(ctx context.Context, c *testcluster.Cluster) error {
+func bury(ctx context.Context, c *testcluster.Cluster, shards int) error {
 	c.KillPageserver(dying)
 	return await(ctx, "the dead pageserver is offline and without shards", func() bool {
 		n, err := c.Client().Nodes().Get(ctx, dying)
@@ -133,7 +133,7 @@ func bury(ctx context.Context, c *testcluster.Cluster) error {
 				all += on
 			}
 		}
-		return all >= crowdTenants*crowdShards
+		return all >= shards
 	})
 }
 

@@ -9,7 +9,7 @@ RACE_GO := go1.27.4
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-short bench-failover e2e lint vuln tidy check clean
+.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-scale bench-short bench-failover e2e lint vuln tidy check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,18 +59,22 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) -fuzzminimizetime 10x $$pkg; \
 	  done; done
 
-bench: build ## the figures of docs/performance.md, each with its command
-	$(BIN)/quorate bench --controller $(BIN)/storage_controller
+bench: build ## the table with its goals, results as JSON in bin/results and a report with plots, bin/bench.html
+	$(BIN)/quorate bench --controller $(BIN)/storage_controller --out-dir $(BIN)/results --html $(BIN)/bench.html
+
+bench-scale: build ## the same for a million shards, bin/bench-scale.html: up to an hour
+	$(BIN)/quorate bench --controller $(BIN)/storage_controller --only scale,size --members 3 --shards 1000000 --sizes 10000,100000,1000000 \
+	  --pageservers 20 --restarts 2 --idle 5m --out-dir $(BIN)/results --html $(BIN)/bench-scale.html
 
 BASE ?= HEAD~1
 SHORT := create.cpu,locate.cpu,describe.cpu,memory.all
 
 bench-short: build ## processor time and memory beside those of BASE (HEAD~1) in one run of two minutes; fails where one is more than 10 % worse
-	@rm -rf $(BIN)/base $(BIN)/short $(BIN)/short.db
+	@rm -rf .run/base $(BIN)/short $(BIN)/short.db
 	@git rev-parse -q --verify '$(BASE)^{commit}' >/dev/null || { echo "THERE IS NO COMMIT $(BASE) TO COMPARE WITH: nothing is compared"; exit 0; }; \
-	set -e; git clone -q --shared --no-checkout . $(BIN)/base; \
-	git -C $(BIN)/base checkout -q $$(git rev-parse '$(BASE)^{commit}'); \
-	(cd $(BIN)/base && $(GO) build -buildvcs=auto -o ../base_controller ./cmd/storage_controller); \
+	set -e; git clone -q --shared --no-checkout . .run/base; \
+	git -C .run/base checkout -q $$(git rev-parse '$(BASE)^{commit}'); \
+	(cd .run/base && $(GO) build -buildvcs=auto -o $(CURDIR)/$(BIN)/base_controller ./cmd/storage_controller); \
 	$(BIN)/quorate bench --controller $(BIN)/storage_controller --against $(BIN)/base_controller --only requests --members 3 \
 	  --tenants 500 --reads 1s --rounds 4 --out-dir $(BIN)/short; \
 	$(BIN)/quorate results --database $(BIN)/short.db ingest $(BIN)/short; \
@@ -78,7 +82,7 @@ bench-short: build ## processor time and memory beside those of BASE (HEAD~1) in
 
 bench-failover: build ## write gaps over many kills, freezes, hung disks, cut links and hand-overs
 	$(GO) build -buildvcs=auto -o $(BIN)/testcontroller ./testcluster/testcontroller
-	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller
+	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller --out-dir $(BIN)/results --html $(BIN)/bench-failover.html
 
 e2e: ## what needs more than Go: the database of results with a real Postgres (its binaries come from Maven Central)
 	QUORATE_E2E=1 $(GO) test -count=1 -timeout 10m ./internal/resultsdb

@@ -210,8 +210,8 @@ var allowed = map[string]struct {
 	"cmd/storcon_cli": {[]string{"internal/storconcli"}, "the terminal"},
 	"cmd/quorate": {
 		[]string{
-			"internal/atomicfile", "internal/results", "internal/resultsdb", "testcluster/demo",
-			"testcluster/bench",
+			"internal/atomicfile", "internal/report", "internal/results", "internal/resultsdb",
+			"testcluster/demo", "testcluster/bench",
 		}, "flags",
 	},
 
@@ -233,6 +233,7 @@ var allowed = map[string]struct {
 	"internal/contract":       {nil, "data"},
 	"internal/contract/count": {[]string{"internal/contract"}, "a count"},
 	"internal/covercheck":     {nil, "reads what go test printed"},
+	"internal/report":         {[]string{"internal/results"}, "draws what was measured"},
 	"internal/resultsdb":      {[]string{"internal/results"}, "keeps what was measured"},
 	"internal/results":        {[]string{"internal/wait"}, "what was measured, whatever it is"},
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"time"
 
@@ -91,5 +92,32 @@ func newBenchCommand() *cobra.Command {
 	fs.IntVar(&o.Kills, "kills", 10, "leaders to kill under load")
 	fs.DurationVar(&o.Idle, "idle", time.Minute, "how long idling is watched")
 	fs.DurationVar(&o.Reads, "reads", 5*time.Second, "how long each measurement of reads lasts")
+	return cmd
+}
+
+// newBenchRemoteCommand measures reads of a cluster that exists.
+func newBenchRemoteCommand() *cobra.Command {
+	o, out := bench.RemoteOptions{}, output{}
+	cmd := &cobra.Command{
+		Use:   "bench-remote",
+		Short: "Measure reads of a cluster that exists, which is not changed",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			describe(cmd, &o.Report)
+			o.Suite = out.suite(cmd)
+			run, err := bench.Remote(cmd.Context(), o)
+			return out.measured(cmd, run, err)
+		},
+	}
+	fs := cmd.Flags()
+	out.flags(fs, &o.Report)
+	fs.StringSliceVar(&o.Addresses, "remote-cluster", nil, "base `URLs` of its controllers")
+	_ = cmd.MarkFlagRequired("remote-cluster") // the flag is there
+	o.Token = os.Getenv("STORCON_TOKEN")
+	fs.IntVar(&o.Clients, "clients", 32, "clients that read at once")
+	fs.DurationVar(&o.Lasting, "reads", 5*time.Second, "how long each measurement lasts")
 	return cmd
 }

@@ -34,7 +34,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newDemoCommand(), newBenchCommand(), newBenchFailoverCommand(),
-		newResultsCommand())
+		newBenchRemoteCommand(), newResultsCommand())
 	return root
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"quorate/internal/atomicfile"
+	"quorate/internal/report"
 	"quorate/internal/results"
 	"quorate/testcluster/bench"
 )
@@ -26,6 +28,7 @@ const (
 type output struct {
 	format string
 	dir    string
+	html   string
 }
 
 func (o *output) flags(fs *pflag.FlagSet, r *bench.Report) {
@@ -33,6 +36,7 @@ func (o *output) flags(fs *pflag.FlagSet, r *bench.Report) {
 		"`form` of what is printed: text, json or benchstat")
 	fs.StringVar(&o.dir, "out-dir", "",
 		"`directory` that gets the run as JSON, in a file of its own")
+	fs.StringVar(&o.html, "html", "", "`file` that gets a report with plots")
 	platform := os.Getenv("PLATFORM")
 	if platform == "" {
 		platform = "local"
@@ -62,7 +66,7 @@ func describe(cmd *cobra.Command, r *bench.Report) {
 	r.Settings = map[string]string{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
-		case "help", "output", "out-dir", "dir", "platform", "controller", "against",
+		case "help", "output", "out-dir", "html", "dir", "platform", "controller", "against",
 			"revision":
 		default:
 			r.Settings[f.Name] = f.Value.String()
@@ -104,13 +108,24 @@ func (o *output) measured(cmd *cobra.Command, run *results.Run, err error) error
 	default:
 		fmt.Fprintln(out, run.About())
 	}
-	if e := o.keep(run); e != nil {
-		return e
+	if e := errors.Join(o.keep(run), writeReport(o.html, run)); e != nil {
+		return errors.Join(err, e)
 	}
 	if err == nil && run.Missed() > 0 {
 		err = fmt.Errorf("%d of the results: %w", run.Missed(), bench.ErrMissed)
 	}
 	return err
+}
+
+// writeReport writes a report about runs; no name means none.
+func writeReport(name string, runs ...*results.Run) error {
+	if name == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return atomicfile.Write(name, func(to io.Writer) error { return report.Write(to, runs...) })
 }
 
 func (o *output) keep(run *results.Run) error {

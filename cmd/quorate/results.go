@@ -55,7 +55,7 @@ func newResultsCommand() *cobra.Command {
 		"`URL` of the database: postgres://…, or the name of a file of SQLite (env DATABASE_URL)")
 	cmd.PersistentFlags().StringVar(&k.which.Platform, "platform", "", "only of this `platform`")
 	cmd.AddCommand(newIngestCommand(k), newListCommand(k), newCompareCommand(k),
-		newRegressionsCommand(k))
+		newRegressionsCommand(k), newReportCommand(k))
 	return cmd
 }
 
@@ -212,6 +212,30 @@ func (k *kept) find(ctx context.Context, d *resultsdb.DB, arg string) (*results.
 	w := k.which
 	w.Run = arg
 	return d.Newest(ctx, w)
+}
+
+func newReportCommand(k *kept) *cobra.Command {
+	var html string
+	cmd := &cobra.Command{
+		Use:   "report RUN…",
+		Short: "Write a page with tables and plots about runs: commits, ids or files",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return k.with(cmd.Context(), func(d *resultsdb.DB) error {
+				var runs []*results.Run
+				for _, arg := range args {
+					run, err := k.find(cmd.Context(), d, arg)
+					if err != nil {
+						return err
+					}
+					runs = append(runs, run)
+				}
+				return writeReport(html, runs...)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&html, "html", "report.html", "`file` that gets the page")
+	return cmd
 }
 
 func newRegressionsCommand(k *kept) *cobra.Command {

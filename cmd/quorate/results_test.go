@@ -53,6 +53,7 @@ func TestResultsAreKeptListedComparedAndJudged(t *testing.T) {
 		{[]string{"list"}, "cccc", nil},
 		{[]string{"list", "create.rate"}, "1,000 shards/s", nil},
 		{[]string{"list", "--platform", "staging"}, "", nil},
+		{[]string{"report", "aaaa", "--html", filepath.Join(dir, "report", "a.html")}, "", nil},
 		{[]string{"compare", "aaaa", "bbbb"}, "0.667", nil},
 		{[]string{"regressions", "--commit", "aaaa"}, "1 ratios, none got worse", nil},
 		{[]string{"regressions", "--commit", "bbbb"}, "before 1.050", errRegressed},

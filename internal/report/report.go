@@ -1,0 +1,201 @@
+package report
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"quorate/internal/results"
+)
+
+//go:embed page.html
+var page string
+
+var pageTemplate = template.Must(template.New("page").Parse(page))
+
+// figure is one picture of the page.
+type figure struct {
+	Title, Text string
+	SVG         template.HTML // made here or by a controller that was measured, never by others
+	Foreign     bool          // has its own colours
+}
+
+// cell is what was found with one number of members.
+type cell struct{ Median, Spread, Verdict string }
+
+// row is one result, with a cell for each number of members.
+type row struct {
+	Name, Labels, Title, Goal, Note string
+	Cells                           []cell
+}
+
+// suite is the table of one part.
+type suite struct {
+	Title, Noise, Took string
+	Members            []string
+	Rows, Ratios       []row
+}
+
+// run is everything of one run.
+type run struct {
+	About, Command, Against string
+	Remote                  bool
+	Missed, Judged          int
+	Suites                  []suite
+}
+
+// Write writes the page about runs.
+func Write(to io.Writer, runs ...*results.Run) error {
+	var data struct {
+		Runs  []run
+		Plots []figure
+		Fires []figure
+	}
+	for _, r := range runs {
+		data.Runs = append(data.Runs, tables(r))
+		plots, err := pictures(r)
+		if err != nil {
+			return err
+		}
+		data.Plots = append(data.Plots, plots...)
+		for _, d := range r.Drawings {
+			at := max(strings.Index(d.SVG, "<svg"), 0)
+			data.Fires = append(data.Fires, figure{
+				Title: d.Title, SVG: template.HTML(d.SVG[at:]), Foreign: true,
+			})
+		}
+	}
+	if err := pageTemplate.Execute(to, data); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
+}
+
+// tables makes the tables of a run.
+func tables(r *results.Run) run {
+	out := run{About: r.About(), Command: r.Command, Remote: r.RemoteCluster, Missed: r.Missed()}
+	if r.Against != "" {
+		out.Against = r.Against[:min(10, len(r.Against))]
+	}
+	for _, s := range r.Suites {
+		t := suite{
+			Title: s.Title, Noise: s.Noise.String(),
+			Took: results.Format(s.Took, results.Seconds), Members: membersOf(s),
+		}
+		for _, d := range s.Data {
+			if len(d.Goals) > 0 {
+				out.Judged++
+			}
+			if d.Unit == results.Times {
+				t.Ratios = add(t.Ratios, t.Members, d)
+			} else {
+				t.Rows = add(t.Rows, t.Members, d)
+			}
+		}
+		out.Suites = append(out.Suites, t)
+	}
+	return out
+}
+
+// membersOf is with how many members a suite was measured, the most first.
+func membersOf(s results.Suite) []string {
+	found := map[string]bool{}
+	for _, d := range s.Data {
+		found[d.Labels["members"]] = true
+	}
+	list := slices.Sorted(maps.Keys(found))
+	slices.Reverse(list)
+	return list
+}
+
+// add puts a result into its row, which may be there already with other members.
+func add(rows []row, members []string, d results.Result) []row {
+	rest := maps.Clone(d.Labels)
+	delete(rest, "members")
+	labels := results.Result{Labels: rest}.LabelText()
+	at := slices.IndexFunc(rows, func(r row) bool { return r.Name == d.Name && r.Labels == labels })
+	if at < 0 {
+		at = len(rows)
+		rows = append(rows, row{
+			Name: d.Name, Labels: labels, Title: d.Title, Goal: d.GoalText(), Note: d.Note,
+			Cells: make([]cell, len(members)),
+		})
+	}
+	if goal := d.GoalText(); goal != rows[at].Goal && goal != "" {
+		rows[at].Goal += "; " + d.Labels["members"] + ": " + goal
+	}
+	c := cell{Median: results.Format(d.Median, d.Unit)}
+	if d.N > 1 {
+		c.Spread = fmt.Sprintf("%s – %s, p99 %s, n = %d", results.Format(d.Min, d.Unit),
+			results.Format(d.Max, d.Unit), results.Format(d.P99, d.Unit), d.N)
+	}
+	switch {
+	case d.N == 0:
+		c.Median, c.Verdict = "no value", "missed"
+	case d.Missed():
+		c.Verdict = "missed"
+	case len(d.Goals) > 0:
+		c.Verdict = "ok"
+	}
+	if k := slices.Index(members, d.Labels["members"]); k >= 0 {
+		rows[at].Cells[k] = c
+	}
+	return rows
+}
+
+// label is the name of a result in a plot.
+func label(r results.Result) string {
+	name := strings.TrimPrefix(r.Name, "gap.")
+	if m := r.Labels["members"]; m != "" {
+		name += ", " + m
+	}
+	return name
+}
+
+// pictures draws what a run has to be drawn.
+func pictures(r *results.Run) (list []figure, err error) {
+	var waits, costs, memory []results.Result
+	for _, s := range r.Suites {
+		for _, d := range s.Data {
+			switch {
+			case strings.HasPrefix(d.Name, "gap.") && d.Unit == results.Seconds && d.N > 1:
+				waits = append(waits, d)
+			case s.Name == "size" && d.Unit == results.Seconds:
+				costs = append(costs, d)
+			case s.Name == "size" && d.Unit == results.Bytes:
+				memory = append(memory, d)
+			}
+		}
+	}
+	draw := func(title, text string, f func() (string, error)) {
+		svg, e := f()
+		if e != nil {
+			err = e
+			return
+		}
+		list = append(list, figure{Title: title, Text: text, SVG: template.HTML(svg)})
+	}
+	if len(waits) > 0 {
+		draw("Longest time without an acknowledged write",
+			"Around each event; with the number of members. The rows “before” are the second before it.",
+			func() (string, error) { return gaps(waits) })
+	}
+	for _, s := range r.Series {
+		draw(s.Title, "What was acknowledged in each tenth of a second; red lines are faults.",
+			func() (string, error) { return overTime(s) })
+	}
+	if len(costs) > 0 {
+		draw("The cost of a change over the number of shards",
+			"Median; processor time of all controllers, and the time until the answer.",
+			func() (string, error) { return overSize(costs, "milliseconds", 1000) })
+	}
+	if len(memory) > 0 {
+		draw("Memory over the number of shards", "Resident bytes of one controller per shard.",
+			func() (string, error) { return overSize(memory, "bytes per shard", 1) })
+	}
+	return list, err
+}

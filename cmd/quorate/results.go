@@ -246,8 +246,8 @@ func newRegressionsCommand(k *kept) *cobra.Command {
 		Long: `Fail when a ratio of the newest run got worse by more than 10 %.
 
 A ratio is compared with that of the newest earlier run of another commit on the same
-platform, beside the same other binary, or with 1 where there is none. No round of the run
-may speak against it.`,
+platform, beside the same other binary, or with 1 where there is none. Every round of it must
+be worse by more than 5 %.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return k.with(cmd.Context(), func(d *resultsdb.DB) error {

@@ -38,8 +38,8 @@ func styled(svg string) string {
 		svg = strings.ReplaceAll(svg, fmt.Sprintf("#%02X%02X%02X", c.R, c.G, c.B),
 			"var(--"+name+")")
 	}
-	for _, font := range []string{"'Liberation Sans'", "Liberation Sans"} {
-		svg = strings.ReplaceAll(svg, "font-family:"+font, "font-family:inherit")
+	for _, name := range []string{"'Liberation Sans'", "Liberation Sans"} {
+		svg = strings.ReplaceAll(svg, "font-family:"+name, "font-family:var(--plot-font)")
 	}
 	at := strings.Index(svg, "<svg")
 	return svg[max(at, 0):]
@@ -48,6 +48,7 @@ func styled(svg string) string {
 const (
 	plotWidth  = 9.2 * vg.Inch
 	plotHeight = 3.2 * vg.Inch
+	plotRight  = 0.3 * vg.Inch // for the half of the last number of an axis
 )
 
 // newPlot makes an empty plot in the page's colours.
@@ -62,8 +63,7 @@ func newPlot(x, y string) *plot.Plot {
 		a.LineStyle.Width = 0.5
 		a.Tick.LineStyle.Width = 0.5
 	}
-	p.Legend.TextStyle.Color, p.Legend.TextStyle.Font = ink, sans
-	p.Legend.Top, p.Legend.XOffs = true, -6
+	p.X.Tick.Marker, p.Y.Tick.Marker = plainTicks{}, plainTicks{}
 	lines := plotter.NewGrid()
 	lines.Vertical.Color, lines.Horizontal.Color = grid, grid
 	p.Add(lines)
@@ -73,7 +73,7 @@ func newPlot(x, y string) *plot.Plot {
 // render draws a plot.
 func render(p *plot.Plot, height vg.Length) (string, error) {
 	c := vgsvg.New(plotWidth, height)
-	p.Draw(draw.New(c))
+	p.Draw(draw.Crop(draw.New(c), 0, -plotRight, 0, 0))
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
 		return "", fmt.Errorf("draw a plot: %w", err)
@@ -82,8 +82,8 @@ func render(p *plot.Plot, height vg.Length) (string, error) {
 }
 
 // gaps draws the samples of several results of one unit, a row for each, with their medians.
-func gaps(list []results.Result) (string, error) {
-	p := newPlot("milliseconds, a point for each event, a bar for the median", "")
+func gaps(list []results.Result) (svg string, keys []key, err error) {
+	p := newPlot("milliseconds", "")
 	names := make([]string, len(list))
 	for i, r := range list {
 		row := float64(len(list) - 1 - i)
@@ -95,27 +95,45 @@ func gaps(list []results.Result) (string, error) {
 		}
 		dots, err := plotter.NewScatter(points)
 		if err != nil {
-			return "", fmt.Errorf("draw gaps: %w", err)
+			return "", nil, fmt.Errorf("draw gaps: %w", err)
 		}
 		dots.GlyphStyle = draw.GlyphStyle{
-			Color: series[i%2], Radius: vg.Points(2.2), Shape: draw.CircleGlyph{},
+			Color: colourOf(r), Radius: vg.Points(2.2), Shape: draw.CircleGlyph{},
 		}
 		median, err := plotter.NewLine(plotter.XYs{
 			{X: r.Median * 1000, Y: row - 0.38}, {X: r.Median * 1000, Y: row + 0.38},
 		})
 		if err != nil {
-			return "", fmt.Errorf("draw gaps: %w", err)
+			return "", nil, fmt.Errorf("draw gaps: %w", err)
 		}
 		median.Color, median.Width = ink, vg.Points(1.5)
 		p.Add(dots, median)
 	}
 	p.NominalY(names...)
 	p.Y.Min, p.Y.Max, p.X.Min = -0.6, float64(len(list))-0.4, 0
-	return render(p, vg.Length(len(list))*0.42*vg.Inch+0.8*vg.Inch)
+	svg, err = render(p, vg.Length(len(list))*0.36*vg.Inch+0.8*vg.Inch)
+	return svg, []key{
+		{Colour: "series1", Text: "with the event"}, {Colour: "series2", Text: "before it"},
+	}, err
+}
+
+// colourOf tells what happened without an event from what happened with one.
+func colourOf(r results.Result) color.RGBA {
+	if strings.HasSuffix(r.Name, ".before") {
+		return series[1]
+	}
+	return series[0]
+}
+
+// key says what a line of a plot means.
+type key struct {
+	Colour string // a variable of the page
+	Dashes string // as SVG has them; empty: none
+	Text   string
 }
 
 // overTime draws a series, and the moments at which something happened.
-func overTime(s results.Series) (string, error) {
+func overTime(s results.Series) (svg string, keys []key, err error) {
 	p := newPlot("seconds", s.Unit)
 	points := make(plotter.XYs, len(s.Points))
 	top := 0.0
@@ -123,40 +141,47 @@ func overTime(s results.Series) (string, error) {
 		points[i] = plotter.XY{X: at[0], Y: at[1]}
 		top = max(top, at[1])
 	}
-	line, err := plotter.NewLine(points)
-	if err != nil {
-		return "", fmt.Errorf("draw %s: %w", s.Name, err)
-	}
-	line.Color, line.Width = series[0], vg.Points(0.8)
-	p.Add(line)
-	p.Legend.Add(s.Unit, line)
-	var told []string
+	keys = []key{{Colour: "series1", Text: s.Unit}}
 	for _, m := range s.Marks {
 		mark, err := plotter.NewLine(plotter.XYs{{X: m.At, Y: 0}, {X: m.At, Y: top * 1.05}})
 		if err != nil {
-			return "", fmt.Errorf("draw %s: %w", s.Name, err)
+			return "", nil, fmt.Errorf("draw %s: %w", s.Name, err)
 		}
-		kind := slices.Index(told, m.Text)
+		kind := slices.IndexFunc(keys, func(k key) bool { return k.Text == m.Text })
 		if kind < 0 {
-			kind = len(told)
-			told = append(told, m.Text)
-			p.Legend.Add(m.Text, mark)
+			kind = len(keys)
+			keys = append(keys, key{Colour: "fault", Dashes: dashText(kind - 1), Text: m.Text})
 		}
-		mark.Color, mark.Width, mark.Dashes = fault, vg.Points(1), dashes(kind)
+		mark.Color, mark.Width, mark.Dashes = fault, vg.Points(1), dashes[(kind-1)%len(dashes)]
 		p.Add(mark)
 	}
-	p.Y.Min, p.Y.Max = 0, top*1.05+float64(len(told)+1)*top*0.09
-	return render(p, plotHeight)
+	line, err := plotter.NewLine(points)
+	if err != nil {
+		return "", nil, fmt.Errorf("draw %s: %w", s.Name, err)
+	}
+	line.Color, line.Width = series[0], vg.Points(0.8)
+	p.Add(line)
+	p.X.Min, p.Y.Min, p.Y.Max = 0, 0, max(1, top*1.05)
+	svg, err = render(p, plotHeight)
+	return svg, keys, err
 }
 
-// dashes tells kinds of marks apart.
-func dashes(kind int) []vg.Length {
-	return [][]vg.Length{nil, {4, 2}, {1, 2}, {6, 2, 1, 2}, {8, 3}}[kind%5]
+// dashes tell kinds of marks apart.
+var dashes = [][]vg.Length{nil, {5, 3}, {1.5, 2.5}, {7, 2, 1.5, 2}, {10, 4}}
+
+func dashText(kind int) string {
+	var b strings.Builder
+	for _, d := range dashes[kind%len(dashes)] {
+		fmt.Fprintf(&b, "%g ", d.Points())
+	}
+	return b.String()
 }
 
 // overSize draws results that were measured with several numbers of shards. Both axes are
 // logarithms.
-func overSize(list []results.Result, unit string, scale float64) (string, error) {
+func overSize(
+	list []results.Result, unit string, scale float64,
+) (svg string, keys []key, err error) {
 	p := newPlot("shards", unit)
 	lines := map[string]plotter.XYs{}
 	var order []string
@@ -177,18 +202,33 @@ func overSize(list []results.Result, unit string, scale float64) (string, error)
 		}
 		line, dots, err := plotter.NewLinePoints(lines[name])
 		if err != nil {
-			return "", fmt.Errorf("draw %s: %w", name, err)
+			return "", nil, fmt.Errorf("draw %s: %w", name, err)
 		}
 		c := series[i%len(series)]
 		line.Color, line.Width, dots.Color, dots.Shape = c, 1.5, c, draw.CircleGlyph{}
 		p.Add(line, dots)
-		p.Legend.Add(name, line, dots)
+		keys = append(keys, key{Colour: fmt.Sprint("series", i%len(series)+1), Text: name})
 	}
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker, p.Y.Tick.Marker = decades{}, decades{}
 	p.Y.Min = math.Pow(10, math.Floor(math.Log10(low)))
 	p.Y.Max = math.Pow(10, math.Ceil(math.Log10(high*1.5)))
-	return render(p, plotHeight)
+	svg, err = render(p, plotHeight)
+	return svg, keys, err
+}
+
+// plainTicks are the usual marks, with numbers that have no needless digits.
+type plainTicks struct{}
+
+// Ticks has the marks from low to high.
+func (plainTicks) Ticks(low, high float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(low, high)
+	for i, t := range ticks {
+		if t.Label != "" {
+			ticks[i].Label = strconv.FormatFloat(t.Value, 'g', 6, 64)
+		}
+	}
+	return ticks
 }
 
 // decades marks 1, 10, 100 and so on with their numbers.

@@ -22,14 +22,16 @@ type figure struct {
 	Title, Text string
 	SVG         template.HTML // made here or by a controller that was measured, never by others
 	Foreign     bool          // has its own colours
+	Keys        []key
 }
 
 // cell is what was found with one number of members.
-type cell struct{ Median, Spread, Verdict string }
+type cell struct{ Median, Spread, More, Verdict string }
 
 // row is one result, with a cell for each number of members.
 type row struct {
 	Name, Labels, Title, Goal, Note string
+	Other                           string // a goal with another number of members
 	Cells                           []cell
 }
 
@@ -126,16 +128,20 @@ func add(rows []row, members []string, d results.Result) []row {
 		})
 	}
 	if goal := d.GoalText(); goal != rows[at].Goal && goal != "" {
-		rows[at].Goal += "; " + d.Labels["members"] + ": " + goal
+		rows[at].Other = fmt.Sprintf("with %s: %s", d.Labels["members"], goal)
 	}
 	c := cell{Median: results.Format(d.Median, d.Unit)}
 	if d.N > 1 {
-		c.Spread = fmt.Sprintf("%s – %s, p99 %s, n = %d", results.Format(d.Min, d.Unit),
-			results.Format(d.Max, d.Unit), results.Format(d.P99, d.Unit), d.N)
+		c.Spread = fmt.Sprintf("%s – %s", results.Format(d.Min, d.Unit),
+			results.Format(d.Max, d.Unit))
+		c.More = fmt.Sprintf("n = %d", d.N)
+		if d.N >= 100 { // of fewer it is the largest
+			c.More = fmt.Sprintf("p99 %s, n = %d", results.Format(d.P99, d.Unit), d.N)
+		}
 	}
 	switch {
 	case d.N == 0:
-		c.Median, c.Verdict = "no value", "missed"
+		c = cell{Median: "no value", Verdict: "missed"}
 	case d.Missed():
 		c.Verdict = "missed"
 	case len(d.Goals) > 0:
@@ -171,31 +177,31 @@ func pictures(r *results.Run) (list []figure, err error) {
 			}
 		}
 	}
-	draw := func(title, text string, f func() (string, error)) {
-		svg, e := f()
+	draw := func(title, text string, f func() (string, []key, error)) {
+		svg, keys, e := f()
 		if e != nil {
 			err = e
 			return
 		}
-		list = append(list, figure{Title: title, Text: text, SVG: template.HTML(svg)})
+		list = append(list, figure{Title: title, Text: text, SVG: template.HTML(svg), Keys: keys})
 	}
 	if len(waits) > 0 {
-		draw("Longest time without an acknowledged write",
-			"Around each event; with the number of members. The rows “before” are the second before it.",
-			func() (string, error) { return gaps(waits) })
+		draw("Longest time without an acknowledged write", "Around each event, and in the second "+
+			"before it; with the number of members. A point for each event, a bar for the median.",
+			func() (string, []key, error) { return gaps(waits) })
 	}
 	for _, s := range r.Series {
-		draw(s.Title, "What was acknowledged in each tenth of a second; red lines are faults.",
-			func() (string, error) { return overTime(s) })
+		draw(s.Title, "What was acknowledged in each tenth of a second, and what was done.",
+			func() (string, []key, error) { return overTime(s) })
 	}
 	if len(costs) > 0 {
 		draw("The cost of a change over the number of shards",
-			"Median; processor time of all controllers, and the time until the answer.",
-			func() (string, error) { return overSize(costs, "milliseconds", 1000) })
+			"Medians of the processor time of all controllers, and of the time until the answer.",
+			func() (string, []key, error) { return overSize(costs, "milliseconds", 1000) })
 	}
 	if len(memory) > 0 {
 		draw("Memory over the number of shards", "Resident bytes of one controller per shard.",
-			func() (string, error) { return overSize(memory, "bytes per shard", 1) })
+			func() (string, []key, error) { return overSize(memory, "bytes per shard", 1) })
 	}
 	return list, err
 }

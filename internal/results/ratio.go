@@ -86,16 +86,17 @@ func (r Regression) String() string {
 		r.Result.Key(), r.Result.Median, r.Result.Min, r.Result.Max, r.Result.N, r.Before)
 }
 
-// Regressed reports whether a ratio is worse than one before by more than Allowed. No round
-// may speak against it: ratios of one run whose spread holds the value before prove nothing.
+// Regressed reports whether a ratio is worse than one before by more than Allowed, and every
+// round of it by more than half of that: on a busy machine the rounds of two equal binaries lie
+// on both sides.
 func (r Result) Regressed(before float64) bool {
 	if r.Unit != Times || r.N == 0 || before <= 0 {
 		return false
 	}
 	if r.Better == More {
-		return r.Median < before*(1-Allowed) && r.Max < before
+		return r.Median < before*(1-Allowed) && r.Max < before*(1-Allowed/2)
 	}
-	return r.Better == Less && r.Median > before*(1+Allowed) && r.Min > before
+	return r.Better == Less && r.Median > before*(1+Allowed) && r.Min > before*(1+Allowed/2)
 }
 
 // Regressions are the ratios of a run whose binary is worse than the other one.

@@ -100,10 +100,10 @@ func TestARatioRegressesOnlyWhenEveryRoundSaysSo(t *testing.T) {
 		want    bool
 	}{
 		{More, []float64{0.8, 0.85, 0.89}, true},
-		{More, []float64{0.8, 0.85, 1.01}, false},
+		{More, []float64{0.8, 0.85, 0.96}, false},
 		{More, []float64{0.91, 0.92, 0.93}, false},
 		{Less, []float64{1.11, 1.2, 1.3}, true},
-		{Less, []float64{0.9, 1.2, 1.3}, false},
+		{Less, []float64{1.047, 1.2, 1.436}, false},
 		{Less, []float64{1.05, 1.06, 1.07}, false},
 	} {
 		r := Values("x.ratio", "x", Times, c.better, c.samples...)

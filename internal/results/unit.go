@@ -73,7 +73,7 @@ func (r Result) GoalText() string {
 	var all []string
 	for _, g := range r.Goals {
 		of := ""
-		if r.N > 1 {
+		if r.N > 1 || len(r.Goals) > 1 {
 			of = string(g.Of) + " "
 		}
 		all = append(all, of+sign+" "+Format(g.Bound, r.Unit))

@@ -181,7 +181,7 @@ func (l *load) series(members int) results.Series {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := results.Series{
-		Name: "writes", Title: fmt.Sprintf("Acknowledged writes, %d members", members),
+		Name: "writes", Title: fmt.Sprintf("Acknowledged writes, %d controllers", members),
 		Unit: "writes/s", Marks: l.marks,
 	}
 	for _, c := range l.calls {

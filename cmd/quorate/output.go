@@ -106,6 +106,7 @@ func (o *output) measured(cmd *cobra.Command, run *results.Run, err error) error
 			return e
 		}
 	default:
+		run.WriteGoals(out)
 		fmt.Fprintln(out, run.About())
 	}
 	if e := errors.Join(o.keep(run), writeReport(o.html, run)); e != nil {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"quorate/internal/results"
@@ -30,9 +28,8 @@ type cell struct{ Median, Spread, More, Verdict string }
 
 // row is one result, with a cell for each number of members.
 type row struct {
-	Name, Labels, Title, Goal, Note string
-	Other                           string // a goal with another number of members
-	Cells                           []cell
+	results.Row
+	Cells []cell
 }
 
 // suite is the table of one part.
@@ -79,23 +76,24 @@ func Write(to io.Writer, runs ...*results.Run) error {
 
 // tables makes the tables of a run.
 func tables(r *results.Run) run {
-	out := run{About: r.About(), Command: r.Command, Remote: r.RemoteCluster, Missed: r.Missed()}
+	out := run{
+		About: r.About(), Command: r.Command, Remote: r.RemoteCluster, Missed: r.Missed(),
+		Judged: r.Judged(),
+	}
 	if r.Against != "" {
 		out.Against = r.Against[:min(10, len(r.Against))]
 	}
 	for _, s := range r.Suites {
 		t := suite{
-			Title: s.Title, Noise: s.Noise.String(),
-			Took: results.Format(s.Took, results.Seconds), Members: membersOf(s),
+			Title: s.Title, Noise: s.Noise.String(), Took: results.Format(s.Took, results.Seconds),
 		}
-		for _, d := range s.Data {
-			if len(d.Goals) > 0 {
-				out.Judged++
-			}
-			if d.Unit == results.Times {
-				t.Ratios = add(t.Ratios, t.Members, d)
+		members, rows := results.Rows(s.Data)
+		t.Members = members
+		for _, r := range rows {
+			if strings.HasSuffix(r.Name, results.RatioSuffix) {
+				t.Ratios = append(t.Ratios, row{r, cells(r)})
 			} else {
-				t.Rows = add(t.Rows, t.Members, d)
+				t.Rows = append(t.Rows, row{r, cells(r)})
 			}
 		}
 		out.Suites = append(out.Suites, t)
@@ -103,54 +101,33 @@ func tables(r *results.Run) run {
 	return out
 }
 
-// membersOf is with how many members a suite was measured, the most first.
-func membersOf(s results.Suite) []string {
-	found := map[string]bool{}
-	for _, d := range s.Data {
-		found[d.Labels["members"]] = true
-	}
-	list := slices.Sorted(maps.Keys(found))
-	slices.Reverse(list)
-	return list
-}
-
-// add puts a result into its row, which may be there already with other members.
-func add(rows []row, members []string, d results.Result) []row {
-	rest := maps.Clone(d.Labels)
-	delete(rest, "members")
-	labels := results.Result{Labels: rest}.LabelText()
-	at := slices.IndexFunc(rows, func(r row) bool { return r.Name == d.Name && r.Labels == labels })
-	if at < 0 {
-		at = len(rows)
-		rows = append(rows, row{
-			Name: d.Name, Labels: labels, Title: d.Title, Goal: d.GoalText(), Note: d.Note,
-			Cells: make([]cell, len(members)),
-		})
-	}
-	if goal := d.GoalText(); goal != rows[at].Goal && goal != "" {
-		rows[at].Other = fmt.Sprintf("with %s: %s", d.Labels["members"], goal)
-	}
-	c := cell{Median: results.Format(d.Median, d.Unit)}
-	if d.N > 1 {
-		c.Spread = fmt.Sprintf("%s – %s", results.Format(d.Min, d.Unit),
-			results.Format(d.Max, d.Unit))
-		c.More = fmt.Sprintf("n = %d", d.N)
+// cells prints what was found with each number of members.
+func cells(r results.Row) (list []cell) {
+	for _, d := range r.Cells {
+		if d == nil {
+			list = append(list, cell{})
+			continue
+		}
+		c := cell{Median: results.Format(d.Median, d.Unit)}
+		if d.N > 1 {
+			c.Spread = fmt.Sprintf("%s – %s", results.Format(d.Min, d.Unit),
+				results.Format(d.Max, d.Unit))
+			c.More = fmt.Sprintf("n = %d", d.N)
+		}
 		if d.N >= 100 { // of fewer it is the largest
 			c.More = fmt.Sprintf("p99 %s, n = %d", results.Format(d.P99, d.Unit), d.N)
 		}
+		switch {
+		case d.N == 0:
+			c = cell{Median: "no value", Verdict: "missed"}
+		case d.Missed():
+			c.Verdict = "missed"
+		case len(d.Goals) > 0:
+			c.Verdict = "ok"
+		}
+		list = append(list, c)
 	}
-	switch {
-	case d.N == 0:
-		c = cell{Median: "no value", Verdict: "missed"}
-	case d.Missed():
-		c.Verdict = "missed"
-	case len(d.Goals) > 0:
-		c.Verdict = "ok"
-	}
-	if k := slices.Index(members, d.Labels["members"]); k >= 0 {
-		rows[at].Cells[k] = c
-	}
-	return rows
+	return list
 }
 
 // label is the name of a result in a plot.

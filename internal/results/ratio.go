@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// ratioSuffix ends the name of a result that is a ratio.
-const ratioSuffix = ".ratio"
+// RatioSuffix ends the name of a result that is a ratio.
+const RatioSuffix = ".ratio"
 
 // Measured is one of two binaries that are compared.
 type Measured int
@@ -58,7 +58,7 @@ func Ratios(this, other [][]Result, against string) (ratios []Result) {
 			if !ok || r.Better == Neither || base.N == 0 || r.N == 0 || base.Median == 0 {
 				continue
 			}
-			ratio := Values(r.Name+ratioSuffix, r.Title+", this : other", Times, r.Better,
+			ratio := Values(r.Name+RatioSuffix, r.Title+", this : other", Times, r.Better,
 				r.Median/base.Median)
 			ratio.Labels = r.Labels
 			round = append(round, ratio.With("against", against))
@@ -79,7 +79,7 @@ type Regression struct {
 }
 
 // Of is the name of the result that the ratio is of.
-func (r Regression) Of() string { return strings.TrimSuffix(r.Result.Name, ratioSuffix) }
+func (r Regression) Of() string { return strings.TrimSuffix(r.Result.Name, RatioSuffix) }
 
 func (r Regression) String() string {
 	return fmt.Sprintf("%s %s: %.3f (%.3f to %.3f in %d rounds), before %.3f", r.Suite,

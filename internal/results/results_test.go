@@ -265,3 +265,29 @@ func TestAComparisonSaysWhatIsBetter(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatHasAGoalIsInOneTable(t *testing.T) {
+	r := sample()
+	alone := Values("create.rate", "create", "shards/s", More, 5000).With("members", "1").
+		Want(Median, 100)
+	r.Suites[0].Data = append(r.Suites[0].Data, alone, Values("none", "none", Count, Less).
+		With("members", "3").Want(Max, 1))
+	members, rows := Rows(r.Suites[0].Data)
+	if !slices.Equal(members, []string{"3", "1", ""}) || len(rows) != 3 ||
+		rows[0].Cells[1].Median != 5000 || len(rows[0].Goals) != 2 {
+		t.Errorf("members %q, rows %+v", members, rows)
+	}
+	var b bytes.Buffer
+	r.WriteGoals(&b)
+	for _, want := range []string{
+		"MEMBERS: 3", "2,100 shards/s  MISSED", "5,000 shards/s  ok", "no value  MISSED",
+		"median ≥ 4,800 shards/s; with 1: ≥ 100 shards/s", "2 of 3 goals are missed",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, b.String())
+		}
+	}
+	if strings.Contains(b.String(), "create.time") {
+		t.Errorf("something without a goal is in\n%s", b.String())
+	}
+}

@@ -117,6 +117,10 @@ func Run(ctx context.Context, o BenchOptions) (*results.Run, error) {
 	return run, nil
 }
 
+// ownGoals are the results for which one controller alone has a goal. The other goals are those
+// of three.
+var ownGoals = []string{"gap.kill", "idle.all", "lost"}
+
 // measure measures one part with one binary, with each number of members that makes sense.
 func (o *BenchOptions) measure(
 	ctx context.Context, p part, binary string,
@@ -143,6 +147,9 @@ func (o *BenchOptions) measure(
 			all = append(all, round)
 		}
 		for _, r := range results.Pool(all...) {
+			if members == 1 && !slices.Contains(ownGoals, r.Name) {
+				r.Goals = nil
+			}
 			found = append(found, r.With("members", strconv.Itoa(members)))
 		}
 	}

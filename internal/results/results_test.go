@@ -178,7 +178,7 @@ func TestTheJSONHasTheShapeOfNeonsResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if theirs.Revision == "" || len(theirs.Revision) > 40 || theirs.Platform != "test-machine" ||
-		len(theirs.Result) != 1 || *theirs.Result[0].TotalDuration != 12.5 {
+		len(theirs.Result) != 1 || theirs.Result[0].Suit != "requests" || *theirs.Result[0].TotalDuration != 12.5 {
 		t.Fatalf("got %+v", theirs)
 	}
 	d := theirs.Result[0].Data[0]

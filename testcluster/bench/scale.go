@@ -170,10 +170,12 @@ func (o *BenchOptions) idle(
 		return nil, err
 	}
 	o.say("  idling for %s", o.Idle)
+	woken, began := wakeUps(c), time.Now()
 	share, err := usage(ctx, c, o.Idle)
 	if err != nil {
 		return nil, err
 	}
+	perSecond := float64(wakeUps(c)-woken) / time.Since(began).Seconds()
 	var followers, all float64
 	for i, s := range share {
 		all += s
@@ -184,7 +186,11 @@ func (o *BenchOptions) idle(
 	row := func(who, title string, share float64) results.Result {
 		return results.Values("idle."+who, title, results.Percent, results.Less, share*100)
 	}
-	found := []results.Result{row("all", "idle, of one core, all controllers", all)}
+	found := []results.Result{
+		row("all", "idle, of one core, all controllers", all),
+		results.Values("idle.wakeups", "… how often their threads are woken up", "1/s",
+			results.Less, perSecond),
+	}
 	if len(share) > 1 {
 		found = append(found,
 			row("leader", "… the leader", share[leader]).Want(results.Median, idleLimit),

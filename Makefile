@@ -9,16 +9,16 @@ RACE_GO := go1.27.4
 export CGO_ENABLED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-failover lint vuln tidy check clean
+.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-scale bench-short bench-failover e2e lint vuln tidy check clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build the binaries into bin/
+build: ## build the binaries into bin/, with their commit
 	@mkdir -p $(BIN)
-	$(GO) build -o $(BIN)/storage_controller ./cmd/storage_controller
-	$(GO) build -o $(BIN)/storcon_cli ./cmd/storcon_cli
-	$(GO) build -o $(BIN)/quorate ./cmd/quorate
+	$(GO) build -buildvcs=auto -o $(BIN)/storage_controller ./cmd/storage_controller
+	$(GO) build -buildvcs=auto -o $(BIN)/storcon_cli ./cmd/storcon_cli
+	$(GO) build -buildvcs=auto -o $(BIN)/quorate ./cmd/quorate
 
 run: build ## three controllers and six pageservers; kill a pageserver, then the leader, and watch (ONCE=1 exits)
 	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(filter-out 0,$(ONCE)),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
@@ -59,12 +59,33 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) -fuzzminimizetime 10x $$pkg; \
 	  done; done
 
-bench: build ## the figures of docs/performance.md, each with its command
-	$(BIN)/quorate bench --controller $(BIN)/storage_controller
+bench: build ## the table with its goals, results as JSON in bin/results and a report with plots, bin/bench.html
+	$(BIN)/quorate bench --controller $(BIN)/storage_controller --out-dir $(BIN)/results --html $(BIN)/bench.html
+
+bench-scale: build ## the same for a million shards, bin/bench-scale.html: up to an hour
+	$(BIN)/quorate bench --controller $(BIN)/storage_controller --only scale,size --members 3 --shards 1000000 --sizes 10000,100000,1000000 \
+	  --pageservers 20 --restarts 2 --idle 5m --out-dir $(BIN)/results --html $(BIN)/bench-scale.html
+
+BASE ?= HEAD~1
+SHORT := create.cpu,locate.cpu,describe.cpu,memory.all
+
+bench-short: build ## processor time and memory beside those of BASE (HEAD~1) in one run of two minutes; fails where one is more than 10 % worse
+	@rm -rf .run/base $(BIN)/short $(BIN)/short.db
+	@git rev-parse -q --verify '$(BASE)^{commit}' >/dev/null || { echo "THERE IS NO COMMIT $(BASE) TO COMPARE WITH: nothing is compared"; exit 0; }; \
+	set -e; git clone -q --shared --no-checkout . .run/base; \
+	git -C .run/base checkout -q $$(git rev-parse '$(BASE)^{commit}'); \
+	(cd .run/base && $(GO) build -buildvcs=auto -o $(CURDIR)/$(BIN)/base_controller ./cmd/storage_controller); \
+	$(BIN)/quorate bench --controller $(BIN)/storage_controller --against $(BIN)/base_controller --only requests --members 3 \
+	  --tenants 500 --reads 1s --rounds 4 --out-dir $(BIN)/short; \
+	$(BIN)/quorate results --database $(BIN)/short.db ingest $(BIN)/short; \
+	$(BIN)/quorate results --database $(BIN)/short.db regressions --result $(SHORT)
 
 bench-failover: build ## write gaps over many kills, freezes, hung disks, cut links and hand-overs
-	$(GO) build -o $(BIN)/testcontroller ./testcluster/testcontroller
-	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller
+	$(GO) build -buildvcs=auto -o $(BIN)/testcontroller ./testcluster/testcontroller
+	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller --out-dir $(BIN)/results --html $(BIN)/bench-failover.html
+
+e2e: ## what needs more than Go: the database of results with a real Postgres (its binaries come from Maven Central)
+	QUORATE_E2E=1 $(GO) test -count=1 -timeout 10m ./internal/resultsdb
 
 lint: ## gofmt, vet, staticcheck, govulncheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }

@@ -209,12 +209,15 @@ var allowed = map[string]struct {
 	},
 	"cmd/storcon_cli": {[]string{"internal/storconcli"}, "the terminal"},
 	"cmd/quorate": {
-		[]string{"testcluster/demo", "testcluster/bench"}, "flags",
+		[]string{
+			"internal/atomicfile", "internal/report", "internal/results", "internal/resultsdb",
+			"testcluster/demo", "testcluster/bench",
+		}, "flags",
 	},
 
 	"testcluster/bench": {[]string{
-		"cluster", "fsm", "internal/controlsocket", "internal/wait", "testcluster", "api/client",
-		"api/neon", "testcluster/simpageserver",
+		"cluster", "fsm", "internal/controlsocket", "internal/results", "internal/wait",
+		"testcluster", "api/client", "api/neon", "testcluster/simpageserver",
 	}, "measures controllers from outside, and the log and the state alone"},
 	"testcluster/testcontroller": {
 		[]string{"cluster", "cluster/clustertest", "internal/storagecontroller", "testcluster/spoil"},
@@ -230,6 +233,9 @@ var allowed = map[string]struct {
 	"internal/contract":       {nil, "data"},
 	"internal/contract/count": {[]string{"internal/contract"}, "a count"},
 	"internal/covercheck":     {nil, "reads what go test printed"},
+	"internal/report":         {[]string{"internal/results"}, "draws what was measured"},
+	"internal/resultsdb":      {[]string{"internal/results"}, "keeps what was measured"},
+	"internal/results":        {[]string{"internal/wait"}, "what was measured, whatever it is"},
 }
 
 // pure packages must not reach for the clock, for chance or for the outside.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"time"
 
@@ -11,17 +12,23 @@ import (
 
 // newBenchFailoverCommand measures how long writes wait when leaders go.
 func newBenchFailoverCommand() *cobra.Command {
-	o := bench.FailoverOptions{}
+	o, out := bench.FailoverOptions{}, output{}
 	cmd := &cobra.Command{
 		Use:   "bench-failover",
 		Short: "Measure the time without acknowledged writes around kills, freezes, hanging disks, cut links and hand-overs",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Out = cmd.OutOrStdout()
-			return bench.Failover(cmd.Context(), o)
+			if err := out.check(); err != nil {
+				return err
+			}
+			describe(cmd, &o.Report)
+			o.Out, o.Suite = out.progress(cmd), out.suite(cmd)
+			run, err := bench.Failover(cmd.Context(), o)
+			return out.measured(cmd, run, err)
 		},
 	}
 	fs := cmd.Flags()
+	out.flags(fs, &o.Report)
 	fs.StringVar(&o.Controller, "controller", "bin/testcontroller",
 		"`path` of testcontroller, whose disk can be made to hang")
 	fs.StringVar(&o.Dir, "dir", "",
@@ -47,31 +54,70 @@ func newBenchFailoverCommand() *cobra.Command {
 	return cmd
 }
 
-// newBenchCommand measures throughput, evacuations, restarts, memory and idling.
+// newBenchCommand measures requests, evacuations, restarts, memory and idling.
 func newBenchCommand() *cobra.Command {
-	o := bench.BenchOptions{}
+	o, out := bench.BenchOptions{}, output{}
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure requests, evacuations, restarts, memory and idling",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Out = cmd.OutOrStdout()
-			return bench.Run(cmd.Context(), o)
+			if err := out.check(); err != nil {
+				return err
+			}
+			describe(cmd, &o.Report)
+			o.Out, o.Suite = out.progress(cmd), out.suite(cmd)
+			run, err := bench.Run(cmd.Context(), o)
+			return out.measured(cmd, run, err)
 		},
 	}
 	fs := cmd.Flags()
+	out.flags(fs, &o.Report)
 	fs.StringVar(&o.Controller, "controller", "bin/storage_controller",
 		"`path` of storage_controller")
 	fs.StringVar(&o.Dir, "dir", "",
 		"`directory` for data and logs, which are kept (default: a temporary one)")
 	fs.StringSliceVar(&o.Only, "only", nil,
 		"`parts` to measure, of "+strings.Join(bench.Parts(), ", ")+" (default: all)")
-	fs.IntVar(&o.Runs, "runs", 3, "evacuations of each kind; 20 for the whole proof")
+	fs.IntSliceVar(&o.Members, "members", []int{3, 1},
+		"`numbers` of controllers of a cluster, each of which is measured")
+	fs.IntVar(&o.Tenants, "tenants", bench.CrowdTenants,
+		"tenants of 4 shards of most parts; fewer are for a short look")
+	fs.IntVar(&o.Runs, "runs", 3, "repetitions of most parts; 20 for the whole proof")
 	fs.IntVar(&o.Shards, "shards", 100000, "shards of the restart, memory and idle measurements")
 	fs.IntVar(&o.Pageservers, "pageservers", 10, "simulated pageservers of the same")
-	fs.IntVar(&o.Restarts, "restarts", 3, "restarts of all controllers")
-	fs.IntVar(&o.Controllers, "controllers", 0, "controllers of the small clusters (default: three, then one)")
+	fs.IntSliceVar(&o.Sizes, "sizes", []int{1000, 10000, 100000},
+		"`shards` of the clusters in which the cost of a change is measured")
+	fs.IntVar(&o.Restarts, "restarts", 3, "restarts of each kind")
+	fs.IntVar(&o.Kills, "kills", 10, "leaders to kill under load")
 	fs.DurationVar(&o.Idle, "idle", time.Minute, "how long idling is watched")
-	fs.DurationVar(&o.Reads, "reads", 5*time.Second, "how long each measurement of locates lasts")
+	fs.DurationVar(&o.Reads, "reads", 5*time.Second, "how long each measurement of reads lasts")
+	return cmd
+}
+
+// newBenchRemoteCommand measures reads of a cluster that exists.
+func newBenchRemoteCommand() *cobra.Command {
+	o, out := bench.RemoteOptions{}, output{}
+	cmd := &cobra.Command{
+		Use:   "bench-remote",
+		Short: "Measure reads of a cluster that exists, which is not changed",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			describe(cmd, &o.Report)
+			o.Suite = out.suite(cmd)
+			run, err := bench.Remote(cmd.Context(), o)
+			return out.measured(cmd, run, err)
+		},
+	}
+	fs := cmd.Flags()
+	out.flags(fs, &o.Report)
+	fs.StringSliceVar(&o.Addresses, "remote-cluster", nil, "base `URLs` of its controllers")
+	_ = cmd.MarkFlagRequired("remote-cluster") // the flag is there
+	o.Token = os.Getenv("STORCON_TOKEN")
+	fs.IntVar(&o.Clients, "clients", 32, "clients that read at once")
+	fs.DurationVar(&o.Lasting, "reads", 5*time.Second, "how long each measurement lasts")
 	return cmd
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/results"
 	"quorate/testcluster"
 )
 
@@ -18,8 +19,9 @@ import (
 const (
 	committedShards = 10000
 	committedLimit  = time.Second // of committedShards
-	attachRate      = 2000        // shards a second
+	attachRate      = 9000        // shards a second
 	killDelay       = time.Second // what a killed leader may add
+	killRest        = 300 * time.Millisecond
 )
 
 // dying is the pageserver that all shards are on and that is killed.
@@ -30,6 +32,7 @@ type evacuated struct {
 	committed time.Duration // until all intents and generations were committed
 	attached  time.Duration // until the last shard was attached elsewhere
 	total     time.Duration // the same from the death of the pageserver
+	rest      time.Duration // the same from the death of the leader, where it was killed
 	created   float64       // shards a second while the tenants were created
 }
 
@@ -42,10 +45,10 @@ type evacuation struct {
 }
 
 // evacuations repeats an evacuation, each in a new cluster.
-func (o *Options) evacuations(
+func (o *BenchOptions) evacuations(
 	ctx context.Context, e evacuation, runs int,
 ) (list []evacuated, err error) {
-	for n := range runs {
+	for n := range max(1, runs) {
 		e.killAfter = e.shards * (1 + n*4%9) / 10 // every tenth once, in no order
 		r, err := o.evacuate(ctx, e)
 		if err != nil {
@@ -59,7 +62,7 @@ func (o *Options) evacuations(
 	return list, nil
 }
 
-func (o *Options) evacuate(ctx context.Context, e evacuation) (r evacuated, err error) {
+func (o *BenchOptions) evacuate(ctx context.Context, e evacuation) (r evacuated, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	c, err := o.start(ctx, fleet{pageservers: e.pageservers})
@@ -75,7 +78,8 @@ func (o *Options) evacuate(ctx context.Context, e evacuation) (r evacuated, err 
 	}
 	began := time.Now()
 	c.KillPageserver(dying)
-	if err := watchMove(ctx, c, e); err != nil {
+	killed, err := watchMove(ctx, c, e)
+	if err != nil {
 		return r, err
 	}
 	done := time.Now()
@@ -84,6 +88,7 @@ func (o *Options) evacuate(ctx context.Context, e evacuation) (r evacuated, err 
 		return r, err
 	}
 	r.total, r.attached, r.committed = done.Sub(began), done.Sub(verdict), committed.Sub(verdict)
+	r.rest = done.Sub(killed)
 	if err := c.WaitQuiescent(ctx); err != nil {
 		return r, err
 	}
@@ -141,8 +146,10 @@ func crowd(
 }
 
 // watchMove waits until all shards are attached elsewhere, and kills the leader
-// on the way when that is wanted.
-func watchMove(ctx context.Context, c *testcluster.Cluster, e evacuation) error {
+// on the way when that is wanted; killed is when.
+func watchMove(
+	ctx context.Context, c *testcluster.Cluster, e evacuation,
+) (killed time.Time, err error) {
 	moved := func() (n int) {
 		for _, on := range c.Fleet().Attached() {
 			n += on
@@ -152,17 +159,18 @@ func watchMove(ctx context.Context, c *testcluster.Cluster, e evacuation) error 
 	if e.killLeader {
 		if err := await(ctx, "some have moved",
 			func() bool { return moved() >= e.killAfter }); err != nil {
-			return err
+			return killed, err
 		}
 		leader, ok := c.Leader(ctx)
 		if !ok {
-			return errors.New("there is no leader in the middle of the evacuation")
+			return killed, errors.New("there is no leader in the middle of the evacuation")
 		}
+		killed = time.Now()
 		if err := c.Kill(leader); err != nil {
-			return err
+			return killed, err
 		}
 	}
-	return await(ctx, "all shards have moved", func() bool { return moved() >= e.shards })
+	return killed, await(ctx, "all shards have moved", func() bool { return moved() >= e.shards })
 }
 
 // readLogs finds in the controllers' logs when the pageserver was judged offline
@@ -215,33 +223,62 @@ func batch(line string) (n int, ok bool) {
 	return n, err == nil
 }
 
+// evacuationOf measures evacuations with and without the death of the leader. A cluster of one
+// has no other leader.
+func evacuationOf(ctx context.Context, o *BenchOptions, shards int) ([]results.Result, error) {
+	e := evacuation{shards: shards, pageservers: 6}
+	plain, err := o.evacuations(ctx, e, o.Runs)
+	if err != nil {
+		return nil, err
+	}
+	var killed []evacuated
+	if o.members != 1 {
+		e.killLeader = true
+		if killed, err = o.evacuations(ctx, e, o.Runs); err != nil {
+			return nil, err
+		}
+	}
+	return judge(shards, plain, killed), nil
+}
+
 // judge compares evacuations with and without the death of the leader.
-func judge(shards int, plain, killed []evacuated) []figure {
+func judge(shards int, plain, killed []evacuated) []results.Result {
 	pick := func(list []evacuated, f func(evacuated) time.Duration) (d durations) {
 		for _, r := range list {
 			d = append(d, f(r))
 		}
 		return d
 	}
-	label := fmt.Sprintf("evacuation of %d shards: ", shards)
 	attached := func(r evacuated) time.Duration { return r.attached }
-	committed := pick(plain, func(r evacuated) time.Duration { return r.committed })
 	usual := pick(plain, attached)
-	rate := float64(shards) / usual.median().Seconds()
-	first, second := spread(label+"verdict → all committed",
-		committed), spread(label+"verdict → all attached elsewhere", usual)
-	second = second.noting("median %.0f shards/s", rate)
-	if shards >= committedShards {
-		first = first.want("≤ "+committedLimit.String(), committed.quantile(1) <= committedLimit)
-		second = second.want(fmt.Sprintf("≥ %d shards/s", attachRate), rate >= attachRate)
+	var rates []float64
+	for _, d := range usual {
+		rates = append(rates, float64(shards)/d.Seconds())
 	}
-	figures := []figure{first, second}
+	found := []results.Result{
+		results.Durations("evacuation.committed", "verdict → all committed",
+			pick(plain, func(r evacuated) time.Duration { return r.committed })),
+		results.Durations("evacuation.attached", "verdict → all attached elsewhere", usual),
+		rate("evacuation.rate", "the same, shards a second", "shards/s", rates...),
+	}
+	if shards >= committedShards {
+		found[0] = found[0].WantWithin(results.Max, committedLimit)
+	}
+	found[2] = found[2].Want(results.Median, attachRate)
 	if len(killed) > 0 {
 		late := pick(killed, func(r evacuated) time.Duration { return r.attached - usual.median() })
-		figures = append(figures,
-			spread(label+"with the leader killed, verdict → all attached", pick(killed, attached)),
-			spread(label+"what the kill added to the median without", late).
-				want("≤ "+killDelay.String(), late.quantile(1) <= killDelay))
+		found = append(found,
+			results.Durations("evacuation.killed.attached",
+				"with the leader killed, verdict → all attached", pick(killed, attached)),
+			results.Durations("evacuation.killed.late",
+				"what the kill added to the median without", late).
+				WantWithin(results.Max, killDelay),
+			results.Durations("evacuation.killed.rest", "from the kill to the last shard",
+				pick(killed, func(r evacuated) time.Duration { return r.rest })).
+				WantWithin(results.Median, killRest))
 	}
-	return figures
+	for i := range found {
+		found[i] = found[i].With("shards", strconv.Itoa(shards))
+	}
+	return found
 }

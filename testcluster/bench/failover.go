@@ -1,12 +1,14 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/results"
 	"quorate/internal/wait"
 	"quorate/testcluster"
 )
@@ -14,6 +16,7 @@ import (
 // FailoverOptions say what Failover measures. A count of 0 leaves an event out.
 type FailoverOptions struct {
 	Options
+	Report
 
 	Kills, Freezes, Disks int // leaders killed with SIGKILL, frozen, given a hanging disk
 	HandOvers, Stops      int // leaders asked to step down, stopped with SIGTERM
@@ -33,7 +36,8 @@ type FailoverOptions struct {
 // The targets of a failover.
 const (
 	killMedian, killP99 = 80 * time.Millisecond, 700 * time.Millisecond
-	frozenP99           = 1500 * time.Millisecond
+	frozenMedian        = 600 * time.Millisecond
+	frozenMax           = 800 * time.Millisecond
 	handOverP99         = 100 * time.Millisecond
 )
 
@@ -53,51 +57,20 @@ const (
 
 // event is one kind of trouble.
 type event struct {
-	name   string
+	name   string // of its results
+	title  string // for people
 	strike func(ctx context.Context, c *testcluster.Cluster, leader int) error
 	heal   func(ctx context.Context, c *testcluster.Cluster, victim int) error
 	count  int
 }
 
-// Failover prints how long writes wait when leaders go. It returns ErrMissed when
-// a target was missed, and another error when a write was lost or something could
-// not be measured.
-func Failover(ctx context.Context, o FailoverOptions) error {
-	o.say("%s", machine())
+// Failover measures how long writes wait when leaders go. An error other than ErrMissed is met
+// when a write was lost or something could not be measured; what was measured before is
+// returned too.
+func Failover(ctx context.Context, o FailoverOptions) (*results.Run, error) {
+	run := o.begin(&o.Options)
 	if err := checkPageserverFault(o.PageserverFault); err != nil {
-		return err
-	}
-	var figures []figure
-	for _, part := range []struct {
-		wires  bool
-		wanted int
-		events func(context.Context, *testcluster.Cluster, *load) ([]figure, error)
-	}{
-		{false, o.Kills + o.Freezes + o.Disks + o.HandOvers + o.Stops, o.events},
-		{true, o.Cuts + o.Links, o.cuts},
-	} {
-		if part.wanted == 0 {
-			continue
-		}
-		found, err := o.with(ctx, part.wires,
-			func(ctx context.Context, c *testcluster.Cluster) ([]figure, error) {
-				return o.underLoad(ctx, c, part.events)
-			})
-		if err != nil {
-			return err
-		}
-		figures = append(figures, found...)
-	}
-	if o.Heavy > 0 {
-		found, err := o.with(ctx, false,
-			func(ctx context.Context, c *testcluster.Cluster) ([]figure, error) {
-				f, err := o.heavy(ctx, c)
-				return []figure{f}, err
-			})
-		if err != nil {
-			return err
-		}
-		figures = append(figures, found...)
+		return run, err
 	}
 	title := fmt.Sprintf(
 		"Longest time without an acknowledged write, %d writes/s, 3 processes, fsync, one disk",
@@ -105,20 +78,61 @@ func Failover(ctx context.Context, o FailoverOptions) error {
 	if o.PageserverFault != "" {
 		title += ", one pageserver " + o.PageserverFault
 	}
-	if report(o.Out, title, figures) > 0 {
-		return ErrMissed
+	return run, o.suite(ctx, &o.Options, run, "failover", title,
+		func(ctx context.Context, binary string) ([]results.Result, error) {
+			one := o
+			one.Controller = binary
+			return one.all(ctx)
+		})
+}
+
+// all has everything happen that is asked for.
+func (o *FailoverOptions) all(ctx context.Context) (found []results.Result, err error) {
+	for _, part := range []struct {
+		wires  bool
+		wanted int
+		events func(context.Context, *testcluster.Cluster, *load) ([]results.Result, error)
+	}{
+		{false, o.Kills + o.Freezes + o.Disks + o.HandOvers + o.Stops, o.events},
+		{true, o.Cuts + o.Links, o.cuts},
+	} {
+		if part.wanted == 0 {
+			continue
+		}
+		more, err := o.with(ctx, part.wires,
+			func(ctx context.Context, c *testcluster.Cluster) ([]results.Result, error) {
+				return o.underLoad(ctx, c, part.events)
+			})
+		if found = append(found, more...); err != nil {
+			return found, err
+		}
 	}
-	return nil
+	if o.Heavy > 0 {
+		more, err := o.with(ctx, false,
+			func(ctx context.Context, c *testcluster.Cluster) ([]results.Result, error) {
+				f, err := o.heavy(ctx, c)
+				return []results.Result{f}, err
+			})
+		if found = append(found, more...); err != nil {
+			return found, err
+		}
+	}
+	if o.PageserverFault != "" {
+		for i := range found {
+			found[i] = found[i].With("pageserver", o.PageserverFault)
+		}
+	}
+	return found, nil
 }
 
 // with measures on a cluster of its own, in which the links between the controllers can
 // be cut if there are wires.
 func (o *FailoverOptions) with(
 	ctx context.Context, wires bool,
-	measure func(context.Context, *testcluster.Cluster) ([]figure, error),
-) ([]figure, error) {
+	measure func(context.Context, *testcluster.Cluster) ([]results.Result, error),
+) ([]results.Result, error) {
 	b := testcluster.Builder{
-		DiskFaults: true, Raft: raftTimeouts(o.RaftHeartbeat), Wires: wires,
+		DiskFaults: o.Disks > 0, Raft: raftTimeouts(o.RaftHeartbeat), Wires: wires,
 	}
 	policy := neon.Attached(0)
 	if o.PageserverFault != "" {
@@ -142,63 +156,69 @@ func (o *FailoverOptions) with(
 // acknowledged is missing.
 func (o *FailoverOptions) underLoad(
 	ctx context.Context, c *testcluster.Cluster,
-	happen func(context.Context, *testcluster.Cluster, *load) ([]figure, error),
-) ([]figure, error) {
+	happen func(context.Context, *testcluster.Cluster, *load) ([]results.Result, error),
+) ([]results.Result, error) {
 	l := startLoad(ctx, c, o.Rate, o.Tenants)
 	defer l.stop()
-	figures, err := happen(ctx, c, l)
+	found, err := happen(ctx, c, l)
 	if err != nil {
 		return nil, err
 	}
 	l.stop()
-	return append(figures, ledger(ctx, c, l)), nil
+	o.record(l.series(c.Controllers()))
+	return append(found, ledger(ctx, c, l)), nil
 }
 
 // events has leaders fail and go.
 func (o *FailoverOptions) events(
 	ctx context.Context, c *testcluster.Cluster, l *load,
-) (figures []figure, err error) {
+) (found []results.Result, err error) {
+	kill := event{
+		"kill", "kill -9 of the leader", simple((*testcluster.Cluster).Kill), restart, o.Kills,
+	}
+	if c.Controllers() == 1 {
+		kill.strike, kill.heal = killAlone, nothing
+	}
 	for _, g := range []struct {
 		event
-		judge func(figure, durations) figure
+		judge func(results.Result) results.Result
 	}{
-		{event{"kill -9 of the leader", simple((*testcluster.Cluster).Kill), restart, o.Kills},
-			killed},
+		{kill, killed},
 		{event{
-			"SIGSTOP of the leader", simple((*testcluster.Cluster).Pause),
+			"freeze", "SIGSTOP of the leader", simple((*testcluster.Cluster).Pause),
 			simple((*testcluster.Cluster).Resume), o.Freezes,
 		}, frozen},
 		{event{
-			"hanging disk of the leader", simple((*testcluster.Cluster).HangDisk),
+			"disk", "hanging disk of the leader", simple((*testcluster.Cluster).HangDisk),
 			simple((*testcluster.Cluster).HealDisk), o.Disks,
 		}, frozen},
 	} {
-		found, err := o.gaps(ctx, c, l, g.event, g.judge)
+		more, err := o.gaps(ctx, c, l, g.event, g.judge)
 		if err != nil {
 			return nil, err
 		}
-		figures = append(figures, found...)
+		found = append(found, more...)
 	}
 	for _, e := range []event{
-		{"step_down", stepDown, nothing, o.HandOvers},
-		{"SIGTERM of the leader", stop, restart, o.Stops},
+		{"step_down", "step_down", stepDown, nothing, o.HandOvers},
+		{"stop", "SIGTERM of the leader", stop, restart, o.Stops},
 	} {
 		if e.count == 0 {
 			continue
 		}
-		found, err := o.handOvers(ctx, c, l, e)
+		more, err := o.handOvers(ctx, c, l, e)
 		if err != nil {
 			return nil, err
 		}
-		figures = append(figures, found...)
+		found = append(found, more...)
 	}
-	return figures, nil
+	return found, nil
 }
 
 // cuts has links between controllers fail. Clients and pageservers still reach them all.
 func (o *FailoverOptions) cuts(
 	ctx context.Context, c *testcluster.Cluster, l *load,
-) ([]figure, error) {
+) ([]results.Result, error) {
 	off := func(_ context.Context, c *testcluster.Cluster, i int) error {
 		return c.Partition([]int{i}, []int{(i + 1) % 3, (i + 2) % 3})
 	}
@@ -206,21 +226,21 @@ func (o *FailoverOptions) cuts(
 	link := func(_ context.Context, c *testcluster.Cluster, i int) error {
 		return c.Cut(i, (i+1)%3)
 	}
-	figures, err := o.gaps(ctx, c, l, event{"leader cut off from both others", off, heal, o.Cuts},
-		frozen)
+	found, err := o.gaps(ctx, c, l,
+		event{"cut", "leader cut off from both others", off, heal, o.Cuts}, frozen)
 	if err != nil {
 		return nil, err
 	}
-	more, err := o.gaps(ctx, c, l, event{"leader cut off from one other", link, heal, o.Links},
-		frozen)
-	return append(figures, more...), err
+	more, err := o.gaps(ctx, c, l,
+		event{"link", "leader cut off from one other", link, heal, o.Links}, frozen)
+	return append(found, more...), err
 }
 
 // gaps measures the longest gaps of one kind of event.
 func (o *FailoverOptions) gaps(
 	ctx context.Context, c *testcluster.Cluster, l *load, e event,
-	judge func(figure, durations) figure,
-) ([]figure, error) {
+	judge func(results.Result) results.Result,
+) ([]results.Result, error) {
 	if e.count == 0 {
 		return nil, nil
 	}
@@ -228,13 +248,14 @@ func (o *FailoverOptions) gaps(
 	if err != nil {
 		return nil, err
 	}
-	return []figure{judge(spread(e.name, gaps), gaps).noting(
-		"without the event %s, at most %s", short(control.median()), short(control.quantile(1)))}, nil
+	return []results.Result{
+		judge(results.Durations("gap."+e.name, e.title+": longest gap", gaps)),
+		results.Durations("gap."+e.name+".before", "… in the second before it", control),
+	}, nil
 }
 
-func killed(f figure, d durations) figure {
-	return f.want(fmt.Sprintf("median ≤ %s, p99 ≤ %s", killMedian, killP99),
-		d.median() <= killMedian && d.quantile(0.99) <= killP99)
+func killed(r results.Result) results.Result {
+	return r.WantWithin(results.Median, killMedian).WantWithin(results.P99, killP99)
 }
 
 func restart(ctx context.Context, c *testcluster.Cluster, i int) error {
@@ -257,20 +278,26 @@ func simple(
 	return func(_ context.Context, c *testcluster.Cluster, i int) error { return f(c, i) }
 }
 
-func frozen(f figure, d durations) figure {
-	return f.want(fmt.Sprintf("p99 ≤ %s", frozenP99), d.quantile(0.99) <= frozenP99)
+func frozen(r results.Result) results.Result {
+	return r.WantWithin(results.Median, frozenMedian).WantWithin(results.Max, frozenMax)
 }
 
 // ledger compares what was acknowledged with what each replica has.
-func ledger(ctx context.Context, c *testcluster.Cluster, l *load) figure {
+func ledger(ctx context.Context, c *testcluster.Cluster, l *load) results.Result {
 	acked, failed, skipped := l.totals()
-	f := single("acknowledged writes that are missing", "0")
+	wrong := 0
+	var first error
 	for i := range c.Controllers() {
 		if err := l.verify(ctx, c.ClientOf(i)); err != nil {
-			f.median, f.missed = err.Error(), true
+			wrong++
+			first = cmp.Or(first, err)
 		}
 	}
-	return f.want("0", true).noting("%d acknowledged, %d not, %d not sent", acked, failed, skipped)
+	r := count("lost", "replicas without an acknowledged write", wrong).Want(results.Median, 0)
+	if first != nil {
+		r = r.Noting("%v", first)
+	}
+	return r.Noting("%d acknowledged, %d not, %d not sent", acked, failed, skipped)
 }
 
 // measure strikes again and again and returns the longest gap around each event,
@@ -281,7 +308,7 @@ func (o *FailoverOptions) measure(
 	err = o.rounds(ctx, c, l, e, func(at time.Duration) {
 		g, before := l.gap(at-watchedBefore, l.now()), l.gap(at-controlWindow, at)
 		gaps, control = append(gaps, g), append(control, before)
-		o.say("  %-28s %3d  %s (before: %s)", e.name, len(gaps), short(g), short(before))
+		o.say("  %-28s %3d  %s (before: %s)", e.title, len(gaps), short(g), short(before))
 	})
 	return gaps, control, err
 }
@@ -290,7 +317,7 @@ func (o *FailoverOptions) measure(
 // the leader.
 func (o *FailoverOptions) handOvers(
 	ctx context.Context, c *testcluster.Cluster, l *load, e event,
-) ([]figure, error) {
+) ([]results.Result, error) {
 	var took, gaps durations
 	failed, repeated := 0, 0
 	var first error
@@ -310,16 +337,16 @@ func (o *FailoverOptions) handOvers(
 	if err != nil {
 		return nil, err
 	}
-	bad := single(e.name+": requests that failed", fmt.Sprint(failed)).want("0", failed == 0)
-	bad = bad.noting("%d were sent more than once by the client", repeated)
+	bad := count("handover."+e.name+".failed", e.title+": requests that failed", failed).
+		Want(results.Median, 0).Noting("%d were sent more than once by the client", repeated)
 	if first != nil {
-		bad = bad.noting("such as: %v", first)
+		bad = bad.Noting("such as: %v", first)
 	}
-	return []figure{
-		spread(e.name+": requests in the second after", took).want(fmt.Sprintf("p99 ≤ %s",
-			handOverP99), took.quantile(0.99) <= handOverP99),
+	return []results.Result{
+		results.Durations("handover."+e.name, e.title+": requests in the second after", took).
+			WantWithin(results.P99, handOverP99),
 		bad,
-		spread(e.name+": longest gap", gaps),
+		results.Durations("gap."+e.name, e.title+": longest gap", gaps),
 	}, nil
 }
 
@@ -349,6 +376,7 @@ func (o *FailoverOptions) round(
 		return err
 	}
 	at := l.now()
+	l.mark(at, e.title)
 	if err := e.strike(ctx, c, leader); err != nil {
 		return err
 	}

@@ -1,10 +1,14 @@
 package bench
 
 import (
+	"context"
 	"errors"
-	"strings"
+	"io"
+	"slices"
 	"testing"
 	"time"
+
+	"quorate/internal/results"
 )
 
 func TestQuantilesAreValuesThatWereMeasured(t *testing.T) {
@@ -42,19 +46,6 @@ func TestAGapReachesFromTheLastAcknowledgementBeforeToTheFirstAfter(t *testing.T
 	}
 }
 
-func TestAReportCountsWhatMissedItsTarget(t *testing.T) {
-	var out strings.Builder
-	missed := report(&out, "title", []figure{
-		single("good", "1").want("1", true),
-		single("bad", "2").want("1", false),
-		spread("empty", nil),
-		spread("values", durations{time.Second, 2 * time.Second}),
-	})
-	if missed != 2 || !strings.Contains(out.String(), "MISSED") {
-		t.Errorf("%d missed in\n%s", missed, out.String())
-	}
-}
-
 func TestBatchesAreReadFromTheLog(t *testing.T) {
 	n, ok := batch(
 		"2026-03-04T05:06:07.123456Z  INFO evacuating term=3 node=1 shards=1000 refused=0")
@@ -63,5 +54,64 @@ func TestBatchesAreReadFromTheLog(t *testing.T) {
 	}
 	if _, ok := batch("2026-03-04T05:06:07.123456Z  INFO node 1 going offline"); ok {
 		t.Error("another line was taken for a batch")
+	}
+}
+
+// TestTwoBinariesAreMeasuredInTurn: neither is always the first, and the ratios are of pairs.
+func TestTwoBinariesAreMeasuredInTurn(t *testing.T) {
+	values := map[string]float64{"ours": 20, "theirs": 10}
+	var order []string
+	r, o := Report{Against: "theirs", Rounds: 3}, Options{Controller: "ours", Out: io.Discard}
+	run := r.begin(&o)
+	err := r.suite(t.Context(), &o, run, "part", "Part",
+		func(_ context.Context, binary string) ([]results.Result, error) {
+			order = append(order, binary)
+			return []results.Result{rate("speed", "how fast", "1/s", values[binary])}, nil
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"ours", "theirs", "theirs", "ours", "ours", "theirs"}
+	if !slices.Equal(order, want) {
+		t.Errorf("measured in the order %v, want %v", order, want)
+	}
+	found := run.Suites[0].Data
+	if len(found) != 2 || found[1].Name != "speed.ratio" || found[1].Median != 2 ||
+		found[1].N != 3 {
+		t.Errorf("found %+v", found)
+	}
+}
+
+// TestWhatWasMeasuredBeforeAnErrorIsKept: minutes of measuring are not lost with the last part.
+func TestWhatWasMeasuredBeforeAnErrorIsKept(t *testing.T) {
+	r, o := Report{}, Options{Out: io.Discard}
+	run := r.begin(&o)
+	broken := errors.New("broken")
+	err := r.suite(t.Context(), &o, run, "part", "Part",
+		func(context.Context, string) ([]results.Result, error) {
+			return []results.Result{count("lost", "lost", 0)}, broken
+		})
+	if !errors.Is(err, broken) || len(run.Suites) != 1 {
+		t.Errorf("%d suites and %v", len(run.Suites), err)
+	}
+}
+
+// TestTheWritesOfALoadAreSeenOverTime: with what happened meanwhile.
+func TestTheWritesOfALoadAreSeenOverTime(t *testing.T) {
+	l := &load{}
+	l.calls = []call{
+		{end: 50 * time.Millisecond}, {end: 90 * time.Millisecond},
+		{end: 150 * time.Millisecond, err: errors.New("refused")}, {end: 320 * time.Millisecond},
+	}
+	l.mark(100*time.Millisecond, "kill")
+	s := l.series(3)
+	want := [][2]float64{{0, 20}, {0.1, 0}, {0.2, 0}, {0.3, 10}}
+	if len(s.Points) != len(want) || len(s.Marks) != 1 {
+		t.Fatalf("got %+v", s)
+	}
+	for i, p := range s.Points {
+		if p[1] != want[i][1] {
+			t.Errorf("point %d is %v, want %v", i, p, want[i])
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/results"
 	"quorate/internal/wait"
 	"quorate/testcluster"
 	"quorate/testcluster/simpageserver"
@@ -16,7 +17,7 @@ import (
 // shards are served again as soon as without them, and a drain ends.
 const (
 	hangingPageservers = 10
-	besideHanging      = 2 * time.Second // verdict → all served
+	besideHangingLimit = 2 * time.Second // verdict → all served
 	drainLimit         = 3 * time.Minute
 
 	// hangingBefore is how long they hang before the other one dies.
@@ -29,8 +30,8 @@ const (
 // hanging are the pageservers that hang.
 var hanging = []neon.NodeID{2, 3, 4}
 
-// besideHangingPart measures one evacuation and one drain beside pageservers that hang.
-func besideHangingPart(ctx context.Context, o *BenchOptions) (figures []figure, err error) {
+// besideHanging measures one evacuation and one drain beside pageservers that hang.
+func besideHanging(ctx context.Context, o *BenchOptions) (found []results.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	e := evacuation{shards: committedShards, pageservers: hangingPageservers}
@@ -64,22 +65,21 @@ func besideHangingPart(ctx context.Context, o *BenchOptions) (figures []figure, 
 	if err != nil {
 		return nil, err
 	}
-	figures = append(figures, single(
+	found = append(found, single("hanging.evacuation",
 		"10,000 shards of a dead pageserver, 3 of 10 others hang: verdict → all served",
-		short(done.Sub(verdict))).want("≤ "+besideHanging.String(),
-		done.Sub(verdict) <= besideHanging))
+		done.Sub(verdict)).WantWithin(results.Median, besideHangingLimit))
 	took, err := operationEnds(ctx, c, drained, neon.SchedulingDraining, began)
 	if err != nil {
 		return nil, err
 	}
-	figures = append(figures, single("… a drain beside them ends after",
-		short(took)).want("≤ "+drainLimit.String(), took <= drainLimit).
-		noting("%d of %d shards are left", c.Fleet().Attached()[drained], drainedCount))
+	found = append(found, single("hanging.drain", "a drain beside them ends after", took).
+		WantWithin(results.Median, drainLimit).
+		Noting("%d of %d shards are left", c.Fleet().Attached()[drained], drainedCount))
 	hang(c)
 	if err := c.WaitQuiescent(ctx); err != nil {
 		return nil, err
 	}
-	return figures, c.CheckAttachedExactlyOnce(ctx, 0)
+	return found, c.CheckAttachedExactlyOnce(ctx, 0)
 }
 
 // hang gives the hanging pageservers their faults, or takes them away.

@@ -15,6 +15,7 @@ import (
 
 	"quorate/api/client"
 	"quorate/api/neon"
+	"quorate/internal/results"
 	"quorate/internal/wait"
 	"quorate/testcluster"
 )
@@ -52,6 +53,7 @@ type load struct {
 
 	mu      sync.Mutex
 	calls   []call
+	marks   []results.Mark
 	skipped int // writes that found no tenant without a write under way
 }
 
@@ -162,6 +164,37 @@ func (l *load) try(ctx context.Context, url, id string, body []byte) error {
 		}
 	}
 	return err
+}
+
+// mark notes that something happened.
+func (l *load) mark(at time.Duration, what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.marks = append(l.marks, results.Mark{At: at.Seconds(), Text: what})
+}
+
+// seriesStep is the width of one point of a series.
+const seriesStep = 100 * time.Millisecond
+
+// series is the acknowledged writes over time. It is of a load that has ended.
+func (l *load) series(members int) results.Series {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := results.Series{
+		Name: "writes", Title: fmt.Sprintf("Acknowledged writes, %d controllers", members),
+		Unit: "writes/s", Marks: l.marks,
+	}
+	for _, c := range l.calls {
+		at := int(c.end / seriesStep)
+		for len(s.Points) <= at {
+			s.Points = append(s.Points,
+				[2]float64{(time.Duration(len(s.Points)) * seriesStep).Seconds()})
+		}
+		if c.err == nil {
+			s.Points[at][1] += 1 / seriesStep.Seconds()
+		}
+	}
+	return s
 }
 
 // stop ends the load and joins it.

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"time"
 
 	"quorate/api/client"
 	"quorate/api/neon"
+	"quorate/internal/results"
 	"quorate/internal/wait"
 	"quorate/testcluster"
 )
@@ -23,8 +23,8 @@ const (
 	operatedRate        = 2500 // moves a second
 )
 
-// operationsPart measures how fast drains, the fills after them and a deletion move shards.
-func operationsPart(ctx context.Context, o *BenchOptions) (figures []figure, err error) {
+// operations measures how fast drains, the fills after them and a deletion move shards.
+func operations(ctx context.Context, o *BenchOptions) (found []results.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	c, err := o.start(ctx, fleet{pageservers: operatedPageservers})
@@ -51,12 +51,11 @@ func operationsPart(ctx context.Context, o *BenchOptions) (figures []figure, err
 	if err := deletions.run(ctx, c); err != nil {
 		return nil, err
 	}
-	figures = []figure{
-		drains.figure().want(fmt.Sprintf("≥ %d", operatedRate), drains.median() >= operatedRate),
-		fills.figure().want(fmt.Sprintf("≥ %d", operatedRate), fills.median() >= operatedRate),
-		deletions.figure(),
-	}
-	return figures, c.CheckAttachedExactlyOnce(ctx, 0)
+	drained, filled := drains.found(), fills.found()
+	drained[0] = drained[0].Want(results.Median, operatedRate)
+	filled[0] = filled[0].Want(results.Median, operatedRate)
+	found = append(append(drained, filled...), deletions.found()...)
+	return found, c.CheckAttachedExactlyOnce(ctx, 0)
 }
 
 // fillAgain begins a fill of what was drained before anything else brings shards back.
@@ -78,8 +77,8 @@ type paced struct {
 
 	rates []float64 // moves a second
 	moves int
-	ours  time.Duration // of the processors, all controllers
-	all   time.Duration // and the pageservers, which this process is
+	ours  durations // of the processors a move, all controllers
+	all   durations // and the pageservers, which this process is
 }
 
 // run has the pageserver operated once, beginning with nothing to do.
@@ -106,7 +105,9 @@ func (p *paced) run(ctx context.Context, c *testcluster.Cluster) error {
 	moves := c.Fleet().Attached()[operated] - before
 	moves = max(moves, -moves)
 	p.rates = append(p.rates, float64(moves)/took.Seconds())
-	p.moves, p.ours, p.all = p.moves+moves, p.ours+oursThen-ours, p.all+allThen-all
+	each := time.Duration(max(1, moves))
+	p.moves += moves
+	p.ours, p.all = append(p.ours, (oursThen-ours)/each), append(p.all, (allThen-all)/each)
 	return nil
 }
 
@@ -123,20 +124,14 @@ func used(c *testcluster.Cluster) (ours, all time.Duration, err error) {
 	return ours, ours + t, err
 }
 
-func (p *paced) median() float64 {
-	slices.Sort(p.rates)
-	return p.rates[(len(p.rates)-1)/2]
-}
-
-func (p *paced) figure() figure {
-	each := func(d time.Duration) string { return short(d / time.Duration(max(1, p.moves))) }
-	mid := p.median()
-	return figure{
-		name: p.name + " of a pageserver, moves a second", n: len(p.rates),
-		min: fmt.Sprintf("%.0f", p.rates[0]), median: fmt.Sprintf("%.0f", mid),
-		max: fmt.Sprintf("%.0f", p.rates[len(p.rates)-1]),
-	}.noting("%d moves; of the processors %s each, %s with the pageservers", p.moves, each(p.ours),
-		each(p.all))
+// found is how fast it was and what a move cost.
+func (p *paced) found() []results.Result {
+	return []results.Result{
+		rate(p.name+".rate", p.name+" of a pageserver", "moves/s", p.rates...).
+			Noting("%d moves", p.moves),
+		results.Durations(p.name+".cpu", "processor time a move, all controllers", p.ours),
+		results.Durations(p.name+".cpu.all", "… with the pageservers", p.all),
+	}
 }
 
 // operationEnds waits until a node has another scheduling policy than under, or is gone, and

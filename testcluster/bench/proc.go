@@ -3,9 +3,12 @@ package bench
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"quorate/testcluster"
 )
 
 // clockTick is the unit of the processor times in /proc, on every Linux.
@@ -44,4 +47,26 @@ func resident(pid int) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("/proc/%d/status: no VmRSS", pid)
+}
+
+// wakeUps is how often threads of the controllers were woken up so far.
+func wakeUps(c *testcluster.Cluster) (n int64) {
+	for i := range c.Controllers() {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", c.PID(i)))
+		if err != nil {
+			continue
+		}
+		for _, file := range threads {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				continue // it has ended, and counts no more
+			}
+			_, rest, _ := strings.Cut(string(b), "\nvoluntary_ctxt_switches:")
+			count, _, _ := strings.Cut(rest, "\n")
+			if v, err := strconv.ParseInt(strings.TrimSpace(count), 10, 64); err == nil {
+				n += v
+			}
+		}
+	}
+	return n
 }

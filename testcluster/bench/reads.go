@@ -12,25 +12,22 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"quorate/api/neon"
+	"quorate/internal/results"
 	"quorate/testcluster"
 )
 
-// readRate is the target for locates a second through any replicas.
-const readRate = 20000
-
-// reading describes a measurement of locates.
+// reading describes a measurement of requests that read.
 type reading struct {
 	replicas []int
 	clients  int
 	lasting  time.Duration
-	tenants  int
+	path     func(n int) string
 }
 
-// locates measures linearizable reads by clients that each wait for their answer.
+// reads measures linearizable reads by clients that each wait for their answer.
 // The clients write and read their sockets by hand: on a machine of two cores an
 // ordinary HTTP client takes more of it than the controllers.
-func locates(
+func reads(
 	ctx context.Context, c *testcluster.Cluster, r reading,
 ) (perSecond float64, took durations, err error) {
 	var done atomic.Int64
@@ -53,7 +50,7 @@ func locates(
 			in := bufio.NewReader(conn)
 			for i := n; time.Now().Before(end); i += 7919 {
 				sent := time.Now()
-				if err := locate(conn, in, target.Host, tenantID(i%r.tenants)); err != nil {
+				if err := get(conn, in, target.Host, r.path(i)); err != nil {
 					return err
 				}
 				results[n] = append(results[n], time.Since(sent))
@@ -63,7 +60,7 @@ func locates(
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return 0, nil, fmt.Errorf("locate: %w", err)
+		return 0, nil, fmt.Errorf("read: %w", err)
 	}
 	for _, d := range results {
 		took = append(took, d...)
@@ -71,8 +68,9 @@ func locates(
 	return float64(done.Load()) / time.Since(began).Seconds(), took, nil
 }
 
-func locate(conn net.Conn, in *bufio.Reader, host string, t neon.TenantID) error {
-	if _, err := fmt.Fprintf(conn, "GET /debug/v1/tenant/%s/locate HTTP/1.1\r\nHost: %s\r\n\r\n", t,
+// get asks for something and reads the whole answer.
+func get(conn net.Conn, in *bufio.Reader, host, path string) error {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path,
 		host); err != nil {
 		return err
 	}
@@ -103,55 +101,8 @@ func locate(conn net.Conn, in *bufio.Reader, host string, t neon.TenantID) error
 	return err
 }
 
-// throughput measures how fast tenants are created and located, and what a
-// heartbeat costs.
-func (o *Options) throughput(ctx context.Context, more BenchOptions) (figures []figure, err error) {
-	c, err := o.start(ctx, fleet{pageservers: 6})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.Stop()) }()
-	const tenants = 2000
-	took, err := create(ctx, c,
-		creation{tenants: tenants, shards: 1, clients: 32, policy: neon.Attached(1)})
-	if err != nil {
-		return nil, err
-	}
-	figures = append(figures, single("create tenants of one shard and one secondary, 32 clients",
-		fmt.Sprintf("%.0f/s", tenants/took.Seconds())).
-		noting("each answered when its location is attached"))
-	if err := c.WaitQuiescent(ctx); err != nil {
-		return nil, err
-	}
-	leader, err := caughtUp(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	var followers, all []int
-	for i := range c.Controllers() {
-		all = append(all, i)
-		if i != leader {
-			followers = append(followers, i)
-		}
-	}
-	for _, m := range []struct {
-		name     string
-		replicas []int
-	}{{"any replica", all}, {"the leader", []int{leader}}, {"followers", followers}} {
-		rate, took, err := locates(ctx, c,
-			reading{replicas: m.replicas, clients: 128, lasting: more.Reads, tenants: tenants})
-		if err != nil {
-			return nil, err
-		}
-		f := spread("locate through "+m.name+", 128 clients", took).noting("%.0f/s", rate)
-		figures = append(figures, f.want(fmt.Sprintf("≥ %d/s", readRate), rate >= readRate))
-		o.say("  locate through %s: %.0f/s", m.name, rate)
-	}
-	return figures, nil
-}
-
 // heartbeats measures what the leader pays for one heartbeat of one pageserver.
-func (o *Options) heartbeats(ctx context.Context, more BenchOptions) (figures []figure, err error) {
+func heartbeats(ctx context.Context, o *BenchOptions) (found []results.Result, err error) {
 	const nodes = 30
 	const interval = 100 * time.Millisecond
 	c, err := o.start(ctx, fleet{
@@ -166,7 +117,7 @@ func (o *Options) heartbeats(ctx context.Context, more BenchOptions) (figures []
 	if err != nil {
 		return nil, err
 	}
-	share, err := usage(ctx, c, more.Idle/2)
+	share, err := usage(ctx, c, o.Idle/2)
 	if err != nil {
 		return nil, err
 	}
@@ -177,8 +128,10 @@ func (o *Options) heartbeats(ctx context.Context, more BenchOptions) (figures []
 		}
 	}
 	each := (share[leader] - idle) / (nodes / interval.Seconds())
-	return []figure{single("processor time of the leader for one heartbeat",
-		short(time.Duration(each*float64(time.Second)))).
-		noting("%d pageservers, each every %s; every heartbeat on a new connection", nodes,
-			interval)}, nil
+	return []results.Result{
+		single("heartbeat.cpu", "processor time of the leader for one heartbeat",
+			time.Duration(each*float64(time.Second))).
+			Noting("%d pageservers, each every %s; every heartbeat on a new connection", nodes,
+				interval),
+	}, nil
 }

@@ -2,9 +2,10 @@ package bench
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"time"
 
+	"quorate/internal/results"
 	"quorate/internal/wait"
 	"quorate/testcluster"
 )
@@ -13,7 +14,7 @@ import (
 const (
 	restartLimit  = 5 * time.Second
 	bytesPerShard = 2048
-	idleLimit     = 0.02 // of one core
+	idleLimit     = 2 // percent of one core
 )
 
 // scaleTimeout bounds building one large cluster and measuring it.
@@ -21,53 +22,57 @@ const scaleTimeout = 15 * time.Minute
 
 // scale measures restarts, memory and idling with so many shards. Pageservers are
 // asked for signs of life as often as in production.
-func (o *Options) scale(
-	ctx context.Context, shards int, more BenchOptions,
-) (figures []figure, err error) {
+func scale(ctx context.Context, o *BenchOptions) (found []results.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, scaleTimeout)
 	defer cancel()
-	c, err := o.start(ctx, fleet{pageservers: more.Pageservers, builder: testcluster.Builder{
-		HeartbeatInterval: 5 * time.Second, MaxOffline: 30 * time.Second,
-	}})
+	c, err := o.start(ctx, fleet{pageservers: o.Pageservers, builder: atLeisure()})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = c.Stop() }()
-	o.say("  seeding %d shards on %d pageservers", shards, more.Pageservers)
-	if err := seed(ctx, c, shards); err != nil {
+	o.say("  seeding %d shards on %d pageservers", o.Shards, o.Pageservers)
+	if err := seed(ctx, c, o.Shards); err != nil {
 		return nil, err
 	}
-	label := fmt.Sprintf("%d shards: ", shards)
-	memory, err := o.memory(ctx, c, shards, label+"after the pageservers re-attached")
+	memory, err := o.memory(ctx, c, "memory.reattached", "after the pageservers re-attached")
 	if err != nil {
 		return nil, err
 	}
-	restarts, err := o.restarts(ctx, c, more.Restarts, label)
+	restarts, err := o.restarts(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := caughtUp(ctx, c); err != nil {
 		return nil, err
 	}
-	idle, err := o.idle(ctx, c, more.Idle, label)
+	idle, err := o.idle(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	rested, err := o.memory(ctx, c, shards, label+"idle")
+	rested, err := o.memory(ctx, c, "memory.idle", "idle")
 	if err != nil {
 		return nil, err
 	}
-	return append(append(append(restarts, memory...), idle...), rested...), nil
+	found = append(append(append(restarts, memory...), idle...), rested...)
+	for i := range found {
+		found[i] = found[i].With("shards", strconv.Itoa(o.Shards))
+	}
+	return found, nil
+}
+
+// atLeisure has pageservers looked at as often as in production.
+func atLeisure() testcluster.Builder {
+	return testcluster.Builder{HeartbeatInterval: 5 * time.Second, MaxOffline: 30 * time.Second}
 }
 
 // restarts kills all and starts all, again and again: until a leader
 // has looked at all pageservers and the others have caught up. It also kills one
 // leader at a time.
-func (o *Options) restarts(
-	ctx context.Context, c *testcluster.Cluster, n int, label string,
-) ([]figure, error) {
+func (o *BenchOptions) restarts(
+	ctx context.Context, c *testcluster.Cluster,
+) ([]results.Result, error) {
 	var all, one durations
-	for range n {
+	for range o.Restarts {
 		for i := range c.Controllers() {
 			if err := c.Kill(i); err != nil {
 				return nil, err
@@ -81,9 +86,9 @@ func (o *Options) restarts(
 			return nil, err
 		}
 		all = append(all, time.Since(began))
-		o.say("  %sall restarted: ready after %s", label, short(all[len(all)-1]))
+		o.say("  all restarted: ready after %s", short(all[len(all)-1]))
 	}
-	for range n {
+	for range o.Restarts {
 		leader, err := caughtUp(ctx, c)
 		if err != nil {
 			return nil, err
@@ -96,15 +101,15 @@ func (o *Options) restarts(
 			return nil, err
 		}
 		one = append(one, time.Since(began))
-		o.say("  %sleader killed: successor ready after %s", label, short(one[len(one)-1]))
+		o.say("  leader killed: successor ready after %s", short(one[len(one)-1]))
 		if err := c.Restart(ctx, leader); err != nil {
 			return nil, err
 		}
 	}
-	return []figure{
-		spread(label+"restart of all replicas until all are ready", all).
-			want("≤ "+restartLimit.String(), all.quantile(1) <= restartLimit),
-		spread(label+"kill of the leader until its successor is ready", one),
+	return []results.Result{
+		results.Durations("restart.all", "restart of all replicas until all are ready", all).
+			WantWithin(results.Max, restartLimit),
+		results.Durations("kill.successor", "kill of the leader until its successor is ready", one),
 	}, nil
 }
 
@@ -123,9 +128,9 @@ func allReady(ctx context.Context, c *testcluster.Cluster) error {
 }
 
 // memory is what the processes occupy, the leader and the largest follower.
-func (o *Options) memory(
-	ctx context.Context, c *testcluster.Cluster, shards int, label string,
-) ([]figure, error) {
+func (o *BenchOptions) memory(
+	ctx context.Context, c *testcluster.Cluster, name, when string,
+) ([]results.Result, error) {
 	leader, err := caughtUp(ctx, c)
 	if err != nil {
 		return nil, err
@@ -142,22 +147,20 @@ func (o *Options) memory(
 			follows = max(follows, rss)
 		}
 	}
-	o.say("  %s: %d MiB resident in the leader, %d MiB in a follower", label, leads>>20,
+	o.say("  %s: %d MiB resident in the leader, %d MiB in a follower", when, leads>>20,
 		follows>>20)
-	row := func(who string, rss int64) figure {
-		each := rss / int64(shards)
-		f := single(fmt.Sprintf("%s: resident memory of %s per shard", label, who),
-			fmt.Sprintf("%d B", each))
-		return f.want(fmt.Sprintf("≤ %d B", bytesPerShard), each <= bytesPerShard).noting("%d MiB",
-			rss>>20)
+	row := func(who string, rss int64) results.Result {
+		return results.Values(name+"."+who, when+": resident memory of the "+who+" per shard",
+			results.Bytes, results.Less, float64(rss)/float64(o.Shards)).
+			Want(results.Median, bytesPerShard).Noting("%d MiB", rss>>20)
 	}
-	return []figure{row("the leader", leads), row("a follower", follows)}, nil
+	return []results.Result{row("leader", leads), row("follower", follows)}, nil
 }
 
 // idle measures what the processes use of a core when no client asks for anything.
-func (o *Options) idle(
-	ctx context.Context, c *testcluster.Cluster, d time.Duration, label string,
-) ([]figure, error) {
+func (o *BenchOptions) idle(
+	ctx context.Context, c *testcluster.Cluster,
+) ([]results.Result, error) {
 	leader, err := c.WaitLeader(ctx)
 	if err != nil {
 		return nil, err
@@ -166,22 +169,34 @@ func (o *Options) idle(
 	if err := wait.Sleep(ctx, 10*time.Second); err != nil {
 		return nil, err
 	}
-	o.say("  %sidling for %s", label, d)
-	share, err := usage(ctx, c, d)
+	o.say("  idling for %s", o.Idle)
+	woken, began := wakeUps(c), time.Now()
+	share, err := usage(ctx, c, o.Idle)
 	if err != nil {
 		return nil, err
 	}
-	var followers float64
+	perSecond := float64(wakeUps(c)-woken) / time.Since(began).Seconds()
+	var followers, all float64
 	for i, s := range share {
+		all += s
 		if i != leader {
 			followers = max(followers, s)
 		}
 	}
-	row := func(who string, share float64) figure {
-		f := single(fmt.Sprintf("%sidle %s", label, who), fmt.Sprintf("%.2f %%", share*100))
-		return f.want(fmt.Sprintf("< %.0f %% of a core", idleLimit*100), share < idleLimit)
+	row := func(who, title string, share float64) results.Result {
+		return results.Values("idle."+who, title, results.Percent, results.Less, share*100)
 	}
-	return []figure{row("leader", share[leader]), row("follower", followers)}, nil
+	found := []results.Result{
+		row("all", "idle, of one core, all controllers", all),
+		results.Values("idle.wakeups", "… how often their threads are woken up", "1/s",
+			results.Less, perSecond),
+	}
+	if len(share) > 1 {
+		found = append(found,
+			row("leader", "… the leader", share[leader]).Want(results.Median, idleLimit),
+			row("follower", "… a follower", followers).Want(results.Median, idleLimit))
+	}
+	return found, nil
 }
 
 // usage is the share of one core that each controller uses over a while.

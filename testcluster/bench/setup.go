@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"quorate/api/neon"
+	"quorate/internal/results"
 	"quorate/internal/wait"
 	"quorate/testcluster"
 )
@@ -22,11 +22,21 @@ import (
 type Options struct {
 	Controller string    // the storage_controller binary
 	Dir        string    // for data and logs; empty means a temporary one, which is removed
-	Out        io.Writer // gets the tables and what is being done
+	Out        io.Writer // is told what is being done
+
+	members  int          // controllers of a cluster; 0: three
+	recorded *results.Run // gets what is more than results
 }
 
-// ErrMissed is returned when everything was measured and a target was missed.
-var ErrMissed = errors.New("a target was missed")
+// ErrMissed is met when everything was measured and a goal was missed.
+var ErrMissed = errors.New("a goal was missed")
+
+// record adds a series to the run.
+func (o *Options) record(s results.Series) {
+	if o.recorded != nil {
+		o.recorded.Series = append(o.recorded.Series, s)
+	}
+}
 
 func (o *Options) say(format string, args ...any) { fmt.Fprintf(o.Out, format+"\n", args...) }
 
@@ -36,12 +46,15 @@ type fleet struct {
 	builder     testcluster.Builder // what differs from the usual
 }
 
-// start starts three controllers as processes of their own and simulated
-// pageservers in this one.
+// start starts controllers as processes of their own and simulated pageservers in this
+// one.
 func (o *Options) start(ctx context.Context, f fleet) (*testcluster.Cluster, error) {
 	b := f.builder
 	b.Mode, b.Binary = testcluster.Processes, o.Controller
-	b.Controllers, b.Pageservers, b.Zones = cmp.Or(b.Controllers, 3), f.pageservers, 3
+	b.Controllers, b.Pageservers, b.Zones = 3, f.pageservers, 3
+	if o.members > 0 {
+		b.Controllers = o.members
+	}
 	if o.Dir != "" {
 		dir, err := os.MkdirTemp(o.Dir, "cluster-")
 		if err != nil {
@@ -84,7 +97,16 @@ type creation struct {
 
 // create makes tenants with so many clients at once and returns how long it took.
 func create(ctx context.Context, c *testcluster.Cluster, how creation) (time.Duration, error) {
+	took, _, err := createEach(ctx, c, how)
+	return took, err
+}
+
+// createEach does the same and also returns how long each request took.
+func createEach(
+	ctx context.Context, c *testcluster.Cluster, how creation,
+) (took time.Duration, each durations, err error) {
 	var next atomic.Int64
+	each = make(durations, how.tenants)
 	began := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	for range how.clients {
@@ -95,15 +117,17 @@ func create(ctx context.Context, c *testcluster.Cluster, how creation) (time.Dur
 				if n >= how.tenants {
 					return nil
 				}
+				sent := time.Now()
 				if _, err := client.Tenants().Create(ctx,
 					createRequest(n, how.shards, how.policy)); err != nil {
 					return fmt.Errorf("create tenant %d: %w", n, err)
 				}
+				each[n] = time.Since(sent)
 			}
 		})
 	}
-	err := g.Wait()
-	return time.Since(began), err
+	err = g.Wait()
+	return time.Since(began), each, err
 }
 
 // pollPause is how often conditions are looked at.

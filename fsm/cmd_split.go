@@ -114,6 +114,7 @@ func (c CommitSplit) apply(t *txn) Result {
 			sp.Leftovers = append(slices.Clip(sp.Leftovers), Leftover{Shard: p.Shard, Node: n})
 		})
 		t.deleteShard(p.Shard)
+		t.touched.Dropped = append(t.touched.Dropped, p.Shard)
 		for _, id := range sp.Children(p.Shard) {
 			child := parent
 			child.ID, child.PreferredNode, child.Sequence = id, 0, t.Index

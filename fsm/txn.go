@@ -30,7 +30,8 @@ type Touched struct {
 	// for. Those of a re-attach are not here: the pageserver has them already.
 	Grants []Grant
 
-	// Dropped are shards of tenants that were forgotten, whatever pageservers have of them.
+	// Dropped are shards that do not exist any more, whatever pageservers have of them: of
+	// tenants that were forgotten, and the parents of splits.
 	Dropped []neon.ShardID
 
 	// UnknownLocations are places where a split or a client makes locations come and

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"quorate/api/neon"
@@ -40,11 +41,11 @@ type nodeChanges interface {
 
 // note is called on the applying goroutine after each batch. It only notes what to
 // look at.
-func (f *feed) note(c fsm.Touched) {
+func (f *feed) note(st *fsm.State, c fsm.Touched) {
 	f.seen.Grant(c.Grants)
 	f.seen.Forget(c.UnknownLocations)
 	for _, id := range c.Dropped {
-		f.strays.left(id, f.seen.AnyOf(id))
+		f.strays.left(id, f.beyondLeftovers(st, id))
 	}
 	f.mu.Lock()
 	f.touched.Shards = append(f.touched.Shards, c.Shards...)
@@ -52,6 +53,19 @@ func (f *feed) note(c fsm.Touched) {
 	f.touched.Nodes = append(f.touched.Nodes, c.Nodes...)
 	f.mu.Unlock()
 	f.signal.Set()
+}
+
+// beyondLeftovers lists the nodes on which a shard that does not exist any more is, or may
+// be, but for those that its split looks after: it may have been moving there, or have come
+// from there, when it was split.
+func (f *feed) beyondLeftovers(st *fsm.State, id neon.ShardID) (nodes []neon.NodeID) {
+	sp, _ := st.Split(id.Tenant)
+	for _, n := range f.seen.AnyOf(id) {
+		if !slices.Contains(sp.Leftovers, fsm.Leftover{Shard: id, Node: n}) {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
 }
 
 // run passes changes on until ctx ends.

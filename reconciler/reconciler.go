@@ -72,9 +72,9 @@ func (r *Reconciler) AwaitTerm(ctx context.Context) error {
 
 // Changed is to be called after each batch of applied entries, on the applying
 // goroutine; it returns at once.
-func (r *Reconciler) Changed(_ *fsm.State, c fsm.Touched) {
+func (r *Reconciler) Changed(st *fsm.State, c fsm.Touched) {
 	if t := r.current.Load(); t != nil {
-		t.feed.note(c)
+		t.feed.note(st, c)
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 )
 
 // strays are the shards that pageservers have and no tenant knows, as the listings of
-// this term have found them, and what is left of tenants that were dropped. Workers
+// this term have found them, and what is left of tenants that were dropped or split. Workers
 // detach them as they change every location, one worker for a shard, so that the detach
 // cannot cross the attachment of a tenant that is made meanwhile. Each stray has its own
 // retry, and nothing else depends on it.
@@ -101,15 +101,16 @@ func (s *strays) found(n neon.NodeID, ids []neon.ShardID) (listed func()) {
 	}
 }
 
-// left notes the nodes on which a shard is, or may be, whose tenant was dropped. The tenant
-// may be imported again, so that it is left alone until the next listing would find it, but
-// for the deletion of a tenant of the same id, which need not have the same shards.
+// left notes the nodes on which a shard is, or may be, that does not exist any more. A tenant
+// that was dropped may be imported again, so that it is left alone until the next listing
+// would find it, but for the deletion of a tenant of the same id, which need not have the same
+// shards.
 func (s *strays) left(id neon.ShardID, nodes []neon.NodeID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range nodes {
 		if e := s.at(id, n); e.finds == 0 && e.failures == 0 {
-			e.due, e.why = time.Now().Add(relistInterval), "its tenant was dropped"
+			e.due, e.why = time.Now().Add(relistInterval), "it does not exist any more"
 		}
 	}
 	s.signal.Set()

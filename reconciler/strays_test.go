@@ -281,6 +281,31 @@ func TestADroppedTenantIsLeftAloneForAWhile(t *testing.T) {
 	})
 }
 
+// TestADeletionWaitsForWhereTheParentOfASplitWas: a live migration whose end compute was not
+// told of leaves its origin attached, and the split knows of the destination only.
+func TestADeletionWaitsForWhereTheParentOfASplitWas(t *testing.T) {
+	scenario(t, 3, func(b *bench) {
+		id := b.create(1, 1, neon.Attached(0))[0]
+		b.awaitIdle()
+		sh := first(b)
+		origin := sh.Attached%3 + 1
+		b.fleet.leave(origin, sh.ID)
+		b.fleet.stays(origin, sh.ID)
+		elapse(relistInterval + 5*time.Second) // it was listed, and is not given up
+		b.splitIn2(id)
+		b.fleet.set(func() { b.fleet.onPut = nil })
+		if !b.fleet.holds(origin, sh.ID) {
+			b.t.Fatal("nothing is left")
+		}
+		if err := b.deleteTenant(id, 20*time.Second); err != nil {
+			b.t.Errorf("while all of it can be detached: %v", err)
+		}
+		if b.fleet.holds(origin, sh.ID) {
+			b.t.Error("it is deleted while its parent is attached")
+		}
+	})
+}
+
 // of lists the shards of a tenant that pageservers have, in order.
 func (f *fleet) of(id neon.TenantID) (ids []neon.ShardID) {
 	f.mu.Lock()

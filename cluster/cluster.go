@@ -313,11 +313,7 @@ func (c *Cluster) openTransport() *transport {
 		routine: c.node.routineHeartbeat,
 		term:    func() uint64 { return c.node.raft().CurrentTerm() },
 		refused: newAbsurdities(c.log).refused,
-		awaits: func(id raft.ServerID, term uint64) bool {
-			r := c.node.raft()
-			return r.State() == raft.Leader && r.CurrentTerm() == term && c.peers.away(string(id))
-		},
-		returned: c.peers.met.Changed, ctx: c.ctx, timeout: c.cfg.Timeouts.Heartbeat,
+		ctx:     c.ctx, timeout: c.cfg.Timeouts.Heartbeat,
 	})
 }
 

@@ -36,7 +36,6 @@ type peers struct {
 	heard  func(*link, peerReport)
 	broken func(id string) // called when the standing connection to a server has ended
 	wake   wait.Signal     // the membership may have changed
-	met    wait.Broadcast  // a server has greeted this one, or answered its greeting
 	moved  func()          // called when a server has told another address of its API
 	// founders are the ids of Config.Members.
 	founders []string
@@ -140,14 +139,7 @@ func (p *peers) admit(m meeting) refusalReason {
 			m.Term, had.Index, had.Term)}
 	}
 	p.believe(m)
-	p.met.Notify()
 	return refusalReason{}
-}
-
-// away reports whether there is no standing connection to a member.
-func (p *peers) away(id string) bool {
-	l := p.link(id)
-	return (l == nil || !l.up()) && p.node.isMember(id)
 }
 
 // believe remembers what a server says about itself, as far as it is worth something.

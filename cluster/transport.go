@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"quorate/internal/wait"
 )
 
 // maxAppendBytes bounds the commands of one AppendEntries call. A call must end
@@ -41,13 +39,8 @@ type transportHooks struct {
 	routine  func(raft.RPC) bool // see raftNode.routineHeartbeat
 	term     func() uint64       // of this server
 	refused  func(error)         // a call or an answer was absurd
-	// awaits reports whether a call of a term should wait for a server that is away: this
-	// server leads that term, and has no connection to the other one, which is a member.
-	awaits func(id raft.ServerID, term uint64) bool
-	// returned is closed when some server may be back.
-	returned func() <-chan struct{}
-	ctx      context.Context // ends when this server closes
-	timeout  time.Duration   // after which followers miss heartbeats
+	ctx      context.Context     // ends when this server closes
+	timeout  time.Duration       // after which followers miss heartbeats
 }
 
 func newTransport(inner *raft.NetworkTransport, local string, hooks transportHooks) *transport {
@@ -148,49 +141,22 @@ func (t *transport) AppendEntries(
 	return t.answered(err, resp.Term)
 }
 
-// The pauses between two tries to reach a server that is away.
-const (
-	awayMin  = 10 * time.Millisecond
-	awayMax  = time.Second
-	beatMax  = 200 * time.Millisecond // for heartbeats
-	tryAgain = 5 * time.Millisecond   // when a server may be back
-)
-
-// append calls a server until it answers, as long as it is away and this server leads the
-// term. Raft itself would try again ever later, up to ten seconds, and would learn nothing of
-// a server that has come back in between.
+// append calls a server, which a heartbeat does at the pace of the cluster.
 func (t *transport) append(
 	id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest,
 	resp *raft.AppendEntriesResponse,
 ) error {
-	limit, beat := awayMax, isHeartbeat(args)
+	beat := isHeartbeat(args)
 	if beat {
-		limit = beatMax
 		t.pace.rest(t.hooks.ctx, id)
 	} else if len(args.Entries) > 0 {
 		t.pace.begins()
 	}
-	for pause := awayMin; ; pause = min(2*pause, limit) {
-		returned := t.hooks.returned()
-		err := t.NetworkTransport.AppendEntries(id, t.hooks.resolve(id, target), args, resp)
-		if err == nil && beat {
-			t.pace.answered(id)
-		}
-		if err == nil || !t.hooks.awaits(id, args.Term) {
-			return err
-		}
-		if wait.Sleep(t.hooks.ctx, tryAgain) != nil {
-			return err
-		}
-		timer := time.NewTimer(pause - tryAgain)
-		select {
-		case <-returned:
-			pause = awayMin
-		case <-timer.C:
-		case <-t.hooks.ctx.Done():
-		}
-		timer.Stop()
+	err := t.NetworkTransport.AppendEntries(id, t.hooks.resolve(id, target), args, resp)
+	if err == nil && beat {
+		t.pace.answered(id)
 	}
+	return err
 }
 
 // isHeartbeat reports whether a call is one of those that only say that there is a leader.

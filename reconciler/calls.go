@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"quorate/api/neon"
@@ -200,6 +201,10 @@ func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
 	ctx, cancel := context.WithTimeout(up, c.opts.PutTimeout)
 	defer cancel()
 	err := c.configure(ctx, node, change{k.ID, step.Conf, body, opts})
+	if errors.Is(err, errNoShard) {
+		end(context.Canceled) // nothing was learnt about the node
+		return err
+	}
 	gone := up.Err() != nil
 	end(err)
 	if err != nil && gone {
@@ -207,6 +212,9 @@ func (c *calls) put(k *task, sc *plan.Scene, step plan.Step) error {
 	}
 	return err
 }
+
+// errNoShard is met when a shard has gone since the call was decided.
+var errNoShard = errors.New("the shard does not exist any more")
 
 // change is what one call makes of a location.
 type change struct {
@@ -218,8 +226,15 @@ type change struct {
 
 // configure makes the call that changes a location. The location is unknown from before the
 // call until an answer that nothing else can have overtaken. No other code makes such calls.
+//
+// A shard that does not exist any more gets no location: whoever drops it looks at what is
+// known of its locations once it is gone, and what began before that is among them.
 func (c *calls) configure(ctx context.Context, node *fsm.Node, to change) error {
 	c.seen.BeginCall(to.shard, node.ID, to.conf.Generation)
+	if _, exists := c.log.State().Shard(to.shard); !exists && to.body.Mode != neon.Detached {
+		c.seen.EndCall(to.shard, node.ID, to.conf, false)
+		return errNoShard
+	}
 	err := c.locations.PutLocation(ctx, node, to.shard, to.body, to.opts)
 	now, _ := c.log.State().Node(node.ID)
 	c.seen.EndCall(to.shard, node.ID, to.conf, err == nil && now.Incarnation == node.Incarnation)

@@ -244,21 +244,7 @@ func (w *nodeWatch) awaitFirstAnswers() {
 	if left <= 0 {
 		return
 	}
-	limit := time.NewTimer(left)
-	defer limit.Stop()
-	for {
-		progress := w.progress.Changed()
-		if w.known.Load() && len(w.unasked()) == 0 {
-			return
-		}
-		select {
-		case <-progress:
-		case <-limit.C:
-			return
-		case <-w.ctx.Done():
-			return
-		}
-	}
+	w.awaitProgress(left, func() bool { return w.known.Load() && len(w.unasked()) == 0 })
 }
 
 // utilizations are what the last heartbeats that were answered said.

@@ -364,20 +364,28 @@ func (w *nodeWatch) whyUnlisted(n neon.NodeID) string {
 // firstRound waits until every node answered or failed once and those that are
 // available were listed, for a bounded time.
 func (w *nodeWatch) firstRound() {
-	limit := time.NewTimer(w.opts.StartScanTimeout)
-	defer limit.Stop()
-	for {
-		progress := w.progress.Changed()
+	w.awaitProgress(w.opts.StartScanTimeout, func() bool {
 		w.mu.Lock()
-		complete := true
+		defer w.mu.Unlock()
 		for id, e := range w.watch {
 			inc, ok := w.seen.ListedAt(id)
 			listed := ok && inc == e.last.Incarnation
-			complete = complete && e.probed &&
-				(e.failing || e.listErr != nil || listed && e.endListing == nil)
+			if !e.probed || !e.failing && e.listErr == nil && (!listed || e.endListing != nil) {
+				return false
+			}
 		}
-		w.mu.Unlock()
-		if complete {
+		return true
+	})
+}
+
+// awaitProgress waits until something holds, for a bounded time. It is looked at whenever a
+// probe has ended.
+func (w *nodeWatch) awaitProgress(atMost time.Duration, holds func() bool) {
+	limit := time.NewTimer(atMost)
+	defer limit.Stop()
+	for {
+		progress := w.progress.Changed()
+		if holds() {
 			return
 		}
 		select {

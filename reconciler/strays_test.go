@@ -10,6 +10,7 @@ import (
 
 	"quorate/api/neon"
 	"quorate/fsm"
+	"quorate/reconciler/plan"
 )
 
 // leave puts an attached location on a pageserver behind the leader's back.
@@ -302,6 +303,26 @@ func TestADeletionWaitsForWhereTheParentOfASplitWas(t *testing.T) {
 		}
 		if b.fleet.holds(origin, sh.ID) {
 			b.t.Error("it is deleted while its parent is attached")
+		}
+	})
+}
+
+// TestNoCallPlacesAShardThatIsGone: it was decided before the tenant was dropped, and would
+// put there what nobody knows of.
+func TestNoCallPlacesAShardThatIsGone(t *testing.T) {
+	scenario(t, 1, func(b *bench) {
+		id := b.create(1, 1, neon.Attached(0))[0]
+		b.awaitIdle()
+		sh := first(b)
+		b.must(fsm.DropTenant{ID: id})
+		elapse(3 * time.Minute)
+		node, _ := b.log.State().Node(1)
+		err := b.now.current.Load().calls.configure(t.Context(), &node, change{
+			shard: sh.ID, conf: plan.Conf{Mode: neon.AttachedSingle, Generation: sh.Generation},
+			body: &neon.LocationConfig{Mode: neon.AttachedSingle, Generation: &sh.Generation},
+		})
+		if !errors.Is(err, errNoShard) || b.fleet.holds(1, sh.ID) {
+			b.t.Errorf("%v; it is attached: %t", err, b.fleet.holds(1, sh.ID))
 		}
 	})
 }

@@ -10,7 +10,6 @@ package observed
 
 import (
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,20 +23,19 @@ import (
 type Locations struct {
 	mu     sync.Mutex
 	clock  uint64 // counts changes; orders answers against calls
-	shards map[neon.ShardID]*shardSeen
+	store  store
+	moves  map[neon.ShardID]move
 	listed map[neon.NodeID]uint64 // nodes whose listing is complete, by incarnation
-	on     map[neon.NodeID]int    // how many entries of shards there are for each node
 	forgot map[neon.NodeID]uint64 // clock at which all about a node became unknown
 	ever   map[neon.NodeID]bool   // nodes that were listed, whatever became of it
 	lost   map[neon.ShardID]loss
 }
 
-// shardSeen is what is known of one shard.
-type shardSeen struct {
-	locations []location
-	fresh     neon.Generation
-	warm      neon.NodeID
-	caughtUp  neon.NodeID
+// move is what is known of a shard that is to be moved, or was.
+type move struct {
+	fresh    neon.Generation
+	warm     neon.NodeID
+	caughtUp neon.NodeID
 }
 
 // loss is a node that had a shard attached when its process ended, and did not have it any
@@ -47,69 +45,12 @@ type loss struct {
 	at   time.Time
 }
 
-// location is what is known of a shard on a node. Where there is none, the shard
-// is absent if the node was listed and unknown if it was not.
-type location struct {
-	node   neon.NodeID
-	known  bool
-	failed bool   // the last call failed
-	had    bool   // it was attached when the node's process ended, and not seen since
-	calls  int32  // calls under way that may change it
-	mixed  bool   // several calls were under way at a time, and some still are
-	at     uint64 // clock of the last change
-	conf   plan.Conf
-}
-
 // New knows nothing yet.
 func New() *Locations {
 	return &Locations{
-		shards: make(map[neon.ShardID]*shardSeen), listed: make(map[neon.NodeID]uint64),
-		on: make(map[neon.NodeID]int), forgot: make(map[neon.NodeID]uint64),
+		store: newStore(), moves: make(map[neon.ShardID]move),
+		listed: make(map[neon.NodeID]uint64), forgot: make(map[neon.NodeID]uint64),
 		ever: make(map[neon.NodeID]bool), lost: make(map[neon.ShardID]loss),
-	}
-}
-
-func (o *Locations) shard(id neon.ShardID) *shardSeen {
-	sh := o.shards[id]
-	if sh == nil {
-		sh = &shardSeen{}
-		o.shards[id] = sh
-	}
-	return sh
-}
-
-func (sh *shardSeen) find(n neon.NodeID) *location {
-	for i := range sh.locations {
-		if sh.locations[i].node == n {
-			return &sh.locations[i]
-		}
-	}
-	return nil
-}
-
-// locate finds or makes a shard's entry for a node, as unknown.
-func (o *Locations) locate(sh *shardSeen, n neon.NodeID) *location {
-	if l := sh.find(n); l != nil {
-		return l
-	}
-	return o.add(sh, location{node: n})
-}
-
-func (o *Locations) add(sh *shardSeen, l location) *location {
-	o.on[l.node]++
-	sh.locations = append(sh.locations, l)
-	return &sh.locations[len(sh.locations)-1]
-}
-
-func (o *Locations) remove(sh *shardSeen, n neon.NodeID) {
-	for i := range sh.locations {
-		if sh.locations[i].node == n {
-			o.on[n]--
-			last := len(sh.locations) - 1
-			sh.locations[i] = sh.locations[last]
-			sh.locations = sh.locations[:last]
-			return
-		}
 	}
 }
 
@@ -119,23 +60,44 @@ func (o *Locations) now() uint64 {
 	return o.clock
 }
 
+// setMove notes what is known of a shard that moves. Most do not.
+func (o *Locations) setMove(id neon.ShardID, m move) {
+	if m == (move{}) {
+		delete(o.moves, id)
+		return
+	}
+	o.moves[id] = m
+}
+
+// unknown makes a location unknown.
+func (o *Locations) unknown(l *location) {
+	l.unlearn()
+	l.at = o.now()
+}
+
 // Describe fills in what is known of a shard.
 func (o *Locations) Describe(sc *plan.Scene, nodeListed func(neon.NodeID, uint64) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var locations []location
-	if sh := o.shards[sc.Shard.ID]; sh != nil {
-		locations = append(locations, sh.locations...)
-		sc.Fresh, sc.Warm, sc.CaughtUp = sh.fresh, sh.warm, sh.caughtUp
+	seen := make([]sighted, 0, 4)
+	for l := range o.store.of(sc.Shard.ID) {
+		n := o.store.node(l)
+		sc.Elsewhere = append(sc.Elsewhere, n)
+		seen = append(seen, sighted{n, plan.Sight{
+			Known: l.is(known), Conf: l.conf(), Failed: l.is(failed),
+		}})
 	}
-	listed := make(map[neon.NodeID]bool, 2)
+	m := o.moves[sc.Shard.ID]
+	sc.Fresh, sc.Warm, sc.CaughtUp = m.fresh, m.warm, m.caughtUp
 	note := func(n neon.NodeID) {
-		if inc, ok := o.listed[n]; ok && nodeListed(n, inc) {
-			listed[n] = true
+		for i := range seen {
+			if seen[i].node == n {
+				return
+			}
 		}
-	}
-	for _, l := range locations {
-		sc.Elsewhere = append(sc.Elsewhere, l.node)
+		if inc, ok := o.listed[n]; ok && nodeListed(n, inc) {
+			seen = append(seen, sighted{n, plan.Sight{Known: true}})
+		}
 	}
 	note(sc.Shard.Attached)
 	note(sc.Shard.GenNode)
@@ -145,35 +107,40 @@ func (o *Locations) Describe(sc *plan.Scene, nodeListed func(neon.NodeID, uint64
 		note(n)
 	}
 	sc.On = func(n neon.NodeID) plan.Sight {
-		for i := range locations {
-			if locations[i].node == n {
-				return plan.Sight{
-					Known: locations[i].known, Conf: locations[i].conf, Failed: locations[i].failed,
-				}
+		for i := range seen {
+			if seen[i].node == n {
+				return seen[i].sight
 			}
 		}
-		return plan.Sight{Known: listed[n]}
+		return plan.Sight{}
 	}
+}
+
+// sighted is what is known of a shard on one node.
+type sighted struct {
+	node  neon.NodeID
+	sight plan.Sight
 }
 
 // BeginCall marks a location unknown before a call that may change it.
 func (o *Locations) BeginCall(id neon.ShardID, n neon.NodeID, g neon.Generation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	sh := o.shard(id)
-	l := o.locate(sh, n)
-	if sh.warm == n && l.known && l.conf.Mode == "" {
-		sh.warm = 0 // what was downloaded once is gone
+	l, m := o.store.locate(id, n), o.moves[id]
+	if m.warm == n && l.absent() {
+		m.warm = 0 // what was downloaded once is gone
 	}
-	l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, o.now()
-	if l.had = false; o.lost[id].node == n {
+	if m.fresh == g {
+		m.fresh = 0 // from here on the number may be in use
+	}
+	o.setMove(id, m)
+	o.unknown(l)
+	l.set(had, false)
+	if o.lost[id].node == n {
 		delete(o.lost, id)
 	}
 	l.calls++
-	l.mixed = l.mixed || l.calls > 1
-	if sh.fresh == g {
-		sh.fresh = 0 // from here on the number may be in use
-	}
+	l.set(mixed, l.is(mixed) || l.calls > 1)
 }
 
 // EndCall records the answer. Without success, or when the node's process changed
@@ -182,18 +149,17 @@ func (o *Locations) BeginCall(id neon.ShardID, n neon.NodeID, g neon.Generation)
 func (o *Locations) EndCall(id neon.ShardID, n neon.NodeID, conf plan.Conf, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	sh := o.shard(id)
-	l := o.locate(sh, n)
+	l := o.store.locate(id, n)
 	l.calls = max(0, l.calls-1)
-	l.at = o.now()
-	mixed := l.mixed
-	l.mixed = mixed && l.calls > 0
-	if !ok || mixed {
-		l.known, l.failed, l.conf = false, !ok, plan.Conf{}
+	overlapped := l.is(mixed)
+	l.set(mixed, overlapped && l.calls > 0)
+	o.unknown(l)
+	if !ok || overlapped {
+		l.set(failed, !ok)
 		return
 	}
 	// an absence stays on record until the next listing
-	l.known, l.failed, l.conf = true, false, conf
+	l.learn(conf)
 }
 
 // Looked records the answer of a look that began at a clock reading, unless a
@@ -207,15 +173,16 @@ func (o *Locations) Looked(
 	if o.forgot[n] > began {
 		return true
 	}
-	sh := o.shard(id)
-	l := o.locate(sh, n)
+	l := o.store.locate(id, n)
 	if l.calls > 0 || l.at > began {
 		return l.calls == 0
 	}
-	l.at = o.now()
-	l.known, l.conf, l.had = conf != nil, plan.Conf{}, false
+	wasFailed := l.is(failed)
+	o.unknown(l)
+	l.set(failed, wasFailed)
+	l.set(had, false)
 	if conf != nil {
-		l.conf = *conf
+		l.learn(*conf)
 	}
 	return true
 }
@@ -225,10 +192,11 @@ func (o *Locations) Looked(
 func (o *Locations) CuttingOver() (ids []neon.ShardID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for id, sh := range o.shards {
-		if slices.ContainsFunc(sh.locations,
-			func(l location) bool { return l.known && l.conf.Mode == neon.AttachedMulti }) {
-			ids = append(ids, id)
+	for i := range o.store.nodes {
+		for l := range o.store.on(o.store.nodes[i].node) {
+			if l.is(known) && modes[l.mode] == neon.AttachedMulti {
+				ids = append(ids, l.shard)
+			}
 		}
 	}
 	return ids
@@ -247,8 +215,9 @@ func (o *Locations) Grant(grants []fsm.Grant) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, g := range grants {
-		sh := o.shard(g.Shard)
-		sh.fresh, sh.caughtUp = g.Generation, 0
+		m := o.moves[g.Shard]
+		m.fresh, m.caughtUp = g.Generation, 0
+		o.setMove(g.Shard, m)
 	}
 }
 
@@ -257,7 +226,9 @@ func (o *Locations) Grant(grants []fsm.Grant) {
 func (o *Locations) SetWarm(id neon.ShardID, n neon.NodeID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.shard(id).warm = n
+	m := o.moves[id]
+	m.warm = n
+	o.setMove(id, m)
 }
 
 // SetCaughtUp notes that the destination of a live migration has replayed what its
@@ -265,7 +236,9 @@ func (o *Locations) SetWarm(id neon.ShardID, n neon.NodeID) {
 func (o *Locations) SetCaughtUp(id neon.ShardID, n neon.NodeID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.shard(id).caughtUp = n
+	m := o.moves[id]
+	m.caughtUp = n
+	o.setMove(id, m)
 }
 
 // ForgetNode makes everything on a node unknown: its process is another one.
@@ -283,13 +256,9 @@ func (o *Locations) ClearNode(n neon.NodeID) {
 	defer o.mu.Unlock()
 	o.forgetNode(n)
 	delete(o.ever, n)
-	for _, sh := range o.shards {
-		l := sh.find(n)
-		if l == nil {
-			continue
-		}
-		if l.had = false; l.calls == 0 {
-			o.remove(sh, n)
+	for l := range o.store.on(n) {
+		if l.set(had, false); l.calls == 0 {
+			o.store.remove(l)
 		}
 	}
 }
@@ -297,17 +266,18 @@ func (o *Locations) ClearNode(n neon.NodeID) {
 func (o *Locations) forgetNode(n neon.NodeID) {
 	delete(o.listed, n)
 	o.forgot[n] = o.now()
-	for _, sh := range o.shards {
-		if l := sh.find(n); l != nil {
-			l.had = l.had || l.known && l.conf.Mode.Attached()
-			l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, o.now()
+	for l := range o.store.on(n) {
+		l.set(had, l.is(had) || l.attached())
+		o.unknown(l)
+	}
+	for id, m := range o.moves {
+		if m.warm == n {
+			m.warm = 0
 		}
-		if sh.warm == n {
-			sh.warm = 0
+		if m.caughtUp == n {
+			m.caughtUp = 0
 		}
-		if sh.caughtUp == n {
-			sh.caughtUp = 0
-		}
+		o.setMove(id, m)
 	}
 }
 
@@ -318,11 +288,10 @@ func (o *Locations) DropNode(n neon.NodeID) {
 	defer o.mu.Unlock()
 	delete(o.listed, n)
 	delete(o.ever, n)
-	for _, sh := range o.shards {
-		o.remove(sh, n)
+	for l := range o.store.on(n) {
+		o.store.remove(l)
 	}
 	maps.DeleteFunc(o.lost, func(_ neon.ShardID, x loss) bool { return x.node == n })
-	delete(o.on, n)
 }
 
 // Forget makes places unknown, whatever was heard of them: something other than a call
@@ -331,8 +300,7 @@ func (o *Locations) Forget(places []fsm.Leftover) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range places {
-		l := o.locate(o.shard(p.Shard), p.Node)
-		l.known, l.failed, l.conf, l.at = false, false, plan.Conf{}, o.now()
+		o.unknown(o.store.locate(p.Shard, p.Node))
 	}
 }
 
@@ -343,20 +311,11 @@ func (o *Locations) ForgetShard(id neon.ShardID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.lost, id)
-	sh := o.shards[id]
-	if sh == nil {
-		return
-	}
-	var left []location
-	for _, l := range sh.locations {
-		if l.known && l.conf.Mode == "" {
-			o.on[l.node]--
-			continue
+	delete(o.moves, id)
+	for l := range o.store.of(id) {
+		if l.absent() {
+			o.store.remove(l)
 		}
-		left = append(left, l)
-	}
-	if *sh = (shardSeen{locations: left}); len(left) == 0 {
-		delete(o.shards, id)
 	}
 }
 
@@ -372,53 +331,52 @@ func (o *Locations) List(
 		return nil
 	}
 	for id, conf := range found {
-		sh := o.shard(id)
-		l := sh.find(n)
-		if l != nil && (l.calls > 0 || l.at > began) {
-			continue
-		}
-		next := location{node: n, at: o.now()}
-		if conf != nil {
-			next.known, next.conf = true, *conf
-		}
-		if l == nil {
-			o.add(sh, next)
-			changed = append(changed, id)
-			continue
-		}
-		if l.known != next.known || l.conf != next.conf {
+		if o.listOne(id, n, began, conf) {
 			changed = append(changed, id)
 		}
-		next.calls = l.calls
-		*l = next
 	}
 	changed = append(changed, o.unlisted(n, began, found)...)
 	o.listed[n], o.ever[n] = incarnation, true
 	return changed
 }
 
+// listOne takes over one entry of a listing and reports whether the location changed.
+func (o *Locations) listOne(
+	id neon.ShardID, n neon.NodeID, began uint64, conf *plan.Conf,
+) (changed bool) {
+	l := o.store.find(id, n)
+	if l == nil {
+		l, changed = o.store.locate(id, n), true
+	} else if l.calls > 0 || l.at > began {
+		return false
+	}
+	knew, was := l.is(known), l.conf()
+	o.unknown(l)
+	l.set(had|mixed, false)
+	if conf != nil {
+		l.learn(*conf)
+	}
+	return changed || l.is(known) != knew || l.conf() != was
+}
+
 // unlisted drops what was thought to be on a node and is not in its listing. Every
 // shard that was found has an entry by now: with no more entries than those there
-// is nothing to drop, and no need to look at every shard there is.
+// is nothing to drop, and no need to look at them.
 func (o *Locations) unlisted(
 	n neon.NodeID, began uint64, found map[neon.ShardID]*plan.Conf,
 ) (dropped []neon.ShardID) {
-	if o.on[n] == len(found) {
+	if o.store.count(n) == len(found) {
 		return nil
 	}
-	for id, sh := range o.shards {
-		l := sh.find(n)
-		if _, there := found[id]; l == nil || there || l.calls > 0 || l.at > began {
+	for l := range o.store.on(n) {
+		if _, there := found[l.shard]; there || l.calls > 0 || l.at > began {
 			continue
 		}
-		if l.had {
-			o.lost[id] = loss{n, time.Now()}
+		if l.is(had) {
+			o.lost[l.shard] = loss{n, time.Now()}
 		}
-		o.remove(sh, n)
-		dropped = append(dropped, id)
-		if len(sh.locations) == 0 && sh.fresh == 0 {
-			delete(o.shards, id)
-		}
+		dropped = append(dropped, l.shard)
+		o.store.remove(l)
 	}
 	return dropped
 }
@@ -453,9 +411,9 @@ func (o *Locations) EverListed(n neon.NodeID) bool {
 func (o *Locations) AttachedOn(n neon.NodeID) (ids []neon.ShardID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for id, sh := range o.shards {
-		if l := sh.find(n); l != nil && (!l.known || l.conf.Mode.Attached()) {
-			ids = append(ids, id)
+	for l := range o.store.on(n) {
+		if !l.is(known) || l.attached() {
+			ids = append(ids, l.shard)
 		}
 	}
 	return ids
@@ -465,9 +423,9 @@ func (o *Locations) AttachedOn(n neon.NodeID) (ids []neon.ShardID) {
 func (o *Locations) AnyOn(n neon.NodeID) (ids []neon.ShardID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for id, sh := range o.shards {
-		if l := sh.find(n); l != nil && (!l.known || l.conf.Mode != "") {
-			ids = append(ids, id)
+	for l := range o.store.on(n) {
+		if !l.absent() {
+			ids = append(ids, l.shard)
 		}
 	}
 	return ids
@@ -477,11 +435,9 @@ func (o *Locations) AnyOn(n neon.NodeID) (ids []neon.ShardID) {
 func (o *Locations) AnyOf(id neon.ShardID) (nodes []neon.NodeID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if sh := o.shards[id]; sh != nil {
-		for _, l := range sh.locations {
-			if !l.known || l.conf.Mode != "" {
-				nodes = append(nodes, l.node)
-			}
+	for l := range o.store.of(id) {
+		if !l.absent() {
+			nodes = append(nodes, o.store.node(l))
 		}
 	}
 	return nodes
@@ -492,16 +448,12 @@ func (o *Locations) Wire(shard *fsm.Shard) map[neon.NodeID]*neon.LocationConfig 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	out := make(map[neon.NodeID]*neon.LocationConfig)
-	sh := o.shards[shard.ID]
-	if sh == nil {
-		return out
-	}
-	for _, l := range sh.locations {
+	for l := range o.store.of(shard.ID) {
 		switch {
-		case !l.known:
-			out[l.node] = nil
-		case l.conf.Mode != "":
-			out[l.node] = l.conf.LocationConfig(shard.ID)
+		case !l.is(known):
+			out[o.store.node(l)] = nil
+		case !l.absent():
+			out[o.store.node(l)] = l.conf().LocationConfig(shard.ID)
 		}
 	}
 	return out
@@ -512,14 +464,13 @@ func (o *Locations) Wire(shard *fsm.Shard) map[neon.NodeID]*neon.LocationConfig 
 func (o *Locations) Serves(sh *fsm.Shard) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	known := o.shards[sh.ID]
-	if known == nil || sh.GenNode == 0 {
+	if sh.GenNode == 0 {
 		return false
 	}
-	l := known.find(sh.GenNode)
-	if l == nil || !l.known || l.conf.Generation != sh.Generation {
+	l := o.store.find(sh.ID, sh.GenNode)
+	if l == nil || !l.is(known) || l.generation != sh.Generation {
 		return false
 	}
-	return l.conf.Mode == neon.AttachedSingle ||
-		l.conf.Mode == neon.AttachedMulti && known.caughtUp == sh.GenNode
+	return modes[l.mode] == neon.AttachedSingle ||
+		modes[l.mode] == neon.AttachedMulti && o.moves[sh.ID].caughtUp == sh.GenNode
 }

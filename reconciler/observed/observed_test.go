@@ -1,7 +1,6 @@
 package observed
 
 import (
-	"math/rand/v2"
 	"testing"
 
 	"quorate/api/neon"
@@ -167,41 +166,15 @@ func TestWhatVanishedWhileANodeRestartedIsNoted(t *testing.T) {
 	}
 }
 
-func TestEntriesOfEachNodeAreCounted(t *testing.T) {
+// TestAModeOfANewerPageserverIsNotAnAbsence: what is there is not known, but something is.
+func TestAModeOfANewerPageserverIsNotAnAbsence(t *testing.T) {
 	s := New()
-	shards := neon.ShardIDs(neon.TenantID{7}, 8)
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 5000 {
-		id, n := shards[rng.IntN(len(shards))], neon.NodeID(1+rng.IntN(3))
-		switch rng.IntN(6) {
-		case 0:
-			s.BeginCall(id, n, 1)
-		case 1:
-			s.EndCall(id, n, plan.Conf{Mode: neon.AttachedSingle}, rng.IntN(2) == 0)
-		case 2:
-			s.Looked(id, n, &plan.Conf{}, s.Clock())
-		case 3:
-			found := map[neon.ShardID]*plan.Conf{}
-			for _, f := range shards[:rng.IntN(len(shards))] {
-				found[f] = &plan.Conf{Mode: neon.AttachedSingle}
-			}
-			s.List(n, 1, s.Clock(), found)
-		case 4:
-			s.ForgetShard(id)
-		case 5:
-			s.ForgetNode(n)
-		}
-		have := map[neon.NodeID]int{}
-		for _, sh := range s.shards {
-			for i := range sh.locations {
-				have[sh.locations[i].node]++
-			}
-		}
-		for n := neon.NodeID(1); n <= 3; n++ {
-			if s.on[n] != have[n] {
-				t.Fatalf("node %d has %d entries, counted %d", n, have[n], s.on[n])
-			}
-		}
+	s.List(5, 1, s.Clock(), map[neon.ShardID]*plan.Conf{shard1: {Mode: "AttachedTwice"}})
+	if at := sightOf(s, shard1, 5); at.Known {
+		t.Errorf("taken for %v", at)
+	}
+	if ids := s.AnyOn(5); len(ids) != 1 {
+		t.Errorf("may be on the node: %v", ids)
 	}
 }
 

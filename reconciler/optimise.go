@@ -25,7 +25,7 @@ type optimiser struct {
 	logger   *slog.Logger
 	queue    *shardQueue
 	loads    func() map[neon.NodeID]scheduler.Load
-	sizes    func(*fsm.State) map[neon.ShardID]uint64
+	sizes    func(*fsm.State) func(*fsm.Shard) uint64
 	commit   func([]fsm.Intent) (refused []neon.ShardID)
 	notifies bool // there is a compute hook
 
@@ -47,14 +47,25 @@ type departure struct {
 // by the move itself. For as long it stays where an operator has placed it.
 const noReturn = time.Hour
 
+// To make loads even, all shards are looked at: 1 s for a million. While that takes long, it
+// is done less often, so that it takes at most one part in lookShare of one processor, but at
+// least every longestPause.
+const (
+	lookShare    = 50
+	longestPause = 5 * time.Minute
+)
+
 // run looks for better places in intervals until the term ends.
 func (o *optimiser) run() {
-	tick := time.NewTicker(o.opts.OptimiseInterval)
-	defer tick.Stop()
+	next := time.NewTimer(o.opts.OptimiseInterval)
+	defer next.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-next.C:
+			began := time.Now()
 			o.pass(o.opts.OptimiseScan)
+			pause := min(lookShare*time.Since(began), longestPause)
+			next.Reset(max(pause, o.opts.OptimiseInterval))
 		case <-o.ctx.Done():
 			return
 		}
@@ -156,7 +167,7 @@ func (o *optimiser) even(st *fsm.State) []fsm.Intent {
 		}
 	}
 	intents := scheduler.New(st, o.loads()).Balance(scheduler.Balancing{
-		Sizes: o.sizes(st), Left: left, Disks: o.disks(),
+		Size: o.sizes(st), Left: left, Disks: o.disks(),
 		Moves: o.opts.OptimiseMoves - o.atWork(st), PerNode: o.opts.OptimisePerNode,
 		May: func(id neon.ShardID) bool {
 			return !o.failing(id) && !o.occupied(st, id.Tenant) && !placed(st, id)

@@ -3,6 +3,8 @@ package reconciler
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +30,27 @@ type sizes struct {
 	logger *slog.Logger
 
 	mu   sync.Mutex
-	told map[neon.NodeID]map[neon.ShardID]uint64 // replaced, never changed; guarded by mu
+	told map[neon.NodeID]sizeList // replaced, never changed; guarded by mu
+}
+
+// sized is a shard and its bytes. There are millions of them, and a part in 16 million more
+// or less does not matter.
+type sized struct {
+	shard neon.ShardID
+	bytes float32
+}
+
+// sizeList has the shards of one node in the order of their ids.
+type sizeList []sized
+
+// of is the size of a shard in bytes; 0 for one that is not in the list.
+func (l sizeList) of(id neon.ShardID) uint64 {
+	i, ok := slices.BinarySearchFunc(l, id,
+		func(x sized, id neon.ShardID) int { return x.shard.Compare(id) })
+	if !ok {
+		return 0
+	}
+	return uint64(l[i].bytes)
 }
 
 // run asks in intervals until the term ends.
@@ -87,14 +109,15 @@ func (s *sizes) askOne(n *fsm.Node) {
 		}
 		return
 	}
-	told := make(map[neon.ShardID]uint64, len(list))
-	for _, t := range list {
-		told[t.Shard] = t.ResidentSize
+	told := make(sizeList, len(list))
+	for i, t := range list {
+		told[i] = sized{t.Shard, float32(t.ResidentSize)}
 	}
+	slices.SortFunc(told, func(x, y sized) int { return x.shard.Compare(y.shard) })
 	s.tell(n.ID, told)
 }
 
-func (s *sizes) tell(n neon.NodeID, told map[neon.ShardID]uint64) {
+func (s *sizes) tell(n neon.NodeID, told sizeList) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if told == nil {
@@ -104,9 +127,9 @@ func (s *sizes) tell(n neon.NodeID, told map[neon.ShardID]uint64) {
 	s.told[n] = told
 }
 
-// known are the sizes of all shards, or nil as long as some schedulable node has not told
+// known tells the sizes of shards, or is nil as long as some schedulable node has not told
 // its own: it would look empty. Of a shard that moves the larger one counts.
-func (s *sizes) known(st *fsm.State) map[neon.ShardID]uint64 {
+func (s *sizes) known(st *fsm.State) func(*fsm.Shard) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := range st.Nodes() {
@@ -114,11 +137,14 @@ func (s *sizes) known(st *fsm.State) map[neon.ShardID]uint64 {
 			return nil
 		}
 	}
-	all := make(map[neon.ShardID]uint64)
-	for _, told := range s.told {
-		for id, size := range told {
-			all[id] = max(all[id], size)
+	told := maps.Clone(s.told)
+	return func(sh *fsm.Shard) uint64 {
+		size := told[sh.Attached].of(sh.ID)
+		for _, n := range [...]neon.NodeID{sh.GenNode, sh.PriorNode, sh.PreferredNode} {
+			if n != 0 && n != sh.Attached {
+				size = max(size, told[n].of(sh.ID))
+			}
 		}
+		return size
 	}
-	return all
 }

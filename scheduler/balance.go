@@ -11,9 +11,9 @@ import (
 
 // Balancing is what is known, and allowed, when loads are made even.
 type Balancing struct {
-	// Sizes are the bytes of attached shards, as far as they are known. Without any, only
-	// the number of shards counts.
-	Sizes map[neon.ShardID]uint64
+	// Size is how many bytes an attached shard has, 0 if that is not known. Nil: no sizes are
+	// known, and only the number of shards counts.
+	Size func(*fsm.Shard) uint64
 
 	// Moves is how many moves may be begun. PerNode is how many may be at work at a time
 	// that leave a node or come to it; a shard that is exchanged for another one counts as
@@ -131,6 +131,14 @@ func newBalance(r *round, o Balancing) *balance {
 	return b
 }
 
+// size is how many bytes a shard has, as far as that is known.
+func (b *balance) size(sh *fsm.Shard) uint64 {
+	if b.Size == nil {
+		return 0
+	}
+	return b.Size(sh)
+}
+
 // holder finds a node that may give and take.
 func (b *balance) holder(id neon.NodeID) *holder {
 	if id == 0 {
@@ -191,7 +199,7 @@ func (b *balance) note(sh *fsm.Shard) {
 	if b.bound(sh) {
 		kind = &p.bound
 	}
-	for m, load := range [measures]float64{1, float64(b.Sizes[sh.ID])} {
+	for m, load := range [measures]float64{1, float64(b.size(sh))} {
 		to.load[m] += load
 		kind[m] += load
 	}
@@ -361,11 +369,11 @@ func (b *balance) choose(from *holder, tos []*holder, w way) (sh *fsm.Shard, to 
 		if k == len(tos) {
 			continue
 		}
-		d := math.Abs(float64(b.Sizes[s.ID]) - ideal(from, tos[k]))
+		d := math.Abs(float64(b.size(s)) - ideal(from, tos[k]))
 		if sh == nil || tos[k] != to || d < off {
 			sh, to, off, tos = s, tos[k], d, tos[:k+1]
 		}
-		if len(b.Sizes) == 0 && k == 0 {
+		if b.Size == nil && k == 0 {
 			break
 		}
 	}
@@ -393,7 +401,7 @@ func (b *balance) first(sh *fsm.Shard, from *holder, tos []*holder, w way) int {
 		switch {
 		case to.az != sh.PreferredAZ && b.livesIn(sh.PreferredAZ),
 			!b.back && slices.Contains(b.Left[sh.ID], to.id),
-			!sh.HasSecondary(to.id) && !b.room(to, b.Sizes[sh.ID]):
+			!sh.HasSecondary(to.id) && !b.room(to, b.size(sh)):
 			return false
 		}
 		return w == either || sh.HasSecondary(to.id) == (w == swap)
@@ -439,7 +447,7 @@ func (b *balance) move(sh *fsm.Shard, from, to *holder) {
 	}
 	b.intents = append(b.intents, (&improvement{round: b.round, shard: sh}).prefer(to.id))
 	b.moved[id.Tenant] = b.filled == nil
-	for m, load := range [measures]float64{1, float64(b.Sizes[id])} {
+	for m, load := range [measures]float64{1, float64(b.size(sh))} {
 		to.load[m] += load
 		if from != nil {
 			from.load[m] -= load

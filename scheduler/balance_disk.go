@@ -71,7 +71,7 @@ func (b *balance) room(h *holder, size uint64) bool {
 
 // copies counts a copy that is made on a node, in the place of one on another node.
 func (b *balance) copies(sh *fsm.Shard, from, to *holder) {
-	size := float64(b.Sizes[sh.ID])
+	size := float64(b.size(sh))
 	if from != nil {
 		from.bytes -= size
 	}
@@ -116,7 +116,7 @@ func (b *balance) given() {
 // relieve moves shards away from nodes with full disks. Without the sizes of shards it
 // could not tell when to end.
 func (b *balance) relieve() {
-	if b.Disks == nil || len(b.Sizes) == 0 {
+	if b.Disks == nil || b.Size == nil {
 		return
 	}
 	for i := range b.holders {
@@ -153,7 +153,7 @@ func (b *balance) nearest(
 ) (best *fsm.Shard, at *holder) {
 	off := math.Inf(+1)
 	for sh := range shards {
-		size := b.Sizes[sh.ID]
+		size := b.size(&sh)
 		d := math.Abs(float64(size) - excess)
 		if size == 0 || d >= off || len(b.Left[sh.ID]) > 0 || b.moved[sh.ID.Tenant] ||
 			b.Disks.Largest > 0 && size > b.Disks.Largest {
@@ -183,7 +183,7 @@ func (b *balance) emptiest(size uint64) (tos []*holder) {
 
 // attachedTaker is where an attached shard gets a copy, and is attached then.
 func (b *balance) attachedTaker(sh *fsm.Shard, from *holder) *holder {
-	tos := b.emptiest(b.Sizes[sh.ID])
+	tos := b.emptiest(b.size(sh))
 	if k := b.first(sh, from, tos, copied); k < len(tos) {
 		return tos[k]
 	}
@@ -200,7 +200,7 @@ func (b *balance) secondaryTaker(sh *fsm.Shard, from *holder) *holder {
 	b.take(sh)
 	defer b.undo(sh)
 	now := from.score(secondary, sh.PreferredAZ)
-	for _, to := range b.emptiest(b.Sizes[sh.ID]) {
+	for _, to := range b.emptiest(b.size(sh)) {
 		if sc := to.score(secondary, sh.PreferredAZ); !sh.Intends(to.id) && !sc.worthMoving(now) {
 			return to
 		}

@@ -74,9 +74,9 @@ func (b *balance) exchange(from, to *holder) (best exchange) {
 	want := ideal(from, to)
 	least := (from.load[bySize] - from.fair[bySize]) / (2 * max(1, from.load[byNumber]))
 	consider := func(x, y *fsm.Shard, moves float64) {
-		d := float64(b.Sizes[x.ID])
+		d := float64(b.size(x))
 		if y != nil {
-			d -= float64(b.Sizes[y.ID])
+			d -= float64(b.size(y))
 		}
 		if gain := d * (2*want - d) / moves; d >= least && 2*want-d >= least && gain > best.gain {
 			best = exchange{x, y, gain}
@@ -91,9 +91,9 @@ func (b *balance) exchange(from, to *holder) (best exchange) {
 		if !both {
 			continue
 		}
-		k, _ := slices.BinarySearchFunc(back, float64(b.Sizes[x.ID])-want,
+		k, _ := slices.BinarySearchFunc(back, float64(b.size(x))-want,
 			func(y *fsm.Shard, size float64) int {
-				return cmp.Compare(float64(b.Sizes[y.ID]), size)
+				return cmp.Compare(float64(b.size(y)), size)
 			})
 		for _, y := range back[max(0, k-1):min(len(back), k+1)] {
 			if y.ID.Tenant != x.ID.Tenant {
@@ -113,7 +113,7 @@ func (b *balance) bySize(from, to *holder) (list []*fsm.Shard) {
 		}
 	}
 	slices.SortStableFunc(list, func(x, y *fsm.Shard) int {
-		return cmp.Compare(b.Sizes[x.ID], b.Sizes[y.ID])
+		return cmp.Compare(b.size(x), b.size(y))
 	})
 	return list
 }

@@ -14,7 +14,11 @@ import (
 
 // unlimited is a balancing that nothing holds up.
 func unlimited(sizes map[neon.ShardID]uint64) Balancing {
-	return Balancing{Sizes: sizes, Moves: 16, PerNode: 16}
+	o := Balancing{Moves: 16, PerNode: 16}
+	if len(sizes) > 0 {
+		o.Size = func(sh *fsm.Shard) uint64 { return sizes[sh.ID] }
+	}
+	return o
 }
 
 // even balances and optimises until there is nothing to do, and completes the moves in

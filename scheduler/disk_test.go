@@ -112,7 +112,7 @@ func TestRelievingDisksIsBounded(t *testing.T) {
 	}{
 		"not asked for":    {func(_ *disks, o *Balancing) { o.Disks = nil }, 0},
 		"large shards":     {func(_ *disks, o *Balancing) { o.Disks.Largest = 1 << 30 }, 0},
-		"unknown sizes":    {func(_ *disks, o *Balancing) { o.Sizes = nil }, 0},
+		"unknown sizes":    {func(_ *disks, o *Balancing) { o.Size = nil }, 0},
 		"one a node":       {func(_ *disks, o *Balancing) { o.Disks.PerDestination = 1 }, 3},
 		"moves":            {func(_ *disks, o *Balancing) { o.Moves = 3 }, 3},
 		"moves of a node":  {func(_ *disks, o *Balancing) { o.PerNode = 2 }, 2},

@@ -33,6 +33,13 @@ func (w *waiters) remove(id neon.ShardID, x *waiter) {
 	w.filter(id, func(y *waiter) bool { return y != x })
 }
 
+// has reports whether somebody waits for a shard.
+func (w *waiters) has(id neon.ShardID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.by[id]) > 0
+}
+
 // done releases those who wait for a state no newer than index.
 func (w *waiters) done(id neon.ShardID, index uint64) {
 	w.mu.Lock()

@@ -3,13 +3,13 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/internal/decide"
 	"quorate/reconciler/plan"
-	"quorate/reconciler/queue"
 )
 
 // list takes over the complete listing of a node, has removed what no tenant knows,
@@ -43,15 +43,18 @@ func (w *nodeWatch) list(wanted context.Context, node *fsm.Node) error {
 	if e == nil {
 		w.seen.DropNode(node.ID) // it was deleted meanwhile
 	}
-	w.queue.Wake(queue.Normal, wake...)
+	if err == nil && !listed {
+		for sh := range w.log.State().NodeShards(node.ID) {
+			wake = append(wake, sh.ID)
+		}
+	}
+	slices.SortFunc(wake, neon.ShardID.Compare)
+	w.unsettled.wake(slices.Compact(wake))
 	if err != nil {
 		if w.ctx.Err() == nil {
 			w.logger.Info("node could not be listed", "node", node.ID, "err", err)
 		}
 		return err
-	}
-	if !listed {
-		w.wakeNode(w.log.State(), node.ID)
 	}
 	return nil
 }

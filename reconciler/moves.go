@@ -216,6 +216,14 @@ func (o *operations) expect(ids ...neon.ShardID) {
 	}
 }
 
+// awaits reports whether the arrival of a shard is to be told.
+func (o *operations) awaits(id neon.ShardID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.awaited[id]
+	return ok
+}
+
 // ended hears that a shard is as its record says.
 func (o *operations) ended(id neon.ShardID) {
 	o.mu.Lock()

@@ -44,6 +44,7 @@ type nodeWatch struct {
 	strays     *strays
 	lister     *lister
 	queue      waker
+	unsettled  *unsettled
 	report     *report
 	answers    *answers
 	began      time.Time

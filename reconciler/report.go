@@ -96,6 +96,15 @@ func (r *report) failed(id neon.ShardID, err error) {
 	r.failing[id] = f
 }
 
+// has reports whether the end of a shard's next pass is to be told.
+func (r *report) has(id neon.ShardID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, open := r.unnotified[id]
+	_, failed := r.failing[id]
+	return open || failed || len(r.away[id]) > 0
+}
+
 // forget drops a shard that is no more.
 func (r *report) forget(id neon.ShardID) {
 	r.mu.Lock()

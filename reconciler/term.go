@@ -132,6 +132,10 @@ func (t *term) addLoops(d Deps) {
 		awaited: make(map[neon.ShardID]struct{}),
 	}
 	t.feed.operations = t.operations.wake
+	t.nodes.unsettled = &unsettled{
+		log: d.Log, queue: t.queue, scenes: t.scenes, wait: t.wait, report: t.report,
+		limits: t.limits, operations: t.operations,
+	}
 	t.chaos = &chaos{
 		ctx: t.ctx, opts: d.Options.Chaos, log: d.Log, logger: d.Logger, loads: t.nodes.loads,
 		commit: commit,

@@ -46,6 +46,14 @@ func (w *warmLimits) of(id neon.ShardID) (total, request time.Duration) {
 	return total, request
 }
 
+// has reports whether a shard's move has limits of its own.
+func (w *warmLimits) has(id neon.ShardID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.by[id]
+	return ok
+}
+
 // forget ends the limits of a shard: it is where it should be.
 func (w *warmLimits) forget(id neon.ShardID) {
 	w.mu.Lock()

@@ -91,6 +91,13 @@ func (q *Queue[M]) wake(p Priority, id neon.ShardID) {
 	}
 }
 
+// Has reports whether there is something left to do for a shard, as far as the queue knows.
+func (q *Queue[M]) Has(id neon.ShardID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.tasks[id] != nil
+}
+
 // RecordChanged wakes a shard whose record changed. A back-off goes on unless the
 // change is a newer decision: what the pass itself committed must not end it. A shard
 // that waits for a slot is looked at again after a newer decision, since it may not need

@@ -261,7 +261,7 @@ func (c *Cluster) makeParts(m Machine) {
 		started: time.Now(), opened: c.leadership.opened,
 	}
 	c.fsm.members.kept = c.node.store.Snapshots()
-	c.fsm.took = c.compaction.took
+	c.fsm.took, c.fsm.appliedIn = c.compaction.took, c.compaction.applied
 	c.equality.peers, c.equality.fsm = c.peers, c.fsm
 	c.fsm.vouch = func(index uint64) error { return c.equality.vouch(c.ctx, index) }
 	c.equality.leadership, c.equality.transfer = c.leadership, c.transfer

@@ -48,12 +48,17 @@ func (l *ledger) Digest() (scheme, hash uint64) {
 	return 1, l.sum
 }
 
+// slowRow is a row that takes its time, as a short command does that changes many records.
+const slowRow = "slow"
+
 func (l *ledger) Apply(batch []Entry) []any {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := make([]any, len(batch))
 	for i, e := range batch {
-		l.add(string(e.Data))
+		if l.add(string(e.Data)); string(e.Data) == slowRow {
+			time.Sleep(100 * time.Millisecond)
+		}
 		out[i] = len(l.rows)
 	}
 	return out

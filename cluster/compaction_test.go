@@ -113,3 +113,29 @@ func TestLittleOfTheLogIsBehindTheNewestSnapshot(t *testing.T) {
 		}
 	})
 }
+
+// A server that starts applies no long work again: there is a snapshot behind it, though its
+// entries are few and short.
+func TestLittleOfTheWorkIsBehindTheNewestSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trio{t: t, net: clustertest.NewNetwork()}
+		defer tr.close()
+		for i := range 3 {
+			nd := &node{cfg: memoryConfig(tr.net, 3, i), disk: clustertest.NewMemoryDisk()}
+			nd.cfg.Disk = nd.disk
+			tr.nodes = append(tr.nodes, nd)
+			tr.start(i)
+		}
+		lead := tr.leader()
+		for range 20 {
+			lead.mustPropose(t, slowRow)
+		}
+		time.Sleep(replayPause + 3*replayRest)
+		for _, nd := range tr.nodes {
+			list, err := nd.node.store.Snapshots().List()
+			if err != nil || len(list) == 0 || list[0].Index+5 < lead.AppliedIndex() {
+				t.Errorf("%s has the snapshots %v: %v", nd.ID(), list, err)
+			}
+		}
+	})
+}

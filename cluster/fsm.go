@@ -54,8 +54,9 @@ type fsm struct {
 	vouch   func(index uint64) error
 	origins atomic.Uint64
 
-	snapshotBytes atomic.Int64       // of the newest snapshot that was written here
-	took          func(index uint64) // called with the index of each
+	snapshotBytes atomic.Int64        // of the newest snapshot that was written here
+	took          func(index uint64)  // called with the index of each
+	appliedIn     func(time.Duration) // called with the time that entries took
 
 	restoreErr error // why the last Restore failed; read before raft runs
 }
@@ -65,7 +66,7 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 func newFSM(m Machine, changed func(), o Observer) *fsm {
 	f := &fsm{
 		machine: m, changed: changed, observe: o, sending: make(chan struct{}, maxSending),
-		took: func(uint64) {},
+		took: func(uint64) {}, appliedIn: func(time.Duration) {},
 	}
 	f.digest, _ = m.(Digester)
 	return f
@@ -137,7 +138,9 @@ func (f *fsm) applyRun(logs []*raft.Log) []any {
 	if len(batch) > 0 {
 		began := time.Now()
 		results = f.machine.Apply(batch)
-		f.observe.Applied(time.Since(began), len(batch))
+		took := time.Since(began)
+		f.observe.Applied(took, len(batch))
+		f.appliedIn(took)
 		if len(results) != len(batch) {
 			panic(fmt.Sprintf("cluster: machine returned %d results for %d commands", len(results),
 				len(batch)))

@@ -36,7 +36,7 @@ func (w *nodeWatch) list(wanted context.Context, node *fsm.Node) error {
 		e.waiting = nil
 		if err == nil {
 			e.listedAt, e.relist = time.Now(), max(relistInterval,
-				time.Duration(len(found))*relistShare)
+				time.Duration(w.seen.Count())*relistShare)
 		}
 	}
 	w.mu.Unlock()
@@ -44,6 +44,7 @@ func (w *nodeWatch) list(wanted context.Context, node *fsm.Node) error {
 		w.seen.DropNode(node.ID) // it was deleted meanwhile
 	}
 	if err == nil && !listed {
+		wake = slices.Grow(wake, len(found))
 		for sh := range w.log.State().NodeShards(node.ID) {
 			wake = append(wake, sh.ID)
 		}

@@ -20,11 +20,11 @@ import (
 
 // A healthy node is listed again now and then, to find what a late call may have
 // changed behind our back. A listing of 10,000 locations costs the leader about
-// 30 ms; relistShare lets a node with more than 3,000 be listed less often, so that
-// the cost for each second has a bound.
+// 60 ms; relistShare lets the nodes of a fleet with more than 60,000 in all be listed less
+// often, so that the cost for each second has a bound.
 const (
 	relistInterval = time.Minute
-	relistShare    = 20 * time.Millisecond // for each location
+	relistShare    = time.Millisecond // for each location of the fleet
 
 	// doubtTime is how long after a call that failed its late effect is looked for
 	// where nodes are not listed again without a reason.

@@ -48,11 +48,11 @@ type departure struct {
 const noReturn = time.Hour
 
 // To make loads even, all shards are looked at: 1 s for a million. While that takes long, it
-// is done less often, so that it takes at most one part in lookShare of one processor, but at
-// least every longestPause.
+// is done less often, so that it takes at most one part in busyShare of one processor, or in
+// restShare if there was nothing to be done, but at least every longestPause.
 const (
-	lookShare    = 50
-	longestPause = 5 * time.Minute
+	busyShare, restShare = 20, 200
+	longestPause         = 5 * time.Minute
 )
 
 // run looks for better places in intervals until the term ends.
@@ -62,9 +62,11 @@ func (o *optimiser) run() {
 	for {
 		select {
 		case <-next.C:
-			began := time.Now()
-			o.pass(o.opts.OptimiseScan)
-			pause := min(lookShare*time.Since(began), longestPause)
+			began, share := time.Now(), time.Duration(restShare)
+			if o.pass(o.opts.OptimiseScan) > 0 {
+				share = busyShare
+			}
+			pause := min(share*time.Since(began), longestPause)
 			next.Reset(max(pause, o.opts.OptimiseInterval))
 		case <-o.ctx.Done():
 			return

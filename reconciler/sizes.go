@@ -14,10 +14,12 @@ import (
 )
 
 // sizeCalls is how many pageservers are asked at a time, and mostShards what each of them
-// may name.
+// may name. An answer costs 3 µs for each shard; with more than 60,000 the nodes are asked less
+// often, by sizeShare.
 const (
 	sizeCalls  = 16
 	mostShards = 1 << 20
+	sizeShare  = time.Millisecond // for each shard
 )
 
 // sizes asks pageservers for the sizes of what is attached there: what it has on their
@@ -28,6 +30,7 @@ type sizes struct {
 	log    decide.Log
 	asker  Sizes
 	logger *slog.Logger
+	ready  <-chan struct{} // closed after the first look at the nodes
 
 	mu   sync.Mutex
 	told map[neon.NodeID]sizeList // replaced, never changed; guarded by mu
@@ -53,21 +56,38 @@ func (l sizeList) of(id neon.ShardID) uint64 {
 	return uint64(l[i].bytes)
 }
 
-// run asks in intervals until the term ends.
+// run asks in intervals until the term ends, once the nodes were looked at: there is enough
+// to do before that.
 func (s *sizes) run() {
 	if s.asker == nil || s.opts.OptimisePerNode < 0 {
 		return
 	}
-	tick := time.NewTicker(s.opts.SizeInterval)
-	defer tick.Stop()
+	select {
+	case <-s.ready:
+	case <-s.ctx.Done():
+		return
+	}
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
-		s.ask()
 		select {
-		case <-tick.C:
+		case <-next.C:
+			s.ask()
+			next.Reset(max(s.opts.SizeInterval, time.Duration(s.count())*sizeShare))
 		case <-s.ctx.Done():
 			return
 		}
 	}
+}
+
+// count is how many sizes are known.
+func (s *sizes) count() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, told := range s.told {
+		n += len(told)
+	}
+	return n
 }
 
 // ask asks every pageserver that is available. What one has told holds until it is asked

@@ -115,7 +115,7 @@ func (t *term) addLoops(d Deps) {
 	}
 	t.sizes = &sizes{
 		ctx: t.ctx, opts: d.Options, log: d.Log, asker: d.Sizes, logger: d.Logger,
-		told: make(map[neon.NodeID]sizeList),
+		told: make(map[neon.NodeID]sizeList), ready: t.ready,
 	}
 	t.optimiser = &optimiser{
 		ctx: t.ctx, opts: d.Options, log: d.Log, metrics: d.Metrics, logger: d.Logger,

@@ -2,9 +2,14 @@ package storagecontroller
 
 import (
 	"context"
+	"log/slog"
+	"math"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
 // A process that has come to rest keeps the memory of its last work: the runtime collects
@@ -17,6 +22,15 @@ const (
 	// leastReturned is what is worth a collection. Of a large heap it is half of what is
 	// in use, since the collection reads all of that.
 	leastReturned = 8 << 20
+
+	// largeHeap is from when on garbage costs more than its collection: as much garbage as
+	// what is in use is let be by default, and largeShare in percent of it from there on.
+	largeHeap  = 64 << 20
+	largeShare = 50
+	// limitShare is the part of the memory that the control group allows within which the
+	// runtime tries to stay. The rest is for what is not the heap, such as buffers of the
+	// kernel.
+	limitShare = 0.9
 )
 
 // memory is what the runtime says of its memory, in bytes.
@@ -46,11 +60,30 @@ func (m memory) returns(before memory) bool {
 	return spare > max(leastReturned, m.live/2)
 }
 
-// returnMemory gives memory back to the system whenever the process has come to rest, until
-// ctx ends.
-func returnMemory(ctx context.Context) {
+// garbageShare is how much garbage there may be, in percent of what is in use.
+func (m memory) garbageShare() int {
+	if m.live > largeHeap {
+		return largeShare
+	}
+	return 100
+}
+
+// limitMemory has the runtime stay within what the control group of the process allows, if
+// it has one, unless GOMEMLIMIT says something else.
+func limitMemory(log *slog.Logger) {
+	limit, err := memlimit.Set(memlimit.WithRatio(limitShare),
+		memlimit.WithLogger(slog.New(slog.DiscardHandler)))
+	if err == nil && limit > 0 && limit < math.MaxInt64 {
+		log.Info("Memory is limited by the control group", "limit_bytes", limit)
+	}
+}
+
+// manageMemory lets a large heap have less garbage, unless GOGC says how much, and gives memory
+// back to the system whenever the process has come to rest, until ctx ends.
+func manageMemory(ctx context.Context) {
 	tick := time.NewTicker(memoryPause)
 	defer tick.Stop()
+	chosen := os.Getenv("GOGC") != ""
 	for before := readMemory(); ; {
 		select {
 		case <-tick.C:
@@ -58,6 +91,9 @@ func returnMemory(ctx context.Context) {
 			return
 		}
 		now := readMemory()
+		if !chosen {
+			debug.SetGCPercent(now.garbageShare())
+		}
 		if now.returns(before) {
 			debug.FreeOSMemory()
 		}

@@ -29,3 +29,12 @@ func TestAProcessAtRestReturnsMemory(t *testing.T) {
 		t.Errorf("the runtime says %+v", m)
 	}
 }
+
+// A large heap has less garbage beside it than a small one.
+func TestALargeHeapHasLessGarbage(t *testing.T) {
+	for live, want := range map[uint64]int{10 << 20: 100, 64 << 20: 100, 400 << 20: largeShare} {
+		if got := (memory{live: live}).garbageShare(); got != want {
+			t.Errorf("%d bytes in use: %d %%, want %d %%", live, got, want)
+		}
+	}
+}

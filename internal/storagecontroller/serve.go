@@ -58,7 +58,8 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 		return err
 	}
 	cfg.LinesLost = lines.Lost
-	go returnMemory(ctx) // ends with the process
+	limitMemory(log)
+	go manageMemory(ctx) // ends with the process
 	cfg.Cluster.Disk, cfg.Machine = seams.Disk, seams.Machine
 	cfg.ControlRoutes = seams.ControlRoutes
 	if f.shared() {

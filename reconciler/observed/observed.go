@@ -407,6 +407,17 @@ func (o *Locations) EverListed(n neon.NodeID) bool {
 	return o.ever[n]
 }
 
+// Count is how many locations are known of, on all nodes.
+func (o *Locations) Count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for i := range o.store.nodes {
+		n += o.store.nodes[i].count
+	}
+	return n
+}
+
 // AttachedOn lists the shards that are, or may be, attached on a node.
 func (o *Locations) AttachedOn(n neon.NodeID) (ids []neon.ShardID) {
 	o.mu.Lock()

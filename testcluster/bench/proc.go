@@ -35,18 +35,29 @@ func cpuTime(pid int) (time.Duration, error) {
 
 // resident is the memory of a process in bytes that is in RAM.
 func resident(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")
+}
+
+// proportional is resident, but what several processes share, such as their program, counts
+// as a part of each.
+func proportional(pid int) (int64, error) {
+	return kilobytes(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
+}
+
+// kilobytes is a line of a file in kB, in bytes.
+func kilobytes(file, name string) (int64, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if v, ok := strings.CutPrefix(line, name); ok {
 			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v),
 				"kB")), 10, 64)
 			return kb << 10, err
 		}
 	}
-	return 0, fmt.Errorf("/proc/%d/status: no VmRSS", pid)
+	return 0, fmt.Errorf("%s: no %s", file, name)
 }
 
 // wakeUps is how often threads of the controllers were woken up so far.

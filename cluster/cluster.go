@@ -42,6 +42,7 @@ type Cluster struct {
 	observer  *raft.Observer
 	candidacy candidacy
 	crash     *crashDetector
+	silence   *silenceWatch
 	equality  *equality
 	gossip    *gossip // nil without Config.GossipListen
 	founding  *founding
@@ -246,8 +247,10 @@ func (c *Cluster) makeParts(m Machine) {
 	c.peers.moved = c.leadership.changed.Notify
 	c.crash = &crashDetector{
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers, health: health,
-		log: c.log, proofs: make(map[string]uint64),
+		log: c.log, proofs: make(map[string]proof),
 	}
+	c.silence = newSilenceWatch(c.crash, c.cfg.Timeouts.Heartbeat)
+	c.crash.silence = c.silence.after
 	c.proposer = newProposer(c.ctx, c.node, c.leadership.leads, c.cfg.Observer.Committed)
 	c.transfer = &transfer{
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers,
@@ -310,7 +313,7 @@ func (c *Cluster) openTransport() *transport {
 	})
 	return newTransport(inner, c.node.addr, transportHooks{
 		resolve: c.peers.address, mayStand: c.candidacy.mayStand,
-		routine: c.node.routineHeartbeat,
+		routine: c.node.routineHeartbeat, heard: c.silence.heard,
 		term:    func() uint64 { return c.node.raft().CurrentTerm() },
 		refused: newAbsurdities(c.log).refused,
 		ctx:     c.ctx, timeout: c.cfg.Timeouts.Heartbeat,

@@ -16,8 +16,9 @@ import (
 
 // crashDetector elects a new leader at once when the leader's process dies. The proof
 // is that the standing connection to the leader breaks, and that its address refuses
-// connections twice. A frozen or lost host gives no such proof. Raft's timeouts are for
-// those.
+// connections twice. A frozen or lost host gives no such proof. For those it is that a
+// majority has not heard the leader for a while; see silenceWatch. Raft's timeouts are for
+// when neither can be said.
 //
 // Safety does not depend on the proof, since raft's vote rules stay in force. The rules
 // below only save elections: they keep a wrong suspicion, or one that no other server
@@ -29,10 +30,11 @@ type crashDetector struct {
 	peers      *peers
 	health     diskHealth
 	log        *slog.Logger
+	silence    time.Duration // see silenceWatch.after
 
 	mu        sync.Mutex
-	proofs    map[string]uint64 // leader id -> term in which its death was proved here
-	elections uint64            // called for
+	proofs    map[string]proof // by the id of the leader
+	elections uint64           // called for
 }
 
 const (
@@ -52,6 +54,12 @@ const (
 	// proofTime is how long a proof counts for a witness who asks.
 	proofTime = time.Second
 )
+
+// proof is what was seen here of a leader in a term: its death, or its silence.
+type proof struct {
+	term   uint64
+	silent bool
+}
 
 // witnessAnswer is what one survivor knows of a leader's death.
 type witnessAnswer struct {
@@ -104,37 +112,42 @@ func (d *crashDetector) holds(s suspicion) bool {
 }
 
 func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
-	if !d.proveDeath(ctx, s) {
-		return
+	if d.proveDeath(ctx, s) {
+		d.stand(ctx, s, false)
 	}
+}
+
+// stand notes a proof of death or silence, and has an election held if a majority has one.
+func (d *crashDetector) stand(ctx context.Context, s suspicion, silent bool) {
+	mine := proof{term: s.term, silent: silent}
 	d.mu.Lock()
-	d.proofs[s.id] = s.term
+	d.proofs[s.id] = mine
 	d.mu.Unlock()
 	defer time.AfterFunc(proofTime, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if d.proofs[s.id] == s.term {
+		if d.proofs[s.id] == mine {
 			delete(d.proofs, s.id)
 		}
 	})
 	if !d.health.Fit() {
 		return // still a witness, but no candidate
 	}
-	rank, agreed := d.poll(ctx, s)
+	rank, agreed := d.poll(ctx, s, silent)
 	if !agreed {
-		d.log.Info("the leader's process seems to be gone, but no majority confirms it",
-			"leader", s.id)
+		d.log.Info("the leader seems to be gone, but no majority confirms it", "leader", s.id,
+			"silent", silent)
 		return
 	}
 	d.warm(ctx, s)
 	if rank > 0 {
 		_ = wait.Sleep(ctx, time.Duration(rank)*stagger)
-		if d.overtaken(ctx, s) {
+		if d.overtaken(ctx, s, silent) {
 			d.log.Debug("another server stands for election already", "rank", rank)
 			return
 		}
 	}
-	d.campaign(s)
+	d.campaign(s, silent)
 }
 
 // proveDeath reports whether the leader's address refuses twice in a row. A
@@ -167,12 +180,14 @@ func (d *crashDetector) proveDeath(ctx context.Context, s suspicion) bool {
 
 // poll asks the other voters until enough of them have proved the same death:
 // with us a majority. It returns how many of these have a better claim to stand.
-func (d *crashDetector) poll(ctx context.Context, s suspicion) (rank int, agreed bool) {
+func (d *crashDetector) poll(
+	ctx context.Context, s suspicion, silent bool,
+) (rank int, agreed bool) {
 	ctx, cancel := context.WithTimeout(ctx, agreeLimit)
 	defer cancel()
 	for ctx.Err() == nil && d.holds(s) {
 		mine := d.testify(witnessQuestion{Leader: s.id, Term: s.term})
-		witnesses, newer := d.ask(ctx, s)
+		witnesses, newer := d.ask(ctx, s, silent)
 		if newer {
 			return 0, false
 		}
@@ -189,9 +204,11 @@ func (d *crashDetector) poll(ctx context.Context, s suspicion) (rank int, agreed
 	return 0, false
 }
 
-// ask returns the voters that testify to the death, and whether any of them has moved on.
+// ask returns the voters that testify to the death or silence, and whether any of them has
+// moved on. One whose time-out for the leader has run out testifies to its silence, but has not
+// moved on as long as it asks only whether it would get votes.
 func (d *crashDetector) ask(
-	ctx context.Context, s suspicion,
+	ctx context.Context, s suspicion, silent bool,
 ) (witnesses []witnessAnswer, newer bool) {
 	ctx, cancel := context.WithTimeout(ctx, witnessWait)
 	defer cancel()
@@ -220,9 +237,9 @@ func (d *crashDetector) ask(
 		a := <-answers // call ends with ctx at the latest
 		switch {
 		case a == nil:
-		case a.Term > s.term || !a.Follower:
+		case a.Term > s.term || !a.Follower && !silent:
 			newer = true
-		case a.Proved:
+		case a.Proved || !a.Follower:
 			witnesses = append(witnesses, *a)
 		}
 	}
@@ -232,11 +249,14 @@ func (d *crashDetector) ask(
 // testify answers a witness question from this server's point of view.
 func (d *crashDetector) testify(q witnessQuestion) witnessAnswer {
 	d.mu.Lock()
-	term, proved := d.proofs[q.Leader]
+	seen, proved := d.proofs[q.Leader]
 	d.mu.Unlock()
+	if seen.silent && d.node.raft().LastContact().After(time.Now().Add(-d.silence)) {
+		proved = false // it was heard again
+	}
 	lastIndex, lastTerm := d.node.lastEntry()
 	return witnessAnswer{
-		ID: d.node.id, Proved: proved && term == q.Term,
+		ID: d.node.id, Proved: proved && seen.term == q.Term,
 		Follower: d.node.raft().State() == raft.Follower,
 		Term:     d.node.raft().CurrentTerm(), LastTerm: lastTerm, LastIndex: lastIndex,
 		Fit: d.health.Fit(),
@@ -290,20 +310,20 @@ func (d *crashDetector) warm(ctx context.Context, s suspicion) {
 }
 
 // overtaken reports whether a server with a better claim stands or has won.
-func (d *crashDetector) overtaken(ctx context.Context, s suspicion) bool {
-	_, newer := d.ask(ctx, s)
+func (d *crashDetector) overtaken(ctx context.Context, s suspicion, silent bool) bool {
+	_, newer := d.ask(ctx, s, silent)
 	return newer
 }
 
 // campaign makes this server a candidate, if the suspicion still holds.
-func (d *crashDetector) campaign(s suspicion) {
+func (d *crashDetector) campaign(s suspicion, silent bool) {
 	if !d.holds(s) {
 		return
 	}
 	d.mu.Lock()
 	d.elections++
 	d.mu.Unlock()
-	d.log.Info("the leader's process is gone; standing for election", "leader", s.id,
-		"term", s.term)
+	d.log.Info("the leader is gone; standing for election", "leader", s.id, "term", s.term,
+		"silent", silent)
 	d.node.campaign()
 }

@@ -83,11 +83,56 @@ func TestDetectorLeavesLeadersAndOldNewsAlone(t *testing.T) {
 			{id: lead.ID(), addr: "h9:9", term: lead.Status().Term + 1},
 			{id: "n9", addr: "h9:9", term: lead.Status().Term},
 		} {
-			f.crash.campaign(s)
-			lead.crash.campaign(s)
+			f.crash.campaign(s, false)
+			lead.crash.campaign(s, false)
 		}
 		if f.crash.count()+lead.crash.count() != 0 {
 			t.Fatal("stood for election without cause")
+		}
+	})
+}
+
+// TestSilentLeaderIsReplacedAfterOneTimeout: whatever the moment is at which it falls silent,
+// it takes one time-out, and not up to three as raft's own do.
+func TestSilentLeaderIsReplacedAfterOneTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var gaps []time.Duration
+		for i := range 40 {
+			tr := startMemory(t, 3)
+			old := tr.leader()
+			time.Sleep(time.Second + time.Duration(i)*7*time.Millisecond)
+			if i%2 == 0 {
+				time.Sleep(steadyAfter + quietAfter)
+			}
+			began := time.Now()
+			tr.net.Partition([]string{"h" + old.ID()[1:]})
+			for !slices.ContainsFunc(tr.nodes,
+				func(nd *node) bool { return nd != old && nd.IsLeader() }) {
+				time.Sleep(time.Millisecond)
+			}
+			gaps = append(gaps, time.Since(began))
+			tr.close()
+		}
+		timeout := Timeouts{}.withDefaults().Heartbeat
+		slices.Sort(gaps)
+		t.Logf("%v to %v, median %v", gaps[0], gaps[len(gaps)-1], gaps[len(gaps)/2])
+		if most := gaps[len(gaps)-1]; most > timeout*3/2 {
+			t.Errorf("took up to %v, the time-out is %v", most, timeout)
+		}
+	})
+}
+
+// TestALeaderThatOneFollowerDoesNotHearStays: the other one hears it.
+func TestALeaderThatOneFollowerDoesNotHearStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead, deaf := tr.leader(), tr.follower()
+		time.Sleep(time.Second)
+		term := lead.Status().Term
+		tr.net.Cut("h"+lead.ID()[1:], "h"+deaf.ID()[1:])
+		time.Sleep(10 * time.Second)
+		if !lead.IsLeader() || lead.Status().Term != term || deaf.crash.count() != 0 {
+			t.Errorf("it leads: %v, in term %d after %d", lead.IsLeader(), lead.Status().Term, term)
 		}
 	})
 }

@@ -37,6 +37,7 @@ type transportHooks struct {
 	resolve  func(raft.ServerID, raft.ServerAddress) raft.ServerAddress
 	mayStand func() bool         // reports whether this server may ask for votes
 	routine  func(raft.RPC) bool // see raftNode.routineHeartbeat
+	heard    func()              // a heartbeat came
 	term     func() uint64       // of this server
 	refused  func(error)         // a call or an answer was absurd
 	ctx      context.Context     // ends when this server closes
@@ -116,6 +117,7 @@ func (t *transport) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte 
 // which it was never elected.
 func (t *transport) SetHeartbeatHandler(fast func(raft.RPC)) {
 	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		t.hooks.heard()
 		if t.hooks.routine(rpc) {
 			fast(rpc)
 		} else if t.plausible(rpc) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ type Network struct {
 	listeners map[string]*memListener
 	conns     map[*memConn]struct{} // both ends of every open connection
 	group     map[string]int        // host -> side of the partition; absent = side 0
+	cut       [][2]string
 	nextPort  int
 
 	partitioned wait.Broadcast // group has changed
@@ -50,7 +52,7 @@ type Host struct {
 // between sides wait too.
 func (n *Network) Partition(groups ...[]string) {
 	n.mu.Lock()
-	n.group = make(map[string]int)
+	n.group, n.cut = make(map[string]int), nil
 	for i, g := range groups {
 		for _, h := range g {
 			n.group[h] = i + 1
@@ -61,7 +63,16 @@ func (n *Network) Partition(groups ...[]string) {
 	n.wakeAll()
 }
 
-// Heal ends the partition.
+// Cut has two hosts not reach each other, until Heal.
+func (n *Network) Cut(a, b string) {
+	n.mu.Lock()
+	n.cut = append(n.cut, [2]string{a, b}, [2]string{b, a})
+	n.mu.Unlock()
+	n.partitioned.Notify()
+	n.wakeAll()
+}
+
+// Heal ends the partition, and joins what was cut.
 func (n *Network) Heal() { n.Partition() }
 
 // Kill ends everything of a host the way the death of its process does: its
@@ -92,7 +103,7 @@ func (n *Network) Kill(host string) {
 func (n *Network) split(a, b string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.group[a] != n.group[b]
+	return n.group[a] != n.group[b] || slices.Contains(n.cut, [2]string{a, b})
 }
 
 func (n *Network) wakeAll() {

@@ -1,0 +1,103 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"quorate/internal/wait"
+)
+
+// silenceWatch suspects a leader that has been silent for the heartbeat time-out, as one that
+// stands still or is cut off is. The detector asks the other survivors, and elects if a majority
+// has not heard it either. Raft's own time-outs are random, up to twice as long, and begin anew
+// when the leader was heard in the first part of one; and the second follower waits for its own.
+// Together they take up to three times as long. So this makes no election that raft's time-outs
+// could not make.
+//
+// Silence counts only for a server that runs on time itself. Where processes wait for a
+// processor, a silent leader is one that waits too, and raft's time-outs decide.
+type silenceWatch struct {
+	detector *crashDetector
+	after    time.Duration // of silence
+
+	mu    sync.Mutex
+	timer *time.Timer // nil before the first heartbeat
+	due   time.Time   // when it runs out
+}
+
+const (
+	// silentLooks is how often this server looks again, each after a lookPause, and onTime
+	// how much later than it asked for it may run.
+	silentLooks = 3
+	lookPause   = 10 * time.Millisecond
+	onTime      = 10 * time.Millisecond
+)
+
+func newSilenceWatch(d *crashDetector, heartbeat time.Duration) *silenceWatch {
+	return &silenceWatch{detector: d, after: heartbeat}
+}
+
+// heard notes a sign of the leader.
+func (w *silenceWatch) heard() { w.wait(w.after) }
+
+// wait looks after a while.
+func (w *silenceWatch) wait(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.due = time.Now().Add(d)
+	if w.timer == nil {
+		w.timer = time.AfterFunc(d, func() { w.detector.background.Go(w.look) })
+		return
+	}
+	w.timer.Reset(d)
+}
+
+// late reports whether this server runs later than it asked for.
+func (w *silenceWatch) late() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.due) > onTime
+}
+
+// look has a leader suspected that is silent. It looks again after another silence, as long
+// as this server is a follower with a leader.
+func (w *silenceWatch) look() {
+	late := w.late()
+	s, silent := w.suspect()
+	if s.id == "" {
+		return // the first heartbeat of the next leader begins anew
+	}
+	if left := w.after - silent; left > 0 {
+		w.wait(left)
+		return
+	}
+	defer w.wait(w.after)
+	for range silentLooks {
+		began := time.Now()
+		if late || wait.Sleep(w.detector.ctx, lookPause) != nil {
+			return
+		}
+		late = time.Since(began) > lookPause+onTime
+	}
+	if again, silent := w.suspect(); !late && again == s && silent >= w.after {
+		w.detector.stand(w.detector.ctx, s, true)
+	}
+}
+
+// suspect is the leader that this server follows, and for how long it was silent.
+func (w *silenceWatch) suspect() (s suspicion, silent time.Duration) {
+	d := w.detector
+	r := d.node.raft()
+	if r == nil || r.State() != raft.Follower || !d.node.isVoter(d.node.id) {
+		return suspicion{}, 0
+	}
+	leader, id := r.LeaderWithID()
+	if id == "" {
+		return suspicion{}, 0
+	}
+	return suspicion{
+		id: string(id), addr: d.peers.address(id, leader), term: r.CurrentTerm(),
+	}, time.Since(r.LastContact())
+}

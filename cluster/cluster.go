@@ -249,7 +249,7 @@ func (c *Cluster) makeParts(m Machine) {
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers, health: health,
 		log: c.log, proofs: make(map[string]proof),
 	}
-	c.silence = newSilenceWatch(c.crash, c.cfg.Timeouts.Heartbeat)
+	c.silence = newSilenceWatch(c.crash, c.cfg.Timeouts.Heartbeat, c.cfg.DisableCrashDetector)
 	c.crash.silence = c.silence.after
 	c.proposer = newProposer(c.ctx, c.node, c.leadership.leads, c.cfg.Observer.Committed)
 	c.transfer = &transfer{

@@ -134,7 +134,7 @@ type Config struct {
 	TLS *tls.Config
 	// Timeouts of the protocol.
 	Timeouts Timeouts
-	// DisableCrashDetector leaves the death of the leader to the timeouts.
+	// DisableCrashDetector leaves the death and the silence of the leader to the timeouts.
 	DisableCrashDetector bool
 	// Network opens connections. Nil means TCP.
 	Network Network

@@ -21,6 +21,7 @@ import (
 type silenceWatch struct {
 	detector *crashDetector
 	after    time.Duration // of silence
+	off      bool
 
 	mu    sync.Mutex
 	timer *time.Timer // nil before the first heartbeat
@@ -35,12 +36,17 @@ const (
 	onTime      = 10 * time.Millisecond
 )
 
-func newSilenceWatch(d *crashDetector, heartbeat time.Duration) *silenceWatch {
-	return &silenceWatch{detector: d, after: heartbeat}
+// newSilenceWatch watches unless it is off.
+func newSilenceWatch(d *crashDetector, heartbeat time.Duration, off bool) *silenceWatch {
+	return &silenceWatch{detector: d, after: heartbeat, off: off}
 }
 
 // heard notes a sign of the leader.
-func (w *silenceWatch) heard() { w.wait(w.after) }
+func (w *silenceWatch) heard() {
+	if !w.off {
+		w.wait(w.after)
+	}
+}
 
 // wait looks after a while.
 func (w *silenceWatch) wait(d time.Duration) {

@@ -42,7 +42,7 @@ type Cluster struct {
 	observer  *raft.Observer
 	candidacy candidacy
 	crash     *crashDetector
-	silence   *silenceWatch
+	silence   silenceWatch
 	equality  *equality
 	gossip    *gossip // nil without Config.GossipListen
 	founding  *founding
@@ -247,17 +247,15 @@ func (c *Cluster) makeParts(m Machine) {
 	c.peers.moved = c.leadership.changed.Notify
 	c.crash = &crashDetector{
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers, health: health,
-		log: c.log, proofs: make(map[string]proof),
+		log: c.log, proofs: make(map[string]proof), silence: c.cfg.Timeouts.Heartbeat,
 	}
-	c.silence = newSilenceWatch(c.crash, c.cfg.Timeouts.Heartbeat, c.cfg.DisableCrashDetector)
-	c.crash.silence = c.silence.after
 	c.proposer = newProposer(c.ctx, c.node, c.leadership.leads, c.cfg.Observer.Committed)
 	c.transfer = &transfer{
 		ctx: c.ctx, background: &c.background, node: c.node, peers: c.peers,
 		leadership: c.leadership, health: disk, log: c.log, drain: c.proposer.drain,
 	}
-	c.reads = newReads(c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied,
-		health.refusal)
+	c.reads = newReads(
+		c.ctx, &c.background, c.node, c.peers, c.leadership, &c.fsm.applied, health.refusal)
 	c.questions = &questions{reads: c.reads, answerer: c.cfg.Answer}
 	reporter := reporter{
 		node: c.node, self: c.self, fsm: c.fsm, health: disk, equality: c.equality,
@@ -307,6 +305,7 @@ func (c *Cluster) raftLogger() hclog.Logger {
 }
 
 func (c *Cluster) openTransport() *transport {
+	c.silence.detector, c.silence.off = c.crash, c.cfg.DisableCrashDetector
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.streams, MaxPool: 3, MaxRPCsInFlight: 1,
 		Timeout: max(time.Second, 2*c.cfg.Timeouts.Heartbeat), Logger: c.raftLogger(),

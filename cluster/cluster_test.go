@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"quorate/cluster/clustertest"
+	"quorate/internal/wait"
 )
 
 func TestMain(m *testing.M) {
@@ -57,7 +58,7 @@ func (l *ledger) Apply(batch []Entry) []any {
 	out := make([]any, len(batch))
 	for i, e := range batch {
 		if l.add(string(e.Data)); string(e.Data) == slowRow {
-			time.Sleep(100 * time.Millisecond)
+			_ = wait.Sleep(context.Background(), 100*time.Millisecond)
 		}
 		out[i] = len(l.rows)
 	}

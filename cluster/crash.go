@@ -30,7 +30,7 @@ type crashDetector struct {
 	peers      *peers
 	health     diskHealth
 	log        *slog.Logger
-	silence    time.Duration // see silenceWatch.after
+	silence    time.Duration // after which a leader counts as silent; see silenceWatch
 
 	mu        sync.Mutex
 	proofs    map[string]proof // by the id of the leader

@@ -20,7 +20,6 @@ import (
 // processor, a silent leader is one that waits too, and raft's time-outs decide.
 type silenceWatch struct {
 	detector *crashDetector
-	after    time.Duration // of silence
 	off      bool
 
 	mu    sync.Mutex
@@ -36,15 +35,10 @@ const (
 	onTime      = 10 * time.Millisecond
 )
 
-// newSilenceWatch watches unless it is off.
-func newSilenceWatch(d *crashDetector, heartbeat time.Duration, off bool) *silenceWatch {
-	return &silenceWatch{detector: d, after: heartbeat, off: off}
-}
-
 // heard notes a sign of the leader.
 func (w *silenceWatch) heard() {
 	if !w.off {
-		w.wait(w.after)
+		w.wait(w.detector.silence)
 	}
 }
 
@@ -75,11 +69,11 @@ func (w *silenceWatch) look() {
 	if s.id == "" {
 		return // the first heartbeat of the next leader begins anew
 	}
-	if left := w.after - silent; left > 0 {
+	if left := w.detector.silence - silent; left > 0 {
 		w.wait(left)
 		return
 	}
-	defer w.wait(w.after)
+	defer w.wait(w.detector.silence)
 	for range silentLooks {
 		began := time.Now()
 		if late || wait.Sleep(w.detector.ctx, lookPause) != nil {
@@ -87,7 +81,7 @@ func (w *silenceWatch) look() {
 		}
 		late = time.Since(began) > lookPause+onTime
 	}
-	if again, silent := w.suspect(); !late && again == s && silent >= w.after {
+	if again, silent := w.suspect(); !late && again == s && silent >= w.detector.silence {
 		w.detector.stand(w.detector.ctx, s, true)
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http/httputil"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -81,7 +83,7 @@ func get(conn net.Conn, in *bufio.Reader, host, path string) error {
 	if len(line) < 12 || string(line[9:12]) != "200" {
 		return errors.New("answer " + string(line))
 	}
-	length := -1
+	length, parts := -1, false
 	for len(line) > 2 {
 		if line, err = in.ReadSlice('\n'); err != nil {
 			return err
@@ -93,11 +95,18 @@ func get(conn net.Conn, in *bufio.Reader, host, path string) error {
 				length = length*10 + int(b-'0')
 			}
 		}
+		parts = parts || string(line) == "Transfer-Encoding: chunked\r\n"
 	}
-	if length < 0 {
-		return errors.New("the answer has no length")
+	switch {
+	case parts:
+		if _, err = io.Copy(io.Discard, httputil.NewChunkedReader(in)); err == nil {
+			_, err = in.ReadSlice('\n') // after the last part
+		}
+	case length < 0:
+		err = errors.New("the answer has no length")
+	default:
+		_, err = in.Discard(length)
 	}
-	_, err = in.Discard(length)
 	return err
 }
 

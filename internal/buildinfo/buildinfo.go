@@ -49,6 +49,18 @@ func (b *Build) fill(info *debug.BuildInfo) {
 	}
 }
 
+// Short is a line for lists, such as `v1.2.3 0123abcd0123`.
+func (b Build) Short() string {
+	commit, dirty := strings.CutSuffix(b.Commit, "-dirty")
+	if len(commit) > 12 {
+		commit = commit[:12]
+	}
+	if dirty {
+		commit += "-dirty"
+	}
+	return Build{Version: b.Version, Commit: commit}.String()
+}
+
 // String is a line such as `v1.2.3 0123abcd 2026-12-01T00:00:00Z`.
 func (b Build) String() string {
 	return strings.Join(strings.Fields(b.Version+" "+b.Commit+" "+b.Date), " ")

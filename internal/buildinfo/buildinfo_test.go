@@ -34,6 +34,14 @@ func TestABuildSaysWhatItIs(t *testing.T) {
 			t.Errorf("%+v and %+v: %q, want %q", c.linked, c.noted, b, c.want)
 		}
 	}
+	for commit, want := range map[string]string{
+		"": "v1", "abc": "v1 abc", "0123456789abcdef": "v1 0123456789ab",
+		"0123456789abcdef-dirty": "v1 0123456789ab-dirty",
+	} {
+		if got := (Build{"v1", commit, "now"}).Short(); got != want {
+			t.Errorf("%q is %q for short, want %q", commit, got, want)
+		}
+	}
 	version, commit = "v3", "xyz"
 	defer func() { version, commit = "", "" }()
 	if b := Of(); b.Version != "v3" || b.Commit != "xyz" {

@@ -42,7 +42,8 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 	if err != nil {
 		return err
 	}
-	log.Info("Starting storage controller", "version", version(), "data_dir", cfg.Cluster.DataDir)
+	dir, _ := filepath.Abs(cfg.Cluster.DataDir) // whatever it is called, it has to be found
+	log.Info("Starting storage controller", "version", buildinfo.Of().String(), "data_dir", dir)
 	if f.dev {
 		log.Warn(
 			"Starting in dev mode: secrets and hooks are optional, do not use this in production")
@@ -57,7 +58,7 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 		return err
 	}
 	tellIgnored(f, log)
-	tellDataDir(f, cfg.Cluster.DataDir, log)
+	tellDataDir(f, dir, log)
 	defer watchSecrets(ctx, cfg.Secrets)()
 	cfg.LinesLost = lines.Lost
 	go returnMemory(ctx) // ends with the process
@@ -283,7 +284,7 @@ func (f *flags) check() error {
 func (r *raftFlags) config() (cfg cluster.Config, err error) {
 	cfg = cluster.Config{
 		ID: r.serverID, ClusterID: r.clusterID, DataDir: r.dataDir, RaftListen: r.listen,
-		Advertise: r.advertise, Version: buildinfo.Of().String(),
+		Advertise: r.advertise, Version: buildinfo.Of().Short(),
 		Expect: r.expect, Join: r.join, GossipListen: r.gossipListen,
 		Timeouts: cluster.Timeouts{
 			Heartbeat: r.heartbeat.std(), Election: r.election.std(), Store: r.storeLimit.std(),

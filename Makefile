@@ -6,7 +6,13 @@ PKGS := ./...
 # The race detector of Go 1.26 crashes in the bubbles of synctest (golang/go#78156), that of
 # 1.27 does not. Where the module proxy has it not, tests run without one.
 RACE_GO := go1.27.4
-export CGO_ENABLED ?= 1
+# Programs need no C. Only the race detector does.
+export CGO_ENABLED ?= 0
+VERSION ?= $(shell git describe --tags --match 'v*' 2>/dev/null || echo dev)
+COMMIT ?= $(shell git describe --always --abbrev=40 --exclude '*' --dirty=-dirty 2>/dev/null)
+DATE ?= $(shell git log -1 --format=%cI 2>/dev/null)
+BUILDINFO := quorate/internal/buildinfo
+LDFLAGS := -X $(BUILDINFO).version=$(VERSION) -X $(BUILDINFO).commit=$(COMMIT) -X $(BUILDINFO).date=$(DATE)
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-scale bench-short bench-failover e2e lint vuln tidy check clean
@@ -14,19 +20,21 @@ export CGO_ENABLED ?= 1
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build the binaries into bin/, with their commit
+build: ## build the binaries into bin/, with their version, commit and its date
 	@mkdir -p $(BIN)
-	$(GO) build -buildvcs=auto -o $(BIN)/storage_controller ./cmd/storage_controller
-	$(GO) build -buildvcs=auto -o $(BIN)/storcon_cli ./cmd/storcon_cli
-	$(GO) build -buildvcs=auto -o $(BIN)/quorate ./cmd/quorate
+	$(GO) build -buildvcs=auto -ldflags '$(LDFLAGS)' -o $(BIN)/storage_controller ./cmd/storage_controller
+	$(GO) build -buildvcs=auto -ldflags '$(LDFLAGS)' -o $(BIN)/storcon_cli ./cmd/storcon_cli
+	$(GO) build -buildvcs=auto -ldflags '$(LDFLAGS)' -o $(BIN)/quorate ./cmd/quorate
 
 run: build ## three controllers and six pageservers; kill a pageserver, then the leader, and watch (ONCE=1 exits)
 	$(BIN)/quorate demo --controller $(BIN)/storage_controller $(if $(filter-out 0,$(ONCE)),--once) $(if $(NEON_BIN),--neon-bin $(NEON_BIN))
 
 test: ## all tests, with the race detector
 	@mkdir -p $(BIN)
-	@set -o pipefail; export GOTOOLCHAIN=$(RACE_GO) race=-race; \
+	@set -o pipefail; export GOTOOLCHAIN=$(RACE_GO) CGO_ENABLED=1 race=-race; \
 	  $(GO) version || { echo "$(RACE_GO) cannot be fetched: no race detector"; GOTOOLCHAIN=auto race=; }; \
+	  command -v $$($(GO) env CC) >/dev/null || { echo "no C compiler: no race detector"; race=; }; \
+	  test -n "$$race" || CGO_ENABLED=0; \
 	  $(GO) test $$race -cover -shuffle=on -timeout 40m $(PKGS) | tee $(BIN)/test.log
 
 cover: ## every package is covered by its own tests: 70 % at least, as the last `make test` has measured

@@ -84,6 +84,10 @@ var allowed = map[string]struct {
 	"internal/failpoint": {nil, "places that have names"},
 	"internal/metrics":   {[]string{"fsm", "api/neon"}, "counts, and no package reads it"},
 	"internal/cron":      {nil, "a notation"},
+	"internal/buildinfo": {nil, "what the linker says"},
+	"internal/secretfiles": {
+		nil, "files, whatever is in them",
+	},
 	"internal/localhook": {[]string{"api/neon", "internal/jsonhttp"}, "a protocol"},
 	"internal/safekeeper": {
 		[]string{"fsm", "api/neon", "internal/jsonhttp"},
@@ -175,15 +179,16 @@ var allowed = map[string]struct {
 		"takes turns, whatever an instance is",
 	},
 	"internal/app": {[]string{
-		"api", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
+		"api", "api/auth", "cluster", "fsm", "reconciler", "reconciler/outbox", "internal/controller",
 		"internal/decide", "internal/deletion", "internal/duty", "internal/imports",
 		"internal/membership", "internal/split", "internal/timetravel", "internal/pageserver",
 		"internal/computehook",
 		"internal/failpoint", "internal/localhook", "internal/safekeeper", "internal/safekeeping",
 		"internal/metrics", "api/neon",
-		"internal/clusteradmin",
+		"internal/buildinfo", "internal/clusteradmin",
 		"internal/controlsocket", "internal/featureflags", "internal/instance",
-		"internal/leadership", "internal/serve", "internal/snapshots", "internal/wait",
+		"internal/leadership", "internal/secretfiles", "internal/serve", "internal/snapshots",
+		"internal/wait",
 	}, "wires all parts"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},
@@ -192,22 +197,23 @@ var allowed = map[string]struct {
 
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
 	"testcluster": {[]string{
-		"api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint",
+		"api/auth", "api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint",
 		"internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver",
 		"testcluster/simsafekeeper", "testcluster/spoil", "cluster/clustertest", "internal/serve",
 	}, "builds whole clusters"},
 	"testcluster/spoil": {[]string{"api/neon", "cluster", "fsm"}, "alters states as the log may"},
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint",
-		"api/neon", "internal/tracelog", "internal/atomicfile", "internal/controlsocket",
-		"internal/featureflags", "internal/instance", "internal/serve",
+		"api/neon", "internal/tracelog", "internal/atomicfile", "internal/buildinfo",
+		"internal/controlsocket", "internal/featureflags", "internal/instance",
+		"internal/secretfiles", "internal/serve",
 	}, "flags and commands"},
 	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},
 	"internal/storconcli": {
 		[]string{"api/neon", "internal/jsonhttp"},
 		"speaks to controllers by HTTP alone, also to others than ours",
 	},
-	"cmd/storcon_cli": {[]string{"internal/storconcli"}, "the terminal"},
+	"cmd/storcon_cli": {[]string{"internal/buildinfo", "internal/storconcli"}, "the terminal"},
 	"cmd/quorate": {
 		[]string{
 			"internal/atomicfile", "internal/report", "internal/results", "internal/resultsdb",

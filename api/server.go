@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"io"
 	"log/slog"
@@ -105,8 +104,8 @@ type Options struct {
 	// remove encodings.
 	Peers http.RoundTripper
 
-	PublicKey  ed25519.PublicKey // of the tokens; nil: everything is allowed
-	RatePerSec int               // requests per second and tenant; 0: 10
+	Keys       *auth.Keys // of the tokens; nil: everything is allowed
+	RatePerSec int        // requests per second and tenant; 0: 10
 
 	// LeaderTimeout bounds how long a request waits while no leader is known; 0: 5 s.
 	LeaderTimeout time.Duration
@@ -156,8 +155,8 @@ func New(o Options) *Server {
 			deadline: defaultDeadline, handle: notFound,
 		},
 	}
-	if o.PublicKey != nil {
-		s.auth = auth.NewVerifier(o.PublicKey)
+	if o.Keys != nil {
+		s.auth = auth.NewVerifier(o.Keys)
 	}
 	metrics.RegisterState(o.Registry, o.State, o.Leadership.IsLeader)
 	h := newHandlers(o)

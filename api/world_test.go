@@ -18,6 +18,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"quorate/api/auth"
 	"quorate/api/neon"
 	"quorate/fsm"
 	"quorate/fsm/fsmtest"
@@ -86,6 +87,14 @@ type setup struct {
 	points     failpoint.Points
 	failpoints func() Failpoints // of each server
 	wrap       func(*replica, http.Handler) http.Handler
+}
+
+// keys are those that tokens are checked with; nil: none are needed.
+func (s *setup) keys() *auth.Keys {
+	if s.key == nil {
+		return nil
+	}
+	return auth.NewKeys(s.key)
 }
 
 func newWorld(t testing.TB, s setup) *world {
@@ -169,7 +178,7 @@ func newOptions(r *replica, s setup) Options {
 			}
 		},
 		Members: fakeMembers{r}.List, Membership: fakeMembers{r},
-		AskLeader: r.askLeader, Peers: transport, PublicKey: s.key, RatePerSec: s.rate,
+		AskLeader: r.askLeader, Peers: transport, Keys: s.keys(), RatePerSec: s.rate,
 		Registry: reg, Metrics: metrics.New(reg, r.State), Logger: slog.New(slog.DiscardHandler),
 	}
 	if s.failpoints != nil {

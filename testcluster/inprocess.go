@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"quorate/api/auth"
 	"quorate/cluster"
 	"quorate/cluster/clustertest"
 	"quorate/fsm"
@@ -53,8 +54,8 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 		},
 		HTTP: app.HTTP{Config: serve.Config{Listen: spec.http}},
 		Tokens: app.Tokens{
-			Pageserver: c.Token("pageserverapi"), Safekeeper: c.Token("safekeeperdata"),
-			ControlPlane: c.Token("admin"),
+			Pageserver: c.presents("pageserverapi"), Safekeeper: c.presents("safekeeperdata"),
+			ControlPlane: c.presents("admin"),
 		},
 		Network: r.gate, Control: app.ControlNone, Granted: c.granted, Proposing: b.Proposing,
 		ControlPlaneURL: c.controlPlane.url, TenantRateLimit: 1 << 20,
@@ -82,7 +83,7 @@ func (c *Cluster) newInProcess(spec replicaSpec) replica {
 		b.Tune(&cfg.Reconciler)
 	}
 	if c.keys != nil {
-		cfg.PublicKey = c.keys.public
+		cfg.Keys = auth.NewKeys(c.keys.public)
 	}
 	if b.Mode == Virtual {
 		d := clustertest.NewMemoryDisk()

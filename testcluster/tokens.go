@@ -43,6 +43,12 @@ func (k *keys) Token(scope string) string {
 	return text
 }
 
+// presents returns Token, signed once.
+func (k *keys) presents(scope string) func() string {
+	text := k.Token(scope)
+	return func() string { return text }
+}
+
 // allows reports whether a token has one of the scopes.
 func (k *keys) allows(token string, scopes ...string) bool {
 	parsed, err := jwt.Parse(token, func(*jwt.Token) (any, error) { return k.public, nil },

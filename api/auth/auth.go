@@ -7,9 +7,7 @@ package auth
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -76,26 +74,6 @@ var (
 	errBadToken  = neon.Errorf(neon.Forbidden, "JWT authentication error")
 )
 
-// ParsePublicKey reads the PEM form of an Ed25519 public key. Launchers pass it
-// wrapped in literal double quotes and with CRLF line ends; both are taken.
-func ParsePublicKey(text string) (ed25519.PublicKey, error) {
-	text = strings.Trim(strings.TrimSpace(text), `"`)
-	text = strings.ReplaceAll(strings.TrimSpace(text), "\r\n", "\n")
-	block, _ := pem.Decode([]byte(text))
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, errors.New("public key: no PEM block of type PUBLIC KEY")
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("public key: %w", err)
-	}
-	ed, ok := key.(ed25519.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("public key: want Ed25519, have %T", key)
-	}
-	return ed, nil
-}
-
 // claims is what is read of a token; everything else in it is ignored.
 type claims struct {
 	Scope      Scope            `json:"scope"`
@@ -113,24 +91,32 @@ type grant struct {
 	expires time.Time // zero: never
 }
 
-// Verifier verifies tokens with one key. Verified tokens are remembered, so that a
-// client that keeps asking costs one signature check. All methods may be called at any
-// time.
+// Verifier verifies tokens. All methods may be called at any time.
 type Verifier struct {
-	key    ed25519.PublicKey
+	keys   *Keys
 	parser *jwt.Parser
+}
+
+// ring is a set of keys that does not change, with what was verified with it. Verified
+// tokens are remembered, so that a client that keeps asking costs one signature check.
+type ring struct {
+	keys []ed25519.PublicKey
 
 	mu     sync.Mutex
 	tokens map[[sha256.Size]byte]grant // Invariant: at most keptTokens entries.
 }
 
-// NewVerifier takes the public key of the issuer.
-func NewVerifier(key ed25519.PublicKey) *Verifier {
+func newRing(keys []ed25519.PublicKey) *ring {
+	return &ring{keys: keys, tokens: make(map[[sha256.Size]byte]grant)}
+}
+
+// NewVerifier takes the public keys of the issuers. Whoever replaces them ends what they
+// have verified.
+func NewVerifier(keys *Keys) *Verifier {
 	return &Verifier{
-		key: key,
+		keys: keys,
 		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 			jwt.WithoutClaimsValidation()),
-		tokens: make(map[[sha256.Size]byte]grant),
 	}
 }
 
@@ -159,30 +145,37 @@ func (a *Verifier) Check(r *http.Request, want Scope) error {
 }
 
 func (a *Verifier) verify(token string) (grant, error) {
+	r := a.keys.ring.Load()
 	sum := sha256.Sum256([]byte(token))
-	a.mu.Lock()
-	g, ok := a.tokens[sum]
-	a.mu.Unlock()
+	r.mu.Lock()
+	g, ok := r.tokens[sum]
+	r.mu.Unlock()
 	if ok {
 		return g, nil
 	}
-	g, err := a.parse(token)
+	g, err := a.parse(token, r.keys)
 	if err != nil {
 		return grant{}, neon.Errorf(neon.Forbidden, "JWT authentication error")
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.tokens) >= keptTokens {
-		clear(a.tokens)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.tokens) >= keptTokens {
+		clear(r.tokens)
 	}
-	a.tokens[sum] = g
+	r.tokens[sum] = g
 	return g, nil
 }
 
-func (a *Verifier) parse(token string) (grant, error) {
+// parse takes the signature of any of the keys. The `kid` of a token is not looked at: it
+// is whatever the sender says.
+func (a *Verifier) parse(token string, keys []ed25519.PublicKey) (grant, error) {
 	var c claims
+	set := jwt.VerificationKeySet{}
+	for _, k := range keys {
+		set.Keys = append(set.Keys, k)
+	}
 	if _, err := a.parser.ParseWithClaims(token, &c,
-		func(*jwt.Token) (any, error) { return a.key, nil }); err != nil {
+		func(*jwt.Token) (any, error) { return set, nil }); err != nil {
 		return grant{}, err
 	}
 	if !c.Scope.known() {

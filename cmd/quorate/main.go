@@ -1,4 +1,5 @@
-// Command quorate shows and measures a cluster: the show of `make run`, and the
+// Command quorate shows and measures a cluster, and puts the storage controller beside
+// neon_local: the show of `make run`, and the
 // figures of `make bench` and `make bench-failover`, which it keeps in a database.
 package main
 
@@ -34,7 +35,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newDemoCommand(), newBenchCommand(), newBenchFailoverCommand(),
-		newBenchRemoteCommand(), newResultsCommand())
+		newBenchRemoteCommand(), newResultsCommand(), newNeonLocalCommand())
 	return root
 }
 

@@ -257,7 +257,8 @@ func (e *environment) log() string {
 }
 
 // allowedLines are what a run may say that an operator would look at.
-var allowedLines = regexp.MustCompile(`.*Starting in dev mode`)
+var allowedLines = regexp.MustCompile(
+	`.*(Starting in dev mode|The data directory may end with its container)`)
 
 func (e *environment) checkLog() {
 	e.t.Helper()

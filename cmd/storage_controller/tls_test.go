@@ -124,7 +124,7 @@ func startSecure(t *testing.T) *secure {
 			s.path(name + "_data"),
 			"--server-id", name, "--members", members, "--raft-tls-cert", s.path(name + ".crt"),
 			"--raft-tls-key", s.path(name + ".key"),
-			"--raft-tls-ca", s.path("root.crt"), "--peer-jwt-token", s.token("admin"),
+			"--raft-tls-ca", s.path("root.crt"),
 		})
 		s.cmds = append(s.cmds, nil)
 		s.launch(i)

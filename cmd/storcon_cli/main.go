@@ -5,10 +5,10 @@ package main
 import (
 	"context"
 	"os"
-	"runtime/debug"
 
 	"golang.org/x/term"
 
+	"quorate/internal/buildinfo"
 	"quorate/internal/storconcli"
 )
 
@@ -17,7 +17,8 @@ func main() {
 	// the controller.
 	os.Exit(storconcli.Run(context.Background(), storconcli.Env{
 		Args:         os.Args[1:],
-		Version:      version(),
+		Version:      buildinfo.Of().String(),
+		Getenv:       os.Getenv,
 		Stdout:       os.Stdout,
 		Stderr:       os.Stderr,
 		ColourStdout: colours(os.Stdout),
@@ -29,11 +30,4 @@ func main() {
 func colours(f *os.File) bool {
 	return term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" &&
 		os.Getenv("TERM") != "dumb"
-}
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

@@ -2,18 +2,19 @@ package app
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
+	"quorate/api/auth"
 	"quorate/cluster"
 	"quorate/fsm"
 	"quorate/internal/controlsocket"
 	"quorate/internal/failpoint"
 	"quorate/internal/featureflags"
+	"quorate/internal/secretfiles"
 	"quorate/internal/serve"
 	"quorate/internal/split"
 	"quorate/reconciler"
@@ -28,11 +29,20 @@ type Config struct {
 	HTTP   HTTP
 	Tokens Tokens
 
-	// PublicKey verifies the tokens of callers; nil means that no token is needed.
-	PublicKey ed25519.PublicKey
+	// Keys verify the tokens of callers; nil means that no token is needed.
+	Keys *auth.Keys
 
 	// Certificates are those that this process shows; nil: none.
 	Certificates *serve.Certificates
+
+	// Secrets are the files that hold Keys and Tokens; nil: none does. They are looked at
+	// by whoever made them.
+	Secrets *secretfiles.Watcher
+
+	Labels Labels
+
+	// CheckEvery is how often a leader checks that its state has no contradiction; 0: never.
+	CheckEvery time.Duration
 
 	// CAFile holds roots trusted besides the system's by all outgoing calls.
 	CAFile string
@@ -133,10 +143,14 @@ type HTTP struct {
 	Address string
 }
 
-// Tokens are what this replica presents to others; an empty one is not sent.
+// Tokens return what this replica presents to others, which may change. An empty one is
+// not sent, and nil is always empty.
 type Tokens struct {
-	Pageserver, Safekeeper, ControlPlane string
+	Pageserver, Safekeeper, ControlPlane func() string
 }
+
+// Labels say where a replica runs, for its metrics.
+type Labels struct{ Region, Cloud string }
 
 // ControlMode says how commands on the same machine reach the replica.
 type ControlMode uint8

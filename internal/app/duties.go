@@ -40,6 +40,8 @@ type leaderWork struct {
 	splits     *split.Splitter
 	flags      *featureflags.Poller
 
+	consistency *consistency
+
 	tenantDeletions   *deletion.Tenants
 	timelineDeletions *deletion.Timelines
 	creating          *duty.Turns[neon.TimelineRef] // creations take turns with deletions
@@ -75,6 +77,7 @@ func (w *leaderWork) duties(term uint64) []duty.Duty {
 		{Name: "split tenants", Run: w.splits.Run},
 		{Name: "spread feature flags", Run: w.flags.Run},
 		{Name: "raise the feature level", Run: w.raiseLevel},
+		{Name: "check the state", Run: w.consistency.run},
 	}
 }
 

@@ -61,7 +61,7 @@ func TestControlPlaneSaysWhenToComeBack(t *testing.T) {
 	}))
 	defer plane.Close()
 	h := hooksOf(t, Config{
-		ControlPlaneURL: plane.URL + "/hooks/", Tokens: Tokens{ControlPlane: "secret"},
+		ControlPlaneURL: plane.URL + "/hooks/", Tokens: Tokens{ControlPlane: func() string { return "secret" }},
 	})
 	for _, c := range []struct {
 		status  int32

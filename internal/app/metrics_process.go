@@ -1,14 +1,15 @@
 package app
 
 import (
+	"cmp"
 	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"quorate/internal/buildinfo"
 	"quorate/internal/serve"
 	"quorate/reconciler"
 )
@@ -56,15 +57,8 @@ func (m *processMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	revision := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				revision = s.Value
-			}
-		}
-	}
-	gauge(m.build, 1, revision, "")
+	build := buildinfo.Of()
+	gauge(m.build, 1, cmp.Or(build.Commit, "unknown"), build.Version)
 	tasks, _ := os.ReadDir("/proc/self/task")
 	gauge(m.threads, float64(len(tasks)))
 	var usage syscall.Rusage
@@ -79,6 +73,16 @@ func (m *processMetrics) Collect(out chan<- prometheus.Metric) {
 		lost = m.linesLost()
 	}
 	out <- prometheus.MustNewConstMetric(m.lines, prometheus.CounterValue, float64(lost))
+}
+
+// infoMetric tells what runs where. It is always 1.
+func infoMetric(version string, l Labels) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "storage_controller_info", Help: "Always 1",
+		ConstLabels: prometheus.Labels{
+			"version": version, "neon_region": l.Region, "neon_cloud": l.Cloud,
+		},
+	}, func() float64 { return 1 })
 }
 
 // queueMetrics are the gauges about the leader's work.

@@ -31,7 +31,8 @@ func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *me
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newRaftMetrics(a.cluster), newMemberMetrics(a.cluster.Members),
-		newProcessMetrics(a.cfg.LinesLost), newCertificateMetrics(a.cfg.Certificates.Expiries))
+		newProcessMetrics(a.cfg.LinesLost), newCertificateMetrics(a.cfg.Certificates.Expiries),
+		newSecretMetrics(a.cfg.Secrets), infoMetric(a.cfg.Cluster.Version, a.cfg.Labels))
 	c := calls{
 		pageservers: newPageservers(&a.cfg, a.outgoing, recorder),
 		safekeepers: newSafekeepers(&a.cfg, a.outgoing, recorder),
@@ -46,6 +47,7 @@ func (a *App) wire(store *fsm.Store, registry *prometheus.Registry, recorder *me
 	deps := a.controllerDeps(c, rec)
 	a.leader = a.newLeaderWork(c, rec, keeper)
 	store.Subscribe(a.leader.travels.Changed)
+	registry.MustRegister(a.leader.consistency.series()...)
 	creator := a.wireTimelines(store, c, keeper)
 	a.api = a.newAPI(deps, creator, registry, recorder)
 	a.answering.Store(a.api)
@@ -77,6 +79,8 @@ func (a *App) newLeaderWork(
 			Project: a.cfg.FeatureFlags, Source: a.outgoing.pooled(), State: a.replica.State,
 			Pageservers: c.pageservers, Logger: a.log,
 		},
+		consistency: newConsistency(a.cfg.CheckEvery,
+			func() error { return fsm.Check(a.replica.State()) }, a.log),
 	}
 }
 
@@ -165,7 +169,7 @@ func (a *App) newAPI(
 		LeaderTimeout: a.cfg.LeaderTimeout,
 		Cluster:       a.admin.View, Members: a.admin.List, Membership: a.admin,
 		State: a.replica.State, AskLeader: a.cluster.AskLeader,
-		Peers: a.outgoing.pooled(), PublicKey: a.cfg.PublicKey,
+		Peers: a.outgoing.pooled(), Keys: a.cfg.Keys,
 		RatePerSec: a.cfg.TenantRateLimit,
 		Registry:   registry, Metrics: recorder, Logger: a.log,
 	}

@@ -59,14 +59,14 @@ type Outcome struct {
 // Options are the settings of a Client.
 type Options struct {
 	BaseURL   string            // of the control plane; paths are appended
-	Token     string            // bearer token; empty: none
+	Token     func() string     // the bearer token, which may change; empty or nil: none
 	Transport http.RoundTripper // nil: a new one with connections kept
 }
 
 // Client calls one control plane. It is safe for concurrent use.
 type Client struct {
 	base  string
-	token string
+	token func() string
 	http  *http.Client
 }
 
@@ -79,6 +79,9 @@ func New(opts Options) *Client {
 		opts.Transport = &http.Transport{
 			MaxIdleConnsPerHost: idleConns, IdleConnTimeout: 90 * time.Second,
 		}
+	}
+	if opts.Token == nil {
+		opts.Token = func() string { return "" }
 	}
 	return &Client{
 		base:  strings.TrimSuffix(opts.BaseURL, "/"),
@@ -109,7 +112,7 @@ func (c *Client) put(ctx context.Context, path string, body any) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	a, err := jsonhttp.Do(ctx, c.http, jsonhttp.Request{
-		Method: http.MethodPut, URL: c.base + path, Token: c.token, Body: body,
+		Method: http.MethodPut, URL: c.base + path, Token: c.token(), Body: body,
 	})
 	var e *jsonhttp.Error
 	switch {

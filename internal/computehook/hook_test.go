@@ -29,7 +29,7 @@ func serve(t *testing.T, h http.HandlerFunc) *Client {
 	t.Helper()
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
-	c := New(Options{BaseURL: srv.URL + "/hooks/", Token: "secret"})
+	c := New(Options{BaseURL: srv.URL + "/hooks/", Token: func() string { return "secret" }})
 	t.Cleanup(c.Close)
 	return c
 }

@@ -41,7 +41,9 @@ type Options struct {
 	// *http.Transport.
 	Heartbeats http.RoundTripper
 
-	Token    string // bearer token with scope pageserverapi; empty: none
+	// Token returns the bearer token with scope pageserverapi, which may change; empty: none. Nil
+	// means that there is none.
+	Token    func() string
 	UseHTTPS bool
 
 	// Observe is called after every call, by many goroutines at once. It may be nil.
@@ -80,6 +82,9 @@ func NewTransport(
 
 // New makes a Client.
 func New(opts Options) *Client {
+	if opts.Token == nil {
+		opts.Token = func() string { return "" }
+	}
 	if opts.Transport == nil {
 		opts.Transport = NewTransport(nil, nil)
 	}
@@ -163,7 +168,7 @@ func (c *Client) exchange(ctx context.Context, node *fsm.Node, r request) (answe
 		r.body = jsonhttp.Null
 	}
 	a, err := jsonhttp.Do(ctx, client, jsonhttp.Request{
-		Method: r.method, URL: u, Token: c.opts.Token, Body: r.body, Limit: r.limit,
+		Method: r.method, URL: u, Token: c.opts.Token(), Body: r.body, Limit: r.limit,
 	})
 	if err != nil {
 		return answer{}, exchangeError(node, err)

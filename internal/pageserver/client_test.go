@@ -24,6 +24,8 @@ const (
 	timelineText = "de200bd42b49cc1814412c7e592dd6e9"
 )
 
+func secret() string { return "secret" }
+
 func testShard(t testing.TB) neon.ShardID {
 	t.Helper()
 	id, err := neon.ParseShardID(tenantText + "-0102")
@@ -70,7 +72,7 @@ func newFake(t *testing.T) *fake {
 	}))
 	t.Cleanup(srv.Close)
 	f.node = nodeAt(t, srv.URL)
-	f.Client = New(Options{Token: "secret", Observe: func(c Call) {
+	f.Client = New(Options{Token: secret, Observe: func(c Call) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.calls = append(f.calls, c)
@@ -517,7 +519,7 @@ func FuzzPassthroughStaysOnTheNode(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	c := New(Options{Token: "secret"})
+	c := New(Options{Token: secret})
 	to := &fsm.Node{ID: 1, Addr: fsm.NodeAddr{HTTPHost: "ps", HTTPPort: 9898}}
 	f.Fuzz(func(t *testing.T, path string) {
 		text, err := c.url(to, path)

@@ -102,7 +102,7 @@ func (c *Client) Passthrough(
 		return nil, err
 	}
 	resp, err := jsonhttp.Open(ctx, c.pooled,
-		jsonhttp.Request{Method: method, URL: u, Token: c.opts.Token})
+		jsonhttp.Request{Method: method, URL: u, Token: c.opts.Token()})
 	if err == nil {
 		call.Status = resp.StatusCode
 	} else {

@@ -34,7 +34,9 @@ type Options struct {
 	// safekeeper accepts new ones. Neither may be nil.
 	Transport, Heartbeats http.RoundTripper
 
-	Token    string // bearer token with scope safekeeperdata; empty: none
+	// Token returns the bearer token with scope safekeeperdata, which may change; empty: none. Nil
+	// means that there is none.
+	Token    func() string
 	UseHTTPS bool
 
 	// Observe is called after every call, by many goroutines at once. It may be nil.
@@ -49,6 +51,9 @@ type Client struct {
 
 // New makes a Client.
 func New(opts Options) *Client {
+	if opts.Token == nil {
+		opts.Token = func() string { return "" }
+	}
 	if opts.Observe == nil {
 		opts.Observe = func(Call) {}
 	}
@@ -127,7 +132,7 @@ func (c *Client) exchange(
 		client = c.fresh
 	}
 	a, err := jsonhttp.Do(ctx, client, jsonhttp.Request{
-		Method: r.method, URL: u.String(), Token: c.opts.Token, Body: r.body, Limit: maxAnswer,
+		Method: r.method, URL: u.String(), Token: c.opts.Token(), Body: r.body, Limit: maxAnswer,
 	})
 	var e *jsonhttp.Error
 	switch {

@@ -30,7 +30,7 @@ func server(t *testing.T, status int, body string) (*Client, *fsm.Safekeeper, *s
 	}
 	n, _ := strconv.ParseUint(port, 10, 16)
 	transport := &http.Transport{DisableKeepAlives: true}
-	return New(Options{Transport: transport, Heartbeats: transport, Token: "tok"}), &fsm.Safekeeper{
+	return New(Options{Transport: transport, Heartbeats: transport, Token: func() string { return "tok" }}), &fsm.Safekeeper{
 		ID: 7, Host: host, HTTPPort: uint16(n),
 	}, &last
 }

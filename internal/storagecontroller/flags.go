@@ -19,6 +19,15 @@ type flags struct {
 	repoDir             string
 	candidate           bool
 	dev, version        bool
+	labels              app.Labels
+	checkEvery          duration
+
+	databaseURL string // and what follows: accepted, not used
+	dbTimeout   duration
+	kick, lazy  boolValue
+
+	set     *pflag.FlagSet
+	secrets []*secretFlag
 
 	publicKey                                       string
 	jwtToken, safekeeperToken, hookToken, peerToken string
@@ -85,6 +94,9 @@ func (d *duration) Type() string { return "duration" }
 
 func (d *duration) std() time.Duration { return time.Duration(d.Duration) }
 
+// defaultDBTimeout is that of the existing controller.
+const defaultDBTimeout = 5 * time.Second
+
 func durationVar(fs *pflag.FlagSet, d *duration, name string, def time.Duration, usage string) {
 	d.Duration = neon.Duration(def)
 	fs.Var(d, name, usage)
@@ -115,13 +127,14 @@ func (b *boolValue) Set(s string) error {
 func (b *boolValue) Type() string { return "true|false" }
 
 func (f *flags) register(fs *pflag.FlagSet) {
+	f.set = fs
 	f.registerServing(fs)
 	f.registerWork(fs)
 	f.registerSplits(fs)
 	registerDisks(fs, &f.disks)
 	f.raft.register(fs)
 	f.registerSnapshots(fs)
-	registerUnused(fs)
+	registerIgnored(f, fs)
 	fs.BoolVarP(&f.version, "version", "V", false, "print the version")
 }
 
@@ -135,28 +148,23 @@ func (f *flags) registerServing(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.candidate, "start-as-candidate", false,
 		"ask the instance that uses the data directory of --neon-local-repo-dir to step down (members of a cluster elect their leader)")
 	fs.BoolVar(&f.dev, "dev", false, "development mode: run without tokens and hooks")
-	fs.StringVar(&f.publicKey, "public-key", os.Getenv("PUBLIC_KEY"),
-		"Ed25519 public key in `PEM` that signs callers' tokens (env PUBLIC_KEY)")
-	fs.StringVar(&f.jwtToken, "jwt-token", os.Getenv("PAGESERVER_JWT_TOKEN"),
-		"`token` for pageservers (env PAGESERVER_JWT_TOKEN)")
-	fs.StringVar(&f.safekeeperToken, "safekeeper-jwt-token", os.Getenv("SAFEKEEPER_JWT_TOKEN"),
-		"`token` for safekeepers (env SAFEKEEPER_JWT_TOKEN)")
-	fs.StringVar(&f.hookToken, "control-plane-jwt-token", os.Getenv("CONTROL_PLANE_JWT_TOKEN"),
-		"`token` for the compute hook (env CONTROL_PLANE_JWT_TOKEN)")
-	fs.StringVar(&f.peerToken, "peer-jwt-token", os.Getenv("PEER_JWT_TOKEN"),
-		"`token` for other controllers (env PEER_JWT_TOKEN); requests are forwarded with the client's own")
+	f.secretVar(fs, &f.publicKey, "public-key", "PUBLIC_KEY",
+		"Ed25519 public `key`s that sign callers' tokens: PEM, base64, JSON web keys, or the name of a file or a directory with them")
+	f.secretVar(fs, &f.jwtToken, "jwt-token", "PAGESERVER_JWT_TOKEN", "`token` for pageservers")
+	f.secretVar(fs, &f.safekeeperToken, "safekeeper-jwt-token", "SAFEKEEPER_JWT_TOKEN",
+		"`token` for safekeepers")
+	f.secretVar(fs, &f.hookToken, "control-plane-jwt-token", "CONTROL_PLANE_JWT_TOKEN",
+		"`token` for the compute hook")
+	f.secretVar(fs, &f.peerToken, "peer-jwt-token", "PEER_JWT_TOKEN",
+		"`token` for other controllers; accepted, not used: requests are forwarded with the client's own")
 	fs.StringVar(&f.controlPlaneURL, "control-plane-url", "", "`URL` prefix of the compute hook")
 	fs.StringVar(&f.keyFile, "ssl-key-file", "server.key", "key `file` for --listen-https")
 	fs.StringVar(&f.certFile, "ssl-cert-file", "server.crt",
 		"certificate `file` for --listen-https")
 	durationVar(fs, &f.certReload, "ssl-cert-reload-period", time.Minute,
-		"how often the certificate files are looked at")
+		"how often the files of certificates, keys and tokens are looked at")
 	fs.StringVar(&f.caFile, "ssl-ca-file", "",
 		"`file` with root certificates trusted besides the system's")
-	fs.Lookup("public-key").DefValue, fs.Lookup("jwt-token").DefValue = "", ""
-	fs.Lookup("safekeeper-jwt-token").
-		DefValue, fs.Lookup("control-plane-jwt-token").DefValue = "", ""
-	fs.Lookup("peer-jwt-token").DefValue = ""
 }
 
 func (f *flags) registerWork(fs *pflag.FlagSet) {
@@ -193,6 +201,12 @@ func (f *flags) registerWork(fs *pflag.FlagSet) {
 		"operations at once on one safekeeper")
 	fs.IntVar(&f.safekeepersPerTimeline, "timeline-safekeeper-count", 3,
 		"safekeepers of a timeline")
+	durationVar(fs, &f.checkEvery, "consistency-check-interval", 0,
+		"pause between checks of the leader that its state has no contradiction (0s: none)")
+	fs.StringVar(&f.labels.Region, "neon-region", "",
+		"`name` that is the label neon_region of storage_controller_info")
+	fs.StringVar(&f.labels.Cloud, "neon-cloud", "",
+		"`name` that is the label neon_cloud of storage_controller_info")
 	fs.BoolVar(&f.diskLoss, "handle-ps-local-disk-loss", false,
 		"clear what was observed on a pageserver that re-attaches with an empty disk; "+
 			"otherwise its listing alone tells what is missing")
@@ -262,17 +276,4 @@ func (f *flags) registerSnapshots(fs *pflag.FlagSet) {
 		"`directory` into which this replica saves snapshots of the state (default: none are saved)")
 	durationVar(fs, &f.snapshotEvery, "snapshot-every", time.Hour, "pause between two of them")
 	fs.IntVar(&f.snapshotKeep, "snapshot-keep", 24, "how many of them are kept, the newest ones")
-}
-
-// registerUnused takes the flags that launchers pass and this program needs not:
-// it keeps its state itself, and its leader is elected.
-func registerUnused(fs *pflag.FlagSet) {
-	const note = " (accepted, not used: "
-	fs.String("database-url", os.Getenv("DATABASE_URL"),
-		"Postgres `URL`"+note+"the state is in --data-dir)")
-	fs.Lookup("database-url").DefValue = ""
-	durationVar(fs, new(duration), "db-connect-timeout", 5*time.Second,
-		"time to reach the database"+note+"there is none)")
-	fs.Var(&boolValue{}, "kick-secondary-downloads",
-		"accepted; a destination that is not warm is always told to download")
 }

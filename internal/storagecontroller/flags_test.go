@@ -66,7 +66,7 @@ func TestFlagsOfNeonLocalAreTaken(t *testing.T) {
 	}
 	if cfg.HTTP.Listen != "127.0.0.1:1234" || cfg.HTTP.Address != "http://127.0.0.1:1234/" ||
 		cfg.PageserverScheme != "https" ||
-		!cfg.DiskLoss || cfg.Tokens.Pageserver != "a" || cfg.CAFile != "/r/rootCA.crt" {
+		!cfg.DiskLoss || cfg.Tokens.Pageserver() != "a" || cfg.CAFile != "/r/rootCA.crt" {
 		t.Errorf("read as %+v", cfg)
 	}
 	if want := filepath.Join("/r", "storage_controller_raft"); cfg.Cluster.DataDir != want {

@@ -11,13 +11,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
-	"quorate/api/auth"
 	"quorate/cluster"
 	"quorate/internal/app"
+	"quorate/internal/buildinfo"
 	"quorate/internal/failpoint"
 	"quorate/internal/featureflags"
 	"quorate/internal/instance"
@@ -43,7 +42,8 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 	if err != nil {
 		return err
 	}
-	log.Info("Starting storage controller", "version", version(), "data_dir", cfg.Cluster.DataDir)
+	dir, _ := filepath.Abs(cfg.Cluster.DataDir) // whatever it is called, it has to be found
+	log.Info("Starting storage controller", "version", buildinfo.Of().String(), "data_dir", dir)
 	if f.dev {
 		log.Warn(
 			"Starting in dev mode: secrets and hooks are optional, do not use this in production")
@@ -57,6 +57,9 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 	} else if err := f.checkPeersDoor(cfg.Cluster, log); err != nil {
 		return err
 	}
+	tellIgnored(f, log)
+	tellDataDir(f, dir, log)
+	defer watchSecrets(ctx, cfg.Secrets)()
 	cfg.LinesLost = lines.Lost
 	limitMemory(log)
 	go manageMemory(ctx) // ends with the process
@@ -79,32 +82,18 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 	return a.Run(ctx)
 }
 
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "storage_controller"
-	}
-	v := "storage_controller " + info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			v += " " + s.Value
-		}
-	}
-	return v
-}
+func version() string { return "storage_controller " + buildinfo.Of().String() }
 
 // strict refuses what is only fit for development.
 func (f *flags) strict() error {
-	for _, need := range []struct{ name, value string }{
-		{"--public-key", f.publicKey},
-		{"--jwt-token", f.jwtToken},
-		{"--control-plane-jwt-token", f.hookToken},
-		{"--safekeeper-jwt-token", f.safekeeperToken},
-		{"--control-plane-url", f.controlPlaneURL},
-	} {
-		if need.value == "" {
-			return fmt.Errorf("%s is needed unless --dev is given", need.name)
+	for _, s := range f.secrets {
+		if s != f.peer() && !s.isGiven() {
+			return fmt.Errorf("--%s (env %s), or --%s-file, is needed unless --dev is given", s.name,
+				s.env, s.name)
 		}
+	}
+	if f.controlPlaneURL == "" {
+		return errors.New("--control-plane-url is needed unless --dev is given")
 	}
 	if f.localNotifications {
 		return errors.New("--use-local-compute-notifications is only for --dev")
@@ -121,9 +110,7 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	}
 	cfg = app.Config{
 		Certificates: serve.NewCertificates(f.certReload.std(), log),
-		Tokens: app.Tokens{
-			Pageserver: f.jwtToken, Safekeeper: f.safekeeperToken, ControlPlane: f.hookToken,
-		},
+		Labels:       f.labels, CheckEvery: f.checkEvery.std(),
 		CAFile:          f.caFile,
 		LeaderTimeout:   f.raft.leaderTimeout.std(),
 		ControlPlaneURL: f.controlPlaneURL,
@@ -164,10 +151,8 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 		// Clients append paths to it.
 		cfg.HTTP.Address = strings.TrimSuffix(f.addressForPeers, "/") + "/"
 	}
-	if f.publicKey != "" {
-		if cfg.PublicKey, err = auth.ParsePublicKey(f.publicKey); err != nil {
-			return cfg, err
-		}
+	if err = f.loadSecrets(&cfg, log); err != nil {
+		return cfg, err
 	}
 	if cfg.Cluster, err = f.raft.config(); err != nil {
 		return cfg, err
@@ -175,6 +160,9 @@ func (f *flags) config(log *slog.Logger) (cfg app.Config, err error) {
 	cfg.Cluster.TLS, err = f.raft.tls(cfg.Certificates, f.certReload.std(), log)
 	if cfg.Cluster.DataDir == "" {
 		cfg.Cluster.DataDir = f.dataDir()
+	}
+	if err == nil {
+		err = checkCandidate(f, cfg.Cluster.DataDir)
 	}
 	return cfg, err
 }
@@ -262,8 +250,11 @@ func (f *flags) check() error {
 		return fmt.Errorf(
 			"%w: --tenant-rate-limit and --timeline-safekeeper-count must be at least 1", errUsage)
 	}
-	if err := checkDisks(f.disks); err != nil {
+	if err := cmp.Or(checkDisks(f.disks), f.checkSecrets()); err != nil {
 		return err
+	}
+	if every := f.checkEvery.std(); every > 0 && every < time.Second {
+		return fmt.Errorf("%w: --consistency-check-interval must be at least 1s, or 0s", errUsage)
 	}
 	for _, number := range []struct {
 		name  string
@@ -294,7 +285,7 @@ func (f *flags) check() error {
 func (r *raftFlags) config() (cfg cluster.Config, err error) {
 	cfg = cluster.Config{
 		ID: r.serverID, ClusterID: r.clusterID, DataDir: r.dataDir, RaftListen: r.listen,
-		Advertise: r.advertise, Version: strings.TrimPrefix(version(), "storage_controller "),
+		Advertise: r.advertise, Version: buildinfo.Of().Short(),
 		Expect: r.expect, Join: r.join, GossipListen: r.gossipListen,
 		Timeouts: cluster.Timeouts{
 			Heartbeat: r.heartbeat.std(), Election: r.election.std(), Store: r.storeLimit.std(),

@@ -27,6 +27,9 @@ type session struct {
 	format  format
 	timeout neon.Duration
 
+	defaults    defaults
+	defaultsErr error // of reading them
+
 	client *client
 	out    *printer
 }
@@ -39,6 +42,9 @@ const usageLine = "storcon_cli --api <API> <COMMAND>"
 
 func newRoot(s *session) *cobra.Command {
 	s.format, s.timeout = formatTable, defaultTimeout
+	if s.defaults, s.defaultsErr = loadDefaults(s.env.Getenv); s.defaultsErr == nil {
+		s.api, s.defaultsErr = s.defaults.api()
+	}
 	root := &cobra.Command{
 		Use:           usageLine,
 		Short:         "CLI for Storage Controller Support/Debug",
@@ -58,11 +64,11 @@ func newRoot(s *session) *cobra.Command {
 	global := root.PersistentFlags()
 	global.SortFlags = false
 	add(global, "api", &s.api, parseURL,
-		"URL to storage controller.  e.g. http://127.0.0.1:1234 when using neon_local")
+		"URL to storage controller.  e.g. http://127.0.0.1:1234 when using neon_local [env: STORCON_API=]")
 	add(global, "jwt", &s.jwt, parseText,
-		"JWT token for authenticating with storage controller.  Depending on the API used, this should have either pageserverapi or admin scopes: mint one with both for this tool")
+		"JWT token for authenticating with storage controller.  Depending on the API used, this should have either pageserverapi or admin scopes: mint one with both for this tool [env: STORCON_JWT= or STORCON_JWT_FILE=]")
 	add(global, "ssl-ca-file", &s.caFile, parseText,
-		"Trusted root CA certificates to use in https APIs, beside those of the system")
+		"Trusted root CA certificates to use in https APIs, beside those of the system [env: STORCON_SSL_CA_FILE=]")
 	add(global, "output", &s.format, parseFormat, "What to print: table, json or yaml")
 	add(global, "request-timeout", &s.timeout, neon.ParseDuration,
 		"How long to wait for the answer to one request")
@@ -123,6 +129,9 @@ func (s *session) missing(cmd *cobra.Command) error {
 	var names []string
 	usage := "storcon_cli --api <API> " + cmd.Name()
 	if s.api == nil {
+		if s.defaultsErr != nil {
+			return s.defaultsErr
+		}
 		names = append(names, "--api <API>")
 	}
 	for _, f := range requiredFlags(cmd) {
@@ -142,7 +151,18 @@ func (s *session) missing(cmd *cobra.Command) error {
 }
 
 // open makes the client and the printer that the flags ask for.
-func (s *session) open() error {
+func (s *session) open() (err error) {
+	if s.defaultsErr != nil {
+		return s.defaultsErr
+	}
+	if s.jwt == "" {
+		if s.jwt, err = s.defaults.token(s.api); err != nil {
+			return err
+		}
+	}
+	if s.caFile == "" {
+		s.caFile = s.defaults.caFile()
+	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSHandshakeTimeout = connectTimeout
 	transport.DialContext = dialer().DialContext

@@ -21,6 +21,9 @@ type Env struct {
 	Version        string   // what --version prints behind that name
 	Stdout, Stderr io.Writer
 
+	// Getenv returns environment variables; nil: there are none.
+	Getenv func(string) string
+
 	// Whether Stdout and Stderr are terminals with colours.
 	ColourStdout, ColourStderr bool
 

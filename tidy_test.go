@@ -149,6 +149,9 @@ var allowed = map[string]struct {
 		},
 		"the outside",
 	},
+	"internal/servicemanager": {
+		[]string{"internal/wait"}, "tells how a process is, whatever it does",
+	},
 	"internal/serve": {[]string{"internal/wait"}, "sockets"},
 	"internal/clusteradmin": {
 		[]string{"cluster", "api/neon", "internal/decide"}, "commands, over HTTP or the control socket",
@@ -183,7 +186,8 @@ var allowed = map[string]struct {
 		"internal/metrics", "api/neon",
 		"internal/clusteradmin",
 		"internal/controlsocket", "internal/featureflags", "internal/instance",
-		"internal/leadership", "internal/serve", "internal/snapshots", "internal/wait",
+		"internal/leadership", "internal/serve", "internal/servicemanager", "internal/snapshots",
+		"internal/wait",
 	}, "wires all parts"},
 	"testcluster/simpageserver": {
 		[]string{"testcluster/simpageserver/archival", "internal/wait", "api/neon"},
@@ -200,7 +204,7 @@ var allowed = map[string]struct {
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint",
 		"api/neon", "internal/tracelog", "internal/atomicfile", "internal/controlsocket",
-		"internal/featureflags", "internal/instance", "internal/serve",
+		"internal/featureflags", "internal/instance", "internal/serve", "internal/servicemanager",
 	}, "flags and commands"},
 	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},
 	"internal/storconcli": {

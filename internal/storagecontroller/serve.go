@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"quorate/api/auth"
@@ -22,6 +24,7 @@ import (
 	"quorate/internal/featureflags"
 	"quorate/internal/instance"
 	"quorate/internal/serve"
+	"quorate/internal/servicemanager"
 	"quorate/internal/tracelog"
 	"quorate/reconciler"
 )
@@ -58,6 +61,9 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 		return err
 	}
 	cfg.LinesLost = lines.Lost
+	if cfg.Supervision, err = supervision(log); err != nil {
+		return err
+	}
 	limitMemory(log)
 	go manageMemory(ctx) // ends with the process
 	cfg.Cluster.Disk, cfg.Machine = seams.Disk, seams.Machine
@@ -77,6 +83,17 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 		return err
 	}
 	return a.Run(ctx)
+}
+
+// supervision is about the service manager that has started this process, if one has.
+func supervision(log *slog.Logger) (s app.Supervision, err error) {
+	s.Manager, err = servicemanager.FromEnvironment(os.Getenv, log)
+	if s.Manager != nil {
+		reloads := make(chan os.Signal, 1)
+		signal.Notify(reloads, syscall.SIGHUP)
+		s.Reloads = reloads
+	}
+	return s, err
 }
 
 func version() string {

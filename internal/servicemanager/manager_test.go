@@ -74,7 +74,11 @@ func TestOnlyProgressFeedsTheWatchdog(t *testing.T) {
 					defer mu.Unlock()
 					return stands
 				},
-				Status: func() string { return status },
+				Status: func() string {
+					mu.Lock()
+					defer mu.Unlock()
+					return status
+				},
 			})
 		}()
 		time.Sleep(61 * time.Second)

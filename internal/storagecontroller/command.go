@@ -83,7 +83,7 @@ func newRoot(seams Seams) *cobra.Command {
 		Args:          func(_ *cobra.Command, args []string) error { return noArguments(args) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.version {
-				fmt.Fprintln(cmd.OutOrStdout(), version())
+				fmt.Fprintln(cmd.OutOrStdout(), version()+built())
 				return nil
 			}
 			return runReplica(cmd.Context(), f, seams)

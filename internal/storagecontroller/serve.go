@@ -110,6 +110,18 @@ func version() string {
 	return v
 }
 
+// built is the date of the commit, after a space; "" if the binary does not have it.
+func built() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.time" {
+				return " " + s.Value
+			}
+		}
+	}
+	return ""
+}
+
 // strict refuses what is only fit for development.
 func (f *flags) strict() error {
 	for _, need := range []struct{ name, value string }{

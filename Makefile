@@ -15,7 +15,7 @@ BUILDINFO := quorate/internal/buildinfo
 LDFLAGS := -X $(BUILDINFO).version=$(VERSION) -X $(BUILDINFO).commit=$(COMMIT) -X $(BUILDINFO).date=$(DATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-scale bench-short bench-failover e2e lint vuln tidy check clean
+.PHONY: help build run test cover contract scenarios sim fleets life race fuzz bench bench-scale bench-short bench-failover artifacts e2e lint vuln tidy check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,8 +92,12 @@ bench-failover: build ## write gaps over many kills, freezes, hung disks, cut li
 	$(GO) build -buildvcs=auto -o $(BIN)/testcontroller ./testcluster/testcontroller
 	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller --out-dir $(BIN)/results --html $(BIN)/bench-failover.html
 
-e2e: ## what needs more than Go: the database of results with a real Postgres (its binaries come from Maven Central)
+artifacts: ## static binaries, their parts (SBOM), an OCI image, packages and a chart of HEAD, in bin/release
+	cd internal/release && $(GO) run ./build --out $(CURDIR)/$(BIN)/release
+
+e2e: ## what needs more than Go: results in a real Postgres (from Maven Central); the artifacts, unpacked and run (systemd, rpm, root)
 	QUORATE_E2E=1 $(GO) test -count=1 -timeout 10m ./internal/resultsdb
+	cd internal/release && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./...
 
 lint: ## gofmt, vet, staticcheck, govulncheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }

@@ -153,6 +153,9 @@ var allowed = map[string]struct {
 		},
 		"the outside",
 	},
+	"internal/servicemanager": {
+		[]string{"internal/wait"}, "tells how a process is, whatever it does",
+	},
 	"internal/serve": {[]string{"internal/wait"}, "sockets"},
 	"internal/clusteradmin": {
 		[]string{"cluster", "api/neon", "internal/decide"}, "commands, over HTTP or the control socket",
@@ -187,7 +190,8 @@ var allowed = map[string]struct {
 		"internal/metrics", "api/neon",
 		"internal/buildinfo", "internal/clusteradmin",
 		"internal/controlsocket", "internal/featureflags", "internal/instance",
-		"internal/leadership", "internal/secretfiles", "internal/serve", "internal/snapshots",
+		"internal/leadership", "internal/secretfiles", "internal/serve",
+		"internal/servicemanager", "internal/snapshots",
 		"internal/wait",
 	}, "wires all parts"},
 	"testcluster/simpageserver": {
@@ -206,7 +210,7 @@ var allowed = map[string]struct {
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint",
 		"api/neon", "internal/tracelog", "internal/atomicfile", "internal/buildinfo",
 		"internal/controlsocket", "internal/featureflags", "internal/instance",
-		"internal/secretfiles", "internal/serve",
+		"internal/secretfiles", "internal/serve", "internal/servicemanager",
 	}, "flags and commands"},
 	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},
 	"internal/storconcli": {
@@ -238,6 +242,8 @@ var allowed = map[string]struct {
 
 	"internal/contract":       {nil, "data"},
 	"internal/contract/count": {[]string{"internal/contract"}, "a count"},
+	"internal/release":        {nil, "a module of its own, about files"},
+	"internal/release/build":  {[]string{"internal/release"}, "flags"},
 	"internal/covercheck":     {nil, "reads what go test printed"},
 	"internal/report":         {[]string{"internal/results"}, "draws what was measured"},
 	"internal/resultsdb":      {[]string{"internal/results"}, "keeps what was measured"},

@@ -63,6 +63,7 @@ type Cluster struct {
 	removal    *removal
 	marks      *marks
 	service    *service
+	standstill *standstill
 
 	closing   atomic.Bool
 	closeOnce sync.Once
@@ -234,7 +235,7 @@ func (c *Cluster) makeParts(m Machine) {
 		background: &c.background, node: c.node, log: c.log, wake: wait.NewSignal(),
 	}
 	health := fitness{disk: disk, equality: c.equality, former: c.former}
-	c.peers = newPeers(c.node, c.self.disks, c.streams, c.linkBroken)
+	c.peers = newPeers(c.node, c.self.disks, c.streams, linkBroken(c))
 	for _, m := range c.cfg.Members {
 		c.peers.learn(greeting{ID: m.ID, Raft: m.RaftAddr})
 		c.peers.founders = append(c.peers.founders, m.ID)
@@ -286,7 +287,7 @@ func (c *Cluster) makeParts(m Machine) {
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self, former: c.former.reason}
 	c.marks = &marks{node: c.node, disks: c.self.disks, log: c.log}
-	c.service = newService(c)
+	c.service, c.standstill = newService(c), newStandstill(c)
 	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.absence = &absence{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.answers = &answers{
@@ -326,7 +327,8 @@ func (c *Cluster) openRaft() error {
 		return err
 	}
 	s := c.node.store
-	r, err := raft.NewRaft(rc, c.fsm, s, s, s.Snapshots(), c.node.transport)
+	kept := countedSnapshots{s.Snapshots(), &c.fsm.moved}
+	r, err := raft.NewRaft(rc, c.fsm, s, s, kept, c.node.transport)
 	if err != nil {
 		return c.startError(err)
 	}
@@ -449,9 +451,11 @@ func (c *Cluster) diskChanged() {
 }
 
 // linkBroken is called when the standing connection to a peer has ended.
-func (c *Cluster) linkBroken(id string) {
-	if !c.cfg.DisableCrashDetector && !c.closing.Load() {
-		c.crash.linkBroken(id)
+func linkBroken(c *Cluster) func(id string) {
+	return func(id string) {
+		if !c.cfg.DisableCrashDetector && !c.closing.Load() {
+			c.crash.linkBroken(id)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // Propose replicates one command and returns what the local Machine answered when it
@@ -138,6 +139,11 @@ func (c *Cluster) Leaderless() string { return c.service.leaderless(0) }
 // removed from the cluster, its state is not that of the others, its disk does not work,
 // or no leader is known. It is "" while the server is in service.
 func (c *Cluster) OutOfService() string { return c.service.reason() }
+
+// CheckProgress returns an error that says what of this server has stood still since the
+// last call, or stands still for limit: a call of the Machine, or raft. Then only a new
+// process helps. No majority and a disk that hangs are no standstill.
+func (c *Cluster) CheckProgress(limit time.Duration) error { return c.standstill.check(limit) }
 
 // Fatal delivers at most one error. After it this server can do nothing more, and the
 // process should exit. The disk refuses writes, or the cluster has ended.

@@ -35,7 +35,7 @@ type Machine interface {
 
 // fsm is the bridge between raft and the Machine.
 type fsm struct {
-	mu      sync.Mutex // held while the machine is called
+	mu      callLock // held while the machine is called
 	machine Machine
 	digest  Digester // nil: the machine is none
 	observe Observer
@@ -54,11 +54,17 @@ type fsm struct {
 	vouch   func(index uint64) error
 	origins atomic.Uint64
 
+	moved         atomic.Uint64       // bytes of snapshots, written and read
 	snapshotBytes atomic.Int64        // of the newest snapshot that was written here
 	took          func(index uint64)  // called with the index of each
 	appliedIn     func(time.Duration) // called with the time that entries took
 
 	restoreErr error // why the last Restore failed; read before raft runs
+}
+
+// activity is what was done until now.
+func (f *fsm) activity() activity {
+	return activity{calls: f.mu.calls.Load(), bytes: f.moved.Load()}
 }
 
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
@@ -245,6 +251,7 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 func (f *fsm) Restore(r io.ReadCloser) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r = countedReader{r, &f.moved}
 	index, err := readSnapshotHead(r)
 	if err == nil {
 		err = f.machine.Restore(r)

@@ -185,6 +185,7 @@ func (a *App) Run(ctx context.Context) error {
 	failed := a.Start(background)
 	a.server.Start(background, a.api)
 	a.log.Info("Serving HTTP", "address", a.cfg.HTTP.Address, "server", a.cluster.ID())
+	unsupervise := a.cfg.Supervision.run(background, a)
 
 	var cause error
 	select {
@@ -193,6 +194,8 @@ func (a *App) Run(ctx context.Context) error {
 	case cause = <-failed:
 		a.log.Error("This replica cannot go on", "err", cause)
 	}
+	a.cfg.Supervision.Manager.Stopping()
+	unsupervise()
 	closing := context.WithoutCancel(ctx)
 	if errors.Is(context.Cause(ctx), ErrAbrupt) {
 		closing = ctx

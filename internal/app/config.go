@@ -116,6 +116,9 @@ type Config struct {
 	// place, for tests. The result should be a cluster.Digester as well.
 	Machine func(cluster.Machine) cluster.Machine
 
+	// Supervision is about the service manager of this process; zero: there is none.
+	Supervision Supervision
+
 	// Logger; nil discards.
 	Logger *slog.Logger
 

@@ -24,6 +24,8 @@ type Certificates struct {
 	reload time.Duration
 	log    *slog.Logger
 
+	looking sync.Mutex // held while the files are looked at
+
 	mu    sync.Mutex
 	known []*watched
 }
@@ -35,7 +37,7 @@ type watched struct {
 		renew()
 		time() validity
 	}
-	said time.Time // the last warning; of Run only
+	said time.Time // the last warning
 }
 
 // Expiry says when a certificate expires, or the first of several roots.
@@ -83,15 +85,20 @@ func (c *Certificates) Run(ctx context.Context) {
 		return
 	}
 	for {
-		c.look()
+		c.Reload()
 		if wait.Sleep(ctx, c.reload) != nil {
 			return
 		}
 	}
 }
 
-// look reads files that have changed, and warns of what expires.
-func (c *Certificates) look() {
+// Reload reads files that have changed, and warns of what expires.
+func (c *Certificates) Reload() {
+	if c == nil {
+		return
+	}
+	c.looking.Lock()
+	defer c.looking.Unlock()
 	c.mu.Lock()
 	known := slices.Clone(c.known)
 	c.mu.Unlock() // a file system may hang

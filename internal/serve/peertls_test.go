@@ -240,11 +240,11 @@ func TestAShortCertificateIsAWarningInItsLastThird(t *testing.T) {
 		c := NewCertificates(time.Hour, slog.New(slog.NewTextHandler(&log, nil)))
 		c.add(&watched{name: "peers", file: lasting{time.Now(), time.Now().Add(24 * time.Hour)}})
 		time.Sleep(15 * time.Hour)
-		if c.look(); log.Len() > 0 {
+		if c.Reload(); log.Len() > 0 {
 			t.Errorf("nine hours before: %s", &log)
 		}
 		time.Sleep(2 * time.Hour)
-		if c.look(); log.Len() == 0 {
+		if c.Reload(); log.Len() == 0 {
 			t.Error("no warning seven hours before")
 		}
 	})

@@ -48,7 +48,8 @@ func Run(args []string, seams Seams) int {
 	// Signals are taken from the first moment on: one that arrives during the
 	// start ends it as gracefully as later ones.
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup wants it
+	if !signal.Ignored(syscall.SIGHUP) && os.Getenv("NOTIFY_SOCKET") == "" {
+		// Not under nohup, nor under a service manager, for which it is a reload.
 		ends = append(ends, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)

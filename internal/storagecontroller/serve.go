@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"quorate/cluster"
@@ -21,6 +23,7 @@ import (
 	"quorate/internal/featureflags"
 	"quorate/internal/instance"
 	"quorate/internal/serve"
+	"quorate/internal/servicemanager"
 	"quorate/internal/tracelog"
 	"quorate/reconciler"
 )
@@ -61,6 +64,9 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 	tellDataDir(f, dir, log)
 	defer watchSecrets(ctx, cfg.Secrets)()
 	cfg.LinesLost = lines.Lost
+	if cfg.Supervision, err = supervision(log); err != nil {
+		return err
+	}
 	limitMemory(log)
 	go manageMemory(ctx) // ends with the process
 	cfg.Cluster.Disk, cfg.Machine = seams.Disk, seams.Machine
@@ -80,6 +86,17 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 		return err
 	}
 	return a.Run(ctx)
+}
+
+// supervision is about the service manager that has started this process, if one has.
+func supervision(log *slog.Logger) (s app.Supervision, err error) {
+	s.Manager, err = servicemanager.FromEnvironment(os.Getenv, log)
+	if s.Manager != nil {
+		reloads := make(chan os.Signal, 1)
+		signal.Notify(reloads, syscall.SIGHUP)
+		s.Reloads = reloads
+	}
+	return s, err
 }
 
 func version() string { return "storage_controller " + buildinfo.Of().String() }

@@ -43,6 +43,7 @@ contract: ## every row of the contract with existing clients ticked by a test, a
 scenarios: ## every story of testcluster in every variant (make test has the usual three), and every state of a founding
 	$(GO) test ./cluster -run '^TestFoundingModel$$' -count=1 -timeout 10m
 	$(GO) test ./testcluster -run '^TestScenarios$$' -count=1 -timeout 30m -args -scenarios.all
+	$(GO) test ./internal/neonstate ./internal/handover -count=1 -timeout 30m -args -moving.databases 2000
 
 sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)
 	$(GO) test ./testcluster -run 'TestSimulation' -count=1 -timeout 60m -args -sim.hours=$(or $(HOURS),2) -sim.seed=$(or $(SEED),1)
@@ -84,8 +85,9 @@ bench-failover: build ## write gaps over many kills, freezes, hung disks, cut li
 	$(GO) build -buildvcs=auto -o $(BIN)/testcontroller ./testcluster/testcontroller
 	$(BIN)/quorate bench-failover --controller $(BIN)/testcontroller --out-dir $(BIN)/results --html $(BIN)/bench-failover.html
 
-e2e: ## what needs more than Go: the database of results with a real Postgres (its binaries come from Maven Central)
-	QUORATE_E2E=1 $(GO) test -count=1 -timeout 10m ./internal/resultsdb
+e2e: build ## what needs more than Go: the database of results, and moving in and out, with a real Postgres (its binaries come from Maven Central)
+	QUORATE_E2E=1 $(GO) test -count=1 -timeout 10m ./internal/resultsdb ./internal/neondb
+	QUORATE_E2E=1 QUORATE_STORAGE_CONTROLLER=$(CURDIR)/$(BIN)/storage_controller $(GO) test -count=1 -timeout 10m -run '^TestMoving' ./internal/storagecontroller
 
 lint: ## gofmt, vet, staticcheck, govulncheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt"; exit 1; }

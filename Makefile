@@ -51,6 +51,7 @@ contract: ## every row of the contract with existing clients ticked by a test, a
 scenarios: ## every story of testcluster in every variant (make test has the usual three), and every state of a founding
 	$(GO) test ./cluster -run '^TestFoundingModel$$' -count=1 -timeout 10m
 	$(GO) test ./testcluster -run '^TestScenarios$$' -count=1 -timeout 30m -args -scenarios.all
+	$(GO) test ./internal/neonstate ./internal/handover -count=1 -timeout 30m -args -moving.databases 2000
 
 sim: ## the real stack in virtual time under random faults (HOURS=virtual hours, SEED=first seed)
 	$(GO) test ./testcluster -run 'TestSimulation' -count=1 -timeout 60m -args -sim.hours=$(or $(HOURS),2) -sim.seed=$(or $(SEED),1)
@@ -95,8 +96,9 @@ bench-failover: build ## write gaps over many kills, freezes, hung disks, cut li
 artifacts: ## static binaries, their parts (SBOM), an OCI image, packages and a chart of HEAD, in bin/release
 	cd internal/release && $(GO) run ./build --out $(CURDIR)/$(BIN)/release
 
-e2e: ## what needs more than Go: results in a real Postgres (from Maven Central); the artifacts, unpacked and run (systemd, rpm, root)
-	QUORATE_E2E=1 $(GO) test -count=1 -timeout 10m ./internal/resultsdb
+e2e: build ## what needs more than Go: results, and moving in and out, with a real Postgres (from Maven Central); the artifacts, unpacked and run (systemd, rpm, root)
+	QUORATE_E2E=1 $(GO) test -count=1 -timeout 10m ./internal/resultsdb ./internal/neondb
+	QUORATE_E2E=1 QUORATE_STORAGE_CONTROLLER=$(CURDIR)/$(BIN)/storage_controller $(GO) test -count=1 -timeout 10m -run '^TestMoving' ./internal/storagecontroller
 	cd internal/release && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./...
 
 lint: ## gofmt, vet, staticcheck, govulncheck

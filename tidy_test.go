@@ -206,11 +206,23 @@ var allowed = map[string]struct {
 		"testcluster/simsafekeeper", "testcluster/spoil", "cluster/clustertest", "internal/serve",
 	}, "builds whole clusters"},
 	"testcluster/spoil": {[]string{"api/neon", "cluster", "fsm"}, "alters states as the log may"},
+	"internal/neondb": {nil, "the database of another controller, as it is"},
+	"internal/neonstate": {
+		[]string{"api/neon", "fsm", "internal/neondb"}, "rows and records, and no database",
+	},
+	"internal/handover": {
+		[]string{"api/neon", "fsm", "internal/neondb", "internal/neonstate", "internal/wait"},
+		"effects only through interfaces it declares",
+	},
+	"testcluster/realpostgres": {nil, "a database for tests, whatever is in it"},
+	"testcluster/neonrows": {[]string{"internal/neondb"}, "databases for tests"},
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint",
 		"api/neon", "internal/tracelog", "internal/atomicfile", "internal/buildinfo",
-		"internal/controlsocket", "internal/featureflags", "internal/instance",
-		"internal/secretfiles", "internal/serve", "internal/servicemanager",
+		"internal/controlsocket", "internal/featureflags", "internal/handover",
+		"internal/instance", "internal/jsonhttp", "internal/neondb", "internal/neonstate",
+		"internal/pageserver", "internal/secretfiles", "internal/serve",
+		"internal/servicemanager",
 	}, "flags and commands"},
 	"cmd/storage_controller": {[]string{"internal/storagecontroller"}, "the process"},
 	"internal/storconcli": {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -237,4 +238,20 @@ func (r contextReader) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return r.r.Read(b)
+}
+
+// WriteSaved writes a state that comes from no cluster as a saved snapshot, which a cluster
+// is founded from by RestoreDataDir. Equal arguments make equal bytes.
+func WriteSaved(
+	ctx context.Context, w io.Writer, origin string, created time.Time, state io.WriterTo,
+) error {
+	var content bytes.Buffer
+	if err := (&fsmSnapshot{index: 1, state: state}).write(&content); err != nil {
+		return err
+	}
+	saved := SavedState{SnapshotInfo{
+		ClusterID: origin, Index: 1, Term: 1, Created: created.UTC(),
+		StateSize: int64(content.Len()), Members: []Member{},
+	}, io.NopCloser(&content)}
+	return saved.Write(ctx, w)
 }

@@ -71,6 +71,9 @@ func (r *Rescue) CheckOthersGone(ctx context.Context) error {
 	return r.survivor.CheckOthersGone(r.survivor.Answering(ctx))
 }
 
+// State is the state after the newest entry on the disk.
+func (r *Rescue) State() *fsm.State { return r.state }
+
 // Do makes the cluster of one. Empty arguments keep the id and the address of the
 // survivor.
 func (r *Rescue) Do(serverID, raftAddr string) (Rescued, error) {

@@ -25,12 +25,8 @@ type Snapshot struct {
 
 // InspectSnapshot reads a saved snapshot to its end and checks all of it.
 func InspectSnapshot(r io.Reader) (s Snapshot, err error) {
-	var state bytes.Buffer
-	if s.SnapshotInfo, err = cluster.InspectSnapshot(r, &state); err != nil {
-		return s, err
-	}
-	content, err := fsm.ReadSnapshot(&state)
-	if err != nil {
+	content, info, err := ReadState(r)
+	if s.SnapshotInfo = info; err != nil {
 		return s, err
 	}
 	s.Epoch, s.Tenants, s.Shards = content.Epoch, content.TenantCount(), content.ShardCount()
@@ -116,4 +112,15 @@ func (a *App) openSaves(registry prometheus.Registerer) (err error) {
 		return time.Since(at).Seconds()
 	}))
 	return nil
+}
+
+// ReadState reads the state out of a saved snapshot, and checks all of it.
+func ReadState(r io.Reader) (*fsm.State, cluster.SnapshotInfo, error) {
+	var state bytes.Buffer
+	info, err := cluster.InspectSnapshot(r, &state)
+	if err != nil {
+		return nil, info, err
+	}
+	s, err := fsm.ReadSnapshot(&state)
+	return s, info, err
 }

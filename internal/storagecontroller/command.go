@@ -18,13 +18,15 @@ import (
 	"quorate/cluster"
 	"quorate/internal/app"
 	"quorate/internal/controlsocket"
+	"quorate/internal/handover"
 )
 
 // The exit codes: 0 after a graceful stop, 1 after an error, 2 after a mistake
-// on the command line.
+// on the command line, 3 if an import or export has found what is wrong.
 const (
-	exitError = 1
-	exitUsage = 2
+	exitError   = 1
+	exitUsage   = 2
+	exitBlocked = 3
 )
 
 // errUsage marks mistakes on the command line.
@@ -67,6 +69,9 @@ func Run(args []string, seams Seams) int {
 	case errors.Is(err, errUsage):
 		complain(fmt.Sprintf("error: %v\n\nFor more information, try '--help'.\n", err))
 		return exitUsage
+	case errors.Is(err, handover.ErrBlocked):
+		complain(fmt.Sprintf("Error: %v\n", err))
+		return exitBlocked
 	default:
 		complain(fmt.Sprintf("Error: %v\n", err))
 		return exitError
@@ -98,7 +103,7 @@ func newRoot(seams Seams) *cobra.Command {
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newSnapshotCommand(), newMembersCommand(), newTransferCommand(),
-		newRescueCommand())
+		newRescueCommand(), newImportCommand(), newExportCommand())
 	return root
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quorate/internal/tracelog"
+	"quorate/testcluster/realpostgres"
 )
 
 // child is the variable that makes the test's program one that ends in some way.
@@ -19,7 +20,7 @@ const child = "STORAGECONTROLLER_TEST_CHILD"
 func TestMain(m *testing.M) {
 	how := os.Getenv(child)
 	if how == "" {
-		os.Exit(m.Run())
+		os.Exit(realpostgres.Main(m.Run))
 	}
 	lines := openLog()
 	log := tracelog.New(lines, slog.LevelInfo)

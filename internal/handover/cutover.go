@@ -1,0 +1,172 @@
+package handover
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"quorate/api/neon"
+	"quorate/fsm"
+	"quorate/internal/neondb"
+	"quorate/internal/neonstate"
+)
+
+// Step is one step of a cut-over. After each one the process may end, and be run again.
+type Step string
+
+// The steps, in their order.
+const (
+	StepPlanned   Step = "planned"      // nothing has changed
+	StepStopped   Step = "stepped_down" // the old controller has stopped working
+	StepTaken     Step = "taken"        // the database is ours, and nobody can write there
+	StepConverted Step = "converted"    // the state was read again, and is complete
+	StepHandedOut Step = "handed_out"   // a cluster may be founded from now on
+	StepSaved     Step = "saved"        // the snapshot is there
+)
+
+// Owner changes whom a database belongs to, as neondb.Database does.
+type Owner interface {
+	Take(
+		ctx context.Context, id string, prior *neondb.Leader, own neondb.Leader,
+	) (neondb.Mark, error)
+	HandOut(ctx context.Context, id string) error
+	GiveBack(ctx context.Context, handedOut bool) (neondb.Mark, error)
+}
+
+// CutOver says how to take over.
+type CutOver struct {
+	Source
+	Owner Owner
+
+	// StepDown makes the controller at an address stop, and returns what it has observed.
+	StepDown func(ctx context.Context, address string) (neon.GlobalObserved, error)
+
+	// Stopped says that the old controller does not run, so that it need not answer.
+	Stopped bool
+
+	ID  string        // names this take-over, if it is the first one
+	Own neondb.Leader // stands as the leader from then on
+
+	// Save writes a snapshot, whole or not at all.
+	Save func(write func(io.Writer) error) error
+
+	// Wrap makes a saved snapshot of a state.
+	Wrap func(w io.Writer, origin string, created time.Time, state io.WriterTo) error
+
+	// After, if not nil, is called after each step. An error ends the cut-over there.
+	After func(Step) error
+}
+
+// Do takes over, or goes on with it.
+func (c CutOver) Do(ctx context.Context) (*Report, error) {
+	after := c.After
+	if after == nil {
+		after = func(Step) error { return nil }
+	}
+	r, err := Plan(ctx, c.Source)
+	if err != nil {
+		return nil, err
+	}
+	if r.Mark != nil && r.Mark.Kind != neondb.Taken {
+		return r, fmt.Errorf("%w: take the one that is in use", ErrIsCopy)
+	}
+	if err := errors.Join(blocked(r), after(StepPlanned)); err != nil {
+		return r, err
+	}
+	var seen neonstate.Seen
+	if r.Mark == nil {
+		if seen, err = c.stepDown(ctx, r.Leader); err != nil {
+			return r, err
+		}
+		if err := after(StepStopped); err != nil {
+			return r, err
+		}
+		if _, err := c.Owner.Take(ctx, c.ID, r.Leader, c.Own); err != nil {
+			return r, err
+		}
+	}
+	if err := after(StepTaken); err != nil {
+		return r, err
+	}
+	return c.save(ctx, seen, after)
+}
+
+// stepDown asks the old controller to stop.
+func (c CutOver) stepDown(
+	ctx context.Context, leader *neondb.Leader,
+) (neonstate.Seen, error) {
+	if leader == nil || c.Stopped {
+		if leader == nil && !c.Stopped {
+			return nil, fmt.Errorf("%w: the database does not say who leads, so nobody can be asked: "+
+				"stop it, and say --stopped", ErrLeaderAlive)
+		}
+		return nil, nil
+	}
+	observed, err := c.StepDown(ctx, leader.Address)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w; stop it, and say --stopped", ErrLeaderAlive,
+			leader.Address, err)
+	}
+	return seenBy(observed), nil
+}
+
+// save reads what nobody can change any more, and writes it.
+func (c CutOver) save(
+	ctx context.Context, seen neonstate.Seen, after func(Step) error,
+) (*Report, error) {
+	r, done, err := read(ctx, c.Source, seen)
+	if err != nil {
+		return nil, err
+	}
+	if r.Mark == nil {
+		return r, neondb.ErrNotTaken
+	}
+	if err := blocked(r); err != nil {
+		return r, fmt.Errorf("%w. The old controller has stopped, and its database is ours: go on "+
+			"with --accept, or hand it back with --abort", err)
+	}
+	if err := verify(done.State); err != nil {
+		return r, err
+	}
+	if err := after(StepConverted); err != nil {
+		return r, err
+	}
+	if err := c.Owner.HandOut(ctx, r.Mark.ID); err != nil {
+		return r, err
+	}
+	if err := after(StepHandedOut); err != nil {
+		return r, err
+	}
+	err = c.Save(func(w io.Writer) error {
+		return c.Wrap(w, r.Mark.ID, r.Mark.At, fsm.SnapshotWriter{State: done.State})
+	})
+	if err != nil {
+		return r, fmt.Errorf("write the snapshot: %w", err)
+	}
+	return r, after(StepSaved)
+}
+
+// verify makes sure that the state can be read again as it is.
+func verify(s *fsm.State) error {
+	var b bytes.Buffer
+	if _, err := (fsm.SnapshotWriter{State: s}).WriteTo(&b); err != nil {
+		return err
+	}
+	again, err := fsm.ReadSnapshot(&b)
+	if err != nil {
+		return fmt.Errorf("the state cannot be read again: %w", err)
+	}
+	if again.Hash() != s.Hash() {
+		return errors.New("the state is another one when it is read again")
+	}
+	return nil
+}
+
+// Abort hands the database back to who led before. unused says that no cluster was founded
+// from the snapshot, if there is one.
+func Abort(ctx context.Context, db Owner, unused bool) (neondb.Mark, error) {
+	return db.GiveBack(ctx, unused)
+}

@@ -206,7 +206,7 @@ var allowed = map[string]struct {
 		"testcluster/simsafekeeper", "testcluster/spoil", "cluster/clustertest", "internal/serve",
 	}, "builds whole clusters"},
 	"testcluster/spoil": {[]string{"api/neon", "cluster", "fsm"}, "alters states as the log may"},
-	"internal/neondb": {nil, "the database of another controller, as it is"},
+	"internal/neondb":   {nil, "the database of another controller, as it is"},
 	"internal/neonstate": {
 		[]string{"api/neon", "fsm", "internal/neondb"}, "rows and records, and no database",
 	},
@@ -215,7 +215,7 @@ var allowed = map[string]struct {
 		"effects only through interfaces it declares",
 	},
 	"testcluster/realpostgres": {nil, "a database for tests, whatever is in it"},
-	"testcluster/neonrows": {[]string{"internal/neondb"}, "databases for tests"},
+	"testcluster/neonrows":     {[]string{"internal/neondb"}, "databases for tests"},
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint",
 		"api/neon", "internal/tracelog", "internal/atomicfile", "internal/buildinfo",

@@ -112,7 +112,7 @@ func (f *importFlags) run(ctx context.Context, out io.Writer) error {
 	}
 	if f.pageservers {
 		client := pageserver.New(pageserver.Options{
-			Transport: transport, Token: f.token, UseHTTPS: f.useHTTPS,
+			Transport: transport, Token: func() string { return f.token }, UseHTTPS: f.useHTTPS,
 		})
 		defer client.Close()
 		src.Pageservers = client

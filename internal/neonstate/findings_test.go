@@ -171,10 +171,14 @@ func TestFindings(t *testing.T) {
 		"delete of what lives": {func(c *neondb.Content) { c.Ops = ops("delete", 1, timelineA) },
 			neonstate.StaleOperation, neonstate.Left},
 		"import": {func(c *neondb.Content) {
-			c.Imports = []neondb.ImportRow{{tenantA, timelineA, `{"0001":"Done"}`}}
+			c.Imports = []neondb.ImportRow{
+				{Tenant: tenantA, Timeline: timelineA, Statuses: `{"0001":"Done"}`},
+			}
 		}, neonstate.BadImport, neonstate.Wrong},
 		"import of nobody": {func(c *neondb.Content) {
-			c.Imports = []neondb.ImportRow{{tenantB, timelineA, `{"0000":"Done"}`}}
+			c.Imports = []neondb.ImportRow{
+				{Tenant: tenantB, Timeline: timelineA, Statuses: `{"0000":"Done"}`},
+			}
 		}, neonstate.BadImport, neonstate.Wrong},
 	} {
 		c := plain()

@@ -49,5 +49,5 @@ func (c candidacy) campaignIfSingle() {
 		c.node.raft().State() != raft.Follower {
 		return
 	}
-	c.node.campaign()
+	c.node.campaign(c.node.timeouts.Election)
 }

@@ -307,6 +307,7 @@ func (c *Cluster) raftLogger() hclog.Logger {
 
 func (c *Cluster) openTransport() *transport {
 	c.silence.detector, c.silence.off = c.crash, c.cfg.DisableCrashDetector
+	c.silence.led = c.leadership.known
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.streams, MaxPool: 3, MaxRPCsInFlight: 1,
 		Timeout: max(time.Second, 2*c.cfg.Timeouts.Heartbeat), Logger: c.raftLogger(),
@@ -486,6 +487,7 @@ func (c *Cluster) Close(ctx context.Context) error {
 // shutdown ends and joins everything, also what a failed Open leaves.
 func (c *Cluster) shutdown() {
 	c.cancel()
+	c.silence.stop()
 	var down raft.Future
 	if r := c.node.raft(); r != nil {
 		down = r.Shutdown()

@@ -107,7 +107,9 @@ func (c *compaction) run(ctx context.Context) {
 			due = time.After(replayRest)
 			c.pausing.Store(true)
 		default:
-			c.save()
+			if c.save() != nil && wait.Sleep(ctx, compactionRetry) != nil {
+				return
+			}
 		}
 	}
 }
@@ -130,16 +132,18 @@ func (c *compaction) bound(ctx context.Context) error {
 }
 
 // save takes a snapshot. One that cannot be taken now is tried again after a pause.
-func (c *compaction) save() {
+func (c *compaction) save() error {
 	err := c.node.await(c.node.raft().Snapshot())
 	c.saved = time.Now()
 	switch {
 	case errors.Is(err, raft.ErrNothingNewToSnapshot):
 		c.unsaved.Store(0)
+		return nil
 	case err != nil:
 		c.log.Debug("no snapshot yet", "err", err)
 		c.grown.Set()
 	}
+	return err
 }
 
 // shorten takes a snapshot and keeps less of the log behind it than usual.

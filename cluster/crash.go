@@ -35,6 +35,7 @@ type crashDetector struct {
 	mu        sync.Mutex
 	proofs    map[string]proof // by the id of the leader
 	elections uint64           // called for
+	stood     proof            // when this server last stood, and after which term
 }
 
 const (
@@ -51,14 +52,18 @@ const (
 	probeWait = 20 * time.Millisecond
 	// stagger is how much later than its better each further survivor stands.
 	stagger = 30 * time.Millisecond
+	// standWait is how long a candidacy against a silent leader waits for raft's main loop:
+	// the leader may be heard again meanwhile.
+	standWait = 50 * time.Millisecond
 	// proofTime is how long a proof counts for a witness who asks.
 	proofTime = time.Second
 )
 
-// proof is what was seen here of a leader in a term: its death, or its silence.
+// proof is what was seen here of a leader in a term, and when: its death, or its silence.
 type proof struct {
 	term   uint64
 	silent bool
+	at     time.Time
 }
 
 // witnessAnswer is what one survivor knows of a leader's death.
@@ -70,6 +75,9 @@ type witnessAnswer struct {
 	LastTerm  uint64 `json:"last_term"`
 	LastIndex uint64 `json:"last_index"`
 	Fit       bool   `json:"fit"`
+	// Standing: it has begun to stand for election after this term, though its term may not
+	// be on its disk yet.
+	Standing bool `json:"standing,omitempty"`
 }
 
 type witnessQuestion struct {
@@ -98,56 +106,52 @@ func (d *crashDetector) count() uint64 {
 
 // suspicion names a leader whose connection broke.
 type suspicion struct {
-	id   string
-	addr raft.ServerAddress
-	term uint64
+	id     string
+	addr   raft.ServerAddress
+	term   uint64
+	silent bool // its silence is the proof, and not its death
 }
 
 // holds reports whether nothing has changed since: this server is a follower of the
-// same leader in the same term, and has a vote.
+// same leader in the same term, and has a vote; and a silent leader was not heard again.
 func (d *crashDetector) holds(s suspicion) bool {
 	r := d.node.raft()
+	if s.silent && time.Since(r.LastContact()) < d.silence {
+		return false
+	}
 	return r.State() == raft.Follower && d.node.leader() == s.id && r.CurrentTerm() == s.term &&
 		d.node.isVoter(d.node.id)
 }
 
 func (d *crashDetector) investigate(ctx context.Context, s suspicion) {
 	if d.proveDeath(ctx, s) {
-		d.stand(ctx, s, false)
+		d.stand(ctx, s)
 	}
 }
 
 // stand notes a proof of death or silence, and has an election held if a majority has one.
-func (d *crashDetector) stand(ctx context.Context, s suspicion, silent bool) {
-	mine := proof{term: s.term, silent: silent}
+func (d *crashDetector) stand(ctx context.Context, s suspicion) {
 	d.mu.Lock()
-	d.proofs[s.id] = mine
+	d.proofs[s.id] = proof{term: s.term, silent: s.silent, at: time.Now()}
 	d.mu.Unlock()
-	defer time.AfterFunc(proofTime, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.proofs[s.id] == mine {
-			delete(d.proofs, s.id)
-		}
-	})
 	if !d.health.Fit() {
 		return // still a witness, but no candidate
 	}
-	rank, agreed := d.poll(ctx, s, silent)
+	rank, agreed := d.poll(ctx, s)
 	if !agreed {
 		d.log.Info("the leader seems to be gone, but no majority confirms it", "leader", s.id,
-			"silent", silent)
+			"silent", s.silent)
 		return
 	}
 	d.warm(ctx, s)
 	if rank > 0 {
 		_ = wait.Sleep(ctx, time.Duration(rank)*stagger)
-		if d.overtaken(ctx, s, silent) {
+		if d.overtaken(ctx, s) {
 			d.log.Debug("another server stands for election already", "rank", rank)
 			return
 		}
 	}
-	d.campaign(s, silent)
+	d.campaign(s)
 }
 
 // proveDeath reports whether the leader's address refuses twice in a row. A
@@ -180,19 +184,20 @@ func (d *crashDetector) proveDeath(ctx context.Context, s suspicion) bool {
 
 // poll asks the other voters until enough of them have proved the same death:
 // with us a majority. It returns how many of these have a better claim to stand.
-func (d *crashDetector) poll(
-	ctx context.Context, s suspicion, silent bool,
-) (rank int, agreed bool) {
+func (d *crashDetector) poll(ctx context.Context, s suspicion) (rank int, agreed bool) {
 	ctx, cancel := context.WithTimeout(ctx, agreeLimit)
 	defer cancel()
 	for ctx.Err() == nil && d.holds(s) {
 		mine := d.testify(witnessQuestion{Leader: s.id, Term: s.term})
-		witnesses, newer := d.ask(ctx, s, silent)
+		witnesses, newer := d.ask(ctx, s)
 		if newer {
 			return 0, false
 		}
 		if _, majority := d.node.otherVoters(); 1+len(witnesses) >= majority {
 			for _, w := range witnesses {
+				if !w.Follower && w.newerThan(mine) {
+					return 0, false // it asks for votes itself, and would not give us its own
+				}
 				if w.Fit && w.betterThan(mine) {
 					rank++
 				}
@@ -208,7 +213,7 @@ func (d *crashDetector) poll(
 // moved on. One whose time-out for the leader has run out testifies to its silence, but has not
 // moved on as long as it asks only whether it would get votes.
 func (d *crashDetector) ask(
-	ctx context.Context, s suspicion, silent bool,
+	ctx context.Context, s suspicion,
 ) (witnesses []witnessAnswer, newer bool) {
 	ctx, cancel := context.WithTimeout(ctx, witnessWait)
 	defer cancel()
@@ -237,7 +242,7 @@ func (d *crashDetector) ask(
 		a := <-answers // call ends with ctx at the latest
 		switch {
 		case a == nil:
-		case a.Term > s.term || !a.Follower && !silent:
+		case a.Term > s.term || a.Standing || !a.Follower && !s.silent:
 			newer = true
 		case a.Proved || !a.Follower:
 			witnesses = append(witnesses, *a)
@@ -249,18 +254,25 @@ func (d *crashDetector) ask(
 // testify answers a witness question from this server's point of view.
 func (d *crashDetector) testify(q witnessQuestion) witnessAnswer {
 	d.mu.Lock()
-	seen, proved := d.proofs[q.Leader]
+	seen, stood := d.proofs[q.Leader], d.stood
 	d.mu.Unlock()
+	proved := seen.term == q.Term && time.Since(seen.at) < proofTime
 	if seen.silent && d.node.raft().LastContact().After(time.Now().Add(-d.silence)) {
 		proved = false // it was heard again
 	}
 	lastIndex, lastTerm := d.node.lastEntry()
 	return witnessAnswer{
-		ID: d.node.id, Proved: proved && seen.term == q.Term,
+		ID: d.node.id, Proved: proved,
 		Follower: d.node.raft().State() == raft.Follower,
 		Term:     d.node.raft().CurrentTerm(), LastTerm: lastTerm, LastIndex: lastIndex,
-		Fit: d.health.Fit(),
+		Fit:      d.health.Fit(),
+		Standing: stood.term == q.Term && time.Since(stood.at) < d.node.timeouts.Election,
 	}
+}
+
+// newerThan reports whether it has entries that the other one has not.
+func (a witnessAnswer) newerThan(b witnessAnswer) bool {
+	return a.LastTerm > b.LastTerm || a.LastTerm == b.LastTerm && a.LastIndex > b.LastIndex
 }
 
 func (a witnessAnswer) betterThan(b witnessAnswer) bool {
@@ -310,20 +322,25 @@ func (d *crashDetector) warm(ctx context.Context, s suspicion) {
 }
 
 // overtaken reports whether a server with a better claim stands or has won.
-func (d *crashDetector) overtaken(ctx context.Context, s suspicion, silent bool) bool {
-	_, newer := d.ask(ctx, s, silent)
+func (d *crashDetector) overtaken(ctx context.Context, s suspicion) bool {
+	_, newer := d.ask(ctx, s)
 	return newer
 }
 
 // campaign makes this server a candidate, if the suspicion still holds.
-func (d *crashDetector) campaign(s suspicion, silent bool) {
+func (d *crashDetector) campaign(s suspicion) {
 	if !d.holds(s) {
 		return
 	}
 	d.mu.Lock()
 	d.elections++
+	d.stood = proof{term: s.term, at: time.Now()}
 	d.mu.Unlock()
 	d.log.Info("the leader is gone; standing for election", "leader", s.id, "term", s.term,
-		"silent", silent)
-	d.node.campaign()
+		"silent", s.silent)
+	patience := d.node.timeouts.Election
+	if s.silent {
+		patience = standWait
+	}
+	d.node.campaign(patience)
 }

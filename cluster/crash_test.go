@@ -83,8 +83,8 @@ func TestDetectorLeavesLeadersAndOldNewsAlone(t *testing.T) {
 			{id: lead.ID(), addr: "h9:9", term: lead.Status().Term + 1},
 			{id: "n9", addr: "h9:9", term: lead.Status().Term},
 		} {
-			f.crash.campaign(s, false)
-			lead.crash.campaign(s, false)
+			f.crash.campaign(s)
+			lead.crash.campaign(s)
 		}
 		if f.crash.count()+lead.crash.count() != 0 {
 			t.Fatal("stood for election without cause")
@@ -100,7 +100,7 @@ func TestSilentLeaderIsReplacedAfterOneTimeout(t *testing.T) {
 		for i := range 40 {
 			tr := startMemory(t, 3)
 			old := tr.leader()
-			time.Sleep(time.Second + time.Duration(i)*7*time.Millisecond)
+			time.Sleep(settled + time.Second + time.Duration(i)*7*time.Millisecond)
 			if i%2 == 0 {
 				time.Sleep(steadyAfter + quietAfter)
 			}
@@ -122,12 +122,53 @@ func TestSilentLeaderIsReplacedAfterOneTimeout(t *testing.T) {
 	})
 }
 
+// TestANewLeaderIsLeftToRaft: leaders that stall do not follow each other at once.
+func TestANewLeaderIsLeftToRaft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		old := tr.leader()
+		time.Sleep(settled / 2)
+		tr.net.Partition([]string{"h" + old.ID()[1:]})
+		time.Sleep(10 * time.Second)
+		for _, nd := range tr.nodes {
+			if nd.crash.count() > 0 {
+				t.Errorf("%s stood against a leader that was new", nd.ID())
+			}
+		}
+		if lead := tr.leader(); lead == old {
+			t.Error("nobody else leads")
+		}
+	})
+}
+
+// TestASilentLeaderThatIsHeardAgainStays: also if it is heard in the last moment.
+func TestASilentLeaderThatIsHeardAgainStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := startMemory(t, 3)
+		lead, f := tr.leader(), tr.follower()
+		time.Sleep(settled + time.Second)
+		s, silent := f.silence.suspect()
+		if s.id != lead.ID() || silent > time.Second {
+			t.Fatalf("it suspects %+v after %v", s, silent)
+		}
+		f.crash.stand(context.Background(), s)
+		f.crash.campaign(s)
+		if a := f.crash.testify(witnessQuestion{Leader: s.id, Term: s.term}); a.Proved {
+			t.Error("it testifies to the silence of a leader that it hears")
+		}
+		time.Sleep(2 * time.Second)
+		if !lead.IsLeader() || f.crash.count() != 0 {
+			t.Error("a leader that was heard again was deposed")
+		}
+	})
+}
+
 // TestALeaderThatOneFollowerDoesNotHearStays: the other one hears it.
 func TestALeaderThatOneFollowerDoesNotHearStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := startMemory(t, 3)
 		lead, deaf := tr.leader(), tr.follower()
-		time.Sleep(time.Second)
+		time.Sleep(settled + time.Second)
 		term := lead.Status().Term
 		tr.net.Cut("h"+lead.ID()[1:], "h"+deaf.ID()[1:])
 		time.Sleep(10 * time.Second)

@@ -175,7 +175,7 @@ func (f *founding) try(ctx context.Context, members []Member) (reasons []string)
 		return []string{"this server's disk: " + err.Error()}
 	}
 	f.log.Info("founded the cluster", "cluster", id, "members", len(members))
-	f.node.campaign()
+	f.node.campaign(f.node.timeouts.Election)
 	return nil
 }
 

@@ -62,6 +62,13 @@ func (l *leadership) observe(o *raft.Observation) bool {
 	return false
 }
 
+// known is for how long the known leader has been the same.
+func (l *leadership) known() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.since)
+}
+
 // refresh brings now in line with raft's state and with the reasons not to lead.
 func (l *leadership) refresh(cause error) {
 	l.mu.Lock()

@@ -3,6 +3,7 @@ package cluster
 import (
 	"reflect"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -105,9 +106,10 @@ func (n *raftNode) header() raft.RPCHeader {
 	}
 }
 
-// campaign makes this server a candidate, as a leader does that hands over to it.
-func (n *raftNode) campaign() {
-	n.transport.call(&raft.TimeoutNowRequest{RPCHeader: n.header()}, n.timeouts.Election)
+// campaign makes this server a candidate, as a leader does that hands over to it, unless raft
+// is busy for longer than that.
+func (n *raftNode) campaign(patience time.Duration) {
+	n.transport.call(&raft.TimeoutNowRequest{RPCHeader: n.header()}, patience)
 }
 
 // routineHeartbeat reports whether a heartbeat changes nothing but the time of the

@@ -13,18 +13,25 @@ import (
 // stands still or is cut off is. The detector asks the other survivors, and elects if a majority
 // has not heard it either. Raft's own time-outs are random, up to twice as long, and begin anew
 // when the leader was heard in the first part of one; and the second follower waits for its own.
-// Together they take up to three times as long. So this makes no election that raft's time-outs
-// could not make.
+// Together they take up to three times as long.
+//
+// Raft's time-outs let a leader pass that stands still for little more than one, if it does so
+// at the right moment. This one does not. So it leaves a new leader to them for a while: where
+// each one stalls, since leading is too much for the host, leaders do not follow each other
+// faster than that.
 //
 // Silence counts only for a server that runs on time itself. Where processes wait for a
 // processor, a silent leader is one that waits too, and raft's time-outs decide.
 type silenceWatch struct {
 	detector *crashDetector
 	off      bool
+	led      func() time.Duration // for how long the leader has led, as far as is known
 
 	mu    sync.Mutex
 	timer *time.Timer // nil before the first heartbeat
 	due   time.Time   // when it runs out
+
+	stopped bool
 }
 
 const (
@@ -33,6 +40,8 @@ const (
 	silentLooks = 3
 	lookPause   = 10 * time.Millisecond
 	onTime      = 10 * time.Millisecond
+	// settled is how long a leader must have led.
+	settled = 5 * time.Second
 )
 
 // heard notes a sign of the leader.
@@ -46,12 +55,24 @@ func (w *silenceWatch) heard() {
 func (w *silenceWatch) wait(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.stopped {
+		return
+	}
 	w.due = time.Now().Add(d)
 	if w.timer == nil {
 		w.timer = time.AfterFunc(d, func() { w.detector.background.Go(w.look) })
 		return
 	}
 	w.timer.Reset(d)
+}
+
+// stop ends it.
+func (w *silenceWatch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopped = true; w.timer != nil {
+		w.timer.Stop()
+	}
 }
 
 // late reports whether this server runs later than it asked for.
@@ -81,8 +102,8 @@ func (w *silenceWatch) look() {
 		}
 		late = time.Since(began) > lookPause+onTime
 	}
-	if again, silent := w.suspect(); !late && again == s && silent >= w.detector.silence {
-		w.detector.stand(w.detector.ctx, s, true)
+	if !late && w.led() >= settled && w.detector.holds(s) {
+		w.detector.stand(w.detector.ctx, s)
 	}
 }
 
@@ -98,6 +119,6 @@ func (w *silenceWatch) suspect() (s suspicion, silent time.Duration) {
 		return suspicion{}, 0
 	}
 	return suspicion{
-		id: string(id), addr: d.peers.address(id, leader), term: r.CurrentTerm(),
+		id: string(id), addr: d.peers.address(id, leader), term: r.CurrentTerm(), silent: true,
 	}, time.Since(r.LastContact())
 }

@@ -50,7 +50,7 @@ func (w *nodeWatch) list(wanted context.Context, node *fsm.Node) error {
 		}
 	}
 	slices.SortFunc(wake, neon.ShardID.Compare)
-	w.unsettled.wake(slices.Compact(wake))
+	w.unsettled.wake(w.ctx, slices.Compact(wake))
 	if err != nil {
 		if w.ctx.Err() == nil {
 			w.logger.Info("node could not be listed", "node", node.ID, "err", err)

@@ -49,7 +49,8 @@ const noReturn = time.Hour
 
 // To make loads even, all shards are looked at: 1 s for a million. While that takes long, it
 // is done less often, so that it takes at most one part in busyShare of one processor, or in
-// restShare if there was nothing to be done, but at least every longestPause.
+// restShare if nothing is under way, but at least every longestPause. A full disk does not wait
+// for that.
 const (
 	busyShare, restShare = 20, 200
 	longestPause         = 5 * time.Minute
@@ -57,21 +58,44 @@ const (
 
 // run looks for better places in intervals until the term ends.
 func (o *optimiser) run() {
-	next := time.NewTimer(o.opts.OptimiseInterval)
-	defer next.Stop()
+	tick := time.NewTicker(o.opts.OptimiseInterval)
+	defer tick.Stop()
+	var due time.Time // the next look at all shards
 	for {
 		select {
-		case <-next.C:
-			began, share := time.Now(), time.Duration(restShare)
-			if o.pass(o.opts.OptimiseScan) > 0 {
-				share = busyShare
-			}
-			pause := min(share*time.Since(began), longestPause)
-			next.Reset(max(pause, o.opts.OptimiseInterval))
+		case <-tick.C:
 		case <-o.ctx.Done():
 			return
 		}
+		o.propose(o.plan(o.log.State(), o.opts.OptimiseScan))
+		if time.Now().Before(due) && !o.anyFull() {
+			continue
+		}
+		began := time.Now()
+		intents := o.even(o.log.State())
+		due = time.Now().Add(min(o.share()*time.Since(began), longestPause))
+		o.propose(intents)
 	}
+}
+
+// share is the part of one processor that looks at all shards may take, as its inverse.
+func (o *optimiser) share() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.begun) > 0 {
+		return busyShare
+	}
+	return restShare
+}
+
+// anyFull reports whether a disk is to be relieved.
+func (o *optimiser) anyFull() bool {
+	for _, l := range o.loads() {
+		if l.Full {
+			return true
+		}
+	}
+	return false
 }
 
 // pass proposes better places for the shards of some tenants, one of each, and

@@ -14,8 +14,8 @@ import (
 )
 
 // sizeCalls is how many pageservers are asked at a time, and mostShards what each of them
-// may name. An answer costs 3 µs for each shard; with more than 60,000 the nodes are asked less
-// often, by sizeShare.
+// may name. An answer costs 3 µs for each shard; with more than 60,000 a node that has told is
+// asked again less often, by sizeShare.
 const (
 	sizeCalls  = 16
 	mostShards = 1 << 20
@@ -34,6 +34,8 @@ type sizes struct {
 
 	mu   sync.Mutex
 	told map[neon.NodeID]sizeList // replaced, never changed; guarded by mu
+
+	toldAt map[neon.NodeID]time.Time // guarded by mu
 }
 
 // sized is a shard and its bytes. There are millions of them, and a part in 16 million more
@@ -67,27 +69,27 @@ func (s *sizes) run() {
 	case <-s.ctx.Done():
 		return
 	}
-	next := time.NewTimer(0)
-	defer next.Stop()
+	tick := time.NewTicker(s.opts.SizeInterval)
+	defer tick.Stop()
 	for {
+		s.ask()
 		select {
-		case <-next.C:
-			s.ask()
-			next.Reset(max(s.opts.SizeInterval, time.Duration(s.count())*sizeShare))
+		case <-tick.C:
 		case <-s.ctx.Done():
 			return
 		}
 	}
 }
 
-// count is how many sizes are known.
-func (s *sizes) count() (n int) {
+// due reports whether a node is to be asked: it has not told, or long ago.
+func (s *sizes) due(n neon.NodeID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	all := 0
 	for _, told := range s.told {
-		n += len(told)
+		all += len(told)
 	}
-	return n
+	return s.told[n] == nil || time.Since(s.toldAt[n]) >= time.Duration(all)*sizeShare
 }
 
 // ask asks every pageserver that is available. What one has told holds until it is asked
@@ -99,6 +101,9 @@ func (s *sizes) ask() {
 	for n := range st.Nodes() {
 		if !n.Available() {
 			s.tell(n.ID, nil)
+			continue
+		}
+		if !s.due(n.ID) {
 			continue
 		}
 		wg.Go(func() {
@@ -113,6 +118,7 @@ func (s *sizes) ask() {
 	for id := range s.told {
 		if n, ok := st.Node(id); !ok || n.Tombstone {
 			delete(s.told, id)
+			delete(s.toldAt, id)
 		}
 	}
 }
@@ -144,7 +150,7 @@ func (s *sizes) tell(n neon.NodeID, told sizeList) {
 		delete(s.told, n)
 		return
 	}
-	s.told[n] = told
+	s.told[n], s.toldAt[n] = told, time.Now()
 }
 
 // known tells the sizes of shards, or is nil as long as some schedulable node has not told
@@ -164,6 +170,12 @@ func (s *sizes) known(st *fsm.State) func(*fsm.Shard) uint64 {
 			if n != 0 && n != sh.Attached {
 				size = max(size, told[n].of(sh.ID))
 			}
+		}
+		if size > 0 {
+			return size
+		}
+		for _, list := range told { // it has moved on since it was told of
+			size = max(size, list.of(sh.ID))
 		}
 		return size
 	}

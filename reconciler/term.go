@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"quorate/api/neon"
 	"quorate/fsm"
@@ -115,7 +116,8 @@ func (t *term) addLoops(d Deps) {
 	}
 	t.sizes = &sizes{
 		ctx: t.ctx, opts: d.Options, log: d.Log, asker: d.Sizes, logger: d.Logger,
-		told: make(map[neon.NodeID]sizeList), ready: t.ready,
+		told: make(map[neon.NodeID]sizeList), toldAt: make(map[neon.NodeID]time.Time),
+		ready: t.ready,
 	}
 	t.optimiser = &optimiser{
 		ctx: t.ctx, opts: d.Options, log: d.Log, metrics: d.Metrics, logger: d.Logger,

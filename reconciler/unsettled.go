@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"context"
 	"slices"
 
 	"quorate/api/neon"
@@ -27,11 +28,15 @@ type unsettled struct {
 const wakeLot = 256
 
 // wake has those of some shards looked at that are not as their records say, or whose end
-// of work somebody waits for. What changes while it looks has them looked at by itself.
-func (u *unsettled) wake(ids []neon.ShardID) {
+// of work somebody waits for, until the term's ctx ends. What changes while it looks has them
+// looked at by itself.
+func (u *unsettled) wake(ctx context.Context, ids []neon.ShardID) {
 	st := u.log.State()
 	lot := make([]neon.ShardID, 0, wakeLot)
 	for part := range slices.Chunk(ids, wakeLot) {
+		if ctx.Err() != nil {
+			return
+		}
 		lot = lot[:0]
 		for _, id := range part {
 			if !u.settled(st, id) {

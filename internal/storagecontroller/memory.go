@@ -24,9 +24,10 @@ const (
 	leastReturned = 8 << 20
 
 	// largeHeap is from when on garbage costs more than its collection: as much garbage as
-	// what is in use is let be by default, and largeShare in percent of it from there on.
-	largeHeap  = 64 << 20
-	largeShare = 50
+	// what is in use is let be by default, fullShare, and largeShare in percent of it from
+	// there on, until less than smallHeap is in use.
+	largeHeap, smallHeap  = 64 << 20, 48 << 20
+	largeShare, fullShare = 50, 100
 	// limitShare is the part of the memory that the control group allows within which the
 	// runtime tries to stay. The rest is for what is not the heap, such as buffers of the
 	// kernel.
@@ -60,12 +61,16 @@ func (m memory) returns(before memory) bool {
 	return spare > max(leastReturned, m.live/2)
 }
 
-// garbageShare is how much garbage there may be, in percent of what is in use.
-func (m memory) garbageShare() int {
-	if m.live > largeHeap {
+// garbageShare is how much garbage there may be, in percent of what is in use, after another
+// share.
+func (m memory) garbageShare(before int) int {
+	switch {
+	case m.live > largeHeap:
 		return largeShare
+	case m.live < smallHeap:
+		return fullShare
 	}
-	return 100
+	return before
 }
 
 // limitMemory has the runtime stay within what the control group of the process allows, if
@@ -84,6 +89,7 @@ func manageMemory(ctx context.Context) {
 	tick := time.NewTicker(memoryPause)
 	defer tick.Stop()
 	chosen := os.Getenv("GOGC") != ""
+	share := fullShare
 	for before := readMemory(); ; {
 		select {
 		case <-tick.C:
@@ -91,8 +97,9 @@ func manageMemory(ctx context.Context) {
 			return
 		}
 		now := readMemory()
-		if !chosen {
-			debug.SetGCPercent(now.garbageShare())
+		if next := now.garbageShare(share); !chosen && next != share {
+			share = next
+			debug.SetGCPercent(share)
 		}
 		if now.returns(before) {
 			debug.FreeOSMemory()

@@ -32,9 +32,16 @@ func TestAProcessAtRestReturnsMemory(t *testing.T) {
 
 // A large heap has less garbage beside it than a small one.
 func TestALargeHeapHasLessGarbage(t *testing.T) {
-	for live, want := range map[uint64]int{10 << 20: 100, 64 << 20: 100, 400 << 20: largeShare} {
-		if got := (memory{live: live}).garbageShare(); got != want {
-			t.Errorf("%d bytes in use: %d %%, want %d %%", live, got, want)
+	share := fullShare
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{
+		{10 << 20, fullShare}, {60 << 20, fullShare}, {400 << 20, largeShare},
+		{60 << 20, largeShare}, {40 << 20, fullShare},
+	} {
+		if share = (memory{live: c.live}).garbageShare(share); share != c.want {
+			t.Errorf("%d bytes in use: %d %%, want %d %%", c.live, share, c.want)
 		}
 	}
 }

@@ -30,9 +30,9 @@ type Timeouts struct {
 	// Heartbeat is how long a follower waits for its leader before it asks for votes.
 	// Election is how long a candidate waits for them. Default 400 ms each. The death of
 	// a process is noticed at once, so these are for frozen and lost hosts, which cost
-	// little more than once as much, and up to three times on a busy machine. At 150 ms three of five runs on a busy machine
-	// elected needlessly, at 250 ms none. At 500 ms one of 22 frozen leaders cost more
-	// than 1.5 s.
+	// little more than once as much, and up to three times on a busy machine. At 150 ms
+	// three of five runs on a busy machine elected needlessly, at 250 ms none. At 500 ms
+	// one of 22 frozen leaders cost more than 1.5 s.
 	Heartbeat, Election time.Duration
 	// Lease is how long a leader goes on without a majority. Default Heartbeat, which is
 	// the most that raft allows. No promise rests on the lease: reads ask the voters. A

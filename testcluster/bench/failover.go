@@ -50,6 +50,8 @@ const (
 	// controlWindow is the time before an event in which the longest gap is
 	// measured for comparison.
 	controlWindow = time.Second
+	// silentWindow is that before an event that silences the leader: five seconds and one.
+	silentWindow = 6 * time.Second
 
 	// roundTimeout bounds one event with its recovery.
 	roundTimeout = time.Minute
@@ -62,6 +64,15 @@ type event struct {
 	strike func(ctx context.Context, c *testcluster.Cluster, leader int) error
 	heal   func(ctx context.Context, c *testcluster.Cluster, victim int) error
 	count  int
+}
+
+// after is how long the leader leads before the event. One that has just begun to lead is left
+// to raft's time-outs when it falls silent, which is not what an operator meets.
+func (e event) after() time.Duration {
+	if e.name == "freeze" || e.name == "cut" {
+		return silentWindow
+	}
+	return controlWindow
 }
 
 // Failover measures how long writes wait when leaders go. An error other than ErrMissed is met
@@ -372,7 +383,7 @@ func (o *FailoverOptions) round(
 		return err
 	}
 	// Events must not always meet the same moment between two heartbeats.
-	if err := wait.Sleep(ctx, controlWindow+rand.N(200*time.Millisecond)); err != nil {
+	if err := wait.Sleep(ctx, e.after()+rand.N(200*time.Millisecond)); err != nil {
 		return err
 	}
 	at := l.now()

@@ -49,6 +49,8 @@ const (
 	NotListed         Code = "pageserver_silent"
 	NotWanted         Code = "location_unknown"
 	AttachedElsewhere Code = "attached_elsewhere"
+	EmptyDatabase     Code = "empty_database"
+	AttachedStranger  Code = "attached_without_row"
 )
 
 // The codes of what is found in our state.

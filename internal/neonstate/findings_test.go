@@ -80,6 +80,10 @@ func TestFindings(t *testing.T) {
 		}, neonstate.UnknownSchema, neonstate.Left},
 		"hadron": {func(c *neondb.Content) { c.Schema.Unused = 1 }, neonstate.UnusedRows,
 			neonstate.Left},
+		"no shards": {func(c *neondb.Content) { c.Shards, c.Timelines = nil, nil },
+			neonstate.EmptyDatabase, neonstate.Wrong},
+		"no pageservers": {func(c *neondb.Content) { c.Nodes = nil }, neonstate.EmptyDatabase,
+			neonstate.Wrong},
 		"two leaders": {func(c *neondb.Content) {
 			c.Leaders = make([]neondb.Leader, 2)
 		}, neonstate.MoreLeaders, neonstate.Wrong},
@@ -205,6 +209,33 @@ func ops(kind string, generation int32, timeline string) []neondb.OpRow {
 	return []neondb.OpRow{{
 		Safekeeper: 1, Tenant: tenantA, Timeline: timeline, Generation: generation, Kind: kind,
 	}}
+}
+
+// TestAnOlderCopyIsSeenByWhatIsServed lists tenants that the database does not have.
+func TestAnOlderCopyIsSeenByWhatIsServed(t *testing.T) {
+	id, _ := neon.ParseTenantID(tenantB)
+	for mode, code := range map[neon.LocationMode]neonstate.Code{
+		neon.AttachedSingle: neonstate.AttachedStranger,
+		neon.AttachedMulti:  neonstate.AttachedStranger,
+		neon.AttachedStale:  neonstate.AttachedStranger,
+		neon.Secondary:      neonstate.NotWanted,
+	} {
+		seen := neonstate.Seen{
+			1: nil, 2: {{Shard: neon.Unsharded(id)}},
+			3: {{Shard: neon.Unsharded(id), Config: &neon.LocationConfig{Mode: mode}}},
+		}
+		in, err := neonstate.FromRows(plain(), seen, "origin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := len(in.Findings.Blocking(nil)) > 0
+		if in.Findings.Count(code) != 1 || blocks != (code == neonstate.AttachedStranger) {
+			t.Errorf("%s: found %v", mode, in.Findings)
+		}
+		if left := in.Findings.Blocking([]neonstate.Code{code}); len(left) > 0 {
+			t.Errorf("%s: blocks though accepted: %v", mode, left)
+		}
+	}
 }
 
 func TestSplitIsUndone(t *testing.T) {

@@ -116,6 +116,10 @@ func (w *fromRows) schema() {
 	if n := w.c.Schema.Unused; n > 0 {
 		w.f.add(Left, UnusedRows, "hadron_*", "%d rows that the existing controller never reads", n)
 	}
+	if shards, nodes := len(w.c.Shards), len(w.c.Nodes); shards == 0 || nodes == 0 {
+		w.f.add(Wrong, EmptyDatabase, "database", "%d shards, %d pageservers: it is the wrong one, "+
+			"or one that was never used", shards, nodes)
+	}
 	if n := len(w.c.Leaders); n > 1 {
 		w.f.add(Wrong, MoreLeaders, "controllers",
 			"%d rows: the existing controller does not start with more than one", n)

@@ -232,11 +232,24 @@ func (w *fromRows) strangers() {
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(w.observed), neon.ShardID.Compare) {
-		if !known[id] {
-			w.f.add(Left, NotWanted, id, "pageserver %d has it, and no row: it will be detached",
-				w.observed[id][0].node)
+		if known[id] {
+			continue
 		}
+		all := w.observed[id]
+		i := slices.IndexFunc(all, location.attached)
+		if i < 0 {
+			w.f.add(Left, NotWanted, id, "pageserver %d has it, and no row: it will be detached",
+				all[0].node)
+			continue
+		}
+		w.f.add(Wrong, AttachedStranger, id, "pageserver %d serves it, and it has no row: the "+
+			"database is an older copy, or this shard will be detached", all[i].node)
 	}
+}
+
+// attached reports whether a pageserver serves what it has.
+func (l location) attached() bool {
+	return l.conf != nil && l.conf.Mode.Attached()
 }
 
 // takeSplit takes a split that has not ended: the children are removed again.

@@ -279,6 +279,8 @@ func compare(t *testing.T, was, is *neondb.Content) {
 func TestMovingCommandLines(t *testing.T) {
 	for _, args := range []string{
 		"import --from=", "import --from x --cut-over", "import --from x --snapshot f",
+		"import --from x --cut-over --snapshot f",
+		"import --from x --cut-over --snapshot f --pageservers --unchecked",
 		"import --from x --interval 0s", "import --from x --address-for-peers http://a",
 		"import --from x -o yaml", "export --data-dir d", "export --to x",
 		"export --to x --snapshot f", "export --to x --snapshot f --copy --stopped",

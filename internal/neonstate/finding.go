@@ -47,6 +47,7 @@ const (
 	BadImport         Code = "bad_import"
 	MoreLeaders       Code = "more_leaders"
 	NotListed         Code = "pageserver_silent"
+	NotAsked          Code = "pageservers_not_asked"
 	NotWanted         Code = "location_unknown"
 	AttachedElsewhere Code = "attached_elsewhere"
 	EmptyDatabase     Code = "empty_database"
@@ -94,11 +95,15 @@ func (f Findings) Sort() {
 	})
 }
 
+// never are the codes that nobody can accept: numbers would be issued twice.
+var never = []Code{Exhausted}
+
 // Blocking are the codes of what is wrong and not accepted.
 func (f Findings) Blocking(accepted []Code) []Code {
 	found := map[Code]bool{}
 	for _, one := range f {
-		if one.Severity == Wrong && !slices.Contains(accepted, one.Code) {
+		if one.Severity == Wrong &&
+			(slices.Contains(never, one.Code) || !slices.Contains(accepted, one.Code)) {
 			found[one.Code] = true
 		}
 	}

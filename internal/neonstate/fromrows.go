@@ -206,6 +206,10 @@ func (w *fromRows) takeSeen() {
 			w.observed[l.Shard] = append(w.observed[l.Shard], location{id, l.Config})
 		}
 	}
+	if w.seen == nil && len(w.r.Nodes) > 0 {
+		w.f.add(Changed, NotAsked, "pageservers",
+			"none was asked what it has: secondaries are not known, and may be made again elsewhere")
+	}
 	for _, n := range w.r.Nodes {
 		if _, ok := w.seen[n.ID]; w.seen != nil && !ok && !n.Tombstone {
 			w.f.add(Changed, NotListed, fmt.Sprintf("pageserver %d", n.ID),

@@ -81,6 +81,9 @@ func newImportCommand() *cobra.Command {
 	fs.StringVar(&f.caFile, "ssl-ca-file", "", "`file` with more roots to trust")
 	fs.DurationVar(&f.every, "interval", 10*time.Second, "of --follow")
 	fs.StringVarP(&f.output, "output", "o", "text", "`format` of the answer: text or json")
+	for _, secret := range []string{"from", "jwt-token", "peer-jwt-token"} {
+		fs.Lookup(secret).DefValue = ""
+	}
 	cmd.MarkFlagsMutuallyExclusive("plan", "cut-over", "abort", "follow")
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -301,6 +302,22 @@ func TestMovingCommandLines(t *testing.T) {
 		if code := Run(args, Seams{}); code != exitError {
 			t.Errorf("%v: exits with %d", args, code)
 		}
+	}
+}
+
+// TestHelpShowsNoSecrets: those of the environment are what the flags are when none is given.
+func TestHelpShowsNoSecrets(t *testing.T) {
+	for _, name := range []string{"DATABASE_URL", "PAGESERVER_JWT_TOKEN", "PEER_JWT_TOKEN"} {
+		t.Setenv(name, "hush-"+name)
+	}
+	for _, name := range []string{"import", "export"} {
+		if out := mustRun(t, name, "--help"); strings.Contains(out, "hush") {
+			t.Errorf("%s shows a secret:\n%s", name, out)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "none")
+	if _, err := command(t, "export", "--data-dir", dir); errors.Is(err, errUsage) {
+		t.Errorf("the URL of the environment is not taken: %v", err)
 	}
 }
 

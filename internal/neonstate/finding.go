@@ -23,6 +23,7 @@ type Code string
 // The codes of what is found in the rows of an existing controller.
 const (
 	UnknownSchema     Code = "unknown_schema"
+	IncompleteSchema  Code = "incomplete_schema"
 	UnusedRows        Code = "unused_rows"
 	BadRow            Code = "bad_row"
 	UnknownSetting    Code = "unknown_setting"

@@ -83,6 +83,8 @@ func TestFindings(t *testing.T) {
 		}, neonstate.UnknownSchema, neonstate.Left},
 		"hadron": {func(c *neondb.Content) { c.Schema.Unused = 1 }, neonstate.UnusedRows,
 			neonstate.Left},
+		"a part": {func(c *neondb.Content) { c.Schema.Lost = []string{"timelines"} },
+			neonstate.IncompleteSchema, neonstate.Wrong},
 		"no shards": {func(c *neondb.Content) { c.Shards, c.Timelines = nil, nil },
 			neonstate.EmptyDatabase, neonstate.Wrong},
 		"no pageservers": {func(c *neondb.Content) { c.Nodes = nil }, neonstate.EmptyDatabase,

@@ -113,6 +113,10 @@ func (w *fromRows) schema() {
 		w.f.add(severity, UnknownSchema, what,
 			"no known schema has it: its %d values are not taken", values)
 	}
+	for _, what := range w.c.Schema.Lost {
+		w.f.add(Wrong, IncompleteSchema, what, "is missing, and the migrations that are noted have "+
+			"made it, or none is noted: the database is a part of one")
+	}
 	if n := w.c.Schema.Unused; n > 0 {
 		w.f.add(Left, UnusedRows, "hadron_*", "%d rows that the existing controller never reads", n)
 	}

@@ -142,13 +142,21 @@ func (f *exportFlags) final(ctx context.Context, r *app.Rescue) error {
 	if err := r.CheckOthersGone(ctx); err != nil {
 		return err
 	}
-	p := r.Plan()
-	switch {
-	case f.anywhere:
+	if f.anywhere {
 		return nil
+	}
+	return newest(r.Plan().SurvivorInfo)
+}
+
+// newest makes sure that a disk has all that was acknowledged.
+func newest(p cluster.SurvivorInfo) error {
+	switch {
 	case p.GoneBack:
 		return errors.New("this disk has gone back to an older state: export from another replica, " +
 			"or say --any-replica")
+	case p.Leader == "" && len(p.Members) > 1:
+		return errors.New("this disk does not say who led last: export from the replica that led, " +
+			"which you have stopped last, and say --any-replica")
 	case p.Leader != "" && p.Leader != p.ServerID:
 		return fmt.Errorf("%s led last, and this is %s: what only the others have would be lost; "+
 			"export from %s, or say --any-replica", p.Leader, p.ServerID, p.Leader)

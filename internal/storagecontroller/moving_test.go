@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"quorate/api/neon"
+	"quorate/cluster"
 	"quorate/internal/app"
 	"quorate/internal/handover"
 	"quorate/internal/neondb"
@@ -318,6 +319,25 @@ func TestHelpShowsNoSecrets(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	if _, err := command(t, "export", "--data-dir", dir); errors.Is(err, errUsage) {
 		t.Errorf("the URL of the environment is not taken: %v", err)
+	}
+}
+
+func TestOnlyTheDiskOfTheLastLeaderIsExported(t *testing.T) {
+	one, two := make([]cluster.Member, 1), make([]cluster.Member, 2)
+	for name, test := range map[string]struct {
+		cluster.SurvivorInfo
+		refused bool
+	}{
+		"alone":           {cluster.SurvivorInfo{ServerID: "a", Members: one}, false},
+		"nobody is known": {cluster.SurvivorInfo{ServerID: "a", Members: two}, true},
+		"another led":     {cluster.SurvivorInfo{ServerID: "a", Members: two, Leader: "b"}, true},
+		"it led":          {cluster.SurvivorInfo{ServerID: "a", Members: two, Leader: "a"}, false},
+		"gone back": {cluster.SurvivorInfo{ServerID: "a", Members: two, Leader: "a",
+			GoneBack: true}, true},
+	} {
+		if err := newest(test.SurvivorInfo); (err != nil) != test.refused {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -86,7 +86,9 @@ var tables = []table{
 		{name: "address", def: "varchar NOT NULL"},
 		{name: "started_at", def: "timestamptz NOT NULL"},
 	}},
-	{name: "safekeepers", since: "20240823102952", key: "id", gone: []string{"active"}, columns: []column{
+	{name: "safekeepers", key: "id", since: "20240823102952", gone: []string{
+		"active",
+	}, columns: []column{
 		{name: "id", def: "bigint NOT NULL"},
 		{name: "region_id", def: "text NOT NULL"},
 		{name: "version", def: "bigint NOT NULL"},
@@ -125,11 +127,12 @@ var tables = []table{
 			{name: "op_kind", def: "varchar NOT NULL"},
 		},
 	},
-	{name: "timeline_imports", since: "20250318103700", key: "tenant_id, timeline_id", columns: []column{
-		{name: "tenant_id", def: "varchar NOT NULL"},
-		{name: "timeline_id", def: "varchar NOT NULL"},
-		{name: "shard_statuses", def: "jsonb NOT NULL", read: "shard_statuses::text"},
-	}},
+	{name: "timeline_imports", key: "tenant_id, timeline_id",
+		since: "20250318103700", columns: []column{
+			{name: "tenant_id", def: "varchar NOT NULL"},
+			{name: "timeline_id", def: "varchar NOT NULL"},
+			{name: "shard_statuses", def: "jsonb NOT NULL", read: "shard_statuses::text"},
+		}},
 	{name: "hadron_safekeepers", key: "sk_node_id", columns: []column{
 		{name: "sk_node_id", def: "bigint NOT NULL"},
 		{name: "listen_http_addr", def: "varchar NOT NULL"},

@@ -59,7 +59,8 @@ func (m *marks) mark(ctx context.Context) {
 	if m.node.leads() {
 		now.Contact = time.Now().UTC()
 	}
-	if now.Term == m.written.Term && now.Index == m.written.Index {
+	now, changed := succeeds(now, m.written)
+	if !changed {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, markLimit)
@@ -69,6 +70,17 @@ func (m *marks) mark(ctx context.Context) {
 		return
 	}
 	m.written = now
+}
+
+// succeeds is the mark that is written after another, and whether there is something to
+// write. The last leader stays known: who is stopped while nobody leads must not look like
+// one that led itself.
+func succeeds(now, written store.Mark) (store.Mark, bool) {
+	if now.Leader == "" {
+		now.Leader = written.Leader
+	}
+	return now, now.Term != written.Term || now.Index != written.Index ||
+		now.Leader != written.Leader
 }
 
 func (m *marks) progress(ctx context.Context) {

@@ -253,6 +253,28 @@ func TestEmptyDatabaseHasNoState(t *testing.T) {
 	}
 }
 
+// TestAPartOfADatabaseIsNoOlderSchema takes away what the noted migrations have made.
+func TestAPartOfADatabaseIsNoOlderSchema(t *testing.T) {
+	db, conn := database(t)
+	write(t, db, &neondb.Content{})
+	if c := read(t, db); len(c.Schema.Lost) > 0 {
+		t.Errorf("a whole one lacks %v", c.Schema.Lost)
+	}
+	exec(t, conn, "DROP TABLE timelines", "ALTER TABLE nodes DROP COLUMN lifecycle")
+	want := []string{"nodes.lifecycle", "timelines"}
+	if c := read(t, db); !reflect.DeepEqual(c.Schema.Lost, want) {
+		t.Errorf("lacks %v", c.Schema.Lost)
+	}
+	exec(t, conn, "DELETE FROM __diesel_schema_migrations WHERE version > '20250214160526'")
+	if c := read(t, db); !reflect.DeepEqual(c.Schema.Lost, want[1:]) {
+		t.Errorf("an older one lacks %v", c.Schema.Lost)
+	}
+	exec(t, conn, "DROP TABLE __diesel_schema_migrations")
+	if c := read(t, db); !reflect.DeepEqual(c.Schema.Lost, want) {
+		t.Errorf("one without a note lacks %v", c.Schema.Lost)
+	}
+}
+
 // history is what each migration has made of the schema, in our words.
 var history = []struct {
 	version    string
@@ -341,6 +363,9 @@ func TestEverySchemaIsReadAndBroughtUpToDate(t *testing.T) {
 		c := read(t, db)
 		if c.Schema.Migration != history[upTo].version || len(c.Schema.Unknown) > 0 {
 			t.Errorf("schema %+v", c.Schema)
+		}
+		if len(c.Schema.Lost) > 0 {
+			t.Errorf("after %s it lacks %v", history[upTo].version, c.Schema.Lost)
 		}
 		if upTo < len(history)-1 && len(c.Schema.Missing) == 0 {
 			t.Errorf("nothing is missing after %s", history[upTo].version)

@@ -61,6 +61,7 @@ func readAll(ctx context.Context, tx pgx.Tx) (*Content, error) {
 	}
 	r.unused(ctx)
 	r.migration(ctx)
+	c.Schema.Lost = lost(c.Schema.Missing, c.Schema.Migration)
 	r.unknown(ctx)
 	if r.err == nil {
 		c.Mark, r.err = readMark(ctx, tx, there)

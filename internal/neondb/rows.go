@@ -24,6 +24,7 @@ type Schema struct {
 	Migration string
 
 	Missing []string       // tables and columns that an older schema lacks
+	Lost    []string       // those missing that the migrations which have run have made
 	Unknown map[string]int // tables and columns of no known schema, with their values
 
 	// Unused are the rows of tables that the existing controller never reads.

@@ -7,8 +7,9 @@ import (
 
 // column is one column of the schema after the last known migration.
 type column struct {
-	name string
-	def  string // type, constraints and default
+	name  string
+	def   string // type, constraints and default
+	since string // the migration that has added it; empty: that of the table
 
 	// absent is the SQL that stands for the column where it is missing; empty: every schema
 	// has it. read is the SQL that reads it, if that is not its name.
@@ -24,6 +25,7 @@ func (c column) reading() string {
 
 type table struct {
 	name    string
+	since   string // the migration that has made it
 	columns []column
 	key     string   // the columns of the primary key
 	more    string   // further constraints
@@ -45,12 +47,12 @@ var tables = []table{
 		{name: "config", def: "text NOT NULL"},
 		{
 			name: "scheduling_policy", def: `varchar NOT NULL DEFAULT '"Active"'`,
-			absent: `'"Active"'`,
+			absent: `'"Active"'`, since: "20240327133204",
 		},
-		{name: "preferred_az_id", def: "varchar", absent: "NULL"},
+		{name: "preferred_az_id", def: "varchar", absent: "NULL", since: "20240905104500"},
 	}, index: "CREATE INDEX IF NOT EXISTS tenant_shards_tenant_id ON tenant_shards (tenant_id)"},
 	{
-		name: "metadata_health", key: "tenant_id, shard_number, shard_count",
+		name: "metadata_health", since: "20240723191537", key: "tenant_id, shard_number, shard_count",
 		more: ", FOREIGN KEY (tenant_id, shard_number, shard_count) " +
 			"REFERENCES tenant_shards ON DELETE CASCADE",
 		columns: []column{
@@ -61,7 +63,7 @@ var tables = []table{
 			{name: "last_scrubbed_at", def: "timestamptz NOT NULL DEFAULT now()"},
 		},
 	},
-	{name: "nodes", key: "node_id", columns: []column{
+	{name: "nodes", since: "20240107212945", key: "node_id", columns: []column{
 		{name: "node_id", def: "bigint NOT NULL"},
 		{name: "scheduling_policy", def: "varchar NOT NULL"},
 		{name: "listen_http_addr", def: "varchar NOT NULL"},
@@ -70,18 +72,23 @@ var tables = []table{
 		{name: "listen_pg_port", def: "integer NOT NULL"},
 		{
 			name: "availability_zone_id", def: "varchar NOT NULL", absent: "''",
-			read: "coalesce(availability_zone_id, '')",
+			read: "coalesce(availability_zone_id, '')", since: "20240827184400",
 		},
-		{name: "listen_https_port", def: "integer", absent: "NULL"},
-		{name: "lifecycle", def: "varchar NOT NULL DEFAULT 'active'", absent: "'active'"},
-		{name: "listen_grpc_addr", def: "varchar", absent: "NULL"},
-		{name: "listen_grpc_port", def: "integer", absent: "NULL"},
+		{name: "listen_https_port", def: "integer", absent: "NULL", since: "20250211144848"},
+		{
+			name: "lifecycle", def: "varchar NOT NULL DEFAULT 'active'", absent: "'active'",
+			since: "20250601201442",
+		},
+		{name: "listen_grpc_addr", def: "varchar", absent: "NULL", since: "20250617082247"},
+		{name: "listen_grpc_port", def: "integer", absent: "NULL", since: "20250617082247"},
 	}},
-	{name: "controllers", key: "address, started_at", columns: []column{
+	{name: "controllers", since: "20240726140924", key: "address, started_at", columns: []column{
 		{name: "address", def: "varchar NOT NULL"},
 		{name: "started_at", def: "timestamptz NOT NULL"},
 	}},
-	{name: "safekeepers", key: "id", gone: []string{"active"}, columns: []column{
+	{name: "safekeepers", key: "id", since: "20240823102952", gone: []string{
+		"active",
+	}, columns: []column{
 		{name: "id", def: "bigint NOT NULL"},
 		{name: "region_id", def: "text NOT NULL"},
 		{name: "version", def: "bigint NOT NULL"},
@@ -91,11 +98,11 @@ var tables = []table{
 		{name: "availability_zone_id", def: "text NOT NULL"},
 		{
 			name: "scheduling_policy", def: "varchar NOT NULL DEFAULT 'activating'",
-			absent: "'pause'",
+			absent: "'pause'", since: "20241212212515",
 		},
-		{name: "https_port", def: "integer", absent: "NULL"},
+		{name: "https_port", def: "integer", absent: "NULL", since: "20250228141741"},
 	}},
-	{name: "timelines", key: "tenant_id, timeline_id", columns: []column{
+	{name: "timelines", since: "20250214160526", key: "tenant_id, timeline_id", columns: []column{
 		{name: "tenant_id", def: "varchar NOT NULL"},
 		{name: "timeline_id", def: "varchar NOT NULL"},
 		{name: "start_lsn", def: "pg_lsn NOT NULL", read: "start_lsn::text"},
@@ -104,10 +111,14 @@ var tables = []table{
 		{name: "new_sk_set", def: "bigint[]"},
 		{name: "cplane_notified_generation", def: "integer NOT NULL"},
 		{name: "deleted_at", def: "timestamptz"},
-		{name: "sk_set_notified_generation", def: "integer NOT NULL DEFAULT 1", absent: "1"},
+		{
+			name: "sk_set_notified_generation", def: "integer NOT NULL DEFAULT 1", absent: "1",
+			since: "20250708114340",
+		},
 	}},
 	{
 		name: "safekeeper_timeline_pending_ops", key: "tenant_id, timeline_id, sk_id",
+		since: "20250214160526",
 		columns: []column{
 			{name: "sk_id", def: "bigint NOT NULL"},
 			{name: "tenant_id", def: "varchar NOT NULL"},
@@ -116,11 +127,12 @@ var tables = []table{
 			{name: "op_kind", def: "varchar NOT NULL"},
 		},
 	},
-	{name: "timeline_imports", key: "tenant_id, timeline_id", columns: []column{
-		{name: "tenant_id", def: "varchar NOT NULL"},
-		{name: "timeline_id", def: "varchar NOT NULL"},
-		{name: "shard_statuses", def: "jsonb NOT NULL", read: "shard_statuses::text"},
-	}},
+	{name: "timeline_imports", key: "tenant_id, timeline_id",
+		since: "20250318103700", columns: []column{
+			{name: "tenant_id", def: "varchar NOT NULL"},
+			{name: "timeline_id", def: "varchar NOT NULL"},
+			{name: "shard_statuses", def: "jsonb NOT NULL", read: "shard_statuses::text"},
+		}},
 	{name: "hadron_safekeepers", key: "sk_node_id", columns: []column{
 		{name: "sk_node_id", def: "bigint NOT NULL"},
 		{name: "listen_http_addr", def: "varchar NOT NULL"},
@@ -159,6 +171,28 @@ func find(name string) (table, bool) {
 func (t table) knows(name string) bool {
 	return slices.Contains(t.gone, name) ||
 		slices.ContainsFunc(t.columns, func(c column) bool { return c.name == name })
+}
+
+// since is the migration that has made a table, or a column of one (table.column).
+func since(what string) string {
+	name, column, _ := strings.Cut(what, ".")
+	t, _ := find(name)
+	for _, c := range t.columns {
+		if c.name == column {
+			return c.since
+		}
+	}
+	return t.since
+}
+
+// lost are those missing that the migrations noted have made. Without a note, all may be.
+func lost(missing []string, newest string) (all []string) {
+	for _, what := range missing {
+		if newest == "" || since(what) <= newest {
+			all = append(all, what)
+		}
+	}
+	return all
 }
 
 // create is the statement that makes the table.

@@ -23,6 +23,7 @@ type Code string
 // The codes of what is found in the rows of an existing controller.
 const (
 	UnknownSchema     Code = "unknown_schema"
+	IncompleteSchema  Code = "incomplete_schema"
 	UnusedRows        Code = "unused_rows"
 	BadRow            Code = "bad_row"
 	UnknownSetting    Code = "unknown_setting"
@@ -47,8 +48,11 @@ const (
 	BadImport         Code = "bad_import"
 	MoreLeaders       Code = "more_leaders"
 	NotListed         Code = "pageserver_silent"
+	NotAsked          Code = "pageservers_not_asked"
 	NotWanted         Code = "location_unknown"
 	AttachedElsewhere Code = "attached_elsewhere"
+	EmptyDatabase     Code = "empty_database"
+	AttachedStranger  Code = "attached_without_row"
 )
 
 // The codes of what is found in our state.
@@ -92,11 +96,15 @@ func (f Findings) Sort() {
 	})
 }
 
+// never are the codes that nobody can accept: numbers would be issued twice.
+var never = []Code{Exhausted}
+
 // Blocking are the codes of what is wrong and not accepted.
 func (f Findings) Blocking(accepted []Code) []Code {
 	found := map[Code]bool{}
 	for _, one := range f {
-		if one.Severity == Wrong && !slices.Contains(accepted, one.Code) {
+		if one.Severity == Wrong &&
+			(slices.Contains(never, one.Code) || !slices.Contains(accepted, one.Code)) {
 			found[one.Code] = true
 		}
 	}

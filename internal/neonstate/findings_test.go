@@ -48,7 +48,10 @@ func shardRow(tenant string, number, count int32) neondb.ShardRow {
 }
 
 func TestNothingIsFoundInAPlainDatabase(t *testing.T) {
-	in := fromRows(t, 0, plain())
+	in, err := neonstate.FromRows(plain(), neonstate.Seen{1: nil, 2: nil, 3: nil}, "origin")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(in.Findings) > 0 {
 		t.Errorf("found %v", in.Findings)
 	}
@@ -80,6 +83,12 @@ func TestFindings(t *testing.T) {
 		}, neonstate.UnknownSchema, neonstate.Left},
 		"hadron": {func(c *neondb.Content) { c.Schema.Unused = 1 }, neonstate.UnusedRows,
 			neonstate.Left},
+		"a part": {func(c *neondb.Content) { c.Schema.Lost = []string{"timelines"} },
+			neonstate.IncompleteSchema, neonstate.Wrong},
+		"no shards": {func(c *neondb.Content) { c.Shards, c.Timelines = nil, nil },
+			neonstate.EmptyDatabase, neonstate.Wrong},
+		"no pageservers": {func(c *neondb.Content) { c.Nodes = nil }, neonstate.EmptyDatabase,
+			neonstate.Wrong},
 		"two leaders": {func(c *neondb.Content) {
 			c.Leaders = make([]neondb.Leader, 2)
 		}, neonstate.MoreLeaders, neonstate.Wrong},
@@ -120,6 +129,12 @@ func TestFindings(t *testing.T) {
 			neonstate.Wrong},
 		"unknown setting": {func(c *neondb.Content) { c.Shards[0].Config = `{"brand_new":1}` },
 			neonstate.UnknownSetting, neonstate.Wrong},
+		"unknown setting of the second": {func(c *neondb.Content) {
+			a, b := shardRow(tenantA, 0, 2), shardRow(tenantA, 1, 2)
+			b.Config = `{"brand_new":1}`
+			c.Shards = []neondb.ShardRow{a, b}
+		}, neonstate.UnknownSetting, neonstate.Wrong},
+		"nobody asked": {func(*neondb.Content) {}, neonstate.NotAsked, neonstate.Changed},
 		"mixed": {func(c *neondb.Content) {
 			a, b := shardRow(tenantA, 0, 2), shardRow(tenantA, 1, 2)
 			a.Placement, a.Pageserver = `"Detached"`, nil
@@ -205,6 +220,64 @@ func ops(kind string, generation int32, timeline string) []neondb.OpRow {
 	return []neondb.OpRow{{
 		Safekeeper: 1, Tenant: tenantA, Timeline: timeline, Generation: generation, Kind: kind,
 	}}
+}
+
+// TestAnOlderCopyIsSeenByWhatIsServed lists tenants that the database does not have.
+func TestAnOlderCopyIsSeenByWhatIsServed(t *testing.T) {
+	id, _ := neon.ParseTenantID(tenantB)
+	for mode, code := range map[neon.LocationMode]neonstate.Code{
+		neon.AttachedSingle: neonstate.AttachedStranger,
+		neon.AttachedMulti:  neonstate.AttachedStranger,
+		neon.AttachedStale:  neonstate.AttachedStranger,
+		neon.Secondary:      neonstate.NotWanted,
+	} {
+		seen := neonstate.Seen{
+			1: nil, 2: {{Shard: neon.Unsharded(id)}},
+			3: {{Shard: neon.Unsharded(id), Config: &neon.LocationConfig{Mode: mode}}},
+		}
+		in, err := neonstate.FromRows(plain(), seen, "origin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := len(in.Findings.Blocking(nil)) > 0
+		if in.Findings.Count(code) != 1 || blocks != (code == neonstate.AttachedStranger) {
+			t.Errorf("%s: found %v", mode, in.Findings)
+		}
+		if left := in.Findings.Blocking([]neonstate.Code{code}); len(left) > 0 {
+			t.Errorf("%s: blocks though accepted: %v", mode, left)
+		}
+	}
+}
+
+// TestNumbersThatCannotBeCountedAreNotAccepted: the shard would begin below what was issued.
+func TestNumbersThatCannotBeCountedAreNotAccepted(t *testing.T) {
+	id, _ := neon.ParseTenantID(tenantA)
+	in, err := neonstate.FromRows(plain(), neonstate.Seen{1: {{
+		Shard: neon.Unsharded(id), Config: &neon.LocationConfig{
+			Mode: neon.AttachedSingle, Generation: new(neon.Generation(1<<31 - 5)),
+		},
+	}}}, "origin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := in.Findings.Blocking(in.Findings.Blocking(nil)); len(b) != 1 ||
+		b[0] != neonstate.Exhausted {
+		t.Errorf("blocking though accepted: %v", b)
+	}
+}
+
+// TestSecondaryOfAStrangerIsNotTaken: the old controller can name a pageserver without a row.
+func TestSecondaryOfAStrangerIsNotTaken(t *testing.T) {
+	id, _ := neon.ParseTenantID(tenantA)
+	in, err := neonstate.FromRows(plain(), neonstate.Seen{9: {{
+		Shard: neon.Unsharded(id), Config: &neon.LocationConfig{Mode: neon.Secondary},
+	}}}, "origin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sh, _ := in.State.Shard(neon.Unsharded(id)); len(sh.Secondary) > 0 {
+		t.Errorf("secondaries %v", sh.Secondary)
+	}
 }
 
 func TestSplitIsUndone(t *testing.T) {
@@ -293,6 +366,9 @@ func TestWhatIsLostOnTheWayOut(t *testing.T) {
 	}
 	if b := found.Blocking(nil); len(b) != 2 {
 		t.Errorf("blocking: %v", b)
+	}
+	if b := found.Blocking(found.Blocking(nil)); len(b) != 1 || b[0] != neonstate.Exhausted {
+		t.Errorf("blocking though accepted: %v", b)
 	}
 }
 

@@ -113,8 +113,16 @@ func (w *fromRows) schema() {
 		w.f.add(severity, UnknownSchema, what,
 			"no known schema has it: its %d values are not taken", values)
 	}
+	for _, what := range w.c.Schema.Lost {
+		w.f.add(Wrong, IncompleteSchema, what, "is missing, and the migrations that are noted have "+
+			"made it, or none is noted: the database is a part of one")
+	}
 	if n := w.c.Schema.Unused; n > 0 {
 		w.f.add(Left, UnusedRows, "hadron_*", "%d rows that the existing controller never reads", n)
+	}
+	if shards, nodes := len(w.c.Shards), len(w.c.Nodes); shards == 0 || nodes == 0 {
+		w.f.add(Wrong, EmptyDatabase, "database", "%d shards, %d pageservers: it is the wrong one, "+
+			"or one that was never used", shards, nodes)
 	}
 	if n := len(w.c.Leaders); n > 1 {
 		w.f.add(Wrong, MoreLeaders, "controllers",
@@ -201,6 +209,10 @@ func (w *fromRows) takeSeen() {
 		for _, l := range w.seen[id] {
 			w.observed[l.Shard] = append(w.observed[l.Shard], location{id, l.Config})
 		}
+	}
+	if w.seen == nil && len(w.r.Nodes) > 0 {
+		w.f.add(Changed, NotAsked, "pageservers",
+			"none was asked what it has: secondaries are not known, and may be made again elsewhere")
 	}
 	for _, n := range w.r.Nodes {
 		if _, ok := w.seen[n.ID]; w.seen != nil && !ok && !n.Tombstone {

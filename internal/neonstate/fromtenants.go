@@ -108,12 +108,12 @@ func (w *fromRows) settings(t *fsm.Tenant, set []neondb.ShardRow) bool {
 				"%d secondaries, stripe size %d: it is not taken", policy.Secondaries, r.Stripe)
 			return false
 		}
+		if ignored != nil && (i == 0 || r.Config != set[i-1].Config) {
+			w.f.add(Wrong, UnknownSetting, "tenant "+t.ID.String(), "%v", ignored)
+		}
 		stripe := neon.StripeSize(r.Stripe)
 		if i == 0 {
 			t.Policy, t.Scheduling, t.Config, t.Stripe = policy, scheduling, config, stripe
-			if ignored != nil {
-				w.f.add(Wrong, UnknownSetting, "tenant "+t.ID.String(), "%v", ignored)
-			}
 			continue
 		}
 		mixed = mixed || policy != t.Policy || scheduling != t.Scheduling || config != t.Config ||
@@ -204,17 +204,19 @@ func (w *fromRows) listed(t *fsm.Tenant, sh *fsm.Shard) {
 			w.f.add(Wrong, GenerationBehind, sh.ID,
 				"pageserver %d has generation %d, and the database %d: it is an older copy", l.node,
 				*g, issued)
-			if sh.HasGeneration = true; *g <= maxConvertible {
-				sh.Generation = max(sh.Generation, *g)
+			sh.HasGeneration = true
+			if sh.Generation = max(sh.Generation, min(*g, maxConvertible)); *g > maxConvertible {
+				w.f.add(Wrong, Exhausted, sh.ID,
+					"pageserver %d has generation %d, which leaves too few numbers", l.node, *g)
 			}
 		}
-		n := w.nodes[l.node]
+		n, taken := w.nodes[l.node]
 		switch {
 		case n.Tombstone:
 		case l.conf.Mode == neon.AttachedSingle && l.node != sh.GenNode:
 			w.f.add(Changed, AttachedElsewhere, sh.ID,
 				"pageserver %d has it attached, and the database says %d", l.node, sh.GenNode)
-		case l.conf.Mode == neon.Secondary && l.node != sh.Attached &&
+		case taken && l.conf.Mode == neon.Secondary && l.node != sh.Attached &&
 			t.Policy.Kind != neon.PlaceDetached && len(sh.Secondary) < 1024:
 			sh.Secondary = append(sh.Secondary, l.node)
 		}
@@ -232,11 +234,24 @@ func (w *fromRows) strangers() {
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(w.observed), neon.ShardID.Compare) {
-		if !known[id] {
-			w.f.add(Left, NotWanted, id, "pageserver %d has it, and no row: it will be detached",
-				w.observed[id][0].node)
+		if known[id] {
+			continue
 		}
+		all := w.observed[id]
+		i := slices.IndexFunc(all, location.attached)
+		if i < 0 {
+			w.f.add(Left, NotWanted, id, "pageserver %d has it, and no row: it will be detached",
+				all[0].node)
+			continue
+		}
+		w.f.add(Wrong, AttachedStranger, id, "pageserver %d serves it, and it has no row: the "+
+			"database is an older copy, or this shard will be detached", all[i].node)
 	}
+}
+
+// attached reports whether a pageserver serves what it has.
+func (l location) attached() bool {
+	return l.conf != nil && l.conf.Mode.Attached()
 }
 
 // takeSplit takes a split that has not ended: the children are removed again.

@@ -152,6 +152,10 @@ func (w *toRows) safekeeper(k fsm.Safekeeper) {
 }
 
 func (w *toRows) timeline(tl fsm.Timeline, now time.Time) {
+	if tl.Generation > math.MaxInt32 {
+		w.f.add(Wrong, Exhausted, "timeline "+tl.Ref().String(),
+			"generation %d is more than an existing controller can count", tl.Generation)
+	}
 	row := neondb.TimelineRow{
 		Tenant: tl.Tenant.String(), Timeline: tl.ID.String(), StartLsn: tl.StartLsn.String(),
 		Generation: int32(min(tl.Generation, math.MaxInt32)), Set: numbers(tl.Set),

@@ -40,7 +40,9 @@ func newExportCommand() *cobra.Command {
 		"saved file instead, with --copy, or with --stopped if its cluster is no more.\n\n" +
 		"Exit codes: 0 done, 1 error, 2 command line, 3 something is wrong and not accepted."
 	fs := cmd.Flags()
-	fs.StringVar(&f.to, "to", "", "`URL` of the database, postgres://…")
+	fs.StringVar(&f.to, "to", os.Getenv("DATABASE_URL"),
+		"`URL` of the database, postgres://… (env DATABASE_URL)")
+	fs.Lookup("to").DefValue = ""
 	fs.StringVar(&f.dir, "data-dir", "", "data `directory` of a replica")
 	fs.StringVar(&f.snapshot, "snapshot", "", "saved `file` instead of a directory")
 	fs.BoolVar(&f.copied, "copy", false, "the cluster goes on")
@@ -58,7 +60,7 @@ func newExportCommand() *cobra.Command {
 func (f *exportFlags) run(ctx context.Context, out io.Writer) error {
 	switch {
 	case f.to == "":
-		return fmt.Errorf("%w: --to names the database", errUsage)
+		return fmt.Errorf("%w: --to or DATABASE_URL names the database", errUsage)
 	case (f.dir == "") == (f.snapshot == ""):
 		return fmt.Errorf("%w: give --data-dir or --snapshot", errUsage)
 	case f.snapshot != "" && f.copied == f.stopped:
@@ -140,13 +142,21 @@ func (f *exportFlags) final(ctx context.Context, r *app.Rescue) error {
 	if err := r.CheckOthersGone(ctx); err != nil {
 		return err
 	}
-	p := r.Plan()
-	switch {
-	case f.anywhere:
+	if f.anywhere {
 		return nil
+	}
+	return newest(r.Plan().SurvivorInfo)
+}
+
+// newest makes sure that a disk has all that was acknowledged.
+func newest(p cluster.SurvivorInfo) error {
+	switch {
 	case p.GoneBack:
 		return errors.New("this disk has gone back to an older state: export from another replica, " +
 			"or say --any-replica")
+	case p.Leader == "" && len(p.Members) > 1:
+		return errors.New("this disk does not say who led last: export from the replica that led, " +
+			"which you have stopped last, and say --any-replica")
 	case p.Leader != "" && p.Leader != p.ServerID:
 		return fmt.Errorf("%s led last, and this is %s: what only the others have would be lost; "+
 			"export from %s, or say --any-replica", p.Leader, p.ServerID, p.Leader)

@@ -36,6 +36,7 @@ type importFlags struct {
 	from, snapshot, address, output        string
 	plan, follow, cutOver, abort           bool
 	stopped, unused, pageservers, useHTTPS bool
+	unchecked                              bool
 	accept                                 []string
 	token, peerToken, caFile               string
 	every                                  time.Duration
@@ -70,6 +71,8 @@ func newImportCommand() *cobra.Command {
 	fs.StringVar(&f.address, "address-for-peers", movedAddress,
 		"`URL` that the old controller finds in its database as the leader's")
 	fs.BoolVar(&f.pageservers, "pageservers", false, "ask the pageservers what they have")
+	fs.BoolVar(&f.unchecked, "unchecked", false,
+		"with --cut-over: do not ask them, although only they can tell that the database is old")
 	fs.BoolVar(&f.useHTTPS, "use-https-pageserver-api", false, "ask them by HTTPS")
 	fs.StringVar(&f.token, "jwt-token", os.Getenv("PAGESERVER_JWT_TOKEN"),
 		"`token` for pageservers (env PAGESERVER_JWT_TOKEN)")
@@ -78,6 +81,9 @@ func newImportCommand() *cobra.Command {
 	fs.StringVar(&f.caFile, "ssl-ca-file", "", "`file` with more roots to trust")
 	fs.DurationVar(&f.every, "interval", 10*time.Second, "of --follow")
 	fs.StringVarP(&f.output, "output", "o", "text", "`format` of the answer: text or json")
+	for _, secret := range []string{"from", "jwt-token", "peer-jwt-token"} {
+		fs.Lookup(secret).DefValue = ""
+	}
 	cmd.MarkFlagsMutuallyExclusive("plan", "cut-over", "abort", "follow")
 	return cmd
 }
@@ -88,6 +94,9 @@ func (f *importFlags) run(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("%w: --from or DATABASE_URL names the database", errUsage)
 	case f.cutOver != (f.snapshot != ""):
 		return fmt.Errorf("%w: --cut-over and --snapshot go together", errUsage)
+	case f.cutOver && f.pageservers == f.unchecked:
+		return fmt.Errorf("%w: --cut-over needs --pageservers, which finds out whether the database "+
+			"is an older copy, or else --unchecked", errUsage)
 	case f.every <= 0:
 		return fmt.Errorf("%w: --interval must be positive", errUsage)
 	case !strings.HasSuffix(f.address, "/"):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"quorate/api/neon"
+	"quorate/cluster"
 	"quorate/internal/app"
 	"quorate/internal/handover"
 	"quorate/internal/neondb"
@@ -279,6 +281,8 @@ func compare(t *testing.T, was, is *neondb.Content) {
 func TestMovingCommandLines(t *testing.T) {
 	for _, args := range []string{
 		"import --from=", "import --from x --cut-over", "import --from x --snapshot f",
+		"import --from x --cut-over --snapshot f",
+		"import --from x --cut-over --snapshot f --pageservers --unchecked",
 		"import --from x --interval 0s", "import --from x --address-for-peers http://a",
 		"import --from x -o yaml", "export --data-dir d", "export --to x",
 		"export --to x --snapshot f", "export --to x --snapshot f --copy --stopped",
@@ -298,6 +302,41 @@ func TestMovingCommandLines(t *testing.T) {
 	} {
 		if code := Run(args, Seams{}); code != exitError {
 			t.Errorf("%v: exits with %d", args, code)
+		}
+	}
+}
+
+// TestHelpShowsNoSecrets: those of the environment are what the flags are when none is given.
+func TestHelpShowsNoSecrets(t *testing.T) {
+	for _, name := range []string{"DATABASE_URL", "PAGESERVER_JWT_TOKEN", "PEER_JWT_TOKEN"} {
+		t.Setenv(name, "hush-"+name)
+	}
+	for _, name := range []string{"import", "export"} {
+		if out := mustRun(t, name, "--help"); strings.Contains(out, "hush") {
+			t.Errorf("%s shows a secret:\n%s", name, out)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "none")
+	if _, err := command(t, "export", "--data-dir", dir); errors.Is(err, errUsage) {
+		t.Errorf("the URL of the environment is not taken: %v", err)
+	}
+}
+
+func TestOnlyTheDiskOfTheLastLeaderIsExported(t *testing.T) {
+	one, two := make([]cluster.Member, 1), make([]cluster.Member, 2)
+	for name, test := range map[string]struct {
+		cluster.SurvivorInfo
+		refused bool
+	}{
+		"alone":           {cluster.SurvivorInfo{ServerID: "a", Members: one}, false},
+		"nobody is known": {cluster.SurvivorInfo{ServerID: "a", Members: two}, true},
+		"another led":     {cluster.SurvivorInfo{ServerID: "a", Members: two, Leader: "b"}, true},
+		"it led":          {cluster.SurvivorInfo{ServerID: "a", Members: two, Leader: "a"}, false},
+		"gone back": {cluster.SurvivorInfo{ServerID: "a", Members: two, Leader: "a",
+			GoneBack: true}, true},
+	} {
+		if err := newest(test.SurvivorInfo); (err != nil) != test.refused {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -33,6 +33,7 @@ type Owner interface {
 		ctx context.Context, id string, prior *neondb.Leader, own neondb.Leader,
 	) (neondb.Mark, error)
 	HandOut(ctx context.Context, id string) error
+	Again(ctx context.Context, was, id string) (neondb.Mark, error)
 	GiveBack(ctx context.Context, handedOut bool) (neondb.Mark, error)
 }
 
@@ -47,7 +48,11 @@ type CutOver struct {
 	// Stopped says that the old controller does not run, so that it need not answer.
 	Stopped bool
 
-	ID  string        // names this take-over, if it is the first one
+	// Again says that a state that was handed out is to be handed out once more, in other
+	// numbers. No cluster may run that was founded from the first one.
+	Again bool
+
+	ID  string        // names this take-over, unless it goes on with another
 	Own neondb.Leader // stands as the leader from then on
 
 	// Save writes a snapshot, whole or not at all.
@@ -77,7 +82,12 @@ func (c CutOver) Do(ctx context.Context) (*Report, error) {
 		return r, err
 	}
 	var seen neonstate.Seen
-	if r.Mark == nil {
+	switch {
+	case r.Mark != nil && r.Mark.HandedOut != nil:
+		if err := c.again(ctx, r.Mark); err != nil {
+			return r, err
+		}
+	case r.Mark == nil:
 		if seen, err = c.stepDown(ctx, r.Leader); err != nil {
 			return r, err
 		}
@@ -113,6 +123,18 @@ func (c CutOver) stepDown(
 	return seenBy(observed), nil
 }
 
+// again takes a state anew that was handed out.
+func (c CutOver) again(ctx context.Context, m *neondb.Mark) error {
+	if !c.Again {
+		return fmt.Errorf("%w at %s: a cluster can have been founded from that snapshot, and a "+
+			"second one would issue the same numbers. If none was, or it runs no more, delete "+
+			"that file and say --again: the next snapshot has larger numbers",
+			neondb.ErrHandedOut, m.HandedOut.UTC().Format(time.RFC3339))
+	}
+	_, err := c.Owner.Again(ctx, m.ID, c.ID)
+	return err
+}
+
 // save reads what nobody can change any more, and writes it.
 func (c CutOver) save(
 	ctx context.Context, seen neonstate.Seen, after func(Step) error,
@@ -135,6 +157,9 @@ func (c CutOver) save(
 		return r, err
 	}
 	if err := c.Owner.HandOut(ctx, r.Mark.ID); err != nil {
+		if errors.Is(err, neondb.ErrHandedOut) {
+			err = fmt.Errorf("%w: use the snapshot of that one", err)
+		}
 		return r, err
 	}
 	if err := after(StepHandedOut); err != nil {

@@ -16,8 +16,9 @@ var (
 	// ErrNoState: it is not the database of a storage controller.
 	ErrNoState = errors.New("there is no state of a storage controller")
 
-	// ErrRaced: somebody else has become the leader meanwhile.
-	ErrRaced = errors.New("another controller has become the leader meanwhile")
+	// ErrRaced: somebody else has become the leader, or has taken the state, meanwhile.
+	ErrRaced = errors.New("another controller has become the leader, or another command " +
+		"has taken the state, meanwhile")
 
 	// ErrNotTaken: the database was not taken, or was handed back.
 	ErrNotTaken = errors.New("the state was not taken over from this database")
@@ -37,7 +38,8 @@ var (
 
 // Jump is added to all generations when the state is taken. The numbers that the existing
 // controller has issued are none of the database's from then on. Handing it back adds
-// BackJump: more than a cluster that begins with the state can have issued.
+// BackJump: more than a cluster that begins with the state can have issued. So does handing
+// it out again.
 const (
 	Jump     = 1 << 16
 	BackJump = 1 << 18
@@ -130,8 +132,8 @@ func knownIn(there map[string][]string) (names []string) {
 
 // Take makes own the leader in the place of prior, who was read before (nil: nobody), as a
 // new candidate would. In the same transaction it fences the tables, so that nobody can
-// change anything, and all generations jump. Taking what is taken is accepted: the mark
-// tells by whom.
+// change anything, and all generations jump. What is taken already is refused with
+// ErrRaced: who goes on with a take-over has read its mark, and does not take again.
 func (d *Database) Take(
 	ctx context.Context, id string, prior *Leader, own Leader,
 ) (m Mark, err error) {
@@ -141,8 +143,7 @@ func (d *Database) Take(
 			return err
 		}
 		if old != nil {
-			m = *old
-			return nil
+			return fmt.Errorf("%w: %s stands there", ErrRaced, old.ID)
 		}
 		own.StartedAt = own.StartedAt.UTC().Truncate(time.Microsecond)
 		m = Mark{ID: id, Kind: Taken, Prior: prior, Own: own, At: own.StartedAt}
@@ -151,9 +152,8 @@ func (d *Database) Take(
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, "UPDATE tenant_shards SET generation = generation + $1",
-			Jump); err != nil {
-			return fmt.Errorf("jump over generations: %w", err)
+		if err := jump(ctx, tx, Jump); err != nil {
+			return err
 		}
 		return putMark(ctx, tx, knownIn(there), m)
 	})
@@ -233,15 +233,68 @@ func removeMark(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// HandOut notes that a cluster may be founded from the state from now on.
+// HandOut notes that a cluster may be founded from the state from now on. It is true once
+// for a mark: whoever comes later gets ErrHandedOut, and has nothing to write.
 func (d *Database) HandOut(ctx context.Context, id string) error {
 	done, err := d.conn.Exec(ctx, "UPDATE "+markTable+
-		" SET handed_out = coalesce(handed_out, now()) WHERE id = $1", id)
+		" SET handed_out = now() WHERE id = $1 AND handed_out IS NULL", id)
 	if err == nil && done.RowsAffected() != 1 {
-		err = ErrNotTaken
+		err = d.notHandedOut(ctx, id)
 	}
 	if err != nil {
 		return fmt.Errorf("note that the state is handed out: %w", err)
+	}
+	return nil
+}
+
+// notHandedOut says why a mark cannot be handed out.
+func (d *Database) notHandedOut(ctx context.Context, id string) error {
+	var n int
+	if err := d.conn.QueryRow(ctx, "SELECT count(*) FROM "+markTable+" WHERE id = $1", id).
+		Scan(&n); err != nil {
+		return err
+	}
+	if n > 0 {
+		return fmt.Errorf("%w by another command", ErrHandedOut)
+	}
+	return ErrNotTaken
+}
+
+// Again makes a state that was handed out, under the mark was, one that was not. All
+// generations jump beyond what a cluster could have issued that was founded from it, and the
+// mark has the name id from then on.
+func (d *Database) Again(ctx context.Context, was, id string) (m Mark, err error) {
+	err = d.change(ctx, func(tx pgx.Tx, there map[string][]string) error {
+		old, err := readMark(ctx, tx, there)
+		switch {
+		case err != nil:
+			return err
+		case old == nil || old.Kind != Taken:
+			return ErrNotTaken
+		case old.ID != was || old.HandedOut == nil:
+			return ErrRaced
+		}
+		m = *old
+		m.ID, m.HandedOut = id, nil
+		if err := removeMark(ctx, tx); err != nil {
+			return err
+		}
+		if err := jump(ctx, tx, BackJump); err != nil {
+			return err
+		}
+		return putMark(ctx, tx, knownIn(there), m)
+	})
+	if err != nil {
+		return Mark{}, fmt.Errorf("take the state again: %w", err)
+	}
+	return m, nil
+}
+
+// jump adds to all generations.
+func jump(ctx context.Context, tx pgx.Tx, by int32) error {
+	_, err := tx.Exec(ctx, "UPDATE tenant_shards SET generation = generation + $1", by)
+	if err != nil {
+		return fmt.Errorf("jump over generations: %w", err)
 	}
 	return nil
 }
@@ -270,8 +323,7 @@ func (d *Database) GiveBack(ctx context.Context, handedOut bool) (m Mark, err er
 				return err
 			}
 		}
-		_, err = tx.Exec(ctx, "UPDATE tenant_shards SET generation = generation + $1", BackJump)
-		return err
+		return jump(ctx, tx, BackJump)
 	})
 	if err != nil {
 		return Mark{}, fmt.Errorf("hand the leadership back: %w", err)

@@ -36,6 +36,7 @@ type importFlags struct {
 	from, snapshot, address, output        string
 	plan, follow, cutOver, abort           bool
 	stopped, unused, pageservers, useHTTPS bool
+	again                                  bool
 	accept                                 []string
 	token, peerToken, caFile               string
 	every                                  time.Duration
@@ -50,7 +51,8 @@ func newImportCommand() *cobra.Command {
 		"PostgreSQL. docs/guides/moving-in.md goes through it.\n\n" +
 		"--plan reads only, and says what is taken, what has no counterpart and what is wrong.\n" +
 		"--cut-over makes the existing controller step down, takes its database, and writes a\n" +
-		"snapshot that `snapshot restore` founds a cluster from. Run it again after a crash.\n" +
+		"snapshot that `snapshot restore` founds a cluster from. Run it again after a crash;\n" +
+		"--again when the snapshot may be there already.\n" +
 		"--abort hands the database back, unless a cluster was founded.\n" +
 		"--follow tells what changes while the existing controller works.\n\n" +
 		"Exit codes: 0 done, 1 error, 2 command line, 3 something is wrong and not accepted."
@@ -65,6 +67,8 @@ func newImportCommand() *cobra.Command {
 	fs.StringSliceVar(&f.accept, "accept", nil, "`codes` of wrong things to go on with")
 	fs.BoolVar(&f.stopped, "stopped", false,
 		"the existing controller does not run, and need not step down")
+	fs.BoolVar(&f.again, "again", false,
+		"with --cut-over: hand the state out again, in larger numbers, although it was")
 	fs.BoolVar(&f.unused, "not-founded", false,
 		"with --abort: no cluster was founded from the snapshot")
 	fs.StringVar(&f.address, "address-for-peers", movedAddress,
@@ -88,6 +92,8 @@ func (f *importFlags) run(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("%w: --from or DATABASE_URL names the database", errUsage)
 	case f.cutOver != (f.snapshot != ""):
 		return fmt.Errorf("%w: --cut-over and --snapshot go together", errUsage)
+	case f.again && !f.cutOver:
+		return fmt.Errorf("%w: --again goes with --cut-over", errUsage)
 	case f.every <= 0:
 		return fmt.Errorf("%w: --interval must be positive", errUsage)
 	case !strings.HasSuffix(f.address, "/"):
@@ -170,7 +176,8 @@ func (f *importFlags) doCutOver(
 		return err
 	}
 	r, err := handover.CutOver{
-		Source: src, Owner: db, Stopped: f.stopped, ID: "neon-" + hex.EncodeToString(id[:]),
+		Source: src, Owner: db, Stopped: f.stopped, Again: f.again,
+		ID:  "neon-" + hex.EncodeToString(id[:]),
 		Own: neondb.Leader{Address: f.address, StartedAt: time.Now()},
 		StepDown: func(ctx context.Context, address string) (neon.GlobalObserved, error) {
 			return stepDown(ctx, via, address, f.peerToken)

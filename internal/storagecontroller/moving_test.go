@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -167,7 +168,10 @@ func TestMovingOutAndInAgain(t *testing.T) {
 	}
 	cut = append(cut, "--peer-jwt-token", "peer")
 	mustRun(t, cut...)
-	mustRun(t, cut...)
+	if out, err := command(t, cut...); !errors.Is(err, neondb.ErrHandedOut) {
+		t.Errorf("handed out twice: %v\n%s", err, out)
+	}
+	mustRun(t, append(cut, "--again")...)
 	if e.asked != 1 {
 		t.Errorf("the existing controller was asked %d times", e.asked)
 	}
@@ -279,6 +283,7 @@ func compare(t *testing.T, was, is *neondb.Content) {
 func TestMovingCommandLines(t *testing.T) {
 	for _, args := range []string{
 		"import --from=", "import --from x --cut-over", "import --from x --snapshot f",
+		"import --from x --again",
 		"import --from x --interval 0s", "import --from x --address-for-peers http://a",
 		"import --from x -o yaml", "export --data-dir d", "export --to x",
 		"export --to x --snapshot f", "export --to x --snapshot f --copy --stopped",

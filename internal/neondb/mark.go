@@ -90,34 +90,74 @@ func readMark(
 	return &m, err
 }
 
+// lockWait bounds how long a change waits for others.
+const lockWait = 10 * time.Second
+
 // change runs f in a transaction that waits for those that change the tables, and keeps
 // others from them.
 func (d *Database) change(
 	ctx context.Context, f func(tx pgx.Tx, there map[string][]string) error,
 ) error {
-	err := pgx.BeginTxFunc(ctx, d.conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'"); err != nil {
-			return err
-		}
+	return d.transaction(ctx, lockWait, func(tx pgx.Tx) error {
 		there, err := columnsThere(ctx, tx)
 		if err != nil {
 			return err
 		}
-		if known := knownIn(there); len(known) > 0 {
-			if _, err := tx.Exec(ctx, "LOCK TABLE "+strings.Join(known, ", ")+
-				" IN ACCESS EXCLUSIVE MODE"); err != nil {
-				return err
-			}
-			// Who had the lock before may have changed more than rows.
-			if there, err = columnsThere(ctx, tx); err != nil {
+		_, marked := there[markTable]
+		known := knownIn(there)
+		if marked { // first, since who hands out has only this one
+			if err := lock(ctx, tx, markTable); err != nil {
 				return err
 			}
 		}
+		if len(known) > 0 {
+			if err := lock(ctx, tx, known...); err != nil {
+				return err
+			}
+		}
+		// Who had the locks before may have changed more than rows.
+		if there, err = columnsThere(ctx, tx); err != nil {
+			return err
+		}
+		if _, now := there[markTable]; now != marked {
+			return ErrRaced
+		}
 		return f(tx, there)
 	})
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "55P03" {
-		return fmt.Errorf("%w: %w", ErrBusy, err)
+}
+
+// transaction runs f, whatever the server takes as a default: each statement sees what was
+// committed before it, so that what is read under a lock is not older than the lock, and a
+// commit is on the disk.
+func (d *Database) transaction(
+	ctx context.Context, wait time.Duration, f func(tx pgx.Tx) error,
+) error {
+	err := pgx.BeginTxFunc(ctx, d.conn, pgx.TxOptions{
+		IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite,
+	}, func(tx pgx.Tx) error {
+		for _, s := range []string{
+			fmt.Sprintf("SET LOCAL lock_timeout = %d", wait.Milliseconds()),
+			"SET LOCAL synchronous_commit = on",
+		} {
+			if _, err := tx.Exec(ctx, s); err != nil {
+				return err
+			}
+		}
+		return f(tx)
+	})
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch e.Code {
+		case "55P03": // lock_not_available
+			return fmt.Errorf("%w: %w", ErrBusy, err)
+		case "42P01": // undefined_table: it was removed while we waited for its lock
+			return fmt.Errorf("%w: %w", ErrRaced, err)
+		}
 	}
+	return err
+}
+
+func lock(ctx context.Context, tx pgx.Tx, names ...string) error {
+	_, err := tx.Exec(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS EXCLUSIVE MODE")
 	return err
 }
 
@@ -236,28 +276,33 @@ func removeMark(ctx context.Context, tx pgx.Tx) error {
 // HandOut notes that a cluster may be founded from the state from now on. It is true once
 // for a mark: whoever comes later gets ErrHandedOut, and has nothing to write.
 func (d *Database) HandOut(ctx context.Context, id string) error {
-	done, err := d.conn.Exec(ctx, "UPDATE "+markTable+
-		" SET handed_out = now() WHERE id = $1 AND handed_out IS NULL", id)
-	if err == nil && done.RowsAffected() != 1 {
-		err = d.notHandedOut(ctx, id)
-	}
+	err := d.transaction(ctx, lockWait, func(tx pgx.Tx) error {
+		there, err := columnsThere(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if _, marked := there[markTable]; !marked {
+			return ErrNotTaken
+		}
+		if err := lock(ctx, tx, markTable); err != nil {
+			return err
+		}
+		old, err := readMark(ctx, tx, there)
+		switch {
+		case err != nil:
+			return err
+		case old == nil || old.ID != id:
+			return ErrNotTaken
+		case old.HandedOut != nil:
+			return fmt.Errorf("%w by another command", ErrHandedOut)
+		}
+		_, err = tx.Exec(ctx, "UPDATE "+markTable+" SET handed_out = now()")
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("note that the state is handed out: %w", err)
 	}
 	return nil
-}
-
-// notHandedOut says why a mark cannot be handed out.
-func (d *Database) notHandedOut(ctx context.Context, id string) error {
-	var n int
-	if err := d.conn.QueryRow(ctx, "SELECT count(*) FROM "+markTable+" WHERE id = $1", id).
-		Scan(&n); err != nil {
-		return err
-	}
-	if n > 0 {
-		return fmt.Errorf("%w by another command", ErrHandedOut)
-	}
-	return ErrNotTaken
 }
 
 // Again makes a state that was handed out, under the mark was, one that was not. All

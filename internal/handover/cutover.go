@@ -29,6 +29,7 @@ const (
 
 // Owner changes whom a database belongs to, as neondb.Database does.
 type Owner interface {
+	Rehearse(ctx context.Context, prior *neondb.Leader, own neondb.Leader) error
 	Take(
 		ctx context.Context, id string, prior *neondb.Leader, own neondb.Leader,
 	) (neondb.Mark, error)
@@ -45,6 +46,9 @@ type CutOver struct {
 	// StepDown makes the controller at an address stop, and returns what it has observed.
 	StepDown func(ctx context.Context, address string) (neon.GlobalObserved, error)
 
+	// Answers tells whether a controller at an address still runs.
+	Answers func(ctx context.Context, address string) bool
+
 	// Stopped says that the old controller does not run, so that it need not answer.
 	Stopped bool
 
@@ -57,6 +61,9 @@ type CutOver struct {
 
 	// Save writes a snapshot, whole or not at all.
 	Save func(write func(io.Writer) error) error
+
+	// Rehearse does what Save does, and leaves nothing.
+	Rehearse func(write func(io.Writer) error) error
 
 	// Wrap makes a saved snapshot of a state.
 	Wrap func(w io.Writer, origin string, created time.Time, state io.WriterTo) error
@@ -71,7 +78,7 @@ func (c CutOver) Do(ctx context.Context) (*Report, error) {
 	if after == nil {
 		after = func(Step) error { return nil }
 	}
-	r, err := Plan(ctx, c.Source)
+	r, planned, err := read(ctx, c.Source, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -88,20 +95,48 @@ func (c CutOver) Do(ctx context.Context) (*Report, error) {
 			return r, err
 		}
 	case r.Mark == nil:
+		if err := c.rehearse(ctx, r, planned.State); err != nil {
+			return r, fmt.Errorf("nothing has changed: %w", err)
+		}
 		if seen, err = c.stepDown(ctx, r.Leader); err != nil {
 			return r, err
 		}
 		if err := after(StepStopped); err != nil {
-			return r, err
+			return r, leaderless(err)
 		}
 		if _, err := c.Owner.Take(ctx, c.ID, r.Leader, c.Own); err != nil {
-			return r, err
+			return r, leaderless(err)
 		}
 	}
 	if err := after(StepTaken); err != nil {
-		return r, err
+		return r, leaderless(err)
 	}
-	return c.save(ctx, seen, after)
+	r, err = c.save(ctx, seen, after)
+	return r, leaderless(err)
+}
+
+// rehearse proves, before anybody stops, that what comes then can work.
+func (c CutOver) rehearse(ctx context.Context, r *Report, s *fsm.State) error {
+	if err := verify(s); err != nil {
+		return err
+	}
+	err := c.Rehearse(func(w io.Writer) error {
+		return c.Wrap(w, c.ID, time.Time{}, fsm.SnapshotWriter{State: s})
+	})
+	if err != nil {
+		return fmt.Errorf("write the snapshot: %w", err)
+	}
+	return c.Owner.Rehearse(ctx, r.Leader, c.Own)
+}
+
+// leaderless says how things stand when a step fails after the first one that stops work.
+func leaderless(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w. The existing controller HAS stepped down, or was stopped: nobody leads "+
+		"until this command is run again, or --abort has handed back what was taken, and the "+
+		"existing controller is restarted", err)
 }
 
 // stepDown asks the old controller to stop.
@@ -113,9 +148,18 @@ func (c CutOver) stepDown(
 			return nil, fmt.Errorf("%w: the database does not say who leads, so nobody can be asked: "+
 				"stop it, and say --stopped", ErrLeaderAlive)
 		}
+		if leader != nil && c.Answers(ctx, leader.Address) {
+			return nil, fmt.Errorf("%w: it answers at %s: stop it, so that it cannot come back by "+
+				"itself, or leave --stopped out", ErrLeaderAlive, leader.Address)
+		}
 		return nil, nil
 	}
 	observed, err := c.StepDown(ctx, leader.Address)
+	if errors.Is(err, ErrUnsure) {
+		return nil, fmt.Errorf("%w: %s: %w: then nobody leads until this command is run again, "+
+			"which may be done at once, or that controller is restarted", ErrLeaderAlive,
+			leader.Address, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w; stop it, and say --stopped", ErrLeaderAlive,
 			leader.Address, err)

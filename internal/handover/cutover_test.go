@@ -1,7 +1,11 @@
 package handover_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
+	"strings"
 	"testing"
 
 	"quorate/api/neon"
@@ -61,4 +65,62 @@ func TestOneOfTwoCommandsHandsOut(t *testing.T) {
 				second.saved != nil)
 		}
 	}
+}
+
+// TestNobodyStepsDownBeforeTheRestCanWork lets what comes after the step-down fail.
+func TestNobodyStepsDownBeforeTheRestCanWork(t *testing.T) {
+	broken := errors.New("broken")
+	fresh := func() *move {
+		m := newMove(neonrows.Random(3, neonrows.Shape{Tenants: 3}))
+		m.Stopped, m.db.Content.Leaders = false, []neondb.Leader{{Address: "http://old/"}}
+		return m
+	}
+	unasked := func(m *move, err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) || m.asked > 0 || m.db.Content.Mark != nil || m.saved != nil {
+			t.Errorf("asked %d times, %+v, %v", m.asked, m.db.Content.Mark, err)
+		}
+	}
+	m := fresh()
+	m.Rehearse = func(func(io.Writer) error) error { return broken }
+	_, err := m.Do(t.Context())
+	unasked(m, err, broken)
+
+	m = fresh()
+	m.Owner = noRehearsal{m.db, broken}
+	_, err = m.Do(t.Context())
+	unasked(m, err, broken)
+
+	m = fresh()
+	m.Stopped, m.Answers = true, func(_ context.Context, address string) bool {
+		return address == "http://old/"
+	}
+	_, err = m.Do(t.Context())
+	unasked(m, err, handover.ErrLeaderAlive)
+
+	m = fresh()
+	m.StepDown = func(context.Context, string) (neon.GlobalObserved, error) {
+		return nil, fmt.Errorf("%w: no answer", handover.ErrUnsure)
+	}
+	_, err = m.Do(t.Context())
+	if unasked(m, err, handover.ErrUnsure); !strings.Contains(err.Error(), "nobody leads") {
+		t.Errorf("does not say so: %v", err)
+	}
+
+	m = fresh()
+	m.Save = func(func(io.Writer) error) error { return broken }
+	if _, err := m.Do(t.Context()); !errors.Is(err, broken) ||
+		!strings.Contains(err.Error(), "HAS stepped down") {
+		t.Errorf("does not say so: %v", err)
+	}
+}
+
+// noRehearsal is a database that nobody may change.
+type noRehearsal struct {
+	handover.Owner
+	err error
+}
+
+func (n noRehearsal) Rehearse(context.Context, *neondb.Leader, neondb.Leader) error {
+	return n.err
 }

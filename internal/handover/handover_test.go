@@ -46,7 +46,9 @@ func newMove(c *neondb.Content) *move {
 			m.asked++
 			return neon.GlobalObserved{}, nil
 		},
-		Stopped: len(c.Leaders) == 0,
+		Stopped:  len(c.Leaders) == 0,
+		Answers:  func(context.Context, string) bool { return false },
+		Rehearse: func(write func(io.Writer) error) error { return write(io.Discard) },
 		Save: func(write func(io.Writer) error) error {
 			var b bytes.Buffer
 			if err := write(&b); err != nil {

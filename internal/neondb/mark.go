@@ -98,7 +98,13 @@ const lockWait = 10 * time.Second
 func (d *Database) change(
 	ctx context.Context, f func(tx pgx.Tx, there map[string][]string) error,
 ) error {
-	return d.transaction(ctx, lockWait, func(tx pgx.Tx) error {
+	return d.changeWithin(ctx, lockWait, f)
+}
+
+func (d *Database) changeWithin(
+	ctx context.Context, wait time.Duration, f func(tx pgx.Tx, there map[string][]string) error,
+) error {
+	return d.transaction(ctx, wait, func(tx pgx.Tx) error {
 		there, err := columnsThere(ctx, tx)
 		if err != nil {
 			return err
@@ -177,30 +183,58 @@ func knownIn(there map[string][]string) (names []string) {
 func (d *Database) Take(
 	ctx context.Context, id string, prior *Leader, own Leader,
 ) (m Mark, err error) {
-	err = d.change(ctx, func(tx pgx.Tx, there map[string][]string) error {
-		old, err := readMark(ctx, tx, there)
-		if err != nil {
-			return err
-		}
-		if old != nil {
-			return fmt.Errorf("%w: %s stands there", ErrRaced, old.ID)
-		}
-		own.StartedAt = own.StartedAt.UTC().Truncate(time.Microsecond)
-		m = Mark{ID: id, Kind: Taken, Prior: prior, Own: own, At: own.StartedAt}
-		if _, ok := there["controllers"]; ok {
-			if err := replaceLeader(ctx, tx, prior, &own); err != nil {
-				return err
-			}
-		}
-		if err := jump(ctx, tx, Jump); err != nil {
-			return err
-		}
-		return putMark(ctx, tx, knownIn(there), m)
+	err = d.change(ctx, func(tx pgx.Tx, there map[string][]string) (err error) {
+		m, err = take(ctx, tx, there, Mark{ID: id, Kind: Taken, Prior: prior, Own: own})
+		return err
 	})
 	if err != nil {
 		return Mark{}, fmt.Errorf("take the leadership: %w", err)
 	}
 	return m, nil
+}
+
+// rehearsalWait is short: who leads works on.
+const rehearsalWait = 2 * time.Second
+
+// errRehearsed ends a transaction that would have worked.
+var errRehearsed = errors.New("rehearsed")
+
+// Rehearse does what Take does, and takes it back.
+func (d *Database) Rehearse(ctx context.Context, prior *Leader, own Leader) error {
+	err := d.changeWithin(ctx, rehearsalWait, func(tx pgx.Tx, there map[string][]string) error {
+		m := Mark{ID: "rehearsal", Kind: Taken, Prior: prior, Own: own}
+		if _, err := take(ctx, tx, there, m); err != nil {
+			return err
+		}
+		return errRehearsed
+	})
+	if errors.Is(err, errRehearsed) {
+		return nil
+	}
+	return fmt.Errorf("rehearse to take the leadership: %w", err)
+}
+
+func take(
+	ctx context.Context, tx pgx.Tx, there map[string][]string, m Mark,
+) (Mark, error) {
+	old, err := readMark(ctx, tx, there)
+	if err != nil {
+		return m, err
+	}
+	if old != nil {
+		return m, fmt.Errorf("%w: %s stands there", ErrRaced, old.ID)
+	}
+	m.Own.StartedAt = m.Own.StartedAt.UTC().Truncate(time.Microsecond)
+	m.At = m.Own.StartedAt
+	if _, ok := there["controllers"]; ok {
+		if err := replaceLeader(ctx, tx, m.Prior, &m.Own); err != nil {
+			return m, err
+		}
+	}
+	if err := jump(ctx, tx, Jump); err != nil {
+		return m, err
+	}
+	return m, putMark(ctx, tx, knownIn(there), m)
 }
 
 // replaceLeader is the compare-and-swap of the row that says who leads.

@@ -22,6 +22,13 @@ func TestStateIsHandedOutOnce(t *testing.T) {
 		t.Errorf("again, without a first time: %v", err)
 	}
 	us := neondb.Leader{Address: "http://us/", StartedAt: time.Now()}
+	if err := db.Rehearse(ctx, nil, us); err != nil || read(t, db).Mark != nil {
+		t.Errorf("rehearsed: %v", err)
+	}
+	jumped(t, c, read(t, db), 0)
+	if err := db.Rehearse(ctx, &us, us); !errors.Is(err, neondb.ErrRaced) {
+		t.Errorf("rehearsed in the place of nobody: %v", err)
+	}
 	if _, err := db.Take(ctx, "a", nil, us); err != nil {
 		t.Fatal(err)
 	}

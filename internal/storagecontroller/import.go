@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -182,6 +183,12 @@ func (f *importFlags) doCutOver(
 		StepDown: func(ctx context.Context, address string) (neon.GlobalObserved, error) {
 			return stepDown(ctx, via, address, f.peerToken)
 		},
+		Answers: func(ctx context.Context, address string) bool {
+			return answers(ctx, via, address)
+		},
+		Rehearse: func(write func(io.Writer) error) error {
+			return atomicfile.Rehearse(f.snapshot, write)
+		},
 		Save: func(write func(io.Writer) error) error {
 			return atomicfile.Write(f.snapshot, write)
 		},
@@ -220,16 +227,36 @@ func stepDown(
 		Method: http.MethodPut, URL: strings.TrimSuffix(address, "/") + "/control/v1/step_down",
 		Token: token, Limit: stepDownBody,
 	})
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+		return nil, err // it was not asked
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", handover.ErrUnsure, err)
 	}
 	if !a.OK() {
-		return nil, fmt.Errorf("status %d: %.200s", a.Status, a.Body)
+		err := fmt.Errorf("status %d: %.200s", a.Status, a.Body)
+		if a.Status >= http.StatusInternalServerError {
+			err = fmt.Errorf("%w: %w", handover.ErrUnsure, err)
+		}
+		return nil, err
 	}
 	if err := json.Unmarshal(a.Body, &seen); err != nil {
-		return nil, fmt.Errorf("its answer is not understood: %w", err)
+		return nil, fmt.Errorf("%w: its answer is not understood: %w", handover.ErrUnsure, err)
 	}
 	return seen, nil
+}
+
+// answerLimit is how long a controller that is said to be stopped is waited for.
+const answerLimit = 2 * time.Second
+
+// answers tells whether a controller runs. What a balancer says in its place does not count.
+func answers(ctx context.Context, via jsonhttp.Doer, address string) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	a, err := jsonhttp.Do(ctx, via, jsonhttp.Request{
+		Method: http.MethodGet, URL: strings.TrimSuffix(address, "/") + "/status",
+	})
+	return err == nil && a.Status < http.StatusInternalServerError
 }
 
 func (f *importFlags) doAbort(ctx context.Context, out io.Writer, db *neondb.Database) error {

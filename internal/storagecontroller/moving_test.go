@@ -364,9 +364,21 @@ func TestStepDownOfAnExistingController(t *testing.T) {
 	if text, _ := json.Marshal(seen); err != nil || string(text) != answer {
 		t.Errorf("%v, %s", err, text)
 	}
+	if !answers(t.Context(), s.Client(), s.URL+"/") {
+		t.Error("it does not run")
+	}
+	status = http.StatusForbidden
+	if _, err := stepDown(t.Context(), s.Client(), s.URL, ""); err == nil ||
+		errors.Is(err, handover.ErrUnsure) {
+		t.Errorf("403: %v", err)
+	}
 	status = http.StatusServiceUnavailable
-	if _, err := stepDown(t.Context(), s.Client(), s.URL, ""); err == nil {
-		t.Error("503 is taken for a success")
+	if _, err := stepDown(t.Context(), s.Client(), s.URL, ""); !errors.Is(err,
+		handover.ErrUnsure) {
+		t.Errorf("503: %v", err)
+	}
+	if answers(t.Context(), s.Client(), s.URL) {
+		t.Error("a balancer is taken for the controller")
 	}
 	status, answer = http.StatusOK, "[]"
 	if _, err := stepDown(t.Context(), s.Client(), s.URL, ""); err == nil {

@@ -30,6 +30,15 @@ func (m *Memory) jump(by int32) {
 	}
 }
 
+// Rehearse is that of neondb.Database.
+func (m *Memory) Rehearse(
+	ctx context.Context, prior *neondb.Leader, own neondb.Leader,
+) error {
+	c := *m.Content
+	_, err := (&Memory{&c}).Take(ctx, "rehearsal", prior, own)
+	return err
+}
+
 // Take is that of neondb.Database.
 func (m *Memory) Take(
 	_ context.Context, id string, prior *neondb.Leader, own neondb.Leader,

@@ -123,7 +123,7 @@ func TestCutOverGoesOnAfterACrash(t *testing.T) {
 			}
 			m.After = nil
 			_, err := m.Do(t.Context())
-			if handedOut := step == handover.StepHandedOut || step == handover.StepSaved; handedOut {
+			if step == handover.StepHandedOut || step == handover.StepSaved {
 				if !errors.Is(err, neondb.ErrHandedOut) {
 					t.Fatalf("seed %d: handed out twice after %s: %v", seed, step, err)
 				}

@@ -4,6 +4,7 @@ package atomicfile
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,6 +18,25 @@ import (
 // syncs the file, and Write syncs the directory. After an error of fill or of the
 // disk the old content is there.
 func Write(name string, fill func(io.Writer) error) (err error) {
+	return write(name, fill, func(f *renameio.PendingFile) error {
+		if err := f.CloseAtomicallyReplace(); err != nil {
+			return err
+		}
+		return syncDir(filepath.Dir(name))
+	})
+}
+
+// Rehearse does what Write does until the file would be replaced, and leaves nothing.
+func Rehearse(name string, fill func(io.Writer) error) error {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", name)
+	}
+	return write(name, fill, func(f *renameio.PendingFile) error { return f.Sync() })
+}
+
+func write(
+	name string, fill func(io.Writer) error, end func(*renameio.PendingFile) error,
+) (err error) {
 	dir := filepath.Dir(name)
 	f, err := renameio.NewPendingFile(name, renameio.WithTempDir(dir),
 		renameio.WithPermissions(0o600))
@@ -27,10 +47,7 @@ func Write(name string, fill func(io.Writer) error) (err error) {
 	if err := fill(f); err != nil {
 		return err
 	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return end(f)
 }
 
 func syncDir(dir string) error {

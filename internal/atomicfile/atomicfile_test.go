@@ -48,3 +48,18 @@ func TestAFailureLeavesTheOldContentAndNothingElse(t *testing.T) {
 		t.Error("wrote into a directory that is not there")
 	}
 }
+
+func TestARehearsalLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if err := Rehearse(filepath.Join(dir, "f"), text("x")); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("the directory holds %v, %v", entries, err)
+	}
+	for _, name := range []string{dir, filepath.Join(dir, "missing", "f")} {
+		if err := Rehearse(name, text("x")); err == nil {
+			t.Errorf("%s can be written", name)
+		}
+	}
+}

@@ -21,6 +21,9 @@ var (
 	// ErrLeaderAlive: the existing controller does not step down, and may work.
 	ErrLeaderAlive = errors.New("the existing controller did not step down")
 
+	// ErrUnsure: what was asked may have happened.
+	ErrUnsure = errors.New("it may have stepped down")
+
 	// ErrIsCopy: the database is a copy of a state that is in use elsewhere.
 	ErrIsCopy = errors.New("the database is a copy of the state of a cluster")
 )

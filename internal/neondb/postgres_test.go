@@ -136,11 +136,12 @@ func TestDatabaseThatIsTakenIsFenced(t *testing.T) {
 			t.Errorf("taken from %v: %v", wrong, err)
 		}
 	}
-	for range 2 {
-		m, err := db.Take(ctx, "a", &prior, own)
-		if err != nil || m.ID != "a" || *m.Prior != prior {
-			t.Fatalf("%+v, %v", m, err)
-		}
+	m, err := db.Take(ctx, "a", &prior, own)
+	if err != nil || m.ID != "a" || *m.Prior != prior {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	if m, err := db.Take(ctx, "b", &prior, own); !errors.Is(err, neondb.ErrRaced) {
+		t.Errorf("taken twice: %+v, %v", m, err)
 	}
 	taken := read(t, db)
 	if taken.Mark == nil || taken.Leaders[0].Address != own.Address ||

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -37,6 +38,7 @@ type importFlags struct {
 	plan, follow, cutOver, abort           bool
 	stopped, unused, pageservers, useHTTPS bool
 	unchecked                              bool
+	again                                  bool
 	accept                                 []string
 	token, peerToken, caFile               string
 	every                                  time.Duration
@@ -51,7 +53,8 @@ func newImportCommand() *cobra.Command {
 		"PostgreSQL. docs/guides/moving-in.md goes through it.\n\n" +
 		"--plan reads only, and says what is taken, what has no counterpart and what is wrong.\n" +
 		"--cut-over makes the existing controller step down, takes its database, and writes a\n" +
-		"snapshot that `snapshot restore` founds a cluster from. Run it again after a crash.\n" +
+		"snapshot that `snapshot restore` founds a cluster from. Run it again after a crash;\n" +
+		"--again when the snapshot may be there already.\n" +
 		"--abort hands the database back, unless a cluster was founded.\n" +
 		"--follow tells what changes while the existing controller works.\n\n" +
 		"Exit codes: 0 done, 1 error, 2 command line, 3 something is wrong and not accepted."
@@ -66,6 +69,8 @@ func newImportCommand() *cobra.Command {
 	fs.StringSliceVar(&f.accept, "accept", nil, "`codes` of wrong things to go on with")
 	fs.BoolVar(&f.stopped, "stopped", false,
 		"the existing controller does not run, and need not step down")
+	fs.BoolVar(&f.again, "again", false,
+		"with --cut-over: hand the state out again, in larger numbers, although it was")
 	fs.BoolVar(&f.unused, "not-founded", false,
 		"with --abort: no cluster was founded from the snapshot")
 	fs.StringVar(&f.address, "address-for-peers", movedAddress,
@@ -97,6 +102,8 @@ func (f *importFlags) run(ctx context.Context, out io.Writer) error {
 	case f.cutOver && f.pageservers == f.unchecked:
 		return fmt.Errorf("%w: --cut-over needs --pageservers, which finds out whether the database "+
 			"is an older copy, or else --unchecked", errUsage)
+	case f.again && !f.cutOver:
+		return fmt.Errorf("%w: --again goes with --cut-over", errUsage)
 	case f.every <= 0:
 		return fmt.Errorf("%w: --interval must be positive", errUsage)
 	case !strings.HasSuffix(f.address, "/"):
@@ -179,10 +186,17 @@ func (f *importFlags) doCutOver(
 		return err
 	}
 	r, err := handover.CutOver{
-		Source: src, Owner: db, Stopped: f.stopped, ID: "neon-" + hex.EncodeToString(id[:]),
+		Source: src, Owner: db, Stopped: f.stopped, Again: f.again,
+		ID:  "neon-" + hex.EncodeToString(id[:]),
 		Own: neondb.Leader{Address: f.address, StartedAt: time.Now()},
 		StepDown: func(ctx context.Context, address string) (neon.GlobalObserved, error) {
 			return stepDown(ctx, via, address, f.peerToken)
+		},
+		Answers: func(ctx context.Context, address string) bool {
+			return answers(ctx, via, address)
+		},
+		Rehearse: func(write func(io.Writer) error) error {
+			return atomicfile.Rehearse(f.snapshot, write)
 		},
 		Save: func(write func(io.Writer) error) error {
 			return atomicfile.Write(f.snapshot, write)
@@ -222,16 +236,36 @@ func stepDown(
 		Method: http.MethodPut, URL: strings.TrimSuffix(address, "/") + "/control/v1/step_down",
 		Token: token, Limit: stepDownBody,
 	})
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+		return nil, err // it was not asked
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", handover.ErrUnsure, err)
 	}
 	if !a.OK() {
-		return nil, fmt.Errorf("status %d: %.200s", a.Status, a.Body)
+		err := fmt.Errorf("status %d: %.200s", a.Status, a.Body)
+		if a.Status >= http.StatusInternalServerError {
+			err = fmt.Errorf("%w: %w", handover.ErrUnsure, err)
+		}
+		return nil, err
 	}
 	if err := json.Unmarshal(a.Body, &seen); err != nil {
-		return nil, fmt.Errorf("its answer is not understood: %w", err)
+		return nil, fmt.Errorf("%w: its answer is not understood: %w", handover.ErrUnsure, err)
 	}
 	return seen, nil
+}
+
+// answerLimit is how long a controller that is said to be stopped is waited for.
+const answerLimit = 2 * time.Second
+
+// answers tells whether a controller runs. What a balancer says in its place does not count.
+func answers(ctx context.Context, via jsonhttp.Doer, address string) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	a, err := jsonhttp.Do(ctx, via, jsonhttp.Request{
+		Method: http.MethodGet, URL: strings.TrimSuffix(address, "/") + "/status",
+	})
+	return err == nil && a.Status < http.StatusInternalServerError
 }
 
 func (f *importFlags) doAbort(ctx context.Context, out io.Writer, db *neondb.Database) error {

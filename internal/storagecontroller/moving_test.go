@@ -169,7 +169,10 @@ func TestMovingOutAndInAgain(t *testing.T) {
 	}
 	cut = append(cut, "--peer-jwt-token", "peer")
 	mustRun(t, cut...)
-	mustRun(t, cut...)
+	if out, err := command(t, cut...); !errors.Is(err, neondb.ErrHandedOut) {
+		t.Errorf("handed out twice: %v\n%s", err, out)
+	}
+	mustRun(t, append(cut, "--again")...)
 	if e.asked != 1 {
 		t.Errorf("the existing controller was asked %d times", e.asked)
 	}
@@ -283,6 +286,7 @@ func TestMovingCommandLines(t *testing.T) {
 		"import --from=", "import --from x --cut-over", "import --from x --snapshot f",
 		"import --from x --cut-over --snapshot f",
 		"import --from x --cut-over --snapshot f --pageservers --unchecked",
+		"import --from x --again",
 		"import --from x --interval 0s", "import --from x --address-for-peers http://a",
 		"import --from x -o yaml", "export --data-dir d", "export --to x",
 		"export --to x --snapshot f", "export --to x --snapshot f --copy --stopped",
@@ -398,9 +402,21 @@ func TestStepDownOfAnExistingController(t *testing.T) {
 	if text, _ := json.Marshal(seen); err != nil || string(text) != answer {
 		t.Errorf("%v, %s", err, text)
 	}
+	if !answers(t.Context(), s.Client(), s.URL+"/") {
+		t.Error("it does not run")
+	}
+	status = http.StatusForbidden
+	if _, err := stepDown(t.Context(), s.Client(), s.URL, ""); err == nil ||
+		errors.Is(err, handover.ErrUnsure) {
+		t.Errorf("403: %v", err)
+	}
 	status = http.StatusServiceUnavailable
-	if _, err := stepDown(t.Context(), s.Client(), s.URL, ""); err == nil {
-		t.Error("503 is taken for a success")
+	if _, err := stepDown(t.Context(), s.Client(), s.URL, ""); !errors.Is(err,
+		handover.ErrUnsure) {
+		t.Errorf("503: %v", err)
+	}
+	if answers(t.Context(), s.Client(), s.URL) {
+		t.Error("a balancer is taken for the controller")
 	}
 	status, answer = http.StatusOK, "[]"
 	if _, err := stepDown(t.Context(), s.Client(), s.URL, ""); err == nil {

@@ -30,13 +30,22 @@ func (m *Memory) jump(by int32) {
 	}
 }
 
+// Rehearse is that of neondb.Database.
+func (m *Memory) Rehearse(
+	ctx context.Context, prior *neondb.Leader, own neondb.Leader,
+) error {
+	c := *m.Content
+	_, err := (&Memory{&c}).Take(ctx, "rehearsal", prior, own)
+	return err
+}
+
 // Take is that of neondb.Database.
 func (m *Memory) Take(
 	_ context.Context, id string, prior *neondb.Leader, own neondb.Leader,
 ) (neondb.Mark, error) {
 	c := m.Content
 	if c.Mark != nil {
-		return *c.Mark, nil
+		return neondb.Mark{}, neondb.ErrRaced
 	}
 	if (prior == nil) != (len(c.Leaders) == 0) || prior != nil && *prior != c.Leaders[0] {
 		return neondb.Mark{}, neondb.ErrRaced
@@ -48,12 +57,30 @@ func (m *Memory) Take(
 }
 
 // HandOut is that of neondb.Database.
-func (m *Memory) HandOut(context.Context, string) error {
-	if m.Content.Mark == nil {
+func (m *Memory) HandOut(_ context.Context, id string) error {
+	mark := m.Content.Mark
+	switch {
+	case mark == nil || mark.ID != id:
 		return neondb.ErrNotTaken
+	case mark.HandedOut != nil:
+		return neondb.ErrHandedOut
 	}
-	m.Content.Mark.HandedOut = new(time.Unix(1_700_000_000, 0))
+	mark.HandedOut = new(time.Unix(1_700_000_000, 0))
 	return nil
+}
+
+// Again is that of neondb.Database.
+func (m *Memory) Again(_ context.Context, was, id string) (neondb.Mark, error) {
+	mark := m.Content.Mark
+	switch {
+	case mark == nil:
+		return neondb.Mark{}, neondb.ErrNotTaken
+	case mark.ID != was || mark.HandedOut == nil:
+		return neondb.Mark{}, neondb.ErrRaced
+	}
+	m.jump(neondb.BackJump)
+	mark.ID, mark.HandedOut = id, nil
+	return *mark, nil
 }
 
 // GiveBack is that of neondb.Database.

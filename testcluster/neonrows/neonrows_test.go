@@ -49,12 +49,25 @@ func TestMemoryIsTakenOnceAndGivenBack(t *testing.T) {
 	if err := m.HandOut(ctx, "a"); !errors.Is(err, neondb.ErrNotTaken) {
 		t.Errorf("handed out: %v", err)
 	}
-	for range 2 {
-		if mark, err := m.Take(ctx, "a", &was, own); err != nil || mark.ID != "a" {
-			t.Fatalf("%+v, %v", mark, err)
-		}
+	if mark, err := m.Take(ctx, "a", &was, own); err != nil || mark.ID != "a" {
+		t.Fatalf("%+v, %v", mark, err)
+	}
+	if _, err := m.Take(ctx, "b", &was, own); !errors.Is(err, neondb.ErrRaced) {
+		t.Errorf("taken twice: %v", err)
+	}
+	if _, err := m.Again(ctx, "a", "b"); !errors.Is(err, neondb.ErrRaced) {
+		t.Errorf("again, before it was handed out: %v", err)
 	}
 	if err := m.HandOut(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.HandOut(ctx, "a"); !errors.Is(err, neondb.ErrHandedOut) {
+		t.Errorf("handed out twice: %v", err)
+	}
+	if mark, err := m.Again(ctx, "a", "b"); err != nil || mark.ID != "b" {
+		t.Errorf("%+v, %v", mark, err)
+	}
+	if err := m.HandOut(ctx, "b"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.GiveBack(ctx, false); !errors.Is(err, neondb.ErrHandedOut) {

@@ -286,10 +286,7 @@ func (c *Cluster) makeParts(m Machine) {
 		changing: make(chan struct{}, 1),
 	}
 	c.snapshots = snapshots{node: c.node, self: c.self, former: c.former.reason}
-	c.marks = &marks{node: c.node, disks: c.self.disks, log: c.log}
-	if m, err := store.ReadMark(c.cfg.DataDir); err == nil {
-		c.marks.written.Leader = m.Leader
-	}
+	c.marks = newMarks(c)
 	c.service, c.standstill = newService(c), newStandstill(c)
 	c.lag = &lagWatch{leads: c.node.leads, members: c.membership.list, log: c.log}
 	c.absence = &absence{leads: c.node.leads, members: c.membership.list, log: c.log}

@@ -31,6 +31,18 @@ type marks struct {
 	written store.Mark
 }
 
+// newMarks remembers the last leader of the process before.
+func newMarks(c *Cluster) *marks {
+	m := &marks{node: c.node, disks: c.self.disks, log: c.log}
+	if c.cfg.DataDir == "" {
+		return m
+	}
+	if last, err := store.ReadMark(c.cfg.DataDir); err == nil {
+		m.written.Leader = last.Leader
+	}
+	return m
+}
+
 func (m *marks) run(ctx context.Context) {
 	mark, progress := time.NewTicker(markPause), time.NewTicker(progressPause)
 	defer mark.Stop()

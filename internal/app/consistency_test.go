@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,12 +33,37 @@ func exposed(t *testing.T, all ...prometheus.Collector) string {
 	return text.String()
 }
 
+// lines is a log that is read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func TestALeaderChecksItsState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		var found error
-		done := 0
-		c := newConsistency(time.Hour, func() error { done++; return found },
+		var log lines
+		var found atomic.Pointer[error]
+		var checks atomic.Int32
+		check := func() error {
+			checks.Add(1)
+			if err := found.Load(); err != nil {
+				return *err
+			}
+			return nil
+		}
+		c := newConsistency(time.Hour, check,
 			slog.New(slog.NewTextHandler(&log, nil)))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
@@ -46,18 +73,19 @@ func TestALeaderChecksItsState(t *testing.T) {
 			synctest.Wait()
 			return exposed(t, c.series()...)
 		}
-		if text := at(time.Hour + time.Minute); done != 1 || log.Len() > 0 ||
+		if text := at(time.Hour + time.Minute); checks.Load() != 1 || log.String() != "" ||
 			!strings.Contains(text, "inconsistent gauge:{value:0}") {
-			t.Errorf("%d checks: %s\n%s", done, text, log.String())
+			t.Errorf("%d checks: %s\n%s", checks.Load(), text, log.String())
 		}
-		found = errors.New("two owners")
-		if text := at(time.Hour); done != 2 ||
+		owners := errors.New("two owners")
+		found.Store(&owners)
+		if text := at(time.Hour); checks.Load() != 2 ||
 			!strings.Contains(text, "inconsistent gauge:{value:1}") ||
 			!strings.Contains(log.String(), "level=WARN") ||
 			!strings.Contains(log.String(), "two owners") {
-			t.Errorf("%d checks: %s\n%s", done, text, log.String())
+			t.Errorf("%d checks: %s\n%s", checks.Load(), text, log.String())
 		}
-		found = nil
+		found.Store(nil)
 		if text := at(time.Hour); !strings.Contains(text, "inconsistent gauge:{value:0}") {
 			t.Errorf("once it is good again: %s", text)
 		}

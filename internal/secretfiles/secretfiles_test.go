@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,19 +25,49 @@ func write(t *testing.T, name, text string) {
 var errBad = errors.New("it is bad")
 
 // taker keeps what it is given, and refuses what has the word bad in it.
-type taker struct{ texts []string }
+type taker struct {
+	mu    sync.Mutex
+	texts []string
+}
 
 func (k *taker) take(contents [][]byte) error {
 	all := string(bytes.Join(contents, []byte("+")))
 	if strings.Contains(all, "bad") {
 		return errBad
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.texts = append(k.texts, all)
 	return nil
 }
 
+// taken is what it has kept.
+func (k *taker) taken() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.texts)
+}
+
 // A secret is exchanged as Kubernetes does it: by a link in the directory. A bad one leaves
 // the old one, and is told once.
+// lines is a log that is read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func TestFilesAreReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	for name, files := range map[string][]string{
@@ -66,7 +98,7 @@ func TestFilesAreReadAgain(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log lines
 		var seen taker
 		w := New(time.Minute, slog.New(slog.NewTextHandler(&log, nil)))
 		if err := w.Add("keys", dir, seen.take); err != nil {
@@ -79,12 +111,12 @@ func TestFilesAreReadAgain(t *testing.T) {
 			synctest.Wait()
 			return w.States()[0]
 		}
-		if s := after(5 * time.Minute); s.Reloads != 0 || s.Err != nil || len(seen.texts) != 1 {
-			t.Errorf("nothing has changed: %+v, %v", s, seen.texts)
+		if s := after(5 * time.Minute); s.Reloads != 0 || s.Err != nil || len(seen.taken()) != 1 {
+			t.Errorf("nothing has changed: %+v, %v", s, seen.taken())
 		}
 		turn("two")
-		if s := after(time.Minute); s.Reloads != 1 || seen.texts[len(seen.texts)-1] != "new+older" {
-			t.Errorf("after a change: %+v, %v", s, seen.texts)
+		if s := after(time.Minute); s.Reloads != 1 || seen.taken()[len(seen.taken())-1] != "new+older" {
+			t.Errorf("after a change: %+v, %v", s, seen.taken())
 		}
 		turn("three")
 		if s := after(time.Hour); !errors.Is(s.Err, errBad) || s.Reloads != 1 ||
@@ -105,8 +137,8 @@ func TestFilesAreReadAgain(t *testing.T) {
 		}
 		turn("one")
 		if s := after(time.Minute); s.Err != nil || s.Reloads != 2 ||
-			seen.texts[len(seen.texts)-1] != "old+older" {
-			t.Errorf("at the end: %+v, %v", s, seen.texts)
+			seen.taken()[len(seen.taken())-1] != "old+older" {
+			t.Errorf("at the end: %+v, %v", s, seen.taken())
 		}
 		if strings.Contains(log.String(), "older") {
 			t.Errorf("a secret is in the log:\n%s", log.String())

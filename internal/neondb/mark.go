@@ -29,6 +29,8 @@ var (
 	// ErrNotEmpty: the database has a state that is not to be overwritten.
 	ErrNotEmpty = errors.New("the database is not empty")
 
+	// ErrForeign: the database has tenants, and none of them is in what is to be written.
+	ErrForeign = errors.New("the database is that of another cluster")
 	// ErrOlder: what is to be written is older than what is there.
 	ErrOlder = errors.New("the state is older than that of the database")
 

@@ -218,6 +218,11 @@ func TestOnlyWhatIsOursIsOverwritten(t *testing.T) {
 		t.Errorf("schema %+v", got.Schema)
 	}
 	exec(t, conn, "DROP TABLE newer")
+	foreign := neonrows.Random(3, neonrows.Shape{Tenants: 5})
+	if err := db.Write(ctx, foreign, neondb.Destination{Overwrite: true}); !errors.Is(err,
+		neondb.ErrForeign) {
+		t.Errorf("over the database of another cluster: %v", err)
+	}
 	if err := db.Write(ctx, c, neondb.Destination{Overwrite: true}); !errors.Is(err,
 		neondb.ErrOlder) {
 		t.Errorf("numbers go back: %v", err)
@@ -379,9 +384,10 @@ func TestEverySchemaIsReadAndBroughtUpToDate(t *testing.T) {
 		if _, err := db.Take(t.Context(), "a", nil, us); err != nil {
 			t.Fatal(err)
 		}
-		if err := db.Write(t.Context(), &neondb.Content{}, neondb.Destination{
-			Overwrite: true,
-		}); err != nil {
+		sh := c.Shards[0]
+		sh.Generation = new(*sh.Generation + 2*neondb.Jump)
+		if err := db.Write(t.Context(), &neondb.Content{Shards: []neondb.ShardRow{sh}},
+			neondb.Destination{Overwrite: true}); err != nil {
 			t.Fatalf("after %s: %v", history[upTo].version, err)
 		}
 		got := schema(t, conn)

@@ -21,6 +21,9 @@ func (d *Database) Write(ctx context.Context, c *Content, to Destination) error 
 		if err := d.mayWrite(ctx, tx, there, to); err != nil {
 			return err
 		}
+		if err := notForeign(ctx, tx, there, c); err != nil {
+			return err
+		}
 		if err := notOlder(ctx, tx, there, c); err != nil {
 			return err
 		}
@@ -178,6 +181,31 @@ func copyIn[R interface{ values() []any }](
 		return fmt.Errorf("table %s: %w", name, err)
 	}
 	return nil
+}
+
+// notForeign refuses to replace tenants none of which is known: a mark says only that a state
+// was taken from the database, and not by whom.
+func notForeign(
+	ctx context.Context, tx pgx.Tx, there map[string][]string, c *Content,
+) error {
+	if _, ok := there["tenant_shards"]; !ok {
+		return nil
+	}
+	ours := make(map[string]bool)
+	for _, r := range c.Shards {
+		ours[r.Tenant] = true
+	}
+	rows, err := tx.Query(ctx, "SELECT DISTINCT tenant_id FROM tenant_shards")
+	if err != nil {
+		return err
+	}
+	tenants, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(tenants) == 0 ||
+		slices.ContainsFunc(tenants, func(id string) bool { return ours[id] }) {
+		return err
+	}
+	return fmt.Errorf("%w: none of its %d tenants, %s among them, is in the state; write into an "+
+		"empty database", ErrForeign, len(tenants), tenants[0])
 }
 
 // notOlder refuses to take numbers back that the database has.

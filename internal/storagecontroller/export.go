@@ -84,7 +84,16 @@ func (f *exportFlags) run(ctx context.Context, out io.Writer) error {
 	}
 	defer db.Close(context.WithoutCancel(ctx))
 	e.Database = db
+	takeBack := func() {}
+	if f.dir != "" && !f.copied && !f.plan {
+		if takeBack, err = noteExported(f.dir, e.Now); err != nil {
+			return err
+		}
+	}
 	w, err := e.Do(ctx)
+	if nothingWritten(err) {
+		takeBack()
+	}
 	if w != nil {
 		if err := f.print(out, w); err != nil {
 			return err

@@ -46,6 +46,9 @@ func runReplica(ctx context.Context, f *flags, seams Seams) error {
 		return err
 	}
 	dir, _ := filepath.Abs(cfg.Cluster.DataDir) // whatever it is called, it has to be found
+	if err := checkExported(dir); err != nil {
+		return err
+	}
 	log.Info("Starting storage controller", "version", buildinfo.Of().String(), "data_dir", dir)
 	if f.dev {
 		log.Warn(

@@ -20,15 +20,17 @@ var allowed = map[string]struct {
 	imports []string
 	why     string
 }{
-	"api/client":        {[]string{"api/neon", "internal/jsonhttp"}, "a protocol, for others too"},
-	"api/neon":          {nil, "a leaf: Neon's words and nothing of ours"},
-	"api/auth":          {[]string{"api/neon"}, "tokens know no route"},
-	"internal/wait":     {nil, "ways to wait"},
-	"internal/tracelog": {nil, "a log format"},
-	"internal/jsonhttp": {nil, "one exchange of any protocol"},
-	"fsm":               {[]string{"api/neon"}, "pure state"},
-	"fsm/fsmtest":       {[]string{"fsm", "internal/wait", "api/neon"}, "a log for tests"},
-	"scheduler":         {[]string{"fsm", "api/neon"}, "pure decisions"},
+	"api/client":         {[]string{"api/neon", "internal/jsonhttp"}, "a protocol, for others too"},
+	"api/neon":           {nil, "a leaf: Neon's words and nothing of ours"},
+	"api/auth":           {[]string{"api/neon"}, "tokens know no route"},
+	"internal/wait":      {nil, "ways to wait"},
+	"internal/freeport":  {nil, "ports"},
+	"internal/logbuffer": {nil, "a log in memory, for tests"},
+	"internal/tracelog":  {nil, "a log format"},
+	"internal/jsonhttp":  {nil, "one exchange of any protocol"},
+	"fsm":                {[]string{"api/neon"}, "pure state"},
+	"fsm/fsmtest":        {[]string{"fsm", "internal/wait", "api/neon"}, "a log for tests"},
+	"scheduler":          {[]string{"fsm", "api/neon"}, "pure decisions"},
 	"api/internal/profile": {
 		[]string{"api/neon"}, "knows no request",
 	},
@@ -202,8 +204,9 @@ var allowed = map[string]struct {
 	"testcluster/simpageserver/archival": {nil, "a machine whose interleavings are exhausted"},
 	"testcluster": {[]string{
 		"api/auth", "api/client", "api/neon", "cluster", "fsm", "internal/app", "internal/failpoint",
-		"internal/tracelog", "internal/wait", "reconciler", "testcluster/simpageserver",
-		"testcluster/simsafekeeper", "testcluster/spoil", "cluster/clustertest", "internal/serve",
+		"internal/freeport", "internal/tracelog", "internal/wait", "reconciler",
+		"testcluster/simpageserver", "testcluster/simsafekeeper", "testcluster/spoil",
+		"cluster/clustertest", "internal/serve",
 	}, "builds whole clusters"},
 	"testcluster/spoil": {[]string{"api/neon", "cluster", "fsm"}, "alters states as the log may"},
 	"internal/neondb":   {nil, "the database of another controller, as it is"},
@@ -214,7 +217,7 @@ var allowed = map[string]struct {
 		[]string{"api/neon", "fsm", "internal/neondb", "internal/neonstate", "internal/wait"},
 		"effects only through interfaces it declares",
 	},
-	"testcluster/realpostgres": {nil, "a database for tests, whatever is in it"},
+	"testcluster/realpostgres": {[]string{"internal/freeport"}, "a database for tests, whatever is in it"},
 	"testcluster/neonrows":     {[]string{"internal/neondb"}, "databases for tests"},
 	"internal/storagecontroller": {[]string{
 		"api/auth", "cluster", "reconciler", "internal/app", "internal/cron", "internal/failpoint",
@@ -247,8 +250,8 @@ var allowed = map[string]struct {
 	},
 	"testcluster/demo": {
 		[]string{
-			"internal/jsonhttp", "internal/wait", "testcluster", "testcluster/simpageserver",
-			"api/neon",
+			"internal/freeport", "internal/jsonhttp", "internal/wait", "testcluster",
+			"testcluster/simpageserver", "api/neon",
 		}, "a cluster to watch",
 	},
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quorate/cluster/clustertest"
+	"quorate/internal/logbuffer"
 )
 
 // threeFounders is a cluster of three, and its leader.
@@ -98,7 +99,7 @@ func TestAWipedMemberIsNotAddedUnderItsId(t *testing.T) {
 		f.stop(i, true)
 		wiped.cfg.Disk, wiped.cfg.Members = clustertest.NewMemoryDisk(), nil
 		wiped.cfg.Join = []string{lead.cfg.RaftListen, "h9:1"}
-		var log lockedBuffer
+		var log logbuffer.Buffer
 		wiped.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		f.start(i)
 		pass(t, 5*time.Second)

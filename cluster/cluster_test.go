@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"quorate/cluster/clustertest"
+	"quorate/internal/freeport"
 	"quorate/internal/wait"
 )
 
@@ -240,15 +240,13 @@ func startTCP(t testing.TB, n int, timeouts Timeouts) *trio {
 		timeouts.Store = 5 * time.Second // others use this disk too
 	}
 	tr := &trio{t: t}
-	listeners := make([]net.Listener, n)
 	var members []Member
 	for i := range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := freeport.Address()
 		if err != nil {
 			t.Fatal(err)
 		}
-		listeners[i] = l
-		members = append(members, Member{ID: fmt.Sprintf("n%d", i), RaftAddr: l.Addr().String()})
+		members = append(members, Member{ID: fmt.Sprintf("n%d", i), RaftAddr: addr})
 	}
 	for i := range n {
 		nd := &node{cfg: Config{
@@ -257,7 +255,6 @@ func startTCP(t testing.TB, n int, timeouts Timeouts) *trio {
 			HTTPAddr: "http://" + members[i].ID, Timeouts: timeouts,
 		}}
 		tr.nodes = append(tr.nodes, nd)
-		_ = listeners[i].Close()
 		tr.start(i)
 	}
 	t.Cleanup(tr.close)

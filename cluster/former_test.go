@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quorate/cluster/internal/datadir"
+	"quorate/internal/logbuffer"
 )
 
 // grownFromOne is a founder of one whose cluster has grown to three, with a write.
@@ -31,10 +32,10 @@ func grownFromOne(t *testing.T) *founders {
 }
 
 // wipedFirst stops all, empties the disk of the founder, and starts that alone.
-func (f *founders) wipedFirst() (wiped *node, log *lockedBuffer) {
+func (f *founders) wipedFirst() (wiped *node, log *logbuffer.Buffer) {
 	f.stopAll()
 	f.stop(0, true)
-	log = &lockedBuffer{}
+	log = &logbuffer.Buffer{}
 	f.nodes[0].cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	return f.start(0), log
 }

@@ -14,6 +14,7 @@ import (
 
 	"quorate/cluster/clustertest"
 	"quorate/cluster/internal/store"
+	"quorate/internal/logbuffer"
 	"quorate/internal/wait"
 )
 
@@ -63,7 +64,7 @@ func TestAFounderOfOneThatLostItsDiskFoundsNothing(t *testing.T) {
 			}
 		}
 		f.stop(0, true)
-		var log lockedBuffer
+		var log logbuffer.Buffer
 		f.nodes[0].cfg.Disk = clustertest.NewMemoryDisk()
 		f.nodes[0].cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		f.start(0)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"quorate/cluster/clustertest"
+	"quorate/internal/logbuffer"
 )
 
 // newcomer starts an empty server that is to join through the given addresses.
@@ -58,7 +59,7 @@ func TestANewcomerWaitsForItsInvitation(t *testing.T) {
 		f := lone(t)
 		defer f.stopAll()
 		f.nodes[0].mustPropose(t, "a")
-		var log lockedBuffer
+		var log logbuffer.Buffer
 		late := &node{cfg: Config{
 			ID: "n1", RaftListen: "h1:1", HTTPAddr: "http://h1", Network: f.net.Host("h1"),
 			DataDir: t.TempDir(), Disk: clustertest.NewMemoryDisk(),

@@ -5,12 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
 	"testing"
 	"time"
+
+	"quorate/internal/freeport"
 )
 
 // The tests here run one server in a process of its own and end it with SIGKILL.
@@ -51,12 +52,11 @@ func TestKilledLeaderIsReplacedFarBelowTheTimeout(t *testing.T) {
 	const rounds = 8
 	members := make([]Member, 3)
 	for i := range members {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := freeport.Address()
 		if err != nil {
 			t.Fatal(err)
 		}
-		members[i] = Member{ID: fmt.Sprintf("n%d", i), RaftAddr: l.Addr().String()}
-		_ = l.Close()
+		members[i] = Member{ID: fmt.Sprintf("n%d", i), RaftAddr: addr}
 	}
 	tr := &trio{t: t}
 	for i := range 2 {

@@ -1,17 +1,16 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"quorate/cluster/clustertest"
+	"quorate/internal/logbuffer"
 )
 
 // quick timeouts for tests in real time.
@@ -81,7 +80,7 @@ func TestExpectBootstrapsOnceAndALateServerJoins(t *testing.T) {
 		t.Fatal("the newcomer lacks what was written before it came")
 	}
 	// Another cluster's server is turned away.
-	var logged lockedBuffer
+	var logged logbuffer.Buffer
 	alien := gossiping(t, func(c *Config) {
 		c.ClusterID, c.Join = "two", seed
 		c.Logger = slog.New(slog.NewTextHandler(&logged, nil))
@@ -91,23 +90,6 @@ func TestExpectBootstrapsOnceAndALateServerJoins(t *testing.T) {
 	if voters(lead.Cluster) != 5 || alien.node.raft().LastIndex() != 0 {
 		t.Fatal("a server of another cluster was added")
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func TestMoreFreshServersThanExpectedBootstrapNothing(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"quorate/cluster"
 	"quorate/cluster/clustertest"
+	"quorate/internal/freeport"
 )
 
 // network is what everything in a cluster listens on and dials: memory, or the
@@ -84,15 +85,12 @@ func (tcp) Dial(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 // freeAddresses finds loopback addresses that nothing uses at the moment.
-func freeAddresses(n int) ([]string, error) {
-	var found []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+func freeAddresses(n int) (_ []string, err error) {
+	found := make([]string, n)
+	for i := range found {
+		if found[i], err = freeport.Address(); err != nil {
 			return nil, err
 		}
-		defer l.Close()
-		found = append(found, l.Addr().String())
 	}
 	return found, nil
 }

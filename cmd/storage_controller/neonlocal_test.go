@@ -26,6 +26,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"quorate/api/neon"
+	"quorate/internal/freeport"
 	"quorate/internal/storconcli"
 	"quorate/testcluster/simpageserver"
 )
@@ -98,12 +99,14 @@ func (e *environment) own(name string) string {
 }
 
 func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Helper()
+	addr, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	_, port, _ := strings.Cut(addr, ":")
+	n, _ := strconv.Atoi(port)
+	return n
 }
 
 func (e *environment) path(name string) string { return filepath.Join(e.dir, name) }

@@ -102,11 +102,8 @@ func startSecure(t *testing.T) *secure {
 		t.Fatal(err)
 	}
 	var ports []int
-	used := map[int]bool{}
-	for len(ports) < 6 {
-		if p := freePort(t); !used[p] {
-			ports, used[p] = append(ports, p), true
-		}
+	for range 6 {
+		ports = append(ports, freePort(t))
 	}
 	members := fmt.Sprintf("c0=127.0.0.1:%d,c1=127.0.0.1:%d,c2=127.0.0.1:%d", ports[3], ports[4],
 		ports[5])

@@ -1,18 +1,18 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"quorate/internal/logbuffer"
 )
 
 // exposed is the series of a collector in text, without comments.
@@ -33,27 +33,9 @@ func exposed(t *testing.T, all ...prometheus.Collector) string {
 	return text.String()
 }
 
-// lines is a log that is read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 func TestALeaderChecksItsState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lines
+		var log logbuffer.Buffer
 		var found atomic.Pointer[error]
 		var checks atomic.Int32
 		check := func() error {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"quorate/internal/logbuffer"
 )
 
 func write(t *testing.T, name, text string) {
@@ -50,24 +52,6 @@ func (k *taker) taken() []string {
 
 // A secret is exchanged as Kubernetes does it: by a link in the directory. A bad one leaves
 // the old one, and is told once.
-// lines is a log that is read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 func TestFilesAreReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	for name, files := range map[string][]string{
@@ -98,7 +82,7 @@ func TestFilesAreReadAgain(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var log lines
+		var log logbuffer.Buffer
 		var seen taker
 		w := New(time.Minute, slog.New(slog.NewTextHandler(&log, nil)))
 		if err := w.Add("keys", dir, seen.take); err != nil {

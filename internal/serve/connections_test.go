@@ -15,25 +15,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"quorate/internal/logbuffer"
 )
-
-// safeBuffer is a log that is written and read at the same time.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
 
 // get makes one request on a connection that stays open.
 func get(t *testing.T, conn net.Conn) error {
@@ -63,7 +47,7 @@ func dial(t *testing.T, s *Server) net.Conn {
 // Idle connections, however many, keep no client out, and the log says that there are too
 // many once, not for each.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
-	var out safeBuffer
+	var out logbuffer.Buffer
 	s := serving(t, Config{Listen: "127.0.0.1:0", MaxConnections: 4},
 		slog.New(slog.NewTextHandler(&out, nil)), "hi")
 	for i := range 20 {
@@ -141,7 +125,7 @@ func (failingNetwork) Listen(addr string) (net.Listener, error) {
 }
 
 func TestTheLogSaysWhenDescriptorsRunOut(t *testing.T) {
-	var out safeBuffer
+	var out logbuffer.Buffer
 	s, err := Listen(Config{Listen: "127.0.0.1:0"}, failingNetwork{},
 		slog.New(slog.NewTextHandler(&out, nil)))
 	if err != nil {
@@ -159,7 +143,7 @@ func TestTheLogSaysWhenDescriptorsRunOut(t *testing.T) {
 }
 
 func TestTheLogSaysWhyAHandshakeFailed(t *testing.T) {
-	var out safeBuffer
+	var out logbuffer.Buffer
 	cfg := withCertificate(t)
 	writeCertificate(t, cfg, 1)
 	s := serving(t, cfg, slog.New(slog.NewTextHandler(&out, nil)), "hi")

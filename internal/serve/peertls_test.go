@@ -19,6 +19,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"quorate/internal/logbuffer"
 )
 
 // authority signs certificates of replicas.
@@ -192,7 +194,7 @@ func (l lasting) time() validity { return validity(l) }
 
 func TestCertificatesAreWarnedOfInTimeOnceADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log safeBuffer
+		var log logbuffer.Buffer
 		c := NewCertificates(time.Hour, slog.New(slog.NewTextHandler(&log, nil)))
 		end := time.Now().Add(33*24*time.Hour + time.Minute)
 		from := time.Now().AddDate(-1, 0, 0)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quorate/api/neon"
+	"quorate/internal/freeport"
 	"quorate/internal/jsonhttp"
 	"quorate/testcluster"
 )
@@ -76,7 +77,7 @@ func (r *real) kind() string { return "pageservers from " + r.bin }
 func (r *real) postgres() *neon.PgVersion { return &r.install.version }
 
 func (r *real) startBroker() error {
-	addr, err := freeAddress()
+	addr, err := freeport.Address()
 	if err != nil {
 		return err
 	}
@@ -123,11 +124,11 @@ func (r *real) ask(ctx context.Context, url string, into any) error {
 }
 
 func (r *real) start(ctx context.Context, id neon.NodeID, zone neon.AZ) error {
-	httpAt, err := freeAddress()
+	httpAt, err := freeport.Address()
 	if err != nil {
 		return err
 	}
-	pgAt, err := freeAddress()
+	pgAt, err := freeport.Address()
 	if err != nil {
 		return err
 	}
@@ -280,15 +281,6 @@ func (r *real) close() error {
 	}
 	r.http.CloseIdleConnections()
 	return r.door.close()
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func hostPart(addr string) string { h, _, _ := net.SplitHostPort(addr); return h }

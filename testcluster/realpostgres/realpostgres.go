@@ -10,12 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 	"github.com/jackc/pgx/v5"
+
+	"quorate/internal/freeport"
 )
 
 // Wanted is the variable of the environment that has all tests run that need a Postgres.
@@ -40,12 +43,13 @@ func Main(tests func() int) int {
 
 // run runs a Postgres until standard input ends, and says its port.
 func run(dir string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Address()
 	if err != nil {
 		return err
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
+	_, text, _ := net.SplitHostPort(addr)
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
 		return err
 	}
 	db := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().

@@ -60,8 +60,7 @@ func (w *nodeWatch) probe(node fsm.Node) {
 		e.failures, e.lastSuccess, e.utilization = 0, now, u
 		e.full = w.opts.Disks.full(e.full, loadOf(u))
 	}
-	stale := now.Sub(e.listedAt) > e.relist &&
-		(!w.opts.RelistInDoubt || !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime)
+	stale := e.stale(now, w.began, w.opts.RelistInDoubt)
 	inc, listed := w.seen.ListedAt(node.ID)
 	e.busy = false
 	if err == nil && e.endListing == nil &&

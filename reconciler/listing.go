@@ -35,8 +35,9 @@ func (w *nodeWatch) list(wanted context.Context, node *fsm.Node) error {
 		wake = append(wake, e.waiting...)
 		e.waiting = nil
 		if err == nil {
-			e.listedAt, e.relist = time.Now(), max(relistInterval,
-				time.Duration(w.seen.Count())*relistShare)
+			e.listedAt = time.Now()
+			e.relist = max(relistInterval, time.Duration(w.seen.Count())*relistShare)
+			e.relistSoon = max(relistInterval, time.Duration(len(found))*doubtShare)
 		}
 	}
 	w.mu.Unlock()

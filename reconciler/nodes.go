@@ -21,13 +21,14 @@ import (
 // A healthy node is listed again now and then, to find what a late call may have
 // changed behind our back. A listing of 10,000 locations costs the leader about
 // 60 ms; relistShare lets the nodes of a fleet with more than 60,000 in all be listed less
-// often, so that the cost for each second has a bound.
+// often, so that the cost for each second has a bound. A node to which a call has failed is
+// not made to wait for that: only as long as its own locations, by doubtShare, make it.
 const (
 	relistInterval = time.Minute
-	relistShare    = time.Millisecond // for each location of the fleet
+	relistShare    = time.Millisecond      // for each location of the fleet
+	doubtShare     = 20 * time.Millisecond // for each location of the node
 
-	// doubtTime is how long after a call that failed its late effect is looked for
-	// where nodes are not listed again without a reason.
+	// doubtTime is how long after a call that failed its late effect is looked for.
 	doubtTime = 10 * time.Minute
 )
 
@@ -81,6 +82,7 @@ type watched struct {
 	listErr     error // of the last listing
 	listedAt    time.Time
 	relist      time.Duration // after listedAt
+	relistSoon  time.Duration // the same, in doubt
 	doubted     time.Time     // when a call failed that may still be carried out
 	utilization *neon.Utilization
 	full        bool           // its disk is being relieved
@@ -313,6 +315,21 @@ func (w *nodeWatch) doubt(n neon.NodeID) {
 	if e := w.watch[n]; e != nil {
 		e.doubted = time.Now()
 	}
+}
+
+// stale reports whether the node has to be listed again. Where nodes are listed in doubt only,
+// a call to it must have failed. Calls of the leader before, which this one does not know of,
+// may be carried out after the term began.
+func (e *watched) stale(now, began time.Time, inDoubt bool) bool {
+	failed := !e.doubted.IsZero() && now.Sub(e.doubted) < doubtTime
+	if inDoubt && !failed {
+		return false
+	}
+	after := e.relist
+	if failed || now.Sub(began) < doubtTime {
+		after = min(after, e.relistSoon)
+	}
+	return now.Sub(e.listedAt) > after
 }
 
 func (w *nodeWatch) available(n neon.NodeID) bool {

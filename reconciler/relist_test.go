@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"testing"
@@ -59,5 +60,42 @@ func TestNodesAreListedAgain(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestANodeInDoubtIsNotMadeToWaitForALargeFleet: what a call that failed does late is looked
+// for as soon as in a small one.
+func TestANodeInDoubtIsNotMadeToWaitForALargeFleet(t *testing.T) {
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		listed, doubted time.Duration // ago; 0: never
+		term            time.Duration // 0: an hour
+		inDoubt, want   bool
+	}{
+		"just listed":                    {listed: time.Second},
+		"listed a while ago":             {listed: 2 * time.Minute},
+		"in doubt":                       {listed: 2 * time.Minute, doubted: time.Minute, want: true},
+		"in doubt, and just listed":      {listed: time.Second, doubted: time.Minute},
+		"in doubt long ago":              {listed: 2 * time.Minute, doubted: time.Hour},
+		"listed long ago":                {listed: time.Hour, want: true},
+		"listed long ago, in doubt only": {listed: time.Hour, inDoubt: true},
+		"listed a while ago, doubted so": {
+			listed: 2 * time.Minute, doubted: time.Minute, inDoubt: true, want: true,
+		},
+		"the leader is new": {listed: 2 * time.Minute, term: 5 * time.Minute, want: true},
+		"the leader is new, in doubt only": {
+			listed: 2 * time.Minute, term: 5 * time.Minute, inDoubt: true,
+		},
+	} {
+		e := &watched{
+			listedAt: now.Add(-tt.listed), relist: 1000 * time.Second, relistSoon: time.Minute,
+		}
+		if tt.doubted > 0 {
+			e.doubted = now.Add(-tt.doubted)
+		}
+		began := now.Add(-cmp.Or(tt.term, time.Hour))
+		if got := e.stale(now, began, tt.inDoubt); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
